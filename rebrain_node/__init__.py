@@ -1,0 +1,1 @@
+"""A clinical DICOM node that stores a synthetic T1-like MR series beside a thick-slice head CT."""

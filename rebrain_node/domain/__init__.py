@@ -1,0 +1,1 @@
+"""Nouns of the domain: frozen dataclasses over numpy; no DICOM, no torch."""

@@ -1,0 +1,1 @@
+"""The model, shared with the trainer; the only room of torch beside its engine."""
