@@ -1,0 +1,1 @@
+"""Room of pynetdicom: everything that speaks on the network."""

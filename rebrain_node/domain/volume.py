@@ -1,0 +1,140 @@
+"""Volumes along the path, all in patient coordinates (LPS, mm).
+
+Order of array axes is always (slice, row, column): slices along +normal, rows along the
+direction of increasing row index, columns along the direction of increasing column index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+MillimetreArray = npt.NDArray[np.float64]
+MaskArray = npt.NDArray[np.bool_]
+
+SliceKind = Literal["measured", "retrieved", "interpolated"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceVolume:
+    """The measured slices of one series in HU, sorted along the normal, not resampled.
+
+    Slices are parallel planes; with gantry tilt their first voxels do not lie on one normal.
+    """
+
+    hu: FloatArray  #: (n, rows, columns), Hounsfield units; padding is -1024
+    positions_mm: MillimetreArray  #: (n, 3) LPS of the centre of voxel (0, 0) of each slice
+    row_direction: MillimetreArray  #: (3,) unit vector of increasing column index (IOP 1-3)
+    column_direction: MillimetreArray  #: (3,) unit vector of increasing row index (IOP 4-6)
+    pixel_spacing_mm: tuple[float, float]  #: between rows, between columns (0028,0030)
+    thickness_mm: tuple[float, ...]  #: (n,) nominal slice thickness (0018,0050)
+    sop_instance_uids: tuple[str, ...]  #: (n,) instance of each slice
+    frame_numbers: tuple[int | None, ...]  #: (n,) 1-based frame within a multi-frame instance
+    frame_of_reference_uid: str
+    padding: MaskArray  #: (n, rows, columns), true where the scanner measured nothing
+
+    @property
+    def normal(self) -> MillimetreArray:
+        """Unit normal of the planes, (3,), LPS; slices are sorted along it."""
+        return np.cross(self.row_direction, self.column_direction)
+
+    @property
+    def distances_mm(self) -> MillimetreArray:
+        """Distance of each slice along the normal, (n,), increasing."""
+        return self.positions_mm @ self.normal
+
+    @property
+    def tilt_deg(self) -> float:
+        """Angle between the normal and the line through the first voxels, degrees, >= 0."""
+        line = self.positions_mm[-1] - self.positions_mm[0]
+        length = float(np.linalg.norm(line))
+        if length == 0.0:
+            return 0.0
+        cosine = float(line @ self.normal) / length
+        return float(np.degrees(np.arccos(min(1.0, abs(cosine)))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A regular stack of planes: where voxel (k, r, c) of a volume lies in the patient.
+
+    LPS = origin + normal * (d_k) + column_direction * r * pixel_mm + row_direction * c * pixel_mm,
+    with d_k the distance of slice k from the first one.
+    """
+
+    origin_mm: MillimetreArray  #: (3,) LPS of voxel (0, 0, 0)
+    row_direction: MillimetreArray  #: (3,) unit vector of increasing column index
+    column_direction: MillimetreArray  #: (3,) unit vector of increasing row index
+    pixel_mm: float  #: square pixels
+    rows: int
+    columns: int
+
+    @property
+    def normal(self) -> MillimetreArray:
+        """Unit vector along which slices follow each other, (3,)."""
+        return np.cross(self.row_direction, self.column_direction)
+
+    def plane_origin_mm(self, distance_mm: float) -> MillimetreArray:
+        """LPS of voxel (0, 0) of the plane at ``distance_mm`` from the first one, (3,)."""
+        return self.origin_mm + self.normal * distance_mm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One slice to be made: where it lies and which measured slices bracket it."""
+
+    distance_mm: float  #: along the normal from the first measured slice
+    below: int  #: index of the measured slice at or before it
+    above: int  #: index of the measured slice at or after it; equals ``below`` if measured
+    alpha: float  #: place between them, 0 at ``below``, in [0, 1); 0 if measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedVolume:
+    """The measured slices on the recipe's grid, tilt undone, table removed, and the targets."""
+
+    hu: FloatArray  #: (n, rows, columns), HU; outside the head and the field of view -1024
+    head: MaskArray  #: (n, rows, columns), true inside the head
+    grid: Grid
+    distances_mm: MillimetreArray  #: (n,) measured slices from the first one, along the normal
+    thickness_mm: tuple[float, ...]  #: (n,)
+    targets: tuple[Target, ...]  #: uniform spacing, first at 0
+    spacing_mm: float  #: distance between neighbouring targets
+    sop_instance_uids: tuple[str, ...]  #: (n,) source instance of each measured slice
+    frame_numbers: tuple[int | None, ...]  #: (n,)
+    frame_of_reference_uid: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """How one target is drawn, and why so: the provenance of a slice."""
+
+    target: Target
+    kind: SliceKind
+    reason: str  #: one sentence: why this kind
+    similarity: float | None = None  #: cosine of the best exemplar, [-1, 1]
+    tau: float | None = None  #: the bundle's threshold on it
+    exemplar: str | None = None  #: keyed hash of the exemplar slice
+    position_difference_mm: float | None = None  #: exemplar minus target, head frame
+    exemplar_hu: FloatArray | None = field(default=None, repr=False)  #: (rows, columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticVolume:
+    """The synthetic T1-like volume on the recipe's grid, with its provenance by slice."""
+
+    intensity: FloatArray  #: (k, rows, columns), [0, 1]
+    uncertainty: FloatArray  #: (k, rows, columns), expected absolute error, same unit
+    calibrated: bool  #: whether ``uncertainty`` was conformally calibrated (n >= 20)
+    head: MaskArray  #: (k, rows, columns)
+    guides: tuple[Guide, ...]  #: (k,)
+    prepared: PreparedVolume
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie in the patient."""
+        return self.prepared.grid

@@ -1,0 +1,104 @@
+"""The one tree of errors.
+
+    RebrainError
+    ├── SettingsError            a setting is missing or wrong                (exit 2)
+    ├── BundleRefused            a model bundle is altered, truncated, foreign (exit 4)
+    ├── EngineFailed             an engine cannot start or deviates            (worth retrying)
+    ├── InstanceRefused          one received instance is not acknowledged     (DIMSE status)
+    │   ├── InstanceConflict     same UID, other bytes                         (0x0117)
+    │   ├── OutOfResources       disk or database cannot take it               (0xA700)
+    │   └── InstanceMalformed    the structural scan failed                    (0xA900, 0xC1xx)
+    ├── SeriesRejected           a series must not be synthesised; has findings
+    ├── GateRefused              a written object must not leave; has findings
+    └── DeliveryFailed           a destination did not take an instance
+        └── DeliveryRefused      and never will
+
+Caught in three places only: the C-STORE handler, the worker, the command line.
+Every message names the value, the limit and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class _Finding(Protocol):
+    @property
+    def code(self) -> str: ...
+    @property
+    def sentence(self) -> str: ...
+
+
+class RebrainError(Exception):
+    """Root of every error this software raises on purpose."""
+
+    #: whether the same work may succeed later without anybody changing anything
+    worth_retrying = False
+
+
+class SettingsError(RebrainError):
+    """A setting is missing, unknown or outside its range."""
+
+
+class BundleRefused(RebrainError):
+    """A model bundle is not exactly what its manifest says."""
+
+
+class EngineFailed(RebrainError):
+    """An engine could not start, or its golden output deviates on this machine."""
+
+    worth_retrying = True
+
+
+class InstanceRefused(RebrainError):
+    """A received instance is not acknowledged; ``status`` is the DIMSE answer (PS3.4 B.2.3)."""
+
+    def __init__(self, message: str, *, status: int, reason: str) -> None:
+        super().__init__(message)
+        #: DIMSE status of the C-STORE response
+        self.status = status
+        #: stable code for audit, metrics and docs
+        self.reason = reason
+
+
+class InstanceConflict(InstanceRefused):
+    """The SOP Instance UID is known with other bytes (PS3.7 C.5.16: 0x0117)."""
+
+
+class OutOfResources(InstanceRefused):
+    """Disk or database cannot take the instance now (PS3.4 B.2.3: 0xA700)."""
+
+    worth_retrying = True
+
+
+class InstanceMalformed(InstanceRefused):
+    """The structural scan found the data set unfit to be trusted."""
+
+
+class SeriesRejected(RebrainError):
+    """A series must not be synthesised; all findings are listed, the first decides."""
+
+    def __init__(self, findings: Sequence[_Finding]) -> None:
+        super().__init__("; ".join(f"{f.code}: {f.sentence}" for f in findings))
+        self.findings = tuple(findings)
+
+
+class GateRefused(RebrainError):
+    """A written object must not leave the node; ``findings`` name the rules it breaks."""
+
+    def __init__(self, findings: Sequence[_Finding]) -> None:
+        super().__init__("; ".join(f"{f.code}: {f.sentence}" for f in findings))
+        self.findings = tuple(findings)
+
+
+class DeliveryFailed(RebrainError):
+    """A destination did not take an instance this time."""
+
+    worth_retrying = True
+
+
+class DeliveryRefused(DeliveryFailed):
+    """A destination refuses an instance for good."""
+
+    worth_retrying = False

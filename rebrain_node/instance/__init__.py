@@ -1,0 +1,1 @@
+"""Room of reading DICOM instances: codecs, structural scan, headers, pixels."""

@@ -1,0 +1,69 @@
+"""THE PATH of a series, top to bottom, one line per step."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from rebrain_node.domain.job import Job, Receipt
+from rebrain_node.domain.limits import Limits
+from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.ports import AuditLog, Engine, Exemplars, Inbox
+from rebrain_node.steps.assemble import assemble
+from rebrain_node.steps.check import check
+from rebrain_node.steps.gate import gate
+from rebrain_node.steps.preprocess import preprocess
+from rebrain_node.steps.retrieve import retrieve
+from rebrain_node.steps.synthesise import synthesise
+from rebrain_node.steps.write import ObjectOptions, write
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """What the path needs from outside."""
+
+    inbox: Inbox
+    audit: AuditLog
+    engine: Engine
+    exemplars: Exemplars | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """What shapes a result beside the series itself."""
+
+    bundle: ModelBundle
+    limits: Limits
+    objects: ObjectOptions
+    software_version: str
+    digest: str  #: SHA-256 of limits and object options
+
+
+def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
+    """Take one selected series to a gated set of derived objects.
+
+    Raises
+    ------
+    SeriesRejected
+        The series must not be synthesised.
+    GateRefused
+        A written object is not fit to leave; a defect of ours, nothing is sent.
+    """
+    begun = time.monotonic()
+    bundle, limits = configuration.bundle, configuration.limits
+    step = _Audited(job, ports.audit)
+    instances = step(ports.inbox.read, job)
+    provenance = _provenance(job, ports, configuration)
+    volume = step(assemble, instances)
+    flags = step(check, volume, instances, limits)
+    prepared = step(preprocess, volume, bundle.recipe)
+    guides = step(retrieve, prepared, ports.exemplars, bundle.recipe)
+    synthetic = step(synthesise, prepared, guides, ports.engine, bundle.recipe, provenance.seed)
+    findings = (*job.findings, *flags)
+    derived = step(write, synthetic, instances, provenance, findings, configuration.objects)
+    step(gate, derived, instances)
+    return _receipt(job, derived, guides, findings, begun)

@@ -1,0 +1,69 @@
+"""What the path needs from outside, as roles; the adapters are named in app.py only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from rebrain_node.domain.job import DerivedInstance, Job
+from rebrain_node.domain.volume import FloatArray
+
+JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
+
+
+class Engine(Protocol):
+    """One evaluation of the network; the walk along the bridge is ours, not the engine's."""
+
+    @property
+    def identity(self) -> str:
+        """Name, version and precision, e.g. ``openvino 2026.4.1 bf16``."""
+
+    def evaluate(self, x: FloatArray, s: FloatArray) -> FloatArray:
+        """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns)."""
+
+
+class Inbox(Protocol):
+    """The received instances of a series, bytes as received."""
+
+    def read(self, job: Job) -> tuple[Dataset, ...]: ...
+
+    def input_digest(self, job: Job) -> str: ...
+
+
+class AuditLog(Protocol):
+    """Append-only record of every decision; a failure to write stops the caller."""
+
+    def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exemplar:
+    """One retrieved slice of another subject."""
+
+    key: str  #: keyed hash, opaque
+    similarity: float  #: cosine, [-1, 1]
+    position_mm: float  #: head frame
+    hu: FloatArray  #: (rows, columns)
+
+
+class Exemplars(Protocol):
+    """The knowledge base; ``None`` when nothing may be retrieved."""
+
+    def nearest(
+        self, embedding: npt.NDArray[np.float32], position_mm: float, window_mm: float
+    ) -> Exemplar | None: ...
+
+
+class Destination(Protocol):
+    """A remote that takes instances, e.g. a PACS."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, instances: Sequence[DerivedInstance]) -> None:
+        """Send in order; DeliveryFailed or DeliveryRefused at the first that is not taken."""

@@ -1,0 +1,1 @@
+"""Room of sqlalchemy: the ledger, the audit log and the outbox."""
