@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*ROOT.glob("rebrain_node/**/*.py"), *ROOT.glob("trainer/**/*.py")])
+_SH = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 LARGE_BY_DESIGN = ("rebrain_node/bundles/", "rebrain_node/demo_head/")
 
 
@@ -48,9 +50,7 @@ def test_the_import_contracts_hold():
 
 def _command_blocks() -> list[list[str]]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return [
-        block.strip().splitlines() for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    ]
+    return [block.strip().splitlines() for block in _SH.findall(text)]
 
 
 def test_the_readme_has_exactly_two_set_up_commands_each_one_line():
@@ -92,7 +92,7 @@ def test_the_runtime_lock_pulls_neither_development_tools_nor_torch(name):
 
 
 def test_the_changelog_has_an_unreleased_section_on_top():
-    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    headings = _HEADING.findall((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
     assert headings
     assert headings[0].strip("[]").startswith(("Unreleased", "0."))
 
