@@ -1,0 +1,77 @@
+"""What the header of one source frame says, classic or enhanced, as one noun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rebrain_node.domain.volume import MillimetreArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFrame:
+    """The header of one two-dimensional frame; ``None`` where the attribute is absent or unfit.
+
+    A classic instance holds one frame, an Enhanced CT instance many. Values are as declared,
+    nothing is inferred: judging them is the work of the selection and of the check.
+    """
+
+    instance_index: int  #: place of its instance in the sequence it was read from
+    frame_number: int | None  #: 1-based within a multi-frame instance, ``None`` for a classic one
+    sop_instance_uid: str | None
+    sop_class_uid: str | None
+    series_instance_uid: str | None
+    study_instance_uid: str | None
+    frame_of_reference_uid: str | None
+    modality: str | None
+    image_type: tuple[str, ...]  #: (0008,0008), or the frame's Frame Type (0008,9007)
+    image_position_patient: tuple[float, float, float] | None  #: LPS mm, centre of voxel (0, 0)
+    image_orientation_patient: tuple[float, float, float, float, float, float] | None
+    pixel_spacing_mm: tuple[float, float] | None  #: between rows, between columns
+    rows: int | None
+    columns: int | None
+    slice_thickness_mm: float | None
+    gantry_tilt_deg: float | None  #: (0018,1120), as declared; the geometry is what counts
+    patient_position: str | None  #: (0018,5100), e.g. ``HFS``
+    instance_number: int | None
+    acquisition_number: int | None
+    series_number: int | None
+    series_description: str | None
+    study_description: str | None
+    protocol_name: str | None
+    body_part: str | None
+    convolution_kernel: str | None
+    contrast_agent: str | None  #: agent, route or contrast usage, whichever says something
+    manufacturer: str | None
+    model_name: str | None
+    patient_age_years: float | None
+    synthetic_data: str | None  #: (0008,001C), YES or NO
+    slope: float | None  #: Rescale Slope (0028,1053)
+    intercept: float | None  #: Rescale Intercept (0028,1052)
+    rescale_type: str | None  #: (0028,1054), e.g. ``HU``
+    samples_per_pixel: int | None
+    photometric_interpretation: str | None
+    bits_allocated: int | None
+    bits_stored: int | None
+    signed: bool | None  #: Pixel Representation (0028,0103) is 1
+    padding_value: int | None  #: Pixel Padding Value (0028,0120), as declared
+    lossy: bool  #: Lossy Image Compression (0028,2110) is 01
+
+    @property
+    def normal(self) -> MillimetreArray | None:
+        """Unit normal of the plane, (3,) LPS, or ``None`` where the orientation is unfit."""
+        if self.image_orientation_patient is None:
+            return None
+        cosines = np.asarray(self.image_orientation_patient)
+        normal = np.cross(cosines[:3], cosines[3:])
+        length = float(np.linalg.norm(normal))
+        return normal / length if length > 0.0 else None
+
+    @property
+    def distance_mm(self) -> float | None:
+        """Distance of the plane from the patient's origin along its own normal."""
+        normal = self.normal
+        if normal is None or self.image_position_patient is None:
+            return None
+        return float(np.asarray(self.image_position_patient) @ normal)

@@ -1,0 +1,41 @@
+"""What all tests share: real data where they are, marks by folder, strict writing of DICOM."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pydicom.config
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def shared_data_folder() -> Path | None:
+    """Return the folder of real images: ``REBRAIN_DATA`` or ``../shared/data``, if it exists."""
+    folder = Path(os.environ.get("REBRAIN_DATA", ROOT.parent / "shared" / "data"))
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images; the test is skipped, visibly, where it is absent."""
+    folder = shared_data_folder()
+    if folder is None:
+        pytest.skip("no real images: ../shared/data is absent and REBRAIN_DATA is not set")
+    return folder
+
+
+def pytest_configure() -> None:
+    """Refuse to write values outside their representation (PS3.5 6.2)."""
+    pydicom.config.settings.writing_validation_mode = pydicom.config.RAISE
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder and leave the heavier counts out unless they are asked for."""
+    run_full = os.environ.get("REBRAIN_FULL") == "1"
+    for item in items:
+        if "gpu" in item.path.relative_to(ROOT).parts:
+            item.add_marker(pytest.mark.gpu)
+        if item.get_closest_marker("full") and not run_full:
+            item.add_marker(pytest.mark.skip(reason="heavier counts: set REBRAIN_FULL=1"))
