@@ -26,6 +26,9 @@ COMMENT_PREFIX: Final = "SYNTHETIC"  #: ImageComments (0020,4000) begins with it
 NOT_FOR_DIAGNOSIS: Final = "not for diagnosis"  #: and contains this
 DERIVATION_PREFIX: Final = "SYNTHETIC"  #: DerivationDescription (0008,2111) begins with it
 UID_ROOT: Final = "2.25."  #: PS3.5 B.2: the decimal form of a UUID
+#: (0002,0012) of every file and A-ASSOCIATE of this node; 2.25 form of uuid5(DNS, "rebrain-node")
+IMPLEMENTATION_CLASS_UID: Final = "2.25.29700054525659482215998749719895078887"
+IMPLEMENTATION_VERSION_NAME: Final = "REBRAIN_NODE_1"  #: (0002,0013), at most 16 characters
 
 CODING_SCHEME: Final = "99REBRAIN"
 CODING_SCHEME_NAME: Final = "rebrain-node private codes"
