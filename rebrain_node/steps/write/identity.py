@@ -1,0 +1,70 @@
+"""UIDs of derived objects: a pure function of what the bytes depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import ObjectKind, Provenance
+from rebrain_node.domain.marks import UID_ROOT
+from rebrain_node.steps.write.options import ObjectOptions
+
+#: uuid5(DNS, "rebrain-node"): never changes, or old results would get new names
+_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "rebrain-node")
+#: these tell of the audit log, which moves on between two runs of the same work
+_ANCHORED: Final = ("SR", "KOS")
+
+
+def derived_uid(*names: str) -> str:
+    """Name something for ever: ``2.25.`` and the decimal UUIDv5 of the names (PS3.5 B.2)."""
+    return UID_ROOT + str(uuid.uuid5(_NAMESPACE, "|".join(names)).int)
+
+
+@dataclass(frozen=True)
+class DerivedUids:
+    """The UIDs of one result; the same UID implies the same bytes.
+
+    The name of an object is made of the provenance (series, input, bundle, engine, configuration,
+    software, revision), the findings, verdict and options written into it, its kind and frame;
+    the SR, and the KOS that points at it, also of the head of the audit log which they anchor.
+    """
+
+    digest: str  #: of everything but the audit head
+    anchored_digest: str  #: of everything
+
+    @classmethod
+    def of(
+        cls, provenance: Provenance, findings: Sequence[Finding], options: ObjectOptions
+    ) -> DerivedUids:
+        """Derive the digests under which all objects of a result are named."""
+        facts = {
+            "provenance": provenance.digest,
+            "findings": [asdict(finding) for finding in findings],
+            "options": asdict(replace(options, audit_head=None)),
+        }
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        head = options.audit_head
+        if head is None:
+            return cls(digest, digest)
+        anchored = f"{digest}|{head.sequence}|{head.sha256}"
+        return cls(digest, hashlib.sha256(anchored.encode()).hexdigest())
+
+    def series(self, kind: ObjectKind) -> str:
+        """Series Instance UID of all objects of a kind."""
+        return derived_uid(self._digest(kind), kind, "series")
+
+    def instance(self, kind: ObjectKind, frame: int = 0) -> str:
+        """SOP Instance UID; ``frame`` counts the MR slices from 0."""
+        return derived_uid(self._digest(kind), kind, "instance", str(frame))
+
+    def other(self, kind: ObjectKind, name: str) -> str:
+        """UID of something within an object, e.g. a dimension organisation."""
+        return derived_uid(self._digest(kind), kind, name)
+
+    def _digest(self, kind: ObjectKind) -> str:
+        return self.anchored_digest if kind in _ANCHORED else self.digest

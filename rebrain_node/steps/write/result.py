@@ -1,0 +1,116 @@
+"""What all objects of one result have in common, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import ObjectKind, Provenance
+from rebrain_node.domain.marks import SERIES_NUMBER_OFFSET, SERIES_ORDER
+from rebrain_node.domain.volume import Guide, MillimetreArray, SyntheticVolume
+from rebrain_node.errors import EngineFailed
+from rebrain_node.steps.write.identity import DerivedUids
+from rebrain_node.steps.write.options import ObjectOptions
+from rebrain_node.steps.write.source import Source, read_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """A measured slice that brackets a synthetic one."""
+
+    sop_instance_uid: str
+    frame_number: int | None  #: None for a classic CT instance
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceRecord:
+    """One synthetic slice: where it lies and how it came about."""
+
+    index: int  #: from 0, along the normal
+    guide: Guide
+    position_mm: MillimetreArray  #: (3,) LPS of the centre of voxel (0, 0)
+    neighbours: tuple[Neighbour, ...]  #: below and above; one where measured
+    uncertainty: float  #: mean inside the head, ratio of the display range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One result on its way to becoming objects."""
+
+    synthetic: SyntheticVolume
+    source: Source
+    provenance: Provenance
+    findings: tuple[Finding, ...]
+    options: ObjectOptions
+    uids: DerivedUids
+    slices: tuple[SliceRecord, ...]
+
+    @property
+    def label(self) -> str:
+        """How far the uncertainty can be trusted."""
+        return "calibrated" if self.synthetic.calibrated else "UNCALIBRATED"
+
+    def series_number(self, kind: ObjectKind) -> int:
+        """Series number: far above those of scanners, apart by kind."""
+        place = SERIES_ORDER.index(kind)
+        return SERIES_NUMBER_OFFSET + self.source.series_number + 100 * place
+
+
+def gather(
+    synthetic: SyntheticVolume,
+    instances: Sequence[Dataset],
+    provenance: Provenance,
+    findings: tuple[Finding, ...],
+    options: ObjectOptions,
+) -> Result:
+    """Work out what the objects share.
+
+    Raises
+    ------
+    EngineFailed
+        The volume holds values that are not finite.
+    SeriesRejected
+        Text of the source cannot be copied exactly.
+    """
+    for name, values in (
+        ("intensity", synthetic.intensity),
+        ("uncertainty", synthetic.uncertainty),
+    ):
+        wrong = int(np.count_nonzero(~np.isfinite(values)))
+        if wrong:
+            raise EngineFailed(
+                f"{wrong} of {values.size} voxels of the {name} are not finite, none may be; "
+                "nothing is written, run `rebrain-node doctor` to test the engine"
+            )
+    return Result(
+        synthetic=synthetic,
+        source=read_source(instances, synthetic.prepared),
+        provenance=provenance,
+        findings=findings,
+        options=options,
+        uids=DerivedUids.of(provenance, findings, options),
+        slices=tuple(_record(synthetic, k) for k in range(len(synthetic.guides))),
+    )
+
+
+def _record(synthetic: SyntheticVolume, index: int) -> SliceRecord:
+    guide, prepared = synthetic.guides[index], synthetic.prepared
+    target = guide.target
+    inside = synthetic.uncertainty[index][synthetic.head[index]]
+    return SliceRecord(
+        index=index,
+        guide=guide,
+        position_mm=synthetic.grid.plane_origin_mm(target.distance_mm),
+        neighbours=tuple(
+            Neighbour(
+                sop_instance_uid=prepared.sop_instance_uids[n],
+                frame_number=prepared.frame_numbers[n],
+            )
+            for n in dict.fromkeys((target.below, target.above))
+        ),
+        uncertainty=float(inside.mean(dtype=np.float64)) if inside.size else 0.0,
+    )
