@@ -1,0 +1,96 @@
+"""The Brownian bridge between an MR slice x0 and its CT slice y.
+
+Places m run from 0 (MR) to 1 (CT). Pure arithmetic: every function takes numpy arrays or torch
+tensors alike, with places that broadcast against the images. Images lie in [-1, 1].
+Equation numbers are the paper's.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+SCALE = 1.0  # s of delta = 2 s (m - m^2): variance at most 0.5
+RHO_FLOOR = 0.05
+WEIGHT_LIMIT = 10.0
+
+
+def variance(m: Any) -> Any:
+    """Return delta(m) = 2 s (m - m^2), the variance of the bridge at place m."""
+    return 2 * SCALE * (m - m * m)
+
+
+def marginal(x0: Any, y: Any, m: Any, noise: Any) -> Any:
+    """Return x_m = (1 - m) x0 + m y + sqrt(delta) noise, a state of the bridge (eq. 1)."""
+    return (1 - m) * x0 + m * y + variance(m) ** 0.5 * noise
+
+
+def estimate(state: Any, flow: Any) -> Any:
+    """Return x0_hat = x_m - f, the MR slice as the network sees it from place m."""
+    return state - flow
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Coefficients of mu = c_x x_t + c_y y - c_e (x_t - x0_hat) and the variance (eq. 3)."""
+
+    c_x: float
+    c_y: float
+    c_e: float
+    variance: float
+
+
+def posterior(m: float, m_next: float) -> Posterior:
+    """Return the posterior of the state at `m_next` given the state at `m`; 0 < m_next < m < 1.
+
+    Equation 3 of the paper carries a plus sign before c_e, which does not return x0.
+    """
+    a = (1 - m) / (1 - m_next)
+    d_t, d_s = variance(m), variance(m_next)
+    d = d_t - d_s * a * a
+    return Posterior(
+        c_x=d_s / d_t * a + d / d_t * (1 - m_next),
+        c_y=m_next - m * a * d_s / d_t,
+        c_e=(1 - m_next) * d / d_t,
+        variance=d * d_s / d_t,
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step down the bridge from place `m` to `m_next` (0 <= m_next < m <= 1).
+
+    `eta` is the share of fresh noise: 1 samples the posterior (eq. 4), 0 is deterministic.
+    """
+
+    m: float
+    m_next: float
+    eta: float
+
+    def back(self, state: Any, x0_hat: Any, y: Any, noise: Any) -> Any:
+        """Return the state at `m_next`; at 0 that is x0_hat itself.
+
+        At m = 1 the state is y and carries no noise, so the whole variance is drawn from `noise`.
+        """
+        d_t, d_s = variance(self.m), variance(self.m_next)
+        mean = (1 - self.m_next) * x0_hat + self.m_next * y
+        if d_t == 0:
+            return mean + math.sqrt(d_s) * noise
+        ratio = (1 - self.m) / (1 - self.m_next)
+        fresh = self.eta**2 * (d_t - d_s * ratio * ratio) * d_s / d_t
+        carried = math.sqrt(max(d_s - fresh, 0.0) / d_t)
+        deviation = state - (1 - self.m) * x0_hat - self.m * y
+        return mean + carried * deviation + math.sqrt(fresh) * noise
+
+
+def contrast(squared_difference: Any) -> Any:
+    """Return rho from the mean over the head of (y - x0)^2, floored so that W stays finite."""
+    return (squared_difference + RHO_FLOOR**2) ** 0.5
+
+
+def directional_weight(m: Any, rho: Any) -> Any:
+    """Return W = min((1 - m) + m / rho, 10), which turns BBDM's loss into eq. 6.
+
+    With g = m (y - x0)/rho + sqrt(delta) eps, exactly g - (x_m - y) = ((1 - m) + m/rho)(y - x0).
+    """
+    weight = (1 - m) + m / rho
+    return weight.clip(max=WEIGHT_LIMIT) if hasattr(weight, "clip") else min(weight, WEIGHT_LIMIT)

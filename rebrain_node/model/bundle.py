@@ -1,0 +1,191 @@
+"""A model bundle: a folder whose manifest names every byte in it.
+
+    manifest.json          format, name, version, SHA-256 and size of every other file
+    recipe.json            how the network is to be used (rebrain_node.model.recipe)
+    card.json  CARD.md     what it learned from and how well it does (rebrain_node.model.card)
+    weights.safetensors    for torch
+    network.onnx           the same network, static shapes
+    golden.safetensors     x, s and the float32 output f: every engine must reproduce it
+
+Every file is read into memory, held against the manifest, and only those bytes are used: what is
+loaded is what was hashed. The SHA-256 of the manifest therefore names the whole bundle.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rebrain_node.errors import BundleRefused
+from rebrain_node.model.card import Card
+from rebrain_node.model.recipe import Recipe
+
+T = TypeVar("T", bound=BaseModel)
+
+MANIFEST = "manifest.json"
+FILES = (
+    "recipe.json",
+    "card.json",
+    "CARD.md",
+    "weights.safetensors",
+    "network.onnx",
+    "golden.safetensors",
+)
+
+
+class FileRecord(BaseModel):
+    """Size and SHA-256 of one file of a bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @classmethod
+    def of(cls, content: bytes) -> "FileRecord":
+        """Describe `content`."""
+        return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+class Manifest(BaseModel):
+    """`manifest.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    name: str = Field(pattern="^[a-z0-9][a-z0-9.-]*$")
+    version: str
+    files: dict[str, FileRecord]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelBundle:
+    """A verified bundle; make one with `load_bundle`.
+
+    Attributes
+    ----------
+    digest : str
+        SHA-256 of the bytes of the manifest, hexadecimal: the identity of the model.
+    """
+
+    path: Path
+    manifest: Manifest
+    recipe: Recipe
+    card: Card
+    digest: str
+    _contents: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """Version of the model."""
+        return self.manifest.version
+
+    def read(self, name: str) -> bytes:
+        """Return the verified bytes of one file of the bundle.
+
+        Raises
+        ------
+        BundleRefused
+            The bundle has no such file.
+        """
+        if name not in self._contents:
+            raise BundleRefused(f"bundle {self.path} has no file {name}")
+        return self._contents[name]
+
+
+def load_bundle(path: Path) -> ModelBundle:
+    """Load and verify the bundle in the folder `path`.
+
+    Raises
+    ------
+    BundleRefused
+        A file is missing, altered, truncated or not in the manifest, or the manifest, recipe or
+        card cannot be read. The message names the file, what was expected and what was found.
+    """
+    manifest_bytes = _read(path, MANIFEST)
+    manifest = _parsed(Manifest, manifest_bytes, path / MANIFEST)
+    _check_names(path, manifest)
+    contents = {
+        name: _verified(path, name, record) for name, record in sorted(manifest.files.items())
+    }
+    return ModelBundle(
+        path=path,
+        manifest=manifest,
+        recipe=_parsed(Recipe, contents["recipe.json"], path / "recipe.json"),
+        card=_parsed(Card, contents["card.json"], path / "card.json"),
+        digest=hashlib.sha256(manifest_bytes).hexdigest(),
+        _contents=contents,
+    )
+
+
+def write_bundle(path: Path, name: str, version: str, contents: Mapping[str, bytes]) -> None:
+    """Write a new bundle folder; the manifest comes last.
+
+    Raises
+    ------
+    BundleRefused
+        `contents` does not hold exactly the files of a bundle.
+    """
+    if set(contents) != set(FILES):
+        raise BundleRefused(f"a bundle holds {sorted(FILES)}, not {sorted(contents)}")
+    path.mkdir(parents=True, exist_ok=True)
+    for file_name, content in contents.items():
+        (path / file_name).write_bytes(content)
+    manifest = Manifest(
+        name=name,
+        version=version,
+        files={file_name: FileRecord.of(contents[file_name]) for file_name in sorted(contents)},
+    )
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n"
+    (path / MANIFEST).write_text(text)
+
+
+def _read(path: Path, name: str) -> bytes:
+    file = path / name
+    if file.is_symlink() or not file.is_file():
+        raise BundleRefused(f"{file}: expected a regular file, found none; copy the bundle again")
+    return file.read_bytes()
+
+
+def _verified(path: Path, name: str, expected: FileRecord) -> bytes:
+    content = _read(path, name)
+    found = FileRecord.of(content)
+    if found.size != expected.size:
+        raise BundleRefused(
+            f"{path / name}: expected {expected.size} bytes, found {found.size}; "
+            "copy the bundle again"
+        )
+    if found.sha256 != expected.sha256:
+        raise BundleRefused(
+            f"{path / name}: expected SHA-256 {expected.sha256}, found {found.sha256}; "
+            "copy the bundle again"
+        )
+    return content
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    named = set(manifest.files)
+    if named != set(FILES):
+        raise BundleRefused(
+            f"{path / MANIFEST}: expected the files {sorted(FILES)}, found {sorted(named)}"
+        )
+    for extra in sorted({file.name for file in path.iterdir()} - named - {MANIFEST}):
+        raise BundleRefused(
+            f"{path / extra}: expected only files named in {MANIFEST}, found this one; remove it"
+        )
+
+
+def _parsed(kind: type[T], content: bytes, file: Path) -> T:
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BundleRefused(f"{file}: {where}: {first['msg']}") from error

@@ -1,0 +1,140 @@
+"""The recipe: what must travel with the weights for the network to be used as it was trained.
+
+Numpy and pydantic only; loading a recipe starts no inference engine.
+"""
+
+import json
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Image = NDArray[np.float32]
+
+CHANNELS = ("bridge_state", "source_brain", "source_wide", "below_brain", "above_brain")
+SCALARS = ("place", "below_mm", "above_mm", "gap_mm")
+
+Channels = tuple[
+    Literal["bridge_state"],
+    Literal["source_brain"],
+    Literal["source_wide"],
+    Literal["below_brain"],
+    Literal["above_brain"],
+]
+Scalars = tuple[Literal["place"], Literal["below_mm"], Literal["above_mm"], Literal["gap_mm"]]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Grid(_Frozen):
+    """The plane the network works on.
+
+    Rows run from anterior to posterior, columns from the patient's right to left (LPS +x).
+    """
+
+    rows: int = Field(gt=0, multiple_of=16)
+    columns: int = Field(gt=0, multiple_of=16)
+    pixel_mm: float = Field(gt=0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (rows, columns)."""
+        return self.rows, self.columns
+
+
+class Window(_Frozen):
+    """A range of Hounsfield units, mapped linearly to [-1, 1] and clipped."""
+
+    low_hu: float
+    high_hu: float
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if not self.low_hu < self.high_hu:
+            raise ValueError(f"window low_hu {self.low_hu} must lie below high_hu {self.high_hu}")
+        return self
+
+    def apply(self, hu: NDArray[np.floating] | NDArray[np.integer]) -> Image:
+        """Map HU to [-1, 1]; any shape, float32 out."""
+        span = self.high_hu - self.low_hu
+        unit = (np.asarray(hu, dtype=np.float32) - np.float32(self.low_hu)) / np.float32(span)
+        return np.clip(unit, 0, 1) * np.float32(2) - np.float32(1)
+
+
+class Retrieval(_Frozen):
+    """How a missing position finds an exemplar slice of another head; "none" is SLERP alone.
+
+    Attributes
+    ----------
+    tau : float or None
+        Least cosine similarity for an exemplar to be used, -1 to 1.
+    k : int
+        Number of candidates looked at.
+    """
+
+    method: Literal["none", "exemplar"] = "none"
+    tau: float | None = Field(default=None, ge=-1, le=1)
+    k: int = Field(default=1, ge=1)
+
+
+class Output(_Frozen):
+    """How the network's [-1, 1] becomes stored pixel values of the synthetic series."""
+
+    black: int = Field(ge=0)
+    white: int = Field(gt=0, le=4095)
+
+    def stored(self, t1: Image) -> NDArray[np.uint16]:
+        """Map [-1, 1] to stored values, -1 to `black` and 1 to `white`; values beyond clipped."""
+        unit = (np.clip(t1, -1, 1) + 1) / 2
+        return np.rint(self.black + unit * (self.white - self.black)).astype(np.uint16)
+
+
+class Recipe(_Frozen):
+    """Everything besides the weights that decides what one network evaluation means.
+
+    Attributes
+    ----------
+    objective : {"directional", "raw", "regression"}
+        What the weights were trained for.
+    spacing_mm : float
+        Slice spacing of the synthetic series.
+    sampling : tuple of float
+        Places on the bridge where the network is evaluated, from 1.0 downwards.
+    eta : float
+        Share of fresh noise per step: 0 deterministic, 1 the paper's (eq. 4).
+    channels, scalars : tuple of str
+        Order of the network's input, fixed; written out so that a bundle explains itself.
+    """
+
+    format: Literal[1] = 1
+    objective: Literal["directional", "raw", "regression"]
+    grid: Grid
+    brain_window: Window
+    wide_window: Window
+    spacing_mm: float = Field(gt=0)
+    sampling: tuple[float, ...] = Field(min_length=1)
+    eta: float = Field(ge=0, le=1)
+    output: Output
+    retrieval: Retrieval = Retrieval()
+    channels: Channels = CHANNELS
+    scalars: Scalars = SCALARS
+
+    @model_validator(mode="after")
+    def _walks_down(self) -> Self:
+        places = (*self.sampling, 0.0)
+        falls = all(a > b for a, b in zip(places, places[1:], strict=False))
+        if places[0] != 1.0 or not falls:
+            raise ValueError(f"sampling {self.sampling} must fall from exactly 1.0 and stay above 0")
+        return self
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a recipe; raises `pydantic.ValidationError` naming the field at fault."""
+        return cls.model_validate_json(text)
+
+    def to_json(self) -> str:
+        """Write the recipe, one key a line, for people as well."""
+        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"

@@ -1,0 +1,110 @@
+"""The network: a small residual U-Net, told the place and the distances by FiLM."""
+
+from typing import cast
+
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rebrain_node.model.bundle import ModelBundle
+
+WIDTHS = (24, 48, 96, 128, 160)
+EMBEDDING = 96
+_GROUPS = 8
+# Scalars arrive as m (0 to 1) and millimetres; 8 mm is the thickest slice trained on.
+_SCALE = (1.0, 1 / 8, 1 / 8, 1 / 8)
+_FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
+
+
+class ScalarEmbedding(nn.Module):
+    """Embed the four raw scalars, (batch, 4) -> (batch, EMBEDDING)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(_SCALE), persistent=False)
+        self.register_buffer("frequency", torch.pi * torch.tensor(_FREQUENCIES), persistent=False)
+        features = len(_SCALE) * (1 + 2 * len(_FREQUENCIES))
+        self.mix = nn.Sequential(
+            nn.Linear(features, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU()
+        )
+
+    def forward(self, scalars: Tensor) -> Tensor:
+        """Return the embedding of m, below_mm, above_mm and gap_mm."""
+        unit = scalars * cast("Tensor", self.scale)
+        angle = (unit[:, :, None] * cast("Tensor", self.frequency)).flatten(1)
+        return cast("Tensor", self.mix(torch.cat([unit, angle.sin(), angle.cos()], dim=1)))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with GroupNorm; FiLM between them; 1x1 shortcut."""
+
+    def __init__(self, inward: int, outward: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inward, outward, 3, padding=1)
+        self.first_norm = nn.GroupNorm(_GROUPS, outward)
+        self.film = nn.Linear(EMBEDDING, 2 * outward)
+        self.second = nn.Conv2d(outward, outward, 3, padding=1)
+        self.second_norm = nn.GroupNorm(_GROUPS, outward)
+        self.shortcut = nn.Conv2d(inward, outward, 1) if inward != outward else nn.Identity()
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def forward(self, image: Tensor, embedding: Tensor) -> Tensor:
+        """Return (batch, outward, rows, columns)."""
+        gain, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
+        hidden = self.first_norm(self.first(image)) * (1 + gain) + shift
+        hidden = self.second_norm(self.second(functional.silu(hidden)))
+        return functional.silu(hidden + self.shortcut(image))
+
+
+class BridgeUNet(nn.Module):
+    """f(x_m, y, neighbours, scalars), such that x0_hat = x_m - f.
+
+    Parameters
+    ----------
+    widths : tuple of int
+        Channels per level; rows and columns must be multiples of 2 ** (levels - 1).
+    """
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        self.embedding = ScalarEmbedding()
+        self.enter = ResidualBlock(5, widths[0])
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(ResidualBlock(high, low) for high, low in pairs)
+        self.up = nn.ModuleList(ResidualBlock(low + high, high) for high, low in reversed(pairs))
+        self.leave = nn.Conv2d(widths[0], 1, 1)
+
+    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+        """Evaluate once.
+
+        Parameters
+        ----------
+        x : Tensor
+            (batch, 5, rows, columns), channels as in `recipe.CHANNELS`.
+        s : Tensor
+            (batch, 4), raw scalars as in `recipe.SCALARS`.
+
+        Returns
+        -------
+        Tensor
+            f, (batch, 1, rows, columns).
+        """
+        embedding = self.embedding(s)
+        levels = [self.enter(x, embedding)]
+        for block in self.down:
+            levels.append(block(functional.avg_pool2d(levels[-1], 2), embedding))
+        image = levels.pop()
+        for block in self.up:
+            wide = functional.interpolate(image, scale_factor=2.0, mode="nearest")
+            image = block(torch.cat([wide, levels.pop()], dim=1), embedding)
+        # The last convolution draws the MR slice itself; f is its difference from the state.
+        return x[:, :1] - cast("Tensor", self.leave(image))
+
+
+def from_bundle(bundle: ModelBundle) -> BridgeUNet:
+    """Return the network of a bundle, ready for evaluation."""
+    network = BridgeUNet()
+    network.load_state_dict(load(bundle.read("weights.safetensors")))
+    return network.eval()

@@ -1,0 +1,132 @@
+"""From pool samples to a training batch, through the node's own conditioning."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
+from trainer.dice import Dice
+from trainer.geometry import place, placement
+from trainer.pool import Pool, SubjectRecord
+from trainer.scanner import scan, with_pathology
+from trainer.slabs import Sample
+
+_SHARP_WEIGHT = 3.0  # of a sample of a 1 mm head against one of a 2 mm head
+_BRAIN_ONLY_WEIGHT = 0.7  # of that, where truth exists in the brain alone
+_DROP_WIDE = 0.35
+_DROP_BOTH_NEIGHBOURS = 0.2
+_DROP_ONE_NEIGHBOUR = 0.15
+_EIGHT_BIT = 0.5
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch, all float32.
+
+    Attributes
+    ----------
+    conditioning : Tensor
+        (batch, 4, rows, columns) in [-1, 1]; channel 0 is y.
+    distances_mm : Tensor
+        (batch, 3).
+    x0 : Tensor
+        (batch, 1, rows, columns) in [-1, 1], the truth.
+    weight : Tensor
+        (batch, 1, rows, columns), how much each pixel counts in the loss.
+    head : Tensor
+        (batch, 1, rows, columns), 0 or 1.
+    """
+
+    conditioning: Tensor
+    distances_mm: Tensor
+    x0: Tensor
+    weight: Tensor
+    head: Tensor
+
+
+def sample_weights(pool: Pool) -> Tensor:
+    """Return the relative frequency of every sample of the pool, in order of its subjects."""
+    weights = []
+    for record in pool.records:
+        weight = _SHARP_WEIGHT if record.sharp else 1.0
+        weight *= 1.0 if record.whole_head_truth else _BRAIN_ONLY_WEIGHT
+        weights.append(torch.full((record.samples,), weight))
+    return torch.cat(weights)
+
+
+def locate(pool: Pool, number: int) -> tuple[int, int]:
+    """Return subject and row of the sample `number`, counted through all subjects."""
+    for subject, record in enumerate(pool.records):
+        if number < record.samples:
+            return subject, number
+        number -= record.samples
+    raise IndexError(f"the pool has {sum(r.samples for r in pool.records)} samples")
+
+
+def _source(hu: np.ndarray, position_mm: float, recipe: Recipe, *, wide: bool) -> SourceSlice:
+    far = recipe.wide_window.apply(hu) if wide else np.full(hu.shape, -1, np.float32)
+    return SourceSlice(recipe.brain_window.apply(hu), far, position_mm)
+
+
+def _eight_bit(source: SourceSlice) -> SourceSlice:
+    rounded = np.rint((source.brain + 1) * np.float32(127.5)) / np.float32(127.5) - 1
+    return SourceSlice(rounded, source.wide, source.position_mm)
+
+
+def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, dice: Dice) -> Conditioning:
+    """Window the slabs, drop at random what may be unknown, and condition as the node does.
+
+    Parameters
+    ----------
+    hu : ndarray
+        (3, rows, columns): below, at, above.
+    """
+    wide = not dice.chance(_DROP_WIDE)
+    below_mm, above_mm = sample.distances_mm
+    slices = [
+        _source(plane, z, recipe, wide=wide)
+        for plane, z in zip(hu, (-below_mm, 0.0, above_mm), strict=True)
+    ]
+    if dice.chance(_EIGHT_BIT):
+        slices = [_eight_bit(piece) for piece in slices]
+    below, at, above = slices
+    if sample.missing:
+        return between(below, above, 0.0)
+    neither = dice.chance(_DROP_BOTH_NEIGHBOURS)
+    return at_measured(
+        at,
+        None if neither or dice.chance(_DROP_ONE_NEIGHBOUR) else below,
+        None if neither or dice.chance(_DROP_ONE_NEIGHBOUR) else above,
+    )
+
+
+def _augmented(sample: Sample, record: SubjectRecord, recipe: Recipe, dice: Dice) -> list[Tensor]:
+    """Return conditioning, distances, truth, weight and head of one sample."""
+    masks = torch.from_numpy(np.stack([sample.t1, sample.brain, sample.head, sample.known]))
+    planes = torch.cat([torch.from_numpy(sample.hu).float() + 1000, masks.float() / 255])
+    planes = place(planes, placement(planes[5], recipe.grid.shape, dice))
+    hu, t1, brain, head, known = planes[:3] - 1000, planes[3], planes[4], planes[5], planes[6]
+    hu, t1 = with_pathology(hu, t1, brain, dice)
+    conditioning = condition(scan(hu, dice).numpy(), sample, recipe, dice)
+    weight = (0.15 + (head > 0.3).float()) * (known > 0.99)
+    if not record.whole_head_truth:
+        weight = weight * torch.where(brain > 0.5, 1.0, 0.02)
+    return [
+        torch.from_numpy(conditioning.channels),
+        torch.tensor(conditioning.distances_mm),
+        (t1.clamp(0, 1) * 2 - 1)[None],
+        weight[None],
+        (head > 0.5).float()[None],
+    ]
+
+
+def draw_batch(pool: Pool, weights: Tensor, recipe: Recipe, size: int, dice: Dice) -> Batch:
+    """Draw and augment one batch; the same dice give the same batch."""
+    columns: list[list[Tensor]] = []
+    for number in dice.choice(weights, size).tolist():
+        subject, row = locate(pool, number)
+        columns.append(_augmented(pool.sample(subject, row), pool.records[subject], recipe, dice))
+    return Batch(*(torch.stack(column) for column in zip(*columns, strict=True)))
