@@ -61,7 +61,8 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def grey(values: FloatArray, low: float, high: float) -> npt.NDArray[np.uint8]:
     """Values to grey (rows, columns, 3), black at ``low``, white at ``high``."""
     unit = np.clip((values - low) / (high - low), 0.0, 1.0)
-    return np.asarray(np.repeat(np.rint(unit * 255).astype(np.uint8)[..., None], 3, axis=-1))
+    shade: npt.NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
+    return np.repeat(shade[..., None], 3, axis=-1)
 
 
 def heat(values: FloatArray, low: float, high: float) -> npt.NDArray[np.uint8]:
