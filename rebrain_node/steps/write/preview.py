@@ -134,7 +134,7 @@ def _planes(
     grid = synthetic.grid
     count = len(synthetic.guides)
     height = max(1, round(count * synthetic.prepared.spacing_mm / grid.pixel_mm))
-    order = np.minimum(np.arange(height) * count // height, count - 1)
+    order = ((np.arange(height) + 0.5) * count / height).astype(int)
     if grid.normal[2] > 0.0:  # the head is shown upright, whichever way slices follow
         order = order[::-1]
     colours = np.array([KIND_COLOURS[guide.kind] for guide in synthetic.guides], dtype=np.uint8)
