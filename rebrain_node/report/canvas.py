@@ -62,7 +62,7 @@ def grey(values: FloatArray, low: float, high: float) -> npt.NDArray[np.uint8]:
     """Values to grey (rows, columns, 3), black at ``low``, white at ``high``."""
     unit = np.clip((values - low) / (high - low), 0.0, 1.0)
     shade: npt.NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
-    return np.repeat(shade[..., None], 3, axis=-1)
+    return np.stack([shade, shade, shade], axis=-1)
 
 
 def heat(values: FloatArray, low: float, high: float) -> npt.NDArray[np.uint8]:
