@@ -70,7 +70,8 @@ def heat(values: FloatArray, low: float, high: float) -> npt.NDArray[np.uint8]:
     unit = np.clip((values - low) / (high - low), 0.0, 1.0) * (len(_HEAT) - 1)
     stops = np.arange(len(_HEAT))
     parts = [np.interp(unit, stops, _HEAT[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(parts, axis=-1)).astype(np.uint8)
+    colours: npt.NDArray[np.uint8] = np.rint(np.stack(parts, axis=-1)).astype(np.uint8)
+    return colours
 
 
 class Canvas:

@@ -1,0 +1,318 @@
+"""The audit report: one page that tells what came, what was decided, and what left.
+
+A pure function of the store's values, so the page of a state is the same whenever it is written.
+It holds no script, loads nothing and, like the audit log, knows no patient.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
+from rebrain_node.domain.delivery import PendingDelivery
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.ledger import SeriesRecord
+from rebrain_node.domain.volume import SliceKind
+from rebrain_node.report.markup import Html, join, tag
+from rebrain_node.report.style import KIND_COLOURS, STYLE
+
+NO_SLICES: Final[Mapping[str, Sequence[SliceKind]]] = MappingProxyType({})
+_TITLE: Final = "rebrain-node audit report"
+_WARNING: Final = "Synthetic images: research software, not for diagnosis"
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+#: events that carry what a result is made of
+_RESULT: Final = Event.SERIES_SYNTHESISED
+
+
+def render(
+    series: Sequence[SeriesRecord],
+    events: Sequence[AuditEvent],
+    verdict: ChainVerdict,
+    deliveries: Sequence[PendingDelivery],
+    slices: Mapping[str, Sequence[SliceKind]] = NO_SLICES,
+) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    series : sequence of SeriesRecord
+        Every series to be reported.
+    events : sequence of AuditEvent
+        Rows of the audit log, in order.
+    verdict : ChainVerdict
+        Whether the log is as it was written.
+    deliveries : sequence of PendingDelivery
+        What destinations have not taken yet.
+    slices : mapping of str to sequence of SliceKind
+        Kind of each slice of a result from foot to head, by Series Instance UID of the source.
+
+    Returns
+    -------
+    str
+        A complete HTML document that refers to nothing outside itself.
+    """
+    studies: dict[str, list[SeriesRecord]] = {}
+    for record in series:
+        studies.setdefault(record.study_instance_uid, []).append(record)
+    body = join(
+        _header(events),
+        _summary(series, studies, verdict, deliveries),
+        *(_study(uid, held, events, slices) for uid, held in studies.items()),
+        _deliveries(deliveries),
+        _log(events, verdict),
+    )
+    head = join(
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", _TITLE),
+        tag("style", Html(STYLE)),
+    )
+    page = tag("html", tag("head", head), tag("body", tag("main", body)), lang="en")
+    return f"<!DOCTYPE html>\n{page.text}\n"
+
+
+def _header(events: Sequence[AuditEvent]) -> Html:
+    newest = f"as of {events[-1].recorded_at:%Y-%m-%d %H:%M:%S} UTC" if events else "empty log"
+    title = tag("div", tag("h1", "Audit report"), tag("p", f"rebrain-node, {newest}"))
+    return tag("header", title, tag("p", _WARNING, class_="warning"))
+
+
+def _summary(
+    series: Sequence[SeriesRecord],
+    studies: Mapping[str, object],
+    verdict: ChainVerdict,
+    deliveries: Sequence[PendingDelivery],
+) -> Html:
+    states = Counter(record.state for record in series)
+    waiting = len(series) - states["published"] - states["refused"] - states["failed"]
+    tiles = [
+        ("studies", len(studies), ""),
+        ("series received", len(series), ""),
+        ("published", states["published"], "good"),
+        ("refused", states["refused"], ""),
+        ("failed", states["failed"], "bad" if states["failed"] else ""),
+        ("in work", waiting, ""),
+        ("deliveries due", len(deliveries), "bad" if deliveries else ""),
+        (
+            "audit log",
+            "intact" if verdict.intact else "BROKEN",
+            "good" if verdict.intact else "bad",
+        ),
+    ]
+    return tag(
+        "section",
+        *(tag("div", tag("b", value), tag("span", name), class_=c) for name, value, c in tiles),
+        class_="tiles",
+    )
+
+
+def _study(
+    uid: str,
+    held: Sequence[SeriesRecord],
+    events: Sequence[AuditEvent],
+    slices: Mapping[str, Sequence[SliceKind]],
+) -> Html:
+    heading = tag("h2", "Study ", tag("code", uid))
+    # what was made of the study first, then why the rest was not
+    ordered = sorted(held, key=lambda record: record.state == "refused")
+    return tag("section", heading, *(_series(r, events, slices) for r in ordered))
+
+
+def _series(
+    record: SeriesRecord,
+    events: Sequence[AuditEvent],
+    slices: Mapping[str, Sequence[SliceKind]],
+) -> Html:
+    uid = record.series_instance_uid
+    own = [event for event in events if event.subject == uid]
+    badge = tag("span", record.state, class_=f"state {record.state}")
+    instances = "1 instance" if record.instance_count == 1 else f"{record.instance_count} instances"
+    facts = (
+        f"{instances}, revision {record.revision}, "
+        f"completeness {record.completeness or 'not judged yet'}"
+    )
+    parts = [
+        tag("h3", badge, " ", tag("code", uid)),
+        tag("p", facts, class_="faint"),
+        _findings(record.findings),
+        _explanation(record.explanation),
+        _strip(slices.get(uid, ())),
+        _steps(own),
+        _result(own),
+    ]
+    return tag("article", *parts)
+
+
+def _findings(findings: Sequence[Finding]) -> Html:
+    if not findings:
+        return Html("")
+    rows = [
+        tag(
+            "tr",
+            tag("td", tag("code", finding.code)),
+            tag("td", finding.severity),
+            tag("td", finding.sentence),
+            tag("td", _value(finding.value)),
+            tag("td", _value(finding.limit)),
+        )
+        for finding in findings
+    ]
+    return _table(("code", "effect", "finding", "value", "limit"), rows, class_="findings")
+
+
+def _explanation(lines: Sequence[str]) -> Html:
+    return tag("ul", *(tag("li", line) for line in lines)) if lines else Html("")
+
+
+def _strip(kinds: Sequence[SliceKind]) -> Html:
+    """One bar for each slice, from foot to head, coloured by its kind."""
+    if not kinds:
+        return Html("")
+    bars = [
+        tag(
+            "rect",
+            x=index,
+            y=0 if kind == "measured" else 4,
+            width=1,
+            height=24 if kind == "measured" else 16,
+            fill=KIND_COLOURS[kind],
+        )
+        for index, kind in enumerate(kinds)
+    ]
+    counts = Counter(kinds)
+    words = ", ".join(f"{counts[kind]} {kind}" for kind in KIND_COLOURS)
+    legend = [
+        join(tag("i", class_=kind), f"{counts[kind]} {kind} ", Html("&ensp;"))
+        for kind in KIND_COLOURS
+    ]
+    drawing = tag(
+        "svg",
+        tag("title", f"Slices from foot to head: {words}"),
+        *bars,
+        viewBox=f"0 0 {len(kinds)} 24",
+        preserveAspectRatio="none",
+        role="img",
+        class_="strip",
+    )
+    return join(tag("h4", "Provenance by slice, from foot to head"), drawing, tag("p", *legend))
+
+
+def _steps(events: Sequence[AuditEvent]) -> Html:
+    """Bars as long as each step took, of the newest run."""
+    taken: dict[str, float] = {}
+    for event in events:
+        if event.event == Event.STEP_COMPLETED:
+            taken[str(event.details.get("step"))] = _seconds(event.details.get("seconds"))
+    if not taken:
+        return Html("")
+    longest = max([*taken.values(), 1e-3])
+    rows = [
+        tag(
+            "tr",
+            tag("td", step),
+            tag("td", f"{seconds:.2f} s", class_="number"),
+            tag(
+                "td",
+                tag(
+                    "svg",
+                    tag("rect", width=max(round(1000 * seconds / longest), 3), height=10),
+                    viewBox="0 0 1000 10",
+                    preserveAspectRatio="none",
+                    class_="bar",
+                ),
+                class_="wide",
+            ),
+        )
+        for step, seconds in taken.items()
+    ]
+    total = tag("tr", tag("th", "all"), tag("th", f"{sum(taken.values()):.2f} s"), tag("th"))
+    return join(tag("h4", "Steps"), tag("table", *rows, total, class_="steps"))
+
+
+def _result(events: Sequence[AuditEvent]) -> Html:
+    """What the newest result is made of: digests, objects, destinations."""
+    made = [event for event in events if event.event == _RESULT]
+    if not made:
+        return Html("")
+    rows = [
+        tag("tr", tag("td", name), tag("td", tag("code", _value(value))))
+        for name, value in made[-1].details.items()
+    ]
+    return join(tag("h4", "Result"), tag("table", *rows, class_="facts"))
+
+
+def _deliveries(deliveries: Sequence[PendingDelivery]) -> Html:
+    if not deliveries:
+        return Html("")
+    rows = [
+        tag(
+            "tr",
+            tag("td", delivery.destination),
+            tag("td", tag("code", delivery.source_series_uid)),
+            tag("td", f"{delivery.outstanding}", class_="number"),
+            tag("td", f"{delivery.attempts}", class_="number"),
+            tag("td", delivery.reason or "not tried yet"),
+            tag("td", f"{delivery.since:%Y-%m-%d %H:%M:%S}"),
+        )
+        for delivery in deliveries
+    ]
+    names = ("destination", "source series", "instances due", "attempts", "reason", "since, UTC")
+    return tag("section", tag("h2", "Deliveries due"), _table(names, rows))
+
+
+def _log(events: Sequence[AuditEvent], verdict: ChainVerdict) -> Html:
+    if verdict.intact:
+        words = f"All {verdict.rows} rows are as they were written. Head: "
+    else:
+        words = (
+            f"Row {verdict.broken_sequence} is not as it was written ({verdict.reason}); "
+            f"{verdict.rows} rows before it are. Last good hash: "
+        )
+    note = tag("p", words, tag("code", verdict.head), class_="" if verdict.intact else "bad")
+    names = ("row", "time, UTC", "event", "subject", "details", "hash")
+    table = _table(names, [_row(event) for event in events])
+    return tag("section", tag("h2", "Audit log"), note, table, class_="log")
+
+
+def _row(event: AuditEvent) -> Html:
+    return tag(
+        "tr",
+        tag("td", event.sequence, class_="number"),
+        tag("td", f"{event.recorded_at:%Y-%m-%d %H:%M:%S.%f}"[:-3]),
+        tag("td", event.event),
+        tag("td", tag("code", event.subject)),
+        tag("td", tag("code", _value(event.details))),
+        tag("td", tag("code", event.hash)),
+    )
+
+
+def _table(names: Sequence[str], rows: Sequence[Html], *, class_: str = "rows") -> Html:
+    head = tag("thead", tag("tr", *(tag("th", name) for name in names)))
+    return tag("table", head, tag("tbody", *rows), class_=class_)
+
+
+def _value(value: object) -> str:
+    """A value of the log as text; canonical JSON where it has parts."""
+    if value is None:
+        return ""
+    if isinstance(value, str | int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> object:
+    """What JSON does not know: read-only mappings and the like."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
