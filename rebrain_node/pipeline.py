@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from rebrain_node.domain.job import Job, Receipt
+from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
+from rebrain_node.errors import GateRefused, SeriesRejected
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.ports import AuditLog, Engine, Exemplars, Inbox
 from rebrain_node.steps.assemble import assemble
@@ -66,4 +68,42 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     findings = (*job.findings, *flags)
     derived = step(write, synthetic, instances, provenance, findings, configuration.objects)
     step(gate, derived, instances)
-    return _receipt(job, derived, guides, findings, begun)
+    seconds = time.monotonic() - begun
+    return Receipt(job=job, derived=derived, guides=guides, findings=findings, seconds=seconds)
+
+
+class _Audited:
+    """Runs one step and puts what came of it on the audit log; no audit, no step."""
+
+    def __init__(self, job: Job, audit: AuditLog) -> None:
+        self._subject = job.series_instance_uid
+        self._audit = audit
+
+    def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        name = step.__name__
+        begun = time.monotonic()
+        try:
+            result = step(*args, **kwargs)
+        except (SeriesRejected, GateRefused) as error:
+            codes = [finding.code for finding in error.findings]
+            self._audit.record("step-refused", self._subject, {"step": name, "codes": codes})
+            raise
+        seconds = round(time.monotonic() - begun, 3)
+        self._audit.record("step-done", self._subject, {"step": name, "seconds": seconds})
+        return result
+
+
+def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provenance:
+    """Collect everything the bytes of the result will depend on."""
+    bundle = configuration.bundle
+    return Provenance(
+        source_series_uid=job.series_instance_uid,
+        input_digest=ports.inbox.input_digest(job),
+        bundle_name=bundle.name,
+        bundle_version=bundle.version,
+        bundle_digest=bundle.digest,
+        engine_identity=ports.engine.identity,
+        configuration_digest=configuration.digest,
+        software_version=configuration.software_version,
+        revision=job.revision,
+    )
