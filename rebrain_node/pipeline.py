@@ -86,10 +86,10 @@ class _Audited:
             result = step(*args, **kwargs)
         except (SeriesRejected, GateRefused) as error:
             codes = [finding.code for finding in error.findings]
-            self._audit.record("step-refused", self._subject, {"step": name, "codes": codes})
+            self._audit.record("step.failed", self._subject, {"step": name, "codes": codes})
             raise
         seconds = round(time.monotonic() - begun, 3)
-        self._audit.record("step-done", self._subject, {"step": name, "seconds": seconds})
+        self._audit.record("step.completed", self._subject, {"step": name, "seconds": seconds})
         return result
 
 
