@@ -4,6 +4,10 @@
     ├── SettingsError            a setting is missing or wrong                (exit 2)
     ├── BundleRefused            a model bundle is altered, truncated, foreign (exit 4)
     ├── EngineFailed             an engine cannot start or deviates            (worth retrying)
+    ├── StoreUnavailable         the database is locked, down or full          (worth retrying)
+    ├── StateRefused             the ledger or the outbox forbids a change
+    │   ├── Superseded           a late instance made a newer revision
+    │   └── BytesAltered         stored bytes differ from their recorded SHA-256
     ├── InstanceRefused          one received instance is not acknowledged     (DIMSE status)
     │   ├── InstanceConflict     same UID, other bytes                         (0x0117)
     │   ├── OutOfResources       disk or database cannot take it               (0xA700)
@@ -30,6 +34,18 @@ class _Finding(Protocol):
     def sentence(self) -> str: ...
 
 
+class Taken(Protocol):
+    """What is said of an instance a destination took (domain.delivery.TakenInstance)."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Of the instance."""
+
+    @property
+    def status(self) -> int:
+        """DIMSE status of the answer: success or a warning."""
+
+
 class RebrainError(Exception):
     """Root of every error this software raises on purpose."""
 
@@ -49,6 +65,24 @@ class EngineFailed(RebrainError):
     """An engine could not start, or its golden output deviates on this machine."""
 
     worth_retrying = True
+
+
+class StoreUnavailable(RebrainError):
+    """The database is locked, down or full; nothing was written."""
+
+    worth_retrying = True
+
+
+class StateRefused(RebrainError):
+    """The ledger or the outbox forbids a change; nothing was written."""
+
+
+class Superseded(StateRefused):
+    """A late instance made a newer revision of the series; this work is void."""
+
+
+class BytesAltered(StateRefused):
+    """Stored bytes are missing or differ from their recorded SHA-256; they are never sent."""
 
 
 class InstanceRefused(RebrainError):
@@ -96,6 +130,11 @@ class DeliveryFailed(RebrainError):
     """A destination did not take an instance this time."""
 
     worth_retrying = True
+
+    def __init__(self, message: str, taken: Sequence[Taken] = ()) -> None:
+        super().__init__(message)
+        #: what the destination took before it failed
+        self.taken = tuple(taken)
 
 
 class DeliveryRefused(DeliveryFailed):

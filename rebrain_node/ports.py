@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.job import DerivedInstance, Job
 from rebrain_node.domain.volume import FloatArray
 
@@ -65,5 +66,5 @@ class Destination(Protocol):
     @property
     def name(self) -> str: ...
 
-    def send(self, instances: Sequence[DerivedInstance]) -> None:
+    def send(self, instances: Sequence[DerivedInstance]) -> tuple[TakenInstance, ...]:
         """Send in order; DeliveryFailed or DeliveryRefused at the first that is not taken."""

@@ -1,0 +1,105 @@
+"""The ledger as values: what was received, what was decided about it, where it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from rebrain_node.domain.findings import Finding
+
+#: Where a series stands; docs/audit-events.md draws the allowed transitions.
+SeriesState = Literal[
+    "receiving", "complete", "refused", "accepted", "synthesised", "published", "failed"
+]
+Decision = Literal["accepted", "refused"]
+Reception = Literal["new", "same"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceivedInstance:
+    """One instance whose bytes already lie on disk durably, to be written into the ledger."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    sha256: str  #: of the stored bytes, hexadecimal
+    size_bytes: int
+    path: str  #: of the stored bytes, relative to the inbox's folder
+    calling_ae_title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredInstance:
+    """One instance of the ledger."""
+
+    ledger_id: int  #: grows with every new instance
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    transfer_syntax_uid: str
+    sha256: str  #: of the stored bytes, hexadecimal
+    size_bytes: int
+    path: str  #: relative to the inbox's folder
+    received_at: datetime  #: aware, UTC
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyInReception:
+    """A study that still waits for its quiet period; a change of ``last_ledger_id`` is news."""
+
+    study_instance_uid: str
+    instance_count: int
+    last_ledger_id: int  #: ledger id of its newest instance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """The decision about one series of a complete study."""
+
+    series_instance_uid: str
+    revision: int  #: the revision that was judged; a newer one makes the judgement stale
+    decision: Decision
+    findings: tuple[Finding, ...] = ()
+    explanation: tuple[str, ...] = ()  #: lines that say why, no patient data
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesRecord:
+    """Where one series stands."""
+
+    series_instance_uid: str
+    study_instance_uid: str
+    state: SeriesState
+    revision: int  #: 1, +1 for each late change
+    instance_count: int
+    completeness: str | None  #: VERIFIED or UNVERIFIED, None while the study is in reception
+    findings: tuple[Finding, ...]
+    explanation: tuple[str, ...]
+    changed_at: datetime  #: aware, UTC
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerCounts:
+    """How many series stand where; received = refused + published + failed + pending."""
+
+    instances: int
+    quarantined: int  #: instances with a known UID and other bytes
+    received: int  #: series of which at least one instance is held
+    by_state: dict[SeriesState, int]  #: every state, zero where there is none
+
+    @property
+    def pending(self) -> int:
+        """Series for which something is still to be done."""
+        return sum(
+            self.by_state[state] for state in ("receiving", "complete", "accepted", "synthesised")
+        )
+
+    @property
+    def conserved(self) -> bool:
+        """Whether no series was lost and none counted twice."""
+        ended = self.by_state["refused"] + self.by_state["published"] + self.by_state["failed"]
+        return self.received == ended + self.pending

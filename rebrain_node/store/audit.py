@@ -1,0 +1,223 @@
+"""The audit log: append-only rows in a hash chain, written with the change they tell of.
+
+hash(n) = SHA-256(hash(n-1) || row(n)), with hash(0) sixty-four zeros, hashes as lower-case
+hexadecimal and row(n) the JSON array [sequence, recorded_at, monotonic_ns, event, subject,
+details] without spaces, in ASCII. A chain shows changed, missing and reordered rows; a head
+kept beside it shows a tail cut by somebody who forgot it. Only a head hash held elsewhere (the
+report sent to the PACS carries it) shows an old copy put back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
+from rebrain_node.errors import StateRefused, StoreUnavailable
+from rebrain_node.ports import JsonValue
+from rebrain_node.store.database import Database
+from rebrain_node.store.tables import AuditHead, AuditRow, utc_text
+
+#: hash of the chain before its first row
+GENESIS = "0" * 64
+#: rows verified under one read lock, so that a long verification never holds up the receiver
+_PAGE = 5000
+
+_KNOWN = frozenset(Event)
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
+_COLUMNS = (
+    AuditRow.sequence, AuditRow.recorded_at, AuditRow.monotonic_ns,
+    AuditRow.event, AuditRow.subject, AuditRow.details, AuditRow.hash,
+)  # fmt: skip
+
+
+def append(session: Session, event: str, subject: str, details: Mapping[str, JsonValue]) -> int:
+    """Append one row inside the caller's writing transaction; its sequence.
+
+    Raises
+    ------
+    StateRefused
+        The event is not in the closed list, or the details are not JSON.
+    """
+    sequence, previous = session.execute(select(AuditHead.sequence, AuditHead.hash)).one()
+    row: tuple[int, str, int, str, str, str] = (
+        sequence + 1,
+        utc_text(datetime.now(UTC)),
+        time.monotonic_ns(),
+        _known(event),
+        _printable(subject),
+        _canonical(details),
+    )
+    digest = _row_hash(previous, row)
+    names = [column.key for column in _COLUMNS]
+    session.execute(insert(AuditRow).values(dict(zip(names, (*row, digest), strict=True))))
+    session.execute(update(AuditHead).values(sequence=row[0], hash=digest))
+    return row[0]
+
+
+class AuditLog:
+    """The audit log of one database (port ``AuditLog``)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None:
+        """Append one row in a transaction of its own.
+
+        Raises
+        ------
+        StateRefused
+            The event is not in the closed list, or the details are not JSON.
+        StoreUnavailable
+            The row could not be written; the caller must stop.
+        """
+        with self._database.writing() as session:
+            append(session, event, subject, details)
+
+    def events(
+        self,
+        limit: int,
+        *,
+        subject: str | None = None,
+        event: str | None = None,
+        since: datetime | None = None,
+    ) -> tuple[AuditEvent, ...]:
+        """Read the newest ``limit`` rows that match, oldest first."""
+        query = select(*_COLUMNS).order_by(AuditRow.sequence.desc()).limit(limit)
+        if subject is not None:
+            query = query.where(AuditRow.subject == _printable(subject))
+        if event is not None:
+            query = query.where(AuditRow.event == _known(event))
+        if since is not None:
+            query = query.where(AuditRow.recorded_at >= utc_text(since))
+        with self._database.reading() as session:
+            rows = session.execute(query).all()
+        return tuple(_event(row) for row in reversed(rows))
+
+    def event(self, sequence: int) -> AuditEvent | None:
+        """Read one row; None where there is none."""
+        with self._database.reading() as session:
+            row = session.execute(select(*_COLUMNS).where(AuditRow.sequence == sequence)).first()
+        return None if row is None else _event(row)
+
+    def head(self) -> tuple[int, str]:
+        """Sequence and hash of the newest row; (0, zeros) before the first."""
+        with self._database.reading() as session:
+            sequence, digest = session.execute(select(AuditHead.sequence, AuditHead.hash)).one()
+        return sequence, digest
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> ChainVerdict:
+        """Recompute the whole chain; the first row that is not as it was written is named.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Told rows done and rows in all, every few thousand rows.
+
+        Raises
+        ------
+        StoreUnavailable
+            The database does not answer.
+        """
+        end, end_hash = self.head()
+        good, previous = 0, GENESIS
+        for row in self._rows(end):
+            if row[0] != good + 1:
+                return _broken(good, previous, f"row {good + 1} is missing")
+            if _row_hash(previous, row[:-1]) != row[-1]:
+                return _broken(good, previous, f"row {good + 1} is not as it was written")
+            good, previous = good + 1, row[-1]
+            if progress is not None and good % _PAGE == 0:
+                progress(good, end)
+        if good < end:
+            return _broken(good, previous, f"row {good + 1} is missing; the head names {end} rows")
+        if previous != end_hash:
+            return _broken(good, previous, f"the head names another row {good} than this one")
+        return self._nothing_beyond(good, previous)
+
+    def _rows(self, end: int) -> Iterator[Sequence[Any]]:
+        """Read rows 1 to ``end`` page by page; one that cannot be read comes as empty columns."""
+        for after in range(0, end, _PAGE):
+            try:
+                page = self._between(after, min(after + _PAGE, end))
+            except StoreUnavailable:
+                self.head()  # raises where the database is away and not only a row unreadable
+                page = self._one_by_one(after, min(after + _PAGE, end))
+            yield from page
+
+    def _between(self, after: int, last: int) -> Sequence[Sequence[Any]]:
+        query = select(*_COLUMNS).where(AuditRow.sequence > after, AuditRow.sequence <= last)
+        with self._database.reading() as session:
+            return session.execute(query.order_by(AuditRow.sequence)).all()
+
+    def _one_by_one(self, after: int, last: int) -> Sequence[Sequence[Any]]:
+        rows: list[Sequence[Any]] = []
+        for sequence in range(after + 1, last + 1):
+            try:
+                rows.extend(self._between(sequence - 1, sequence))
+            except StoreUnavailable:
+                rows.append((sequence, *[None] * (len(_COLUMNS) - 1)))
+        return rows
+
+    def _nothing_beyond(self, good: int, head: str) -> ChainVerdict:
+        with self._database.reading() as session:
+            end = session.execute(select(AuditHead.sequence)).scalar_one()
+            held = session.execute(select(func.count()).select_from(AuditRow)).scalar_one()
+        if held != end:
+            return _broken(good, head, f"the table holds {held} rows, the head names {end}")
+        return ChainVerdict(intact=True, rows=good, head=head)
+
+
+def _broken(good: int, head: str, reason: str) -> ChainVerdict:
+    return ChainVerdict(intact=False, rows=good, head=head, broken_sequence=good + 1, reason=reason)
+
+
+def _row_hash(previous: str, row: Sequence[Any]) -> str | None:
+    """Hash of one row after ``previous``; None for columns that no row of ours can hold."""
+    try:
+        return hashlib.sha256((previous + _CANONICAL.encode([*row])).encode("ascii")).hexdigest()
+    except (TypeError, ValueError):
+        return None
+
+
+def _known(event: str) -> str:
+    if event not in _KNOWN:
+        raise StateRefused(
+            f"audit event {event!r} is not in the closed list; "
+            "add it to domain/audit.py and docs/audit-events.md"
+        )
+    return str(event)
+
+
+def _printable(subject: str) -> str:
+    """Write what a peer may have chosen (an AE title, a UID) as printable ASCII."""
+    return subject.encode("unicode_escape").decode("ascii")
+
+
+def _canonical(details: Mapping[str, JsonValue]) -> str:
+    try:
+        return _CANONICAL.encode(details)
+    except (TypeError, ValueError) as error:
+        raise StateRefused(f"details of an audit event are not JSON: {error}") from error
+
+
+def _event(row: Sequence[Any]) -> AuditEvent:
+    sequence, recorded_at, monotonic_ns, event, subject, details, digest = row
+    return AuditEvent(
+        sequence=sequence,
+        recorded_at=datetime.fromisoformat(recorded_at),
+        monotonic_ns=monotonic_ns,
+        event=event,
+        subject=subject,
+        details=json.loads(details),
+        hash=digest,
+    )

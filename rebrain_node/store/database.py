@@ -1,0 +1,223 @@
+"""One database: SQLite by default, PostgreSQL by URL; migrated when it is opened.
+
+Writing transactions are serial, across threads by a lock, across processes by the database
+(SQLite: BEGIN IMMEDIATE; PostgreSQL: an advisory lock), so that the audit chain has no gap
+and no fork, and no two writers ever wait for each other crosswise.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from rebrain_node.errors import SettingsError, StateRefused, StoreUnavailable
+
+#: revision of the newest migration; a test holds it equal to the migrations folder's head
+SCHEMA_REVISION = "0001"
+
+#: the first SQLite release without the WAL-reset race of several writing connections
+_WAL_SAFE_SQLITE = (3, 51, 3)
+#: how long a writer waits for another process, s
+_BUSY_TIMEOUT_S = 30.0
+#: PostgreSQL advisory lock of all our writers: "rebrain" in ASCII
+_WRITER_LOCK = int.from_bytes(b"rebrain", "big")
+_WRITING = "rebrain_writing"
+
+
+class Database:
+    """The open database; use as a context manager or call ``close``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writing_engine = engine.execution_options(**{_WRITING: True})
+        self._one_writer = threading.Lock()
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open the database at ``url`` and bring its tables to this version.
+
+        Raises
+        ------
+        SettingsError
+            The URL is not one of SQLite or PostgreSQL, or the SQLite folder does not exist.
+        StateRefused
+            The database was made by a newer version of this software.
+        StoreUnavailable
+            The database cannot be reached, read or written now.
+        """
+        database = cls(_engine(_checked(url)))
+        try:
+            with database.writing() as session:
+                _migrate(session.connection())
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @property
+    def description(self) -> str:
+        """URL without the password, for messages."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Open a session for one consistent look.
+
+        Raises
+        ------
+        StoreUnavailable
+            The database does not answer.
+        """
+        with (
+            self._translated(),
+            Session(self._engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Open a session whose changes become durable together when the block ends, or not at all.
+
+        Raises
+        ------
+        StoreUnavailable
+            The database does not answer, is full or stays locked; nothing was written.
+        """
+        with (
+            self._translated(),
+            self._one_writer,
+            Session(self._writing_engine) as session,
+            session.begin(),
+        ):
+            if self._engine.dialect.name == "postgresql":
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise StoreUnavailable(
+                f"database {self.description} does not take or give data: "
+                f"{str(cause).strip()}; check that it runs, has room and is not locked"
+            ) from error
+
+
+def _checked(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise SettingsError(
+            "storage.database_url is no URL; write sqlite:////folder/node.sqlite "
+            "or postgresql://user@host/name"
+        ) from error
+    if parsed.get_backend_name() == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() != "sqlite":
+        raise SettingsError(
+            f"storage.database_url names {parsed.get_backend_name()!r}; "
+            "it must be sqlite or postgresql"
+        )
+    if not parsed.database or parsed.database == ":memory:":
+        raise SettingsError("storage.database_url names no file; SQLite in memory is not durable")
+    folder = Path(parsed.database).absolute().parent
+    if not folder.is_dir():
+        raise SettingsError(f"the database's folder {folder} does not exist; create it")
+    return parsed
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    assert url.database is not None  # noqa: S101 - checked before; for the type checker
+    _make_private(Path(url.database))
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _make_private(path: Path) -> None:
+    """Let nobody but the owner read the file (SQLite gives its journal the same mode).
+
+    Raises
+    ------
+    StoreUnavailable
+        The file cannot be made or opened.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}; check owner and mode") from error
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+    """Choose durable journalling (no acknowledged commit is lost at a power cut)."""
+    connection.isolation_level = None  # BEGIN is ours: see _begin_sqlite
+    if sqlite3.sqlite_version_info < _WAL_SAFE_SQLITE:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA synchronous = EXTRA")
+    else:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writing = connection.get_execution_options().get(_WRITING, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring the tables to this version; costs no import of alembic when they already are.
+
+    Raises
+    ------
+    StateRefused
+        A newer version of this software made them.
+    """
+    revision = _revision(connection)
+    if revision == SCHEMA_REVISION:
+        return
+    if revision is not None and revision > SCHEMA_REVISION:
+        raise StateRefused(
+            f"the database is at schema {revision}, this version knows {SCHEMA_REVISION}; "
+            "install the newer version or restore the backup made before its installation"
+        )
+    from rebrain_node.store.migration import upgrade
+
+    upgrade(connection)
+
+
+def _revision(connection: Connection) -> Any:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

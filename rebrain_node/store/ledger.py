@@ -1,0 +1,300 @@
+"""The ledger: every instance received, and where each series stands.
+
+Each change and its audit row are one transaction. The states of a series and the ways between
+them are the table ``store.series.TRANSITIONS``; anything else is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import cast, get_args
+
+from sqlalchemy import Select, distinct, func, select
+from sqlalchemy.orm import Session
+
+from rebrain_node.domain.audit import Event
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.ledger import (
+    Judgement,
+    LedgerCounts,
+    ReceivedInstance,
+    Reception,
+    SeriesRecord,
+    SeriesState,
+    StoredInstance,
+    StudyInReception,
+)
+from rebrain_node.errors import (
+    InstanceConflict,
+    OutOfResources,
+    StateRefused,
+    StoreUnavailable,
+    Superseded,
+)
+from rebrain_node.ports import JsonValue
+from rebrain_node.store import reception
+from rebrain_node.store.audit import append
+from rebrain_node.store.database import Database
+from rebrain_node.store.series import move, transition
+from rebrain_node.store.tables import InstanceRow, QuarantineRow, SeriesRow, StudyRow
+
+
+class Ledger:
+    """The ledger of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record_received(self, received: ReceivedInstance) -> Reception:
+        """Write down an instance whose bytes are durable: ``new``, or ``same`` as one known.
+
+        Raises
+        ------
+        InstanceConflict
+            The SOP Instance UID is known with other bytes, or the series with another study;
+            quarantine and audit hold it.
+        OutOfResources
+            The database cannot take it; nothing was written.
+        """
+        try:
+            with self._database.writing() as session:
+                known = reception.known_sha256(session, received.sop_instance_uid)
+                if known == received.sha256:
+                    return "same"
+                conflict = reception.conflict(session, received, known)
+                if conflict is None:
+                    reception.add(session, received)
+                else:
+                    reception.quarantine(session, received, conflict)
+        except StoreUnavailable as error:
+            raise OutOfResources(str(error), status=0xA700, reason="DATABASE") from error
+        if conflict is not None:
+            raise InstanceConflict(
+                f"SOP instance {received.sop_instance_uid}: {conflict.sentence}; "
+                "the new bytes are quarantined; let the sender give changed instances new UIDs",
+                status=0x0117,
+                reason=conflict.code,
+            )
+        return "new"
+
+    def studies_in_reception(self) -> tuple[StudyInReception, ...]:
+        """Every study that is not complete, oldest news first."""
+        query = (
+            select(StudyRow).where(StudyRow.state == "receiving").order_by(StudyRow.last_ledger_id)
+        )
+        with self._database.reading() as session:
+            return tuple(
+                StudyInReception(
+                    study_instance_uid=row.study_instance_uid,
+                    instance_count=row.instance_count,
+                    last_ledger_id=row.last_ledger_id,
+                )
+                for row in session.scalars(query)
+            )
+
+    def studies_to_judge(self) -> tuple[str, ...]:
+        """Study Instance UIDs that are complete and not judged, oldest first."""
+        query = (
+            select(StudyRow.study_instance_uid)
+            .where(StudyRow.state == "complete")
+            .order_by(StudyRow.last_ledger_id)
+        )
+        with self._database.reading() as session:
+            return tuple(session.scalars(query))
+
+    def complete(
+        self, study: StudyInReception, completeness: str, details: Mapping[str, JsonValue]
+    ) -> bool:
+        """Take the study as complete; false where news came since ``study`` was read.
+
+        ``completeness`` is VERIFIED or UNVERIFIED; ``details`` say how that was found.
+        """
+        with self._database.writing() as session:
+            row = session.get_one(StudyRow, study.study_instance_uid)
+            if row.state != "receiving" or row.last_ledger_id != study.last_ledger_id:
+                return False
+            row.state = "complete"
+            for series in _series_of(session, study.study_instance_uid):
+                if series.state == "receiving":
+                    move(series, "complete")
+                    series.completeness = completeness
+            append(
+                session,
+                Event.STUDY_COMPLETE,
+                study.study_instance_uid,
+                {**details, "completeness": completeness, "instances": row.instance_count},
+            )
+        return True
+
+    def judge(self, study_instance_uid: str, judgements: Sequence[Judgement]) -> None:
+        """Write the decisions about all series of a complete study.
+
+        A series that was judged before and got no late instance keeps its state, save that a
+        refused one may now be accepted. Judging again with the same decisions changes nothing.
+
+        Raises
+        ------
+        Superseded
+            The study is in reception again, or a series changed since it was read: read again.
+        StateRefused
+            A judgement names a series that is not of the study.
+        """
+        with self._database.writing() as session:
+            study = session.get_one(StudyRow, study_instance_uid)
+            rows = {row.series_instance_uid: row for row in _series_of(session, study_instance_uid)}
+            _check_judgements(study, rows, judgements)
+            for judgement in judgements:
+                _apply(session, rows[judgement.series_instance_uid], judgement)
+            study.state = "judged"
+
+    def transition(
+        self,
+        series_instance_uid: str,
+        revision: int,
+        state: SeriesState,
+        event: str,
+        details: Mapping[str, JsonValue],
+    ) -> bool:
+        """Take a series to ``state``, with its audit row; false where it already stands there.
+
+        Raises
+        ------
+        Superseded
+            A late instance made a newer revision than ``revision``.
+        StateRefused
+            ``TRANSITIONS`` knows no such way, or the ledger no such series.
+        """
+        with self._database.writing() as session:
+            return transition(session, series_instance_uid, revision, state, (event, details))
+
+    def instances(
+        self, *, study: str | None = None, series: str | None = None
+    ) -> tuple[StoredInstance, ...]:
+        """Read the instances of a study or series, in the order of their arrival."""
+        query = select(InstanceRow).order_by(InstanceRow.id)
+        if study is not None:
+            query = query.where(InstanceRow.study_instance_uid == study)
+        if series is not None:
+            query = query.where(InstanceRow.series_instance_uid == series)
+        with self._database.reading() as session:
+            return tuple(_stored(row) for row in session.scalars(query))
+
+    def series(self, state: SeriesState | None = None) -> tuple[SeriesRecord, ...]:
+        """Read all series, or those in one state, longest unchanged first."""
+        query = select(SeriesRow).order_by(SeriesRow.changed_at, SeriesRow.series_instance_uid)
+        if state is not None:
+            query = query.where(SeriesRow.state == state)
+        return self._series(query)
+
+    def series_one(self, series_instance_uid: str) -> SeriesRecord | None:
+        """Read one series; None where the ledger knows none."""
+        found = self._series(
+            select(SeriesRow).where(SeriesRow.series_instance_uid == series_instance_uid)
+        )
+        return found[0] if found else None
+
+    def counts(self) -> LedgerCounts:
+        """Count at one instant; ``received`` comes from the instances, the rest from the states."""
+        with self._database.reading() as session:
+            instances, received = session.execute(
+                select(
+                    func.count(), func.count(distinct(InstanceRow.series_instance_uid))
+                ).select_from(InstanceRow)
+            ).one()
+            quarantined = session.execute(
+                select(func.count()).select_from(QuarantineRow)
+            ).scalar_one()
+            states = session.execute(
+                select(SeriesRow.state, func.count()).group_by(SeriesRow.state)
+            ).all()
+        by_state: dict[SeriesState, int] = dict.fromkeys(get_args(SeriesState), 0)
+        by_state.update({cast(SeriesState, state): count for state, count in states})
+        return LedgerCounts(
+            instances=instances, quarantined=quarantined, received=received, by_state=by_state
+        )
+
+    def _series(self, query: Select[SeriesRow]) -> tuple[SeriesRecord, ...]:
+        with self._database.reading() as session:
+            return tuple(_record(row) for row in session.scalars(query))
+
+
+def _series_of(session: Session, study: str) -> Sequence[SeriesRow]:
+    return session.scalars(select(SeriesRow).where(SeriesRow.study_instance_uid == study)).all()
+
+
+def _check_judgements(
+    study: StudyRow, rows: Mapping[str, SeriesRow], judgements: Sequence[Judgement]
+) -> None:
+    """Refuse judgements that were made over something else than what is held now.
+
+    Raises
+    ------
+    StateRefused
+        A judgement names a series that is not of the study.
+    Superseded
+        The study or a series changed since it was read.
+    """
+    if study.state == "receiving":
+        raise Superseded(
+            f"study {study.study_instance_uid} got new instances; judge it when it is complete"
+        )
+    judged = {judgement.series_instance_uid: judgement for judgement in judgements}
+    foreign = judged.keys() - rows.keys()
+    if foreign:
+        raise StateRefused(f"series {min(foreign)} is not of study {study.study_instance_uid}")
+    for uid, row in rows.items():
+        if uid in judged and judged[uid].revision != row.revision:
+            raise Superseded(f"series {uid} is at revision {row.revision}; judge the study again")
+        if uid not in judged and row.state == "complete":
+            raise Superseded(f"series {uid} has no judgement; judge the study again")
+
+
+def _apply(session: Session, row: SeriesRow, judgement: Judgement) -> None:
+    refused_before = row.state == "refused" and judgement.decision == "accepted"
+    if row.state != "complete" and not refused_before:
+        return
+    move(row, judgement.decision)
+    row.findings = [asdict(finding) for finding in judgement.findings]
+    row.explanation = list(judgement.explanation)
+    accepted = judgement.decision == "accepted"
+    append(
+        session,
+        Event.SERIES_ACCEPTED if accepted else Event.SERIES_REFUSED,
+        row.series_instance_uid,
+        {
+            "revision": row.revision,
+            "completeness": row.completeness,
+            "findings": row.findings,
+            "explanation": row.explanation,
+        },
+    )
+
+
+def _stored(row: InstanceRow) -> StoredInstance:
+    return StoredInstance(
+        ledger_id=row.id,
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        series_instance_uid=row.series_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        path=row.path,
+        received_at=row.received_at,
+    )
+
+
+def _record(row: SeriesRow) -> SeriesRecord:
+    return SeriesRecord(
+        series_instance_uid=row.series_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+        state=cast(SeriesState, row.state),
+        revision=row.revision,
+        instance_count=row.instance_count,
+        completeness=row.completeness,
+        findings=tuple(Finding(**finding) for finding in row.findings),
+        explanation=tuple(row.explanation),
+        changed_at=row.changed_at,
+    )

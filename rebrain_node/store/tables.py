@@ -1,0 +1,203 @@
+"""The tables: facts only; progress and retries belong to the worker.
+
+No column holds a patient's name, identity or birth date; DICOM UIDs are the most personal
+data here. Times are aware UTC. The triggers that keep the audit log append-only stand in the
+migrations, since they differ by dialect.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Dialect,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+#: 64 bit on PostgreSQL, the row id on SQLite
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+_Uid = String(64)  # PS3.5 section 9.1: at most 64 characters
+_Sha256 = String(64)  # hexadecimal
+
+
+class UtcText(TypeDecorator[datetime]):
+    """An aware UTC time as ISO 8601 text of fixed width: sorts as text, equal on both dialects."""
+
+    impl = String(32)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Write the time in UTC with microseconds."""
+        return None if value is None else utc_text(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Read an aware time."""
+        return None if value is None else datetime.fromisoformat(value)
+
+
+def utc_text(moment: datetime) -> str:
+    """Write an aware time as ``2026-01-31T12:00:00.000000+00:00``."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+class Table(DeclarativeBase):
+    """What all tables share: the naming convention of constraints."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class AuditRow(Table):
+    """One event; never changed or deleted (triggers)."""
+
+    __tablename__ = "audit_event"
+
+    sequence: Mapped[int] = mapped_column(_Id, primary_key=True, autoincrement=False)
+    recorded_at: Mapped[str] = mapped_column(String(32))  #: UTC as text: its bytes are hashed
+    monotonic_ns: Mapped[int] = mapped_column(BigInteger)
+    event: Mapped[str] = mapped_column(String(64), index=True)
+    subject: Mapped[str] = mapped_column(Text, index=True)
+    details: Mapped[str] = mapped_column(Text)  #: canonical JSON
+    hash: Mapped[str] = mapped_column(_Sha256)
+
+
+class AuditHead(Table):
+    """The one row that says where the chain ends; a cut tail disagrees with it."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[str] = mapped_column(_Sha256)
+
+
+class StudyRow(Table):
+    """One study; in reception until it was quiet long enough."""
+
+    __tablename__ = "study"
+
+    study_instance_uid: Mapped[str] = mapped_column(_Uid, primary_key=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)  #: receiving, complete, judged
+    instance_count: Mapped[int]
+    last_ledger_id: Mapped[int] = mapped_column(BigInteger)
+
+
+class SeriesRow(Table):
+    """One series and where it stands."""
+
+    __tablename__ = "series"
+
+    series_instance_uid: Mapped[str] = mapped_column(_Uid, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(
+        ForeignKey("study.study_instance_uid"), index=True
+    )
+    state: Mapped[str] = mapped_column(String(16), index=True)  #: domain.ledger.SeriesState
+    revision: Mapped[int]
+    instance_count: Mapped[int]
+    completeness: Mapped[str | None] = mapped_column(String(16))
+    findings: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    explanation: Mapped[list[str]] = mapped_column(JSON)
+    changed_at: Mapped[datetime] = mapped_column(UtcText)
+
+
+class InstanceRow(Table):
+    """One received instance; its bytes lie in the inbox under ``path``."""
+
+    __tablename__ = "instance"
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    sop_class_uid: Mapped[str] = mapped_column(_Uid)
+    series_instance_uid: Mapped[str] = mapped_column(
+        ForeignKey("series.series_instance_uid"), index=True
+    )
+    study_instance_uid: Mapped[str] = mapped_column(
+        ForeignKey("study.study_instance_uid"), index=True
+    )
+    transfer_syntax_uid: Mapped[str] = mapped_column(_Uid)
+    sha256: Mapped[str] = mapped_column(_Sha256)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    path: Mapped[str] = mapped_column(Text)
+    calling_ae_title: Mapped[str] = mapped_column(String(16))
+    received_at: Mapped[datetime] = mapped_column(UtcText)
+
+
+class QuarantineRow(Table):
+    """Bytes that were refused because their UID is known with other bytes."""
+
+    __tablename__ = "quarantine"
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(_Uid)
+    sha256: Mapped[str] = mapped_column(_Sha256)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    path: Mapped[str] = mapped_column(Text)
+    calling_ae_title: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(32))
+    received_at: Mapped[datetime] = mapped_column(UtcText)
+
+
+class DerivedSetRow(Table):
+    """All objects made from one revision of a series."""
+
+    __tablename__ = "derived_set"
+    __table_args__ = (UniqueConstraint("source_series_uid", "revision"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    source_series_uid: Mapped[str] = mapped_column(ForeignKey("series.series_instance_uid"))
+    study_instance_uid: Mapped[str] = mapped_column(_Uid)
+    revision: Mapped[int]
+    provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcText)
+
+
+class DerivedInstanceRow(Table):
+    """One object of a set; its bytes lie in the outbox under its SHA-256."""
+
+    __tablename__ = "derived_instance"
+    __table_args__ = (UniqueConstraint("set_id", "position"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    set_id: Mapped[int] = mapped_column(ForeignKey("derived_set.id"))
+    position: Mapped[int]  #: order of sending
+    kind: Mapped[str] = mapped_column(String(8))
+    sop_class_uid: Mapped[str] = mapped_column(_Uid)
+    sop_instance_uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(_Uid)
+    sha256: Mapped[str] = mapped_column(_Sha256)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class DeliveryRow(Table):
+    """One object for one destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (UniqueConstraint("derived_instance_id", "destination"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    set_id: Mapped[int] = mapped_column(ForeignKey("derived_set.id"), index=True)
+    derived_instance_id: Mapped[int] = mapped_column(ForeignKey("derived_instance.id"))
+    destination: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16), index=True)  #: pending, taken, refused
+    status: Mapped[int | None]  #: DIMSE status of the answer
+    attempts: Mapped[int]  #: failed ones
+    reason: Mapped[str | None] = mapped_column(Text)  #: of the last failure
+    changed_at: Mapped[datetime] = mapped_column(UtcText)
