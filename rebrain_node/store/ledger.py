@@ -155,8 +155,11 @@ class Ledger:
         state: SeriesState,
         event: str,
         details: Mapping[str, JsonValue],
+        findings: Sequence[Finding] = (),
     ) -> bool:
         """Take a series to ``state``, with its audit row; false where it already stands there.
+
+        ``findings`` are the reasons; where given, the series shows them from now on.
 
         Raises
         ------
@@ -166,7 +169,14 @@ class Ledger:
             ``TRANSITIONS`` knows no such way, or the ledger no such series.
         """
         with self._database.writing() as session:
-            return transition(session, series_instance_uid, revision, state, (event, details))
+            told: dict[str, JsonValue] = dict(details)
+            if findings:
+                told["findings"] = [asdict(finding) for finding in findings]
+            moved = transition(session, series_instance_uid, revision, state, (event, told))
+            if moved and findings:
+                row = session.get_one(SeriesRow, series_instance_uid)
+                row.findings = [asdict(finding) for finding in findings]
+        return moved
 
     def instances(
         self, *, study: str | None = None, series: str | None = None

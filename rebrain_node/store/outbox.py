@@ -42,7 +42,8 @@ class Outbox:
         """Make a set durable and due at every destination; the id of the set.
 
         Bytes first, then rows, the series' state ``synthesised`` and the audit row in one
-        transaction. The same set again changes nothing and gives the same id.
+        transaction. The same set again changes nothing and gives the same id. Without a
+        destination nothing is due and the series stays ``synthesised``: it was not published.
 
         Raises
         ------
