@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedSet, Job, Receipt
+from rebrain_node.domain.volume import FloatArray
 from rebrain_node.errors import (
     GateRefused,
     InstanceConflict,
@@ -27,11 +29,14 @@ from rebrain_node.errors import (
     SeriesRejected,
     StateRefused,
 )
+from rebrain_node.instance.header import frames
 from rebrain_node.instance.scan import scan
 from rebrain_node.pipeline import Configuration, Ports, process
-from rebrain_node.steps.select import Candidate, select
+from rebrain_node.ports import Engine, JsonValue
+from rebrain_node.domain.selection import Candidate
+from rebrain_node.steps.select import select
 
-Progress = Callable[[int, int], None]  #: (done, in all)
+Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +55,6 @@ class Folder:
     instances: tuple[Dataset, ...]
     sha256: Mapping[str, str]  #: of the bytes, by SOP Instance UID
     refused: tuple[RefusedFile, ...]
-
-    @property
-    def studies(self) -> tuple[tuple[Dataset, ...], ...]:
-        """The instances by study, in the order of their Study Instance UIDs."""
-        uids = sorted({str(instance.StudyInstanceUID) for instance in self.instances})
-        return tuple(
-            tuple(i for i in self.instances if str(i.StudyInstanceUID) == uid) for uid in uids
-        )
 
     def read(self, job: Job) -> tuple[Dataset, ...]:
         """All instances of the job's series."""
@@ -78,6 +75,50 @@ class SeriesResult:
     candidate: Candidate
     findings: tuple[Finding, ...]  #: the first decides
     receipt: Receipt | None = None  #: None if the series was refused
+    seconds: Mapping[str, float] = field(default_factory=dict)  #: by step of the path
+
+    @property
+    def decision(self) -> Literal["accepted", "refused"]:
+        """``accepted`` only if a result was made."""
+        return "refused" if self.receipt is None else "accepted"
+
+    @property
+    def sentence(self) -> str:
+        """Why, in one sentence: that of the deciding finding."""
+        return self.findings[0].sentence if self.findings else self.candidate.sentence
+
+
+class StepTimes:
+    """How long each step took (port ``AuditLog``); a folder has no audit log to write into."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None:  # noqa: ARG002 - the port's signature
+        """Note a step's seconds."""
+        seconds = details.get("seconds")
+        if isinstance(seconds, float):
+            self.seconds[str(details["step"])] = seconds
+
+    def head(self) -> None:
+        """There is no chain to anchor."""
+
+
+class _Counted:
+    """An engine that tells how often it was asked (port ``Engine``)."""
+
+    def __init__(self, engine: Engine, told: Callable[[int], None]) -> None:
+        self._engine, self._told, self._done = engine, told, 0
+
+    @property
+    def identity(self) -> str:
+        return self._engine.identity
+
+    def evaluate(self, x: FloatArray, s: FloatArray) -> FloatArray:
+        answer = self._engine.evaluate(x, s)
+        self._done += 1
+        self._told(self._done)
+        return answer
 
 
 def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
@@ -101,7 +142,7 @@ def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
             name = str(path.relative_to(folder))
             refused.append(RefusedFile(path=name, code=error.reason, sentence=str(error)))
         if progress is not None:
-            progress(done, len(paths))
+            progress("read", done, len(paths))
     return Folder(instances=tuple(instances), sha256=sha256, refused=tuple(refused))
 
 
@@ -127,35 +168,61 @@ def _is_news(content: bytes, sha256: dict[str, str]) -> bool:
 
 
 def judge(
-    study: Sequence[Dataset], ports: Callable[[], Ports], configuration: Configuration
+    folder: Folder,
+    configuration: Configuration,
+    engine: Callable[[], Engine],
+    progress: Progress | None = None,
 ) -> Iterator[SeriesResult]:
-    """Judge the series of one study and take the accepted one down the path.
+    """Judge every series of every study of the folder and take the accepted ones down the path.
 
     Parameters
     ----------
-    study : sequence of Dataset
-        All instances of one study.
-    ports : callable
+    engine : callable
         Called once a series is accepted and not before: an engine costs seconds.
-    configuration : Configuration
-        What shapes the result.
+    progress : callable, optional
+        Told how many evaluations of the network are done.
     """
-    for candidate in select(study, configuration.limits).candidates:
+    for candidate in select(folder.instances, configuration.limits).candidates:
         if candidate.decision == "refused":
             yield SeriesResult(candidate=candidate, findings=candidate.findings)
-            continue
-        job = Job(
-            study_instance_uid=str(study[0].StudyInstanceUID),
-            series_instance_uid=candidate.series_instance_uid,
-            findings=candidate.findings,
-        )
-        try:
-            receipt = process(job, ports(), configuration)
-        except (SeriesRejected, GateRefused) as error:
-            findings = tuple(f for f in error.findings if isinstance(f, Finding))
-            yield SeriesResult(candidate=candidate, findings=findings)
         else:
-            yield SeriesResult(candidate=candidate, findings=receipt.findings, receipt=receipt)
+            yield _processed(folder, candidate, engine(), configuration, progress)
+
+
+def _processed(
+    folder: Folder,
+    candidate: Candidate,
+    engine: Engine,
+    configuration: Configuration,
+    progress: Progress | None,
+) -> SeriesResult:
+    uid = candidate.series_instance_uid
+    job = Job(
+        study_instance_uid=candidate.study_instance_uid,
+        series_instance_uid=uid,
+        findings=candidate.findings,
+    )
+    if progress is not None:
+        total = _evaluations(folder.read(job), configuration)
+        engine = _Counted(engine, lambda done: progress("synthesise", done, total))
+    steps = StepTimes()
+    ports = Ports(inbox=folder, audit=steps, engine=engine, exemplars=None)
+    try:
+        receipt = process(job, ports, configuration)
+    except (SeriesRejected, GateRefused) as error:
+        findings = tuple(f for f in error.findings if isinstance(f, Finding))
+        return SeriesResult(candidate=candidate, findings=findings)
+    return SeriesResult(
+        candidate=candidate, findings=receipt.findings, receipt=receipt, seconds=steps.seconds
+    )
+
+
+def _evaluations(instances: tuple[Dataset, ...], configuration: Configuration) -> int:
+    """Estimate how many evaluations a series needs, from the extent its headers declare."""
+    places = [d for frame in frames(instances) if (d := frame.distance_mm) is not None]
+    recipe = configuration.bundle.recipe
+    extent_mm = max(places, default=0.0) - min(places, default=0.0)
+    return (1 + round(extent_mm / recipe.spacing_mm)) * len(recipe.sampling)
 
 
 def write_out(derived: DerivedSet, out: Path) -> tuple[Path, ...]:

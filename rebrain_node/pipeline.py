@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 from rebrain_node.domain.job import Job, Provenance, Receipt
@@ -18,7 +18,7 @@ from rebrain_node.steps.gate import gate
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
-from rebrain_node.steps.write import ObjectOptions, write
+from rebrain_node.steps.write import AuditHead, ObjectOptions, write
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +66,8 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     guides = step(retrieve, prepared, ports.exemplars, bundle.recipe)
     synthetic = step(synthesise, prepared, guides, ports.engine, bundle.recipe, provenance.seed)
     findings = (*job.findings, *flags)
-    derived = step(write, synthetic, instances, provenance, findings, configuration.objects)
+    options = _options(job, ports, configuration)
+    derived = step(write, synthetic, instances, provenance, findings, options)
     step(gate, derived, instances)
     seconds = time.monotonic() - begun
     return Receipt(job=job, derived=derived, guides=guides, findings=findings, seconds=seconds)
@@ -107,3 +108,10 @@ def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provena
         software_version=configuration.software_version,
         revision=job.revision,
     )
+
+
+def _options(job: Job, ports: Ports, configuration: Configuration) -> ObjectOptions:
+    """Give the writer the job's completeness and the audit log's newest row as an anchor."""
+    head = ports.audit.head()
+    anchor = None if head is None else AuditHead(sequence=head[0], sha256=head[1])
+    return replace(configuration.objects, completeness=job.completeness, audit_head=anchor)

@@ -27,7 +27,9 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, stderr: bool = False
+) -> None:
     """Print a table; control characters in values are shown, not sent to the terminal."""
     from rich.table import Table
 
@@ -36,7 +38,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(plain(value) for value in row))
-    console().print(table)
+    console(stderr=stderr).print(table)
 
 
 def plain(value: object) -> str:

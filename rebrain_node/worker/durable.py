@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dbos import (
     DBOS,
@@ -23,7 +23,10 @@ from dbos import (
     WorkflowStatus,
 )
 
-from rebrain_node.worker.work import TRIES, Outcome, Work
+from rebrain_node.worker.tries import TRIES, Outcome
+
+if TYPE_CHECKING:
+    from rebrain_node.worker.work import Work
 
 #: the shape of the workflows below; work begun under another shape is never replayed
 VERSION: Final = "1"
@@ -96,10 +99,19 @@ def launch(work: Work, url: str, slot: int, slots: int) -> Durable:
     """
     _quiet_logging()
     DBOS(config=_configuration(url, slot))
-    synthesise = DBOS.step(name="synthesise")(work.synthesise)
-    set_of = DBOS.step(name="set_of")(work.set_of)
-    deliver = DBOS.step(name="deliver")(work.deliver)
     destinations = tuple(work.destinations)
+
+    @DBOS.step(name="synthesise")
+    def synthesise(series_instance_uid: str, revision: int, attempt: int) -> Outcome:
+        return work.synthesise(series_instance_uid, revision, attempt)
+
+    @DBOS.step(name="set_of")
+    def set_of(series_instance_uid: str, revision: int) -> int | None:
+        return work.set_of(series_instance_uid, revision)
+
+    @DBOS.step(name="deliver")
+    def deliver(set_id: int, destination: str) -> Outcome:
+        return work.deliver(set_id, destination)
 
     @DBOS.workflow(name=_DELIVERY, max_recovery_attempts=None)
     def delivery(set_id: int, destination: str) -> None:

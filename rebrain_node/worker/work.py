@@ -10,7 +10,6 @@ import hashlib
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
 
 import structlog
 
@@ -34,12 +33,7 @@ from rebrain_node.pipeline import Configuration, Ports, process
 from rebrain_node.ports import Destination
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
-
-#: how often one series is tried, by failure or by crash, before it is rejected with a reason
-TRIES: Final = 3
-
-#: ``done``: nothing is left to do; ``again``: this try failed; ``wait``: the store is down
-Outcome = Literal["done", "again", "wait"]
+from rebrain_node.worker.tries import TRIES, Outcome
 
 _LOG = structlog.get_logger("worker")
 
@@ -138,7 +132,7 @@ class Work:
         findings: tuple[Finding, ...],
     ) -> None:
         details = {"codes": [finding.code for finding in findings]}
-        self.ledger.transition(series_instance_uid, revision, state, event, details)
+        self.ledger.transition(series_instance_uid, revision, state, event, details, findings)
 
     def _deliver(self, set_id: int, destination: str) -> Outcome:
         log = _LOG.bind(set=set_id, destination=destination)

@@ -1,0 +1,205 @@
+"""Composition root: from settings to running parts; the only file that names concrete adapters.
+
+Heavy libraries are imported where they are needed: the receiver loads no engine, the supervisor
+loads nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from rebrain_node.domain.limits import Limits, load_limits, shipped_limits
+from rebrain_node.errors import SettingsError
+from rebrain_node.settings import Settings
+from rebrain_node.supervisor import LifeLine, Role, supervise
+
+if TYPE_CHECKING:
+    from rebrain_node.folder import Folder, Progress, SeriesResult
+    from rebrain_node.model.bundle import ModelBundle
+    from rebrain_node.pipeline import Configuration
+    from rebrain_node.ports import Engine
+    from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.outbox import Outbox
+
+SOFTWARE_VERSION = version("rebrain-node")
+
+
+def limits(settings: Settings) -> Limits:
+    """Read the limits in force.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or a limit is missing, unknown or outside its range.
+    """
+    if settings.limits is None:
+        return shipped_limits()
+    try:
+        return load_limits(settings.limits.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"limits {settings.limits}: {error.strerror}") from error
+
+
+def bundle(settings: Settings) -> ModelBundle:
+    """Load and verify the bundle in force.
+
+    Raises
+    ------
+    BundleRefused
+        It is not exactly what its manifest says.
+    """
+    from rebrain_node.model.bundle import load_bundle
+
+    if settings.model.bundle is not None:
+        return load_bundle(settings.model.bundle)
+    with resources.as_file(resources.files("rebrain_node") / "bundles" / "demo") as shipped:
+        return load_bundle(shipped)
+
+
+def configuration(settings: Settings) -> Configuration:
+    """Gather what shapes a result beside the series itself.
+
+    Raises
+    ------
+    SettingsError
+        The limits are not fit to run.
+    BundleRefused
+        The bundle is not exactly what its manifest says.
+    """
+    from rebrain_node.pipeline import Configuration
+    from rebrain_node.steps.write import ObjectOptions
+
+    in_force = limits(settings)
+    objects = settings.objects.model_dump(mode="json")
+    shaping = json.dumps({"limits": in_force.digest, "objects": objects}, sort_keys=True)
+    return Configuration(
+        bundle=bundle(settings),
+        limits=in_force,
+        objects=ObjectOptions(**settings.objects.model_dump()),
+        software_version=SOFTWARE_VERSION,
+        digest=hashlib.sha256(shaping.encode()).hexdigest(),
+    )
+
+
+def engine(settings: Settings, verified: ModelBundle, workers: int = 1) -> Engine:
+    """Start the engine in force and hold it against the bundle's golden output.
+
+    Parameters
+    ----------
+    workers : int
+        Processes that share the cores where ``model.threads`` is not set.
+
+    Raises
+    ------
+    EngineFailed
+        It cannot start, or deviates on this machine.
+    """
+    from rebrain_node.engine.choose import open_engine
+
+    threads = settings.model.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    return open_engine(settings.model.engine, verified, threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """The facts of a node: one database, the inbox's and the outbox's folders."""
+
+    ledger: Ledger
+    audit: AuditLog
+    outbox: Outbox
+    folder: Path
+
+
+@contextmanager
+def open_state(settings: Settings) -> Iterator[State]:
+    """Open the node's database and folders.
+
+    Raises
+    ------
+    SettingsError
+        The folder cannot be made.
+    StoreUnavailable, StateRefused
+        The database cannot be used now, or not by this version.
+    """
+    from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.database import Database
+    from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.outbox import Outbox
+
+    folder = settings.storage.folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"storage.folder {folder}: {error.strerror}; make it, or set another one"
+        ) from error
+    url = settings.storage.database_url or f"sqlite:///{folder.absolute() / 'node.sqlite'}"
+    with Database.open(url) as database:
+        yield State(
+            ledger=Ledger(database),
+            audit=AuditLog(database),
+            outbox=Outbox(database, folder / "outbox"),
+            folder=folder,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderRun:
+    """What `process` did with a folder."""
+
+    folder: Folder
+    results: tuple[SeriesResult, ...]
+    outputs: tuple[Path, ...]
+    seconds: float
+    engine: str | None  #: None if no series got that far
+    bundle_digest: str
+
+
+def process_folder(settings: Settings, study: Path, out: Path, progress: Progress) -> FolderRun:
+    """Judge the studies of a folder and write what is synthesised into another.
+
+    Raises
+    ------
+    RebrainError
+        Settings, bundle or engine are not fit, or a file would be overwritten.
+    OSError
+        A folder cannot be read or written.
+    """
+    from rebrain_node.folder import judge, read_folder, write_out
+
+    begun = time.monotonic()
+    shaping = configuration(settings)
+    started: list[Engine] = []
+
+    def engine_in_force() -> Engine:
+        if not started:
+            started.append(engine(settings, shaping.bundle))
+        return started[0]
+
+    folder = read_folder(study, progress)
+    results = tuple(judge(folder, shaping, engine_in_force, progress))
+    made = [result.receipt.derived for result in results if result.receipt is not None]
+    outputs = [path for derived in made for path in write_out(derived, out)]
+    return FolderRun(
+        folder=folder,
+        results=results,
+        outputs=tuple(outputs),
+        seconds=time.monotonic() - begun,
+        engine=started[0].identity if started else None,
+        bundle_digest=shaping.bundle.digest,
+    )
