@@ -50,7 +50,8 @@ class SeriesLimits:
     slices: Annotated[Range, Within("slices", 3, 2000)]
     coverage_mm: Annotated[Range, Within("mm", 10, 600)]  #: below: INCOMPLETE; above: NOT-HEAD
     matrix: Annotated[Range, Within("pixels", 16, 8192)]  #: rows and columns
-    pixel_mm: Annotated[Range, Within("mm", 0.05, 5)]
+    field_of_view_mm: Annotated[Range, Within("mm", 20, 1000)]  #: rows or columns times spacing
+    body_parts: tuple[str, ...]  #: words of Body Part Examined that mean a head; empty passes
     age_years: Annotated[Range, Within("years", 0, 130)]
 
 
@@ -59,18 +60,12 @@ class GeometryLimits:
     """How the slices of one series may lie."""
 
     tilt_deg: Annotated[float, Within("degrees", 0, 45)]  #: greatest gantry tilt
-    direction_deg: Annotated[
-        float, Within("degrees", 0.001, 5)
-    ]  #: between the planes of two slices
+    direction_deg: Annotated[float, Within("degrees", 0.001, 5)]  #: between two slices
     step_mm: Annotated[float, Within("mm", 0.01, 1)]  #: how far steps of one group may differ
-    displacement_mm: Annotated[
-        float, Within("mm", 0.01, 2)
-    ]  #: of a slice off the line of its neighbours
+    displacement_mm: Annotated[float, Within("mm", 0.01, 2)]  #: off the line of the neighbours
     duplicate_mm: Annotated[float, Within("mm", 0.001, 1)]  #: closer than this is the same place
     pixel_spacing_mm: Annotated[float, Within("mm", 1e-6, 0.1)]  #: between two slices
-    groups: Annotated[
-        float, Within("groups", 1, 8)
-    ]  #: of equal step and thickness within one series
+    groups: Annotated[float, Within("groups", 1, 8)]  #: of one step and thickness each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +228,11 @@ def _part(name: str, kind: type[Part], value: Any) -> Part:
     return kind(**{key: _checked(f"{name}.{key}", value[key], hint) for key, hint in hints.items()})
 
 
-def _checked(key: str, value: Any, hint: Any) -> float | Range | str:
+def _checked(key: str, value: Any, hint: Any) -> float | Range | str | tuple[str, ...]:
     if get_origin(hint) is Literal:
         return _word(key, value, get_args(hint))
+    if get_origin(hint) is tuple:
+        return _texts(key, value)
     kind, within = get_args(hint)
     return _number(key, value, within) if kind is float else _range(key, value, within)
 
@@ -268,6 +265,12 @@ def _word(key: str, value: Any, words: tuple[str, ...]) -> str:
     return str(value)
 
 
+def _texts(key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise SettingsError(f"limits: {key} is {value!r}; it must be a list of texts")
+    return tuple(value)
+
+
 def _policy(value: Any) -> Mapping[str, Severity]:
     _exact_keys("policy", value, POLICY_CODES)
     for code, word in value.items():
@@ -283,15 +286,12 @@ def _kernels(value: Any) -> tuple[KernelRule, ...]:
 
 def _kernel(name: str, value: Any) -> KernelRule:
     _exact_keys(name, value, ("vendors", "soft", "bone"))
-    for key in value:
-        words = value[key]
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise SettingsError(f"limits: {name}.{key} is {words!r}; it must be a list of texts")
-    for pattern in (*value["soft"], *value["bone"]):
+    rule = KernelRule(**{key: _texts(f"{name}.{key}", words) for key, words in value.items()})
+    for pattern in (*rule.soft, *rule.bone):
         try:
             re.compile(pattern)
         except re.error as error:
             raise SettingsError(
                 f"limits: {name}: {pattern!r} is not a regular expression: {error}"
             ) from error
-    return KernelRule(**{key: tuple(words) for key, words in value.items()})
+    return rule
