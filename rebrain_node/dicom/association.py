@@ -1,0 +1,175 @@
+"""Opening an association as requestor, with refusals that a PACS administrator understands.
+
+Speed: a peer with Nagle's algorithm on (the default of dcmtk and Orthanc) writes its C-STORE
+response in two pieces and holds the second back until the first is acknowledged, which our
+kernel delays by 40 ms; so TCP_QUICKACK is armed again after each PDU we send and receive.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ssl import SSLContext
+
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AddressInformation, AssociationSocket
+
+from rebrain_node.errors import DeliveryFailed
+from rebrain_node.settings import DestinationSettings
+
+#: what a rejection asks the administrator to do (PS3.8 table 9-21, result source and reason)
+_REJECTIONS = {
+    (1, 2): "the application context is not supported",
+    (1, 3): "it does not know our AE title {calling}: add it there",
+    (1, 7): "it does not answer to AE title {called}: correct ae_title of this destination",
+    (2, 2): "the protocol version is not supported",
+    (3, 1): "it is busy: nothing to do, the delivery is tried again",
+    (3, 2): "it has too many associations: nothing to do, the delivery is tried again",
+}
+#: most presentation contexts one association can have (PS3.8 section 9.3.2.2: odd ids to 255)
+MAXIMUM_CONTEXTS = 128
+
+
+class _ClosingSocket(AssociationSocket):
+    """A socket that is closed also when it was never connected (pynetdicom 3.0.4 leaks it)."""
+
+    def _shutdown_socket(self) -> None:
+        transport = self.socket
+        super()._shutdown_socket()
+        if transport is not None:
+            transport.close()
+
+
+class _Requestor(AE):
+    """An application entity that requests associations through ``_ClosingSocket``."""
+
+    def _create_socket(
+        self,
+        assoc: Association,
+        address: AddressInformation,
+        tls_args: tuple[SSLContext, str] | None,
+    ) -> AssociationSocket:
+        transport = _ClosingSocket(assoc, address=address)
+        transport.tls_args = tls_args
+        return transport
+
+
+def describe(destination: DestinationSettings) -> str:
+    """Name a destination in messages: name, AE title, host and port."""
+    where = f"{destination.ae_title}@{destination.host}:{destination.port}"
+    return f"destination {destination.name} ({where})"
+
+
+@contextmanager
+def associated(
+    destination: DestinationSettings,
+    calling_ae_title: str,
+    contexts: Sequence[PresentationContext],
+) -> Iterator[Association]:
+    """Associate with the destination; released, or aborted on an error, when the block ends.
+
+    Raises
+    ------
+    DeliveryFailed
+        No connection, no answer in time, or a rejection; the text says which and what to do.
+    """
+    if len(contexts) > MAXIMUM_CONTEXTS:
+        raise DeliveryFailed(
+            f"{len(contexts)} presentation contexts are needed, an association takes "
+            f"{MAXIMUM_CONTEXTS}; send fewer kinds of instances at once"
+        )
+    entity = _Requestor(ae_title=calling_ae_title)
+    entity.connection_timeout = destination.timeout_s
+    entity.acse_timeout = destination.timeout_s
+    entity.dimse_timeout = destination.timeout_s
+    entity.network_timeout = destination.timeout_s
+    association = entity.associate(
+        _address(destination),
+        destination.port,
+        contexts=list(contexts),
+        ae_title=destination.ae_title,
+        evt_handlers=[
+            (evt.EVT_CONN_OPEN, _send_at_once),
+            (evt.EVT_DATA_SENT, _acknowledge_at_once),
+            (evt.EVT_DATA_RECV, _acknowledge_at_once),
+        ],
+    )
+    if not association.is_established:
+        raise DeliveryFailed(_why_not(association, destination, calling_ae_title))
+    finished = False
+    try:
+        yield association
+        finished = True
+    except DeliveryFailed:
+        finished = True  # the peer answered, only not what was hoped for
+        raise
+    finally:
+        if not finished:
+            association.abort()
+        elif association.is_established:
+            association.release()
+
+
+def _address(destination: DestinationSettings) -> str:
+    """Resolve the host; pynetdicom takes a name without a dot for an IPv6 address.
+
+    Raises
+    ------
+    DeliveryFailed
+        The name service does not know the host.
+    """
+    try:
+        found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DeliveryFailed(
+            f"{describe(destination)}: the host is not known ({error.strerror}); "
+            "correct host of this destination, or the name service"
+        ) from error
+    return str(found[0][4][0])
+
+
+def _send_at_once(event: Event) -> None:
+    _set_option(event, socket.TCP_NODELAY)
+    _set_option(event, socket.TCP_QUICKACK)
+
+
+def _acknowledge_at_once(event: Event) -> None:
+    _set_option(event, socket.TCP_QUICKACK)
+
+
+def _set_option(event: Event, option: int) -> None:
+    transport = event.assoc.dul.socket
+    if transport is not None and transport.socket is not None:
+        try:
+            transport.socket.setsockopt(socket.IPPROTO_TCP, option, 1)
+        except OSError:
+            return  # the peer just closed: whoever reads next is told
+
+
+def _why_not(association: Association, destination: DestinationSettings, calling: str) -> str:
+    where = describe(destination)
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        reason = "it gives no reason: ask its administrator"
+        if answer.result_source is not None and answer.diagnostic is not None:
+            reason = _REJECTIONS.get((answer.result_source, answer.diagnostic), reason)
+        said = reason.format(calling=calling, called=destination.ae_title)
+        return f"{where} rejected the association ({answer.result_str}): {said}"
+    try:
+        address = (_address(destination), destination.port)
+        socket.create_connection(address, timeout=destination.timeout_s).close()
+    except OSError as error:
+        reason = error.strerror or "no connection in time"
+        return (
+            f"{where}: {reason} within {destination.timeout_s:g} s; check host and port of this "
+            "destination, that it runs, and the firewall between"
+        )
+    return (
+        f"{where} takes connections but did not answer the association request within "
+        f"{destination.timeout_s:g} s; check that a DICOM storage service listens there "
+        "and whether it expects TLS"
+    )

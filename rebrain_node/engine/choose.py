@@ -1,0 +1,123 @@
+"""Open an engine by its name, and let it prove itself before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from rebrain_node.domain.volume import FloatArray
+from rebrain_node.errors import BundleRefused, EngineFailed
+from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.ports import Engine
+
+
+class TestableEngine(Engine, Protocol):
+    """An engine that knows how far it may deviate from the golden output."""
+
+    @property
+    def deviation_limit(self) -> float:
+        """Largest RMS of the deviation over RMS of the golden output."""
+
+
+def open_engine(name: str, bundle: ModelBundle, threads: int | None = None) -> Engine:
+    """Start an engine on a bundle and evaluate the bundle's golden input once.
+
+    Parameters
+    ----------
+    name : str
+        ``openvino`` or ``torch`` (setting ``model.engine``).
+    bundle : ModelBundle
+        Verified.
+    threads : int or None
+        Threads of one evaluation (setting ``model.threads``); by default the engine's choice.
+
+    Raises
+    ------
+    EngineFailed
+        There is no such engine, it cannot start here, or its output deviates.
+    BundleRefused
+        The bundle's golden output cannot be read.
+    """
+    if name not in ENGINES:
+        raise EngineFailed(f"there is no engine {name!r}; set model.engine to {_listed()}")
+    engine = ENGINES[name](bundle, threads)
+    self_test(engine, bundle)
+    return engine
+
+
+def self_test(engine: TestableEngine, bundle: ModelBundle) -> float:
+    """Evaluate the golden input and return the deviation from the golden output.
+
+    Raises
+    ------
+    EngineFailed
+        The deviation is beyond the engine's limit, or not a number.
+    BundleRefused
+        The bundle's golden output cannot be read.
+    """
+    golden = _golden(bundle)
+    found = deviation(engine.evaluate(golden["x"], golden["s"]), golden["f"])
+    if not found <= engine.deviation_limit:  # a deviation that is no number is refused too
+        raise EngineFailed(
+            f"{engine.identity} deviates by {found:.2g} from the golden output of bundle "
+            f"{bundle.name} {bundle.version}, limit {engine.deviation_limit:g}; "
+            f"set model.engine to another of {_listed()}"
+        )
+    return found
+
+
+def deviation(found: FloatArray, golden: FloatArray) -> float:
+    """Root mean square of the difference over root mean square of the golden output."""
+    if found.shape != golden.shape:
+        return float("inf")
+    error = float(np.sqrt(np.mean((found - golden) ** 2, dtype=np.float64)))
+    size = float(np.sqrt(np.mean(golden**2, dtype=np.float64)))
+    return error / size if size > 0 else float("inf")
+
+
+def _golden(bundle: ModelBundle) -> Mapping[str, FloatArray]:
+    try:
+        golden = load(bundle.read("golden.safetensors"))
+    except SafetensorError as error:
+        raise BundleRefused(
+            f"golden.safetensors of bundle {bundle.name} {bundle.version} cannot be read: {error}"
+        ) from error
+    missing = {"x", "s", "f"} - golden.keys()
+    if missing:
+        raise BundleRefused(
+            f"golden.safetensors of bundle {bundle.name} {bundle.version} lacks {sorted(missing)}"
+        )
+    # x is stored at half precision, which holds it exactly
+    return {name: np.asarray(golden[name], dtype=np.float32) for name in ("x", "s", "f")}
+
+
+def _open_openvino(bundle: ModelBundle, threads: int | None) -> TestableEngine:
+    from rebrain_node.engine.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine(bundle.read("network.onnx"), threads)
+
+
+def _open_torch(bundle: ModelBundle, threads: int | None) -> TestableEngine:
+    try:
+        from rebrain_node.engine.torch_engine import TorchEngine
+    except ImportError as error:
+        raise EngineFailed(
+            f"the torch engine needs torch, which is not installed ({error}); "
+            'run `pip install "rebrain-node[train]"`, or set model.engine to "openvino"'
+        ) from error
+    return TorchEngine(bundle, threads)
+
+
+def _listed() -> str:
+    return " or ".join(repr(name) for name in ENGINES)
+
+
+#: every engine by its name in the settings; each is imported only when it is opened
+ENGINES: Final[Mapping[str, Callable[[ModelBundle, int | None], TestableEngine]]] = {
+    "openvino": _open_openvino,
+    "torch": _open_torch,
+}

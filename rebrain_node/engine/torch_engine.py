@@ -1,0 +1,71 @@
+"""Torch on the CPU in single precision: the reference against which every engine is judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from rebrain_node.errors import EngineFailed
+from rebrain_node.model.unet import from_bundle
+
+if TYPE_CHECKING:
+    from rebrain_node.domain.volume import FloatArray
+    from rebrain_node.model.bundle import ModelBundle
+
+#: RMS of the deviation over RMS of the golden output; only the order of sums differs.
+LIMIT: Final = 1e-4
+
+
+class TorchEngine:
+    """One evaluation of the network, fp32, channels last; not for two threads at a time.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+        Verified; the weights are read from its ``weights.safetensors``.
+    threads : int or None
+        Threads of torch in this process; by default torch's own choice.
+
+    Raises
+    ------
+    EngineFailed
+        The weights do not fit the network.
+    """
+
+    def __init__(self, bundle: ModelBundle, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            network = from_bundle(bundle)
+        except RuntimeError as error:
+            raise EngineFailed(
+                f"weights.safetensors does not fit the network of this version: {error}; "
+                "use the bundle that belongs to it"
+            ) from error
+        # torch's stub of Module.to lacks memory_format alone
+        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.identity = f"torch {torch.__version__.split('+')[0]} fp32"
+
+    @property
+    def deviation_limit(self) -> float:
+        """Largest normalised deviation from the golden output."""
+        return LIMIT
+
+    def evaluate(self, x: FloatArray, s: FloatArray) -> FloatArray:
+        """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
+
+        Raises
+        ------
+        EngineFailed
+            The shapes are not those the network takes.
+        """
+        image = torch.tensor(x).to(memory_format=torch.channels_last)
+        try:
+            with torch.inference_mode():
+                answer: FloatArray = self._network(image, torch.tensor(s)).numpy()
+        except RuntimeError as error:
+            raise EngineFailed(
+                f"{self.identity} cannot evaluate shapes {x.shape} and {s.shape}: {error}"
+            ) from error
+        return answer

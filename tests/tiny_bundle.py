@@ -1,0 +1,62 @@
+"""A bundle of the real format with untrained weights on a small grid."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.card import Card, TrainingFacts
+from rebrain_node.model.recipe import Grid, Output, Recipe, Window
+from rebrain_node.model.unet import BridgeUNet
+from trainer.release import release
+
+CARD = Card(
+    name="tiny",
+    version="0.0.1",
+    summary="Random weights, for tests.",
+    intended_use="Tests of the code around the network.",
+    data=(),
+    training=TrainingFacts(
+        objective="none",
+        steps=0,
+        batch=1,
+        hours=0.0,
+        hardware="none",
+        parameters=1,
+        pool_digest="none",
+        pool_samples=1,
+        seed=0,
+    ),
+    scores=(),
+    choices=(),
+    limits=("It draws noise.",),
+)
+
+
+def tiny_recipe(rows: int = 64, columns: int = 48) -> Recipe:
+    """A recipe like the demonstration's on a grid of ``rows`` x ``columns``, 4 mm pixels."""
+    return Recipe(
+        objective="directional",
+        grid=Grid(rows=rows, columns=columns, pixel_mm=4.0),
+        brain_window=Window(low_hu=0.0, high_hu=80.0),
+        wide_window=Window(low_hu=-200.0, high_hu=1300.0),
+        spacing_mm=4.0,
+        sampling=(1.0, 0.5),
+        eta=0.0,
+        output=Output(black=0, white=4095),
+    )
+
+
+def write_tiny_bundle(folder: Path, recipe: Recipe | None = None) -> ModelBundle:
+    """Release untrained weights; the export of the graph takes some seconds."""
+    torch.manual_seed(0)
+    network = BridgeUNet()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Linear):  # zero at the start: nothing would reach s
+            torch.nn.init.normal_(module.weight, std=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # raised inside torch's exporter
+        return release(dict(network.state_dict()), recipe or tiny_recipe(), CARD, folder)

@@ -1,0 +1,100 @@
+"""The choice of an engine and its proof, without a network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from rebrain_node.engine.choose import deviation, open_engine, self_test
+from rebrain_node.errors import BundleRefused, EngineFailed
+from rebrain_node.model.bundle import Manifest, ModelBundle
+from tests.tiny_bundle import CARD, tiny_recipe
+
+
+def bundle_of(golden: bytes) -> ModelBundle:
+    return ModelBundle(
+        path=Path("tiny"),
+        manifest=Manifest(name="tiny", version="1", files={}),
+        recipe=tiny_recipe(),
+        card=CARD,
+        digest="0" * 64,
+        _contents={"golden.safetensors": golden},
+    )
+
+
+class Doubling:
+    """An engine that answers twice its first channel, off by a ratio."""
+
+    identity = "doubling 1 fp32"
+    deviation_limit = 1e-4
+
+    def __init__(self, off=0.0):
+        self.off = off
+
+    def evaluate(self, x, s):
+        return (2.0 + 2.0 * self.off) * x[:, :1]
+
+
+def golden_of_doubling():
+    x = np.random.default_rng(0).normal(size=(1, 5, 8, 8)).astype(np.float16)
+    f = 2.0 * x[:, :1].astype(np.float32)
+    return save({"x": x, "s": np.ones((1, 4), np.float32), "f": f})
+
+
+def test_an_exact_engine_has_no_deviation():
+    assert self_test(Doubling(), bundle_of(golden_of_doubling())) == 0.0
+
+
+@pytest.mark.parametrize(("off", "passes"), [(0.9e-4, True), (1.1e-4, False)])
+def test_the_limit_is_where_it_says(off, passes):
+    bundle = bundle_of(golden_of_doubling())
+    if passes:
+        assert self_test(Doubling(off), bundle) == pytest.approx(off, rel=1e-2)
+    else:
+        with pytest.raises(EngineFailed, match=r"deviates by 0\.00011 .* limit 0\.0001"):
+            self_test(Doubling(off), bundle)
+
+
+def test_a_golden_output_of_zero_proves_nothing():
+    zero = np.zeros((1, 1, 8, 8), np.float32)
+    assert deviation(zero, zero) == float("inf")
+
+
+def test_an_answer_of_another_shape_is_infinitely_far_away():
+    ones = np.ones((1, 1, 8, 8), np.float32)
+    assert deviation(ones[:, :, :4], ones) == float("inf")
+
+
+def test_an_unknown_engine_is_named_with_the_known_ones():
+    with pytest.raises(EngineFailed, match=r"no engine 'abacus'; .* 'openvino' or 'torch'"):
+        open_engine("abacus", bundle_of(b""))
+
+
+@pytest.mark.parametrize("golden", [b"", save({"x": np.zeros(1, np.float32)})])
+def test_a_bundle_without_a_readable_golden_output_is_refused(golden):
+    with pytest.raises(BundleRefused, match=r"golden\.safetensors"):
+        self_test(Doubling(), bundle_of(golden))
+
+
+def test_without_torch_the_torch_engine_says_what_to_install(monkeypatch):
+    monkeypatch.delitem(sys.modules, "rebrain_node.engine.torch_engine", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(EngineFailed, match=r"pip install .*rebrain-node\[train\]"):
+        open_engine("torch", bundle_of(b""))
+
+
+def test_choosing_loads_no_engine():
+    program = (
+        "import sys, json, rebrain_node.engine.choose; "
+        "print(json.dumps([n for n in ('torch', 'openvino') if n in sys.modules]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(result.stdout) == []
