@@ -12,22 +12,24 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from importlib.metadata import version
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
+from rebrain_node import __version__
 from rebrain_node.domain.limits import Limits, load_limits, shipped_limits
 from rebrain_node.errors import SettingsError
-from rebrain_node.settings import Settings
+from rebrain_node.settings import DestinationSettings, Settings
 from rebrain_node.supervisor import LifeLine, Role, supervise
 
 if TYPE_CHECKING:
+    from rebrain_node.dicom.sender import SentFile
     from rebrain_node.folder import Folder, Progress, SeriesResult
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.pipeline import Configuration
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
 
-SOFTWARE_VERSION = version("rebrain-node")
+
 
 
 def limits(settings: Settings) -> Limits:
@@ -91,7 +93,7 @@ def configuration(settings: Settings) -> Configuration:
         bundle=bundle(settings),
         limits=in_force,
         objects=ObjectOptions(**settings.objects.model_dump()),
-        software_version=SOFTWARE_VERSION,
+        software_version=__version__,
         digest=hashlib.sha256(shaping.encode()).hexdigest(),
     )
 
@@ -125,6 +127,24 @@ class State:
     folder: Path
 
 
+def make_folder(settings: Settings) -> Path:
+    """Make the folder of the node's state, for the owner alone.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be made.
+    """
+    folder = settings.storage.folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"storage.folder {folder}: {error.strerror}; make it, or set another one"
+        ) from error
+    return folder
+
+
 @contextmanager
 def open_state(settings: Settings) -> Iterator[State]:
     """Open the node's database and folders.
@@ -141,13 +161,7 @@ def open_state(settings: Settings) -> Iterator[State]:
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
 
-    folder = settings.storage.folder
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"storage.folder {folder}: {error.strerror}; make it, or set another one"
-        ) from error
+    folder = make_folder(settings)
     url = settings.storage.database_url or f"sqlite:///{folder.absolute() / 'node.sqlite'}"
     with Database.open(url) as database:
         yield State(
@@ -202,4 +216,51 @@ def process_folder(settings: Settings, study: Path, out: Path, progress: Progres
         seconds=time.monotonic() - begun,
         engine=started[0].identity if started else None,
         bundle_digest=shaping.bundle.digest,
+    )
+
+
+def destination(settings: Settings, name: str) -> DestinationSettings:
+    """Find a destination by its name.
+
+    Raises
+    ------
+    SettingsError
+        There is none of that name.
+    """
+    for found in settings.destinations:
+        if found.name == name:
+            return found
+    names = ", ".join(each.name for each in settings.destinations) or "none"
+    raise SettingsError(f"no destination is called {name!r}; the settings name {names}")
+
+
+def echo(settings: Settings, name: str) -> float:
+    """Send C-ECHO to a destination; the seconds it took.
+
+    Raises
+    ------
+    DeliveryFailed
+        It does not answer.
+    """
+    from rebrain_node.dicom.sender import echo
+
+    return echo(destination(settings, name), settings.receiver.ae_title)
+
+
+def send_files(
+    settings: Settings, name: str, paths: Sequence[Path], progress: Callable[[SentFile], None]
+) -> tuple[SentFile, ...]:
+    """Send files to a destination by hand.
+
+    Raises
+    ------
+    SettingsError
+        There is no destination of that name.
+    DeliveryFailed
+        There is no association: nothing was sent.
+    """
+    from rebrain_node.dicom.sender import send_files
+
+    return send_files(
+        destination(settings, name), settings.receiver.ae_title, paths, progress
     )

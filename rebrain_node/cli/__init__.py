@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import typer
 
-from rebrain_node.cli import audit, bundle, config, demo, folder, network, node, queue
+from rebrain_node.cli import audit, bundle, config, demo, doctor, folder, network, node, queue
 from rebrain_node.errors import BundleRefused, RebrainError, SettingsError
 
 program = typer.Typer(
@@ -32,7 +32,7 @@ program.command("serve")(node.serve)
 program.command("receiver", hidden=True)(node.receiver)
 program.command("worker", hidden=True)(node.worker)
 program.command("send")(network.send)
-program.command("doctor")(network.doctor)
+program.command("doctor")(doctor.doctor)
 program.command("status")(queue.status)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(audit.audit, name="audit")
