@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
-
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import structlog
 
 from rebrain_node import __version__
 from rebrain_node.domain.limits import Limits, load_limits, shipped_limits
 from rebrain_node.errors import SettingsError
 from rebrain_node.settings import DestinationSettings, Settings
-from rebrain_node.supervisor import LifeLine, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.dicom.sender import SentFile
@@ -37,8 +31,6 @@ if TYPE_CHECKING:
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
-
-
 
 
 def limits(settings: Settings) -> Limits:
@@ -261,6 +253,4 @@ def send_files(
     """
     from rebrain_node.dicom.sender import send_files
 
-    return send_files(
-        destination(settings, name), settings.receiver.ae_title, paths, progress
-    )
+    return send_files(destination(settings, name), settings.receiver.ae_title, paths, progress)

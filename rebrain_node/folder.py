@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,7 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedSet, Job, Receipt
-from rebrain_node.domain.volume import FloatArray
+from rebrain_node.domain.selection import Candidate
 from rebrain_node.errors import (
     GateRefused,
     InstanceConflict,
@@ -29,11 +30,9 @@ from rebrain_node.errors import (
     SeriesRejected,
     StateRefused,
 )
-from rebrain_node.instance.header import frames
 from rebrain_node.instance.scan import scan
 from rebrain_node.pipeline import Configuration, Ports, process
 from rebrain_node.ports import Engine, JsonValue
-from rebrain_node.domain.selection import Candidate
 from rebrain_node.steps.select import select
 
 Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
@@ -104,23 +103,6 @@ class StepTimes:
         """There is no chain to anchor."""
 
 
-class _Counted:
-    """An engine that tells how often it was asked (port ``Engine``)."""
-
-    def __init__(self, engine: Engine, told: Callable[[int], None]) -> None:
-        self._engine, self._told, self._done = engine, told, 0
-
-    @property
-    def identity(self) -> str:
-        return self._engine.identity
-
-    def evaluate(self, x: FloatArray, s: FloatArray) -> FloatArray:
-        answer = self._engine.evaluate(x, s)
-        self._done += 1
-        self._told(self._done)
-        return answer
-
-
 def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
     """Read every file below ``folder``; what is no sound DICOM instance is refused by name.
 
@@ -151,7 +133,13 @@ def _may_be_one(path: Path) -> bool:
 
 
 def _is_news(content: bytes, sha256: dict[str, str]) -> bool:
-    """Note the bytes under their UID; false if the same bytes are known already."""
+    """Note the bytes under their UID; false if the same bytes are known already.
+
+    Raises
+    ------
+    InstanceConflict
+        The UID is known with other bytes.
+    """
     uid = scan(content).sop_instance_uid
     digest = hashlib.sha256(content).hexdigest()
     if uid not in sha256:
@@ -180,7 +168,7 @@ def judge(
     engine : callable
         Called once a series is accepted and not before: an engine costs seconds.
     progress : callable, optional
-        Told how many evaluations of the network are done.
+        Told how many slices are drawn.
     """
     for candidate in select(folder.instances, configuration.limits).candidates:
         if candidate.decision == "refused":
@@ -202,11 +190,9 @@ def _processed(
         series_instance_uid=uid,
         findings=candidate.findings,
     )
-    if progress is not None:
-        total = _evaluations(folder.read(job), configuration)
-        engine = _Counted(engine, lambda done: progress("synthesise", done, total))
+    told = None if progress is None else partial(progress, "synthesise")
     steps = StepTimes()
-    ports = Ports(inbox=folder, audit=steps, engine=engine, exemplars=None)
+    ports = Ports(inbox=folder, audit=steps, engine=engine, exemplars=None, progress=told)
     try:
         receipt = process(job, ports, configuration)
     except (SeriesRejected, GateRefused) as error:
@@ -215,14 +201,6 @@ def _processed(
     return SeriesResult(
         candidate=candidate, findings=receipt.findings, receipt=receipt, seconds=steps.seconds
     )
-
-
-def _evaluations(instances: tuple[Dataset, ...], configuration: Configuration) -> int:
-    """Estimate how many evaluations a series needs, from the extent its headers declare."""
-    places = [d for frame in frames(instances) if (d := frame.distance_mm) is not None]
-    recipe = configuration.bundle.recipe
-    extent_mm = max(places, default=0.0) - min(places, default=0.0)
-    return (1 + round(extent_mm / recipe.spacing_mm)) * len(recipe.sampling)
 
 
 def write_out(derived: DerivedSet, out: Path) -> tuple[Path, ...]:

@@ -32,6 +32,7 @@ class Ports:
     audit: AuditLog
     engine: Engine
     exemplars: Exemplars | None
+    progress: Callable[[int, int], None] | None = None  #: told (slices drawn, slices in all)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +57,22 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         A written object is not fit to leave; a defect of ours, nothing is sent.
     """
     begun = time.monotonic()
-    bundle, limits = configuration.bundle, configuration.limits
+    recipe, limits = configuration.bundle.recipe, configuration.limits
     step = _Audited(job, ports.audit)
     instances = step(ports.inbox.read, job)
     provenance = _provenance(job, ports, configuration)
+    seed = provenance.seed
     volume = step(assemble, instances)
     flags = step(check, volume, instances, limits)
-    prepared = step(preprocess, volume, bundle.recipe)
-    guides = step(retrieve, prepared, ports.exemplars, bundle.recipe)
-    synthetic = step(synthesise, prepared, guides, ports.engine, bundle.recipe, provenance.seed)
+    prepared = step(preprocess, volume, recipe)
+    guides = step(retrieve, prepared, ports.exemplars, recipe)
+    synthetic = step(
+        synthesise, prepared, guides, ports.engine, recipe, seed, progress=ports.progress
+    )
     findings = (*job.findings, *flags)
     options = _options(job, ports, configuration)
     derived = step(write, synthetic, instances, provenance, findings, options)
-    step(gate, derived, instances)
+    step(gate, derived, instances, options.companions)
     seconds = time.monotonic() - begun
     return Receipt(job=job, derived=derived, guides=guides, findings=findings, seconds=seconds)
 

@@ -36,7 +36,7 @@ def info(config: Config = None, as_json: AsJson = False) -> None:
 
 @bundle.command("verify")
 def verify(config: Config = None, as_json: AsJson = False) -> None:
-    """Check every file by its SHA-256 and the engine by the golden output; exit code 4 if altered."""
+    """Check every file by its SHA-256, the engine by the golden output; exit code 4 if altered."""
     from rebrain_node.app import bundle as bundle_in_force
     from rebrain_node.app import engine
     from rebrain_node.settings import load_settings

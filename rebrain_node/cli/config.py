@@ -1,4 +1,4 @@
-"""`config`: are the settings fit to run, and which are in force?"""
+"""`config`: whether the settings are fit to run, and which are in force."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Start node and PACS, send a head CT, get the synthetic series back; exit code 1 if not."""
-    from rebrain_node.cli.present import print_json, print_table, progress
+    from rebrain_node.cli.present import progress
     from rebrain_node.demonstration.show import show
 
     with progress() as display:

@@ -1,4 +1,4 @@
-"""`doctor`: is everything there that the node needs, and what must the PACS be told?"""
+"""`doctor`: whether all that the node needs is there, and what the PACS must be told."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Check:
 
 
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
-    """Check disk, database, decoders, bundle, engine and destinations; say what to enter at the PACS.
+    """Check all that the node needs and say what to enter at the PACS.
 
-    Exit code 1 if something is not fit.
+    Disk, database, decoders, bundle, engine, destinations; exit code 1 if one is not fit.
     """
     from rebrain_node.settings import load_settings
 

@@ -120,7 +120,8 @@ def _print(run: FolderRun) -> None:
         console(stderr=True).print("the folder holds no DICOM instance: nothing to process")
     if run.outputs:
         console().print(
-            f"{len(run.outputs)} objects in {run.outputs[0].parent}, {run.seconds:.1f} s, {run.engine}"
+            f"{len(run.outputs)} objects in {run.outputs[0].parent}, "
+            f"{run.seconds:.1f} s, {run.engine}"
         )
 
 

@@ -17,7 +17,9 @@ def send(
     folder: Annotated[
         Path, typer.Argument(exists=True, file_okay=False, help="Folder with DICOM instances.")
     ],
-    destination: Annotated[str, typer.Option("--to", help="Name of a destination in the settings.")],
+    destination: Annotated[
+        str, typer.Option("--to", help="Name of a destination in the settings.")
+    ],
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:

@@ -7,11 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
-
 
 
 def print_json(answer: Mapping[str, Any]) -> None:

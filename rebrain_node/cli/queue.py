@@ -23,10 +23,11 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
+    listening = settings.receiver
     with open_state(settings) as state:
         counts, waiting = state.ledger.counts(), state.outbox.pending()
     answer = {
-        "listens": f"{settings.receiver.ae_title}@{settings.receiver.address}:{settings.receiver.port}",
+        "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
         "instances": counts.instances,
         "quarantined": counts.quarantined,
         "series": {"received": counts.received, "pending": counts.pending, **counts.by_state},
@@ -65,7 +66,9 @@ def list_(
         print_json({"series": [_series(record) for record in records]})
         return
     columns = ("series", "state", "instances", "revision", "reason")
-    rows = [(r.series_instance_uid, r.state, r.instance_count, r.revision, _reason(r)) for r in records]
+    rows = [
+        (r.series_instance_uid, r.state, r.instance_count, r.revision, _reason(r)) for r in records
+    ]
     print_table("Series", columns, rows)
 
 

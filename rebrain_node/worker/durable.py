@@ -145,9 +145,7 @@ def _until_done(key: str, attempt_once: Callable[[int], Outcome]) -> None:
             attempt += 1
 
 
-def _start_delivery(
-    delivery: Callable[[int, str], None], set_id: int, destination: str
-) -> None:
+def _start_delivery(delivery: Callable[[int, str], None], set_id: int, destination: str) -> None:
     """Queue a delivery in the line of its destination."""
     with (
         SetWorkflowID(f"{_DELIVERY}:{set_id}:{destination}"),

@@ -59,7 +59,7 @@ class Work:
         except Superseded:
             return "done"
         except StoreUnavailable as error:
-            _LOG.error("store unavailable", reason=str(error))
+            _LOG.warning("store unavailable", reason=str(error))
             return "wait"
 
     def set_of(self, series_instance_uid: str, revision: int) -> int | None:
@@ -81,7 +81,7 @@ class Work:
         try:
             return self._deliver(set_id, destination)
         except StoreUnavailable as error:
-            _LOG.error("store unavailable", reason=str(error))
+            _LOG.warning("store unavailable", reason=str(error))
             return "wait"
 
     def _synthesise(self, series_instance_uid: str, revision: int, attempt: int) -> Outcome:
@@ -97,10 +97,10 @@ class Work:
             log.info("refused", codes=[finding.code for finding in error.findings])
             self._end(*_key(record), "refused", Event.SERIES_REFUSED, _findings(error))
         except GateRefused as error:
-            log.error("gate refused", codes=[finding.code for finding in error.findings])
+            log.critical("gate refused", codes=[finding.code for finding in error.findings])
             self._end(*_key(record), "failed", Event.GATE_REFUSED, _findings(error))
         except Exception as error:  # noqa: BLE001 - no series may stop the line, whatever it does
-            log.error("attempt failed", reason=reason_of(error))
+            log.warning("attempt failed", reason=reason_of(error))
             if attempt < TRIES:
                 return "again"
             self.give_up(series_instance_uid, revision, reason_of(error))
@@ -139,7 +139,7 @@ class Work:
         try:
             taken = self._send(set_id, destination)
         except (DeliveryRefused, BytesAltered) as error:
-            log.error("delivery refused", reason=str(error))
+            log.warning("delivery refused", reason=str(error))
             self.outbox.delivered(set_id, destination, _taken(error))
             self.outbox.refused(set_id, destination, str(error))
             return "done"

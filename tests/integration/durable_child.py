@@ -25,7 +25,7 @@ def say(*words: object) -> None:
 class Lines:
     """Stands for ``Work``: says what it is asked and behaves as told."""
 
-    destinations = {"pacs": None, "archive": None}
+    destinations = ("pacs", "archive")
 
     def synthesise(self, series, revision, attempt):
         say("synthesise", series, revision, attempt)

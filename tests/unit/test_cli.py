@@ -44,7 +44,7 @@ def run(*arguments, **environment):
 
 def test_exactly_the_commands_that_exist_stand_in_the_reference_page():
     page = (ROOT / "docs/commands.md").read_text()
-    assert set(re.findall(r"^\| `([a-z ]+)` \|", page, flags=re.M)) == set(COMMANDS)
+    assert set(re.findall(r"^\| `([a-z ]+)` \|", page, flags=re.MULTILINE)) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -60,7 +60,7 @@ def test_exactly_the_errors_that_exist_stand_in_the_reference_page_and_in_the_tr
         for name, value in inspect.getmembers(errors, inspect.isclass)
         if issubclass(value, errors.RebrainError)
     }
-    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.M)) == classes
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == classes
     assert set(re.findall(r"\b[A-Z]\w+", errors.__doc__.split("Caught")[0])) >= classes
 
 
