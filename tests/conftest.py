@@ -8,6 +8,8 @@ from pathlib import Path
 import pydicom.config
 import pytest
 
+pytest_plugins = ["tests.postgres"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -1,0 +1,231 @@
+"""Walk over the elements of an encoded data set without trusting any of its lengths.
+
+pydicom keeps the last of two equal tags, takes a truncated value silently and recurses as deep
+as the sender wants; here each of these is an error. Values are not decoded.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final, NoReturn
+
+from pydicom.datadict import dictionary_VR
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+#: items within items; the deepest real reports stay below 10
+MAXIMUM_NESTING: Final = 16
+#: bounds the time of a scan to about a second; an Enhanced CT of 2 000 frames has 120 000
+MAXIMUM_ELEMENTS: Final = 300_000
+
+UNDEFINED: Final = 0xFFFFFFFF
+PIXEL_DATA: Final = 0x7FE00010
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_TRAILING_PADDING = 0xFFFCFFFC
+_LONGEST_KEPT = 1024  # bytes; no value that the scan reads is longer
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+
+
+class Malformed(Exception):
+    """The data set breaks a rule; ``reason`` is one of docs/receiving.md."""
+
+    def __init__(self, reason: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+def broken(reason: str, sentence: str) -> NoReturn:
+    """Stop the scan.
+
+    Raises
+    ------
+    Malformed
+        Always.
+    """
+    raise Malformed(reason, sentence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fragments:
+    """Encapsulated pixel data (PS3.5 A.4): where its items lie."""
+
+    offset_table: tuple[int, ...]  #: Basic Offset Table, empty if the sender left it out
+    starts: tuple[int, ...]  #: of each fragment's item, counted from the first one's, bytes
+    lengths: tuple[int, ...]  #: bytes
+
+
+@dataclass(kw_only=True)
+class Elements:
+    """The top level of a data set."""
+
+    values: dict[int, bytes] = field(default_factory=dict)  #: short values by tag, undecoded
+    lengths: dict[int, int] = field(default_factory=dict)  #: of every element, by tag
+    fragments: Fragments | None = None  #: of Pixel Data, where it is encapsulated
+
+
+#: groups a data set may hold; below are command and file meta, above only delimiters (PS3.5 7.1)
+DATA_SET_GROUPS: Final = range(0x0004, 0xFFFC)
+
+
+def walk(content: bytes, transfer_syntax_uid: str, *, groups: range = DATA_SET_GROUPS) -> Elements:
+    """Walk over a whole data set, or over file meta information if ``groups`` say so.
+
+    Raises
+    ------
+    Malformed
+        A rule of the encoding is broken, or there are too many elements.
+
+    References
+    ----------
+    PS3.5 chapter 7.
+    """
+    elements = Elements()
+    walker = _Walker(
+        content,
+        big_endian=transfer_syntax_uid == ExplicitVRBigEndian,
+        elements=elements,
+        groups=groups,
+    )
+    walker.data_set(0, len(content), transfer_syntax_uid == ImplicitVRLittleEndian, 0)
+    return elements
+
+
+class _Walker:
+    """One walk; ``at`` and ``end`` are offsets into the content."""
+
+    def __init__(
+        self, content: bytes, *, big_endian: bool, elements: Elements, groups: range
+    ) -> None:
+        self._content = content
+        self._groups = groups
+        self._elements = elements
+        self._count = 0
+        order = ">" if big_endian else "<"
+        self._tag = struct.Struct(order + "HH").unpack_from
+        self._short = struct.Struct(order + "H").unpack_from
+        self._long = struct.Struct(order + "I").unpack_from
+
+    def data_set(
+        self, at: int, end: int, implicit: bool, depth: int, *, delimited: bool = False
+    ) -> int:
+        """Walk over elements to ``end``, or to the item's delimiter; return where it stopped."""
+        previous = -1
+        while at < end:
+            tag, vr, length, value = self._header(at, end, implicit)
+            if tag == _ITEM_END and delimited and length == 0:
+                return value
+            if tag <= previous:
+                reason = "DUP-TAG" if tag == previous else "TAG-ORDER"
+                broken(reason, f"{_name(tag)} comes after {_name(previous)}")
+            if tag >> 16 not in self._groups and tag != _TRAILING_PADDING:
+                broken("TAG", f"{_name(tag)} does not belong into a data set")
+            previous = tag
+            at = self._value(tag, vr, value, (length, end), (implicit, depth))
+            if depth == 0:
+                self._keep(tag, value, at, length)
+        if delimited:
+            broken("LENGTH", "an item of undefined length has no end")
+        return at
+
+    def _header(self, at: int, end: int, implicit: bool) -> tuple[int, bytes, int, int]:
+        """Read (tag, VR, length, offset of the value); the VR is empty where it is implicit."""
+        self._count += 1
+        if self._count > MAXIMUM_ELEMENTS:
+            broken("SIZE", f"more than {MAXIMUM_ELEMENTS} elements")
+        if at + 8 > end:
+            broken("LENGTH", f"{end - at} bytes where an element begins")
+        group, element = self._tag(self._content, at)
+        tag = group << 16 | element
+        vr = b"" if implicit or group == 0xFFFE else self._content[at + 4 : at + 6]
+        if vr in _SHORT_VRS:
+            return tag, vr, self._short(self._content, at + 6)[0], at + 8
+        if not vr:
+            return tag, vr, self._long(self._content, at + 4)[0], at + 8
+        if vr not in _LONG_VRS:
+            broken("VR", f"{_name(tag)} has the value representation {vr!r}")
+        if at + 12 > end:
+            broken("LENGTH", f"{_name(tag)} is cut in its header")
+        return tag, vr, self._long(self._content, at + 8)[0], at + 12
+
+    def _value(
+        self, tag: int, vr: bytes, at: int, bounds: tuple[int, int], where: tuple[bool, int]
+    ) -> int:
+        """Step over one value, and into it if it is a sequence; return where it ends."""
+        (length, end), (implicit, depth) = bounds, where
+        undefined = length == UNDEFINED
+        if not undefined and at + length > end:
+            broken("LENGTH", f"{_name(tag)} claims {length} bytes, its container has {end - at}")
+        if tag == PIXEL_DATA and undefined and vr in {b"OB", b"OW"}:
+            return self._encapsulated(at, end, keep=depth == 0)
+        if vr == b"SQ" or (vr in {b"", b"UN"} and (undefined or _is_sequence(tag))):
+            stop = end if undefined else at + length
+            inner = implicit or vr == b"UN"  # PS3.5 6.2.2 note 2: UN holds implicit elements
+            return self._sequence(at, stop, (inner, depth + 1), delimited=undefined)
+        if undefined:
+            broken("LENGTH", f"{_name(tag)} has no length")
+        return at + length
+
+    def _sequence(self, at: int, end: int, where: tuple[bool, int], *, delimited: bool) -> int:
+        """Walk over the items of a sequence; return where it ends."""
+        implicit, depth = where
+        if depth > MAXIMUM_NESTING:
+            broken("NESTING", f"sequences nested more than {MAXIMUM_NESTING} deep")
+        while at < end:
+            tag, _, length, at = self._header(at, end, True)
+            if tag == _SEQUENCE_END and delimited and length == 0:
+                return at
+            if tag != _ITEM:
+                broken("TAG", f"{_name(tag)} where an item of a sequence begins")
+            if length == UNDEFINED:
+                at = self.data_set(at, end, implicit, depth, delimited=True)
+            elif at + length > end:
+                broken("LENGTH", f"an item claims {length} bytes of {end - at}")
+            else:
+                at = self.data_set(at, at + length, implicit, depth)
+        if delimited:
+            broken("LENGTH", "a sequence of undefined length has no end")
+        return at
+
+    def _encapsulated(self, at: int, end: int, *, keep: bool) -> int:
+        """Walk over the items of encapsulated pixel data; return where it ends."""
+        items: list[tuple[int, int]] = []
+        while True:
+            tag, _, length, value = self._header(at, end, True)
+            if tag == _SEQUENCE_END and length == 0:
+                break
+            if tag != _ITEM or value + length > end:
+                broken("PIXEL-FRAMES", "the fragments of the pixel data are broken")
+            items.append((value, length))
+            at = value + length
+        if not items or items[0][1] % 4:
+            broken("PIXEL-FRAMES", "the pixel data have no proper offset table")
+        if keep:
+            table_at, table_length = items[0]
+            table = struct.unpack_from(f"<{table_length // 4}I", self._content, table_at)
+            first = table_at + table_length
+            self._elements.fragments = Fragments(
+                offset_table=table,
+                starts=tuple(item - 8 - first for item, _ in items[1:]),
+                lengths=tuple(size for _, size in items[1:]),
+            )
+        return value
+
+    def _keep(self, tag: int, at: int, end: int, length: int) -> None:
+        self._elements.lengths[tag] = length
+        if length <= _LONGEST_KEPT:
+            self._elements.values[tag] = self._content[at:end]
+
+
+@cache
+def _is_sequence(tag: int) -> bool:
+    """Say whether the dictionary of PS3.6 knows the tag as a sequence."""
+    try:
+        return dictionary_VR(tag) == "SQ"
+    except KeyError:
+        return False
+
+
+def _name(tag: int) -> str:
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

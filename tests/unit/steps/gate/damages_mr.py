@@ -1,0 +1,480 @@
+"""Damages to the MR series and to what every object bears; each breaks exactly one rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from rebrain_node.domain import marks
+from tests.unit.steps.gate.forge import Set, store, stored
+
+FOREIGN_UID = "2.25.123456789012345678901234567890"
+
+
+# --- readable, named -------------------------------------------------------------------------
+
+
+def record_of_another_instance(good: Set) -> None:
+    good.records = lambda records: [
+        replace(records[0], series_instance_uid=FOREIGN_UID),
+        *records[1:],
+    ]
+
+
+def deflated(good: Set) -> None:
+    for dataset in good.mr:
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+
+
+def uid_that_is_drawn_not_named(good: Set) -> None:
+    for dataset in good.mr:
+        dataset.SeriesInstanceUID = FOREIGN_UID
+    rename_in_references(good, "MR")
+
+
+def uid_used_twice(good: Set) -> None:
+    first, second = good.mr[:2]
+    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+
+
+def uid_of_the_source(good: Set) -> None:
+    taken = good.mr[0].SeriesInstanceUID
+    for dataset in [*good.source, *good.of_kind("MR", "PM", "SEG")]:
+        dataset.FrameOfReferenceUID = taken
+
+
+def two_series_of_one_kind(good: Set) -> None:
+    uid = int(good.mr[0].SeriesInstanceUID.removeprefix(marks.UID_ROOT)) ^ 1
+    good.mr[-1].SeriesInstanceUID = f"{marks.UID_ROOT}{uid}"
+    rename_in_references(good, "MR")
+
+
+def rename_in_references(good: Set, kind: str) -> None:
+    """Let the key object name the series that the objects of a kind now say they are of."""
+    named = {d.SOPInstanceUID: d.SeriesInstanceUID for d in good.of_kind(kind)}
+    for dataset in good.of_kind("KOS"):
+        for study in dataset.CurrentRequestedProcedureEvidenceSequence:
+            for series in list(study.ReferencedSeriesSequence):
+                moved: dict[str, list[Dataset]] = {}
+                for reference in series.ReferencedSOPSequence:
+                    uid = named.get(reference.ReferencedSOPInstanceUID, series.SeriesInstanceUID)
+                    moved.setdefault(uid, []).append(reference)
+                (uid, first), *others = moved.items()
+                series.SeriesInstanceUID, series.ReferencedSOPSequence = uid, first
+                for other, references in others:
+                    item = Dataset()
+                    item.SeriesInstanceUID, item.ReferencedSOPSequence = other, references
+                    study.ReferencedSeriesSequence.append(item)
+
+
+# --- identity --------------------------------------------------------------------------------
+
+
+def setting(keyword: str, value: object, kinds: tuple[str, ...] = ("MR",)):
+    """Set one attribute of every object of some kinds; None deletes it."""
+
+    def damage(good: Set) -> None:
+        for dataset in good.of_kind(*kinds):
+            if value is None:
+                del dataset[keyword]
+            else:
+                setattr(dataset, keyword, value)
+
+    return damage
+
+
+def other_name_on_the_last_slice(good: Set) -> None:
+    good.mr[-1].PatientName = "OTHER^PATIENT"
+
+
+def letter_lost_from_the_name(good: Set) -> None:
+    good.mr[3].PatientName = "?ther^Zoë"
+
+
+def character_set_dropped(good: Set) -> None:
+    good.mr[0].PatientName = good.source[0].PatientName
+    good.mr[0].SpecificCharacterSet = "ISO_IR 109"  # Latin-3 has the same two letters
+
+
+# --- marks -----------------------------------------------------------------------------------
+
+
+def synthetic_data_on_one_slice_only_no(good: Set) -> None:
+    good.mr[5].SyntheticData = "NO"
+
+
+def equipment_without(purpose: str):
+    def damage(good: Set) -> None:
+        for dataset in good.mr:
+            dataset.ContributingEquipmentSequence = [
+                item
+                for item in dataset.ContributingEquipmentSequence
+                if item.PurposeOfReferenceCodeSequence[0].CodeValue != purpose
+            ]
+
+    return damage
+
+
+def model_without_version(good: Set) -> None:
+    for item in good.mr[0].ContributingEquipmentSequence:
+        if item.PurposeOfReferenceCodeSequence[0].CodeValue == marks.SYNTHESIZING_EQUIPMENT[0]:
+            del item.SoftwareVersions
+
+
+def derivation_code_of_the_standard_only(good: Set) -> None:
+    dataset = good.mr[0]
+    dataset.DerivationCodeSequence = [
+        item
+        for item in dataset.DerivationCodeSequence
+        if item.CodingSchemeDesignator != marks.CODING_SCHEME
+    ]
+
+
+# --- provenance ------------------------------------------------------------------------------
+
+
+def block(dataset: Dataset):
+    return dataset.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
+
+
+def private(element: marks.PrivateElement, value: object, place: int = 1):
+    """Set an element of one MR slice's private block; None deletes it."""
+
+    def damage(good: Set) -> None:
+        own = block(good.mr[place])
+        if element.offset in own:
+            del own[element.offset]
+        if value is not None:
+            own.add_new(element.offset, element.vr, value)
+
+    return damage
+
+
+def private_block_removed(good: Set) -> None:
+    dataset = good.all[-1]
+    for element in marks.OBJECT_ELEMENTS:
+        if element.offset in block(dataset):
+            del block(dataset)[element.offset]
+
+
+def source_of_two_series(good: Set) -> None:
+    good.source[-1].SeriesInstanceUID = FOREIGN_UID
+
+
+def source_image_unknown(good: Set) -> None:
+    item = good.mr[0].SourceImageSequence[0]
+    item.ReferencedSOPInstanceUID = FOREIGN_UID
+    private(marks.NEIGHBOURS, FOREIGN_UID, 0)(good)
+
+
+def no_source_image(good: Set) -> None:
+    del good.mr[0].SourceImageSequence
+
+
+def neighbours_of_another_gap(good: Set) -> None:
+    """Slice 2 lies between source slices 1 and 2; say 3 and 4."""
+    uids = [dataset.SOPInstanceUID for dataset in good.source[2:4]]
+    for item, uid in zip(good.mr[1].SourceImageSequence, uids, strict=True):
+        item.ReferencedSOPInstanceUID = uid
+    private(marks.NEIGHBOURS, uids)(good)
+
+
+def measured_between_two_slices(good: Set) -> None:
+    """Slice 2 is drawn between two measured ones; say that it was measured."""
+    dataset = good.mr[1]
+    private(marks.POSITION_KIND, "MEASURED")(good)
+    for element in (marks.EXEMPLAR, marks.SIMILARITY, marks.TAU):
+        private(element, None)(good)
+    dataset.ImageComments = "SYNTHETIC, not for diagnosis. This slice: measured."
+
+
+def referenced_series_short_of_one(good: Set) -> None:
+    good.mr[0].ReferencedSeriesSequence[0].ReferencedInstanceSequence.pop()
+
+
+def lossy_source(good: Set) -> None:
+    good.source[2].LossyImageCompression = "01"
+
+
+# --- geometry --------------------------------------------------------------------------------
+
+
+def plane_position(frame: Dataset) -> Dataset:
+    return frame.PlanePositionSequence[0]
+
+
+def positions(good: Set, kinds: tuple[str, ...] = ("MR", "PM", "SEG")):
+    """Every data set that holds an image position, of MR, map and segmentation."""
+    for dataset in good.of_kind(*kinds):
+        if "PerFrameFunctionalGroupsSequence" in dataset:
+            yield from (plane_position(f) for f in dataset.PerFrameFunctionalGroupsSequence)
+        else:
+            yield dataset
+
+
+def orientations(good: Set, kinds: tuple[str, ...] = ("MR", "PM", "SEG")):
+    for dataset in good.of_kind(*kinds):
+        if "SharedFunctionalGroupsSequence" in dataset:
+            yield dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+        else:
+            yield dataset
+
+
+def axes(good: Set) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    cosines = np.array(good.mr[0].ImageOrientationPatient, dtype=float)
+    return cosines[:3], cosines[3:], np.cross(cosines[:3], cosines[3:])
+
+
+def move(holder: Dataset, way: np.ndarray) -> None:
+    position = np.array(holder.ImagePositionPatient, dtype=float) + way
+    holder.ImagePositionPatient = [f"{value:.8f}"[:16] for value in position]
+
+
+def orient(holder: Dataset, row: np.ndarray, column: np.ndarray) -> None:
+    holder.ImageOrientationPatient = [f"{value:.10f}"[:16] for value in (*row, *column)]
+
+
+def place(good: Set, holder: Dataset) -> float:
+    """Distance of a position from the first slice's, along the normal."""
+    way = np.array(holder.ImagePositionPatient, dtype=float)
+    return float((way - np.array(good.mr[0].ImagePositionPatient, dtype=float)) @ axes(good)[2])
+
+
+def position_removed(good: Set) -> None:
+    del good.mr[-1].ImagePositionPatient
+    good.objects = [o for o in good.objects if o[0] not in ("PM", "SEG")]
+
+
+def cosines_too_long(good: Set) -> None:
+    row, column, _ = axes(good)
+    for holder in orientations(good):
+        orient(holder, row * 1.001, column)
+
+
+def one_slice_of_another_pixel_spacing(good: Set) -> None:
+    good.mr[-1].PixelSpacing = [4.001, 4.0]
+
+
+def spacing_declared_wrongly(good: Set) -> None:
+    for dataset in good.mr:
+        dataset.SpacingBetweenSlices = 4.9
+
+
+def slices_slid_along_each_other(good: Set) -> None:
+    column = axes(good)[1]
+    ways = {id(holder): place(good, holder) * 0.01 * column for holder in positions(good)}
+    for holder in positions(good):
+        move(holder, ways[id(holder)])
+
+
+def numbered_backwards(good: Set) -> None:
+    for number, dataset in enumerate(reversed(good.mr), start=1):
+        dataset.InstanceNumber = number
+
+
+def turned_half_round(good: Set) -> None:
+    """Both in-plane axes reversed, pixels with them: the image lies right, but upside down."""
+    row, column, _ = axes(good)
+    rows, columns = good.mr[0].Rows, good.mr[0].Columns
+    corner = 4.0 * (row * (columns - 1) + column * (rows - 1))
+    for holder in orientations(good):
+        orient(holder, -row, -column)
+    for holder in positions(good):
+        move(holder, corner)
+    for dataset in good.mr:
+        store(dataset, stored(dataset)[::-1, ::-1])
+
+
+def tilted_against_the_ct(good: Set) -> None:
+    """Lean all planes by a tenth of a degree, stack and all."""
+    row, column, normal = axes(good)
+    lean = np.radians(0.1)
+    new_column = np.cos(lean) * column + np.sin(lean) * normal
+    new_normal = np.cross(row, new_column)
+    ways = {id(h): place(good, h) * (new_normal - normal) for h in positions(good)}
+    for holder in positions(good):
+        move(holder, ways[id(holder)])
+    for holder in orientations(good):
+        orient(holder, row, new_column)
+
+
+def beyond_the_last_measured_slice(good: Set) -> None:
+    """Move the whole stack and its measured slices' words along the normal by 0.04 mm."""
+    normal = axes(good)[2]
+    for holder in positions(good):
+        move(holder, -0.04 * normal)
+
+
+def beside_the_patient(good: Set) -> None:
+    row = axes(good)[0]
+    for holder in positions(good):
+        move(holder, 300.0 * row)
+
+
+def moved_within_the_field_of_view(good: Set) -> None:
+    column = axes(good)[1]
+    for holder in positions(good):
+        move(holder, -30.0 * column)
+
+
+def mirrored(axis: int):
+    def damage(good: Set) -> None:
+        for dataset in good.mr:
+            store(dataset, np.flip(stored(dataset), axis))
+
+    return damage
+
+
+def upended(good: Set) -> None:
+    images = [stored(dataset) for dataset in good.mr]
+    for dataset, image in zip(good.mr, reversed(images), strict=True):
+        store(dataset, image)
+
+
+# --- pixels ----------------------------------------------------------------------------------
+
+
+def pixels_too_short(good: Set) -> None:
+    good.mr[5].PixelData = good.mr[5].PixelData[:-2]
+
+
+def pixels_beyond_twelve_bits(good: Set) -> None:
+    image = stored(good.mr[4])
+    image[30, 20] = 4096
+    store(good.mr[4], image)
+
+
+def one_slice_empty(good: Set) -> None:
+    store(good.mr[5], np.zeros_like(stored(good.mr[5])))
+
+
+def saturated(good: Set) -> None:
+    for dataset in good.mr[1::2]:
+        image = stored(dataset).astype(float)
+        store(dataset, np.where(image > 1500, 4095, image))
+
+
+def repeated(good: Set) -> None:
+    store(good.mr[3], stored(good.mr[2]))
+
+
+BOTH = ("MR", "PM", "SEG", "SC", "SR", "KOS")
+IMAGE_KINDS = ("MR", "PM", "SEG", "SC")
+
+#: (code of the rule that finds it, damage)
+DAMAGES = {
+    "record of another series": ("GATE-FOUR-NAMES", record_of_another_instance),
+    "deflated": ("GATE-TRANSFER-SYNTAX", deflated),
+    "UID drawn, not named": ("GATE-UID-FORM", uid_that_is_drawn_not_named),
+    "UID used twice": ("GATE-UID-UNIQUE", uid_used_twice),
+    "UID of the source": ("GATE-UID-FOREIGN", uid_of_the_source),
+    "two MR series": ("GATE-SERIES", two_series_of_one_kind),
+    "other name": ("GATE-PATIENT", other_name_on_the_last_slice),
+    "letter lost": ("GATE-PATIENT", letter_lost_from_the_name),
+    "other patient id": ("GATE-PATIENT", setting("PatientID", "OTHER")),
+    "birth date gone": ("GATE-PATIENT", setting("PatientBirthDate", "")),
+    "weight gone": ("GATE-PATIENT", setting("PatientWeight", None)),
+    "other accession": ("GATE-STUDY", setting("AccessionNumber", "B2")),
+    "study date moved": ("GATE-STUDY-TIME", setting("StudyDate", "20250101")),
+    "content date of today": ("GATE-DATES", setting("ContentDate", "20261124")),
+    "creation date of a clock": ("GATE-DATES", setting("InstanceCreationDate", "20261124")),
+    "other character set": ("GATE-CHARACTER-SET", character_set_dropped),
+    "no synthetic mark": ("GATE-SYNTHETIC-DATA", setting("SyntheticData", None)),
+    "synthetic mark NO once": ("GATE-SYNTHETIC-DATA", synthetic_data_on_one_slice_only_no),
+    "qualified as product": (
+        "GATE-CONTENT-QUALIFICATION",
+        setting("ContentQualification", "PRODUCT"),
+    ),
+    "image type original": (
+        "GATE-IMAGE-TYPE",
+        setting("ImageType", ["ORIGINAL", "PRIMARY", "OTHER", "SYNTHETIC"]),
+    ),
+    "image type without SYNTHETIC": (
+        "GATE-IMAGE-TYPE",
+        setting("ImageType", ["DERIVED", "SECONDARY", "OTHER"]),
+    ),
+    "series described as T1": ("GATE-SERIES-DESCRIPTION", setting("SeriesDescription", "T1 ax")),
+    "series number of a scanner": ("GATE-SERIES-NUMBER", setting("SeriesNumber", 4)),
+    "manufacturer of the scanner": ("GATE-MANUFACTURER", setting("Manufacturer", "PHANTOM")),
+    "model of the scanner": ("GATE-MODEL-NAME", setting("ManufacturerModelName", "ELLIPSOID")),
+    "no comments": ("GATE-KIND-IN-WORDS", setting("ImageComments", "SYNTHETIC, not for diagnosis")),
+    "comment that does not warn": (
+        "GATE-COMMENTS",
+        lambda good: setattr(good.mr[0], "ImageComments", "SYNTHETIC. This slice: measured."),
+    ),
+    "no synthesizing equipment": ("GATE-SYNTHESIZING-EQUIPMENT", equipment_without("109100")),
+    "model without version": ("GATE-SYNTHESIZING-EQUIPMENT", model_without_version),
+    "no scanner named": ("GATE-CONTRIBUTING-EQUIPMENT", equipment_without("109101")),
+    "no node named": ("GATE-CONTRIBUTING-EQUIPMENT", equipment_without("109102")),
+    "derivation not described": (
+        "GATE-DERIVATION-DESCRIPTION",
+        setting("DerivationDescription", "resampled"),
+    ),
+    "derivation code lost": ("GATE-DERIVATION-CODE", derivation_code_of_the_standard_only),
+    "coding scheme unknown": (
+        "GATE-CODING-SCHEME",
+        setting("CodingSchemeIdentificationSequence", None),
+    ),
+    "text over anatomy": ("GATE-BURNED-IN", setting("BurnedInAnnotation", "YES")),
+    "face said to be gone": ("GATE-RECOGNIZABLE", setting("RecognizableVisualFeatures", "NO")),
+    "modality CT": ("GATE-MODALITY", setting("Modality", "CT")),
+    "spin echo claimed": ("GATE-SCANNING-SEQUENCE", setting("ScanningSequence", "SE")),
+    "repetition time claimed": ("GATE-TIMINGS", setting("RepetitionTime", 500)),
+    "echo time claimed": ("GATE-TIMINGS", setting("EchoTime", 12)),
+    "field strength claimed": ("GATE-MAGNET", setting("MagneticFieldStrength", 3)),
+    "coil claimed": ("GATE-MAGNET", setting("ReceiveCoilName", "HEAD")),
+    "tube voltage copied": ("GATE-TUBE", setting("KVP", 120)),
+    "station copied": ("GATE-DEVICE", setting("StationName", "CT1")),
+    "private block gone": ("GATE-PRIVATE-BLOCK", private_block_removed),
+    "other bundle in the block": (
+        "GATE-PRIVATE-VALUES",
+        private(marks.BUNDLE_DIGEST, "f" * 64),
+    ),
+    "source of two series": ("GATE-SOURCE-SERIES", source_of_two_series),
+    "slice kind gone": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, None)),
+    "slice kind unknown": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, "GUESSED")),
+    "uncertainty not a number": ("GATE-SLICE-BLOCK", private(marks.UNCERTAINTY, float("nan"))),
+    "exemplar below the threshold": ("GATE-RETRIEVED", private(marks.SIMILARITY, 0.1, 2)),
+    "words of another kind": (
+        "GATE-KIND-IN-WORDS",
+        lambda good: setattr(
+            good.mr[0], "ImageComments", "SYNTHETIC, not for diagnosis. This slice: retrieved."
+        ),
+    ),
+    "no source image": ("GATE-SOURCE-IMAGES", no_source_image),
+    "source image unknown": ("GATE-SOURCE-IMAGES", source_image_unknown),
+    "neighbours of another gap": ("GATE-BRACKET", neighbours_of_another_gap),
+    "alpha of another place": ("GATE-BRACKET", private(marks.ALPHA, 0.9)),
+    "measured where nothing was": ("GATE-MEASURED", measured_between_two_slices),
+    "source series not whole": ("GATE-REFERENCED-SERIES", referenced_series_short_of_one),
+    "loss forgotten": ("GATE-LOSSY", lossy_source),
+    "other frame of reference": (
+        "GATE-FRAME-OF-REFERENCE",
+        setting("FrameOfReferenceUID", FOREIGN_UID),
+    ),
+    "cosines too long": ("GATE-ORTHONORMAL", cosines_too_long),
+    "one slice of other pixels": ("GATE-STACK", one_slice_of_another_pixel_spacing),
+    "spacing declared wrongly": ("GATE-SPACING", spacing_declared_wrongly),
+    "slices slid along each other": ("GATE-SHEAR", slices_slid_along_each_other),
+    "numbered backwards": ("GATE-ORDER", numbered_backwards),
+    "upside down": ("GATE-AXES", turned_half_round),
+    "tilted against the CT": ("GATE-PARALLEL", tilted_against_the_ct),
+    "beyond the measured slices": ("GATE-EXTENT", beyond_the_last_measured_slice),
+    "no thickness": ("GATE-THICKNESS", setting("SliceThickness", None)),
+    "moved within the field of view": ("GATE-OVERLAP", moved_within_the_field_of_view),
+    "mirrored left to right": ("GATE-FLIP", mirrored(1)),
+    "mirrored front to back": ("GATE-FLIP", mirrored(0)),
+    "upended": ("GATE-FLIP", upended),
+    "eight bits": ("GATE-PIXEL-FORMAT", setting("BitsStored", 8)),
+    "signed": ("GATE-PIXEL-FORMAT", setting("PixelRepresentation", 1)),
+    "pixels too short": ("GATE-PIXEL-LENGTH", pixels_too_short),
+    "beyond twelve bits": ("GATE-PIXEL-RANGE", pixels_beyond_twelve_bits),
+    "one slice empty": ("GATE-PIXEL-CONSTANT", one_slice_empty),
+    "saturated": ("GATE-PIXEL-SATURATED", saturated),
+    "one slice twice": ("GATE-PIXEL-REPEATED", repeated),
+    "no window": ("GATE-WINDOW", setting("WindowCenter", None)),
+    "window beside the values": ("GATE-WINDOW", setting("WindowCenter", 90000)),
+}

@@ -1,0 +1,171 @@
+"""Whatever happens in whatever order, no series is lost and the audit tells all of it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.domain.job import Job
+from rebrain_node.domain.ledger import Judgement
+from rebrain_node.errors import InstanceConflict, Superseded
+from rebrain_node.store.audit import AuditLog
+from rebrain_node.store.database import Database
+from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.outbox import Outbox
+from tests.store_cases import derived_set, fast_folder, received
+
+SERIES = {"1.2.1.1": "1.2.1", "1.2.1.2": "1.2.1", "1.2.2.1": "1.2.2"}
+DESTINATIONS = ("pacs", "archive")
+series = st.sampled_from(sorted(SERIES))
+studies = st.sampled_from(sorted(set(SERIES.values())))
+
+
+class Node(RuleBasedStateMachine):
+    """A receiver and a worker, and beside them a model of what must have come of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        folder = self.stack.enter_context(fast_folder())
+        self.database = self.stack.enter_context(Database.open(f"sqlite:///{folder}/n.sqlite"))
+        self.ledger = Ledger(self.database)
+        self.outbox = Outbox(self.database, folder / "outbox")
+        self.held: set[tuple[str, int]] = set()
+        self.states: dict[str, str] = {}
+        self.revisions: dict[str, int] = {}
+        self.stale: list[Job] = []
+
+    @rule(uid=series, n=st.integers(1, 4))
+    def receive(self, uid: str, n: int) -> None:
+        outcome = self.ledger.record_received(received(n, uid, SERIES[uid]))
+        assert outcome == ("same" if (uid, n) in self.held else "new")
+        if outcome == "same":
+            return
+        self.held.add((uid, n))
+        if self.states.get(uid, "receiving") != "receiving":
+            self.stale.append(self._job(uid))
+            self.revisions[uid] += 1
+        self.states[uid] = "receiving"
+        self.revisions.setdefault(uid, 1)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def receive_other_bytes(self, data: Any) -> None:
+        uid, n = data.draw(st.sampled_from(sorted(self.held)))
+        try:
+            self.ledger.record_received(received(n, uid, SERIES[uid], "other"))
+        except InstanceConflict:
+            return
+        raise AssertionError("other bytes under a known UID were taken")
+
+    @rule(study=studies)
+    def complete(self, study: str) -> None:
+        for one in self.ledger.studies_in_reception():
+            if one.study_instance_uid == study:
+                assert self.ledger.complete(one, "UNVERIFIED", {})
+                self._move(study, "receiving", "complete")
+
+    @rule(study=studies, accepted=series)
+    def judge(self, study: str, accepted: str) -> None:
+        if study not in self.ledger.studies_to_judge():
+            return
+        members = [uid for uid in self.states if SERIES[uid] == study]
+        decide = {uid: "accepted" if uid == accepted else "refused" for uid in members}
+        self.ledger.judge(
+            study,
+            [
+                Judgement(
+                    series_instance_uid=uid,
+                    revision=self.revisions[uid],
+                    decision=decide[uid],  # type: ignore[arg-type]
+                )
+                for uid in members
+            ],
+        )
+        for uid in members:
+            if self.states[uid] == "complete" or (
+                self.states[uid] == "refused" and decide[uid] == "accepted"
+            ):
+                self.states[uid] = decide[uid]
+
+    @rule(uid=series)
+    def refuse_in_the_path(self, uid: str) -> None:
+        if self.states.get(uid) == "accepted":
+            self.ledger.transition(uid, self.revisions[uid], "refused", "series.refused", {})
+            self.states[uid] = "refused"
+
+    @rule(uid=series)
+    def fail_and_retry(self, uid: str) -> None:
+        if self.states.get(uid) == "accepted":
+            self.ledger.transition(uid, self.revisions[uid], "failed", "series.failed", {})
+            self.ledger.transition(uid, self.revisions[uid], "accepted", "series.retried", {})
+
+    @rule(uid=series)
+    def synthesise(self, uid: str) -> None:
+        if self.states.get(uid) == "accepted":
+            job = self._job(uid)
+            self.outbox.put(derived_set(job), DESTINATIONS, job)
+            self.states[uid] = "synthesised"
+
+    @precondition(lambda self: self.stale)
+    @rule()
+    def finish_stale_work(self) -> None:
+        job = self.stale.pop()
+        if self.outbox.set_of(job.series_instance_uid, job.revision) is not None:
+            return
+        try:
+            self.outbox.put(derived_set(job), DESTINATIONS, job)
+        except Superseded:
+            return
+        raise AssertionError("a result of superseded instances entered the outbox")
+
+    @rule(name=st.sampled_from(DESTINATIONS), share=st.integers(1, 3))
+    def deliver(self, name: str, share: int) -> None:
+        for pending in self.outbox.pending(name)[:1]:
+            due = self.outbox.outstanding(pending.set_id, name)
+            taken = [TakenInstance(sop_instance_uid=one.sop_instance_uid, status=0) for one in due]
+            self.outbox.delivered(pending.set_id, name, taken[:share])
+            left = [one for one in self.outbox.pending() if one.set_id == pending.set_id]
+            uid = pending.source_series_uid
+            if not left and self.revisions[uid] == pending.revision:
+                self.states[uid] = "published"
+
+    @invariant()
+    def every_series_is_where_it_must_be(self) -> None:
+        found = {one.series_instance_uid: one for one in self.ledger.series()}
+        assert {uid: one.state for uid, one in found.items()} == self.states
+        assert {uid: one.revision for uid, one in found.items()} == self.revisions
+
+    @invariant()
+    def what_was_received_is_published_or_refused_or_pending(self) -> None:
+        counts = self.ledger.counts()
+        assert counts.conserved
+        assert counts.received == len(self.states)
+        assert counts.instances == len(self.held)
+
+    def teardown(self) -> None:
+        log = AuditLog(self.database)
+        assert log.verify().intact
+        assert len(log.events(9999, event="instance.received")) == len(self.held)
+        self.stack.close()
+
+    def _job(self, uid: str) -> Job:
+        return Job(
+            study_instance_uid=SERIES[uid],
+            series_instance_uid=uid,
+            revision=self.revisions[uid],
+        )
+
+    def _move(self, study: str, here: str, there: str) -> None:
+        for uid, state in self.states.items():
+            if SERIES[uid] == study and state == here:
+                self.states[uid] = there
+
+
+TestConservation = Node.TestCase
+TestConservation.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)

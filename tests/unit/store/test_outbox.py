@@ -1,0 +1,222 @@
+"""The outbox: written once, sent as written, and the end of a series with its last delivery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.domain.job import Job
+from rebrain_node.errors import BytesAltered, StateRefused, StoreUnavailable, Superseded
+from rebrain_node.store.audit import AuditLog
+from rebrain_node.store.database import Database
+from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.outbox import Outbox
+from tests.store_cases import accept, derived_set, fast_folder, received
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with fast_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def database(folder: Path) -> Iterator[Database]:
+    with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
+        yield database
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    return Ledger(database)
+
+
+@pytest.fixture
+def outbox(database: Database, folder: Path) -> Outbox:
+    return Outbox(database, folder / "outbox")
+
+
+@pytest.fixture
+def job(ledger: Ledger) -> Job:
+    ledger.record_received(received(1))
+    return accept(ledger)
+
+
+def state_of(ledger: Ledger) -> str:
+    record = ledger.series_one("1.2.1.1")
+    assert record is not None
+    return record.state
+
+
+def taken(outbox: Outbox, set_id: int, destination: str) -> list[TakenInstance]:
+    return [
+        TakenInstance(sop_instance_uid=one.sop_instance_uid, status=0)
+        for one in outbox.outstanding(set_id, destination)
+    ]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "outbox").iterdir())
+
+
+def test_a_set_is_read_back_byte_for_byte_in_the_order_of_sending(
+    outbox: Outbox, ledger: Ledger, job: Job
+) -> None:
+    derived = derived_set(job)
+    set_id = outbox.put(derived, ["pacs"], job)
+    assert outbox.instances_of(set_id) == derived.instances
+    assert outbox.outstanding(set_id, "pacs") == derived.instances
+    assert outbox.set_of("1.2.1.1", 1) == set_id
+    assert state_of(ledger) == "synthesised"
+    assert all(outbox.is_ours(one.sop_instance_uid) for one in derived.instances)
+    assert not outbox.is_ours("1.2.1.1.1")
+
+
+def test_files_are_named_by_their_content_and_private(
+    outbox: Outbox, folder: Path, job: Job
+) -> None:
+    derived = derived_set(job)
+    outbox.put(derived, ["pacs"], job)
+    assert files(folder) == sorted(one.sha256 for one in derived.instances)
+    assert {path.stat().st_mode & 0o777 for path in (folder / "outbox").iterdir()} == {0o600}
+    assert (folder / "node.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_same_set_again_changes_nothing(
+    outbox: Outbox, database: Database, folder: Path, job: Job
+) -> None:
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    head, held = AuditLog(database).head(), files(folder)
+    assert outbox.put(derived_set(job), ["pacs"], job) == set_id
+    assert (AuditLog(database).head(), files(folder)) == (head, held)
+
+
+def test_other_bytes_under_a_derived_uid_are_refused(
+    outbox: Outbox, folder: Path, job: Job
+) -> None:
+    outbox.put(derived_set(job), ["pacs"], job)
+    held = files(folder)
+    with pytest.raises(StateRefused, match="other bytes"):
+        outbox.put(derived_set(job, content=b"another run"), ["pacs"], job)
+    assert files(folder) == held
+
+
+def test_a_second_set_of_one_revision_is_refused(outbox: Outbox, job: Job) -> None:
+    outbox.put(derived_set(job), ["pacs"], job)
+    with pytest.raises(StateRefused, match="already has a set"):
+        outbox.put(derived_set(job, instances=2), ["pacs"], job)
+
+
+def test_a_set_of_an_older_revision_is_superseded(outbox: Outbox, ledger: Ledger, job: Job) -> None:
+    ledger.record_received(received(2))
+    with pytest.raises(Superseded):
+        outbox.put(derived_set(job), ["pacs"], job)
+    assert outbox.pending() == ()
+
+
+@pytest.mark.parametrize("harm", ["changed", "cut", "gone"])
+def test_an_altered_file_is_never_given_out(
+    outbox: Outbox, folder: Path, job: Job, harm: str
+) -> None:
+    derived = derived_set(job)
+    set_id = outbox.put(derived, ["pacs"], job)
+    path = folder / "outbox" / derived.instances[1].sha256
+    content = path.read_bytes()
+    if harm == "changed":
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif harm == "cut":
+        path.write_bytes(content[:-1])
+    else:
+        path.unlink()
+    with pytest.raises(BytesAltered, match=derived.instances[1].sha256):
+        outbox.outstanding(set_id, "pacs")
+
+
+def test_the_last_delivery_publishes_the_series(
+    outbox: Outbox, ledger: Ledger, database: Database, job: Job
+) -> None:
+    set_id = outbox.put(derived_set(job), ["pacs", "archive"], job)
+    outbox.delivered(set_id, "pacs", taken(outbox, set_id, "pacs"))
+    assert state_of(ledger) == "synthesised"
+    assert [one.destination for one in outbox.pending()] == ["archive"]
+    last = taken(outbox, set_id, "archive")
+    outbox.delivered(set_id, "archive", last[:-1])
+    assert state_of(ledger) == "synthesised"
+    outbox.delivered(set_id, "archive", last)
+    outbox.delivered(set_id, "archive", last)
+    assert state_of(ledger) == "published"
+    assert outbox.pending() == ()
+    assert len(AuditLog(database).events(9, event=Event.SERIES_PUBLISHED)) == 1
+    assert [row.details["taken"] for row in AuditLog(database).events(9, event="delivery.taken")
+            ] == [3, 2, 1]  # fmt: skip
+
+
+def test_a_warning_is_taken_and_told(outbox: Outbox, database: Database, job: Job) -> None:
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    first, *others = taken(outbox, set_id, "pacs")
+    outbox.delivered(set_id, "pacs", [replace(first, status=0xB000), *others])
+    (row,) = AuditLog(database).events(9, event=Event.DELIVERY_TAKEN)
+    assert row.details["warnings"] == {first.sop_instance_uid: 0xB000}
+
+
+def test_a_failed_attempt_leaves_the_rest_pending_with_its_reason(outbox: Outbox, job: Job) -> None:
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    outbox.delivered(set_id, "pacs", taken(outbox, set_id, "pacs")[:1])
+    outbox.failed(set_id, "pacs", "no connection")
+    outbox.failed(set_id, "pacs", "no connection yet")
+    (pending,) = outbox.pending("pacs")
+    assert (pending.outstanding, pending.attempts, pending.reason) == (2, 2, "no connection yet")
+    assert (pending.source_series_uid, pending.revision) == ("1.2.1.1", 1)
+    assert outbox.pending("archive") == ()
+
+
+def test_a_refusal_for_good_fails_the_series_once_nothing_is_pending(
+    outbox: Outbox, ledger: Ledger, job: Job
+) -> None:
+    set_id = outbox.put(derived_set(job), ["pacs", "archive"], job)
+    outbox.refused(set_id, "pacs", "0xA900")
+    assert state_of(ledger) == "synthesised"
+    outbox.delivered(set_id, "archive", taken(outbox, set_id, "archive"))
+    assert state_of(ledger) == "failed"
+    assert outbox.pending() == ()
+
+
+def test_the_end_of_a_superseded_set_does_not_end_the_newer_revision(
+    outbox: Outbox, ledger: Ledger, job: Job
+) -> None:
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    ledger.record_received(received(2))
+    outbox.delivered(set_id, "pacs", taken(outbox, set_id, "pacs"))
+    assert state_of(ledger) == "receiving"
+    newer = accept(ledger)
+    assert newer.revision == 2
+    assert outbox.put(derived_set(newer), ["pacs"], newer) != set_id
+
+
+def test_without_a_destination_nothing_is_published(
+    outbox: Outbox, ledger: Ledger, job: Job
+) -> None:
+    outbox.put(derived_set(job), [], job)
+    assert (state_of(ledger), outbox.pending()) == ("synthesised", ())
+
+
+def test_what_a_dead_writer_left_is_swept_and_a_full_folder_is_said(
+    outbox: Outbox, database: Database, folder: Path, job: Job
+) -> None:
+    (folder / "outbox" / "0123.99.writing").write_bytes(b"half an inst")
+    Outbox(database, folder / "outbox")
+    assert files(folder) == []
+    (folder / "outbox").rmdir()
+    with pytest.raises(StoreUnavailable, match="outbox"):
+        outbox.put(derived_set(job), ["pacs"], job)
+
+
+def test_an_unknown_set_or_destination_is_refused(outbox: Outbox, job: Job) -> None:
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    with pytest.raises(StateRefused, match="archive"):
+        outbox.failed(set_id, "archive", "no connection")
