@@ -9,18 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, NoReturn
 
 from rebrain_node import __version__
+from rebrain_node.domain.audit import Event
 from rebrain_node.domain.limits import Limits, load_limits, shipped_limits
-from rebrain_node.errors import SettingsError
+from rebrain_node.errors import BundleRefused, EngineFailed, SettingsError
+from rebrain_node.logs import log_as_json
 from rebrain_node.settings import DestinationSettings, Settings
+from rebrain_node.supervisor import LifeLine, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.dicom.sender import SentFile
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
+    from rebrain_node.worker.durable import Durable
+    from rebrain_node.worker.watcher import Watcher
+    from rebrain_node.worker.work import Work
 
 
 def limits(settings: Settings) -> Limits:
@@ -117,6 +125,11 @@ class State:
     audit: AuditLog
     outbox: Outbox
     folder: Path
+
+    @property
+    def inbox(self) -> Path:
+        """Where received instances lie."""
+        return self.folder / "inbox"
 
 
 def make_folder(settings: Settings) -> Path:
@@ -254,3 +267,131 @@ def send_files(
     from rebrain_node.dicom.sender import send_files
 
     return send_files(destination(settings, name), settings.receiver.ae_title, paths, progress)
+
+
+def serve(settings: Settings, config: Path | None) -> int:
+    """Run the node until it is stopped; the exit code.
+
+    Raises
+    ------
+    SettingsError
+        The limits or the folder of the node's state are not fit to run.
+    """
+    log_as_json("supervisor")
+    limits(settings)
+    make_folder(settings)
+    program = (sys.executable, "-m", "rebrain_node.cli")
+    options = () if config is None else ("--config", str(config))
+    workers = [
+        Role(name=f"worker-{slot}", command=(*program, "worker", "--slot", str(slot), *options))
+        for slot in range(1, settings.workers + 1)
+    ]
+    return supervise([Role(name="receiver", command=(*program, "receiver", *options)), *workers])
+
+
+def run_receiver(settings: Settings) -> None:
+    """Be the receiver process until the supervisor ends it."""
+    from rebrain_node.dicom.inbox import Spool
+    from rebrain_node.dicom.receiver import Receiver
+
+    life = _begin("receiver")
+    with open_state(settings) as state:
+        spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
+        with Receiver(settings.receiver, spool, state.audit):
+            life.say_ready()
+            life.stop.wait()
+
+
+def run_worker(settings: Settings, slot: int) -> NoReturn:
+    """Be worker ``slot`` until the supervisor ends it.
+
+    A series in the making is given up then: its work is handed back and made anew.
+
+    Raises
+    ------
+    BundleRefused
+        The bundle is not exactly what its manifest says.
+    EngineFailed
+        The engine cannot start, or deviates on this machine.
+    """
+    from rebrain_node.worker.durable import launch, progress_url
+
+    life = _begin(f"worker-{slot}")
+    with open_state(settings) as state:
+        work = _work(settings, state, slot)
+        url = progress_url(state.folder, settings.storage.database_url)
+        durable = launch(work, url, slot, settings.workers)
+        if slot == 1:
+            watcher = _watcher(settings, state, work, durable)
+            Thread(target=watcher.run, args=(life.stop,), daemon=True, name="watcher").start()
+        life.say_ready()
+        life.stop.wait()
+        durable.close()
+    os._exit(0)  # the thread of a series in the making would hold up a normal end
+
+
+def _begin(process: str) -> LifeLine:
+    """Begin a child process of the node: private files, JSON logs, the line to the supervisor."""
+    os.umask(0o077)
+    log_as_json(process)
+    return LifeLine.hold()
+
+
+def _work(settings: Settings, state: State, slot: int) -> Work:
+    from rebrain_node.dicom.inbox import InboxFolder
+    from rebrain_node.dicom.sender import PacsDestination
+    from rebrain_node.pipeline import Ports
+    from rebrain_node.worker.work import Work
+
+    shaping = _verified_configuration(settings, state)
+    try:
+        running = engine(settings, shaping.bundle, settings.workers)
+    except EngineFailed as error:
+        state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
+        raise
+    told = {"engine": running.identity, "bundle": shaping.bundle.digest}
+    state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", told)
+    return Work(
+        ledger=state.ledger,
+        outbox=state.outbox,
+        ports=Ports(
+            inbox=InboxFolder(state.inbox, state.ledger),
+            audit=state.audit,
+            engine=running,
+            exemplars=None,
+        ),
+        configuration=shaping,
+        destinations={
+            each.name: PacsDestination(each, settings.receiver.ae_title)
+            for each in settings.destinations
+        },
+    )
+
+
+def _verified_configuration(settings: Settings, state: State) -> Configuration:
+    try:
+        shaping = configuration(settings)
+    except BundleRefused as error:
+        state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
+        raise
+    told = {"name": shaping.bundle.name, "version": shaping.bundle.version}
+    state.audit.record(Event.BUNDLE_VERIFIED, shaping.bundle.digest, told)
+    return shaping
+
+
+def _watcher(settings: Settings, state: State, work: Work, durable: Durable) -> Watcher:
+    from rebrain_node.dicom.completeness import Settling
+    from rebrain_node.dicom.inbox import InboxFolder
+    from rebrain_node.worker.watcher import Watcher
+
+    return Watcher(
+        work=work,
+        durable=durable,
+        inbox=InboxFolder(state.inbox, state.ledger),
+        settling=Settling(
+            quiet_period_s=settings.completeness.quiet_period_s,
+            maximum_wait_s=settings.completeness.maximum_wait_s,
+        ),
+        folder=state.folder,
+        soft_mark_bytes=settings.storage.soft_mark_bytes,
+    )

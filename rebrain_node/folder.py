@@ -30,6 +30,7 @@ from rebrain_node.errors import (
     SeriesRejected,
     StateRefused,
 )
+from rebrain_node.instance.codecs import register
 from rebrain_node.instance.scan import scan
 from rebrain_node.pipeline import Configuration, Ports, process
 from rebrain_node.ports import Engine, JsonValue
@@ -113,6 +114,7 @@ def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
     OSError
         The folder or a file cannot be read.
     """
+    register()
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and _may_be_one(path))
     instances, refused, sha256 = [], [], dict[str, str]()
     for done, path in enumerate(paths, 1):

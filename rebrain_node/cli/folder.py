@@ -126,11 +126,10 @@ def _print(run: FolderRun) -> None:
 
 
 def _explain(run: FolderRun, *, to_stderr: bool) -> None:
-    rows = [
-        (result.candidate.series_description, result.decision, line)
-        for result in run.results
-        for line in (result.sentence, *result.candidate.explanation)
-    ]
+    rows: list[tuple[str, str, str]] = []
+    for result in run.results:
+        rows.append((result.candidate.series_description, result.decision, result.sentence))
+        rows += [("", "", line) for line in result.candidate.explanation]
     print_table("Why", ("series", "decision", "because"), rows, stderr=to_stderr)
 
 

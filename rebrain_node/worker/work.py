@@ -6,7 +6,6 @@ transaction at the end. This is one of the three places where errors are caught.
 
 from __future__ import annotations
 
-import hashlib
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from rebrain_node.errors import (
     Superseded,
     Taken,
 )
+from rebrain_node.logs import reference
 from rebrain_node.pipeline import Configuration, Ports, process
 from rebrain_node.ports import Destination
 from rebrain_node.store.ledger import Ledger
@@ -166,11 +166,6 @@ class Work:
                 "add it again under [[destinations]]"
             )
         return remote.send(instances)
-
-
-def reference(uid: str) -> str:
-    """Short name of a UID for the logs, which carry no identifier of a patient's study."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:12]
 
 
 def reason_of(error: Exception) -> str:
