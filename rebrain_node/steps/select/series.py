@@ -13,7 +13,6 @@ from rebrain_node.domain.arrangement import Arrangement, arrange
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.instance.header import frames
 
-
 #: planes within 1 degree can be put in an order; the limits ask for more
 _PARALLEL_COSINE = float(np.cos(np.radians(1.0)))
 
