@@ -76,14 +76,8 @@ class HounsfieldLimits:
     air_share: Annotated[float, Within("share of measured voxels", 0, 0.9)]  #: at least
     brain_hu: Annotated[Range, Within("HU", -50, 150)]  #: most frequent value inside the skull
     bone_hu: Annotated[Range, Within("HU", 100, 3000)]  #: median of the skull
-<<<<<<< HEAD
-    overflow_hu: Annotated[
-        float, Within("HU", 1500, 32767)
-    ]  #: beyond it a value is wrapped or metal
-=======
     #: beyond it a value is wrapped or metal
     overflow_hu: Annotated[float, Within("HU", 1500, 32767)]
->>>>>>> selection
     overflow_share: Annotated[float, Within("share of measured voxels", 0, 0.1)]  #: at most
 
 
@@ -91,29 +85,6 @@ class HounsfieldLimits:
 class HeadLimits:
     """What makes a head, a whole one, an adult's, with its skull closed."""
 
-<<<<<<< HEAD
-    ring_share: Annotated[
-        float, Within("share of directions", 0.1, 1)
-    ]  #: bone seen from within, median
-    ring_height_mm: Annotated[
-        float, Within("mm", 5, 150)
-    ]  #: height over which a closed skull is seen
-    brain_volume_ml: Annotated[
-        Range, Within("ml", 100, 3000)
-    ]  #: inside the skull, as far as scanned
-    tissue_spread_hu: Annotated[
-        float, Within("HU", 0.1, 20)
-    ]  #: between fluid, grey and white, at least
-    opening_mm: Annotated[
-        float, Within("mm", 5, 200)
-    ]  #: widest gap of the vault that is still closed
-    opening_height_mm: Annotated[float, Within("mm", 1, 100)]  #: over at least this height
-    adult_length_mm: Annotated[float, Within("mm", 80, 250)]  #: inner length of the skull, at least
-    adult_width_mm: Annotated[float, Within("mm", 60, 220)]  #: inner width of the skull, at least
-    vertex_share: Annotated[
-        float, Within("share of the largest section", 0, 1)
-    ]  #: of the top slice
-=======
     #: bone seen from within, median
     ring_share: Annotated[float, Within("share of directions", 0.1, 1)]
     #: height over which a closed skull is seen
@@ -128,7 +99,6 @@ class HeadLimits:
     adult_section_cm2: Annotated[float, Within("cm2", 20, 250)]  #: inside of the skull, at least
     #: of the top slice
     vertex_share: Annotated[float, Within("share of the largest section", 0, 1)]
->>>>>>> selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,20 +106,6 @@ class ArtefactLimits:
     """Contrast, metal, noise and motion as seen in the pixels."""
 
     contrast_hu: Annotated[Range, Within("HU", 40, 1000)]  #: of vessels with contrast
-<<<<<<< HEAD
-    contrast_ml: Annotated[
-        float, Within("ml", 0.01, 100)
-    ]  #: at most so much of it inside the skull
-    metal_hu: Annotated[float, Within("HU", 1500, 30000)]
-    metal_mm3: Annotated[float, Within("mm3", 0, 10000)]  #: at most
-    noise_hu: Annotated[float, Within("HU", 1, 100)]  #: standard deviation in the brain, at most
-    jump_mm: Annotated[
-        float, Within("mm", 0.5, 50)
-    ]  #: of the skull between neighbouring slices, at most
-    halo_mm: Annotated[
-        float, Within("mm", 0.5, 50)
-    ]  #: width of the blurred rim of the head, at most
-=======
     #: at most so much of it inside the skull
     contrast_ml: Annotated[float, Within("ml", 0.01, 100)]
     metal_hu: Annotated[float, Within("HU", 1500, 30000)]
@@ -157,7 +113,6 @@ class ArtefactLimits:
     noise_hu: Annotated[float, Within("HU", 1, 100)]  #: standard deviation in the brain, at most
     jump_mm: Annotated[float, Within("mm", 0.5, 50)]  #: of the skull between slices, at most
     edge_hu: Annotated[float, Within("HU", 0, 1050)]  #: fall from scalp to air, at least
->>>>>>> selection
 
 
 @dataclass(frozen=True, kw_only=True)
