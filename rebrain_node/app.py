@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
 
+#: so many events stand in an audit report
+NEWEST_EVENTS = 5000
+
 
 def limits(settings: Settings) -> Limits:
     """Read the limits in force.
@@ -267,6 +270,28 @@ def send_files(
     from rebrain_node.dicom.sender import send_files
 
     return send_files(destination(settings, name), settings.receiver.ae_title, paths, progress)
+
+
+def write_audit_report(settings: Settings, path: Path) -> None:
+    """Write one HTML page over all series, events and deliveries.
+
+    Raises
+    ------
+    StoreUnavailable
+        The database does not answer.
+    OSError
+        The page cannot be written.
+    """
+    from rebrain_node.report.audit import render
+
+    with open_state(settings) as state:
+        page = render(
+            series=state.ledger.series(),
+            events=state.audit.events(NEWEST_EVENTS),
+            verdict=state.audit.verify(),
+            deliveries=state.outbox.pending(),
+        )
+    path.write_text(page, encoding="utf-8")
 
 
 def serve(settings: Settings, config: Path | None) -> int:
