@@ -70,7 +70,10 @@ class Card(_Frozen):
             _section("Data", [_data_line(use) for use in self.data]),
             _section("Training", [f"- {name}: {value}" for name, value in facts.items()]),
             _section("Choices", [f"- {choice}" for choice in self.choices]),
-            *(_score_table(test, self.scores) for test in dict.fromkeys(s.test for s in self.scores)),
+            *(
+                _score_table(test, self.scores)
+                for test in dict.fromkeys(s.test for s in self.scores)
+            ),
         ]
         return "\n\n".join(parts) + "\n"
 

@@ -127,7 +127,9 @@ class Recipe(_Frozen):
         places = (*self.sampling, 0.0)
         falls = all(a > b for a, b in zip(places, places[1:], strict=False))
         if places[0] != 1.0 or not falls:
-            raise ValueError(f"sampling {self.sampling} must fall from exactly 1.0 and stay above 0")
+            raise ValueError(
+                f"sampling {self.sampling} must fall from exactly 1.0 and stay above 0"
+            )
         return self
 
     @classmethod
