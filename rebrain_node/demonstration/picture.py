@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage, ParametricMapStorage
+from scipy import ndimage
 
 from rebrain_node.domain.volume import FloatArray, SyntheticVolume
 from rebrain_node.model.recipe import Recipe
@@ -38,7 +39,7 @@ def draw_picture(
         intensity=intensity,
         uncertainty=_uncertainty(derived, intensity),
         calibrated=False,
-        head=intensity > 0.0,
+        head=np.stack([ndimage.binary_fill_holes(drawn) for drawn in intensity > 0.0]),
         guides=tuple(retrieve(prepared, None, recipe)),
         prepared=prepared,
     )
