@@ -13,16 +13,19 @@ import logging
 import socket
 import socketserver
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from pynetdicom import _config
+from pynetdicom import _config, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.events import Event
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
@@ -42,6 +45,9 @@ IDLE_TIMEOUT_S: Final = 120.0
 # Its own log lines cost more than the reading and may quote what a patient is called.
 _config.LOG_HANDLER_LEVEL = "none"
 
+_CLOSING = "Sta13"  # we have said A-ABORT or A-ASSOCIATE-RJ (PS3.8 table 9-10)
+#: read on after our last word so that the peer gets to see it, bytes
+_MAXIMUM_DRAINED_BYTES = 262_144
 _LOCAL_LIMIT_EXCEEDED = b"\x03\x00\x00\x00\x00\x04\x00\x02\x03\x02"  # A-ASSOCIATE-RJ, transient
 _LOG = logging.getLogger(__name__)
 
@@ -87,11 +93,12 @@ class GuardedSocket(AssociationSocket):
         self._limits = limits
         self._deadline = 0.0
         self._in_pdu = False
+        self._drained = 0
 
     @property
     def ready(self) -> bool:
         """Whether a PDU should be read now: a message that waits to be served holds the peer up."""
-        if not self.assoc.dimse.msg_queue.empty():
+        if not self.assoc.dimse.msg_queue.empty() or self._drained > _MAXIMUM_DRAINED_BYTES:
             return False
         return super().ready
 
@@ -109,6 +116,8 @@ class GuardedSocket(AssociationSocket):
             self.event_queue.put("Evt19")  # invalid PDU: A-ABORT (PS3.8 9.2.3)
             raise ConnectionError(f"a PDU claims {nr_bytes} bytes, {self._bytes_allowed()} allowed")
         content = self._read(nr_bytes)
+        if self.assoc.dul.state_machine.current_state == _CLOSING:
+            self._drained += nr_bytes
         self._in_pdu = not self._in_pdu
         return content
 
@@ -222,6 +231,7 @@ class GuardedHandler(RequestHandler):
         association.dimse = GuardedDimse(association, self.server.limits.maximum_message_bytes)
         association.dul.socket = GuardedSocket(association, self.request, self.server.limits)
         association.dul.event_queue.get_nowait()  # the first socket announced the connection too
+        association.bind(evt.EVT_REQUESTED, _offer, [self.server.offered])
         association.dul.artim_timer = MonotonicTimer(association.acse_timeout)
         association.dul._idle_timer = MonotonicTimer(association.network_timeout)  # noqa: SLF001 - no public way
         self.server.admitted(association)
@@ -244,6 +254,8 @@ class GuardedServer(AssociationServer):
         self._waiting: list[Association] = []  # oldest first
         keywords["request_handler"] = GuardedHandler
         super().__init__(entity, *arguments, **keywords)
+        # pynetdicom copies all of them for each connection, which takes 25 ms
+        self.offered, self.contexts = self.contexts, []
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's signature
         """Make a place for one more connection that has not associated."""
@@ -291,6 +303,15 @@ class GuardedServer(AssociationServer):
                 connection.socket.send(_LOCAL_LIMIT_EXCEEDED, socket.MSG_DONTWAIT)
             with contextlib.suppress(OSError):
                 connection.socket.shutdown(socket.SHUT_RDWR)
+
+
+def _offer(event: Event, offered: Sequence[PresentationContext]) -> None:
+    """Support, of all contexts offered, those that this peer asks for."""
+    request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
+    asked = {each.abstract_syntax for each in request.presentation_context_definition_list}
+    event.assoc.acceptor.supported_contexts = [
+        each for each in offered if each.abstract_syntax in asked
+    ]
 
 
 def _is_waiting(association: Association) -> bool:

@@ -1,0 +1,298 @@
+"""Each limit of the transport, met by a real socket, while an honest sender is served."""
+
+import contextlib
+import resource
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
+from pynetdicom.timer import Timer
+
+from rebrain_node.dicom.guard import MAXIMUM_PDU_BYTES, MonotonicTimer
+from tests.integration.dicom_peers import (
+    Listening,
+    associate,
+    associated,
+    echo,
+    instance,
+    listening,
+    send,
+)
+
+ECHO_S = 1.0
+REJECTED_FOR_NOW = b"\x03\x00\x00\x00\x00\x04\x00\x02\x03\x02"
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Listening]:
+    with listening(tmp_path, maximum_unassociated=12, maximum_unassociated_per_address=4) as found:
+        yield found
+
+
+_OPENED: list[socket.socket] = []
+
+
+@pytest.fixture(autouse=True)
+def _close_what_was_opened() -> Iterator[None]:
+    yield
+    while _OPENED:
+        _OPENED.pop().close()
+
+
+def connect(node: Listening, address: str = "127.0.0.1") -> socket.socket:
+    found = socket.create_connection(("127.0.0.1", node.port), 5, source_address=(address, 0))
+    _OPENED.append(found)
+    return found
+
+
+def honest_echo_s(node: Listening) -> float:
+    begun = time.monotonic()
+    assert echo(node.port) == 0x0000
+    return time.monotonic() - begun
+
+
+def closed_after_s(connection: socket.socket, timeout_s: float = 5) -> float:
+    """How long the peer keeps the connection open."""
+    begun = time.monotonic()
+    connection.settimeout(timeout_s)
+    with contextlib.suppress(ConnectionError):
+        while connection.recv(4096):
+            pass
+    return time.monotonic() - begun
+
+
+def associate_request(titles: bytes = b"REBRAIN".ljust(16) + b"PACS".ljust(16)) -> bytes:
+    """An A-ASSOCIATE-RQ for CT in Explicit VR Little Endian (PS3.8 9.3.2)."""
+
+    def item(kind: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(content)) + content
+
+    context = b"\x01\0\0\0" + item(0x30, b"1.2.840.10008.5.1.4.1.1.2")
+    context += item(0x40, b"1.2.840.10008.1.2.1")
+    user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3")
+    body = struct.pack(">HH", 1, 0) + titles + bytes(32)
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, context) + item(0x50, user)
+    return struct.pack(">BBI", 1, 0, len(body)) + body
+
+
+def raw_association(node: Listening) -> socket.socket:
+    connection = connect(node)
+    connection.sendall(associate_request())
+    assert connection.recv(4096)[0] == 2, "A-ASSOCIATE-AC"
+    return connection
+
+
+def threads_now() -> int:
+    return threading.active_count()
+
+
+def settles(condition: Callable[[], bool], timeout_s: float = 5) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9"])
+def test_silent_connections_lock_nobody_out(node: Listening, address: str) -> None:
+    before = threads_now()
+    silent = [connect(node, address) for _ in range(40)]
+    for each in silent[-4:]:
+        each.sendall(b"\x01\x00\x00")  # half a header
+    assert honest_echo_s(node) < ECHO_S
+    assert threads_now() - before <= 2 * (4 + 1) + 2
+    assert closed_after_s(silent[-1]) < 2.5
+    for each in silent:
+        each.close()
+    assert settles(lambda: threads_now() <= before + 1)
+
+
+def test_many_addresses_together_have_a_cap_too(node: Listening) -> None:
+    before = threads_now()
+    silent = [connect(node, f"127.0.1.{number}") for number in range(1, 61)]
+    assert honest_echo_s(node) < ECHO_S
+    assert threads_now() - before <= 2 * (12 + 1) + 2
+    assert silent[0].recv(100) == REJECTED_FOR_NOW, "the oldest gave way, told to try again"
+    for each in silent:
+        each.close()
+
+
+def test_a_storm_of_connections_leaves_no_thread_behind(node: Listening) -> None:
+    before = threads_now()
+    for number in range(300):
+        with connect(node) as connection:
+            if number % 3:
+                connection.sendall(b"\xffnonsense" if number % 3 == 1 else associate_request()[:40])
+    assert honest_echo_s(node) < ECHO_S
+    assert settles(lambda: threads_now() <= before + 1, 3)
+
+
+def test_a_request_in_drips_has_one_deadline(node: Listening) -> None:
+    connection, request = connect(node), associate_request()
+    begun = time.monotonic()
+    with contextlib.suppress(OSError):
+        for byte in request:
+            connection.sendall(bytes((byte,)))
+            time.sleep(0.02)
+            if time.monotonic() - begun > 4:
+                pytest.fail("dripped for 4 s")
+    assert 0.8 < time.monotonic() - begun < 2.5
+    assert honest_echo_s(node) < ECHO_S
+
+
+def test_a_slow_but_timely_request_is_served(node: Listening) -> None:
+    connection, request = connect(node), associate_request()
+    for at in range(0, len(request), 40):
+        connection.sendall(request[at : at + 40])
+        time.sleep(0.02)
+    assert connection.recv(4096)[0] == 2
+    connection.close()
+
+
+def test_a_claim_of_four_gigabytes_costs_nothing(node: Listening) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for kind in (1, 4):
+        connection = connect(node)
+        connection.sendall(struct.pack(">BBI", kind, 0, 0xFFFFFFF0))
+        with contextlib.suppress(OSError):
+            for _ in range(500):
+                connection.sendall(bytes(65536))
+        assert closed_after_s(connection) < 1.5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+    assert honest_echo_s(node) < ECHO_S
+
+
+def test_a_pdu_longer_than_offered_is_aborted_and_the_longest_is_not(node: Listening) -> None:
+    for length, answer in ((MAXIMUM_PDU_BYTES + 1, 7), (MAXIMUM_PDU_BYTES, None)):
+        connection = raw_association(node)
+        head = struct.pack(">BBI", 4, 0, length)
+        value = struct.pack(">IBB", length - 4, 1, 0x00)
+        connection.sendall(head + value)
+        connection.settimeout(0.5)
+        if answer is None:
+            connection.sendall(bytes(length - 6))
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+        else:
+            assert connection.recv(100)[0] == answer, "A-ABORT"
+        connection.close()
+
+
+def test_a_pdu_that_stalls_after_association_is_cut(node: Listening) -> None:
+    connection = raw_association(node)
+    connection.sendall(struct.pack(">BBI", 4, 0, 1000) + bytes(10))
+    assert honest_echo_s(node) < ECHO_S
+    assert 0.5 < closed_after_s(connection) < 2.5
+
+
+def test_a_message_without_end_is_cut_at_its_sum(tmp_path: Path) -> None:
+    with listening(tmp_path, maximum_message_bytes=2_000_000) as node:
+        connection = raw_association(node)
+        with associated(node.port) as fine:
+            assert send(fine, instance(1))[0] == 0x0000
+        fragment = struct.pack(">BBI", 4, 0, 65536) + struct.pack(">IBB", 65532, 1, 0x00)
+        fragment += bytes(65530)
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 200:
+                connection.sendall(fragment)
+                sent += 1
+        assert sent < 100
+        assert honest_echo_s(node) < ECHO_S
+        assert len(node.ledger.received) == 1
+
+
+def test_a_command_without_end_is_cut_early(node: Listening) -> None:
+    connection = raw_association(node)
+    fragment = struct.pack(">BBI", 4, 0, 8006) + struct.pack(">IBB", 8002, 1, 0x01) + bytes(8000)
+    for _ in range(3):
+        connection.sendall(fragment)
+    connection.settimeout(2)
+    assert connection.recv(100)[0] == 7
+    assert honest_echo_s(node) < ECHO_S
+
+
+def test_event_reports_start_no_thread_and_end_the_association(node: Listening) -> None:
+    association = associate(node.port)
+    before = threads_now()
+    report = N_EVENT_REPORT()
+    report.MessageID = 1
+    report.AffectedSOPClassUID = "1.2.840.10008.1.20.1"
+    report.AffectedSOPInstanceUID = "1.2.840.10008.1.20.1.1"
+    report.EventTypeID = 1
+    for _ in range(50):
+        association.dimse.send_msg(report, association.accepted_contexts[0].context_id)
+    assert settles(lambda: association.is_aborted)
+    assert threads_now() <= before
+    assert honest_echo_s(node) < ECHO_S
+
+
+def test_a_sender_that_does_not_wait_is_held_up_not_buffered(
+    node: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    record = node.ledger.record_received
+
+    def slow(received: object) -> str:
+        gate.wait(10)
+        return record(received)
+
+    monkeypatch.setattr(node.ledger, "record_received", slow)
+    association = associate(node.port)
+    waiting: list[int] = []
+    for number in range(1, 31):
+        request = C_STORE()
+        request.MessageID, request.Priority = number, 2
+        request.AffectedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        request.AffectedSOPInstanceUID = f"1.2.3.4.{number}"
+        request.DataSet = BytesIO(instance(number))
+        association.dimse.send_msg(request, association.accepted_contexts[1].context_id)
+    time.sleep(0.5)
+    for served in node.receiver._server.active_associations:
+        waiting.append(served.dimse.msg_queue.qsize())
+    assert max(waiting) <= 1
+    assert honest_echo_s(node) < ECHO_S
+    gate.set()
+    assert settles(lambda: len(node.ledger.received) == 30, 10)
+    association.release()
+
+
+def test_nonsense_messages_end_their_association_only(node: Listening) -> None:
+    for content in (b"", b"\x00" * 40, b"\xff" * 40):
+        connection = raw_association(node)
+        value = struct.pack(">IBB", len(content) + 2, 1, 0x03) + content
+        connection.sendall(struct.pack(">BBI", 4, 0, len(value)) + value)
+        assert closed_after_s(connection) < 2.5
+        assert honest_echo_s(node) < ECHO_S
+
+
+def test_the_wall_clock_neither_ends_nor_stops_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = MonotonicTimer(10), Timer(10)
+    ours.start()
+    theirs.start()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    assert (ours.expired, theirs.expired) == (False, True)
+    assert 9 < ours.remaining <= 10
+    monotonic = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic + 11)
+    assert ours.expired
+    ours.stop()
+    assert ours.expired
+    assert MonotonicTimer(None).remaining == 1
+    assert MonotonicTimer(5).remaining == 5
+
+
+def test_associations_keep_monotonic_timers(node: Listening) -> None:
+    with associated(node.port):
+        (served,) = node.receiver._server.active_associations
+        assert isinstance(served.dul.artim_timer, MonotonicTimer)
+        assert isinstance(served.dul._idle_timer, MonotonicTimer)
+        assert served.dul.artim_timer.timeout == 1.0
+        assert served.dul._idle_timer.timeout == 120.0
