@@ -11,7 +11,7 @@ from rebrain_node.steps.gate.rule import Breach, Rule, each
 #: SOP class and Modality of each kind (PS3.4 B.5, PS3.3 C.7.3.1.1.1)
 CLASSES: Final = {
     "MR": ("1.2.840.10008.5.1.4.1.1.4", "MR"),
-    "PM": ("1.2.840.10008.5.1.4.1.1.30", "MR"),
+    "PM": ("1.2.840.10008.5.1.4.1.1.30", "OT"),
     "SEG": ("1.2.840.10008.5.1.4.1.1.66.4", "SEG"),
     "SC": ("1.2.840.10008.5.1.4.1.1.7", "OT"),
     "SR": ("1.2.840.10008.5.1.4.1.1.88.34", "SR"),
