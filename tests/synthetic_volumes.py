@@ -42,7 +42,7 @@ def synthetic_volume(
     spacing_mm: float = 4.0,
     calibrated: bool = False,
 ) -> SyntheticVolume:
-    """Make a volume over the source series: a ball, brighter towards its middle.
+    """Make a volume over the source series: a ball, brighter towards its middle and one corner.
 
     The grid stands on the first source slice, its middle on the middle of that slice.
     """
@@ -146,5 +146,6 @@ def _guide(target: Target, index: int) -> Guide:
 def _ball(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     axes = np.meshgrid(*(np.linspace(-1.0, 1.0, n) for n in shape), indexing="ij")
     radius = np.sqrt(sum(axis**2 for axis in axes))
+    ramp = sum(weight * axis for weight, axis in zip((0.05, 0.03, 0.02), axes, strict=True))
     head = radius < 0.95
-    return np.where(head, 1.0 - 0.8 * radius, 0.0).astype(np.float32), head
+    return np.where(head, 0.9 - 0.7 * radius + ramp, 0.0).astype(np.float32), head

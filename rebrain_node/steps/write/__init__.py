@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.job import DerivedSet, Provenance
+from rebrain_node.domain.job import DerivedSet, ObjectKind, Provenance
 from rebrain_node.domain.volume import SyntheticVolume
+from rebrain_node.steps.write.encoding import encode
+from rebrain_node.steps.write.key_objects import write_key_objects
 from rebrain_node.steps.write.mr import write_mr
 from rebrain_node.steps.write.options import AuditHead, ObjectOptions
+from rebrain_node.steps.write.parametric_map import write_parametric_map
+from rebrain_node.steps.write.preview import write_preview
+from rebrain_node.steps.write.report import write_report
 from rebrain_node.steps.write.result import gather
-from rebrain_node.steps.write.stamp import encode
+from rebrain_node.steps.write.segmentation import write_segmentation
 
 __all__ = ["AuditHead", "ObjectOptions", "write"]
 
@@ -53,5 +58,17 @@ def write(
     """
     result = gather(synthetic, instances, provenance, findings, options)
     images = write_mr(result)
-    written = [encode(image, "MR") for image in images]
-    return DerivedSet(provenance=provenance, instances=tuple(written))
+    objects: list[tuple[ObjectKind, Dataset]] = [("MR", image) for image in images]
+    if "PM" in options.companions:
+        objects.append(("PM", write_parametric_map(result, images)))
+    if "SEG" in options.companions:
+        objects.append(("SEG", write_segmentation(result, images)))
+    if "SC" in options.companions:
+        objects.append(("SC", write_preview(result, images)))
+    if "SR" in options.companions:
+        companions = [dataset for kind, dataset in objects if kind != "MR"]
+        objects.append(("SR", write_report(result, images, companions)))
+    if "KOS" in options.companions:
+        objects.append(("KOS", write_key_objects(result, [dataset for _, dataset in objects])))
+    written = tuple(encode(dataset, kind) for kind, dataset in objects)
+    return DerivedSet(provenance=provenance, instances=written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -16,6 +17,10 @@ Triple = tuple[str, str, str]  #: code value, coding scheme designator, meaning
 SPATIAL_RESAMPLING: Final = ("113085", "DCM", "Spatial resampling")
 #: PS3.16 CID 7202
 SOURCE_IMAGE: Final = ("121322", "DCM", "Source image for image processing operation")
+#: PS3.16 CID 7162
+ARTIFICIAL_INTELLIGENCE: Final = ("123110", "DCM", "Artificial Intelligence")
+NO_UNITS: Final = ("1", "UCUM", "no units")
+MILLIMETRE: Final = ("mm", "UCUM", "mm")
 
 
 def private(value: str, meaning: str) -> Triple:
@@ -23,8 +28,9 @@ def private(value: str, meaning: str) -> Triple:
     return value, CODING_SCHEME, meaning
 
 
+@cache
 def concept(triple: Triple) -> CodedConcept:
-    """Make a code item of (value, scheme, meaning)."""
+    """Make a code item of (value, scheme, meaning); shared, so never to be changed."""
     value, scheme, meaning = triple
     return CodedConcept(value=value, scheme_designator=scheme, meaning=meaning)
 

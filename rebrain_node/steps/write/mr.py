@@ -12,7 +12,9 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from rebrain_node.domain import marks
 from rebrain_node.steps.write.codes import SOURCE_IMAGE, SPATIAL_RESAMPLING, concept
+from rebrain_node.steps.write.encoding import encoded_once
 from rebrain_node.steps.write.geometry import decimal, decimals, orientation
+from rebrain_node.steps.write.references import reference, source_series
 from rebrain_node.steps.write.result import Result, SliceRecord
 from rebrain_node.steps.write.stamp import stamp, stamp_image, stamp_slice
 
@@ -30,7 +32,7 @@ _SENTENCES: Final = {
 class SyntheticMRImage(SOPClass):
     """One slice of the synthetic series; nothing in it pretends to a scanner."""
 
-    def __init__(self, result: Result, record: SliceRecord) -> None:
+    def __init__(self, result: Result, record: SliceRecord, shared: Dataset) -> None:
         source = result.source
         super().__init__(
             study_instance_uid=source.study_instance_uid,
@@ -45,96 +47,87 @@ class SyntheticMRImage(SOPClass):
             content_date=source.content_date,
             content_time=source.content_time,
         )
-        self.update(source.frame)
-        self.update(source.acquisition)
-        self._add_mr_attributes()
-        self._add_plane(result, record)
-        self._add_pixels(stored_values(result.synthetic.intensity[record.index]))
-        self._add_derivation(result, record)
-        self.ImageComments = _comment(result, record)
-
-    def _add_mr_attributes(self) -> None:
-        """MR Image module, PS3.3 C.8.3.1: type 1 and 2, the latter empty."""
-        self.ImageType = list(marks.IMAGE_TYPE)
-        self.ScanningSequence = "RM"  # research mode
-        self.SequenceVariant = "NONE"
-        self.ScanOptions = None
-        self.MRAcquisitionType = None
-        self.RepetitionTime = None
-        self.EchoTime = None
-        self.EchoTrainLength = None
-        self.BodyPartExamined = "HEAD"
-
-    def _add_plane(self, result: Result, record: SliceRecord) -> None:
-        """Image Plane module, PS3.3 C.7.6.2."""
-        grid, spacing = result.synthetic.grid, result.synthetic.prepared.spacing_mm
+        self.update(shared)
         self.ImagePositionPatient = decimals(record.position_mm)
-        self.ImageOrientationPatient = orientation(grid)
-        self.PixelSpacing = decimals((grid.pixel_mm, grid.pixel_mm))
-        self.SliceThickness = decimal(spacing)
-        self.SpacingBetweenSlices = decimal(spacing)
-
-    def _add_pixels(self, stored: npt.NDArray[np.uint16]) -> None:
-        """Image Pixel and VOI LUT modules, PS3.3 C.7.6.3 and C.11.2."""
-        self.SamplesPerPixel = 1
-        self.PhotometricInterpretation = "MONOCHROME2"
-        self.Rows, self.Columns = stored.shape
-        self.BitsAllocated = 16
-        self.BitsStored = BITS_STORED
-        self.HighBit = BITS_STORED - 1
-        self.PixelRepresentation = 0
-        self.WindowCenter = decimal((LARGEST + 1) / 2)
-        self.WindowWidth = decimal(LARGEST + 1)
-        self.PixelData = stored.astype("<u2").tobytes()
-
-    def _add_derivation(self, result: Result, record: SliceRecord) -> None:
-        """General Image and Common Instance Reference modules, PS3.3 C.7.6.1 and C.12.2."""
-        provenance = result.provenance
-        self.DerivationDescription = (
-            f"{marks.DERIVATION_PREFIX}: T1-like MR drawn from CT by a Brownian bridge network "
-            f"(bundle {provenance.bundle_digest[:16]}), {marks.NOT_FOR_DIAGNOSIS}"
-        )
-        self.DerivationCodeSequence = [
-            concept(SPATIAL_RESAMPLING),
-            concept(marks.DERIVATION_CODE),
-        ]
         self.SourceImageSequence = _source_images(result, record)
-        self.ReferencedSeriesSequence = [source_series(result)]
+        pixels = stored_values(result.synthetic.intensity[record.index])
+        self.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
+        self.ImageComments = _comment(result, record)
 
 
 def write_mr(result: Result) -> list[SyntheticMRImage]:
     """Build the MR series, one instance a slice, in order of position."""
+    shared = encoded_once(_shared(result))
     images = []
     for record in result.slices:
-        image = SyntheticMRImage(result, record)
+        image = SyntheticMRImage(result, record, shared)
         stamp(image, result)
-        stamp_image(image, result)
         stamp_slice(image, result, record)
         images.append(image)
     return images
 
 
+def _shared(result: Result) -> Dataset:
+    """Gather what all slices of the series have in common."""
+    dataset = Dataset()
+    dataset.update(result.source.frame)
+    dataset.update(result.source.acquisition)
+    _add_mr_attributes(dataset)
+    _add_plane(dataset, result)
+    _add_pixel_format(dataset, result)
+    _add_derivation(dataset, result)
+    stamp_image(dataset, result)
+    return dataset
+
+
+def _add_mr_attributes(dataset: Dataset) -> None:
+    """MR Image module, PS3.3 C.8.3.1: type 1 and 2, the latter empty."""
+    dataset.ImageType = list(marks.IMAGE_TYPE)
+    dataset.ScanningSequence = "RM"  # research mode
+    dataset.SequenceVariant = "NONE"
+    dataset.ScanOptions = None
+    dataset.MRAcquisitionType = None
+    dataset.RepetitionTime = None
+    dataset.EchoTime = None
+    dataset.EchoTrainLength = None
+    dataset.BodyPartExamined = "HEAD"
+
+
+def _add_plane(dataset: Dataset, result: Result) -> None:
+    """Image Plane module, PS3.3 C.7.6.2, without the position."""
+    grid, spacing = result.synthetic.grid, result.synthetic.prepared.spacing_mm
+    dataset.ImageOrientationPatient = orientation(grid)
+    dataset.PixelSpacing = decimals((grid.pixel_mm, grid.pixel_mm))
+    dataset.SliceThickness = decimal(spacing)
+    dataset.SpacingBetweenSlices = decimal(spacing)
+
+
+def _add_pixel_format(dataset: Dataset, result: Result) -> None:
+    """Image Pixel and VOI LUT modules, PS3.3 C.7.6.3 and C.11.2, without the pixels."""
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = result.synthetic.grid.rows, result.synthetic.grid.columns
+    dataset.BitsAllocated = 16
+    dataset.BitsStored = BITS_STORED
+    dataset.HighBit = BITS_STORED - 1
+    dataset.PixelRepresentation = 0
+    dataset.WindowCenter = decimal((LARGEST + 1) / 2)
+    dataset.WindowWidth = decimal(LARGEST + 1)
+
+
+def _add_derivation(dataset: Dataset, result: Result) -> None:
+    """General Image and Common Instance Reference modules, PS3.3 C.7.6.1 and C.12.2."""
+    dataset.DerivationDescription = (
+        f"{marks.DERIVATION_PREFIX}: T1-like MR drawn from CT by a Brownian bridge network "
+        f"(bundle {result.provenance.bundle_digest[:16]}), {marks.NOT_FOR_DIAGNOSIS}"
+    )
+    dataset.DerivationCodeSequence = [concept(SPATIAL_RESAMPLING), concept(marks.DERIVATION_CODE)]
+    dataset.ReferencedSeriesSequence = [source_series(result)]
+
+
 def stored_values(intensity: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     """Map intensity [0, 1] to stored values [0, 4095]; what lies outside is clipped."""
     return np.rint(np.clip(intensity, 0.0, 1.0) * LARGEST).astype(np.uint16)
-
-
-def source_series(result: Result) -> Dataset:
-    """Refer to the whole source series: item of ReferencedSeriesSequence."""
-    item = Dataset()
-    item.SeriesInstanceUID = result.source.series_instance_uid
-    item.ReferencedInstanceSequence = [
-        _reference(class_uid, instance_uid)
-        for instance_uid, class_uid in result.source.class_uids.items()
-    ]
-    return item
-
-
-def _reference(class_uid: str, instance_uid: str) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = class_uid
-    item.ReferencedSOPInstanceUID = instance_uid
-    return item
 
 
 def _source_images(result: Result, record: SliceRecord) -> list[Dataset]:
@@ -146,7 +139,7 @@ def _source_images(result: Result, record: SliceRecord) -> list[Dataset]:
             numbers.append(neighbour.frame_number)
     items = []
     for instance_uid, numbers in frames.items():
-        item = _reference(result.source.class_uids[instance_uid], instance_uid)
+        item = reference(result.source.class_uids[instance_uid], instance_uid)
         if numbers:
             item.ReferencedFrameNumber = numbers
         item.SpatialLocationsPreserved = "NO"

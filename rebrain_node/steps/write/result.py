@@ -13,6 +13,7 @@ from rebrain_node.domain.job import ObjectKind, Provenance
 from rebrain_node.domain.marks import SERIES_NUMBER_OFFSET, SERIES_ORDER
 from rebrain_node.domain.volume import Guide, MillimetreArray, SyntheticVolume
 from rebrain_node.errors import EngineFailed
+from rebrain_node.steps.write.common import common_elements
 from rebrain_node.steps.write.identity import DerivedUids
 from rebrain_node.steps.write.options import ObjectOptions
 from rebrain_node.steps.write.source import Source, read_source
@@ -47,6 +48,7 @@ class Result:
     findings: tuple[Finding, ...]
     options: ObjectOptions
     uids: DerivedUids
+    common: Dataset  #: elements of every object, encoded once
     slices: tuple[SliceRecord, ...]
 
     @property
@@ -86,13 +88,15 @@ def gather(
                 f"{wrong} of {values.size} voxels of the {name} are not finite, none may be; "
                 "nothing is written, run `rebrain-node doctor` to test the engine"
             )
+    source = read_source(instances, synthetic.prepared)
     return Result(
         synthetic=synthetic,
-        source=read_source(instances, synthetic.prepared),
+        source=source,
         provenance=provenance,
         findings=findings,
         options=options,
         uids=DerivedUids.of(provenance, findings, options),
+        common=common_elements(source, provenance, findings, options),
         slices=tuple(_record(synthetic, k) for k in range(len(synthetic.guides))),
     )
 

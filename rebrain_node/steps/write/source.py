@@ -21,6 +21,7 @@ from pydicom.uid import (
 from rebrain_node.domain.marks import ACQUISITION_EQUIPMENT
 from rebrain_node.domain.volume import PreparedVolume
 from rebrain_node.steps.write.codes import concept
+from rebrain_node.steps.write.encoding import keep_raw_item
 from rebrain_node.steps.write.text import copy_text
 
 #: type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): empty where absent
@@ -181,7 +182,7 @@ def _equipment(source: Dataset) -> Dataset:
         item.Manufacturer = "UNKNOWN"
     item.PurposeOfReferenceCodeSequence = [concept(ACQUISITION_EQUIPMENT)]
     item.ContributionDescription = "Acquired the CT from which this object is derived"
-    return item
+    return keep_raw_item(item)
 
 
 def _lossy(instances: Sequence[Dataset]) -> Dataset:

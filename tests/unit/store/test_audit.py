@@ -87,7 +87,7 @@ def test_one_row_is_read_as_it_was_written(log: AuditLog) -> None:
 
 
 def test_an_event_outside_the_closed_list_is_refused_and_leaves_no_row(log: AuditLog) -> None:
-    with pytest.raises(StateRefused, match="series.forgotten"):
+    with pytest.raises(StateRefused, match=r"series\.forgotten"):
         log.record("series.forgotten", "1.2.3", {})
     with pytest.raises(StateRefused, match="not JSON"):
         log.record(Event.NODE_STARTED, "node", {"share": float("nan")})

@@ -1,0 +1,117 @@
+"""NOT-HEAD, AGE, INCOMPLETE: a human head, an adult's, scanned to its top (hazards H7, H10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import ndimage
+
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.limits import Limits
+from rebrain_node.steps.check.survey import Survey
+
+
+def judge_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
+    """Find what is no head: no ring of skull, no brain in it, or nothing but one material.
+
+    A plastic phantom fails here: its inside is air or one plastic, without the spread between
+    fluid, grey and white matter.
+    """
+    height = ring_height_mm(survey, limits.head.ring_share)
+    if height < limits.head.ring_height_mm:
+        yield Finding(
+            code="NOT-HEAD",
+            sentence=(
+                f"a closed ring of skull is seen over {height:.0f} mm; a head shows at least "
+                f"{limits.head.ring_height_mm:g} mm"
+            ),
+            value=round(height, 1),
+            limit=limits.head.ring_height_mm,
+        )
+        return
+    volume = brain_volume_ml(survey)
+    low, high = limits.head.brain_volume_ml
+    if not low <= volume <= high:
+        yield Finding(
+            code="NOT-HEAD",
+            sentence=(
+                f"the inside of the vault measures {volume:.0f} ml, {low:g} to {high:g} ml are "
+                "expected of a head"
+            ),
+            value=round(volume),
+            limit=f"{low:g} to {high:g}",
+        )
+    spread = tissue_spread_hu(survey)
+    if spread < limits.head.tissue_spread_hu:
+        yield Finding(
+            code="NOT-HEAD",
+            sentence=(
+                f"the inside of the skull varies by {spread:.1f} HU, a brain by at least "
+                f"{limits.head.tissue_spread_hu:g} HU: fluid, grey and white matter are not seen"
+            ),
+            value=round(spread, 2),
+            limit=limits.head.tissue_spread_hu,
+        )
+
+
+def ring_height_mm(survey: Survey, share: float) -> float:
+    """Return the height over which bone is met in at least ``share`` of the directions."""
+    rings = np.isfinite(survey.inner_mm[survey.vault]).mean(axis=1)
+    return float(survey.heights_mm[survey.vault][rings >= share].sum())
+
+
+def brain_volume_ml(survey: Survey) -> float:
+    """Return what lies inside the inner table of the vault, as far as scanned."""
+    areas = survey.cavity_mask.sum(axis=(1, 2)) * survey.pixel_area_mm2
+    return float(areas @ survey.heights_mm) / 1000.0
+
+
+def tissue_spread_hu(survey: Survey) -> float:
+    """Return half the distance from the 5th to the 95th percentile of the smoothed brain."""
+    smooth = ndimage.uniform_filter(survey.hu, (1, 3, 3))[survey.brain]
+    if len(smooth) == 0:
+        return 0.0
+    low, high = np.percentile(smooth, [5.0, 95.0])
+    return float(high - low) / 2.0
+
+
+def section_cm2(survey: Survey) -> float:
+    """Return the largest section of the inside of the skull."""
+    if len(survey.cavity) == 0:
+        return 0.0
+    return float(survey.cavity_mask.sum(axis=(1, 2)).max()) * survey.pixel_area_mm2 / 100.0
+
+
+def judge_size(survey: Survey, limits: Limits) -> Iterator[Finding]:
+    """Find the head of a child by its size."""
+    section, least = section_cm2(survey), limits.head.adult_section_cm2
+    if section < least:
+        yield Finding(
+            code="AGE",
+            sentence=(
+                f"the largest section of the inside of the skull is {section:.0f} cm2; an adult's "
+                f"is at least {least:g} cm2, the model was made for adults"
+            ),
+            severity=limits.severity("AGE"),
+            value=round(section, 1),
+            limit=least,
+        )
+
+
+def judge_vertex(survey: Survey, limits: Limits) -> Iterator[Finding]:
+    """Find a series that ends below the top of the head."""
+    top = -1 if survey.head_first else 0
+    share = float(survey.sections_cm2[top] / survey.sections_cm2.max())
+    if share > limits.head.vertex_share:
+        yield Finding(
+            code="INCOMPLETE",
+            sentence=(
+                f"the uppermost slice still shows {100 * share:.0f} % of the head's largest "
+                f"section, at most {100 * limits.head.vertex_share:g} % are expected: the top of "
+                "the head is missing"
+            ),
+            severity=limits.severity("INCOMPLETE"),
+            value=round(share, 3),
+            limit=limits.head.vertex_share,
+        )

@@ -1,0 +1,84 @@
+"""HU: whether air, brain and bone lie where they belong on a true Hounsfield scale (hazard H12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.limits import HounsfieldLimits
+from rebrain_node.domain.volume import FloatArray, SourceVolume
+from rebrain_node.steps.check.survey import Survey
+
+_BONE_HU = 250.0
+
+
+def judge_scale(volume: SourceVolume, limits: HounsfieldLimits) -> Iterator[Finding]:
+    """Find values that cannot be HU: no air, wrapped around, not finite.
+
+    Windowed 8-bit data, a missing intercept, a wrong slope and a wrong sign all lose the peak of
+    air; a 12-bit wrap turns air into values beyond the densest bone.
+    """
+    measured = volume.hu[~volume.padding]
+    if len(measured) == 0 or not np.isfinite(measured).all():
+        yield Finding(code="HU", sentence="the pixels hold no measured or no finite values")
+        return
+    low, high = limits.air_hu
+    share = float(np.mean((measured >= low) & (measured <= high)))
+    if share < limits.air_share:
+        yield Finding(
+            code="HU",
+            sentence=(
+                f"only {100 * share:.1f} % of the picture is air ({low:g} to {high:g} HU), at "
+                f"least {100 * limits.air_share:g} % are expected: the values are not Hounsfield "
+                "units (slope, intercept, sign, or a windowed copy)"
+            ),
+            value=round(share, 4),
+            limit=limits.air_share,
+        )
+    wrapped = float(np.mean(measured > limits.overflow_hu))
+    if wrapped > limits.overflow_share:
+        yield Finding(
+            code="HU",
+            sentence=(
+                f"{100 * wrapped:.1f} % of the picture is denser than {limits.overflow_hu:g} HU, "
+                f"at most {100 * limits.overflow_share:g} % are possible: stored values have "
+                "wrapped around or their sign is wrong"
+            ),
+            value=round(wrapped, 4),
+            limit=limits.overflow_share,
+        )
+
+
+def judge_tissues(survey: Survey, limits: HounsfieldLimits) -> Iterator[Finding]:
+    """Find brain and bone peaks that are not where they belong."""
+    brain = peak_hu(survey.hu[survey.brain])
+    if brain is not None and not limits.brain_hu[0] <= brain <= limits.brain_hu[1]:
+        yield _off("brain", brain, limits.brain_hu)
+    bone = survey.hu[survey.vault][survey.head[survey.vault] & (survey.hu[survey.vault] > _BONE_HU)]
+    if len(bone):
+        median = float(np.median(bone))
+        if not limits.bone_hu[0] <= median <= limits.bone_hu[1]:
+            yield _off("bone", median, limits.bone_hu)
+
+
+def peak_hu(values: FloatArray) -> float | None:
+    """Return the most frequent value between -200 and 400 HU, smoothed over 10 HU, or ``None``."""
+    counts, edges = np.histogram(values, bins=np.arange(-200.0, 402.0, 2.0))
+    if not counts.any():
+        return None
+    smooth = np.convolve(counts, np.ones(5), mode="same")
+    return float(edges[int(np.argmax(smooth))] + 1.0)
+
+
+def _off(tissue: str, value: float, limits: tuple[float, float]) -> Finding:
+    return Finding(
+        code="HU",
+        sentence=(
+            f"{tissue} lies at {value:.0f} HU, {limits[0]:g} to {limits[1]:g} HU are expected: "
+            "the values are not Hounsfield units or the scanner is not calibrated"
+        ),
+        value=round(value, 1),
+        limit=f"{limits[0]:g} to {limits[1]:g}",
+    )

@@ -1,0 +1,175 @@
+"""The store on both databases: migrations up and down, the whole life of a series, the triggers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.errors import (
+    InstanceConflict,
+    OutOfResources,
+    SettingsError,
+    StateRefused,
+    StoreUnavailable,
+)
+from rebrain_node.store.audit import AuditLog
+from rebrain_node.store.database import SCHEMA_REVISION, Database
+from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.migration import configuration, downgrade, upgrade
+from rebrain_node.store.outbox import Outbox
+from rebrain_node.store.tables import Table
+from tests.store_cases import accept, derived_set, received
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path}/node.sqlite"
+
+
+def raw(url: str) -> Any:
+    return create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+
+
+def test_a_series_lives_its_whole_life(url: str, tmp_path: Path) -> None:
+    with Database.open(url) as database:
+        ledger, outbox = Ledger(database), Outbox(database, tmp_path / "outbox")
+        log = AuditLog(database)
+        assert [ledger.record_received(received(n)) for n in (1, 2, 2)] == ["new", "new", "same"]
+        with pytest.raises(InstanceConflict):
+            ledger.record_received(received(2, content="other"))
+        job = accept(ledger)
+        set_id = outbox.put(derived_set(job), ["pacs"], job)
+        outbox.failed(set_id, "pacs", "no connection")
+        due = outbox.outstanding(set_id, "pacs")
+        assert due == derived_set(job).instances
+        outbox.delivered(
+            set_id,
+            "pacs",
+            [TakenInstance(sop_instance_uid=one.sop_instance_uid, status=0) for one in due],
+        )
+        assert ledger.counts().by_state["published"] == 1
+        assert ledger.counts().conserved
+        assert [one.event for one in log.events(99)] == [
+            "instance.received", "instance.received", "instance.conflict", "study.complete",
+            "series.accepted", "series.synthesised", "delivery.failed", "delivery.taken",
+            "series.published",
+        ]  # fmt: skip
+        assert log.verify().intact
+        ledger.record_received(received(3))
+    with Database.open(url) as again:  # what was written is there after a restart
+        record = Ledger(again).series_one("1.2.1.1")
+        assert record is not None
+        assert (record.state, record.revision) == ("receiving", 2)
+        assert record.changed_at.utcoffset() is not None
+
+
+def test_the_migrations_make_exactly_the_tables(url: str) -> None:
+    with Database.open(url):
+        engine = raw(url)
+        with engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, Table.metadata) == []
+        engine.dispose()
+
+
+def test_the_migrations_go_down_and_up_again(url: str) -> None:
+    Database.open(url).close()
+    engine = raw(url)
+    with engine.begin() as connection:
+        downgrade(connection, "base")
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+        upgrade(connection)
+    engine.dispose()
+    with Database.open(url) as database:
+        AuditLog(database).record("node.started", "node", {})
+        assert AuditLog(database).verify().rows == 1
+
+
+def test_the_newest_migration_is_the_one_the_code_knows(tmp_path: Path) -> None:
+    engine = raw(f"sqlite:///{tmp_path}/node.sqlite")
+    with engine.connect() as connection:
+        script = ScriptDirectory.from_config(configuration(connection))
+    engine.dispose()
+    assert script.get_current_head() == SCHEMA_REVISION
+
+
+def test_a_database_of_a_newer_version_is_left_alone(url: str) -> None:
+    Database.open(url).close()
+    engine = raw(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(StateRefused, match="9999"):
+        Database.open(url)
+
+
+@pytest.mark.parametrize(
+    "verb", ["UPDATE audit_event SET subject = 'x'", "DELETE FROM audit_event"]
+)
+def test_the_database_itself_keeps_the_audit_log_append_only(url: str, verb: str) -> None:
+    with Database.open(url) as database:
+        AuditLog(database).record("node.started", "node", {})
+        engine = raw(url)
+        with pytest.raises(DBAPIError, match="append-only"), engine.begin() as connection:
+            connection.execute(text(verb))
+        engine.dispose()
+        assert AuditLog(database).verify().rows == 1
+
+
+def test_a_row_changed_on_postgresql_is_found(postgres_url: str) -> None:
+    with Database.open(postgres_url) as database:
+        for n in range(5):
+            AuditLog(database).record("node.started", "node", {"n": n})
+        engine = raw(postgres_url)
+        with engine.begin() as connection:
+            connection.execute(text("ALTER TABLE audit_event DISABLE TRIGGER ALL"))
+            connection.execute(text("UPDATE audit_event SET details = '{}' WHERE sequence = 3"))
+        engine.dispose()
+        assert AuditLog(database).verify().broken_sequence == 3
+
+
+def test_a_server_that_goes_away_takes_nothing_and_comes_back_by_itself(postgres_cluster) -> None:
+    with Database.open(postgres_cluster.new_database()) as database:
+        ledger = Ledger(database)
+        ledger.record_received(received(1))
+        postgres_cluster.stop()
+        try:
+            with pytest.raises(OutOfResources) as caught:
+                ledger.record_received(received(2))
+            assert caught.value.status == 0xA700
+            with pytest.raises(StoreUnavailable):
+                ledger.counts()
+        finally:
+            postgres_cluster.start()
+        assert ledger.record_received(received(2)) == "new"
+        assert ledger.counts().instances == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("nonsense", "no URL"),
+        ("mysql://root@host/db", "sqlite or postgresql"),
+        ("sqlite://", "not durable"),
+        ("sqlite:////no/such/folder/node.sqlite", "/no/such/folder"),
+    ],
+)
+def test_a_wrong_url_is_named_with_its_remedy(wrong: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        Database.open(wrong)
+
+
+def test_a_password_never_stands_in_a_message() -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        Database.open("postgresql://rebrain:secret@127.0.0.1:1/node")
+    assert "secret" not in str(caught.value)

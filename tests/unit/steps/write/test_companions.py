@@ -1,0 +1,274 @@
+"""Map, segmentation, preview, report and key objects say what the volume holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from io import BytesIO
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from rebrain_node.domain.findings import Finding
+from rebrain_node.steps.write import AuditHead, ObjectOptions, write
+from rebrain_node.steps.write import report_table as table
+from rebrain_node.steps.write.lettering import lettering
+from rebrain_node.steps.write.preview import BANNER, CAPTIONS, KIND_COLOURS, WARNING, draw
+from tests.phantoms import enhanced_ct, head_ct
+from tests.synthetic_volumes import provenance, synthetic_volume
+
+TINY = {
+    "rows": 16,
+    "columns": 16,
+    "pixel_spacing_mm": (14.0, 14.0),
+    "slice_distances_mm": (-18.0, -6.0, 6.0, 18.0),
+}
+FLAG = Finding(code="AGE", sentence="older than 90° years", severity="flag", value=97.0, limit=90.0)
+HEAD = AuditHead(sequence=42, sha256="b" * 64)
+
+
+def objects(options: ObjectOptions, source: list[Dataset] | None = None) -> dict[str, list]:
+    source = source or head_ct(**TINY, gantry_tilt_deg=10.5)
+    derived = write(synthetic_volume(source), source, provenance(), (FLAG,), options)
+    found: dict[str, list] = {}
+    for instance in derived.instances:
+        found.setdefault(instance.kind, []).append(pydicom.dcmread(BytesIO(instance.content)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def full() -> dict[str, list]:
+    return objects(ObjectOptions(audit_head=HEAD))
+
+
+@pytest.fixture(scope="module")
+def volume():
+    return synthetic_volume(head_ct(**TINY, gantry_tilt_deg=10.5))
+
+
+def test_all_objects_are_of_one_study_and_their_own_series(full):
+    datasets = [dataset for kind in full.values() for dataset in kind]
+    assert len({dataset.StudyInstanceUID for dataset in datasets}) == 1
+    assert len({dataset.SeriesInstanceUID for dataset in datasets}) == 6
+    assert len({dataset.SeriesNumber for dataset in datasets}) == 6
+    assert all(dataset.SyntheticData == "YES" for dataset in datasets)
+    assert all(dataset.SeriesDescription.startswith("SYNTH ") for dataset in datasets)
+    assert not any("InstanceCreationDate" in dataset for dataset in datasets)
+
+
+@pytest.mark.parametrize("companions", [(), ("PM",), ("SR", "KOS"), ("SEG", "SC", "KOS")])
+def test_only_the_companions_asked_for_are_written_in_the_order_of_sending(companions):
+    found = objects(ObjectOptions(companions=companions))
+    assert tuple(found) == ("MR", *companions)
+
+
+def source_of(group: Dataset) -> str:
+    """Which slice a frame belongs to."""
+    (source,) = group.DerivationImageSequence[0].SourceImageSequence
+    return source.ReferencedSOPInstanceUID
+
+
+@pytest.mark.parametrize(("precision", "step"), [("float32", 1e-7), ("uint16", 0.5 / 65535)])
+def test_the_map_gives_back_the_uncertainty(volume, precision, step):
+    found = objects(ObjectOptions(companions=("PM",), map_precision=precision))
+    map_image = highdicom.pm.ParametricMap.from_dataset(found["PM"][0])
+    values = map_image.get_frames(apply_real_world_transform=True)
+    order = [image.SOPInstanceUID for image in found["MR"]]
+    for frame, group in zip(values, found["PM"][0].PerFrameFunctionalGroupsSequence, strict=True):
+        k = order.index(source_of(group))
+        assert np.abs(frame - volume.uncertainty[k]).max() <= step + 1e-7
+
+
+def test_the_map_lies_on_the_series_frame_by_slice(full):
+    (dataset,) = full["PM"]
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    assert dataset.FrameOfReferenceUID == full["MR"][0].FrameOfReferenceUID
+    orientation = shared.PlaneOrientationSequence[0].ImageOrientationPatient
+    assert orientation == full["MR"][0].ImageOrientationPatient
+    positions = {image.SOPInstanceUID: image.ImagePositionPatient for image in full["MR"]}
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        position = group.PlanePositionSequence[0].ImagePositionPatient
+        assert position == positions.pop(source_of(group))
+    assert not positions
+
+
+def test_an_uncalibrated_uncertainty_says_so_everywhere(full):
+    mapping = full["PM"][0].SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
+    assert mapping.LUTLabel == "UNCALIBRATED"
+    assert "UNCALIBRATED" in full["PM"][0].SeriesDescription
+    assert "UNCALIBRATED" in full["MR"][0].ImageComments
+    assert "UNCALIBRATED" in full["SEG"][0].SegmentSequence[0].SegmentLabel
+
+
+def test_a_calibrated_uncertainty_does_not():
+    source = head_ct(**TINY)
+    volume = synthetic_volume(source, calibrated=True)
+    for instance in write(volume, source, provenance(), (), ObjectOptions()).instances:
+        assert b"UNCALIBRATED" not in instance.content
+
+
+def test_the_segmentation_holds_the_voxels_above_the_limit_and_outside(volume):
+    found = objects(ObjectOptions(companions=("SEG",), uncertain_above=0.15))
+    segmentation = highdicom.seg.Segmentation.from_dataset(found["SEG"][0])
+    voxels = segmentation.get_pixels_by_source_instance(
+        [image.SOPInstanceUID for image in found["MR"]],
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+    )
+    uncertain = volume.head & (volume.uncertainty > 0.15)
+    assert 0 < uncertain.sum() < volume.head.sum()
+    assert np.array_equal(voxels[..., 0], uncertain)
+    assert np.array_equal(voxels[..., 1], ~volume.head)
+
+
+def test_a_volume_without_doubt_still_gives_a_segmentation():
+    (dataset,) = objects(ObjectOptions(companions=("SEG",), uncertain_above=0.99))["SEG"]
+    assert len(dataset.SegmentSequence) == 2
+
+
+def numbers(group: Dataset) -> dict[str, float]:
+    return {
+        item.ConceptNameCodeSequence[0].CodeValue: float(item.MeasuredValueSequence[0].NumericValue)
+        for item in group.ContentSequence
+        if item.ValueType == "NUM"
+    }
+
+
+def texts(group: Dataset) -> dict[str, str]:
+    return {
+        item.ConceptNameCodeSequence[0].CodeValue: item.TextValue
+        for item in group.ContentSequence
+        if item.ValueType == "TEXT"
+    }
+
+
+def groups(report: Dataset) -> list[Dataset]:
+    report = highdicom.sr.Comprehensive3DSR.from_dataset(report)
+    return [g[0] for g in report.content.get_image_measurement_groups()]
+
+
+def test_the_report_tells_the_whole(full, volume):
+    (report,) = full["SR"]
+    assert report.VerificationFlag == "UNVERIFIED"
+    whole = texts(groups(report)[0])
+    assert whole[table.COMPLETENESS[0]] == "UNVERIFIED"
+    assert whole[table.AUDIT_HEAD[0]] == f"42 {'b' * 64}"
+    assert whole[table.BUNDLE_DIGEST[0]] == "2" * 64
+    assert whole[table.CONFIGURATION_DIGEST[0]] == "3" * 64
+    assert whole[table.FINDING[0]].startswith("AGE: older than 90")
+    assert "seen 97.0, limit 90.0" in whole[table.FINDING[0]]
+    assert whole["111001"] == "demo"
+    mean = volume.uncertainty[volume.head].mean()
+    assert numbers(groups(report)[0])[table.UNCERTAINTY[0]] == pytest.approx(mean, abs=1e-5)
+
+
+def test_the_report_counts_the_slices_by_kind(full, volume):
+    counts = {}
+    for item in groups(full["SR"][0])[0].ContentSequence:
+        if item.ConceptNameCodeSequence[0].CodeValue == table.COUNT[0]:
+            kind = item.ContentSequence[0].ConceptCodeSequence[0].CodeValue.lower()
+            counts[kind] = int(item.MeasuredValueSequence[0].NumericValue)
+    assert counts == dict(Counter(guide.kind for guide in volume.guides))
+
+
+def test_the_report_has_a_row_for_each_slice(full, volume):
+    rows = groups(full["SR"][0])[1:]
+    for row, guide, image in zip(rows, volume.guides, full["MR"], strict=True):
+        seen = numbers(row)
+        assert seen[table.DISTANCE[0]] == pytest.approx(guide.target.distance_mm)
+        assert seen[table.ALPHA[0]] == pytest.approx(guide.target.alpha)
+        assert (table.SIMILARITY[0] in seen) == (guide.similarity is not None)
+        assert (table.EXEMPLAR[0] in texts(row)) == (guide.exemplar is not None)
+        referenced = [
+            item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+            for item in row.ContentSequence
+            if item.ValueType == "IMAGE"
+        ]
+        bracket = dict.fromkeys((guide.target.below, guide.target.above))
+        around = [volume.prepared.sop_instance_uids[n] for n in bracket]
+        assert referenced == [*around, image.SOPInstanceUID]
+
+
+def test_the_report_lists_frames_of_an_enhanced_ct():
+    found = objects(ObjectOptions(companions=("SR",)), [enhanced_ct(**TINY)])
+    row = groups(found["SR"][0])[1]
+    (first, *_) = [item for item in row.ContentSequence if item.ValueType == "IMAGE"]
+    assert first.ReferencedSOPSequence[0].ReferencedFrameNumber == 1
+
+
+def test_a_report_without_finding_or_audit_log_says_none_and_anchors_nothing():
+    source = head_ct(**TINY)
+    derived = write(synthetic_volume(source), source, provenance(), (), ObjectOptions())
+    report = next(i for i in derived.instances if i.kind == "SR")
+    whole = texts(groups(pydicom.dcmread(BytesIO(report.content)))[0])
+    assert whole[table.FINDING[0]] == table.NO_FINDING
+    assert table.AUDIT_HEAD[0] not in whole
+
+
+def evidence(document: Dataset) -> set[str]:
+    return {
+        instance.ReferencedSOPInstanceUID
+        for study in document.CurrentRequestedProcedureEvidenceSequence
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+
+
+def test_the_key_objects_list_everything_before_them_and_nothing_else(full):
+    (document,) = full["KOS"]
+    before = {d.SOPInstanceUID for kind, ds in full.items() if kind != "KOS" for d in ds}
+    assert evidence(document) == before
+    listed = {
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for item in document.ContentSequence
+        if item.ValueType in {"IMAGE", "COMPOSITE"}
+    }
+    assert listed == before
+
+
+def test_the_report_names_source_series_and_companions_as_evidence(full):
+    source = {instance.SOPInstanceUID for instance in head_ct(**TINY, gantry_tilt_deg=10.5)}
+    others = {d.SOPInstanceUID for kind in ("MR", "PM", "SEG", "SC") for d in full[kind]}
+    assert evidence(full["SR"][0]) == source | others
+
+
+def test_every_letter_of_the_banner_has_a_glyph():
+    for text in (BANNER, *(caption for row in CAPTIONS for caption in row)):
+        assert lettering(text, 2).shape == (14, 12 * len(text))
+        assert all(lettering(letter, 1).any() for letter in text if letter != " ")
+
+
+def is_warning(picture: np.ndarray) -> np.ndarray:
+    return (picture == np.array(WARNING)).all(axis=-1)
+
+
+def test_without_a_banner_nothing_is_written_into_the_picture(volume):
+    grey = draw(volume, "none")
+    bars = np.isin(grey.reshape(-1, 3), list(KIND_COLOURS.values())).all(axis=-1)
+    assert is_warning(grey).sum() <= bars.sum()  # orange only in the bars of kinds
+
+
+@pytest.mark.parametrize("banner", ["border", "full"])
+def test_a_banner_stands_around_the_anatomy_never_on_it(volume, banner):
+    plain, marked = draw(volume, "none"), draw(volume, banner)
+    assert is_warning(marked[0]).all()
+    assert is_warning(marked[-1]).all()
+    assert is_warning(marked[:, 0]).all()
+    ink = is_warning(marked[4:-4, 4:-4])
+    assert ink.sum() > lettering(BANNER, 2).sum() * 0.9
+    seen = marked[(marked != np.array(WARNING)).any(axis=-1)].sum(dtype=np.int64)
+    assert seen == plain[(plain != np.array(WARNING)).any(axis=-1)].sum(dtype=np.int64)
+
+
+def test_the_preview_shows_the_head_upright():
+    source = head_ct(**TINY)
+    volume = synthetic_volume(source, pixel_mm=2.0)
+    volume.intensity[:] = 0.0
+    volume.intensity[-1] = 1.0  # the uppermost slice
+    picture = draw(volume, "none")
+    panel = picture[: picture.shape[0] // 2, volume.grid.columns + 6 :]
+    bright = np.flatnonzero((panel == 255).all(axis=(-1)).any(axis=1))
+    assert bright.size
+    assert bright.max() < panel.shape[0] / 4

@@ -1,0 +1,78 @@
+"""docs/objects.md names every attribute, private element and option that the writer knows."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from rebrain_node.domain import marks
+from rebrain_node.steps.write import AuditHead, ObjectOptions, write
+from rebrain_node.steps.write.source import (
+    IDENTITY_SEQUENCES,
+    OPTIONAL_IDENTITY,
+    REQUIRED_IDENTITY,
+)
+from tests.phantoms import head_ct
+from tests.synthetic_volumes import provenance, synthetic_volume
+
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "objects.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("precision", ["float32", "uint16"])
+def test_every_attribute_that_is_written_is_explained(precision):
+    source = head_ct(
+        rows=16,
+        columns=16,
+        pixel_spacing_mm=(14.0, 14.0),
+        slice_distances_mm=(0.0, 12.0, 24.0),
+        extra={"LossyImageCompression": "01", "LossyImageCompressionRatio": 4.0},
+    )
+    options = ObjectOptions(
+        map_precision=precision, audit_head=AuditHead(sequence=1, sha256="a" * 64)
+    )
+    derived = write(synthetic_volume(source), source, provenance(), (), options)
+    written = {
+        element.keyword
+        for instance in derived.instances
+        for element in pydicom.dcmread(BytesIO(instance.content))
+        if not element.tag.is_private
+    }
+    assert sorted(keyword for keyword in written if keyword not in PAGE) == []
+
+
+def test_every_attribute_that_may_be_copied_is_listed():
+    copied = (*REQUIRED_IDENTITY, *OPTIONAL_IDENTITY, *IDENTITY_SEQUENCES)
+    assert [keyword for keyword in copied if keyword not in PAGE] == []
+
+
+def test_every_private_element_has_its_row():
+    for element in (*marks.OBJECT_ELEMENTS, *marks.SLICE_ELEMENTS):
+        assert f"| {element.offset:02X} | {element.vr} |" in PAGE, element.name
+
+
+def test_the_words_of_the_marks_stand_on_the_page():
+    for word in (
+        marks.MANUFACTURER,
+        marks.MODEL_NAME,
+        marks.SERIES_DESCRIPTION_PREFIX,
+        "\\".join(marks.IMAGE_TYPE),
+        marks.PRIVATE_CREATOR,
+        marks.CODING_SCHEME,
+        marks.IMPLEMENTATION_CLASS_UID,
+        marks.IMPLEMENTATION_VERSION_NAME,
+        marks.NOT_FOR_DIAGNOSIS,
+    ):
+        assert word in PAGE
+
+
+def test_every_option_is_explained():
+    known_otherwise = {
+        "completeness": "completeness verdict",
+        "audit_head": "head of the audit log",
+    }
+    for field in fields(ObjectOptions):
+        assert known_otherwise.get(field.name, field.name) in PAGE
