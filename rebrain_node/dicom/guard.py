@@ -15,6 +15,7 @@ import queue
 import select
 import socket
 import socketserver
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ IDLE_TIMEOUT_S: Final = 120.0
 
 # Its own log lines cost more than the reading and may quote what a patient is called.
 _config.LOG_HANDLER_LEVEL = "none"
+logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
 #: longest time between two looks at timers and at what the peer may have asked for, s
 _LOOK_S: Final = 0.01
@@ -91,30 +93,37 @@ class MonotonicTimer(Timer):
 
 
 class WakeUp:
-    """Ends a wait of ``select`` from another thread."""
+    """Ends a wait of ``select`` from another thread.
+
+    The lock keeps a late call from touching a descriptor that already serves another purpose.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
-        """What ``select`` waits for."""
+        """What ``select`` waits for; negative once closed."""
         return self._descriptor
 
     def set(self) -> None:
         """End the wait, or the next one."""
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._descriptor, 1)
+        with self._lock:
+            if self._descriptor >= 0:
+                os.eventfd_write(self._descriptor, 1)
 
     def clear(self) -> None:
         """Let the next wait be one."""
-        with contextlib.suppress(OSError):
-            os.eventfd_read(self._descriptor)
+        with self._lock, contextlib.suppress(BlockingIOError):
+            if self._descriptor >= 0:
+                os.eventfd_read(self._descriptor)
 
     def close(self) -> None:
         """Give the descriptor back."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 class WakingQueue(queue.Queue[Any]):
@@ -342,7 +351,10 @@ class GuardedServer(AssociationServer):
         """Stop listening and close every connection."""
         self.shutdown()
         for association in self.active_associations:
-            association.abort()
+            if association.is_established:
+                association.abort()
+            else:
+                _hang_up(association)
         for association in self.active_associations:
             association.join(timeout=5)
 
@@ -363,12 +375,17 @@ class GuardedServer(AssociationServer):
 
     def _displace(self, association: Association) -> None:
         self._waiting.remove(association)
-        connection = association.dul.socket
-        if connection is not None and connection.socket is not None:
-            with contextlib.suppress(OSError):
-                connection.socket.send(_LOCAL_LIMIT_EXCEEDED, socket.MSG_DONTWAIT)
-            with contextlib.suppress(OSError):
-                connection.socket.shutdown(socket.SHUT_RDWR)
+        _hang_up(association, _LOCAL_LIMIT_EXCEEDED)
+
+
+def _hang_up(association: Association, last_word: bytes = b"") -> None:
+    """Close a connection from outside its threads; they notice and end."""
+    connection = association.dul.socket
+    if connection is not None and connection.socket is not None:
+        with contextlib.suppress(OSError):
+            connection.socket.send(last_word, socket.MSG_DONTWAIT)
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
 
 
 def _offer(event: Event, offered: Sequence[PresentationContext]) -> None:

@@ -26,6 +26,7 @@ from pynetdicom import AE, _config
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
+from tests.integration.dicom_peers import park
 from tests.unit.instance.data_sets import ct, encode, us
 
 _config.LOG_HANDLER_LEVEL = "none"
@@ -54,7 +55,7 @@ def send(port: int, called: str, instances: list[tuple[str, bytes]], answers: li
     association = entity.associate("127.0.0.1", port, contexts=[context], ae_title=called)
     if not association.is_established:
         raise SystemExit(f"no association with {called} on port {port}")
-    association._reactor_checkpoint.clear()
+    parking = park(association)
     association.dul._run_loop_delay = 0.0
     for number, (uid, content) in enumerate(instances):
         request = C_STORE()
@@ -67,8 +68,8 @@ def send(port: int, called: str, instances: list[tuple[str, bytes]], answers: li
         if answer is None or answer.Status != 0:
             raise SystemExit(f"{uid}: {answer and hex(answer.Status)}")
         answers.append(time.perf_counter() - begun)
-    association._reactor_checkpoint.set()
     association.release()
+    parking.leave()
 
 
 def measure(port: int, called: str, count: int, associations: int) -> dict[str, float]:
