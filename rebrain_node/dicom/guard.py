@@ -160,7 +160,9 @@ class GuardedSocket(AssociationSocket):
         if connection is None or self._drained > _MAXIMUM_DRAINED_BYTES:
             return False
         held_up = not self.assoc.dimse.msg_queue.empty()
-        watched = [self.wake_up] if held_up else [self.wake_up, connection]
+        watched: list[WakeUp | socket.socket] = [self.wake_up]
+        if not held_up:
+            watched.append(connection)
         try:
             found, _, _ = select.select(watched, [], [], _LOOK_S)
         except (OSError, ValueError):

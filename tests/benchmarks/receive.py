@@ -21,6 +21,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import psutil
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, _config
 from pynetdicom.dimse_primitives import C_STORE
@@ -106,6 +107,14 @@ def node(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     return process, int(process.stdout.readline())
 
 
+def cpu_s(process: subprocess.Popen[bytes] | None) -> float:
+    """Processor seconds the node has used, user and system."""
+    if process is None:
+        return 0.0
+    times = psutil.Process(process.pid).cpu_times()
+    return times.user + times.system
+
+
 def main() -> None:
     """Measure and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -117,7 +126,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         process, port = (None, options.port) if options.port else node(Path(folder))
         try:
-            results = [measure(port, options.called, options.count, n) for n in (1, 4)]
+            results = []
+            for associations in (1, 4):
+                before = cpu_s(process)
+                result = measure(port, options.called, options.count, associations)
+                if process is not None:
+                    spent = 1000 * (cpu_s(process) - before) / options.count
+                    result["node_cpu_ms_per_instance"] = round(spent, 2)
+                results.append(result)
         finally:
             if process is not None:
                 os.kill(process.pid, signal.SIGTERM)
