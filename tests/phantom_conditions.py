@@ -15,8 +15,9 @@ SMALL = PhantomSpec(rows=100, columns=100, pixel_spacing_mm=(2.4, 2.4), noise_hu
 
 
 @cache
-def head(spec: PhantomSpec = SMALL) -> SourceVolume:
-    """Return the phantom as a source volume; callers must not write into it."""
+def changed(**changes: object) -> SourceVolume:
+    """Return the phantom with fields of its specification replaced; do not write into it."""
+    spec = replace(SMALL, **changes)
     row, column, _ = spec.axes
     hu = np.stack([slice_hu(spec, k) for k in range(len(spec.slice_distances_mm))])
     return SourceVolume(
@@ -33,9 +34,9 @@ def head(spec: PhantomSpec = SMALL) -> SourceVolume:
     )
 
 
-def changed(**changes: object) -> SourceVolume:
-    """Return the phantom with fields of its specification replaced."""
-    return head(replace(SMALL, **changes))
+def head() -> SourceVolume:
+    """Return the sound phantom; do not write into it."""
+    return changed()
 
 
 def with_hu(hu: np.ndarray) -> SourceVolume:
