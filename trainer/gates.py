@@ -6,7 +6,7 @@ own code is among the findings; a head without a condition that gets any finding
 refusal. Intervals are Wilson's, 95 %.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.steps.check import judge_volume
 from trainer.anatomy import map_anatomy
 from trainer.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
-from trainer.heads import Head
+from trainer.heads import Head, catalogue
 from trainer.hounsfield import AIR_HU, Tissues, draw_hu, tissues
-from trainer.template import Template, Volume
+from trainer.template import Template, Volume, load_template
 
 CLASSES = (*OF_THE_HEAD, *OF_THE_SCAN)
 IN_DOMAIN = "IN-DOMAIN"
@@ -88,7 +88,28 @@ def trials(name: str, head: Tissues, draws: int, seed: int, limits: Limits) -> I
             yield Trial(name, condition, codes)
 
 
-def scores(found: list[Trial]) -> tuple[Score, ...]:
+def measure(data: Path, folder: Path, draws: int, seed: int, limits: Limits) -> Iterator[Trial]:
+    """Judge ``draws`` series of each class for every head of the catalogue.
+
+    Parameters
+    ----------
+    data : Path
+        Folder of shared data with the heads and the CT template.
+    folder : Path
+        Where the maps of anatomy are kept; a missing one costs about a minute.
+    draws : int
+        Series of each class and head.
+    seed : int
+        Of everything drawn.
+    limits : Limits
+        Those to be measured.
+    """
+    template = load_template(data / "templates")
+    for head in catalogue(data):
+        yield from trials(head.name, anatomy(head, template, folder), draws, seed, limits)
+
+
+def scores(found: Sequence[Trial]) -> tuple[Score, ...]:
     """Count the hits of each class."""
     return tuple(
         Score(
@@ -101,7 +122,7 @@ def scores(found: list[Trial]) -> tuple[Score, ...]:
     )
 
 
-def table(found: tuple[Score, ...]) -> str:
+def table(found: Sequence[Score]) -> str:
     """Print the scores as Markdown."""
     lines = ["| class | n | caught | share | 95 % interval |", "|---|---|---|---|---|"]
     for score in found:
@@ -142,7 +163,7 @@ def _cut(hu: Volume, thickness_mm: float, pixel_mm: float, tilt: float) -> Volum
     height = min(top - levels[0], 160.0)
     step = thickness_mm / np.cos(tilt)  # along the table; the slices lie one thickness apart
     centres = top - step * (np.arange(int(height / step), 0, -1) - 0.5)
-    places: NDArray[np.float64] = (np.arange(_SIDE) - (_SIDE - 1) / 2) * pixel_mm
+    places = np.asarray((np.arange(_SIDE) - (_SIDE - 1) / 2) * pixel_mm, dtype=np.float64)
     planes = max(2, int(np.ceil(thickness_mm / 1.25)))
     depths = ((np.arange(planes) + 0.5) / planes - 0.5) * thickness_mm
     return np.stack(
@@ -189,13 +210,3 @@ def _volume(hu: Volume, thickness_mm: float, pixel_mm: float, tilt: float) -> So
         frame_of_reference_uid="1.2.0",
         padding=np.zeros(hu.shape, dtype=bool),
     )
-
-
-def by_code(found: list[Trial], condition: str) -> Mapping[str, int]:
-    """Count the codes found in one class, for reading what a gate mistook it for."""
-    counts: dict[str, int] = {}
-    for trial in found:
-        if trial.condition == condition:
-            for code in trial.codes:
-                counts[code] = counts.get(code, 0) + 1
-    return counts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,7 @@ from rebrain_node.domain.arrangement import arrange, judge_arrangement
 from rebrain_node.domain.limits import shipped_limits
 
 LIMITS = shipped_limits().geometry
-COUNT = 1000 if os.environ.get("REBRAIN_FULL") == "1" else 300
+COUNT = 1000
 
 
 def random_series(rng):

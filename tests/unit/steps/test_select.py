@@ -156,6 +156,15 @@ def _shipped_text():
     return (Path(__file__).parents[3] / "conf/limits.toml").read_text(encoding="utf-8")
 
 
+@pytest.mark.hazard("H10")
+@pytest.mark.parametrize(
+    ("age", "found"),
+    [("017Y", True), ("018Y", False), ("011M", True), ("012D", True), ("000Y", False)],
+)
+def test_an_age_below_the_limit_is_found_and_one_that_was_taken_out_is_not(age, found):
+    assert ("AGE" in only(series(patient_age=age)).codes) is found
+
+
 @pytest.mark.hazard("H8")
 @pytest.mark.parametrize("word", ["", "NONE", "No", "0"])
 def test_words_for_no_contrast_are_no_contrast(word):
