@@ -17,7 +17,7 @@ _NOISE_SLICES = 6
 _NOISE_SQUARE_MM = 35.0
 _SMOOTH_MM = 2.5
 #: section of all vessels away from the skull that a slice may count for
-_VESSELS_MM2 = 40.0
+_VESSELS_MM2 = 25.0
 #: fillings of teeth lie deeper below the top of the head
 _TEETH_MM = 125.0
 #: from where the outline is wide enough down to the floor of the skull
