@@ -102,7 +102,7 @@ def _bone(
     return np.asarray(ndi.gaussian_filter(bone, 0.5), dtype=np.float32)
 
 
-def _crop(head: NDArray[np.bool_], margin: int = 4) -> tuple[slice, slice, slice]:
+def crop_box(head: NDArray[np.bool_], margin: int = 4) -> tuple[slice, slice, slice]:
     """Return the box round the head, `margin` voxels wide where the volume allows."""
     spans = []
     for axis in range(3):
@@ -125,7 +125,7 @@ def _known(head: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
     """Derive memberships from the maps of `trainer.anatomy.map_anatomy`, cropped to the head."""
-    box = _crop(np.asarray(maps["head"], dtype=bool))
+    box = crop_box(np.asarray(maps["head"], dtype=bool))
     cropped = {name: a[box].astype(np.float32) for name, a in maps.items() if a.ndim == 3}
     smooth_t1 = cropped["smooth_t1"] / 200
     head = cropped["head"] > 0.5
