@@ -53,7 +53,8 @@ def _intensity(derived: Sequence[Dataset]) -> FloatArray:
         key=lambda instance: int(instance.InstanceNumber),
     )
     white = 2 ** int(images[0].BitsStored) - 1
-    return np.stack([image.pixel_array for image in images]).astype(np.float32) / white
+    stored = np.stack([image.pixel_array for image in images])
+    return np.asarray(stored, dtype=np.float32) / np.float32(white)
 
 
 def _uncertainty(derived: Sequence[Dataset], intensity: FloatArray) -> FloatArray:

@@ -82,9 +82,9 @@ def show(out: Path, study: Path | None, told: Told) -> Shown:
         The node does not start, or does not come to an end with what it was sent.
     """
     begun = time.monotonic()
-    told("drawing the head CT" if study is None else "reading the study")
-    head = draw_study() if study is None else None
-    source = read_folder(study).instances if head is None else head.instances
+    told("reading the study" if study is not None else "drawing the head CT")
+    head = None if study is not None else draw_study()
+    source = read_folder(study).instances if study is not None else _instances(head)
     with tempfile.TemporaryDirectory(prefix="rebrain-demo-") as scratch:
         folder = Path(scratch)
         told("starting the node")
