@@ -19,8 +19,8 @@ LIMITS = (
     "It does not predict the T1 appearance of haemorrhage, which depends on its age; blood is "
     "painted grey-like.",
     "Cortex is blurred, and grey and white matter follow the noise of the CT where noise is high.",
-    "It learned from 19 heads, mostly elderly and at 2 mm; children, large lesions, implants, "
-    "craniotomy and contrast agent were never seen.",
+    "It learned from 19 heads, mostly elderly and at 2 mm. The only disease it saw was painted "
+    "into them; children, implants, craniotomy and contrast agent were never seen.",
     "One canonical T1 contrast, not that of a particular scanner or sequence.",
     "Below the skull base and in the face truth was scarce; the drawing there is decoration.",
     "Slices between measured ones are drawn from an interpolation, not from data.",
@@ -33,7 +33,7 @@ LIMITS = (
 EXTERNAL = DataUse(
     source="CT and T1 of seven patients, Saadia et al., Data in Brief 61, 2025",
     licence="CC BY-NC; test only, no weight learned from it",
-    subjects=tuple(f"patient {k}" for k in range(1, 8)),
+    subjects=("7 patients",),
     role="external test",
 )
 

@@ -88,7 +88,11 @@ def _brain(inside: Volume) -> NDArray[np.bool_]:
 
 
 def _bone(
-    template_hu: Volume, dark: Volume, brain: NDArray[np.bool_], head: NDArray[np.bool_], mni_z: Volume
+    template_hu: Volume,
+    dark: Volume,
+    brain: NDArray[np.bool_],
+    head: NDArray[np.bool_],
+    mni_z: Volume,
 ) -> Volume:
     """Return bone: dense in the template, or T1-dark there or near the vault; closed at the brain."""
     distance = _distance(brain)

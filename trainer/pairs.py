@@ -132,7 +132,9 @@ def score_pairs(
             "brain_corr": float(np.mean(whole)),
             "lncc": float(np.mean(local)),
         }
-        scores.append(Score(test=TEST, method=name, figures={k: round(v, 4) for k, v in figures.items()}))
+        scores.append(
+            Score(test=TEST, method=name, figures={k: round(v, 4) for k, v in figures.items()})
+        )
     return tuple(scores)
 
 

@@ -70,19 +70,20 @@ def release(weights: dict[str, Tensor], recipe: Recipe, card: Card, path: Path) 
     BundleRefused
         What was written cannot be loaded.
     """
+    # Rounded to half precision first, so that every file of the bundle holds the same weights.
+    halves = {name: value.half().contiguous() for name, value in weights.items()}
     network = BridgeUNet()
-    network.load_state_dict(weights)
+    network.load_state_dict(halves)
     network.eval()
     x, s = golden_input(recipe)
     with torch.no_grad():
         f = network(x, s)
     golden = {"x": x.half().numpy(), "s": s.numpy(), "f": f.numpy()}
-    plain = {name: value.contiguous() for name, value in network.state_dict().items()}
     contents = {
         "recipe.json": recipe.to_json().encode(),
         "card.json": (card.model_dump_json(indent=2) + "\n").encode(),
         "CARD.md": card.to_markdown().encode(),
-        "weights.safetensors": save_tensors(plain),
+        "weights.safetensors": save_tensors(halves),
         "network.onnx": export_onnx(network, x, s),
         "golden.safetensors": save_arrays(golden),
     }

@@ -62,7 +62,9 @@ def _case(sample: Sample, subject: str, recipe: Recipe, dice: Dice) -> Case:
     return Case(
         subject=subject,
         missing=sample.missing,
-        conditioning=between(below, above, 0.0) if sample.missing else at_measured(at, below, above),
+        conditioning=between(below, above, 0.0)
+        if sample.missing
+        else at_measured(at, below, above),
         truth=_centred(sample.t1, recipe).astype(np.float32) / 255,
         head=(_centred(sample.head, recipe) > 127) & known,
         brain=(_centred(sample.brain, recipe) > 127) & known,
