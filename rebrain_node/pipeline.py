@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
-from rebrain_node.domain.job import Job, Receipt
+from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
+from rebrain_node.errors import GateRefused, SeriesRejected
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.ports import AuditLog, Engine, Exemplars, Inbox
 from rebrain_node.steps.assemble import assemble
@@ -16,7 +18,7 @@ from rebrain_node.steps.gate import gate
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
-from rebrain_node.steps.write import ObjectOptions, write
+from rebrain_node.steps.write import AuditHead, ObjectOptions, write
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +32,7 @@ class Ports:
     audit: AuditLog
     engine: Engine
     exemplars: Exemplars | None
+    progress: Callable[[int, int], None] | None = None  #: told (slices drawn, slices in all)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +57,65 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         A written object is not fit to leave; a defect of ours, nothing is sent.
     """
     begun = time.monotonic()
-    bundle, limits = configuration.bundle, configuration.limits
+    recipe, limits = configuration.bundle.recipe, configuration.limits
     step = _Audited(job, ports.audit)
     instances = step(ports.inbox.read, job)
     provenance = _provenance(job, ports, configuration)
+    seed = provenance.seed
     volume = step(assemble, instances)
     flags = step(check, volume, instances, limits)
-    prepared = step(preprocess, volume, bundle.recipe)
-    guides = step(retrieve, prepared, ports.exemplars, bundle.recipe)
-    synthetic = step(synthesise, prepared, guides, ports.engine, bundle.recipe, provenance.seed)
+    prepared = step(preprocess, volume, recipe)
+    guides = step(retrieve, prepared, ports.exemplars, recipe)
+    synthetic = step(
+        synthesise, prepared, guides, ports.engine, recipe, seed, progress=ports.progress
+    )
     findings = (*job.findings, *flags)
-    derived = step(write, synthetic, instances, provenance, findings, configuration.objects)
-    step(gate, derived, instances)
-    return _receipt(job, derived, guides, findings, begun)
+    options = _options(job, ports, configuration)
+    derived = step(write, synthetic, instances, provenance, findings, options)
+    step(gate, derived, instances, options.companions)
+    seconds = time.monotonic() - begun
+    return Receipt(job=job, derived=derived, guides=guides, findings=findings, seconds=seconds)
+
+
+class _Audited:
+    """Runs one step and puts what came of it on the audit log; no audit, no step."""
+
+    def __init__(self, job: Job, audit: AuditLog) -> None:
+        self._subject = job.series_instance_uid
+        self._audit = audit
+
+    def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        name = step.__name__
+        begun = time.monotonic()
+        try:
+            result = step(*args, **kwargs)
+        except (SeriesRejected, GateRefused) as error:
+            codes = [finding.code for finding in error.findings]
+            self._audit.record("step.failed", self._subject, {"step": name, "codes": codes})
+            raise
+        seconds = round(time.monotonic() - begun, 3)
+        self._audit.record("step.completed", self._subject, {"step": name, "seconds": seconds})
+        return result
+
+
+def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provenance:
+    """Collect everything the bytes of the result will depend on."""
+    bundle = configuration.bundle
+    return Provenance(
+        source_series_uid=job.series_instance_uid,
+        input_digest=ports.inbox.input_digest(job),
+        bundle_name=bundle.name,
+        bundle_version=bundle.version,
+        bundle_digest=bundle.digest,
+        engine_identity=ports.engine.identity,
+        configuration_digest=configuration.digest,
+        software_version=configuration.software_version,
+        revision=job.revision,
+    )
+
+
+def _options(job: Job, ports: Ports, configuration: Configuration) -> ObjectOptions:
+    """Give the writer the job's completeness and the audit log's newest row as an anchor."""
+    head = ports.audit.head()
+    anchor = None if head is None else AuditHead(sequence=head[0], sha256=head[1])
+    return replace(configuration.objects, completeness=job.completeness, audit_head=anchor)

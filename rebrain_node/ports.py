@@ -41,6 +41,9 @@ class AuditLog(Protocol):
 
     def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None: ...
 
+    def head(self) -> tuple[int, str] | None:
+        """Sequence and hash of the newest row; None where the record is no hash chain."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exemplar:

@@ -146,13 +146,17 @@ def _warped(template: Template, onto: sitk.Image, transform: sitk.Transform) -> 
     }
     return {
         name: as_array(
-            sitk.Resample(as_image(array, template.image), onto, transform, sitk.sitkLinear, outside)
+            sitk.Resample(
+                as_image(array, template.image), onto, transform, sitk.sitkLinear, outside
+            )
         )
         for name, (array, outside) in maps.items()
     }
 
 
-def _fit(t1: Volume, grid: sitk.Image, head: NDArray[np.bool_], template: Template) -> sitk.Transform:
+def _fit(
+    t1: Volume, grid: sitk.Image, head: NDArray[np.bool_], template: Template
+) -> sitk.Transform:
     """Register the template to the bias-corrected 2 mm T1."""
     bright = as_image(np.clip(t1 / np.percentile(t1[head], 98), 0, 1.3) * head, grid)
     affine = fit_affine(bright, head, template)
@@ -201,7 +205,9 @@ def map_anatomy(head: Head, template: Template) -> dict[str, NDArray[np.generic]
 
     canonical = levels.canonical(t1)
     canonical *= ndi.gaussian_filter(ndi.binary_dilation(whole).astype(np.float32), 0.7)
-    smooth = as_array(sitk.CurvatureAnisotropicDiffusion(as_image(canonical, fine), 0.0625, 1.5, 1, 4))
+    smooth = as_array(
+        sitk.CurvatureAnisotropicDiffusion(as_image(canonical, fine), 0.0625, 1.5, 1, 4)
+    )
     lesion = (
         np.zeros_like(canonical)
         if head.flair is None
@@ -212,7 +218,9 @@ def map_anatomy(head: Head, template: Template) -> dict[str, NDArray[np.generic]
     def as_bytes(values: Volume, scale: float) -> NDArray[np.uint8]:
         return np.clip(np.round(values * scale), 0, 255).astype(np.uint8)
 
-    coordinates = {k: np.clip(warped[k], -125, 125).astype(np.int8) for k in ("mni_x", "mni_y", "mni_z")}
+    coordinates = {
+        k: np.clip(warped[k], -125, 125).astype(np.int8) for k in ("mni_x", "mni_y", "mni_z")
+    }
     return {
         "t1": as_bytes(canonical, 200),
         "smooth_t1": as_bytes(smooth, 200),

@@ -57,9 +57,7 @@ def data_folder() -> Path:
         No such folder.
     """
     named = os.environ.get("REBRAIN_DATA")
-    folder = (
-        Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
-    )
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         raise FileNotFoundError(f"no data at {folder}; set REBRAIN_DATA to the shared data folder")
     return folder
@@ -75,7 +73,9 @@ def role_of(name: str) -> Role:
 def catalogue(data: Path) -> list[Head]:
     """List every licence-clean head under `data`, sharp ones first, in a fixed order."""
     sharp = [
-        Head(name, data / "t1_highres" / f"{name}.nii.gz", None, licence, role_of(name), True, whole)
+        Head(
+            name, data / "t1_highres" / f"{name}.nii.gz", None, licence, role_of(name), True, whole
+        )
         for name, (licence, whole) in sorted(_HIGHRES.items())
     ]
     two_mm = [

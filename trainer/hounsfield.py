@@ -88,7 +88,11 @@ def _brain(inside: Volume) -> NDArray[np.bool_]:
 
 
 def _bone(
-    template_hu: Volume, dark: Volume, brain: NDArray[np.bool_], head: NDArray[np.bool_], mni_z: Volume
+    template_hu: Volume,
+    dark: Volume,
+    brain: NDArray[np.bool_],
+    head: NDArray[np.bool_],
+    mni_z: Volume,
 ) -> Volume:
     """Return bone: dense in the template, or T1-dark there or near the vault; closed at the brain."""
     distance = _distance(brain)
@@ -102,7 +106,7 @@ def _bone(
     return np.asarray(ndi.gaussian_filter(bone, 0.5), dtype=np.float32)
 
 
-def _crop(head: NDArray[np.bool_], margin: int = 4) -> tuple[slice, slice, slice]:
+def crop_box(head: NDArray[np.bool_], margin: int = 4) -> tuple[slice, slice, slice]:
     """Return the box round the head, `margin` voxels wide where the volume allows."""
     spans = []
     for axis in range(3):
@@ -125,7 +129,7 @@ def _known(head: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
     """Derive memberships from the maps of `trainer.anatomy.map_anatomy`, cropped to the head."""
-    box = _crop(np.asarray(maps["head"], dtype=bool))
+    box = crop_box(np.asarray(maps["head"], dtype=bool))
     cropped = {name: a[box].astype(np.float32) for name, a in maps.items() if a.ndim == 3}
     smooth_t1 = cropped["smooth_t1"] / 200
     head = cropped["head"] > 0.5

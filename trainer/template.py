@@ -42,7 +42,9 @@ def as_image(array: NDArray[np.generic], like: sitk.Image) -> sitk.Image:
     return image
 
 
-def resampled(image: sitk.Image, spacing_mm: float, interpolator: int = sitk.sitkLinear) -> sitk.Image:
+def resampled(
+    image: sitk.Image, spacing_mm: float, interpolator: int = sitk.sitkLinear
+) -> sitk.Image:
     """Return `image` on an isotropic grid with the same origin."""
     size = [
         int(np.ceil(n * s / spacing_mm))
@@ -86,7 +88,9 @@ def load_template(folder: Path) -> Template:
     image = read_lps(folder / "scct.nii.gz")
     cormack = as_array(image)
     hu = np.where(
-        cormack < 900, cormack - 1000, np.where(cormack < 3100, (cormack - 2000) / 11, cormack - 3000)
+        cormack < 900,
+        cormack - 1000,
+        np.where(cormack < 3100, (cormack - 2000) / 11, cormack - 3000),
     ).astype(np.float32)
     grey, white, csf = (
         as_array(read_lps(folder / f"sc{name}.nii.gz")) for name in ("grey", "white", "csf")
@@ -110,7 +114,9 @@ def _top_point(mask: NDArray[np.bool_], image: sitk.Image) -> NDArray[np.float64
     return np.array(image.TransformContinuousIndexToPhysicalPoint((float(x), float(y), float(top))))
 
 
-def fit_affine(fixed: sitk.Image, head: NDArray[np.bool_], template: Template) -> sitk.AffineTransform:
+def fit_affine(
+    fixed: sitk.Image, head: NDArray[np.bool_], template: Template
+) -> sitk.AffineTransform:
     """Fit the template to `fixed` (2 mm, brightness 0 to about 1) by Mattes mutual information."""
     top = _top_point(head, fixed)
     affine = sitk.AffineTransform(3)
@@ -147,7 +153,9 @@ def _demons(
     return demons.Execute(fixed, moving) if start is None else demons.Execute(fixed, moving, start)
 
 
-def fit_demons(fixed: sitk.Image, template: Template, affine: sitk.AffineTransform) -> sitk.CompositeTransform:
+def fit_demons(
+    fixed: sitk.Image, template: Template, affine: sitk.AffineTransform
+) -> sitk.CompositeTransform:
     """Refine `affine` by symmetric-forces demons at 4 mm (80 iterations) and 2 mm (60).
 
     `fixed` carries the template's brightness levels (csf 0.2, grey 0.7, white 1.0).
@@ -160,7 +168,9 @@ def fit_demons(fixed: sitk.Image, template: Template, affine: sitk.AffineTransfo
     coarse = _demons(
         sitk.Shrink(smooth_fixed, [2] * 3), sitk.Shrink(smooth_moving, [2] * 3), 80, 1.2, None
     )
-    start = sitk.Resample(coarse, fixed, sitk.Transform(), sitk.sitkLinear, 0.0, coarse.GetPixelID())
+    start = sitk.Resample(
+        coarse, fixed, sitk.Transform(), sitk.sitkLinear, 0.0, coarse.GetPixelID()
+    )
     field = _demons(smooth_fixed, smooth_moving, 60, 1.8, start)
     warp = sitk.DisplacementFieldTransform(sitk.Cast(field, sitk.sitkVectorFloat64))
     return sitk.CompositeTransform([affine, warp])

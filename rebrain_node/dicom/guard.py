@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import queue
+import select
 import socket
 import socketserver
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +48,10 @@ IDLE_TIMEOUT_S: Final = 120.0
 
 # Its own log lines cost more than the reading and may quote what a patient is called.
 _config.LOG_HANDLER_LEVEL = "none"
+logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
+#: longest time between two looks at timers and at what the peer may have asked for, s
+_LOOK_S: Final = 0.01
 _CLOSING = "Sta13"  # we have said A-ABORT or A-ASSOCIATE-RJ (PS3.8 table 9-10)
 #: read on after our last word so that the peer gets to see it, bytes
 _MAXIMUM_DRAINED_BYTES = 262_144
@@ -85,6 +92,53 @@ class MonotonicTimer(Timer):
         self._end_time = time.monotonic()
 
 
+class WakeUp:
+    """Ends a wait of ``select`` from another thread.
+
+    The lock keeps a late call from touching a descriptor that already serves another purpose.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def fileno(self) -> int:
+        """What ``select`` waits for; negative once closed."""
+        return self._descriptor
+
+    def set(self) -> None:
+        """End the wait, or the next one."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.eventfd_write(self._descriptor, 1)
+
+    def clear(self) -> None:
+        """Let the next wait be one."""
+        with self._lock, contextlib.suppress(BlockingIOError):
+            if self._descriptor >= 0:
+                os.eventfd_read(self._descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+class WakingQueue(queue.Queue[Any]):
+    """A queue of what is to be sent; something new ends the wait of the thread that sends."""
+
+    def __init__(self, wake_up: WakeUp) -> None:
+        super().__init__()
+        self._wake_up = wake_up
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Add and wake."""
+        super().put(item, block, timeout)
+        self._wake_up.set()
+
+
 class GuardedSocket(AssociationSocket):
     """Reads PDUs of bounded size within a bounded time, and not faster than they are served."""
 
@@ -94,13 +148,28 @@ class GuardedSocket(AssociationSocket):
         self._deadline = 0.0
         self._in_pdu = False
         self._drained = 0
+        self.wake_up = WakeUp()
 
     @property
     def ready(self) -> bool:
-        """Whether a PDU should be read now: a message that waits to be served holds the peer up."""
-        if not self.assoc.dimse.msg_queue.empty() or self._drained > _MAXIMUM_DRAINED_BYTES:
+        """Wait for a PDU, or for something to be sent, and say whether a PDU should be read now.
+
+        A message that waits to be served holds the peer up: nothing more is read.
+        """
+        connection = self.socket
+        if connection is None or self._drained > _MAXIMUM_DRAINED_BYTES:
             return False
-        return super().ready
+        held_up = not self.assoc.dimse.msg_queue.empty()
+        watched: list[WakeUp | socket.socket] = [self.wake_up]
+        if not held_up:
+            watched.append(connection)
+        try:
+            found, _, _ = select.select(watched, [], [], _LOOK_S)
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed
+            return False
+        self.wake_up.clear()
+        return connection in found
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read exactly so many bytes: first the header of a PDU, then its rest.
@@ -130,6 +199,7 @@ class GuardedSocket(AssociationSocket):
         super()._shutdown_socket()
         if connection is not None:
             connection.close()
+        self.wake_up.close()
         if self.assoc.requestor.primitive is None:
             self.assoc.dul.to_user_queue.put(cast(Any, None))
 
@@ -197,13 +267,17 @@ class GuardedDimse(DIMSEServiceProvider):
             raise TypeError
         self.msg_queue.put((cast(int, message.context_id), request))
 
-    def get_msg(self, block: bool = False) -> tuple[Any, Any]:
+    def get_msg(self, block: bool = False) -> tuple[Any, Any]:  # noqa: ARG002 - pynetdicom's signature
         """Return the next message; an incomplete C-STORE request is answered here.
 
         pynetdicom drops a request without SOP Instance UID and lets the sender wait.
         """
         self._forget_wake_up()
-        context_id, request = super().get_msg(block)
+        try:
+            context_id, request = self.msg_queue.get(timeout=_LOOK_S)
+        except queue.Empty:
+            return None, None
+        cast(GuardedSocket, self.dul.socket).wake_up.set()
         if context_id is None or not isinstance(request, C_STORE) or request.is_valid_request:
             return context_id, request
         answer = C_STORE()
@@ -229,8 +303,11 @@ class GuardedHandler(RequestHandler):
     def _create_association(self) -> Association:
         association = super()._create_association()
         association.dimse = GuardedDimse(association, self.server.limits.maximum_message_bytes)
-        association.dul.socket = GuardedSocket(association, self.request, self.server.limits)
+        connection = GuardedSocket(association, self.request, self.server.limits)
+        association.dul.socket = connection
         association.dul.event_queue.get_nowait()  # the first socket announced the connection too
+        association.dul.to_provider_queue = WakingQueue(connection.wake_up)
+        association.dul._run_loop_delay = 0.0  # noqa: SLF001 - the socket waits instead
         association.bind(evt.EVT_REQUESTED, _offer, [self.server.offered])
         association.dul.artim_timer = MonotonicTimer(association.acse_timeout)
         association.dul._idle_timer = MonotonicTimer(association.network_timeout)  # noqa: SLF001 - no public way
@@ -276,7 +353,10 @@ class GuardedServer(AssociationServer):
         """Stop listening and close every connection."""
         self.shutdown()
         for association in self.active_associations:
-            association.abort()
+            if association.is_established:
+                association.abort()
+            else:
+                _hang_up(association)
         for association in self.active_associations:
             association.join(timeout=5)
 
@@ -297,12 +377,17 @@ class GuardedServer(AssociationServer):
 
     def _displace(self, association: Association) -> None:
         self._waiting.remove(association)
-        connection = association.dul.socket
-        if connection is not None and connection.socket is not None:
-            with contextlib.suppress(OSError):
-                connection.socket.send(_LOCAL_LIMIT_EXCEEDED, socket.MSG_DONTWAIT)
-            with contextlib.suppress(OSError):
-                connection.socket.shutdown(socket.SHUT_RDWR)
+        _hang_up(association, _LOCAL_LIMIT_EXCEEDED)
+
+
+def _hang_up(association: Association, last_word: bytes = b"") -> None:
+    """Close a connection from outside its threads; they notice and end."""
+    connection = association.dul.socket
+    if connection is not None and connection.socket is not None:
+        with contextlib.suppress(OSError):
+            connection.socket.send(last_word, socket.MSG_DONTWAIT)
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
 
 
 def _offer(event: Event, offered: Sequence[PresentationContext]) -> None:

@@ -35,7 +35,7 @@ from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from rebrain_node.dicom.association import associated, describe
+from rebrain_node.dicom.association import associated, describe, is_open
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryFailed, DeliveryRefused
@@ -236,7 +236,7 @@ def _first_missing(association: Association, kinds: Sequence[_Kind]) -> str | No
 
 def _c_store(association: Association, path: Path) -> int | None:
     """Send one file's data set; None where no valid answer came."""
-    if not association.is_established:
+    if not is_open(association):
         return None
     return getattr(association.send_c_store(path), "Status", None)
 
@@ -245,7 +245,7 @@ def _send_file(association: Association, path: Path, kind: _Kind | None) -> Sent
     if kind is None:
         return _not_sent(path, None, "not a DICOM file")
     missing = _first_missing(association, [kind])
-    if missing is not None and association.is_established:
+    if missing is not None and is_open(association):
         return _not_sent(path, kind, f"the peer {missing}")
     status = _c_store(association, path)
     if status is None:

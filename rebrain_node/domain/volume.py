@@ -16,6 +16,9 @@ FloatArray = npt.NDArray[np.float32]
 MillimetreArray = npt.NDArray[np.float64]
 MaskArray = npt.NDArray[np.bool_]
 
+#: foot of the CT scale, used for padding and for everything outside the field of view
+AIR_HU = -1024.0
+
 SliceKind = Literal["measured", "retrieved", "interpolated"]
 
 

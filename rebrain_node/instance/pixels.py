@@ -12,12 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.volume import FloatArray, MaskArray
+from rebrain_node.domain.volume import AIR_HU, FloatArray, MaskArray
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.instance.header import frame_attribute
 
-#: HU of air at the foot of the scale; nothing lower is physical
-AIR_HU = -1024.0
 #: an undeclared padding constant fills at least this share of the frame
 _PADDING_SHARE = 0.001
 

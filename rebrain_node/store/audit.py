@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
@@ -38,6 +38,13 @@ _COLUMNS = (
     AuditRow.sequence, AuditRow.recorded_at, AuditRow.monotonic_ns,
     AuditRow.event, AuditRow.subject, AuditRow.details, AuditRow.hash,
 )  # fmt: skip
+_NAMES = tuple(column.key for column in _COLUMNS)
+# Statements over the bare tables: a quarter of the processor time of mapped classes.
+_GET_HEAD = select(AuditHead.sequence, AuditHead.hash)
+_INSERT = insert(AuditRow.metadata.tables[AuditRow.__tablename__])
+_SET_HEAD = update(AuditHead.metadata.tables[AuditHead.__tablename__]).values(
+    sequence=bindparam("new_sequence"), hash=bindparam("new_hash")
+)
 
 
 def append(session: Session, event: str, subject: str, details: Mapping[str, JsonValue]) -> int:
@@ -48,7 +55,7 @@ def append(session: Session, event: str, subject: str, details: Mapping[str, Jso
     StateRefused
         The event is not in the closed list, or the details are not JSON.
     """
-    sequence, previous = session.execute(select(AuditHead.sequence, AuditHead.hash)).one()
+    sequence, previous = session.execute(_GET_HEAD).one()
     row: tuple[int, str, int, str, str, str] = (
         sequence + 1,
         utc_text(datetime.now(UTC)),
@@ -58,9 +65,8 @@ def append(session: Session, event: str, subject: str, details: Mapping[str, Jso
         _canonical(details),
     )
     digest = _row_hash(previous, row)
-    names = [column.key for column in _COLUMNS]
-    session.execute(insert(AuditRow).values(dict(zip(names, (*row, digest), strict=True))))
-    session.execute(update(AuditHead).values(sequence=row[0], hash=digest))
+    session.execute(_INSERT, dict(zip(_NAMES, (*row, digest), strict=True)))
+    session.execute(_SET_HEAD, {"new_sequence": row[0], "new_hash": digest})
     return row[0]
 
 
@@ -112,7 +118,7 @@ class AuditLog:
     def head(self) -> tuple[int, str]:
         """Sequence and hash of the newest row; (0, zeros) before the first."""
         with self._database.reading() as session:
-            sequence, digest = session.execute(select(AuditHead.sequence, AuditHead.hash)).one()
+            sequence, digest = session.execute(_GET_HEAD).one()
         return sequence, digest
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> ChainVerdict:

@@ -190,11 +190,15 @@ class Ledger:
         with self._database.reading() as session:
             return tuple(_stored(row) for row in session.scalars(query))
 
-    def series(self, state: SeriesState | None = None) -> tuple[SeriesRecord, ...]:
-        """Read all series, or those in one state, longest unchanged first."""
+    def series(
+        self, state: SeriesState | None = None, *, study: str | None = None
+    ) -> tuple[SeriesRecord, ...]:
+        """Read all series, or those in one state or of one study, longest unchanged first."""
         query = select(SeriesRow).order_by(SeriesRow.changed_at, SeriesRow.series_instance_uid)
         if state is not None:
             query = query.where(SeriesRow.state == state)
+        if study is not None:
+            query = query.where(SeriesRow.study_instance_uid == study)
         return self._series(query)
 
     def series_one(self, series_instance_uid: str) -> SeriesRecord | None:

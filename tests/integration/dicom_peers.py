@@ -16,6 +16,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
+from rebrain_node.dicom.association import _Parking
 from rebrain_node.dicom.inbox import Spool
 from rebrain_node.dicom.receiver import Receiver
 from rebrain_node.domain.ledger import ReceivedInstance, Reception
@@ -107,19 +108,32 @@ def associate(
     port: int, *, calling: str = "PACS", called: str = "REBRAIN", bind: str = "127.0.0.1"
 ) -> Association:
     entity = AE(ae_title=calling)
-    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 10
+    entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 60
     return entity.associate(
         "127.0.0.1", port, contexts=CONTEXTS, ae_title=called, bind_address=(bind, 0)
     )
+
+
+def park(association: Association) -> _Parking:
+    """Keep pynetdicom's reactor from swallowing answers, as the node's own sender does."""
+    parking = association._reactor_checkpoint
+    if not isinstance(parking, _Parking):
+        parking = _Parking()
+        parking.take(association)
+    return parking
 
 
 @contextmanager
 def associated(port: int, **options: str) -> Iterator[Association]:
     association = associate(port, **options)
     assert association.is_established
-    yield association
-    if association.is_established:
-        association.release()
+    parking = park(association)
+    try:
+        yield association
+        if association.is_established:
+            association.release()
+    finally:
+        parking.leave()
 
 
 def send(association: Association, data_set: bytes, **command: object) -> tuple[int, str]:
@@ -132,10 +146,9 @@ def send(association: Association, data_set: bytes, **command: object) -> tuple[
     request.DataSet = BytesIO(data_set)
     contexts = {c.abstract_syntax: c.context_id for c in association.accepted_contexts}
     context_id = contexts[command.get("context", CTImageStorage)]
-    association._reactor_checkpoint.clear()
+    park(association)
     association.dimse.send_msg(request, context_id)
     _, answer = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
     assert answer is not None, "no answer"
     return answer.Status, str(answer.ErrorComment or "")
 

@@ -28,13 +28,14 @@ from tests.integration.dicom_peers import (
     echo,
     instance,
     listening,
+    park,
     receiver_settings,
     send,
     series,
 )
 from tests.unit.instance.data_sets import ct, element, encode
 
-TOLD_S = 2.0
+TOLD_S = 20.0
 
 
 def wait_until(condition: object, timeout_s: float = TOLD_S) -> None:
@@ -211,6 +212,7 @@ def test_an_aborted_association_leaves_what_was_acknowledged(tmp_path: Path) -> 
         message = list(_fragments(request, association))
         association.dul.send_pdu(message[0])  # the command, and never the data set
         association.abort()
+        park(association).leave()
         wait_until(lambda: node.audit.of("association.aborted"))
         assert len(node.ledger.received) == len(node.files()) == 3
 

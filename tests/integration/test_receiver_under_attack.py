@@ -25,7 +25,10 @@ from tests.integration.dicom_peers import (
     send,
 )
 
+#: how long an honest sender may have to wait, s; more only where the machine is busy anyway
 ECHO_S = 1.0
+#: how much later than its deadline something may end on a busy machine, s
+LATE_S = 10.0
 REJECTED_FOR_NOW = b"\x03\x00\x00\x00\x00\x04\x00\x02\x03\x02"
 
 
@@ -51,13 +54,20 @@ def connect(node: Listening, address: str = "127.0.0.1") -> socket.socket:
     return found
 
 
-def honest_echo_s(node: Listening) -> float:
+def echo_s(node: Listening) -> float:
     begun = time.monotonic()
     assert echo(node.port) == 0x0000
     return time.monotonic() - begun
 
 
-def closed_after_s(connection: socket.socket, timeout_s: float = 5) -> float:
+@pytest.fixture(scope="module")
+def bound_s(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """What an echo may take under attack: a second, or five times what it takes in peace."""
+    with listening(tmp_path_factory.mktemp("calm")) as calm:
+        return max(ECHO_S, 5 * max(echo_s(calm) for _ in range(3)))
+
+
+def closed_after_s(connection: socket.socket, timeout_s: float = 20) -> float:
     """How long the peer keeps the connection open."""
     begun = time.monotonic()
     connection.settimeout(timeout_s)
@@ -92,7 +102,7 @@ def threads_now() -> int:
     return threading.active_count()
 
 
-def settles(condition: Callable[[], bool], timeout_s: float = 5) -> bool:
+def settles(condition: Callable[[], bool], timeout_s: float = 20) -> bool:
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -100,50 +110,51 @@ def settles(condition: Callable[[], bool], timeout_s: float = 5) -> bool:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9"])
-def test_silent_connections_lock_nobody_out(node: Listening, address: str) -> None:
+def test_silent_connections_lock_nobody_out(node: Listening, address: str, bound_s: float) -> None:
     before = threads_now()
     silent = [connect(node, address) for _ in range(40)]
     for each in silent[-4:]:
         each.sendall(b"\x01\x00\x00")  # half a header
-    assert honest_echo_s(node) < ECHO_S
+    assert echo_s(node) < bound_s
     assert threads_now() - before <= 2 * (4 + 1) + 2
-    assert closed_after_s(silent[-1]) < 2.5
+    assert closed_after_s(silent[-1]) < LATE_S
     for each in silent:
         each.close()
     assert settles(lambda: threads_now() <= before + 1)
 
 
-def test_many_addresses_together_have_a_cap_too(node: Listening) -> None:
+def test_many_addresses_together_have_a_cap_too(node: Listening, bound_s: float) -> None:
     before = threads_now()
     silent = [connect(node, f"127.0.1.{number}") for number in range(1, 61)]
-    assert honest_echo_s(node) < ECHO_S
+    assert echo_s(node) < bound_s
     assert threads_now() - before <= 2 * (12 + 1) + 2
     assert silent[0].recv(100) == REJECTED_FOR_NOW, "the oldest gave way, told to try again"
     for each in silent:
         each.close()
 
 
-def test_a_storm_of_connections_leaves_no_thread_behind(node: Listening) -> None:
-    before = threads_now()
-    for number in range(300):
+def test_a_storm_of_connections_leaves_no_thread_behind(node: Listening, bound_s: float) -> None:
+    before, begun = threads_now(), time.monotonic()
+    for number in range(100):
         with connect(node) as connection:
             if number % 3:
                 connection.sendall(b"\xffnonsense" if number % 3 == 1 else associate_request()[:40])
-    assert honest_echo_s(node) < ECHO_S
-    assert settles(lambda: threads_now() <= before + 1, 3)
+    storm_s = time.monotonic() - begun
+    assert echo_s(node) < max(bound_s, storm_s)
+    assert settles(lambda: threads_now() <= before + 1)
 
 
-def test_a_request_in_drips_has_one_deadline(node: Listening) -> None:
+def test_a_request_in_drips_has_one_deadline(node: Listening, bound_s: float) -> None:
     connection, request = connect(node), associate_request()
     begun = time.monotonic()
     with contextlib.suppress(OSError):
         for byte in request:
             connection.sendall(bytes((byte,)))
-            time.sleep(0.02)
-            if time.monotonic() - begun > 4:
-                pytest.fail("dripped for 4 s")
-    assert 0.8 < time.monotonic() - begun < 2.5
-    assert honest_echo_s(node) < ECHO_S
+            time.sleep(0.05)
+            if time.monotonic() - begun > LATE_S:
+                pytest.fail("dripped on and on")
+    assert 0.8 < time.monotonic() - begun < LATE_S
+    assert echo_s(node) < bound_s
 
 
 def test_a_slow_but_timely_request_is_served(node: Listening) -> None:
@@ -155,7 +166,7 @@ def test_a_slow_but_timely_request_is_served(node: Listening) -> None:
     connection.close()
 
 
-def test_a_claim_of_four_gigabytes_costs_nothing(node: Listening) -> None:
+def test_a_claim_of_four_gigabytes_costs_nothing(node: Listening, bound_s: float) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for kind in (1, 4):
         connection = connect(node)
@@ -163,9 +174,9 @@ def test_a_claim_of_four_gigabytes_costs_nothing(node: Listening) -> None:
         with contextlib.suppress(OSError):
             for _ in range(500):
                 connection.sendall(bytes(65536))
-        assert closed_after_s(connection) < 1.5
+        assert closed_after_s(connection) < LATE_S
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
-    assert honest_echo_s(node) < ECHO_S
+    assert echo_s(node) < bound_s
 
 
 def test_a_pdu_longer_than_offered_is_aborted_and_the_longest_is_not(node: Listening) -> None:
@@ -184,14 +195,16 @@ def test_a_pdu_longer_than_offered_is_aborted_and_the_longest_is_not(node: Liste
         connection.close()
 
 
-def test_a_pdu_that_stalls_after_association_is_cut(node: Listening) -> None:
+def test_a_pdu_that_stalls_after_association_is_cut(node: Listening, bound_s: float) -> None:
     connection = raw_association(node)
+    begun = time.monotonic()
     connection.sendall(struct.pack(">BBI", 4, 0, 1000) + bytes(10))
-    assert honest_echo_s(node) < ECHO_S
-    assert 0.5 < closed_after_s(connection) < 2.5
+    assert echo_s(node) < bound_s
+    closed_after_s(connection)
+    assert 0.8 < time.monotonic() - begun < LATE_S
 
 
-def test_a_message_without_end_is_cut_at_its_sum(tmp_path: Path) -> None:
+def test_a_message_without_end_is_cut_at_its_sum(tmp_path: Path, bound_s: float) -> None:
     with listening(tmp_path, maximum_message_bytes=2_000_000) as node:
         connection = raw_association(node)
         with associated(node.port) as fine:
@@ -204,21 +217,23 @@ def test_a_message_without_end_is_cut_at_its_sum(tmp_path: Path) -> None:
                 connection.sendall(fragment)
                 sent += 1
         assert sent < 100
-        assert honest_echo_s(node) < ECHO_S
+        assert echo_s(node) < bound_s
         assert len(node.ledger.received) == 1
 
 
-def test_a_command_without_end_is_cut_early(node: Listening) -> None:
+def test_a_command_without_end_is_cut_early(node: Listening, bound_s: float) -> None:
     connection = raw_association(node)
     fragment = struct.pack(">BBI", 4, 0, 8006) + struct.pack(">IBB", 8002, 1, 0x01) + bytes(8000)
     for _ in range(3):
         connection.sendall(fragment)
     connection.settimeout(2)
     assert connection.recv(100)[0] == 7
-    assert honest_echo_s(node) < ECHO_S
+    assert echo_s(node) < bound_s
 
 
-def test_event_reports_start_no_thread_and_end_the_association(node: Listening) -> None:
+def test_event_reports_start_no_thread_and_end_the_association(
+    node: Listening, bound_s: float
+) -> None:
     association = associate(node.port)
     before = threads_now()
     report = N_EVENT_REPORT()
@@ -230,17 +245,17 @@ def test_event_reports_start_no_thread_and_end_the_association(node: Listening) 
         association.dimse.send_msg(report, association.accepted_contexts[0].context_id)
     assert settles(lambda: association.is_aborted)
     assert threads_now() <= before
-    assert honest_echo_s(node) < ECHO_S
+    assert echo_s(node) < bound_s
 
 
 def test_a_sender_that_does_not_wait_is_held_up_not_buffered(
-    node: Listening, monkeypatch: pytest.MonkeyPatch
+    node: Listening, monkeypatch: pytest.MonkeyPatch, bound_s: float
 ) -> None:
     gate = threading.Event()
     record = node.ledger.record_received
 
     def slow(received: object) -> str:
-        gate.wait(10)
+        gate.wait(60)
         return record(received)
 
     monkeypatch.setattr(node.ledger, "record_received", slow)
@@ -257,19 +272,19 @@ def test_a_sender_that_does_not_wait_is_held_up_not_buffered(
     for served in node.receiver._server.active_associations:
         waiting.append(served.dimse.msg_queue.qsize())
     assert max(waiting) <= 1
-    assert honest_echo_s(node) < ECHO_S
+    assert echo_s(node) < bound_s
     gate.set()
-    assert settles(lambda: len(node.ledger.received) == 30, 10)
+    assert settles(lambda: len(node.ledger.received) == 30)
     association.release()
 
 
-def test_nonsense_messages_end_their_association_only(node: Listening) -> None:
+def test_nonsense_messages_end_their_association_only(node: Listening, bound_s: float) -> None:
     for content in (b"", b"\x00" * 40, b"\xff" * 40):
         connection = raw_association(node)
         value = struct.pack(">IBB", len(content) + 2, 1, 0x03) + content
         connection.sendall(struct.pack(">BBI", 4, 0, len(value)) + value)
-        assert closed_after_s(connection) < 2.5
-        assert honest_echo_s(node) < ECHO_S
+        assert closed_after_s(connection) < LATE_S
+        assert echo_s(node) < bound_s
 
 
 def test_the_wall_clock_neither_ends_nor_stops_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,9 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
+from pynetdicom.presentation import build_context
 
+from rebrain_node.dicom.association import associated
 from rebrain_node.dicom.sender import PacsDestination, SentFile, echo, send_files, status_class
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryFailed, DeliveryRefused
@@ -97,6 +100,7 @@ class Peer:
 def a_peer(
     answer: Answer = lambda _: 0x0000,
     sop_classes: Sequence[UID] = (MRImageStorage, CTImageStorage),
+    handlers: Sequence[tuple[object, Callable[[Event], None]]] = (),
     **options: bool,
 ) -> Iterator[tuple[Peer, DestinationSettings]]:
     peer, entity = Peer(answer), AE(ae_title="PACS")
@@ -109,7 +113,7 @@ def a_peer(
     server = entity.start_server(
         ("127.0.0.1", 0),
         block=False,
-        evt_handlers=[(evt.EVT_C_STORE, peer.store), (evt.EVT_ESTABLISHED, peer.asked)],
+        evt_handlers=[(evt.EVT_C_STORE, peer.store), (evt.EVT_ESTABLISHED, peer.asked), *handlers],
     )
     try:
         yield peer, settings_for(server.server_address[1])
@@ -208,6 +212,42 @@ def test_an_association_ended_in_the_middle_is_worth_retrying_from_there() -> No
         PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
     assert caught.value.worth_retrying
     assert len(caught.value.taken) == 1
+
+
+def test_an_association_ended_between_two_files_is_noticed_at_once(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.dcm" for n in range(3)]
+    for n, path in enumerate(paths):
+        path.write_bytes(instance(n).content)
+
+    def end_soon(event: Event) -> None:
+        threading.Timer(0.1, event.assoc.abort).start()
+
+    begun = time.monotonic()
+    with a_peer(handlers=[(evt.EVT_DIMSE_SENT, end_soon)]) as (_, destination):
+        results = send_files(destination, "CT1", paths, lambda _: time.sleep(0.4))
+    assert [one.taken for one in results] == [True, False, False]
+    assert "ended the association" in results[1].sentence
+    assert time.monotonic() - begun < 4.0
+
+
+def test_only_the_sender_reads_the_answers() -> None:
+    """pynetdicom's reactor thread, where it is not parked, now and then swallows one."""
+    readers: set[str] = set()
+    with a_peer() as (_, destination):
+        context = build_context(MRImageStorage, ExplicitVRLittleEndian)
+        with associated(destination, "REBRAIN", [context]) as association:
+            get_msg = association.dimse.get_msg
+
+            def watched(block: bool = False) -> object:
+                readers.add(threading.current_thread().name)
+                return get_msg(block)
+
+            association.dimse.get_msg = watched
+            for n in range(5):
+                dataset = dcmread(BytesIO(instance(n).content))
+                assert association.send_c_store(dataset).Status == 0x0000
+                time.sleep(0.02)  # a reactor that is not parked reads meanwhile
+            assert readers == {threading.current_thread().name}
 
 
 def test_a_peer_that_is_down_is_named_with_host_port_and_remedy() -> None:

@@ -15,6 +15,7 @@ from rebrain_node.domain.audit import Event
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import Judgement, SeriesState
 from rebrain_node.errors import InstanceConflict, OutOfResources, StateRefused, Superseded
+from rebrain_node.store import database as database_module
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
@@ -112,6 +113,21 @@ def test_a_database_that_fails_is_out_of_resources_and_nothing_is_written(
     connection.close()
     assert ledger.counts().instances == 1
     assert ledger.record_received(received(2)) == "new"  # recovers by itself
+
+
+def test_a_database_that_stays_locked_is_out_of_resources(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT_S", 0.1)
+    with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
+        ledger = Ledger(database)
+        other = sqlite3.connect(folder / "node.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OutOfResources, match="locked"):
+            ledger.record_received(received(1))
+        other.execute("COMMIT")
+        other.close()
+        assert ledger.record_received(received(1)) == "new"
 
 
 def test_a_study_with_news_is_not_taken_as_complete(ledger: Ledger) -> None:

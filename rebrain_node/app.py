@@ -1,0 +1,422 @@
+"""Composition root: from settings to running parts; the only file that names concrete adapters.
+
+Heavy libraries are imported where they are needed: the receiver loads no engine, the supervisor
+loads nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, NoReturn
+
+from rebrain_node import __version__
+from rebrain_node.domain.audit import Event
+from rebrain_node.domain.limits import Limits, load_limits, shipped_limits
+from rebrain_node.errors import BundleRefused, EngineFailed, SettingsError
+from rebrain_node.logs import log_as_json
+from rebrain_node.settings import DestinationSettings, Settings
+from rebrain_node.supervisor import LifeLine, Role, supervise
+
+if TYPE_CHECKING:
+    from rebrain_node.dicom.sender import SentFile
+    from rebrain_node.folder import Folder, Progress, SeriesResult
+    from rebrain_node.model.bundle import ModelBundle
+    from rebrain_node.pipeline import Configuration
+    from rebrain_node.ports import Engine
+    from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.outbox import Outbox
+    from rebrain_node.worker.durable import Durable
+    from rebrain_node.worker.watcher import Watcher
+    from rebrain_node.worker.work import Work
+
+#: so many events stand in an audit report
+NEWEST_EVENTS = 5000
+
+
+def limits(settings: Settings) -> Limits:
+    """Read the limits in force.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or a limit is missing, unknown or outside its range.
+    """
+    if settings.limits is None:
+        return shipped_limits()
+    try:
+        return load_limits(settings.limits.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"limits {settings.limits}: {error.strerror}") from error
+
+
+def bundle(settings: Settings) -> ModelBundle:
+    """Load and verify the bundle in force.
+
+    Raises
+    ------
+    BundleRefused
+        It is not exactly what its manifest says.
+    """
+    from rebrain_node.model.bundle import load_bundle
+
+    if settings.model.bundle is not None:
+        return load_bundle(settings.model.bundle)
+    with resources.as_file(resources.files("rebrain_node") / "bundles" / "demo") as shipped:
+        return load_bundle(shipped)
+
+
+def configuration(settings: Settings) -> Configuration:
+    """Gather what shapes a result beside the series itself.
+
+    Raises
+    ------
+    SettingsError
+        The limits are not fit to run.
+    BundleRefused
+        The bundle is not exactly what its manifest says.
+    """
+    from rebrain_node.pipeline import Configuration
+    from rebrain_node.steps.write import ObjectOptions
+
+    in_force = limits(settings)
+    objects = settings.objects.model_dump(mode="json")
+    shaping = json.dumps({"limits": in_force.digest, "objects": objects}, sort_keys=True)
+    return Configuration(
+        bundle=bundle(settings),
+        limits=in_force,
+        objects=ObjectOptions(**settings.objects.model_dump()),
+        software_version=__version__,
+        digest=hashlib.sha256(shaping.encode()).hexdigest(),
+    )
+
+
+def engine(settings: Settings, verified: ModelBundle, workers: int = 1) -> Engine:
+    """Start the engine in force and hold it against the bundle's golden output.
+
+    Parameters
+    ----------
+    workers : int
+        Processes that share the cores where ``model.threads`` is not set.
+
+    Raises
+    ------
+    EngineFailed
+        It cannot start, or deviates on this machine.
+    """
+    from rebrain_node.engine.choose import open_engine
+
+    threads = settings.model.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    return open_engine(settings.model.engine, verified, threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """The facts of a node: one database, the inbox's and the outbox's folders."""
+
+    ledger: Ledger
+    audit: AuditLog
+    outbox: Outbox
+    folder: Path
+
+    @property
+    def inbox(self) -> Path:
+        """Where received instances lie."""
+        return self.folder / "inbox"
+
+
+def make_folder(settings: Settings) -> Path:
+    """Make the folder of the node's state, for the owner alone.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be made.
+    """
+    folder = settings.storage.folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"storage.folder {folder}: {error.strerror}; make it, or set another one"
+        ) from error
+    return folder
+
+
+@contextmanager
+def open_state(settings: Settings) -> Iterator[State]:
+    """Open the node's database and folders.
+
+    Raises
+    ------
+    SettingsError
+        The folder cannot be made.
+    StoreUnavailable, StateRefused
+        The database cannot be used now, or not by this version.
+    """
+    from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.database import Database
+    from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.outbox import Outbox
+
+    folder = make_folder(settings)
+    url = settings.storage.database_url or f"sqlite:///{folder.absolute() / 'node.sqlite'}"
+    with Database.open(url) as database:
+        yield State(
+            ledger=Ledger(database),
+            audit=AuditLog(database),
+            outbox=Outbox(database, folder / "outbox"),
+            folder=folder,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderRun:
+    """What `process` did with a folder."""
+
+    folder: Folder
+    results: tuple[SeriesResult, ...]
+    outputs: tuple[Path, ...]
+    seconds: float
+    engine: str | None  #: None if no series got that far
+    bundle_digest: str
+
+
+def process_folder(settings: Settings, study: Path, out: Path, progress: Progress) -> FolderRun:
+    """Judge the studies of a folder and write what is synthesised into another.
+
+    Raises
+    ------
+    RebrainError
+        Settings, bundle or engine are not fit, or a file would be overwritten.
+    OSError
+        A folder cannot be read or written.
+    """
+    from rebrain_node.folder import judge, read_folder, write_out
+
+    begun = time.monotonic()
+    shaping = configuration(settings)
+    started: list[Engine] = []
+
+    def engine_in_force() -> Engine:
+        if not started:
+            started.append(engine(settings, shaping.bundle))
+        return started[0]
+
+    folder = read_folder(study, progress)
+    results = tuple(judge(folder, shaping, engine_in_force, progress))
+    made = [result.receipt.derived for result in results if result.receipt is not None]
+    outputs = [path for derived in made for path in write_out(derived, out)]
+    return FolderRun(
+        folder=folder,
+        results=results,
+        outputs=tuple(outputs),
+        seconds=time.monotonic() - begun,
+        engine=started[0].identity if started else None,
+        bundle_digest=shaping.bundle.digest,
+    )
+
+
+def destination(settings: Settings, name: str) -> DestinationSettings:
+    """Find a destination by its name.
+
+    Raises
+    ------
+    SettingsError
+        There is none of that name.
+    """
+    for found in settings.destinations:
+        if found.name == name:
+            return found
+    names = ", ".join(each.name for each in settings.destinations) or "none"
+    raise SettingsError(f"no destination is called {name!r}; the settings name {names}")
+
+
+def echo(settings: Settings, name: str) -> float:
+    """Send C-ECHO to a destination; the seconds it took.
+
+    Raises
+    ------
+    DeliveryFailed
+        It does not answer.
+    """
+    from rebrain_node.dicom.sender import echo
+
+    return echo(destination(settings, name), settings.receiver.ae_title)
+
+
+def send_files(
+    settings: Settings, name: str, paths: Sequence[Path], progress: Callable[[SentFile], None]
+) -> tuple[SentFile, ...]:
+    """Send files to a destination by hand.
+
+    Raises
+    ------
+    SettingsError
+        There is no destination of that name.
+    DeliveryFailed
+        There is no association: nothing was sent.
+    """
+    from rebrain_node.dicom.sender import send_files
+
+    return send_files(destination(settings, name), settings.receiver.ae_title, paths, progress)
+
+
+def write_audit_report(settings: Settings, path: Path) -> None:
+    """Write one HTML page over all series, events and deliveries.
+
+    Raises
+    ------
+    StoreUnavailable
+        The database does not answer.
+    OSError
+        The page cannot be written.
+    """
+    from rebrain_node.report.audit import render
+
+    with open_state(settings) as state:
+        page = render(
+            series=state.ledger.series(),
+            events=state.audit.events(NEWEST_EVENTS),
+            verdict=state.audit.verify(),
+            deliveries=state.outbox.pending(),
+        )
+    path.write_text(page, encoding="utf-8")
+
+
+def serve(settings: Settings, config: Path | None) -> int:
+    """Run the node until it is stopped; the exit code.
+
+    Raises
+    ------
+    SettingsError
+        The limits or the folder of the node's state are not fit to run.
+    """
+    log_as_json("supervisor")
+    limits(settings)
+    make_folder(settings)
+    program = (sys.executable, "-m", "rebrain_node.cli")
+    options = () if config is None else ("--config", str(config))
+    workers = [
+        Role(name=f"worker-{slot}", command=(*program, "worker", "--slot", str(slot), *options))
+        for slot in range(1, settings.workers + 1)
+    ]
+    return supervise([Role(name="receiver", command=(*program, "receiver", *options)), *workers])
+
+
+def run_receiver(settings: Settings) -> None:
+    """Be the receiver process until the supervisor ends it."""
+    from rebrain_node.dicom.inbox import Spool
+    from rebrain_node.dicom.receiver import Receiver
+
+    life = _begin("receiver")
+    with open_state(settings) as state:
+        spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
+        with Receiver(settings.receiver, spool, state.audit):
+            life.say_ready()
+            life.stop.wait()
+
+
+def run_worker(settings: Settings, slot: int) -> NoReturn:
+    """Be worker ``slot`` until the supervisor ends it.
+
+    A series in the making is given up then: its work is handed back and made anew.
+
+    Raises
+    ------
+    BundleRefused
+        The bundle is not exactly what its manifest says.
+    EngineFailed
+        The engine cannot start, or deviates on this machine.
+    """
+    from rebrain_node.worker.durable import launch, progress_url
+
+    life = _begin(f"worker-{slot}")
+    with open_state(settings) as state:
+        work = _work(settings, state, slot)
+        url = progress_url(state.folder, settings.storage.database_url)
+        durable = launch(work, url, slot, settings.workers)
+        if slot == 1:
+            watcher = _watcher(settings, state, work, durable)
+            Thread(target=watcher.run, args=(life.stop,), daemon=True, name="watcher").start()
+        life.say_ready()
+        life.stop.wait()
+        durable.close()
+    os._exit(0)  # the thread of a series in the making would hold up a normal end
+
+
+def _begin(process: str) -> LifeLine:
+    """Begin a child process of the node: private files, JSON logs, the line to the supervisor."""
+    os.umask(0o077)
+    log_as_json(process)
+    return LifeLine.hold()
+
+
+def _work(settings: Settings, state: State, slot: int) -> Work:
+    from rebrain_node.dicom.inbox import InboxFolder
+    from rebrain_node.dicom.sender import PacsDestination
+    from rebrain_node.pipeline import Ports
+    from rebrain_node.worker.work import Work
+
+    shaping = _verified_configuration(settings, state)
+    try:
+        running = engine(settings, shaping.bundle, settings.workers)
+    except EngineFailed as error:
+        state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
+        raise
+    told = {"engine": running.identity, "bundle": shaping.bundle.digest}
+    state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", told)
+    return Work(
+        ledger=state.ledger,
+        outbox=state.outbox,
+        ports=Ports(
+            inbox=InboxFolder(state.inbox, state.ledger),
+            audit=state.audit,
+            engine=running,
+            exemplars=None,
+        ),
+        configuration=shaping,
+        destinations={
+            each.name: PacsDestination(each, settings.receiver.ae_title)
+            for each in settings.destinations
+        },
+    )
+
+
+def _verified_configuration(settings: Settings, state: State) -> Configuration:
+    try:
+        shaping = configuration(settings)
+    except BundleRefused as error:
+        state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
+        raise
+    told = {"name": shaping.bundle.name, "version": shaping.bundle.version}
+    state.audit.record(Event.BUNDLE_VERIFIED, shaping.bundle.digest, told)
+    return shaping
+
+
+def _watcher(settings: Settings, state: State, work: Work, durable: Durable) -> Watcher:
+    from rebrain_node.dicom.completeness import Settling
+    from rebrain_node.dicom.inbox import InboxFolder
+    from rebrain_node.worker.watcher import Watcher
+
+    return Watcher(
+        work=work,
+        durable=durable,
+        inbox=InboxFolder(state.inbox, state.ledger),
+        settling=Settling(
+            quiet_period_s=settings.completeness.quiet_period_s,
+            maximum_wait_s=settings.completeness.maximum_wait_s,
+        ),
+        folder=state.folder,
+        soft_mark_bytes=settings.storage.soft_mark_bytes,
+    )

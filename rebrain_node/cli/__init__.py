@@ -1,0 +1,60 @@
+"""The command line: words in, exit code out.
+
+Nothing heavy is imported here: each command imports what it needs when it is called, so that
+`--help` answers at once. This is one of the three places where errors are caught.
+
+    0 done    1 failed    2 usage or settings    3 everything refused    4 bundle refused
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from rebrain_node.cli import audit, bundle, config, demo, doctor, folder, network, node, queue
+from rebrain_node.errors import BundleRefused, RebrainError, SettingsError
+
+program = typer.Typer(
+    name="rebrain-node",
+    help="Stores a synthetic T1-like MR series beside a thick-slice head CT. "
+    "Research software, not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+program.command("demo")(demo.demo)
+program.command("process")(folder.process)
+program.command("serve")(node.serve)
+program.command("receiver", hidden=True)(node.receiver)
+program.command("worker", hidden=True)(node.worker)
+program.command("send")(network.send)
+program.command("doctor")(doctor.doctor)
+program.command("status")(queue.status)
+program.add_typer(queue.queue, name="queue")
+program.add_typer(audit.audit, name="audit")
+program.add_typer(bundle.bundle, name="bundle")
+program.add_typer(config.config, name="config")
+program.add_typer(network.peers, name="peers")
+
+
+def app(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the program and leave the process with its exit code."""
+    try:
+        program(arguments)
+    except SettingsError as error:
+        _leave(error, 2)
+    except BundleRefused as error:
+        _leave(error, 4)
+    except (RebrainError, OSError) as error:
+        _leave(error, 1)
+    sys.exit(0)
+
+
+def _leave(error: Exception, code: int) -> NoReturn:
+    line = " ".join(str(error).split())
+    sys.stderr.write(f"rebrain-node: {line}\n")
+    sys.exit(code)

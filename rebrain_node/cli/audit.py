@@ -1,0 +1,112 @@
+"""`audit`: read, verify and report the audit log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rebrain_node.cli.options import AsJson, Config
+from rebrain_node.cli.present import print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from rebrain_node.domain.audit import AuditEvent
+
+audit = typer.Typer(help="Read, verify and report the audit log.", no_args_is_help=True)
+
+
+@audit.command("list")
+def list_(
+    config: Config = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many events.")] = 50,
+    subject: Annotated[str | None, typer.Option(help="Only events about this UID or name.")] = None,
+    event: Annotated[str | None, typer.Option(help="Only this event, e.g. series.refused.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest events, oldest first."""
+    from rebrain_node.app import open_state
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state:
+        events = state.audit.events(limit, subject=subject, event=event)
+    if as_json:
+        print_json({"events": [_as_dict(event) for event in events]})
+        return
+    rows = [(e.sequence, e.recorded_at.isoformat(), e.event, e.subject) for e in events]
+    print_table("Audit log", ("sequence", "recorded at", "event", "subject"), rows)
+
+
+@audit.command("show")
+def show(
+    sequence: Annotated[int, typer.Argument(min=1, help="Sequence number of the event.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one event with its details and its hash."""
+    from rebrain_node.app import open_state
+    from rebrain_node.errors import StateRefused
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state:
+        event = state.audit.event(sequence)
+    if event is None:
+        raise StateRefused(f"the audit log has no event {sequence}; see `rebrain-node audit list`")
+    if as_json:
+        print_json(_as_dict(event))
+        return
+    print_table(f"Event {sequence}", ("field", "value"), list(_as_dict(event).items()))
+
+
+@audit.command("verify")
+def verify(config: Config = None, as_json: AsJson = False) -> None:
+    """Recompute the hash chain; exit code 1 at the first event that is not as it was written."""
+    from rebrain_node.app import open_state
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state, progress() as bar:
+        task = bar.add_task("verify", total=None)
+        verdict = state.audit.verify(
+            lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    answer = {
+        "intact": verdict.intact,
+        "events": verdict.rows,
+        "head": verdict.head,
+        "broken_sequence": verdict.broken_sequence,
+        "reason": verdict.reason,
+    }
+    if as_json:
+        print_json(answer)
+    else:
+        print_table("Audit chain", ("field", "value"), list(answer.items()))
+    if not verdict.intact:
+        raise typer.Exit(1)
+
+
+@audit.command("report")
+def report(
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the audit report: every series, what was decided and why, as one HTML page."""
+    from rebrain_node.app import write_audit_report
+    from rebrain_node.settings import load_settings
+
+    write_audit_report(load_settings(config), out)
+    if as_json:
+        print_json({"report": str(out)})
+        return
+    typer.echo(str(out))
+
+
+def _as_dict(event: AuditEvent) -> dict[str, object]:
+    return {
+        "sequence": event.sequence,
+        "recorded_at": event.recorded_at.isoformat(),
+        "event": str(event.event),
+        "subject": event.subject,
+        "details": dict(event.details),
+        "hash": event.hash,
+    }

@@ -1,0 +1,134 @@
+"""`doctor`: whether all that the node needs is there, and what the PACS must be told."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from rebrain_node.cli.options import AsJson, Config
+from rebrain_node.cli.present import console, print_json, print_table
+from rebrain_node.errors import RebrainError
+
+if TYPE_CHECKING:
+    from rebrain_node.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing looked at."""
+
+    what: str
+    fit: bool
+    found: str
+
+
+def doctor(config: Config = None, as_json: AsJson = False) -> None:
+    """Check all that the node needs and say what to enter at the PACS.
+
+    Disk, database, decoders, bundle, engine, destinations; exit code 1 if one is not fit.
+    """
+    from rebrain_node.settings import load_settings
+
+    settings = load_settings(config)
+    checks = [_check(what, look, settings) for what, look in _LOOKS.items()]
+    checks += [_check_destination(settings, each.name) for each in settings.destinations]
+    entries = _entries(settings)
+    if as_json:
+        print_json({"checks": [asdict(check) for check in checks], "enter_at_the_pacs": entries})
+    else:
+        rows = [(check.what, "fit" if check.fit else "NOT FIT", check.found) for check in checks]
+        print_table("Checks", ("what", "is it fit", "found"), rows)
+        print_table("Enter at the PACS", ("field", "value"), list(entries.items()))
+        if not settings.receiver.peers:
+            console().print("nobody may send yet: add [[receiver.peers]] to the settings")
+    if not all(check.fit for check in checks):
+        raise typer.Exit(1)
+
+
+def _limits(settings: Settings) -> str:
+    from rebrain_node.app import limits
+
+    return f"digest {limits(settings).digest[:12]}"
+
+
+def _disk(settings: Settings) -> str:
+    from rebrain_node.app import make_folder
+    from rebrain_node.errors import SettingsError
+
+    make_folder(settings)
+    free = shutil.disk_usage(settings.storage.folder).free
+    if free < settings.storage.soft_mark_bytes:
+        raise SettingsError(
+            f"{free / 1e9:.1f} GB free in {settings.storage.folder}, the soft mark is "
+            f"{settings.storage.soft_mark_bytes / 1e9:.1f} GB; make room or lower "
+            "storage.soft_mark_bytes"
+        )
+    return f"{free / 1e9:.1f} GB free in {settings.storage.folder}"
+
+
+def _database(settings: Settings) -> str:
+    from rebrain_node.app import open_state
+
+    with open_state(settings) as state:
+        sequence, _ = state.audit.head()
+    return f"{sequence} events on the audit log"
+
+
+def _decoders(settings: Settings) -> str:  # noqa: ARG001 - one signature for all looks
+    from rebrain_node.instance.codecs import decodable_transfer_syntaxes
+
+    return f"{len(decodable_transfer_syntaxes())} transfer syntaxes decoded bit by bit"
+
+
+def _bundle(settings: Settings) -> str:
+    from rebrain_node.app import bundle
+
+    found = bundle(settings)
+    return f"{found.name} {found.version}, digest {found.digest[:12]}"
+
+
+def _engine(settings: Settings) -> str:
+    from rebrain_node.app import bundle, engine
+
+    return f"{engine(settings, bundle(settings)).identity} reproduces the golden output"
+
+
+_LOOKS: dict[str, Callable[[Settings], str]] = {
+    "limits": _limits,
+    "disk": _disk,
+    "database": _database,
+    "decoders": _decoders,
+    "bundle": _bundle,
+    "engine": _engine,
+}
+
+
+def _check(what: str, look: Callable[[Settings], str], settings: Settings) -> Check:
+    try:
+        return Check(what=what, fit=True, found=look(settings))
+    except (RebrainError, OSError) as error:
+        return Check(what=what, fit=False, found=str(error))
+
+
+def _check_destination(settings: Settings, name: str) -> Check:
+    from rebrain_node.app import echo
+
+    def look(settings: Settings) -> str:
+        return f"answered C-ECHO in {1000 * echo(settings, name):.0f} ms"
+
+    return _check(f"destination {name}", look, settings)
+
+
+def _entries(settings: Settings) -> dict[str, object]:
+    receiver = settings.receiver
+    return {
+        "AE title": receiver.ae_title,
+        "host": "this machine" if receiver.address == "0.0.0.0" else receiver.address,  # noqa: S104 - compared, not bound
+        "port": receiver.port,
+        "services": "Verification, Storage of CT, Enhanced CT",
+        "TLS": "no",
+    }

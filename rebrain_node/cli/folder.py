@@ -1,0 +1,138 @@
+"""`process`: a study folder in, the synthetic series out, no network."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rebrain_node.cli.options import AsJson, Config
+from rebrain_node.cli.present import console, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from rebrain_node.app import FolderRun
+    from rebrain_node.folder import SeriesResult
+
+_ALL_REFUSED = 3
+
+
+def process(
+    study: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Folder with a study's instances.")
+    ],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder to write the synthetic series to.")
+    ],
+    config: Config = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print why each series was or was not chosen.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the synthetic series from a folder, without a network.
+
+    Exit code 3 if everything was refused; the answer says why.
+    """
+    from rebrain_node.app import process_folder
+    from rebrain_node.settings import load_settings
+
+    settings = load_settings(config)
+    with progress() as display:
+        tasks: dict[str, TaskID] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = display.add_task(what)
+            display.update(tasks[what], completed=done, total=max(done, total))
+
+        run = process_folder(settings, study, out, told)
+    if as_json:
+        print_json(_answer(run))
+    else:
+        _print(run)
+    if explain:
+        _explain(run, to_stderr=as_json)
+    if not run.outputs:
+        raise typer.Exit(_ALL_REFUSED)
+
+
+def _answer(run: FolderRun) -> dict[str, object]:
+    return {
+        "series": [_series(result) for result in run.results],
+        "refused_files": [vars(refused) for refused in run.folder.refused],
+        "outputs": [str(path) for path in run.outputs],
+        "slices": [row for result in run.results for row in _slices(result)],
+        "seconds": round(run.seconds, 2),
+        "steps": {r.candidate.series_instance_uid: r.seconds for r in run.results if r.seconds},
+        "engine": run.engine,
+        "bundle_digest": run.bundle_digest,
+        "peak_memory_bytes": _peak_memory_bytes(),
+    }
+
+
+def _series(result: SeriesResult) -> dict[str, object]:
+    candidate = result.candidate
+    return {
+        "series_instance_uid": candidate.series_instance_uid,
+        "description": candidate.series_description,
+        "instances": candidate.instances,
+        "decision": result.decision,
+        "codes": list(dict.fromkeys(finding.code for finding in result.findings)),
+        "sentence": result.sentence,
+        "explanation": list(candidate.explanation),
+    }
+
+
+def _slices(result: SeriesResult) -> list[dict[str, object]]:
+    if result.receipt is None:
+        return []
+    return [
+        {
+            "position_mm": round(guide.target.distance_mm, 4),
+            "kind": guide.kind,
+            "alpha": guide.target.alpha,
+            "reason": guide.reason,
+            "similarity": guide.similarity,
+            "tau": guide.tau,
+            "exemplar": guide.exemplar,
+            "position_difference_mm": guide.position_difference_mm,
+        }
+        for guide in result.receipt.guides
+    ]
+
+
+def _print(run: FolderRun) -> None:
+    rows = [
+        (s["description"], s["instances"], s["decision"], ", ".join(s["codes"]), s["sentence"])
+        for s in map(_series, run.results)
+    ]
+    if rows:
+        print_table("Series", ("series", "instances", "decision", "codes", "because"), rows)
+    if run.folder.refused:
+        files = [(refused.path, refused.code, refused.sentence) for refused in run.folder.refused]
+        print_table("Files refused", ("file", "code", "because"), files)
+    if not run.results and not run.folder.refused:
+        console(stderr=True).print("the folder holds no DICOM instance: nothing to process")
+    if run.outputs:
+        console().print(
+            f"{len(run.outputs)} objects in {run.outputs[0].parent}, "
+            f"{run.seconds:.1f} s, {run.engine}"
+        )
+
+
+def _explain(run: FolderRun, *, to_stderr: bool) -> None:
+    rows: list[tuple[str, str, str]] = []
+    for result in run.results:
+        rows.append((result.candidate.series_description, result.decision, result.sentence))
+        rows += [("", "", line) for line in result.candidate.explanation]
+    print_table("Why", ("series", "decision", "because"), rows, stderr=to_stderr)
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

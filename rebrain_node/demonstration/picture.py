@@ -1,0 +1,65 @@
+"""The picture of a result, drawn from what is in the archive: source and derived instances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import MRImageStorage, ParametricMapStorage
+from scipy import ndimage
+
+from rebrain_node.domain.volume import FloatArray, SyntheticVolume
+from rebrain_node.model.recipe import Recipe
+from rebrain_node.report.overview import overview
+from rebrain_node.steps.assemble import assemble
+from rebrain_node.steps.preprocess import preprocess
+from rebrain_node.steps.retrieve import retrieve
+
+
+def draw_picture(
+    source: Sequence[Dataset], derived: Sequence[Dataset], recipe: Recipe, caption: str
+) -> bytes:
+    """Draw CT, synthetic MR in three planes, uncertainty and provenance by slice as a PNG.
+
+    Parameters
+    ----------
+    source : sequence of Dataset
+        The series the result was made from.
+    derived : sequence of Dataset
+        The objects the destination received.
+    recipe : Recipe
+        Of the bundle that made it.
+    caption : str
+        One line, no patient data.
+    """
+    prepared = preprocess(assemble(source), recipe)
+    intensity = _intensity(derived)
+    volume = SyntheticVolume(
+        intensity=intensity,
+        uncertainty=_uncertainty(derived, intensity),
+        calibrated=False,
+        head=np.stack([ndimage.binary_fill_holes(drawn) for drawn in intensity > 0.0]),
+        guides=tuple(retrieve(prepared, None, recipe)),
+        prepared=prepared,
+    )
+    return overview(volume, caption)
+
+
+def _intensity(derived: Sequence[Dataset]) -> FloatArray:
+    """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers."""
+    images = sorted(
+        (instance for instance in derived if instance.SOPClassUID == MRImageStorage),
+        key=lambda instance: int(instance.InstanceNumber),
+    )
+    white = 2 ** int(images[0].BitsStored) - 1
+    stored = np.stack([image.pixel_array for image in images])
+    return np.asarray(stored, dtype=np.float32) / np.float32(white)
+
+
+def _uncertainty(derived: Sequence[Dataset], intensity: FloatArray) -> FloatArray:
+    """Uncertainty map in the same unit; zero where the node writes none."""
+    for instance in derived:
+        if instance.SOPClassUID == ParametricMapStorage:
+            return np.asarray(instance.pixel_array, dtype=np.float32)
+    return np.zeros_like(intensity)

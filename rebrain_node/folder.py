@@ -1,0 +1,236 @@
+"""A folder of instances in, a folder of derived objects out, no network: `rebrain-node process`.
+
+The same path as in the node, over a folder instead of the inbox. Nothing half-done is left: the
+objects are written into a hidden folder beside their place and moved once all are there, and a
+file that exists with other bytes is never overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import DerivedSet, Job, Receipt
+from rebrain_node.domain.selection import Candidate
+from rebrain_node.errors import (
+    GateRefused,
+    InstanceConflict,
+    InstanceRefused,
+    SeriesRejected,
+    StateRefused,
+)
+from rebrain_node.instance.codecs import register
+from rebrain_node.instance.scan import scan
+from rebrain_node.pipeline import Configuration, Ports, process
+from rebrain_node.ports import Engine, JsonValue
+from rebrain_node.steps.select import select
+
+Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedFile:
+    """A file of the folder that is not taken as an instance."""
+
+    path: str  #: relative to the folder
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """What a folder holds; the inbox of its series (port ``Inbox``)."""
+
+    instances: tuple[Dataset, ...]
+    sha256: Mapping[str, str]  #: of the bytes, by SOP Instance UID
+    refused: tuple[RefusedFile, ...]
+
+    def read(self, job: Job) -> tuple[Dataset, ...]:
+        """All instances of the job's series."""
+        return tuple(
+            i for i in self.instances if str(i.SeriesInstanceUID) == job.series_instance_uid
+        )
+
+    def input_digest(self, job: Job) -> str:
+        """SHA-256 over the sorted SHA-256 of the series' instances, as the ledger computes it."""
+        digests = sorted(self.sha256[str(i.SOPInstanceUID)] for i in self.read(job))
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesResult:
+    """What came of one series of the folder."""
+
+    candidate: Candidate
+    findings: tuple[Finding, ...]  #: the first decides
+    receipt: Receipt | None = None  #: None if the series was refused
+    seconds: Mapping[str, float] = field(default_factory=dict)  #: by step of the path
+
+    @property
+    def decision(self) -> Literal["accepted", "refused"]:
+        """``accepted`` only if a result was made."""
+        return "refused" if self.receipt is None else "accepted"
+
+    @property
+    def sentence(self) -> str:
+        """Why, in one sentence: that of the deciding finding."""
+        return self.findings[0].sentence if self.findings else self.candidate.sentence
+
+
+class StepTimes:
+    """How long each step took (port ``AuditLog``); a folder has no audit log to write into."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None:  # noqa: ARG002 - the port's signature
+        """Note a step's seconds."""
+        seconds = details.get("seconds")
+        if isinstance(seconds, float):
+            self.seconds[str(details["step"])] = seconds
+
+    def head(self) -> None:
+        """There is no chain to anchor."""
+
+
+def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
+    """Read every file below ``folder``; what is no sound DICOM instance is refused by name.
+
+    Hidden files and DICOMDIR are no instances and are left out. The same bytes twice count once.
+
+    Raises
+    ------
+    OSError
+        The folder or a file cannot be read.
+    """
+    register()
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and _may_be_one(path))
+    instances, refused, sha256 = [], [], dict[str, str]()
+    for done, path in enumerate(paths, 1):
+        content = path.read_bytes()
+        try:
+            if _is_news(content, sha256):
+                instances.append(dcmread(BytesIO(content)))
+        except InstanceRefused as error:
+            name = str(path.relative_to(folder))
+            refused.append(RefusedFile(path=name, code=error.reason, sentence=str(error)))
+        if progress is not None:
+            progress("read", done, len(paths))
+    return Folder(instances=tuple(instances), sha256=sha256, refused=tuple(refused))
+
+
+def _may_be_one(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name != "DICOMDIR"
+
+
+def _is_news(content: bytes, sha256: dict[str, str]) -> bool:
+    """Note the bytes under their UID; false if the same bytes are known already.
+
+    Raises
+    ------
+    InstanceConflict
+        The UID is known with other bytes.
+    """
+    uid = scan(content).sop_instance_uid
+    digest = hashlib.sha256(content).hexdigest()
+    if uid not in sha256:
+        sha256[uid] = digest
+        return True
+    if sha256[uid] != digest:
+        raise InstanceConflict(
+            f"SOP Instance UID {uid} stands in the folder twice with different bytes; "
+            "keep the right one",
+            status=0x0117,  # PS3.7 C.5.16, as the receiver answers
+            reason="CONFLICT",
+        )
+    return False
+
+
+def judge(
+    folder: Folder,
+    configuration: Configuration,
+    engine: Callable[[], Engine],
+    progress: Progress | None = None,
+) -> Iterator[SeriesResult]:
+    """Judge every series of every study of the folder and take the accepted ones down the path.
+
+    Parameters
+    ----------
+    engine : callable
+        Called once a series is accepted and not before: an engine costs seconds.
+    progress : callable, optional
+        Told how many slices are drawn.
+    """
+    for candidate in select(folder.instances, configuration.limits).candidates:
+        if candidate.decision == "refused":
+            yield SeriesResult(candidate=candidate, findings=candidate.findings)
+        else:
+            yield _processed(folder, candidate, engine(), configuration, progress)
+
+
+def _processed(
+    folder: Folder,
+    candidate: Candidate,
+    engine: Engine,
+    configuration: Configuration,
+    progress: Progress | None,
+) -> SeriesResult:
+    uid = candidate.series_instance_uid
+    job = Job(
+        study_instance_uid=candidate.study_instance_uid,
+        series_instance_uid=uid,
+        findings=candidate.findings,
+    )
+    told = None if progress is None else partial(progress, "synthesise")
+    steps = StepTimes()
+    ports = Ports(inbox=folder, audit=steps, engine=engine, exemplars=None, progress=told)
+    try:
+        receipt = process(job, ports, configuration)
+    except (SeriesRejected, GateRefused) as error:
+        findings = tuple(f for f in error.findings if isinstance(f, Finding))
+        return SeriesResult(candidate=candidate, findings=findings)
+    return SeriesResult(
+        candidate=candidate, findings=receipt.findings, receipt=receipt, seconds=steps.seconds
+    )
+
+
+def write_out(derived: DerivedSet, out: Path) -> tuple[Path, ...]:
+    """Write a set's objects into ``out``: all of them or none; the paths in order of sending.
+
+    Raises
+    ------
+    StateRefused
+        A file of that name exists with other bytes.
+    OSError
+        The folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    named = {
+        out / f"{instance.kind}-{place:04}-{instance.sop_instance_uid[-8:]}.dcm": instance
+        for place, instance in enumerate(derived.instances, 1)
+    }
+    for path, instance in named.items():
+        if path.exists() and path.read_bytes() != instance.content:
+            raise StateRefused(
+                f"{path} exists with other bytes and is never overwritten; choose another --out"
+            )
+    staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=out))
+    try:
+        for path, instance in named.items():
+            (staging / path.name).write_bytes(instance.content)
+        for path in named:
+            (staging / path.name).rename(path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return tuple(named)

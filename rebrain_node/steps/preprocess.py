@@ -1,0 +1,197 @@
+"""From the measured slices to the recipe's grid: the tilt undone, the table gone, targets set.
+
+Every measured slice is its own plane with its own position, so one resampling within the plane
+puts it on a grid whose origins lie on one normal; through the plane nothing is resampled and
+nothing is sheared. The grid follows the axes of the slices, turned and mirrored as a whole so
+that rows run from anterior to posterior, columns from the patient's right to left and slices
+towards the head; a head lying obliquely within the plane stays oblique.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.volume import AIR_HU, Grid, MaskArray, PreparedVolume, SourceVolume
+from rebrain_node.errors import SeriesRejected
+from rebrain_node.model.headmask import dilated_in_plane, head_mask
+from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.resample import resampled, wide_grid
+from rebrain_node.model.targets import targets_of
+
+#: share of the head that may fall outside the grid: the rims of the ears, never more
+CUT_LIMIT = 0.005
+#: CT kept around the head mask so that its skin keeps its edge, mm
+MARGIN_MM = 2.0
+#: the normal leans at most this much from the head-foot axis; the recipe's plane is axial
+AXIAL_LIMIT_DEG = 45.0
+
+
+def preprocess(volume: SourceVolume, recipe: Recipe) -> PreparedVolume:
+    """Put a series on the recipe's grid and decide which slices are to be made.
+
+    Parameters
+    ----------
+    volume : SourceVolume
+        Any roughly axial series, whatever its order, tilt, patient position and spacing.
+    recipe : Recipe
+        Grid (rows, columns, pixel size) and spacing of the targets.
+
+    Returns
+    -------
+    PreparedVolume
+        The same number of slices as measured, on the grid; centred on the head.
+
+    Raises
+    ------
+    SeriesRejected
+        ``TOO-FEW`` fewer than two slices; ``GEOM-ORIENTATION`` not axial; ``NOT-HEAD`` nothing
+        but air; ``GEOM-SIZE`` the head does not fit the grid.
+    """
+    if len(volume.thickness_mm) < 2:
+        sentence = "one slice alone has no spacing to fill"
+        raise SeriesRejected(
+            [Finding(code="TOO-FEW", sentence=sentence, value=len(volume.thickness_mm), limit=2)]
+        )
+    upright = towards_the_head(volume)
+    wide = wide_grid(upright, recipe.grid.pixel_mm)
+    hu = resampled(upright, wide)
+    head = head_mask(hu, wide.pixel_mm)
+    if not head.any():
+        sentence = "no slice shows anything but air"
+        raise SeriesRejected([Finding(code="NOT-HEAD", sentence=sentence)])
+    first_row, first_column = _corner(head, recipe)
+    grid = replace(
+        wide,
+        origin_mm=wide.origin_mm
+        + wide.column_direction * first_row * wide.pixel_mm
+        + wide.row_direction * first_column * wide.pixel_mm,
+        rows=recipe.grid.rows,
+        columns=recipe.grid.columns,
+    )
+    kept = dilated_in_plane(head, round(MARGIN_MM / wide.pixel_mm))
+    hu[~kept] = AIR_HU
+    distances = upright.distances_mm - upright.distances_mm[0]
+    targets = targets_of(distances, recipe.spacing_mm)
+    return PreparedVolume(
+        hu=_window(hu, (first_row, first_column), grid, np.float32(AIR_HU)),
+        head=_window(head, (first_row, first_column), grid, np.False_),
+        grid=grid,
+        distances_mm=distances,
+        thickness_mm=upright.thickness_mm,
+        targets=targets,
+        spacing_mm=targets[1].distance_mm - targets[0].distance_mm,
+        sop_instance_uids=upright.sop_instance_uids,
+        frame_numbers=upright.frame_numbers,
+        frame_of_reference_uid=upright.frame_of_reference_uid,
+    )
+
+
+def towards_the_head(volume: SourceVolume) -> SourceVolume:
+    """Turn and mirror the arrays, never the anatomy, so that all series have one orientation.
+
+    Rows then run from anterior to posterior (LPS +y), columns from the patient's right to left
+    (+x), slices from the feet to the head (+z): of the eight ways to name the axes of a plane
+    the one nearest to these. It is right-handed by construction.
+
+    Raises
+    ------
+    SeriesRejected
+        ``GEOM-ORIENTATION``: the planes lean more than 45 degrees from axial.
+    """
+    row, column = volume.row_direction, volume.column_direction
+    hu, padding, spacing = volume.hu, volume.padding, volume.pixel_spacing_mm
+    positions = volume.positions_mm.copy()
+    if abs(column[0]) + abs(row[1]) > abs(row[0]) + abs(column[1]):
+        row, column = column, row
+        hu, padding = hu.transpose(0, 2, 1), padding.transpose(0, 2, 1)
+        spacing = (spacing[1], spacing[0])
+    if row[0] < 0.0:
+        positions = positions + row * spacing[1] * (hu.shape[2] - 1)
+        row, hu, padding = -row, hu[:, :, ::-1], padding[:, :, ::-1]
+    if column[1] < 0.0:
+        positions = positions + column * spacing[0] * (hu.shape[1] - 1)
+        column, hu, padding = -column, hu[:, ::-1], padding[:, ::-1]
+    normal = np.cross(row, column)
+    lean_deg = float(np.degrees(np.arccos(np.clip(normal[2], -1.0, 1.0))))
+    if lean_deg > AXIAL_LIMIT_DEG:
+        sentence = f"the planes lean {lean_deg:.0f} degrees from axial"
+        raise SeriesRejected(
+            [
+                Finding(
+                    code="GEOM-ORIENTATION",
+                    sentence=sentence,
+                    value=round(lean_deg, 1),
+                    limit=AXIAL_LIMIT_DEG,
+                )
+            ]
+        )
+    order = np.argsort(positions @ normal)
+    return SourceVolume(
+        hu=hu[order],
+        padding=padding[order],
+        positions_mm=positions[order],
+        row_direction=row,
+        column_direction=column,
+        pixel_spacing_mm=spacing,
+        thickness_mm=tuple(volume.thickness_mm[k] for k in order),
+        sop_instance_uids=tuple(volume.sop_instance_uids[k] for k in order),
+        frame_numbers=tuple(volume.frame_numbers[k] for k in order),
+        frame_of_reference_uid=volume.frame_of_reference_uid,
+    )
+
+
+def _corner(head: MaskArray, recipe: Recipe) -> tuple[int, int]:
+    """First row and column of the recipe's window on the wide grid, centred on the head.
+
+    Raises
+    ------
+    SeriesRejected
+        ``GEOM-SIZE``: more of the head than the rims of the ears would be cut off.
+    """
+    down, across = head.any(axis=(0, 2)).nonzero()[0], head.any(axis=(0, 1)).nonzero()[0]
+    row = int(down[0] + down[-1] + 1 - recipe.grid.rows) // 2
+    column = int(across[0] + across[-1] + 1 - recipe.grid.columns) // 2
+    inside = head[
+        :,
+        max(row, 0) : max(row + recipe.grid.rows, 0),
+        max(column, 0) : max(column + recipe.grid.columns, 0),
+    ]
+    cut = 1.0 - float(inside.sum()) / float(head.sum())
+    if cut > CUT_LIMIT:
+        height, width = (len_mm * recipe.grid.pixel_mm for len_mm in (np.ptp(down), np.ptp(across)))
+        sentence = (
+            f"the head measures {height:.0f} x {width:.0f} mm in the plane, "
+            f"{cut:.1%} of it would be cut off"
+        )
+        raise SeriesRejected(
+            [Finding(code="GEOM-SIZE", sentence=sentence, value=round(cut, 4), limit=CUT_LIMIT)]
+        )
+    return row, column
+
+
+def _window(
+    stack: npt.NDArray, corner: tuple[int, int], grid: Grid, outside: np.generic
+) -> npt.NDArray:
+    """Cut rows and columns out of a stack, filling what lies beyond it."""
+    out = np.full((len(stack), grid.rows, grid.columns), outside, dtype=stack.dtype)
+    source, place = zip(
+        *(
+            _overlap(first, length, extent)
+            for first, length, extent in zip(
+                corner, (grid.rows, grid.columns), stack.shape[1:], strict=True
+            )
+        ),
+        strict=True,
+    )
+    out[(slice(None), *place)] = stack[(slice(None), *source)]
+    return out
+
+
+def _overlap(first: int, length: int, extent: int) -> tuple[slice, slice]:
+    """Slices of the source axis and of the window where the two meet."""
+    low, high = max(first, 0), min(first + length, extent)
+    return slice(low, high), slice(low - first, high - first)

@@ -1,0 +1,165 @@
+"""`serve`: starts the node's processes, watches them, restarts them, stops them cleanly.
+
+The supervisor itself loads nothing heavy and holds no state worth keeping. Each child has two
+pipes: its standard input is the life line (it closes when the supervisor dies, however it dies,
+and the child stops by itself), its standard output says ``ready`` once. Logs go to standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+#: exit codes that a restart cannot mend: settings (2) and bundle (4) refused
+PERMANENT_EXIT_CODES = frozenset({2, 4})
+#: a child that lived this long starts again without the delay it had earned before
+STEADY_S = 60.0
+FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
+#: how long a child may take to stop before it is killed
+STOP_S = 10.0
+_TICK_S = 0.05
+_READY = b"ready\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Role:
+    """One process of the node: what it is called in the logs and how it is started."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+@dataclass(kw_only=True)
+class _Child:
+    role: Role
+    process: subprocess.Popen[bytes] | None = None
+    ready: bool = False
+    started_s: float = 0.0  #: monotonic
+    due_s: float = 0.0  #: monotonic; when to start next
+    delay_s: float = FIRST_DELAY_S
+    heard: bytes = field(default=b"", repr=False)
+
+
+def supervise(roles: Sequence[Role]) -> int:
+    """Run all roles until SIGTERM or SIGINT; return the exit code of `serve`.
+
+    0 after a clean stop; the child's own code if one exits with a code no restart can mend.
+    """
+    begun = time.monotonic()
+    log = structlog.get_logger("supervisor")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    children = [_Child(role=role) for role in roles]
+    announced = False
+    try:
+        while not stop.is_set():
+            for child in children:
+                code = _tend(child, log)
+                if code in PERMANENT_EXIT_CODES:
+                    return code
+            if not announced and all(child.ready for child in children):
+                announced = True
+                log.info("ready", seconds=round(time.monotonic() - begun, 2))
+            stop.wait(_TICK_S)
+    finally:
+        _stop(children)
+        log.info("stopped")
+    return 0
+
+
+def _tend(child: _Child, log: structlog.stdlib.BoundLogger) -> int | None:
+    """Start, listen to or mourn one child; its exit code if it has just ended."""
+    now = time.monotonic()
+    if child.process is None:
+        if now >= child.due_s:
+            _start(child)
+            log.info("started", role=child.role.name, pid=child.process and child.process.pid)
+        return None
+    _listen(child)
+    code = child.process.poll()
+    if code is None:
+        return None
+    if now - child.started_s >= STEADY_S:
+        child.delay_s = FIRST_DELAY_S
+    log.error("ended", role=child.role.name, exit_code=code, restart_in_s=child.delay_s)
+    _close(child.process)
+    child.process, child.ready = None, False
+    child.due_s = now + child.delay_s
+    child.delay_s = min(2.0 * child.delay_s, LONGEST_DELAY_S)
+    return code
+
+
+def _start(child: _Child) -> None:
+    child.heard = b""
+    child.started_s = time.monotonic()
+    child.process = subprocess.Popen(  # noqa: S603 - our own program, no shell
+        child.role.command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C reaches the supervisor alone; it stops the children
+    )
+    assert child.process.stdout is not None  # noqa: S101 - asked for a pipe above
+    os.set_blocking(child.process.stdout.fileno(), False)
+
+
+def _listen(child: _Child) -> None:
+    if child.ready or child.process is None or child.process.stdout is None:
+        return
+    child.heard += child.process.stdout.read() or b""
+    child.ready = _READY in child.heard
+
+
+def _stop(children: Sequence[_Child]) -> None:
+    running = [child.process for child in children if child.process is not None]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + STOP_S
+    for process in running:
+        try:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _close(process)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+@dataclass(frozen=True)
+class LifeLine:
+    """A child's side of the two pipes."""
+
+    stop: threading.Event  #: set when the child has to end: SIGTERM, or the supervisor is gone
+
+    @classmethod
+    def hold(cls) -> LifeLine:
+        """Listen for the end of the supervisor and for SIGTERM; call once, in the main thread."""
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        threading.Thread(target=_await_end, args=(stop,), daemon=True, name="life-line").start()
+        return cls(stop)
+
+    def say_ready(self) -> None:
+        """Tell the supervisor that this process does its work from now on."""
+        sys.stdout.buffer.write(_READY)
+        sys.stdout.buffer.flush()
+
+
+def _await_end(stop: threading.Event) -> None:
+    os.read(sys.stdin.fileno(), 1)  # nothing is ever written: this returns when the pipe closes
+    stop.set()
+    time.sleep(STOP_S)
+    os._exit(1)  # the supervisor is gone and the clean stop hangs

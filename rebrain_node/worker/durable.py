@@ -1,0 +1,189 @@
+"""Work that survives a crash: two DBOS workflows, straight-line code with recorded progress.
+
+After a crash DBOS runs an unfinished workflow again, in the same worker slot. It keeps ids and
+short JSON values only, never pickled objects, and talks to nobody but its own database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dbos import (
+    DBOS,
+    DBOSConfig,
+    DBOSPortableJSONSerializer,
+    SetEnqueueOptions,
+    SetWorkflowID,
+    WorkflowStatus,
+)
+
+from rebrain_node.worker.tries import TRIES, Outcome
+
+if TYPE_CHECKING:
+    from rebrain_node.worker.work import Work
+
+#: the shape of the workflows below; work begun under another shape is never replayed
+VERSION: Final = "1"
+#: pause before the next try: doubles from the first to the longest, s
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0
+#: most workers of one node (settings.workers)
+MAXIMUM_SLOTS: Final = 64
+_POLL_S: Final = 0.25
+_SYNTHESIS: Final = "synthesis"
+_DELIVERY: Final = "delivery"
+
+
+def progress_url(folder: Path, database_url: str | None) -> str:
+    """Where progress is kept: beside the ledger's SQLite file, or in the ledger's PostgreSQL."""
+    if database_url is not None and database_url.startswith("postgresql"):
+        return database_url
+    return f"sqlite:///{folder.absolute() / 'progress.sqlite'}"
+
+
+def pause_s(attempt: int, key: str) -> float:
+    """Pause after the ``attempt``-th failure (1, 2, ...): doubled each time, up to a quarter less.
+
+    The jitter is a function of ``key`` and not of chance, so that a replay pauses as before.
+    """
+    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 16))
+    share = hashlib.sha256(f"{key}:{attempt}".encode()).digest()[0] / 255.0
+    return longest * (1.0 - 0.25 * share)
+
+
+@dataclass(frozen=True)
+class Durable:
+    """The durable work of this process; there is one a process, as DBOS wants it."""
+
+    _synthesis: Callable[[str, int], None]
+    _delivery: Callable[[int, str], None]
+
+    def start_synthesis(self, series_instance_uid: str, revision: int) -> None:
+        """Queue the synthesis of an accepted series; queued or done before, nothing happens."""
+        with SetWorkflowID(_synthesis_id(series_instance_uid, revision)):
+            DBOS.enqueue_workflow(_SYNTHESIS, self._synthesis, series_instance_uid, revision)
+
+    def start_delivery(self, set_id: int, destination: str) -> None:
+        """Queue the delivery of a set; a destination's sets are sent one after the other."""
+        _start_delivery(self._delivery, set_id, destination)
+
+    def has_given_up(self, series_instance_uid: str, revision: int) -> bool:
+        """Whether the synthesis ended by crashing its worker ``TRIES`` times."""
+        status = DBOS.get_workflow_status(_synthesis_id(series_instance_uid, revision))
+        return status is not None and status.status in ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", "ERROR")
+
+    def close(self) -> None:
+        """Hand unfinished work back, so that a clean stop does not count as a crash, and stop."""
+        _hand_back(DBOS.list_workflows(status="PENDING", executor_id=DBOS.executor_id))
+        DBOS.destroy()
+
+
+def launch(work: Work, url: str, slot: int, slots: int) -> Durable:
+    """Start DBOS in this process and resume what this worker slot had not finished.
+
+    Parameters
+    ----------
+    work : Work
+        What is to be done.
+    url : str
+        SQLAlchemy URL of the progress database.
+    slot, slots : int
+        Number of this worker, 1 to ``slots``. Slot 1 also takes back what higher slots left
+        when there were more of them.
+    """
+    _quiet_logging()
+    DBOS(config=_configuration(url, slot))
+    destinations = tuple(work.destinations)
+
+    @DBOS.step(name="synthesise")
+    def synthesise(series_instance_uid: str, revision: int, attempt: int) -> Outcome:
+        return work.synthesise(series_instance_uid, revision, attempt)
+
+    @DBOS.step(name="set_of")
+    def set_of(series_instance_uid: str, revision: int) -> int | None:
+        return work.set_of(series_instance_uid, revision)
+
+    @DBOS.step(name="deliver")
+    def deliver(set_id: int, destination: str) -> Outcome:
+        return work.deliver(set_id, destination)
+
+    @DBOS.workflow(name=_DELIVERY, max_recovery_attempts=None)
+    def delivery(set_id: int, destination: str) -> None:
+        _until_done(f"{set_id}:{destination}", lambda _: deliver(set_id, destination))
+
+    @DBOS.workflow(name=_SYNTHESIS, max_recovery_attempts=TRIES - 1)
+    def synthesis(series_instance_uid: str, revision: int) -> None:
+        key = _synthesis_id(series_instance_uid, revision)
+        _until_done(key, lambda attempt: synthesise(series_instance_uid, revision, attempt))
+        set_id = set_of(series_instance_uid, revision)
+        if set_id is not None:
+            for destination in destinations:
+                _start_delivery(delivery, set_id, destination)
+
+    DBOS.launch()
+    DBOS.register_queue(_SYNTHESIS, worker_concurrency=1, polling_interval_sec=_POLL_S)
+    DBOS.register_queue(_DELIVERY, partition_concurrency=1, polling_interval_sec=_POLL_S)
+    if slot == 1:
+        former = [_executor(url, other) for other in range(slots + 1, MAXIMUM_SLOTS + 1)]
+        _hand_back(DBOS.list_workflows(status="PENDING", executor_id=former))
+    return Durable(synthesis, delivery)
+
+
+def _until_done(key: str, attempt_once: Callable[[int], Outcome]) -> None:
+    """Try until it is done; waiting for the store does not count as an attempt."""
+    attempt = pauses = 1
+    while (outcome := attempt_once(attempt)) != "done":
+        DBOS.sleep(pause_s(pauses, key))
+        pauses += 1
+        if outcome == "again":
+            attempt += 1
+
+
+def _start_delivery(delivery: Callable[[int, str], None], set_id: int, destination: str) -> None:
+    """Queue a delivery in the line of its destination."""
+    with (
+        SetWorkflowID(f"{_DELIVERY}:{set_id}:{destination}"),
+        SetEnqueueOptions(queue_partition_key=destination),
+    ):
+        DBOS.enqueue_workflow(_DELIVERY, delivery, set_id, destination)
+
+
+def _hand_back(unfinished: Iterable[WorkflowStatus]) -> None:
+    """Put unfinished workflows back into their queues, their crash count at zero."""
+    for workflow in unfinished:
+        DBOS.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
+
+
+def _synthesis_id(series_instance_uid: str, revision: int) -> str:
+    return f"{_SYNTHESIS}:{series_instance_uid}:{revision}"
+
+
+def _executor(url: str, slot: int) -> str:
+    """Name of a worker slot: fixed, so that what it left is found; unique where machines share."""
+    machine = "worker" if url.startswith("sqlite") else socket.gethostname()
+    return f"{machine}-{slot}"
+
+
+def _configuration(url: str, slot: int) -> DBOSConfig:
+    return {
+        "name": "rebrain-node",
+        "system_database_url": url,
+        "serializer": DBOSPortableJSONSerializer(),
+        "application_version": VERSION,
+        "executor_id": _executor(url, slot),
+        "enable_otlp": False,
+        "log_level": "WARNING",
+    }
+
+
+def _quiet_logging() -> None:
+    """Let DBOS log through our handlers instead of writing to the terminal in its own format."""
+    logger = logging.getLogger("dbos")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = True

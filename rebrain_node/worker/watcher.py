@@ -1,0 +1,170 @@
+"""Finds what there is to do: studies that have become complete, series accepted, sets not sent.
+
+Runs in one worker process. What it starts may have been started before: starting twice does
+nothing, so that the start of a node is also its recovery.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from rebrain_node.dicom.completeness import Settling
+from rebrain_node.dicom.inbox import InboxFolder
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.ledger import Judgement, SeriesRecord
+from rebrain_node.domain.selection import Candidate
+from rebrain_node.errors import StoreUnavailable, Superseded
+from rebrain_node.logs import reference
+from rebrain_node.steps.select import select
+from rebrain_node.worker.durable import Durable
+from rebrain_node.worker.tries import TRIES
+from rebrain_node.worker.work import Work, reason_of
+
+#: pause between two looks at the ledger, s
+LOOK_S: Final = 0.25
+#: pause after a look that failed, s
+REST_S: Final = 2.0
+#: pause between two looks for series that end their worker, s
+CRASHES_S: Final = 5.0
+
+_LOG = structlog.get_logger("watcher")
+
+
+@dataclass(kw_only=True)
+class Watcher:
+    """Judges complete studies and starts the work that follows."""
+
+    work: Work
+    durable: Durable
+    inbox: InboxFolder
+    settling: Settling
+    folder: Path  #: whose free space is watched
+    soft_mark_bytes: int  #: below it nothing new is judged
+    _started: set[object] = field(default_factory=set)
+    _failed: dict[str, int] = field(default_factory=dict)  #: failed judgements by study
+    _full: bool = False
+    _crashes_due_s: float = 0.0  #: monotonic
+
+    def run(self, stop: threading.Event) -> None:
+        """Look until ``stop``; whatever a look fails by, there is another one."""
+        while not stop.wait(LOOK_S):
+            try:
+                self.look()
+            except StoreUnavailable as error:
+                _LOG.warning("store unavailable", reason=str(error))
+                stop.wait(REST_S)
+            except Exception as error:  # noqa: BLE001 - the node must go on with all other studies
+                _LOG.warning("look failed", reason=reason_of(error))
+                stop.wait(REST_S)
+
+    def look(self) -> None:
+        """Take one look: what is complete is judged, what is accepted or not sent is started."""
+        if self._has_room():
+            for study, verdict in self.settling.settled(self.work.ledger.studies_in_reception()):
+                self.work.ledger.complete(study, verdict.completeness, verdict.details)
+            for study_instance_uid in self.work.ledger.studies_to_judge():
+                self._judge(study_instance_uid)
+        accepted = self.work.ledger.series("accepted")
+        for record in accepted:
+            self._once((record.series_instance_uid, record.revision), self.durable.start_synthesis)
+        if time.monotonic() >= self._crashes_due_s:
+            self._crashes_due_s = time.monotonic() + CRASHES_S
+            self._fail_crashing(accepted)
+        for delivery in self.work.outbox.pending():
+            key = (delivery.set_id, delivery.destination)
+            self._once(key, self.durable.start_delivery)
+
+    def _judge(self, study_instance_uid: str) -> None:
+        records = self.work.ledger.series(study=study_instance_uid)
+        try:
+            study = self.inbox.read_study(study_instance_uid)
+            judgements = _judgements(
+                select(study, self.work.configuration.limits).candidates, records
+            )
+            self.work.ledger.judge(study_instance_uid, judgements)
+        except Superseded:
+            return
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a study that cannot be read is refused by name
+            self._cannot_judge(study_instance_uid, records, reason_of(error))
+            return
+        _LOG.info(
+            "judged",
+            study=reference(study_instance_uid),
+            series=len(judgements),
+            accepted=sum(judgement.decision == "accepted" for judgement in judgements),
+        )
+
+    def _cannot_judge(
+        self, study_instance_uid: str, records: Sequence[SeriesRecord], reason: str
+    ) -> None:
+        """Refuse all series of a study whose judgement failed ``TRIES`` times."""
+        failures = self._failed[study_instance_uid] = self._failed.get(study_instance_uid, 0) + 1
+        _LOG.warning("judgement failed", study=reference(study_instance_uid), reason=reason)
+        if failures < TRIES:
+            return
+        finding = Finding(
+            code="FAILED", sentence=f"the study could not be judged in {TRIES} tries: {reason}"
+        )
+        self.work.ledger.judge(
+            study_instance_uid,
+            [
+                Judgement(
+                    series_instance_uid=record.series_instance_uid,
+                    revision=record.revision,
+                    decision="refused",
+                    findings=(finding,),
+                )
+                for record in records
+            ],
+        )
+
+    def _fail_crashing(self, accepted: Sequence[SeriesRecord]) -> None:
+        """Fail each series that ended its worker process at every try."""
+        for record in accepted:
+            if self.durable.has_given_up(record.series_instance_uid, record.revision):
+                self.work.give_up(
+                    record.series_instance_uid,
+                    record.revision,
+                    "it ended its worker process each time",
+                )
+
+    def _once(self, key: tuple[Any, Any], start: Callable[[Any, Any], None]) -> None:
+        if key not in self._started:
+            start(*key)
+            self._started.add(key)
+
+    def _has_room(self) -> bool:
+        free = shutil.disk_usage(self.folder).free
+        full = free < self.soft_mark_bytes
+        if full != self._full:
+            self._full = full
+            _LOG.warning("disk low" if full else "disk has room again", free_bytes=free)
+        return not full
+
+
+def _judgements(
+    candidates: Sequence[Candidate], records: Sequence[SeriesRecord]
+) -> tuple[Judgement, ...]:
+    """Decisions about the series whose revision was known before their instances were read."""
+    revisions = {record.series_instance_uid: record.revision for record in records}
+    return tuple(
+        Judgement(
+            series_instance_uid=candidate.series_instance_uid,
+            revision=revisions[candidate.series_instance_uid],
+            decision=candidate.decision,
+            findings=candidate.findings,
+            explanation=candidate.explanation,
+        )
+        for candidate in candidates
+        if candidate.series_instance_uid in revisions
+    )

@@ -1,0 +1,189 @@
+"""The two pieces of work of a worker, and what a failure of each means.
+
+Both are safe to repeat at any point: they look at the facts first, and change them in one
+transaction at the end. This is one of the three places where errors are caught.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import Job
+from rebrain_node.domain.ledger import SeriesRecord, SeriesState
+from rebrain_node.errors import (
+    BytesAltered,
+    DeliveryFailed,
+    DeliveryRefused,
+    GateRefused,
+    RebrainError,
+    SeriesRejected,
+    StoreUnavailable,
+    Superseded,
+    Taken,
+)
+from rebrain_node.logs import reference
+from rebrain_node.pipeline import Configuration, Ports, process
+from rebrain_node.ports import Destination
+from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.outbox import Outbox
+from rebrain_node.worker.tries import TRIES, Outcome
+
+_LOG = structlog.get_logger("worker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one worker does; the facts are in the ledger and the outbox."""
+
+    ledger: Ledger
+    outbox: Outbox
+    ports: Ports
+    configuration: Configuration
+    destinations: Mapping[str, Destination]
+
+    def synthesise(self, series_instance_uid: str, revision: int, attempt: int) -> Outcome:
+        """Make the derived set of an accepted series and put it into the outbox.
+
+        ``done`` also where there is nothing to make: the series is refused, failed, superseded
+        or already made. After the last of ``TRIES`` attempts the series is failed with a reason.
+        """
+        try:
+            return self._synthesise(series_instance_uid, revision, attempt)
+        except Superseded:
+            return "done"
+        except StoreUnavailable as error:
+            _LOG.warning("store unavailable", reason=str(error))
+            return "wait"
+
+    def set_of(self, series_instance_uid: str, revision: int) -> int | None:
+        """Id of the set made from this revision of the series; None where there is none."""
+        return self.outbox.set_of(series_instance_uid, revision)
+
+    def give_up(self, series_instance_uid: str, revision: int, reason: str) -> None:
+        """Fail a series that could not be processed in ``TRIES`` attempts."""
+        finding = Finding(
+            code="FAILED",
+            sentence=f"the series was tried {TRIES} times and not finished: {reason}",
+            value=TRIES,
+            limit=TRIES,
+        )
+        self._end(series_instance_uid, revision, "failed", Event.SERIES_FAILED, (finding,))
+
+    def deliver(self, set_id: int, destination: str) -> Outcome:
+        """Send what a destination has not taken of a set; ``again`` where it failed this time."""
+        try:
+            return self._deliver(set_id, destination)
+        except StoreUnavailable as error:
+            _LOG.warning("store unavailable", reason=str(error))
+            return "wait"
+
+    def _synthesise(self, series_instance_uid: str, revision: int, attempt: int) -> Outcome:
+        record = self.ledger.series_one(series_instance_uid)
+        if record is None or record.revision != revision or record.state != "accepted":
+            return "done"
+        log = _LOG.bind(series=reference(series_instance_uid), attempt=attempt)
+        try:
+            self._make(record)
+        except (StoreUnavailable, Superseded):
+            raise
+        except SeriesRejected as error:
+            log.info("refused", codes=[finding.code for finding in error.findings])
+            self._end(*_key(record), "refused", Event.SERIES_REFUSED, _findings(error))
+        except GateRefused as error:
+            log.critical("gate refused", codes=[finding.code for finding in error.findings])
+            self._end(*_key(record), "failed", Event.GATE_REFUSED, _findings(error))
+        except Exception as error:  # noqa: BLE001 - no series may stop the line, whatever it does
+            log.warning("attempt failed", reason=reason_of(error))
+            if attempt < TRIES:
+                return "again"
+            self.give_up(series_instance_uid, revision, reason_of(error))
+        return "done"
+
+    def _make(self, record: SeriesRecord) -> None:
+        job = Job(
+            study_instance_uid=record.study_instance_uid,
+            series_instance_uid=record.series_instance_uid,
+            revision=record.revision,
+            findings=record.findings,
+            completeness=record.completeness or "UNVERIFIED",
+        )
+        receipt = process(job, self.ports, self.configuration)
+        set_id = self.outbox.put(receipt.derived, tuple(self.destinations), job)
+        _LOG.info(
+            "synthesised",
+            series=reference(record.series_instance_uid),
+            set=set_id,
+            seconds=round(receipt.seconds, 1),
+        )
+
+    def _end(
+        self,
+        series_instance_uid: str,
+        revision: int,
+        state: SeriesState,
+        event: Event,
+        findings: tuple[Finding, ...],
+    ) -> None:
+        details = {"codes": [finding.code for finding in findings]}
+        self.ledger.transition(series_instance_uid, revision, state, event, details, findings)
+
+    def _deliver(self, set_id: int, destination: str) -> Outcome:
+        log = _LOG.bind(set=set_id, destination=destination)
+        try:
+            taken = self._send(set_id, destination)
+        except (DeliveryRefused, BytesAltered) as error:
+            log.warning("delivery refused", reason=str(error))
+            self.outbox.delivered(set_id, destination, _taken(error))
+            self.outbox.refused(set_id, destination, str(error))
+            return "done"
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a destination may fail in any way: try again
+            log.warning("delivery failed", reason=reason_of(error))
+            self.outbox.delivered(set_id, destination, _taken(error))
+            self.outbox.failed(set_id, destination, reason_of(error))
+            return "again"
+        if taken:
+            self.outbox.delivered(set_id, destination, taken)
+            log.info("delivered", instances=len(taken))
+        return "done"
+
+    def _send(self, set_id: int, destination: str) -> tuple[TakenInstance, ...]:
+        instances = self.outbox.outstanding(set_id, destination)
+        if not instances:
+            return ()
+        remote = self.destinations.get(destination)
+        if remote is None:
+            raise DeliveryFailed(
+                f"{destination!r} is no destination of the settings any more; "
+                "add it again under [[destinations]]"
+            )
+        return remote.send(instances)
+
+
+def reason_of(error: Exception) -> str:
+    """Say what failed; of an error that is not ours only its kind and place, never its text."""
+    if isinstance(error, RebrainError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else "?"
+    return f"{type(error).__name__} at {place}"
+
+
+def _key(record: SeriesRecord) -> tuple[str, int]:
+    return record.series_instance_uid, record.revision
+
+
+def _findings(error: SeriesRejected | GateRefused) -> tuple[Finding, ...]:
+    return tuple(finding for finding in error.findings if isinstance(finding, Finding))
+
+
+def _taken(error: Exception) -> tuple[Taken, ...]:
+    return error.taken if isinstance(error, DeliveryFailed) else ()

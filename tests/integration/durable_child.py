@@ -1,0 +1,58 @@
+"""A worker process for the tests of durable work: real DBOS, work that only writes lines.
+
+usage: durable_child.py FOLDER SLOT SLOTS SECONDS [die|fail|refuse|down ...]
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from rebrain_node.worker.durable import launch, progress_url
+
+FOLDER, SLOT, SLOTS, SECONDS, *BEHAVIOUR = sys.argv[1:]
+LINES = Path(FOLDER) / "lines"
+
+
+def say(*words: object) -> None:
+    with LINES.open("a") as stream:
+        stream.write(" ".join(map(str, words)) + "\n")
+
+
+class Lines:
+    """Stands for ``Work``: says what it is asked and behaves as told."""
+
+    destinations = ("pacs", "archive")
+
+    def synthesise(self, series, revision, attempt):
+        say("synthesise", series, revision, attempt)
+        if "die" in BEHAVIOUR:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "slow" in BEHAVIOUR:
+            time.sleep(60)
+        return "again" if "fail" in BEHAVIOUR and attempt < 3 else "done"
+
+    def set_of(self, series, revision):
+        return None if "refuse" in BEHAVIOUR else int(series)
+
+    def deliver(self, set_id, destination):
+        say("deliver", set_id, destination)
+        return "again" if f"down-{destination}" in BEHAVIOUR else "done"
+
+
+durable = launch(Lines(), progress_url(Path(FOLDER), None), int(SLOT), int(SLOTS))
+for series in os.environ.get("SERIES", "").split():
+    durable.start_synthesis(series, 1)
+end = time.monotonic() + float(SECONDS)
+until = os.environ["UNTIL"]
+while time.monotonic() < end and not (until and LINES.exists() and until in LINES.read_text()):
+    time.sleep(0.05)
+if "report" in BEHAVIOUR:
+    say("given-up", durable.has_given_up("7", 1))
+durable.close()
+say("closed")
+sys.stdout.flush()
+os._exit(0)

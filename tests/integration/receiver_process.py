@@ -1,0 +1,33 @@
+"""A receiver in a process of its own, over the real ledger: ``... FOLDER`` prints its port."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from rebrain_node.dicom.inbox import Spool
+from rebrain_node.dicom.receiver import Receiver
+from rebrain_node.store.audit import AuditLog
+from rebrain_node.store.database import Database
+from rebrain_node.store.ledger import Ledger
+from tests.integration.dicom_peers import receiver_settings
+
+
+def main() -> None:
+    """Receive until SIGTERM."""
+    folder = Path(sys.argv[1])
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
+        spool = Spool(folder / "inbox", Ledger(database), hard_mark_bytes=0)
+        settings = receiver_settings(association_timeout_s=10, pdu_timeout_s=30)
+        with Receiver(settings, spool, AuditLog(database)) as receiver:
+            sys.stdout.write(f"{receiver.port}\n")
+            sys.stdout.flush()
+            stop.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Durable work: what a crash, a failure and a destination that is down do to it."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rebrain_node.worker.durable import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
+
+CHILD = Path(__file__).with_name("durable_child.py")
+
+
+def run(folder, *behaviour, series="7", seconds=10.0, until="", slot=1, slots=1):
+    """Run one worker process until it has said ``until``; its result and all lines so far."""
+    result = subprocess.run(
+        [sys.executable, CHILD, folder, str(slot), str(slots), str(seconds), *behaviour],
+        env={**os.environ, "SERIES": series, "UNTIL": until, "PYTHONPATH": str(CHILD.parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = folder / "lines"
+    return result, lines.read_text().splitlines() if lines.exists() else []
+
+
+def test_a_series_is_synthesised_once_and_delivered_once_to_each_destination(tmp_path):
+    run(tmp_path, until="deliver 7 pacs")
+    _, lines = run(tmp_path, seconds=1.5)
+    counts = Counter(lines)
+    assert counts["synthesise 7 1 1"] == 1
+    assert counts["deliver 7 pacs"] == 1
+    assert counts["deliver 7 archive"] == 1
+
+
+def test_a_refused_series_is_not_delivered(tmp_path):
+    _, lines = run(tmp_path, "refuse", "report", seconds=2)
+    assert lines == ["synthesise 7 1 1", "given-up False", "closed"]
+
+
+def test_a_failure_is_tried_again_after_a_pause(tmp_path):
+    _, lines = run(tmp_path, "fail", until="deliver 7 pacs")
+    assert [line for line in lines if line.startswith("synthesise")] == [
+        "synthesise 7 1 1",
+        "synthesise 7 1 2",
+        "synthesise 7 1 3",
+    ]
+    assert "deliver 7 pacs" in lines
+
+
+def test_a_series_that_kills_its_worker_is_given_up_after_three_tries(tmp_path):
+    codes = [run(tmp_path, "die")[0].returncode for _ in range(3)]
+    result, lines = run(tmp_path, "die", "report", seconds=2)
+    assert codes == [-9, -9, -9]
+    assert result.returncode == 0
+    assert lines.count("synthesise 7 1 1") == 3
+    assert "given-up True" in lines
+
+
+def test_a_clean_stop_does_not_count_as_a_crash(tmp_path):
+    for count in range(1, 5):
+        run(tmp_path, "slow", until="synthesise 7 1 1\nclosed\n" * (count - 1) + "synthesise 7 1 1")
+    _, lines = run(tmp_path, until="deliver 7 pacs")
+    assert lines.count("synthesise 7 1 1") == 5
+    assert lines.count("deliver 7 pacs") == 1
+
+
+def test_a_destination_that_is_down_holds_up_nothing_else_and_gets_its_sets_in_order(tmp_path):
+    _, lines = run(tmp_path, "down-pacs", series="7 8", seconds=5)
+    assert lines.count("deliver 7 archive") == lines.count("deliver 8 archive") == 1
+    assert lines.count("deliver 7 pacs") >= 2
+    assert "deliver 8 pacs" not in lines
+    before = len(lines)
+    _, lines = run(tmp_path, series="", until="deliver 8 pacs")
+    assert [line for line in lines[before:] if "deliver" in line] == [
+        "deliver 7 pacs",
+        "deliver 8 pacs",
+    ]
+
+
+def test_work_of_a_slot_that_no_longer_exists_is_taken_over(tmp_path):
+    run(tmp_path, "die", slot=2, slots=2)
+    _, lines = run(tmp_path, slot=1, slots=1, until="deliver 7 pacs")
+    assert lines.count("synthesise 7 1 1") == 2
+    assert "deliver 7 pacs" in lines
+
+
+def test_no_pickled_object_is_kept(tmp_path):
+    run(tmp_path, "fail", until="7 1 2")
+    with sqlite3.connect(tmp_path / "progress.sqlite") as database:
+        kinds = {row[0] for row in database.execute("SELECT serialization FROM workflow_status")}
+    database.close()
+    assert kinds == {"portable_json"}
+
+
+@pytest.mark.parametrize("attempt", range(1, 40))
+def test_the_pause_doubles_up_to_the_longest_and_repeats_itself(attempt):
+    pause = pause_s(attempt, "7:pacs")
+    full = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempt - 1))
+    assert 0.75 * full <= pause <= full
+    assert pause == pause_s(attempt, "7:pacs")

@@ -1,0 +1,131 @@
+"""The command line: every command documented, errors in one line, nothing heavy at the door."""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from rebrain_node import __version__, errors
+from rebrain_node.cli import program
+from rebrain_node.cli.present import plain
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "openvino", "SimpleITK", "highdicom", "pynetdicom", "sqlalchemy", "dbos", "numpy")
+
+
+def _commands(group, prefix=""):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        elif not command.hidden:
+            yield prefix + name, command
+
+
+COMMANDS = dict(_commands(typer.main.get_command(program)))
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "rebrain_node.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_exactly_the_commands_that_exist_stand_in_the_reference_page():
+    page = (ROOT / "docs/commands.md").read_text()
+    assert set(re.findall(r"^\| `([a-z ]+)` \|", page, flags=re.MULTILINE)) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_says_what_it_does(name):
+    assert COMMANDS[name].help.strip()
+    assert all(getattr(p, "help", None) for p in COMMANDS[name].params)
+
+
+def test_exactly_the_errors_that_exist_stand_in_the_reference_page_and_in_the_tree():
+    page = (ROOT / "docs/errors.md").read_text()
+    classes = {
+        name
+        for name, value in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(value, errors.RebrainError)
+    }
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == classes
+    assert set(re.findall(r"\b[A-Z]\w+", errors.__doc__.split("Caught")[0])) >= classes
+
+
+def test_the_version_is_the_one_of_the_package():
+    assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_door_loads_nothing_heavy():
+    code = f"import sys, rebrain_node.cli; print([m for m in {HEAVY} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_help_answers_within_400_milliseconds():
+    quickest = float("inf")
+    for _ in range(5):
+        begun = time.monotonic()
+        result = run("--help")
+        quickest = min(quickest, time.monotonic() - begun)
+    assert result.returncode == 0
+    assert "process" in result.stdout
+    assert quickest <= 0.4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("process", "absent-folder", "--out", "x"),
+        ("process", "."),
+        ("audit", "show", "zero"),
+        ("no-such-command",),
+        ("config", "show", "--config", "absent.toml"),
+    ],
+)
+def test_wrong_usage_and_settings_give_exit_code_2_and_no_traceback(arguments):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.strip()
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_is_one_line_that_names_the_program():
+    result = run("config", "check", "--config", "absent.toml")
+    assert result.stderr.splitlines() == [
+        "rebrain-node: absent.toml: No such file or directory; give --config FILE"
+    ]
+
+
+def test_an_altered_bundle_gives_exit_code_4(tmp_path):
+    result = run("bundle", "info", REBRAIN_MODEL__BUNDLE=str(tmp_path))
+    assert result.returncode == 4
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_password_is_not_shown():
+    url = "postgresql://node:secret@host/name"
+    result = run("config", "show", "--json", REBRAIN_STORAGE__DATABASE_URL=url)
+    assert result.returncode == 0
+    assert "secret" not in result.stdout
+    assert "node:***@host" in result.stdout
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\rb", "a\u202eb", "a\x00b", "a\nb"])
+def test_control_characters_in_values_are_shown_and_not_obeyed(text):
+    assert plain(text).isprintable()
+    assert "\\" in plain(text)

@@ -1,0 +1,182 @@
+"""The stages of `rebrain-train` as plain functions of files: what each reads and what it writes."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.card import Score
+from rebrain_node.model.unet import BridgeUNet
+from trainer.anatomy import HeadRefused, map_anatomy
+from trainer.cards import Run, data_uses, make_card, training_facts
+from trainer.config import Simulation, TrainConfig
+from trainer.heads import Head, catalogue
+from trainer.hounsfield import tissues
+from trainer.pairs import load_patients, score_pairs
+from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
+from trainer.release import release
+from trainer.score import Method, cases, evaluation, fit_baseline, score_held_out, walking
+from trainer.template import load_template
+from trainer.train_bridge import read_checkpoint
+
+# Tried at every release; the recipe ships the one that scores best on the held-out heads.
+WALKS = ((1.0,), (1.0, 0.5), (1.0, 0.6, 0.3), (1.0, 0.75, 0.5, 0.25))
+
+
+def map_head(head: Head, data: Path, folder: Path) -> tuple[str, str | None]:
+    """Write the maps of one head to `folder`; return its name and, if refused, the reason."""
+    try:
+        maps = map_anatomy(head, load_template(data / "templates"))
+    except HeadRefused as refusal:
+        return head.name, f"refused: {refusal}"
+    part = folder / f"{head.name}.part.npz"
+    np.savez_compressed(part, **maps)  # type: ignore[arg-type]
+    part.replace(folder / f"{head.name}.npz")
+    return head.name, None
+
+
+def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) -> SubjectRecord:
+    """Draw the samples of one head, unless the pool has them; return its record.
+
+    Raises
+    ------
+    FileNotFoundError
+        The head has no maps: run `rebrain-train head` first.
+    """
+    torch.set_num_threads(1)
+    finished = pool / head.name / "record.json"
+    if finished.exists():
+        return SubjectRecord.model_validate_json(finished.read_bytes())
+    count = simulation.samples(head)
+    with np.load(maps / f"{head.name}.npz") as arrays:
+        anatomy = tissues(dict(arrays))
+    samples = draw_samples(anatomy, head.name, count, simulation.seed)
+    record = SubjectRecord(
+        name=head.name,
+        role=head.role,
+        sharp=head.sharp,
+        whole_head_truth=head.whole_head_truth,
+        samples=count,
+        sha256=write_subject(pool / head.name, samples, count),
+    )
+    finished.write_text(record.model_dump_json(indent=1) + "\n")
+    return record
+
+
+def trained_network(config: TrainConfig, run: Path) -> BridgeUNet:
+    """Return the running mean of the weights of a run, ready for evaluation."""
+    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
+    network = BridgeUNet()
+    network.load_state_dict(content["mean"])
+    return network.eval()
+
+
+def walk_name(places: tuple[float, ...]) -> str:
+    """Name a walk in tables."""
+    return "bridge, places " + " ".join(str(place) for place in places)
+
+
+def score_run(
+    config: TrainConfig,
+    pool: Path,
+    run: Path,
+    test: tuple[Path, int],
+    progress: tuple[Callable[[int], None], Callable[[], None]],
+) -> tuple[Score, ...]:
+    """Score a checkpoint.
+
+    Parameters
+    ----------
+    test : tuple
+        Folder of shared data, and n to score every n-th held-out sample.
+    progress : tuple
+        Called once with the number of predictions, and after each.
+    """
+    data, every = test
+    started, advance = progress
+    recipe = config.recipe
+    evaluate = evaluation(trained_network(config, run))
+    lookup = fit_baseline(Pool.open(pool, "train"), recipe)
+    methods: dict[str, Method] = {"lookup table": lambda given: lookup.of(given.source)}
+    methods |= {walk_name(places): walking(evaluate, recipe, places) for places in WALKS}
+    constant: dict[str, Method] = {"constant": lambda y: np.full_like(y.source, lookup.mean)}
+    held_out = list(cases(Pool.open(pool, "validation"), recipe, every))
+    patients = load_patients(data)
+    external = constant | dict(list(methods.items())[:3])
+    started(len(methods) * len(held_out) + len(external) * sum(len(p.ct) for p in patients))
+    return (
+        *score_held_out(held_out, methods, advance),
+        *score_pairs(patients, external, recipe, advance),
+    )
+
+
+def _chosen_walk(scores: tuple[Score, ...], sampling: tuple[float, ...]) -> str:
+    """Say how the shipped walk did against the others.
+
+    Raises
+    ------
+    ValueError
+        Another walk has a better SSIM on the held-out heads than the recipe's.
+    """
+    ssim: dict[str, float] = {}
+    for score in scores:
+        if score.test.startswith("held-out") and score.method.startswith("bridge"):
+            ssim[score.method] = ssim.get(score.method, 0.0) + score.figures["ssim"] / 2
+    best = max(ssim, key=lambda name: ssim[name])
+    if best != walk_name(sampling):
+        raise ValueError(f"{best} scores better than the recipe's {walk_name(sampling)}")
+    listed = ", ".join(
+        f"{name.removeprefix('bridge, ')}: {value:.3f}" for name, value in ssim.items()
+    )
+    return (
+        f"The recipe walks the places {list(sampling)}, the best mean SSIM on the held-out "
+        f"simulated heads ({listed}). The scores of these heads are therefore a little kind."
+    )
+
+
+def release_run(
+    config: TrainConfig,
+    pool: Path,
+    run: Path,
+    out: Path,
+    *,
+    version: str,
+    hardware: str,
+    data: Path,
+) -> ModelBundle:
+    """Turn a finished and scored run into a bundle at `out`.
+
+    Raises
+    ------
+    FileExistsError
+        `out` exists; a released bundle is never overwritten.
+    ValueError
+        The run has not reached the last step, or the recipe's walk is not the best one.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
+    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
+    if content["step"] != config.train.steps:
+        raise ValueError(f"{run} is at step {content['step']} of {config.train.steps}: train on")
+    scores = tuple(Score.model_validate(s) for s in json.loads((run / "scores.json").read_bytes()))
+    facts = training_facts(
+        config,
+        PoolIndex.model_validate_json((pool / "index.json").read_bytes()),
+        Run(
+            steps=content["step"],
+            seconds=content["seconds"],
+            parameters=sum(p.numel() for p in BridgeUNet().parameters()),
+            hardware=f"{hardware}, {os.cpu_count()} cores",
+        ),
+    )
+    choices = (
+        _chosen_walk(scores, config.recipe.sampling),
+        "The running mean of the weights at the last step is released; no step was selected. "
+        "Weights are rounded to half precision after scoring.",
+    )
+    card = make_card(version, data_uses(catalogue(data)), facts, scores, choices)
+    return release(content["mean"], config.recipe, card, out)
