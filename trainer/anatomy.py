@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
@@ -48,7 +48,13 @@ class TissueLevels:
 
 
 def head_mask(t1: Volume) -> NDArray[np.bool_]:
-    """Return the head in a 2 mm T1: 10 % of the 99th percentile, largest part, closed, filled."""
+    """Return the head in a 2 mm T1: 10 % of the 99th percentile, largest part, closed, filled.
+
+    Raises
+    ------
+    HeadRefused
+        Nothing is bright.
+    """
     mask = ndi.binary_opening(t1 > max(float(np.percentile(t1, 99)) * 0.10, 1e-3))
     labels, count = ndi.label(mask)
     if count == 0:
@@ -127,7 +133,8 @@ def _lesions(flair: Path, like: sitk.Image, warped: dict[str, Volume], canonical
     limit = max(white + 2.5 * white_spread, grey + 2.0 * grey_spread)
     inside = warped["grey"] + warped["white"] + warped["csf"] > 0.95
     core = ndi.binary_erosion(inside, iterations=6) & (canonical > 0.25)
-    return (np.clip((bright - limit) / (1.5 * white_spread), 0, 1) * core).astype(np.float32)
+    membership = np.clip((bright - limit) / (1.5 * white_spread), 0, 1) * core
+    return np.asarray(membership, dtype=np.float32)
 
 
 def _warped(template: Template, onto: sitk.Image, transform: sitk.Transform) -> dict[str, Volume]:

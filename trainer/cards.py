@@ -16,19 +16,27 @@ INTENDED_USE = (
     "show what is not there and hide what is."
 )
 LIMITS = (
-    "It does not predict the T1 appearance of haemorrhage, which depends on its age; blood is "
-    "painted grey-like.",
+    (
+        "It does not predict the T1 appearance of haemorrhage, which depends on its age; blood is "
+        "painted grey-like."
+    ),
     "Cortex is blurred, and grey and white matter follow the noise of the CT where noise is high.",
-    "It learned from 19 heads, mostly elderly and at 2 mm. The only disease it saw was painted "
-    "into them; children, implants, craniotomy and contrast agent were never seen.",
+    (
+        "It learned from 19 heads, mostly elderly and at 2 mm. The only disease it saw was painted "
+        "into them; children, implants, craniotomy and contrast agent were never seen."
+    ),
     "One canonical T1 contrast, not that of a particular scanner or sequence.",
     "Below the skull base and in the face truth was scarce; the drawing there is decoration.",
     "Slices between measured ones are drawn from an interpolation, not from data.",
-    "Appearance ranges of the simulated CT (calibration, noise) were set by eye from slices of "
-    "real head CT; the weights never saw those.",
-    "The real pairs of the external test are 8-bit, windowed and stretched, seven patients: no "
-    "figure in HU or millimetres. Nothing here compares with the paper's SynthRAD2023 or BraTS "
-    "tables.",
+    (
+        "Appearance ranges of the simulated CT (calibration, noise) were set by eye from slices of "
+        "real head CT; the weights never saw those."
+    ),
+    (
+        "The real pairs of the external test are 8-bit, windowed and stretched, seven patients: no "
+        "figure in HU or millimetres. Nothing here compares with the paper's SynthRAD2023 or BraTS "
+        "tables."
+    ),
 )
 EXTERNAL = DataUse(
     source="CT and T1 of seven patients, Saadia et al., Data in Brief 61, 2025",

@@ -47,7 +47,13 @@ def _bar(label: str, total: int) -> Iterator[tuple[Progress, TaskID]]:
 
 @app.command()
 def head(maps: Maps, data: Data = None, processes: Processes = 2) -> None:
-    """Turn every head into 1 mm maps of anatomy; heads that have maps already are passed over."""
+    """Turn every head into 1 mm maps of anatomy; heads that have maps already are passed over.
+
+    Raises
+    ------
+    SystemExit
+        A head was refused; the status is 1.
+    """
     from trainer.heads import catalogue
     from trainer.stages import map_head
 
@@ -61,7 +67,8 @@ def head(maps: Maps, data: Data = None, processes: Processes = 2) -> None:
             refused += reason is not None
             bar.advance(task)
             bar.console.print(f"{name}: {reason or 'done'}")
-    raise typer.Exit(1 if refused else 0)
+    if refused:
+        raise SystemExit(1)
 
 
 @app.command()
@@ -121,21 +128,15 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Score a checkpoint on held-out heads and on the real pairs; writes RUN/scores.json."""
+    from trainer import stages
     from trainer.config import TrainConfig
-    from trainer.stages import score_run
 
-    with _bar("scoring", 1) as (bar, task):
-
-        def started(total: int) -> None:
-            bar.update(task, total=total)
-
-        scores = score_run(
-            TrainConfig.load(config),
-            pool,
-            run,
-            (_data(data), every),
-            (started, lambda: bar.advance(task)),
+    with _bar("predictions", 1) as (bar, task):
+        progress = stages.Progress(
+            lambda total: bar.update(task, total=total), lambda: bar.advance(task)
         )
+        folders = stages.Folders(pool, run, _data(data))
+        scores = stages.score_run(TrainConfig.load(config), folders, every, progress)
     document = [entry.model_dump() for entry in scores]
     (run / "scores.json").write_text(json.dumps(document, indent=1) + "\n")
     if as_json:
@@ -163,29 +164,15 @@ def release(
     out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
     version: Annotated[str, typer.Option(help="Version of the model.")],
     data: Data = None,
-    hardware: Annotated[str, typer.Option(help="What it was trained on, for the card.")] = "CPU",
-    as_json: AsJson = False,
 ) -> None:
     """Turn a finished and scored run into a bundle."""
+    from trainer import stages
     from trainer.config import TrainConfig
-    from trainer.stages import release_run
 
-    bundle = release_run(
-        TrainConfig.load(config),
-        pool,
-        run,
-        out,
-        version=version,
-        hardware=hardware,
-        data=_data(data),
-    )
-    sizes = {name: record.size for name, record in bundle.manifest.files.items()}
-    if as_json:
-        typer.echo(json.dumps({"digest": bundle.digest, "version": version, "files": sizes}))
-    else:
-        typer.echo(
-            f"{out}: {bundle.name} {version}, {sum(sizes.values()) / 1e6:.1f} MB, {bundle.digest}"
-        )
+    folders = stages.Folders(pool, run, _data(data))
+    bundle = stages.release_run(TrainConfig.load(config), folders, out, version)
+    size = sum(record.size for record in bundle.manifest.files.values())
+    typer.echo(f"{out}: {bundle.name} {version}, {size / 1e6:.1f} MB, {bundle.digest}")
 
 
 @app.command("demo-head")

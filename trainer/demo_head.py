@@ -46,7 +46,7 @@ def _arrays(maps: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generi
     head: Tissues = tissues(maps)
     z, y, x = (span.start for span in crop_box(np.asarray(maps["head"], dtype=bool)))
     affine = np.eye(4)
-    affine[:3, 3] = np.asarray(maps["origin_mm"], dtype=float) + (x, y, z)
+    affine[:3, 3] = np.asarray(maps["origin_mm"], dtype=float) + np.array([x, y, z])
     hu = np.where(head.head > 0.01, draw_hu(head, np.random.default_rng(_SEED)), AIR_HU)
     t1 = np.rint(np.clip(head.t1, 0, 1) * 255 / _T1_STEP) * _T1_STEP
     t1 = np.where(head.head > 0.01, t1, 0)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from torch.nn import functional
 from trainer.template import Volume
 
 AIR_HU = -1000.0
+_FULL = np.float32(255)  # a membership of 1 in the maps
 _TOUCHES = 20  # voxels of head on a face of the volume: the head goes on beyond it
 
 # Boxes in MNI mm (x is |x|) where bone is riddled with air cells.
@@ -70,7 +71,7 @@ def _distance(mask: NDArray[np.bool_]) -> Volume:
 
 def _ramp(values: Volume, low: float, high: float) -> Volume:
     """Return 0 below `low`, 1 above `high`, linear between; falling if low > high."""
-    return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((values - low) / (high - low), 0, 1), dtype=np.float32)
 
 
 def _box(mni: tuple[Volume, Volume, Volume], limits: tuple[tuple[int, int], ...]) -> Volume:
@@ -94,7 +95,7 @@ def _bone(
     head: NDArray[np.bool_],
     mni_z: Volume,
 ) -> Volume:
-    """Return bone: dense in the template, or T1-dark there or near the vault; closed at the brain."""
+    """Return bone: dense in the template, or T1-dark there or near the vault."""
     distance = _distance(brain)
     vault = _ramp(mni_z, -25, -10) * _ramp(distance, 11, 8)
     likely = np.maximum(_ramp(template_hu, 60, 180), vault * (template_hu > -350))
@@ -131,11 +132,11 @@ def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
     """Derive memberships from the maps of `trainer.anatomy.map_anatomy`, cropped to the head."""
     box = crop_box(np.asarray(maps["head"], dtype=bool))
     cropped = {name: a[box].astype(np.float32) for name, a in maps.items() if a.ndim == 3}
-    smooth_t1 = cropped["smooth_t1"] / 200
+    smooth_t1 = cropped["smooth_t1"] / np.float32(200)
     head = cropped["head"] > 0.5
     template_hu = cropped["template_hu"]
     mni = (cropped["mni_x"], cropped["mni_y"], cropped["mni_z"])
-    brain = _brain(cropped["inside"] / 255)
+    brain = _brain(cropped["inside"] / _FULL)
     dark = _ramp(smooth_t1, 0.33, 0.21)
     bone = _bone(template_hu, dark, brain, head, mni[2])
     near_brain = ndi.binary_dilation(brain, iterations=2)
@@ -145,7 +146,7 @@ def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
     falx = _ramp(np.abs(mni[0]), 1.7, 0.7) * _ramp(smooth_t1, 0.34, 0.24) * brain * (mni[2] > -5)
     cells = sum(_box(mni, limits) for limits in _CELLS.values()) * dark * ~near_brain * head
     return Tissues(
-        t1=cropped["t1"] / 200,
+        t1=cropped["t1"] / np.float32(200),
         smooth_t1=smooth_t1,
         brain=ndi.gaussian_filter(brain.astype(np.float32), 0.6),
         head=ndi.gaussian_filter(head.astype(np.float32), 0.5),
@@ -153,8 +154,8 @@ def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
         air=air,
         skin=_ramp(depth, 2.6, 1.6) * head,
         falx=falx * ~ventricles,
-        lesion=cropped["lesion"] / 255,
-        deep_grey=cropped["grey"] / 255 * _box(mni, _DEEP) * _ramp(smooth_t1, 0.34, 0.42),
+        lesion=cropped["lesion"] / _FULL,
+        deep_grey=cropped["grey"] / _FULL * _box(mni, _DEEP) * _ramp(smooth_t1, 0.34, 0.42),
         cells=np.clip(cells, 0, 1).astype(np.float32),
         known=_known(head),
         mni=mni,
@@ -185,7 +186,7 @@ def _brain_hu(head: Tissues, rng: Generator) -> Volume:
 def _calcify(hu: Volume, head: Tissues, centre: NDArray[np.float64], rng: Generator) -> Volume:
     squared = sum((axis - c) ** 2 for axis, c in zip(head.mni, centre, strict=True))
     lump = _ramp(np.sqrt(squared), rng.uniform(1.5, 4.5), 0.5)
-    return np.maximum(hu, lump * np.float32(rng.uniform(70, 400)))
+    return np.asarray(np.maximum(hu, lump * np.float32(rng.uniform(70, 400))))
 
 
 def _soft_hu(head: Tissues, rng: Generator) -> Volume:
@@ -193,7 +194,7 @@ def _soft_hu(head: Tissues, rng: Generator) -> Volume:
     levels = [rng.uniform(0, 20), muscle, muscle, rng.uniform(-110, -80)]
     soft = _levels(head.smooth_t1, [0.10, 0.25, 0.55, 0.80], levels)
     skin = head.skin * np.float32(rng.uniform(0.5, 1))
-    return soft * (1 - skin) + skin * np.float32(rng.uniform(20, 70))
+    return np.asarray(soft * (1 - skin) + skin * np.float32(rng.uniform(20, 70)))
 
 
 def _bone_hu(head: Tissues, rng: Generator) -> Volume:

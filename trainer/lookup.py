@@ -23,7 +23,7 @@ class Lookup:
 
 
 def _level(source: Image) -> NDArray[np.int64]:
-    return np.clip(np.rint((source + 1) * 127.5), 0, _LEVELS - 1).astype(np.int64)
+    return np.asarray(np.clip(np.rint((source + 1) * 127.5), 0, _LEVELS - 1), dtype=np.int64)
 
 
 def fit_lookup(sources: Image, truth: Image, weights: Image) -> Lookup:

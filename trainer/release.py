@@ -41,6 +41,8 @@ def export_onnx(network: BridgeUNet, x: Tensor, s: Tensor) -> bytes:
     ------
     onnx.checker.ValidationError
         The exported graph is not valid ONNX.
+    RuntimeError
+        The exporter gave no graph.
     """
     stream = io.BytesIO()
     with warnings.catch_warnings():
@@ -56,7 +58,7 @@ def export_onnx(network: BridgeUNet, x: Tensor, s: Tensor) -> bytes:
         )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    program.save(stream)
+    program.save(stream)  # type: ignore[arg-type]
     content = stream.getvalue()
     onnx.checker.check_model(onnx.load_from_string(content))
     return content

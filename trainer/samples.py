@@ -58,7 +58,13 @@ def sample_weights(pool: Pool) -> Tensor:
 
 
 def locate(pool: Pool, number: int) -> tuple[int, int]:
-    """Return subject and row of the sample `number`, counted through all subjects."""
+    """Return subject and row of the sample `number`, counted through all subjects.
+
+    Raises
+    ------
+    IndexError
+        The pool is smaller.
+    """
     for subject, record in enumerate(pool.records):
         if number < record.samples:
             return subject, number

@@ -65,7 +65,7 @@ def _case(sample: Sample, subject: str, recipe: Recipe, dice: Dice) -> Case:
         conditioning=between(below, above, 0.0)
         if sample.missing
         else at_measured(at, below, above),
-        truth=_centred(sample.t1, recipe).astype(np.float32) / 255,
+        truth=_centred(sample.t1, recipe).astype(np.float32) / np.float32(255),
         head=(_centred(sample.head, recipe) > 127) & known,
         brain=(_centred(sample.brain, recipe) > 127) & known,
     )
@@ -110,7 +110,7 @@ def walking(evaluate: Evaluate, recipe: Recipe, places: tuple[float, ...]) -> Me
 
     def method(conditioning: Conditioning) -> Image:
         result = walk(evaluate, conditioning, places, eta=recipe.eta, noise=noise)
-        return (result + 1) / 2
+        return np.asarray((result + 1) / 2, dtype=np.float32)
 
     return method
 

@@ -69,7 +69,7 @@ def rotation(tilt_deg: float, roll_deg: float, yaw_deg: float) -> NDArray[np.flo
 
 
 def draw_plan(head: Tissues, rng: Generator) -> Plan:
-    """Draw a sample's geometry: mostly through the brain, the rest from neck to above the vertex."""
+    """Draw a sample's geometry: mostly in the brain, the rest from neck to above the vertex."""
     brain_z, brain_y, brain_x = np.nonzero(head.brain[::4, ::4, ::4] > 0.5)
     low, high = np.percentile(brain_z * 4, [0.5, 99.5])
     whole = np.flatnonzero((head.head > 0.5).any(axis=(1, 2)))
@@ -106,7 +106,8 @@ def slab_points(plan: Plan, offset_mm: float) -> torch.Tensor:
     centre = torch.from_numpy(plan.centre[::-1].astype(np.float32))
     depth = offset_mm + steps * plan.thickness_mm
     plane = rows[:, None, None] * along_y + columns[None, :, None] * along_x + centre
-    return plane[None] + depth[:, None, None, None] * along_z
+    points: torch.Tensor = plane[None] + depth[:, None, None, None] * along_z
+    return points
 
 
 def average(volumes: torch.Tensor, points: torch.Tensor) -> NDArray[np.float32]:

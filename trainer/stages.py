@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -80,37 +81,41 @@ def walk_name(places: tuple[float, ...]) -> str:
     return "bridge, places " + " ".join(str(place) for place in places)
 
 
-def score_run(
-    config: TrainConfig,
-    pool: Path,
-    run: Path,
-    test: tuple[Path, int],
-    progress: tuple[Callable[[int], None], Callable[[], None]],
-) -> tuple[Score, ...]:
-    """Score a checkpoint.
+@dataclass(frozen=True)
+class Folders:
+    """Where a run's pool, its checkpoint and scores, and the shared data lie."""
 
-    Parameters
-    ----------
-    test : tuple
-        Folder of shared data, and n to score every n-th held-out sample.
-    progress : tuple
-        Called once with the number of predictions, and after each.
-    """
-    data, every = test
-    started, advance = progress
+    pool: Path
+    run: Path
+    data: Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Called with the number of predictions before the first, and after each."""
+
+    started: Callable[[int], None]
+    advance: Callable[[], None]
+
+
+def score_run(
+    config: TrainConfig, folders: Folders, every: int, progress: Progress
+) -> tuple[Score, ...]:
+    """Score a checkpoint on every `every`-th held-out sample and on the real pairs."""
     recipe = config.recipe
-    evaluate = evaluation(trained_network(config, run))
-    lookup = fit_baseline(Pool.open(pool, "train"), recipe)
+    evaluate = evaluation(trained_network(config, folders.run))
+    lookup = fit_baseline(Pool.open(folders.pool, "train"), recipe)
     methods: dict[str, Method] = {"lookup table": lambda given: lookup.of(given.source)}
     methods |= {walk_name(places): walking(evaluate, recipe, places) for places in WALKS}
     constant: dict[str, Method] = {"constant": lambda y: np.full_like(y.source, lookup.mean)}
-    held_out = list(cases(Pool.open(pool, "validation"), recipe, every))
-    patients = load_patients(data)
+    held_out = list(cases(Pool.open(folders.pool, "validation"), recipe, every))
+    patients = load_patients(folders.data)
     external = constant | dict(list(methods.items())[:3])
-    started(len(methods) * len(held_out) + len(external) * sum(len(p.ct) for p in patients))
+    slices = sum(len(patient.ct) for patient in patients)
+    progress.started(len(methods) * len(held_out) + len(external) * slices)
     return (
-        *score_held_out(held_out, methods, advance),
-        *score_pairs(patients, external, recipe, advance),
+        *score_held_out(held_out, methods, progress.advance),
+        *score_pairs(patients, external, recipe, progress.advance),
     )
 
 
@@ -138,16 +143,7 @@ def _chosen_walk(scores: tuple[Score, ...], sampling: tuple[float, ...]) -> str:
     )
 
 
-def release_run(
-    config: TrainConfig,
-    pool: Path,
-    run: Path,
-    out: Path,
-    *,
-    version: str,
-    hardware: str,
-    data: Path,
-) -> ModelBundle:
+def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) -> ModelBundle:
     """Turn a finished and scored run into a bundle at `out`.
 
     Raises
@@ -159,24 +155,29 @@ def release_run(
     """
     if out.exists():
         raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
-    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
+    content = read_checkpoint(folders.run / "checkpoint.pt", config.training_digest)
     if content["step"] != config.train.steps:
-        raise ValueError(f"{run} is at step {content['step']} of {config.train.steps}: train on")
-    scores = tuple(Score.model_validate(s) for s in json.loads((run / "scores.json").read_bytes()))
+        raise ValueError(
+            f"{folders.run} is at step {content['step']} of {config.train.steps}: train on"
+        )
+    listed = json.loads((folders.run / "scores.json").read_bytes())
+    scores = tuple(Score.model_validate(entry) for entry in listed)
     facts = training_facts(
         config,
-        PoolIndex.model_validate_json((pool / "index.json").read_bytes()),
+        PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes()),
         Run(
             steps=content["step"],
             seconds=content["seconds"],
             parameters=sum(p.numel() for p in BridgeUNet().parameters()),
-            hardware=f"{hardware}, {os.cpu_count()} cores",
+            hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
         ),
     )
     choices = (
         _chosen_walk(scores, config.recipe.sampling),
-        "The running mean of the weights at the last step is released; no step was selected. "
-        "Weights are rounded to half precision after scoring.",
+        (
+            "The running mean of the weights at the last step is released; no step was selected. "
+            "Weights are rounded to half precision after scoring."
+        ),
     )
-    card = make_card(version, data_uses(catalogue(data)), facts, scores, choices)
+    card = make_card(version, data_uses(catalogue(folders.data)), facts, scores, choices)
     return release(content["mean"], config.recipe, card, out)

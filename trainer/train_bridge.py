@@ -147,9 +147,9 @@ def loss_of(network: nn.Module, batch: Batch, training: Training, dice: Dice) ->
     s = torch.cat([m.flatten(1), batch.distances_mm], dim=1)
     with torch.autocast("cpu", torch.bfloat16):
         flow = network(x.contiguous(memory_format=torch.channels_last), s)
-    x0_hat = bridge.estimate(state, flow.float())
+    x0_hat: Tensor = bridge.estimate(state, flow.float())
     error = (sample_weight(training, m, batch) * (x0_hat - batch.x0)).abs()
-    absolute = (error * batch.weight).sum() / batch.weight.sum().clamp(min=1)
+    absolute: Tensor = (error * batch.weight).sum() / batch.weight.sum().clamp(min=1)
     return absolute + training.ssim_weight * dissimilarity(x0_hat, batch.x0, batch.weight)
 
 

@@ -4,6 +4,7 @@ Numpy and pydantic only; loading a recipe starts no inference engine.
 """
 
 import json
+from itertools import pairwise
 from typing import Literal, Self
 
 import numpy as np
@@ -11,9 +12,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Image = NDArray[np.float32]
-
-CHANNELS = ("bridge_state", "source_brain", "source_wide", "below_brain", "above_brain")
-SCALARS = ("place", "below_mm", "above_mm", "gap_mm")
 
 Channels = tuple[
     Literal["bridge_state"],
@@ -23,6 +21,15 @@ Channels = tuple[
     Literal["above_brain"],
 ]
 Scalars = tuple[Literal["place"], Literal["below_mm"], Literal["above_mm"], Literal["gap_mm"]]
+
+CHANNELS: Channels = (
+    "bridge_state",
+    "source_brain",
+    "source_wide",
+    "below_brain",
+    "above_brain",
+)
+SCALARS: Scalars = ("place", "below_mm", "above_mm", "gap_mm")
 
 
 class _Frozen(BaseModel):
@@ -61,7 +68,7 @@ class Window(_Frozen):
         """Map HU to [-1, 1]; any shape, float32 out."""
         span = self.high_hu - self.low_hu
         unit = (np.asarray(hu, dtype=np.float32) - np.float32(self.low_hu)) / np.float32(span)
-        return np.clip(unit, 0, 1) * np.float32(2) - np.float32(1)
+        return np.asarray(np.clip(unit, 0, 1) * 2 - 1, dtype=np.float32)
 
 
 class Retrieval(_Frozen):
@@ -125,7 +132,7 @@ class Recipe(_Frozen):
     @model_validator(mode="after")
     def _walks_down(self) -> Self:
         places = (*self.sampling, 0.0)
-        falls = all(a > b for a, b in zip(places, places[1:], strict=False))
+        falls = all(a > b for a, b in pairwise(places))
         if places[0] != 1.0 or not falls:
             raise ValueError(
                 f"sampling {self.sampling} must fall from exactly 1.0 and stay above 0"

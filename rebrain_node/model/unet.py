@@ -1,5 +1,6 @@
 """The network: a small residual U-Net, told the place and the distances by FiLM."""
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -78,7 +79,7 @@ class BridgeUNet(nn.Module):
         inputs = len(CHANNELS)
         self.embedding = ScalarEmbedding()
         self.enter = ResidualBlock(4 * inputs, widths[0])
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(ResidualBlock(high, low) for high, low in pairs)
         self.up = nn.ModuleList(ResidualBlock(low + high, high) for high, low in reversed(pairs))
         self.unfold = nn.Conv2d(widths[0], 4 * FINE, 1)

@@ -1,0 +1,162 @@
+"""A bundle is exactly what its manifest says, or it is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rebrain_node.errors import BundleRefused
+from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
+from rebrain_node.model.card import Card, TrainingFacts
+from rebrain_node.model.recipe import Grid, Output, Recipe, Window
+
+
+def _contents() -> dict[str, bytes]:
+    recipe = Recipe(
+        objective="directional",
+        grid=Grid(rows=32, columns=32, pixel_mm=0.9),
+        brain_window=Window(low_hu=0, high_hu=80),
+        wide_window=Window(low_hu=-200, high_hu=1300),
+        spacing_mm=1.0,
+        sampling=(1.0,),
+        eta=0.0,
+        output=Output(black=0, white=4095),
+    )
+    card = Card(
+        name="tiny",
+        version="0.1",
+        summary="A bundle without a network.",
+        intended_use="Tests.",
+        data=(),
+        training=TrainingFacts(
+            objective="directional",
+            steps=0,
+            batch=1,
+            hours=0,
+            hardware="none",
+            parameters=1,
+            pool_digest="none",
+            pool_samples=1,
+            seed=0,
+        ),
+        scores=(),
+        choices=(),
+        limits=("It draws nothing.",),
+    )
+    return {
+        "recipe.json": recipe.to_json().encode(),
+        "card.json": card.model_dump_json().encode(),
+        "CARD.md": card.to_markdown().encode(),
+        "weights.safetensors": b"weights",
+        "network.onnx": b"network",
+        "golden.safetensors": b"golden",
+    }
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    write_bundle(folder, "tiny", "0.1", _contents())
+    return folder
+
+
+def test_a_bundle_that_was_written_can_be_loaded(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+
+    assert (loaded.name, loaded.version) == ("tiny", "0.1")
+    assert loaded.recipe.grid.shape == (32, 32)
+    assert loaded.read("network.onnx") == b"network"
+
+
+def test_the_same_contents_have_the_same_digest_wherever_they_lie(
+    bundle: Path, tmp_path: Path
+) -> None:
+    write_bundle(tmp_path / "other", "tiny", "0.1", _contents())
+
+    assert load_bundle(bundle).digest == load_bundle(tmp_path / "other").digest
+
+
+def test_bytes_changed_after_loading_are_not_the_ones_that_are_read(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+
+    (bundle / "network.onnx").write_bytes(b"another")
+
+    assert loaded.read("network.onnx") == b"network"
+
+
+def _alter(folder: Path) -> None:
+    (folder / "network.onnx").write_bytes(b"networK")
+
+
+def _truncate(folder: Path) -> None:
+    (folder / "weights.safetensors").write_bytes(b"weigh")
+
+
+def _remove(folder: Path) -> None:
+    (folder / "golden.safetensors").unlink()
+
+
+def _add(folder: Path) -> None:
+    (folder / "extra.bin").write_bytes(b"")
+
+
+def _link(folder: Path) -> None:
+    content = folder.parent / "network.onnx"
+    (folder / "network.onnx").rename(content)
+    (folder / "network.onnx").symlink_to(content)
+
+
+def _forget(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    del manifest["files"]["network.onnx"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _no_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def _half_manifest(folder: Path) -> None:
+    content = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_alter, r"network\.onnx: expected SHA-256 \w{64}, found \w{64}"),
+        (_truncate, r"weights\.safetensors: expected 7 bytes, found 5"),
+        (_remove, r"golden\.safetensors: expected a regular file"),
+        (_add, r"extra\.bin: expected only files named in manifest\.json"),
+        (_link, r"network\.onnx: expected a regular file"),
+        (_forget, r"manifest\.json: expected the files"),
+        (_no_manifest, r"manifest\.json: expected a regular file"),
+        (_half_manifest, r"manifest\.json: "),
+    ],
+)
+def test_a_damaged_bundle_is_refused_by_name(
+    bundle: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(bundle)
+
+    with pytest.raises(BundleRefused, match=message):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_single_changed_byte_goes_unseen(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+
+    with pytest.raises(BundleRefused, match=name):
+        load_bundle(bundle)
+
+
+def test_a_bundle_is_not_written_without_all_its_files(tmp_path: Path) -> None:
+    contents = _contents()
+    del contents["CARD.md"]
+
+    with pytest.raises(BundleRefused, match=r"CARD\.md"):
+        write_bundle(tmp_path / "part", "tiny", "0.1", contents)
