@@ -50,7 +50,7 @@ def _texts(instance: Dataset, tag: BaseTag) -> Sequence[str | bytes]:
     if vr not in _TEXT_VRS or not value:
         return ()
     parts = [value] if isinstance(value, str | bytes | PersonName) else list(value)
-    return [p.original_string if isinstance(p, PersonName) else p for p in parts]
+    return [p.original_string or str(p) if isinstance(p, PersonName) else p for p in parts]
 
 
 def _vr(tag: BaseTag) -> str | None:

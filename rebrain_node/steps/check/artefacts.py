@@ -17,9 +17,11 @@ _NOISE_SLICES = 6
 _NOISE_SQUARE_MM = 35.0
 _SMOOTH_MM = 2.5
 #: section of all vessels away from the skull that a slice may count for
-_VESSELS_MM2 = 40.0
+_VESSELS_MM2 = 25.0
 #: fillings of teeth lie deeper below the top of the head
 _TEETH_MM = 125.0
+#: from where the outline is wide enough down to the floor of the skull
+_JUMP_DEPTHS_MM = (15.0, 112.0)
 #: above it a thick slice cuts the scalp at a slant and blurs the edge by itself
 _EDGE_DEPTH_MM = 35.0
 #: from the outer table outwards the scalp ends within so many steps of a ray, 1 mm each
@@ -144,27 +146,25 @@ def judge_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
 
 
 def jump_mm(survey: Survey) -> float:
-    """Return how far the outline of a slice of the vault lies from between its neighbours'."""
-    order = np.sort(survey.vault)
+    """Return how far a slice lies from the line through its neighbours, in plane, at most.
+
+    The median over the directions in which bone is met: nose, ears and holders do not matter.
+    A lasting shift shows with half its length on either side of it.
+    """
+    inside = (survey.depths_mm >= _JUMP_DEPTHS_MM[0]) & (survey.depths_mm <= _JUMP_DEPTHS_MM[1])
+    order = np.flatnonzero(inside)
     outlines = _outlines_mm(survey)
     worst = 0.0
     for below, k, above in zip(order, order[1:], order[2:], strict=False):
         span = survey.distances_mm[above] - survey.distances_mm[below]
+        if span <= 0.0:
+            continue
         weight = (survey.distances_mm[k] - survey.distances_mm[below]) / span
         off = outlines[k] - (1.0 - weight) * outlines[below] - weight * outlines[above]
-        off = off[np.isfinite(off).all(axis=1)]
-        if len(off) == 0:
-            continue
-        shift = float(np.linalg.norm(off.mean(axis=0)))
-        turn = _turn_mm(off)
-        worst = max(worst, shift, turn)
+        known = off[np.isfinite(off).all(axis=1)]
+        if len(known):
+            worst = max(worst, float(np.linalg.norm(np.median(known, axis=0))))
     return worst
-
-
-def _turn_mm(off: MillimetreArray) -> float:
-    """Return the root mean square of what a shift and a growth do not explain."""
-    lengths = np.linalg.norm(off - off.mean(axis=0), axis=1)
-    return float(np.std(lengths))
 
 
 def _outlines_mm(survey: Survey) -> MillimetreArray:

@@ -6,7 +6,9 @@ from rebrain_node.domain.limits import Limits
 from rebrain_node.steps.select.kernel import kernel_kind
 from rebrain_node.steps.select.series import Series
 
+#: coverage is compared in steps of this, as far as a whole head needs it
 _COVERAGE_STEP_MM = 10.0
+_WHOLE_HEAD_MM = 130.0
 
 #: what each place of the key compares; docs/selection.md says the same
 PREFERENCES = (
@@ -33,7 +35,7 @@ def ranking_key(series: Series, limits: Limits) -> Key:
         0 if kind == "soft" else 1,
         0 if first.contrast_agent is None else 1,
         0 if first.body_part else 1,
-        -((series.coverage_mm or 0.0) // _COVERAGE_STEP_MM),
+        -(min(series.span_mm, _WHOLE_HEAD_MM) // _COVERAGE_STEP_MM),
         -thickness if limits.series.prefer == "thick" else thickness,
         -len(series.frames),
         number if number is not None else 1 << 31,

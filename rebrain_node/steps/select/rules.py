@@ -276,8 +276,9 @@ def _contrast(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 def _age(series: Series, limits: Limits) -> Iterator[Finding]:
+    """Judge the declared age; 0 is what de-identification leaves, the skull tells a newborn."""
     age, (low, high) = series.first.patient_age_years, limits.series.age_years
-    if age is not None and not low <= age <= high:
+    if age and not low <= age <= high:
         yield Finding(
             code="AGE",
             sentence=(

@@ -58,6 +58,12 @@ class Series:
         return None if self.arrangement is None else self.arrangement.coverage_mm
 
     @property
+    def span_mm(self) -> float:
+        """From the centre of the first slice to that of the last; 0 where it is not known."""
+        steps = () if self.arrangement is None else self.arrangement.steps_mm
+        return float(np.sum(steps))
+
+    @property
     def tilt_deg(self) -> float:
         """Gantry tilt, from positions and orientation."""
         return 0.0 if self.arrangement is None else self.arrangement.tilt_deg

@@ -1,0 +1,163 @@
+"""The gates over a volume: each condition gets its own code, a sound head gets none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from rebrain_node.domain.limits import load_limits, shipped_limits
+from rebrain_node.errors import SeriesRejected
+from rebrain_node.steps.check import check, judge_volume
+from tests import phantom_conditions as conditions
+from tests.phantoms import head_ct
+
+LIMITS = shipped_limits()
+
+
+def codes(volume):
+    return {finding.code for finding in judge_volume(volume, LIMITS)}
+
+
+@pytest.mark.hazard("H7")
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"gantry_tilt_deg": 20.0}, {"patient_position": "FFP"}, {"patient_position": "HFDR"}],
+    ids=["plain", "tilted", "feet-first-prone", "on-the-side"],
+)
+def test_a_sound_head_passes_every_gate(changes):
+    assert judge_volume(conditions.changed(**changes), LIMITS) == ()
+
+
+CONDITIONS = {
+    "plastic": ("NOT-HEAD", conditions.plastic),
+    "contrast": ("CONTRAST", conditions.contrast),
+    "craniectomy": ("CRANIECTOMY", lambda: conditions.changed(craniectomy=True)),
+    "metal": ("METAL", lambda: conditions.changed(metal=True)),
+    "child": ("AGE", lambda: conditions.changed(scale=0.75)),
+    "noise": ("NOISE", lambda: conditions.noisy(30.0)),
+    "moved between slices": ("MOTION", lambda: conditions.moved_between_slices(9.6)),
+    "moved during slices": ("MOTION", lambda: conditions.moved_during_slices(9.6)),
+}
+
+
+@pytest.mark.hazard("H8")
+@pytest.mark.hazard("H9")
+@pytest.mark.hazard("H10")
+@pytest.mark.hazard("H11")
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_each_condition_gets_its_own_code(condition):
+    code, volume = CONDITIONS[condition]
+    assert code in codes(volume())
+
+
+@pytest.mark.hazard("H7")
+def test_air_water_and_a_block_of_bone_are_no_heads():
+    sound = conditions.head()
+    for value in (-1000.0, 0.0, 900.0):
+        hu = np.full(sound.hu.shape, -1000.0)
+        hu[3:-3, 20:-20, 20:-20] = value
+        assert "NOT-HEAD" in codes(conditions.with_hu(hu))
+
+
+WRONG_SCALES = {
+    "intercept missing": lambda hu: hu + 1024.0,
+    "intercept 60 HU off": lambda hu: hu + 60.0,
+    "slope doubled": lambda hu: (hu + 1024.0) * 2.0 - 1024.0,
+    "slope 4 % off about air": lambda hu: (hu + 1000.0) * 1.04 - 1000.0,
+    "sign lost": lambda hu: np.where(hu < 0, hu + 65536.0, hu),
+    "12-bit wrap": lambda hu: np.where(hu < -900, hu + 4096.0, hu),
+    "windowed to 8 bits": lambda hu: np.round(np.clip(hu, 0, 80) / 80 * 255),
+    "not finite": lambda hu: np.where(hu > 700, np.nan, hu),
+    "only padding would be left": lambda hu: np.maximum(hu, 0.0),
+}
+
+
+@pytest.mark.hazard("H12")
+@pytest.mark.parametrize("wrong", WRONG_SCALES)
+def test_a_wrong_scale_is_refused_by_name(wrong):
+    assert "HU" in codes(conditions.with_hu(WRONG_SCALES[wrong](conditions.head().hu)))
+
+
+@pytest.mark.hazard("H12")
+def test_on_a_wrong_scale_nothing_else_is_judged():
+    wrong = conditions.with_hu(conditions.head().hu + 1024.0)
+    assert codes(wrong) == {"HU"}
+
+
+@pytest.mark.hazard("H13")
+def test_a_large_bleeding_is_out_of_domain_and_a_small_one_is_not():
+    rows, columns = np.indices(conditions.head().hu.shape[1:])
+    for radius_mm, found in ((35.0, {"OOD"}), (8.0, set())):
+        hu = conditions.head().hu.copy()
+        clot = np.hypot(rows - 50, columns - 62) * 2.4 < radius_mm
+        for k in range(10, 18):
+            hu[k][clot & (hu[k] > 0) & (hu[k] < 100)] = 68.0
+        assert codes(conditions.with_hu(hu)) == found
+
+
+@pytest.mark.hazard("H18")
+def test_a_head_without_its_top_is_flagged_incomplete():
+    sound = conditions.head()
+    count = 15
+    cut = replace(
+        sound,
+        hu=sound.hu[:count],
+        padding=sound.padding[:count],
+        positions_mm=sound.positions_mm[:count],
+        thickness_mm=sound.thickness_mm[:count],
+        sop_instance_uids=sound.sop_instance_uids[:count],
+        frame_numbers=sound.frame_numbers[:count],
+    )
+    assert "INCOMPLETE" in codes(cut)
+
+
+@pytest.mark.hazard("H5")
+def test_a_missing_slice_of_the_volume_is_found_again_after_the_selection():
+    sound = conditions.head()
+    keep = [k for k in range(len(sound.hu)) if k != 9]
+    gap = replace(
+        sound,
+        hu=sound.hu[keep],
+        padding=sound.padding[keep],
+        positions_mm=sound.positions_mm[keep],
+        thickness_mm=tuple(sound.thickness_mm[k] for k in keep),
+        sop_instance_uids=tuple(sound.sop_instance_uids[k] for k in keep),
+        frame_numbers=(None,) * len(keep),
+    )
+    assert "GEOM-GAP" in codes(gap)
+
+
+def header_only(count):
+    return head_ct(rows=4, columns=4, slice_distances_mm=tuple(5.0 * k for k in range(count)))
+
+
+@pytest.mark.hazard("H1")
+def test_mixed_identity_and_a_synthetic_source_are_refused_with_all_findings_listed():
+    instances = header_only(3)
+    instances[1].PatientID = "PHANTOM-2"
+    instances[2].SyntheticData = "YES"
+    with pytest.raises(SeriesRejected) as caught:
+        check(conditions.noisy(30.0), instances, LIMITS)
+    found = [finding.code for finding in caught.value.findings]
+    assert found[:2] == ["ID-MIXED", "SRC-SYNTHETIC"]
+    assert "NOISE" in found
+    assert "PHANTOM-2" not in str(caught.value)
+
+
+def test_the_policy_turns_a_refusal_into_a_flag():
+    text = (
+        'METAL = "refuse"',
+        'METAL = "flag"',
+    )
+    lenient = load_limits(_shipped_text().replace(*text))
+    flags = check(conditions.changed(metal=True), header_only(3), lenient)
+    assert [(finding.code, finding.severity) for finding in flags] == [("METAL", "flag")]
+    with pytest.raises(SeriesRejected):
+        check(conditions.changed(metal=True), header_only(3), LIMITS)
+
+
+def _shipped_text():
+    return (resources.files("rebrain_node") / "defaults/limits.toml").read_text(encoding="utf-8")

@@ -1,0 +1,378 @@
+"""The selection: the right series or a refusal a radiographer understands."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
+
+from rebrain_node.domain import marks
+from rebrain_node.domain.limits import load_limits, shipped_limits
+from rebrain_node.instance.identity import IDENTITY_FIELDS
+from rebrain_node.steps.select import select
+from rebrain_node.steps.select.kernel import kernel_kind
+from tests.phantoms import derived_mpr, enhanced_ct, head_ct, localizer
+
+LIMITS = shipped_limits()
+MIXED_CASES = 500 if os.environ.get("REBRAIN_FULL") == "1" else 100
+SLICES = tuple(-60.0 + 5.0 * k for k in range(28))
+
+
+def series(**changes):
+    """A series whose headers are those of a head CT; its pixels are not looked at."""
+    defaults = {
+        "rows": 4,
+        "columns": 4,
+        "pixel_spacing_mm": (57.0, 57.0),
+        "slice_distances_mm": SLICES,
+        "manufacturer": "SIEMENS",
+    }
+    instances = head_ct(**{**defaults, **changes})
+    for instance in instances:
+        instance.Rows = instance.Columns = 512
+        instance.PixelSpacing = [0.45, 0.45]
+    return instances
+
+
+def only(instances, limits=LIMITS):
+    (candidate,) = select(instances, limits).candidates
+    return candidate
+
+
+def test_a_sound_series_is_accepted_without_a_finding():
+    candidate = only(series())
+    assert (candidate.decision, candidate.findings) == ("accepted", ())
+    assert candidate.instances == len(SLICES)
+    assert "kernel: soft" in candidate.explanation
+
+
+@pytest.mark.hazard("H7")
+def test_the_toshiba_study_gives_brain_head_5_and_refuses_the_rest_by_code(shared_data):
+    paths = sorted((shared_data / "ct_toshiba_head_study").glob("*.dcm"))
+    study = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    begun = time.process_time()
+    selection = select(study, LIMITS)
+    assert time.process_time() - begun < 2.0
+    told = {c.series_description: (c.decision, c.codes[:1]) for c in selection.candidates}
+    assert told == {
+        "2.0": ("refused", ("LOCALIZER",)),
+        "Brain Head 5.0": ("accepted", ()),
+        "Brain Bone 5.0": ("refused", ("KERNEL",)),
+        "Coronal Brain/Coronal Head 3.0": ("refused", ("DERIVED",)),
+        "Sagittal Brain/Sagittal Head 3.0": ("refused", ("DERIVED",)),
+    }
+    assert all(c.sentence for c in selection.candidates)
+
+
+@pytest.mark.hazard("H7")
+def test_scout_and_dose_pages_of_the_phantom_study_are_refused_by_code(shared_data):
+    paths = [p for p in sorted((shared_data / "ct_philips_phantom").rglob("I*")) if p.is_file()]
+    study = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    told = {c.series_description: c.codes[:1] for c in select(study, LIMITS).candidates}
+    assert told == {"": ("LOCALIZER",), "STD BRAIN 5MM": (), "Exam Summary": ("MODALITY",)}
+
+
+@pytest.mark.hazard("H5")
+@pytest.mark.parametrize(
+    ("folder", "code"),
+    [
+        ("gantrytilting/001", "TOO-FEW"),
+        ("notavolume/001", "GEOM-DUPLICATE"),
+        ("slicecount/001", "TOO-FEW"),
+        ("sliceincrement/001", "GEOM-GAP"),
+        ("sliceincrement/002", "GEOM-GAP"),
+        ("sliceorientation/001", "GEOM-ORIENTATION"),
+    ],
+)
+def test_each_real_failure_of_geometry_has_its_named_code(shared_data, folder, code):
+    paths = sorted((shared_data / "dicom_oddities/bad_geometry" / folder).glob("*"))
+    candidate = only([pydicom.dcmread(path, stop_before_pixels=True) for path in paths])
+    assert candidate.decision == "refused"
+    assert code in candidate.codes
+
+
+def replaced(keyword, value):
+    def change(instances):
+        for instance in instances:
+            setattr(instance, keyword, value)
+
+    return change
+
+
+CASES = {
+    "MODALITY": lambda: changed(replaced("Modality", "MR")),
+    "LOCALIZER": localizer,
+    "DERIVED": derived_mpr,
+    "GEOM-ORIENTATION": lambda: series(orientation=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0)),
+    "GEOM-GAP": lambda: [i for k, i in enumerate(series()) if k != 7],
+    "GEOM-DUPLICATE": lambda: [*series(), *series()[3:4]],
+    "GEOM-TILT": lambda: series(gantry_tilt_deg=33.0),
+    "GEOM-SPACING": lambda: changed(lambda found: setattr(found[3], "Rows", 500)),
+    "KERNEL": lambda: series(kernel="H60s"),
+    "KERNEL-UNKNOWN": lambda: series(kernel="X"),
+    "THICKNESS": lambda: series(slice_thickness_mm=0.75),
+    "TOO-FEW": lambda: series(slice_distances_mm=SLICES[:6]),
+    "INCOMPLETE": lambda: series(slice_distances_mm=SLICES[:14]),
+    "CONTRAST": lambda: series(contrast_agent="IODINE 300"),
+    "AGE": lambda: series(patient_age="007Y"),
+    "NOT-HEAD": lambda: changed(replaced("BodyPartExamined", "CHEST")),
+    "SIZE": lambda: changed(replaced("Rows", 60000)),
+    "CHARSET": lambda: series(character_set="ISO_IR 999"),
+}
+
+
+def changed(change):
+    instances = series()
+    change(instances)
+    return instances
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_each_code_is_found_with_value_limit_and_a_sentence(code):
+    (candidate,) = select(CASES[code](), LIMITS).candidates
+    assert code in candidate.codes
+    finding = next(f for f in candidate.findings if f.code == code)
+    assert len(finding.sentence) > 20
+    expected = LIMITS.severity(code)
+    assert finding.severity == expected
+    if expected == "refuse":
+        assert candidate.decision == "refused"
+
+
+@pytest.mark.hazard("H10")
+def test_the_age_stands_in_the_policy():
+    text = _shipped_text().replace('AGE = "refuse"', 'AGE = "flag"')
+    candidate = only(series(patient_age="007Y"), load_limits(text))
+    assert (candidate.decision, candidate.codes) == ("accepted", ("AGE",))
+
+
+def _shipped_text():
+    return (Path(__file__).parents[3] / "conf/limits.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.hazard("H10")
+@pytest.mark.parametrize(
+    ("age", "found"),
+    [("017Y", True), ("018Y", False), ("011M", True), ("012D", True), ("000Y", False)],
+)
+def test_an_age_below_the_limit_is_found_and_one_that_was_taken_out_is_not(age, found):
+    assert ("AGE" in only(series(patient_age=age)).codes) is found
+
+
+@pytest.mark.hazard("H8")
+@pytest.mark.parametrize("word", ["", "NONE", "No", "0"])
+def test_words_for_no_contrast_are_no_contrast(word):
+    assert "CONTRAST" not in only(series(contrast_agent=word)).codes
+
+
+@pytest.mark.parametrize(
+    ("position", "orientation"),
+    [("HFS", None), ("FFS", None), ("HFP", None), ("FFP", None), ("HFDR", None)],
+)
+def test_axial_is_read_from_the_cosines_in_every_patient_position(position, orientation):
+    candidate = only(series(patient_position=position, orientation=orientation, shuffled=True))
+    assert candidate.decision == "accepted"
+
+
+def test_a_series_without_instance_numbers_is_accepted():
+    assert only(series(instance_numbers=False)).decision == "accepted"
+
+
+def test_an_enhanced_ct_is_judged_frame_by_frame():
+    instance = enhanced_ct(
+        rows=4, columns=4, pixel_spacing_mm=(57.0, 57.0), slice_distances_mm=SLICES
+    )
+    candidate = only([instance])
+    assert candidate.instances == 1
+    assert "slices: 28, instances: 1" in candidate.explanation
+    assert set(candidate.codes) <= {"SIZE", "KERNEL-UNKNOWN", "NOT-HEAD"}
+
+
+@pytest.mark.hazard("H1")
+@pytest.mark.parametrize("keyword", IDENTITY_FIELDS)
+def test_one_differing_identity_field_refuses_the_series(keyword):
+    instances = series()
+    other = {"PatientBirthDate": "19760102", "StudyDate": "20260103", "StudyTime": "111111",
+             "PatientSex": "F", "Modality": "PT"}.get(keyword, "1.2.3.4")  # fmt: skip
+    setattr(instances[5], keyword, other)
+    found = [c for c in select(instances, LIMITS).candidates if c.instances > 1]
+    if keyword in {"SeriesInstanceUID", "StudyInstanceUID"}:  # the slice is then another series
+        assert found[0].instances == len(instances) - 1
+        assert "GEOM-GAP" in found[0].codes
+    else:
+        assert "ID-MIXED" in found[0].codes
+        assert keyword in next(f.sentence for f in found[0].findings if f.code == "ID-MIXED")
+
+
+@pytest.mark.hazard("H1")
+def test_slices_of_two_patients_in_any_mixture_are_refused():
+    accepted = []
+    base = series()
+    for seed in range(MIXED_CASES):
+        rng = np.random.default_rng(seed)
+        field = str(rng.choice(["PatientID", "PatientName", "PatientBirthDate", "AccessionNumber"]))
+        share = rng.uniform(0.02, 0.98)
+        second = rng.random(len(base)) < share
+        second[rng.integers(len(base))] = True
+        second[rng.integers(len(base))] = False
+        if second.all() or not second.any():
+            continue
+        mixed = []
+        for instance, other in zip(base, second, strict=True):
+            twin = Dataset(instance)
+            if other:
+                value = "19500101" if field == "PatientBirthDate" else f"OTHER{seed}"
+                setattr(twin, field, value)
+            mixed.append(twin)
+        candidate = only([mixed[k] for k in rng.permutation(len(mixed))])
+        if candidate.decision == "accepted" or "ID-MIXED" not in candidate.codes:
+            accepted.append(seed)
+    assert accepted == []
+
+
+@pytest.mark.hazard("H2")
+def test_two_patients_in_one_study_refuse_every_series_of_it():
+    study_uid = "1.2.3"
+    first = series(study_uid=study_uid)
+    second = series(study_uid=study_uid, patient_id="PHANTOM-2", series_number=4)
+    selection = select([*first, *second], LIMITS)
+    assert selection.accepted == ()
+    assert {c.codes[0] for c in selection.candidates} == {"ID-MIXED"}
+
+
+def mark_by_equipment(instance):
+    purpose, equipment = Dataset(), Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = (
+        marks.SYNTHESIZING_EQUIPMENT
+    )
+    equipment.Manufacturer = "ANYBODY"
+    equipment.PurposeOfReferenceCodeSequence = Items([purpose])
+    instance.ContributingEquipmentSequence = Items([equipment])
+
+
+MARKS = {
+    "synthetic data": lambda i: setattr(i, "SyntheticData", "YES"),
+    "image type": lambda i: setattr(i, "ImageType", ["ORIGINAL", "PRIMARY", "OTHER", "SYNTHETIC"]),
+    "manufacturer": lambda i: setattr(i, "Manufacturer", marks.MANUFACTURER),
+    "model name": lambda i: setattr(i, "ManufacturerModelName", marks.MODEL_NAME),
+    "description": lambda i: setattr(i, "SeriesDescription", "SYNTH MR T1 x"),
+    "equipment": mark_by_equipment,
+    "private block": lambda i: i.private_block(
+        marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR, create=True
+    ),
+}
+
+
+@pytest.mark.hazard("H6")
+@pytest.mark.parametrize("mark", MARKS)
+def test_one_mark_of_syntheticness_on_one_instance_is_enough(mark):
+    instances = series()
+    MARKS[mark](instances[9])
+    candidate = only(instances)
+    assert candidate.decision == "refused"
+    assert candidate.codes[0] == "SRC-SYNTHETIC"
+
+
+@pytest.mark.hazard("H1")
+@pytest.mark.parametrize(
+    ("declared", "name", "found"),
+    [
+        ("ISO_IR 100", "Müller^Jürgen", False),
+        ("ISO_IR 192", "山田^太郎", False),
+        (None, "PHANTOM^HEAD", False),
+        (None, "Müller^Jürgen", True),
+        ("ISO_IR 999", "PHANTOM^HEAD", True),
+    ],
+)
+def test_a_name_that_cannot_be_read_as_declared_is_refused(declared, name, found):
+    instances = series()
+    for instance in instances:
+        if declared is None:
+            del instance.SpecificCharacterSet
+        else:
+            instance.SpecificCharacterSet = declared
+        instance.PatientName = name
+    assert ("CHARSET" in only(instances).codes) is found
+
+
+@pytest.mark.hazard("H22")
+def test_no_sentence_tells_a_name_or_a_free_text_of_the_source():
+    planted = "ZZPLANTED"
+    study = [
+        *series(series_description=planted, patient_name=f"{planted}^X", kernel=planted[:8]),
+        *localizer(series_description=planted, patient_name=f"{planted}^X"),
+        *derived_mpr(series_description=planted, contrast_agent=planted),
+    ]
+    for instance in study:
+        instance.BodyPartExamined = planted
+    study[3].PatientID = planted
+    for candidate in select(study, LIMITS).candidates:
+        told = [*candidate.explanation, *(str(f) for f in candidate.findings), repr(candidate)]
+        assert "ZZPL" not in " ".join(told)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "why"),
+    [
+        ({"kernel": "H31s"}, {"kernel": "X"}, "a soft-tissue kernel"),
+        ({}, {"slice_distances_mm": SLICES[:24]}, "the longer coverage"),
+        ({"slice_thickness_mm": 5.0}, {"slice_thickness_mm": 4.5}, "the preferred thickness"),
+        ({"series_number": 2}, {"series_number": 3}, "the lower series number"),
+    ],
+)
+def test_of_two_that_would_do_one_is_accepted_and_the_other_told_why(better, worse, why):
+    first = series(series_description="a", **better)
+    second = series(series_description="b", **{"series_number": 7, **worse})
+    for study in ([*first, *second], [*second, *first]):
+        selection = select(study, LIMITS)
+        (accepted,) = selection.accepted
+        assert accepted.series_description == "a"
+        (other,) = (c for c in selection.candidates if c.decision == "refused")
+        assert other.codes[0] == "NOT-PREFERRED"
+        assert why in other.sentence
+        assert f"preferred for {why}" in accepted.explanation
+
+
+def test_two_studies_are_judged_apart():
+    selection = select([*series(study_uid="1.2.3"), *series(study_uid="1.2.4", seed=1)], LIMITS)
+    assert len(selection.accepted) == 2
+
+
+def test_an_empty_study_gives_an_empty_selection():
+    assert select([], LIMITS).candidates == ()
+
+
+@pytest.mark.parametrize(
+    ("vendor", "kernel", "kind"),
+    [
+        ("TOSHIBA", "FC63", "soft"),
+        ("TOSHIBA", "FC21", "soft"),
+        ("TOSHIBA", "FC30", "bone"),
+        ("TOSHIBA", "FC81", "bone"),
+        ("TOSHIBA", "FL03", "unknown"),
+        ("CANON_MEC", "FC68", "soft"),
+        ("SIEMENS", "H31s", "soft"),
+        ("SIEMENS", "H70h", "bone"),
+        ("SIEMENS", "J40s\\3", "soft"),
+        ("Siemens Healthineers", "Hr40f\\3", "soft"),
+        ("Siemens Healthineers", "Hr68h\\3", "bone"),
+        ("GE MEDICAL SYSTEMS", "STANDARD", "soft"),
+        ("GE MEDICAL SYSTEMS", "SOFT", "soft"),
+        ("GE MEDICAL SYSTEMS", "BONEPLUS", "bone"),
+        ("GE MEDICAL SYSTEMS", "BONE", "bone"),
+        ("Philips", "UB", "soft"),
+        ("Philips", "YD", "bone"),
+        ("UIH", "H_SOFT_B", "soft"),
+        ("ANYBODY", "BONE SHARP", "bone"),
+        ("ANYBODY", None, "unknown"),
+        (None, "FC63", "unknown"),
+    ],
+)
+def test_kernels_are_told_apart_by_vendor(vendor, kernel, kind):
+    assert kernel_kind(vendor, kernel, LIMITS.kernels) == kind

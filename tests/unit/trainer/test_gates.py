@@ -1,0 +1,43 @@
+"""The measurement of the gates: its arithmetic and the conditions of the scan."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainer.conditions import motion, noise, scanner_noise
+from trainer.gates import CLASSES, IN_DOMAIN, Score, Trial, scores, table
+
+
+@pytest.mark.parametrize(
+    ("n", "hits", "low", "high"),
+    [(23, 23, 0.857, 1.0), (100, 95, 0.888, 0.978), (20, 0, 0.0, 0.161)],
+)
+def test_the_interval_is_wilson_s(n, hits, low, high):
+    assert Score("X", n, hits).interval == pytest.approx((low, high), abs=0.001)
+
+
+def test_a_class_is_caught_by_its_own_code_only_and_a_sound_head_by_any():
+    found = [
+        Trial("a", "METAL", ("METAL", "NOISE")),
+        Trial("a", "NOISE", ("MOTION",)),
+        Trial("a", IN_DOMAIN, ()),
+        Trial("b", IN_DOMAIN, ("OOD",)),
+    ]
+    counted = {score.code: (score.n, score.hits) for score in scores(found)}
+    assert counted == {IN_DOMAIN: (2, 1), "METAL": (1, 1), "NOISE": (1, 0)}
+    assert "| METAL | 1 | 1 | 100.0 % |" in table(scores(found))
+
+
+def test_the_classes_are_those_that_the_node_names():
+    assert set(CLASSES) == {"AGE", "CRANIECTOMY", "CONTRAST", "METAL", "NOISE", "MOTION"}
+
+
+def test_noise_has_the_level_asked_for_and_motion_moves():
+    still = np.full((12, 64, 64), -1000.0, np.float32)
+    still[:, 16:48, 16:48] = 40.0
+    assert 17.0 < (noise(still, 0.9, np.random.default_rng(1)) - still).std() < 46.0
+    assert (scanner_noise(still, np.random.default_rng(1)) - still)[:, :8].std() < 9.0
+    moved = motion(still, 0.9, np.random.default_rng(2))
+    assert np.array_equal(moved[:3], still[:3])
+    assert np.abs(moved - still).max() > 300.0
