@@ -49,3 +49,87 @@ def run(*arguments, bundle_folder: Path | None = None, timeout_s: float = 150.0)
         timeout=timeout_s,
         check=False,
     )
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node under test: its settings file, its state, and how to run it."""
+
+    folder: Path
+    port: int
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "node.toml"
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.config)
+
+    @property
+    def address(self) -> DestinationSettings:
+        return DestinationSettings(name="node", ae_title="REBRAIN", host="127.0.0.1", port=self.port)
+
+    @contextmanager
+    def running(self, ready_s: float = 40.0):
+        """Run `serve` until the block ends; SIGTERM must end it with exit code 0."""
+        log = self.folder / f"serve-{time.monotonic_ns()}.log"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with log.open("wb") as stream:
+            command = [*PROGRAM, "serve", "--config", str(self.config)]
+            process = subprocess.Popen(
+                command, env=environment, stderr=stream, stdin=subprocess.DEVNULL
+            )
+        try:
+            wait_for(lambda: '"event": "ready"' in log.read_text(), ready_s, log.read_text)
+            yield process
+        finally:
+            process.terminate()
+            code = process.wait(timeout=30)
+        assert code == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
+
+    @contextmanager
+    def state(self):
+        with open_state(self.settings) as state:
+            yield state
+
+    def states(self) -> dict[str, str]:
+        """State of each series of the ledger."""
+        with self.state() as state:
+            return {r.series_instance_uid: r.state for r in state.ledger.series()}
+
+
+def make_node(folder: Path, bundle_folder: Path, pacs_ae_title: str, pacs_port: int) -> Node:
+    """Write the settings of a node that knows one PACS, as sender and as destination."""
+    port = free_port()
+    (folder / "node.toml").write_text(
+        f"""
+        [receiver]
+        port = {port}
+        [[receiver.peers]]
+        ae_title = "{pacs_ae_title}"
+        [completeness]
+        quiet_period_s = 1.0
+        [storage]
+        folder = "{folder / "state"}"
+        soft_mark_bytes = 0
+        hard_mark_bytes = 0
+        [model]
+        bundle = "{bundle_folder}"
+        [[destinations]]
+        name = "pacs"
+        ae_title = "{pacs_ae_title}"
+        host = "127.0.0.1"
+        port = {pacs_port}
+        """
+    )
+    return Node(folder, port)
+
+
+def wait_for(condition, timeout_s: float = 60.0, say=lambda: "") -> None:
+    """Wait until the condition holds; the test fails with what ``say`` says if it never does."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {timeout_s:g} s: {say()}"
+        time.sleep(0.1)
