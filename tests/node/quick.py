@@ -68,7 +68,9 @@ class Node:
 
     @property
     def address(self) -> DestinationSettings:
-        return DestinationSettings(name="node", ae_title="REBRAIN", host="127.0.0.1", port=self.port)
+        return DestinationSettings(
+            name="node", ae_title="REBRAIN", host="127.0.0.1", port=self.port
+        )
 
     @contextmanager
     def running(self, ready_s: float = 40.0):

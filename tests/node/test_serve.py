@@ -78,9 +78,7 @@ def test_a_pacs_that_is_down_gets_the_result_when_it_comes_back_also_after_a_res
             assert len(pacs.instances()) > 20
 
 
-def test_a_node_without_work_is_small_and_its_receiver_loads_no_engine(
-    tmp_path, quick_bundle
-):
+def test_a_node_without_work_is_small_and_its_receiver_loads_no_engine(tmp_path, quick_bundle):
     node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
     with node.running() as process:
         receiver = children(process)["receiver"]
@@ -121,6 +119,8 @@ def test_a_node_that_cannot_run_ends_with_the_code_that_says_why(tmp_path, setti
     config = tmp_path / "node.toml"
     top = setting if not setting.startswith("[") else ""
     rest = setting if setting.startswith("[") else ""
-    config.write_text(f'{top}[storage]\nfolder = "{tmp_path / "state"}"\n[receiver]\nport = {free_port()}\n{rest}')
+    config.write_text(
+        f'{top}[storage]\nfolder = "{tmp_path / "state"}"\n[receiver]\nport = {free_port()}\n{rest}'
+    )
     result = run("serve", "--config", config, timeout_s=30)
     assert result.returncode == code, result.stderr

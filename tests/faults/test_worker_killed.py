@@ -1,0 +1,85 @@
+"""kill -9 of the worker after any committed change, and run again: exactly one set, sent once."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rebrain_node.app import open_state
+from rebrain_node.dicom.inbox import Spool
+from rebrain_node.dicom.mini_pacs import MiniPacs
+from rebrain_node.instance.scan import scan
+from tests import phantoms
+from tests.node.quick import make_node, wait_for, write_quick_bundle
+
+WORKER = Path(__file__).with_name("killed_worker.py")
+#: bundle and start, complete and judged, the steps of the path, outbox, delivery
+CHANGES = range(1, 15)
+BOUNDED = (4, 9, 13, 14)
+
+
+@pytest.fixture(scope="module")
+def quick_bundle(tmp_path_factory):
+    return write_quick_bundle(tmp_path_factory.mktemp("bundle") / "quick", spacing_mm=15.0)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [n if n in BOUNDED else pytest.param(n, marks=pytest.mark.full) for n in CHANGES],
+)
+def test_a_worker_killed_after_any_change_leaves_exactly_one_set(tmp_path, quick_bundle, last):
+    with MiniPacs("PACS", tmp_path / "pacs") as pacs:
+        node = make_node(tmp_path, quick_bundle, "PACS", pacs.port)
+        _receive(node)
+        first = _worker(node, last)
+        assert first.wait(timeout=60) == -9
+        _end(first)
+        second = _worker(node, 0)
+        try:
+            wait_for(lambda: _published(node), 60, node.states)
+        finally:
+            _end(second)
+        with node.state() as state:
+            events = Counter(str(event.event) for event in state.audit.events(10_000))
+            assert state.audit.verify().intact
+            assert state.ledger.counts().conserved
+            sent = {one.sop_instance_uid: one.content for one in _instances(state)}
+        assert events["series.synthesised"] == events["series.published"] == 1
+        assert {path.stem for path in pacs.instances()} == sent.keys()
+
+
+def _receive(node):
+    """Put a study into the inbox as the receiver does."""
+    with open_state(node.settings) as state:
+        spool = Spool(state.inbox, state.ledger, hard_mark_bytes=0)
+        for path in phantoms.write(phantoms.head_ct(), node.folder / "study"):
+            content = path.read_bytes()
+            spool.take(content, scan(content), calling_ae_title="PACS")
+
+
+def _worker(node, last):
+    log = (node.folder / "worker.log").open("ab")
+    environment = {**os.environ, "PYTHONPATH": str(WORKER.parents[2])}
+    with log:
+        return subprocess.Popen(
+            [sys.executable, WORKER, node.config, str(last)],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
+        )  # fmt: skip
+
+
+def _end(process):
+    """Close the life line, as the end of the supervisor does."""
+    process.stdin.close()
+    process.wait(timeout=20)
+
+
+def _published(node):
+    return list(node.states().values()) == ["published"]
+
+
+def _instances(state):
+    (record,) = state.ledger.series()
+    return state.outbox.instances_of(state.outbox.set_of(record.series_instance_uid, 1))
