@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trainer.heads import Head
 from trainer.hounsfield import AIR_HU, Tissues, crop_box, draw_hu, tissues
 
-_SEED = 27
+SEED = 27
 _SOFT_STEP_HU, _HARD_STEP_HU, _HARD_HU = 2, 40, 120
 _T1_STEP = 5
 
@@ -47,7 +47,7 @@ def _arrays(maps: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generi
     z, y, x = (span.start for span in crop_box(np.asarray(maps["head"], dtype=bool)))
     affine = np.eye(4)
     affine[:3, 3] = np.asarray(maps["origin_mm"], dtype=float) + np.array([x, y, z])
-    hu = np.where(head.head > 0.01, draw_hu(head, np.random.default_rng(_SEED)), AIR_HU)
+    hu = np.where(head.head > 0.01, draw_hu(head, np.random.default_rng(SEED)), AIR_HU)
     t1 = np.rint(np.clip(head.t1, 0, 1) * 255 / _T1_STEP) * _T1_STEP
     t1 = np.where(head.head > 0.01, t1, 0)
     return {"hu": _quantised(hu.astype(np.float32)), "t1": t1.astype(np.uint8), "affine": affine}

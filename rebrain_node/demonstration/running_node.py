@@ -40,7 +40,7 @@ def running_node(folder: Path, pacs_ae_title: str, pacs_port: int) -> Iterator[R
     RebrainError
         It does not become ready; the text holds its last line of log.
     """
-    port = _free_port()
+    port = free_port()
     config, log = folder / "node.toml", folder / "node.log"
     config.write_text(_config(folder / "state", port, pacs_ae_title, pacs_port))
     command = (sys.executable, "-m", "rebrain_node.cli", "serve", "--config", str(config))
@@ -70,7 +70,8 @@ def _await_ready(node: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a TCP port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

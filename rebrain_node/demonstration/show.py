@@ -16,18 +16,21 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from rebrain_node.app import State, bundle, open_state, write_audit_report
-from rebrain_node.demonstration.picture import draw_picture
 from rebrain_node.demonstration.refused import refused_studies
+from rebrain_node.demonstration.returned import volume_of
 from rebrain_node.demonstration.running_node import running_node
 from rebrain_node.demonstration.score import Score, score
-from rebrain_node.demonstration.study import draw_study
+from rebrain_node.demonstration.study import Head, draw_study
 from rebrain_node.dicom.mini_pacs import MiniPacs
 from rebrain_node.dicom.sender import send_files
 from rebrain_node.domain.ledger import SeriesRecord
+from rebrain_node.domain.volume import SyntheticVolume
 from rebrain_node.errors import RebrainError
 from rebrain_node.folder import read_folder
 from rebrain_node.instance.header import frames
-from rebrain_node.settings import DestinationSettings, Settings
+from rebrain_node.model.recipe import Recipe
+from rebrain_node.report.overview import overview
+from rebrain_node.settings import DestinationSettings
 
 PACS_AE_TITLE: Final = "MINI-PACS"
 #: a synthesis takes half a minute on two quiet cores
@@ -83,8 +86,7 @@ def show(out: Path, study: Path | None, told: Told) -> Shown:
     """
     begun = time.monotonic()
     told("reading the study" if study is not None else "drawing the head CT")
-    head = None if study is not None else draw_study()
-    source = read_folder(study).instances if study is not None else _instances(head)
+    source, head = _source(study)
     with tempfile.TemporaryDirectory(prefix="rebrain-demo-") as scratch:
         folder = Path(scratch)
         told("starting the node")
@@ -99,10 +101,15 @@ def show(out: Path, study: Path | None, told: Told) -> Shown:
             out.mkdir(parents=True, exist_ok=True)
             write_audit_report(node.settings, report)
             objects = _keep(pacs.instances(), out / "objects")
-    derived = [dcmread(path) for path in objects]
-    told("drawing the picture")
-    picture = _picture(source, derived, node.settings, out / "overview.png") if derived else None
-    found = score(derived, head) if derived and head is not None else None
+    picture = found = None
+    if objects:
+        told("drawing the picture")
+        made_by = bundle(node.settings)
+        volume = _volume(source, objects, made_by.recipe)
+        picture = out / "overview.png"
+        caption = f"{len(volume.prepared.hu)} slices in, bundle {made_by.name} {made_by.version}"
+        picture.write_bytes(overview(volume, caption))
+        found = None if head is None else score(volume, head, made_by.recipe)
     return Shown(
         rows=rows,
         objects=objects,
@@ -238,7 +245,12 @@ class _Loop:
 def _codes(records: Sequence[SeriesRecord]) -> str:
     """State and finding codes of the series of a study, each once."""
     states = dict.fromkeys(record.state for record in records)
-    codes = dict.fromkeys(finding.code for record in records for finding in record.findings)
+    codes = dict.fromkeys(
+        finding.code
+        for record in records
+        for finding in record.findings
+        if finding.severity == "refuse"
+    )
     return ", ".join(states) + (f": {', '.join(codes)}" if codes else "")
 
 
@@ -260,12 +272,18 @@ def _keep(instances: Sequence[Path], folder: Path) -> tuple[Path, ...]:
     return tuple(Path(shutil.copy2(path, folder / path.name)) for path in instances)
 
 
-def _picture(
-    source: Sequence[Dataset], derived: Sequence[Dataset], settings: Settings, path: Path
-) -> Path:
-    made_by = bundle(settings)
-    reference = next(d for d in derived if d.Modality == "MR").ReferencedSeriesSequence[0]
-    used = [i for i in source if i.SeriesInstanceUID == reference.SeriesInstanceUID]
-    caption = f"{len(used)} measured slices, bundle {made_by.name} {made_by.version}"
-    path.write_bytes(draw_picture(used, derived, made_by.recipe, caption))
-    return path
+def _source(study: Path | None) -> tuple[Sequence[Dataset], Head | None]:
+    """What is sent, and the head behind it where its truth is known."""
+    if study is not None:
+        return read_folder(study).instances, None
+    drawn = draw_study()
+    return drawn.instances, drawn.head
+
+
+def _volume(source: Sequence[Dataset], objects: Sequence[Path], recipe: Recipe) -> SyntheticVolume:
+    """Rebuild the result from the PACS's files and the series they refer to."""
+    derived = [dcmread(path) for path in objects]
+    image = next(instance for instance in derived if instance.Modality == "MR")
+    series_uid = image.ReferencedSeriesSequence[0].SeriesInstanceUID
+    used = [instance for instance in source if instance.SeriesInstanceUID == series_uid]
+    return volume_of(used, derived, recipe)

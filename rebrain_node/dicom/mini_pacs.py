@@ -24,10 +24,12 @@ _UID = re.compile(r"[0-9.]{1,64}")
 
 
 class MiniPacs:
-    """Listens on a free port of 127.0.0.1 while the context is open."""
+    """Listens on a port of 127.0.0.1 while the context is open."""
 
-    def __init__(self, ae_title: str, folder: Path) -> None:
+    def __init__(self, ae_title: str, folder: Path, *, port: int = 0) -> None:
+        """Keep instances in ``folder``; port 0 takes a free one."""
         self.ae_title = ae_title
+        self._wanted_port = port
         self._folder = folder
         self._changed = threading.Condition()
         self._server: ThreadedAssociationServer | None = None
@@ -63,7 +65,7 @@ class MiniPacs:
             for uid in (VERIFICATION, *PROCESSED, *KEPT)
         ]
         self._server = entity.start_server(
-            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._keep)]
+            ("127.0.0.1", self._wanted_port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._keep)]
         )
         return self
 

@@ -105,7 +105,9 @@ def test_numpy_and_torch_give_the_same_state() -> None:
     rng = np.random.default_rng(0)
     x0, y, noise = rng.normal(size=(3, 4, 4))
 
-    as_torch = bridge.marginal(*(torch.from_numpy(a) for a in (x0, y)), 0.3, torch.from_numpy(noise))
+    as_torch = bridge.marginal(
+        *(torch.from_numpy(a) for a in (x0, y)), 0.3, torch.from_numpy(noise)
+    )
 
     np.testing.assert_allclose(as_torch.numpy(), bridge.marginal(x0, y, 0.3, noise))
 

@@ -1,4 +1,4 @@
-"""The picture of a result, drawn from what is in the archive: source and derived instances."""
+"""A result as a volume again, from what is in the archive: source and derived instances."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from scipy import ndimage
 
 from rebrain_node.domain.volume import FloatArray, SyntheticVolume
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.report.overview import overview
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 
 
-def draw_picture(
-    source: Sequence[Dataset], derived: Sequence[Dataset], recipe: Recipe, caption: str
-) -> bytes:
-    """Draw CT, synthetic MR in three planes, uncertainty and provenance by slice as a PNG.
+def volume_of(
+    source: Sequence[Dataset], derived: Sequence[Dataset], recipe: Recipe
+) -> SyntheticVolume:
+    """Rebuild the volume from its objects, with the prepared source it was made from.
 
     Parameters
     ----------
@@ -30,12 +29,10 @@ def draw_picture(
         The objects the destination received.
     recipe : Recipe
         Of the bundle that made it.
-    caption : str
-        One line, no patient data.
     """
     prepared = preprocess(assemble(source), recipe)
     intensity = _intensity(derived)
-    volume = SyntheticVolume(
+    return SyntheticVolume(
         intensity=intensity,
         uncertainty=_uncertainty(derived, intensity),
         calibrated=False,
@@ -43,7 +40,6 @@ def draw_picture(
         guides=tuple(retrieve(prepared, None, recipe)),
         prepared=prepared,
     )
-    return overview(volume, caption)
 
 
 def _intensity(derived: Sequence[Dataset]) -> FloatArray:

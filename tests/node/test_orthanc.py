@@ -1,0 +1,182 @@
+"""The whole loop with a real archive: sender -> Orthanc -> node -> Orthanc."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+from rebrain_node.demonstration.running_node import free_port
+from tests.node.quick import make_node, wait_for
+
+ORTHANC = shutil.which("Orthanc")
+STORESCU = shutil.which("storescu")
+pytestmark = pytest.mark.skipif(
+    ORTHANC is None or STORESCU is None,
+    reason="no Orthanc or no dcmtk: install the Debian packages orthanc and dcmtk",
+)
+
+
+class Orthanc:
+    """An Orthanc of its own, on free ports, with its own folder."""
+
+    def __init__(self, folder, node_port):
+        self.folder = folder
+        self.dicom_port, self.http_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        folder.mkdir()
+        (folder / "orthanc.json").write_text(
+            json.dumps(
+                {
+                    "Name": "archive",
+                    "StorageDirectory": str(folder / "storage"),
+                    "IndexDirectory": str(folder / "storage"),
+                    "DicomAet": "ORTHANC",
+                    "DicomPort": self.dicom_port,
+                    "HttpPort": self.http_port,
+                    "RemoteAccessAllowed": False,
+                    "AuthenticationEnabled": False,
+                    "DicomAlwaysAllowStore": True,
+                    "DicomAlwaysAllowEcho": True,
+                    "DicomModalities": {"node": ["REBRAIN", "127.0.0.1", node_port]},
+                    "Plugins": [],
+                }
+            )
+        )
+
+    @contextmanager
+    def running(self):
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [ORTHANC, str(self.folder / "orthanc.json")],
+                env={**os.environ, "TCP_NODELAY": "1"},
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        try:
+            wait_for(self.answers, 30, (self.folder / "log").read_text)
+            yield self
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+    def answers(self):
+        try:
+            self.get("/system")
+        except OSError:
+            return False
+        return True
+
+    def get(self, path):
+        with urllib.request.urlopen(self.url + path, timeout=20) as answer:
+            return json.loads(answer.read())
+
+    def post(self, path, body):
+        request = urllib.request.Request(self.url + path, data=body.encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.loads(answer.read())
+
+    def forward_study(self):
+        """Let Orthanc send its one study to the node."""
+        (study,) = self.get("/studies")
+        self.post("/modalities/node/store", study)
+
+    def series(self):
+        """Description and number of instances of each series of the one study."""
+        (study,) = self.get("/studies")
+        found = self.get(f"/studies/{study}/series")
+        return sorted(
+            (s["MainDicomTags"].get("SeriesDescription", ""), len(s["Instances"])) for s in found
+        )
+
+
+def store(folder, orthanc):
+    """Send a folder with dcmtk's storescu."""
+    subprocess.run(
+        [STORESCU, "-aet", "SENDER", "-aec", "ORTHANC", "+sd", "+r", "-xs", "127.0.0.1",
+         str(orthanc.dicom_port), str(folder)],
+        env={**os.environ, "TCP_NODELAY": "1"}, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+
+
+def synthetic(series):
+    return [count for description, count in series if description.startswith("SYNTH")]
+
+
+def test_orthanc_gets_the_series_back_once_also_when_it_was_down_and_the_node_restarted(
+    tmp_path, quick_bundle, study_folder
+):
+    node = make_node(tmp_path, quick_bundle, "ORTHANC", free_port())
+    orthanc = Orthanc(tmp_path / "orthanc", node.port)
+    node = _pointed_at(tmp_path, node, orthanc)
+    with node.running():
+        with orthanc.running():
+            store(study_folder, orthanc)
+            orthanc.forward_study()
+        wait_for(lambda: node.states() and set(node.states().values()) == {"synthesised"})
+        wait_for(lambda: _waiting(node), say=node.states)
+        assert "pacs" in _waiting(node)[0]
+    with node.running(), orthanc.running():
+        wait_for(lambda: set(node.states().values()) == {"published"}, say=node.states)
+        after = orthanc.series()
+        assert synthetic(after)
+        assert sum(count for _, count in after) > 24
+        _send_again(orthanc, node)
+        assert orthanc.series() == after
+
+
+def test_the_hospital_study_comes_back_dense_from_orthanc(tmp_path, shared_data):
+    """The shipped bundle on the Toshiba study: 188 instances in, over 120 MR slices back."""
+    node = make_node(tmp_path, _shipped_bundle(), "ORTHANC", free_port())
+    orthanc = Orthanc(tmp_path / "orthanc", node.port)
+    node = _pointed_at(tmp_path, node, orthanc)
+    with node.running(), orthanc.running():
+        store(shared_data / "ct_toshiba_head_study", orthanc)
+        before = orthanc.series()
+        assert sum(count for _, count in before) == 188
+        orthanc.forward_study()
+        wait_for(lambda: "published" in node.states().values(), 150, node.states)
+        after = orthanc.series()
+        assert max(synthetic(after)) > 120
+        assert [each for each in after if not each[0].startswith("SYNTH")] == before
+        assert sorted(node.states().values()) == ["published", *["refused"] * 4]
+        _send_again(orthanc, node)
+        assert orthanc.series() == after
+
+
+def _shipped_bundle():
+    from rebrain_node.app import bundle
+    from rebrain_node.settings import Settings
+
+    return bundle(Settings()).path
+
+
+def _pointed_at(tmp_path, node, orthanc):
+    """Let the node's destination be this Orthanc."""
+    text = node.config.read_text()
+    old = node.settings.destinations[0].port
+    node.config.write_text(text.replace(f"port = {old}", f"port = {orthanc.dicom_port}"))
+    return node
+
+
+def _waiting(node):
+    with node.state() as state:
+        return [d.reason for d in state.outbox.pending() if d.reason]
+
+
+def _send_again(orthanc, node):
+    """Forward everything again, synthetic series included; wait until the node has judged it."""
+    orthanc.forward_study()
+
+    def settled():
+        ended = {"published", "refused"}
+        return set(node.states().values()) <= ended and len(node.states()) > 1
+
+    wait_for(settled, 60, node.states)

@@ -1,0 +1,206 @@
+"""`process`: a folder in, a folder out; what is no head CT is refused by name."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.uid import MRImageStorage
+
+from tests import phantoms
+from tests.node.quick import run
+
+
+def process(study, out, bundle_folder, *options):
+    """Run `process --json`; its exit code, its answer and its standard error."""
+    result = run("process", study, "--out", out, "--json", *options, bundle_folder=bundle_folder)
+    return result.returncode, json.loads(result.stdout), result.stderr
+
+
+@pytest.fixture(scope="module")
+def processed(study_folder, quick_bundle, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return out, *process(study_folder, out, quick_bundle)
+
+
+def test_a_head_ct_gives_one_object_a_slice_and_the_answer_others_read(processed):
+    out, code, answer, _ = processed
+    assert code == 0
+    (series,) = answer["series"]
+    assert series["decision"] == "accepted"
+    assert {"series_instance_uid", "description", "codes", "sentence"} <= series.keys()
+    assert sorted(map(str, out.glob("*.dcm"))) == sorted(answer["outputs"])
+    images = [d for p in answer["outputs"] if (d := dcmread(p)).SOPClassUID == MRImageStorage]
+    assert len(images) == len(answer["slices"])
+    assert {row["kind"] for row in answer["slices"]} <= {"measured", "retrieved", "interpolated"}
+    positions = [row["position_mm"] for row in answer["slices"]]
+    assert positions[0] == 0.0
+    assert np.all(np.diff(positions) > 0.0)
+    assert {"alpha", "reason", "similarity", "tau", "exemplar", "position_difference_mm"} <= answer[
+        "slices"
+    ][0].keys()
+    assert answer["seconds"] > 0.0
+    assert answer["engine"].startswith("openvino")
+    assert len(answer["bundle_digest"]) == 64
+    assert answer["peak_memory_bytes"] <= 4_000_000_000
+
+
+def test_nothing_half_written_is_left(processed):
+    out, *_ = processed
+    assert [path.name for path in out.iterdir() if path.suffix != ".dcm"] == []
+
+
+def test_the_same_study_again_gives_the_same_files(processed, study_folder, quick_bundle):
+    out, _, answer, _ = processed
+    before = {path: path.read_bytes() for path in out.glob("*.dcm")}
+    code, again, _ = process(study_folder, out, quick_bundle)
+    assert code == 0
+    assert again["outputs"] == answer["outputs"]
+    assert {path: path.read_bytes() for path in out.glob("*.dcm")} == before
+
+
+def test_a_file_with_other_bytes_is_never_overwritten(
+    processed, study_folder, quick_bundle, tmp_path
+):
+    out, *_ = processed
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    victim = sorted(copy.glob("MR-*.dcm"))[3]
+    victim.write_bytes(b"other")
+    result = run("process", study_folder, "--out", copy, bundle_folder=quick_bundle)
+    assert result.returncode == 1
+    assert victim.name in result.stderr
+    assert victim.read_bytes() == b"other"
+    assert "Traceback" not in result.stderr
+
+
+def test_explain_says_why_and_leaves_the_answer_readable(quick_bundle, tmp_path):
+    phantoms.write(phantoms.localizer(), tmp_path / "scout")
+    code, answer, stderr = process(tmp_path / "scout", tmp_path / "out", quick_bundle, "--explain")
+    assert code == 3
+    assert answer["series"][0]["codes"][0] == "LOCALIZER"
+    assert "localizer" in stderr
+
+
+def refused(study, tmp_path, quick_bundle):
+    """Process what must be refused; its answer."""
+    code, answer, stderr = process(study, tmp_path / "out", quick_bundle)
+    assert code == 3
+    assert answer["outputs"] == []
+    assert "Traceback" not in stderr
+    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+    return answer
+
+
+def test_an_empty_folder_is_refused(tmp_path, quick_bundle):
+    (tmp_path / "study").mkdir()
+    answer = refused(tmp_path / "study", tmp_path, quick_bundle)
+    assert answer["series"] == answer["refused_files"] == []
+
+
+def test_a_text_file_is_refused_by_name(tmp_path, quick_bundle):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "letter.txt").write_text("Dear colleague")
+    answer = refused(tmp_path / "study", tmp_path, quick_bundle)
+    (file,) = answer["refused_files"]
+    assert file["path"] == "letter.txt"
+    assert file["code"]
+    assert file["sentence"]
+
+
+def test_a_truncated_instance_is_refused_by_name_and_its_series_for_the_gap(tmp_path, quick_bundle):
+    paths = phantoms.write(phantoms.head_ct(), tmp_path / "study")
+    content = paths[10].read_bytes()
+    paths[10].write_bytes(content[: len(content) * 2 // 3])
+    answer = refused(tmp_path / "study", tmp_path, quick_bundle)
+    assert [file["path"] for file in answer["refused_files"]] == [paths[10].name]
+    assert "GEOM-GAP" in answer["series"][0]["codes"]
+
+
+def test_an_mr_series_is_refused(tmp_path, quick_bundle):
+    instances = phantoms.head_ct()
+    for instance in instances:
+        instance.Modality = "MR"
+        instance.SOPClassUID = instance.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    phantoms.write(instances, tmp_path / "study")
+    answer = refused(tmp_path / "study", tmp_path, quick_bundle)
+    assert answer["series"][0]["codes"][0] == "MODALITY"
+
+
+def test_a_ct_without_pixel_data_is_refused(tmp_path, quick_bundle):
+    instances = phantoms.head_ct()
+    for instance in instances:
+        del instance.PixelData
+    phantoms.write(instances, tmp_path / "study")
+    answer = refused(tmp_path / "study", tmp_path, quick_bundle)
+    codes = {file["code"] for file in answer["refused_files"]}
+    codes |= {code for series in answer["series"] for code in series["codes"]}
+    assert codes
+    assert all(series["decision"] == "refused" for series in answer["series"])
+
+
+def test_the_same_uid_with_other_bytes_is_refused_by_name(tmp_path, quick_bundle):
+    instances = phantoms.head_ct()
+    instances[5].SOPInstanceUID = instances[4].SOPInstanceUID
+    instances[5].file_meta.MediaStorageSOPInstanceUID = instances[4].SOPInstanceUID
+    phantoms.write(instances, tmp_path / "study")
+    answer = refused(tmp_path / "study", tmp_path, quick_bundle)
+    assert answer["refused_files"][0]["code"] == "CONFLICT"
+
+
+def test_the_hospital_study_gives_its_brain_series_on_the_ct(shared_data, tmp_path):
+    """Right series, over 120 slices, in the CT's frame of reference (dense: the shipped bundle)."""
+    study = shared_data / "ct_toshiba_head_study"
+    code, answer, _ = process(study, tmp_path / "out", None)
+    assert code == 0
+    accepted = [s for s in answer["series"] if s["decision"] == "accepted"]
+    assert [series["description"] for series in accepted] == ["Brain Head 5.0"]
+    assert all(s["codes"] and s["sentence"] for s in answer["series"] if s not in accepted)
+    assert len(answer["slices"]) > 120
+    assert sum(row["kind"] == "measured" for row in answer["slices"]) == 33
+    assert answer["peak_memory_bytes"] <= 4_000_000_000
+    dice = _dice_on_the_ct(study, answer, accepted[0]["series_instance_uid"])
+    assert dice >= 0.95
+
+
+def _dice_on_the_ct(study, answer, series_uid):
+    """Overlap of the head in the MR and in the CT, from the written DICOM alone."""
+    from scipy import ndimage
+
+    from rebrain_node.instance.codecs import register
+
+    register()
+    source = [dcmread(path) for path in sorted(study.rglob("*")) if path.is_file()]
+    source = [d for d in source if d.SeriesInstanceUID == series_uid]
+    images = [d for p in answer["outputs"] if (d := dcmread(p)).SOPClassUID == MRImageStorage]
+    images.sort(key=lambda d: int(d.InstanceNumber))
+    assert {d.FrameOfReferenceUID for d in images} == {d.FrameOfReferenceUID for d in source}
+    mr = np.stack([image.pixel_array for image in images])
+    heads = np.stack([ndimage.binary_fill_holes(plane > 0.08 * 4095) for plane in mr])
+    first, last = images[0], images[-1]
+    row, column = (np.array(first.ImageOrientationPatient[a:b], float) for a, b in ((0, 3), (3, 6)))
+    origin = np.array(first.ImagePositionPatient, float)
+    step = (np.array(last.ImagePositionPatient, float) - origin) / (len(images) - 1)
+    spacing = [float(v) for v in first.PixelSpacing]
+    to_voxel = np.linalg.inv(np.stack([step, column * spacing[0], row * spacing[1]], axis=1))
+    both = ct_all = mr_all = 0
+    for instance in source[3:-3]:
+        hu = instance.pixel_array * float(instance.RescaleSlope) + float(instance.RescaleIntercept)
+        inside = ndimage.binary_opening(hu > -300, iterations=3)
+        labels, _ = ndimage.label(inside)
+        inside = ndimage.binary_fill_holes(labels == np.argmax(np.bincount(labels.flat)[1:]) + 1)
+        a = np.array(instance.ImageOrientationPatient, float)
+        p = np.array(instance.ImagePositionPatient, float)
+        pixel = [float(v) for v in instance.PixelSpacing]
+        r, c = np.mgrid[: hu.shape[0] : 2, : hu.shape[1] : 2]
+        points = p + r[..., None] * pixel[0] * a[3:] + c[..., None] * pixel[1] * a[:3]
+        voxels = np.rint((points - origin) @ to_voxel.T).astype(int)
+        valid = np.all((voxels >= 0) & (voxels < heads.shape), axis=-1)
+        drawn = np.zeros(valid.shape, bool)
+        drawn[valid] = heads[tuple(voxels[valid].T)]
+        ct = inside[::2, ::2] & valid
+        both += (ct & drawn).sum()
+        ct_all += ct.sum()
+        mr_all += drawn.sum()
+    return 2 * both / (ct_all + mr_all)

@@ -1,0 +1,126 @@
+"""`serve` between a sender and a PACS: once, whatever is down, killed or sent twice."""
+
+import json
+import os
+import signal
+
+import psutil
+import pytest
+
+from rebrain_node.demonstration.running_node import free_port
+from rebrain_node.dicom.mini_pacs import MiniPacs
+from rebrain_node.dicom.sender import echo, send_files
+from tests.node.quick import make_node, run, wait_for
+
+AE_TITLE = "PACS"
+
+
+def send(node, study_folder):
+    sent = send_files(node.address, AE_TITLE, sorted(study_folder.glob("*.dcm")))
+    assert all(one.taken for one in sent), sent
+
+
+def published(node):
+    return list(node.states().values()) == ["published"]
+
+
+def children(process):
+    """The node's processes by role."""
+    found = {}
+    for child in psutil.Process(process.pid).children():
+        words = child.cmdline()
+        found["worker" if "worker" in words else "receiver"] = child
+    return found
+
+
+def test_a_study_goes_in_and_comes_back_once_and_a_second_time_nothing_new(
+    tmp_path, quick_bundle, study_folder
+):
+    with MiniPacs(AE_TITLE, tmp_path / "pacs") as pacs:
+        node = make_node(tmp_path, quick_bundle, AE_TITLE, pacs.port)
+        with node.running():
+            send(node, study_folder)
+            wait_for(lambda: published(node), say=node.states)
+            first = {path.name: path.read_bytes() for path in pacs.instances()}
+            assert len(first) > 20
+            send(node, study_folder)
+            status = json.loads(run("status", "--config", node.config, "--json").stdout)
+            listed = json.loads(run("queue", "list", "--config", node.config, "--json").stdout)
+        with node.state() as state:
+            assert state.audit.verify().intact
+        assert {path.name: path.read_bytes() for path in pacs.instances()} == first
+    assert status["series"]["published"] == 1
+    assert status["conserved"] is True
+    assert [series["state"] for series in listed["series"]] == ["published"]
+
+
+def test_a_pacs_that_is_down_gets_the_result_when_it_comes_back_also_after_a_restart(
+    tmp_path, quick_bundle, study_folder
+):
+    port = free_port()
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, port)
+
+    def waiting():
+        with node.state() as state:
+            return state.outbox.pending()
+
+    with node.running():
+        send(node, study_folder)
+        wait_for(lambda: waiting() and waiting()[0].reason, say=node.states)
+        reason = json.loads(run("status", "--config", node.config, "--json").stdout)
+        assert "pacs" in reason["deliveries_waiting"][0]["reason"]
+        assert echo(node.address, AE_TITLE) < 5.0  # it still answers
+    assert waiting()
+    with node.running():
+        wait_for(lambda: waiting()[0].attempts >= 2)
+        with MiniPacs(AE_TITLE, tmp_path / "pacs", port=port) as pacs:
+            wait_for(lambda: published(node), say=node.states)
+            assert len(pacs.instances()) > 20
+
+
+def test_a_node_without_work_is_small_and_its_receiver_loads_no_engine(
+    tmp_path, quick_bundle
+):
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    with node.running() as process:
+        receiver = children(process)["receiver"]
+        loaded = {map_.path for map_ in receiver.memory_maps()}
+        assert not [path for path in loaded if "openvino" in path or "torch" in path]
+        assert receiver.memory_info().rss <= 200_000_000
+
+
+def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    with node.running() as process:
+        os.kill(children(process)["receiver"].pid, signal.SIGKILL)
+        answers = []
+
+        def answered():
+            try:
+                answers.append(echo(node.address, AE_TITLE))
+            except Exception:
+                return False
+            return True
+
+        wait_for(answered, 20)
+
+
+def test_a_caller_that_is_not_on_the_list_is_rejected(tmp_path, quick_bundle, study_folder):
+    from rebrain_node.errors import DeliveryFailed
+
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    with node.running(), pytest.raises(DeliveryFailed):
+        send_files(node.address, "STRANGER", sorted(study_folder.glob("*.dcm")))
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"),
+    [("workers = 0\n", 2), ('[model]\nbundle = "/nowhere"\n', 4), ('limits = "/nowhere"\n', 2)],
+)
+def test_a_node_that_cannot_run_ends_with_the_code_that_says_why(tmp_path, setting, code):
+    config = tmp_path / "node.toml"
+    top = setting if not setting.startswith("[") else ""
+    rest = setting if setting.startswith("[") else ""
+    config.write_text(f'{top}[storage]\nfolder = "{tmp_path / "state"}"\n[receiver]\nport = {free_port()}\n{rest}')
+    result = run("serve", "--config", config, timeout_s=30)
+    assert result.returncode == code, result.stderr
