@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+
 from rebrain_node.domain import marks
 from rebrain_node.steps.gate.evidence import Evidence, Written
+from rebrain_node.steps.gate.geometry import TOLERANCE_MM
 from rebrain_node.steps.gate.rule import Breach, Rule, each
 
 #: a volume has at least two slices
@@ -86,6 +89,26 @@ def _map_sources(evidence: Evidence) -> Iterator[Breach]:
     return each(evidence.of("PM", "SEG"), fault)
 
 
+def _map_frames(evidence: Evidence) -> Iterator[Breach]:
+    """Each frame of map and segmentation names the MR slice on which it lies."""
+    positions = {str(w.get("SOPInstanceUID")): w.get("ImagePositionPatient") for w in evidence.mr}
+
+    def fault(written: Written) -> str | None:
+        for number, frame in enumerate(written.items("PerFrameFunctionalGroupsSequence"), start=1):
+            named = {
+                str(source.get("ReferencedSOPInstanceUID"))
+                for derivation in frame.get("DerivationImageSequence") or ()
+                for source in derivation.get("SourceImageSequence") or ()
+            }
+            own = [positions[uid] for uid in named if positions.get(uid) is not None]
+            places = [item.get("ImagePositionPatient") for item in frame.PlanePositionSequence]
+            if len(own) != 1 or not np.allclose(own, places, rtol=0.0, atol=TOLERANCE_MM):
+                return f"frame {number} names {len(own)} MR slices, or one that lies elsewhere"
+        return None
+
+    return each(evidence.of("PM", "SEG"), fault)
+
+
 _EVIDENCE: Final = (
     "CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence",
 )  # fmt: skip
@@ -110,4 +133,5 @@ RULES: Final = (
     Rule("GATE-KEY-OBJECT", "The key object selection lists exactly the set.", _key_object),
     Rule("GATE-REPORT", "The report's evidence names source and result wholly.", _report),
     Rule("GATE-MAP-SOURCES", "Map and segmentation refer to every MR slice.", _map_sources),
+    Rule("GATE-MAP-FRAMES", "Each of their frames names the MR slice it lies on.", _map_frames),
 )

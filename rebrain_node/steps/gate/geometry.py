@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from rebrain_node.domain.volume import MillimetreArray
 from rebrain_node.steps.gate.evidence import Evidence, Written
 from rebrain_node.steps.gate.plane import Plane, planes
 from rebrain_node.steps.gate.rule import Breach, Rule, each
@@ -117,19 +116,6 @@ def _extent(evidence: Evidence) -> Iterator[Breach]:
             yield Breach(plane.name, f"it lies {beyond:.2f} mm beyond the measured slices")
 
 
-def _field_of_view(evidence: Evidence) -> Iterator[Breach]:
-    source = evidence.source_planes[0]
-    for plane in evidence.mr_planes:
-        way = _centre(plane) - source.position_mm
-        row, column = way @ source.column, way @ source.row
-        height = source.spacing_mm[0] * (source.shape[0] - 1)
-        width = source.spacing_mm[1] * (source.shape[1] - 1)
-        # with gantry tilt the planes slide along each other by up to the length of the stack
-        slack = _slide_mm(evidence)
-        if not (-slack <= row <= height + slack and -slack <= column <= width + slack):
-            yield Breach(plane.name, "its centre lies outside the CT's field of view")
-
-
 def _thickness(evidence: Evidence) -> Iterator[Breach]:
     return each(evidence.mr, _thickness_fault)
 
@@ -160,25 +146,13 @@ def _mask_grid(evidence: Evidence) -> Iterator[Breach]:
 
 
 def _off_grid(frames: tuple[Plane, ...], evidence: Evidence) -> Iterator[Breach]:
+    corners = np.stack([plane.corners_mm for plane in evidence.mr_planes])  # (slices, 4, 3)
+    shapes = {plane.shape for plane in evidence.mr_planes}
     for frame in frames:
-        nearest = min(frame.offset_mm(plane) for plane in evidence.mr_planes)
-        shapes = {plane.shape for plane in evidence.mr_planes}
+        nearest = float(np.abs(corners - frame.corners_mm).max(axis=(1, 2)).min())
         if nearest > TOLERANCE_MM or frame.shape not in shapes:
-            yield Breach(
-                f"{frame.name} frame {frame.frame}", f"it lies {nearest:.3f} mm off the MR"
-            )
-
-
-def _centre(plane: Plane) -> MillimetreArray:
-    down = plane.column * plane.spacing_mm[0] * (plane.shape[0] - 1) / 2
-    across = plane.row * plane.spacing_mm[1] * (plane.shape[1] - 1) / 2
-    return plane.position_mm + down + across
-
-
-def _slide_mm(evidence: Evidence) -> float:
-    first = evidence.source_planes[0]
-    ways = [plane.position_mm - first.position_mm for plane in evidence.source_planes]
-    return max(float(np.linalg.norm(way - first.normal * (way @ first.normal))) for way in ways)
+            where = f"{frame.name} frame {frame.frame}"
+            yield Breach(where, f"it lies {nearest:.3f} mm off the MR, or is of another size")
 
 
 def _along_normal(evidence: Evidence) -> list[tuple[Plane, float]]:
@@ -209,7 +183,6 @@ RULES: Final = (
     ),
     Rule("GATE-PARALLEL", "MR slices are parallel to the measured ones.", _parallel),
     Rule("GATE-EXTENT", "No MR slice lies beyond the measured slices.", _extent),
-    Rule("GATE-FIELD-OF-VIEW", "Every MR slice lies in the CT's field of view.", _field_of_view),
     Rule("GATE-THICKNESS", "Slice Thickness is stated and positive.", _thickness),
     Rule("GATE-MAP-GRID", "The uncertainty map has one frame on each MR slice.", _map_grid),
     Rule("GATE-MASK-GRID", "Every frame of the segmentation lies on an MR slice.", _mask_grid),

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from rebrain_node.domain import marks
+from rebrain_node.errors import InstanceMalformed
+from rebrain_node.instance.scan import scan
 from rebrain_node.steps.gate.evidence import Evidence, Written
 from rebrain_node.steps.gate.rule import Breach, Rule, each
 
@@ -26,6 +28,19 @@ _UUID_VERSION = 5  # named, not drawn: the same work has the same name for ever
 
 def _readable(evidence: Evidence) -> Iterator[Breach]:
     return (Breach(name, why) for name, why in evidence.unreadable)
+
+
+def _structure(evidence: Evidence) -> Iterator[Breach]:
+    """What pydicom reads leniently: doubled elements, cut ends, pixels of another length."""
+    return each(evidence.written, _structure_fault)
+
+
+def _structure_fault(written: Written) -> str | None:
+    try:
+        scan(written.record.content)
+    except InstanceMalformed as error:
+        return str(error)
+    return None
 
 
 def _four_names(evidence: Evidence) -> Iterator[Breach]:
@@ -110,6 +125,7 @@ def _series(evidence: Evidence) -> Iterator[Breach]:
 
 RULES: Final = (
     Rule("GATE-READABLE", "The bytes of every object are a DICOM file (PS3.10).", _readable),
+    Rule("GATE-STRUCTURE", "The bytes stand the strict scan of received ones.", _structure),
     Rule(
         "GATE-FOUR-NAMES",
         "The outbox's record, the file meta and the data set name the same object.",

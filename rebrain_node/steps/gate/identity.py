@@ -11,20 +11,24 @@ from pydicom.multival import MultiValue
 from rebrain_node.steps.gate.evidence import Evidence, Written
 from rebrain_node.steps.gate.rule import Breach, Rule, each
 
-#: Patient and Patient Study modules (PS3.3 C.7.1.1, C.7.2.2)
+#: Patient, Patient Study and Clinical Trial Subject modules (PS3.3 C.7.1.1, C.7.2.2, C.7.1.3)
 PATIENT: Final = (
-    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
-    "PatientAge", "PatientSize", "PatientWeight",
+    "PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID", "PatientBirthDate",
+    "PatientBirthTime", "PatientSex", "OtherPatientIDs", "OtherPatientNames", "EthnicGroup",
+    "PatientIdentityRemoved", "PatientAge", "PatientSize", "PatientWeight",
+    "ClinicalTrialProtocolID", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID",
 )  # fmt: skip
 #: General Study module (PS3.3 C.7.2.1)
 STUDY: Final = (
     "StudyInstanceUID", "StudyID", "AccessionNumber", "ReferringPhysicianName",
-    "StudyDescription",
+    "StudyDescription", "PhysiciansOfRecord",
 )  # fmt: skip
 STUDY_TIME: Final = ("StudyDate", "StudyTime")
 #: dates of our own making: each must be one that the source states
 OWN_DATES: Final = ("SeriesDate", "AcquisitionDate", "ContentDate", "InstanceCreationDate")
 SOURCE_DATES: Final = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
+#: stands where an object must have a date and the source states none
+NO_DATE: Final = "19000101"
 UNICODE: Final = "ISO_IR 192"
 
 
@@ -49,7 +53,8 @@ def _differs_from(source: Dataset, keywords: tuple[str, ...]) -> Callable[[Writt
 
 
 def _dates(evidence: Evidence) -> Iterator[Breach]:
-    known = {_value(dataset, k) for dataset in evidence.source for k in SOURCE_DATES} | {""}
+    known = {_value(dataset, k) for dataset in evidence.source for k in SOURCE_DATES}
+    known |= {"", NO_DATE}
 
     def fault(written: Written) -> str | None:
         unknown = [k for k in OWN_DATES if _value(written.dataset, k) not in known]

@@ -11,6 +11,8 @@ from rebrain_node.steps.gate.rule import Breach, Rule, each
 
 #: kinds that hold pixels
 IMAGES: Final = ("MR", "PM", "SEG", "SC")
+#: a source's number beyond it is no scanner's, and counts as 0
+LARGEST_SERIES_NUMBER: Final = 999_999
 
 
 def _synthetic_data(evidence: Evidence) -> Iterator[Breach]:
@@ -46,8 +48,8 @@ def _series_description_fault(written: Written) -> str | None:
 
 
 def _series_number(evidence: Evidence) -> Iterator[Breach]:
-    number = evidence.source[0].get("SeriesNumber")
-    base = marks.SERIES_NUMBER_OFFSET + int(number or 0)
+    number = int(evidence.source[0].get("SeriesNumber") or 0)
+    base = marks.SERIES_NUMBER_OFFSET + (number if 0 <= number <= LARGEST_SERIES_NUMBER else 0)
 
     def fault(written: Written) -> str | None:
         wanted = base + 100 * marks.SERIES_ORDER.index(written.kind)
@@ -66,7 +68,7 @@ def _model_name(evidence: Evidence) -> Iterator[Breach]:
 
 
 def _comments(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.mr, _comments_fault)
+    return each(evidence.of(*IMAGES), _comments_fault)
 
 
 def _comments_fault(written: Written) -> str | None:
@@ -203,7 +205,7 @@ RULES: Final = (
     Rule("GATE-MODEL-NAME", "Manufacturer's Model Name says synthetic.", _model_name),
     Rule(
         "GATE-COMMENTS",
-        "Image Comments of every MR slice say SYNTHETIC and not for diagnosis.",
+        "Image Comments of every image say SYNTHETIC and not for diagnosis.",
         _comments,
     ),
     Rule(

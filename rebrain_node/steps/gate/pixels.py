@@ -32,25 +32,6 @@ def _format_fault(written: Written) -> str | None:
     return f"{', '.join(wrong)} is not that of a 12-bit monochrome image" if wrong else None
 
 
-def _length(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.of("MR", "PM", "SEG", "SC"), _length_fault)
-
-
-def _length_fault(written: Written) -> str | None:
-    dataset = written.dataset
-    keywords = [k for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if k in dataset]
-    if len(keywords) != 1:
-        return f"it holds {len(keywords)} pixel data elements, not one"
-    if dataset.file_meta.TransferSyntaxUID.is_compressed:
-        return None
-    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", 1))
-    bits = samples * int(dataset.get("NumberOfFrames", 1)) * int(dataset.BitsAllocated)
-    wanted = (bits + 7) // 8
-    wanted += wanted % 2
-    found = len(dataset[keywords[0]].value)
-    return None if found == wanted else f"its pixel data hold {found} bytes, not {wanted}"
-
-
 def _range(evidence: Evidence) -> Iterator[Breach]:
     for written, stored in evidence.mr_pixels:
         highest = int(stored.max(initial=0))
@@ -161,7 +142,6 @@ def map_values(written: Written) -> FloatArray:
 
 RULES: Final = (
     Rule("GATE-PIXEL-FORMAT", "MR pixels are 12-bit unsigned monochrome.", _format),
-    Rule("GATE-PIXEL-LENGTH", "Pixel data are as long as rows, columns and bits say.", _length),
     Rule("GATE-PIXEL-RANGE", "No MR value exceeds the bits that are declared.", _range),
     Rule("GATE-PIXEL-CONSTANT", "No MR slice within the head is empty or flat.", _constant),
     Rule("GATE-PIXEL-SATURATED", "No MR slice is clipped at its largest value.", _saturated),

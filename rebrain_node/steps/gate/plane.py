@@ -31,12 +31,9 @@ class Plane:
         length = float(np.linalg.norm(across))
         return across / length if length > 0 else across
 
-    def offset_mm(self, other: Plane) -> float:
-        """Largest distance between corresponding corners of two planes."""
-        gaps = self._corners() - other._corners()
-        return float(np.abs(gaps).max())
-
-    def _corners(self) -> MillimetreArray:
+    @property
+    def corners_mm(self) -> MillimetreArray:
+        """Centres of the four corner voxels, (4, 3)."""
         down = self.column * self.spacing_mm[0] * (self.shape[0] - 1)
         across = self.row * self.spacing_mm[1] * (self.shape[1] - 1)
         start = self.position_mm

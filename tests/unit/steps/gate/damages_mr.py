@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian
 
 from rebrain_node.domain import marks
 from tests.unit.steps.gate.forge import Set, store, stored
@@ -19,14 +19,13 @@ FOREIGN_UID = "2.25.123456789012345678901234567890"
 
 def record_of_another_instance(good: Set) -> None:
     good.records = lambda records: [
-        replace(records[0], series_instance_uid=FOREIGN_UID),
-        *records[1:],
+        *records[:-1],
+        replace(records[-1], series_instance_uid=FOREIGN_UID),
     ]
 
 
-def deflated(good: Set) -> None:
-    for dataset in good.mr:
-        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+def big_endian(good: Set) -> None:
+    good.all[-1].file_meta.TransferSyntaxUID = ExplicitVRBigEndian
 
 
 def uid_that_is_drawn_not_named(good: Set) -> None:
@@ -36,8 +35,8 @@ def uid_that_is_drawn_not_named(good: Set) -> None:
 
 
 def uid_used_twice(good: Set) -> None:
-    first, second = good.mr[:2]
-    second.SOPInstanceUID = second.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+    report, last = good.all[-2:]
+    last.SOPInstanceUID = last.file_meta.MediaStorageSOPInstanceUID = report.SOPInstanceUID
 
 
 def uid_of_the_source(good: Set) -> None:
@@ -244,8 +243,15 @@ def place(good: Set, holder: Dataset) -> float:
 
 
 def position_removed(good: Set) -> None:
+    """From a series without companions, which would miss it too."""
+    good.objects = [pair for pair in good.objects if pair[0] == "MR"]
+    good.companions = ()
     del good.mr[-1].ImagePositionPatient
-    good.objects = [o for o in good.objects if o[0] not in ("PM", "SEG")]
+
+
+def position_infinite(good: Set) -> None:
+    position_removed(good)
+    good.mr[-1].ImagePositionPatient = ["0", "1e999", "0"]
 
 
 def cosines_too_long(good: Set) -> None:
@@ -255,7 +261,7 @@ def cosines_too_long(good: Set) -> None:
 
 
 def one_slice_of_another_pixel_spacing(good: Set) -> None:
-    good.mr[-1].PixelSpacing = [4.001, 4.0]
+    good.mr[-1].PixelSpacing = [4.0001, 4.0]
 
 
 def spacing_declared_wrongly(good: Set) -> None:
@@ -361,13 +367,10 @@ def repeated(good: Set) -> None:
     store(good.mr[3], stored(good.mr[2]))
 
 
-BOTH = ("MR", "PM", "SEG", "SC", "SR", "KOS")
-IMAGE_KINDS = ("MR", "PM", "SEG", "SC")
-
 #: (code of the rule that finds it, damage)
 DAMAGES = {
     "record of another series": ("GATE-FOUR-NAMES", record_of_another_instance),
-    "deflated": ("GATE-TRANSFER-SYNTAX", deflated),
+    "big endian": ("GATE-TRANSFER-SYNTAX", big_endian),
     "UID drawn, not named": ("GATE-UID-FORM", uid_that_is_drawn_not_named),
     "UID used twice": ("GATE-UID-UNIQUE", uid_used_twice),
     "UID of the source": ("GATE-UID-FOREIGN", uid_of_the_source),
@@ -455,6 +458,9 @@ DAMAGES = {
         "GATE-FRAME-OF-REFERENCE",
         setting("FrameOfReferenceUID", FOREIGN_UID),
     ),
+    "position gone": ("GATE-PLANE", position_removed),
+    "position infinite": ("GATE-PLANE", position_infinite),
+    "beside the patient": ("GATE-OVERLAP", beside_the_patient),
     "cosines too long": ("GATE-ORTHONORMAL", cosines_too_long),
     "one slice of other pixels": ("GATE-STACK", one_slice_of_another_pixel_spacing),
     "spacing declared wrongly": ("GATE-SPACING", spacing_declared_wrongly),
@@ -470,7 +476,7 @@ DAMAGES = {
     "upended": ("GATE-FLIP", upended),
     "eight bits": ("GATE-PIXEL-FORMAT", setting("BitsStored", 8)),
     "signed": ("GATE-PIXEL-FORMAT", setting("PixelRepresentation", 1)),
-    "pixels too short": ("GATE-PIXEL-LENGTH", pixels_too_short),
+    "pixels too short": ("GATE-STRUCTURE", pixels_too_short),
     "beyond twelve bits": ("GATE-PIXEL-RANGE", pixels_beyond_twelve_bits),
     "one slice empty": ("GATE-PIXEL-CONSTANT", one_slice_empty),
     "saturated": ("GATE-PIXEL-SATURATED", saturated),

@@ -1,0 +1,185 @@
+"""Damages to the objects beside the MR series and to the set; each breaks exactly one rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from pydicom.uid import BasicTextSRStorage
+
+from tests.unit.steps.gate.damages_mr import FOREIGN_UID, setting
+from tests.unit.steps.gate.forge import Set
+
+
+def one(good: Set, kind: str):
+    return good.of_kind(kind)[0]
+
+
+def bytes_of(kind: str, change: Callable[[bytes], bytes]) -> Callable[[Set], None]:
+    """Change the bytes of an object as they stand."""
+
+    def damage(good: Set) -> None:
+        good.records = lambda records: [
+            replace(record, content=change(record.content)) if record.kind == kind else record
+            for record in records
+        ]
+
+    return damage
+
+
+def patient_id_twice(content: bytes) -> bytes:
+    """Put a second Patient ID behind the first: pydicom would read the last one alone."""
+    start = content.index(b"\x10\x00\x20\x00LO")
+    length = int.from_bytes(content[start + 6 : start + 8], "little")
+    element = content[start : start + 8 + length]
+    return content[:start] + element + content[start:]
+
+
+def without(kind: str) -> Callable[[Set], None]:
+    """Leave an object out and out of the key object selection too."""
+
+    def damage(good: Set) -> None:
+        good.objects = [pair for pair in good.objects if pair[0] != kind]
+        keep_in_key_object(good)
+
+    return damage
+
+
+def keep_in_key_object(good: Set) -> None:
+    kept = {dataset.SOPInstanceUID for dataset in good.all}
+    for dataset in good.of_kind("KOS"):
+        for study in dataset.CurrentRequestedProcedureEvidenceSequence:
+            for series in list(study.ReferencedSeriesSequence):
+                references = [
+                    r for r in series.ReferencedSOPSequence if r.ReferencedSOPInstanceUID in kept
+                ]
+                series.ReferencedSOPSequence = references
+                if not references:
+                    study.ReferencedSeriesSequence.remove(series)
+
+
+def not_asked_for(good: Set) -> None:
+    good.companions = tuple(kind for kind in good.companions if kind != "SC")
+
+
+def key_object_sent_first(good: Set) -> None:
+    good.objects = [good.objects[-1], *good.objects[:-1]]
+
+
+def key_object_of_another_class(good: Set) -> None:
+    dataset = one(good, "KOS")
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
+
+
+def key_object_short_of_one(good: Set) -> None:
+    study = one(good, "KOS").CurrentRequestedProcedureEvidenceSequence[0]
+    longest = max(study.ReferencedSeriesSequence, key=lambda s: len(s.ReferencedSOPSequence))
+    longest.ReferencedSOPSequence.pop()
+
+
+def report_short_of_a_series(good: Set) -> None:
+    mr = good.mr[0].SeriesInstanceUID
+    study = one(good, "SR").CurrentRequestedProcedureEvidenceSequence[0]
+    for series in study.ReferencedSeriesSequence:
+        if series.SeriesInstanceUID == mr:
+            series.ReferencedSOPSequence.pop()
+
+
+def map_refers_to_other_images(good: Set) -> None:
+    for item in one(good, "PM").ReferencedSeriesSequence:
+        if item.SeriesInstanceUID == good.mr[0].SeriesInstanceUID:
+            item.ReferencedInstanceSequence.pop()
+
+
+def map_frame_of_the_next_slice(good: Set) -> None:
+    frames = one(good, "PM").PerFrameFunctionalGroupsSequence
+    first, second = (f.DerivationImageSequence for f in frames[3:5])
+    frames[3].DerivationImageSequence, frames[4].DerivationImageSequence = second, first
+
+
+def larger_pixels_of_the_map(good: Set) -> None:
+    """Larger pixels: every frame begins where its slice does and ends elsewhere."""
+    measures = one(good, "PM").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = [4.01, 4.01]
+
+
+def larger_pixels_of_the_mask(good: Set) -> None:
+    measures = one(good, "SEG").SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = [4.01, 4.01]
+
+
+def map_values(good: Set) -> np.ndarray:
+    return np.frombuffer(one(good, "PM").FloatPixelData, "<f4").copy()
+
+
+def map_with_a_nan(good: Set) -> None:
+    values = map_values(good)
+    values[7] = np.nan
+    one(good, "PM").FloatPixelData = values.tobytes()
+
+
+def map_below_zero(good: Set) -> None:
+    values = map_values(good)
+    values[7] = -0.1
+    one(good, "PM").FloatPixelData = values.tobytes()
+
+
+def map_constant(good: Set) -> None:
+    one(good, "PM").FloatPixelData = np.full_like(map_values(good), 0.1).tobytes()
+
+
+def map_without_unit(good: Set) -> None:
+    for element in one(good, "PM").iterall():
+        if element.keyword == "RealWorldValueMappingSequence":
+            for item in element.value:
+                del item.MeasurementUnitsCodeSequence
+
+
+def preview_black(good: Set) -> None:
+    dataset = one(good, "SC")
+    dataset.PixelData = bytes(len(dataset.PixelData))
+
+
+#: name to (code of the rule that finds it, damage)
+DAMAGES = {
+    "no file at all": ("GATE-READABLE", bytes_of("SC", lambda content: b"DICM")),
+    "cut short": ("GATE-STRUCTURE", bytes_of("SR", lambda content: content[:-2])),
+    "patient id twice": ("GATE-STRUCTURE", bytes_of("KOS", patient_id_twice)),
+    "preview in another study": ("GATE-STUDY", setting("StudyInstanceUID", FOREIGN_UID, ("SC",))),
+    "report of another patient": ("GATE-PATIENT", setting("PatientID", "OTHER", ("SR",))),
+    "report without mark": ("GATE-SYNTHETIC-DATA", setting("SyntheticData", None, ("SR",))),
+    "key object without mark": ("GATE-SYNTHETIC-DATA", setting("SyntheticData", None, ("KOS",))),
+    "map that does not warn": ("GATE-COMMENTS", setting("ImageComments", "a map", ("PM",))),
+    "map described as T1": (
+        "GATE-SERIES-DESCRIPTION",
+        setting("SeriesDescription", "T1 map", ("PM",)),
+    ),
+    "report verified by nobody": (
+        "GATE-UNVERIFIED",
+        setting("VerificationFlag", "VERIFIED", ("SR",)),
+    ),
+    "map as MR": ("GATE-MODALITY", setting("Modality", "MR", ("PM",))),
+    "no map": ("GATE-COMPLETE", without("PM")),
+    "no segmentation": ("GATE-COMPLETE", without("SEG")),
+    "no report": ("GATE-COMPLETE", without("SR")),
+    "no key object": ("GATE-COMPLETE", without("KOS")),
+    "preview not asked for": ("GATE-UNASKED", not_asked_for),
+    "key object first": ("GATE-SEND-ORDER", key_object_sent_first),
+    "key object as text": ("GATE-SOP-CLASS", key_object_of_another_class),
+    "key object short of one": ("GATE-KEY-OBJECT", key_object_short_of_one),
+    "report short of a slice": ("GATE-REPORT", report_short_of_a_series),
+    "map of other images": ("GATE-MAP-SOURCES", map_refers_to_other_images),
+    "map frames exchanged": ("GATE-MAP-FRAMES", map_frame_of_the_next_slice),
+    "map of larger pixels": ("GATE-MAP-GRID", larger_pixels_of_the_map),
+    "mask of larger pixels": ("GATE-MASK-GRID", larger_pixels_of_the_mask),
+    "map in another frame": (
+        "GATE-FRAME-OF-REFERENCE",
+        setting("FrameOfReferenceUID", FOREIGN_UID, ("PM",)),
+    ),
+    "map not a number": ("GATE-MAP-FINITE", map_with_a_nan),
+    "map below zero": ("GATE-MAP-FINITE", map_below_zero),
+    "map constant": ("GATE-MAP-CONSTANT", map_constant),
+    "map without unit": ("GATE-MAP-UNIT", map_without_unit),
+    "preview black": ("GATE-PREVIEW", preview_black),
+}
