@@ -193,3 +193,30 @@ def demo_head(
     with np.load(maps / f"{chosen.name}.npz") as arrays:
         size = write_demo_head(chosen, dict(arrays), out)
     typer.echo(f"{out / 'head.npz'}: {size / 1e6:.1f} MB")
+
+
+@app.command()
+def gates(
+    maps: Maps,
+    data: Data = None,
+    draws: Annotated[int, typer.Option(min=1, help="Series of each class and head.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the node's own gates on simulated series with and without a condition."""
+    from rebrain_node.domain.limits import shipped_limits
+    from trainer import gates as measured
+    from trainer.heads import catalogue
+
+    found = []
+    total = len(catalogue(_data(data))) * (len(measured.CLASSES) + 1) * draws
+    with _bar("series", total) as (bar, task):
+        for trial in measured.measure(_data(data), maps, draws, seed, shipped_limits()):
+            found.append(trial)
+            bar.advance(task)
+    scores = measured.scores(found)
+    if as_json:
+        rows = [{"class": s.code, "n": s.n, "hits": s.hits, "interval": s.interval} for s in scores]
+        typer.echo(json.dumps(rows))
+    else:
+        typer.echo(measured.table(scores))

@@ -142,7 +142,8 @@ def _mean_over_subjects(
     figures: dict[tuple[bool, str], dict[str, list[float]]], *, missing: bool
 ) -> dict[str, float]:
     subjects = [values for (kind, _), values in figures.items() if kind == missing]
+    names = dict.fromkeys(name for values in subjects for name in values)
     return {
-        name: round(float(np.mean([np.mean(values[name]) for values in subjects])), 4)
-        for name in subjects[0]
+        name: round(float(np.mean([np.mean(v[name]) for v in subjects if name in v])), 4)
+        for name in names
     }

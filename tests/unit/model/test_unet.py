@@ -10,7 +10,6 @@ from safetensors.numpy import load
 from rebrain_node.model.bundle import ModelBundle, load_bundle
 from rebrain_node.model.unet import BridgeUNet, from_bundle
 
-
 ROOT = Path(__file__).parents[3]
 
 

@@ -58,8 +58,8 @@ def test_brain_and_noise_of_a_real_study_lie_within_the_simulated_range(
 ) -> None:
     simulated = np.array(_simulated())
     drawn_grey = np.random.default_rng(SEED).uniform(*GREY_HU)
-    low = simulated.min(axis=0) - (drawn_grey - GREY_HU[0], 0)
-    high = simulated.max(axis=0) + (GREY_HU[1] - drawn_grey, 0)
+    low = simulated.min(axis=0) + np.array([GREY_HU[0] - drawn_grey, 0])
+    high = simulated.max(axis=0) + np.array([GREY_HU[1] - drawn_grey, 0])
 
     measured = np.median(np.array(real), axis=0)
 

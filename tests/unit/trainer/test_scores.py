@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from rebrain_node.model.source import SourceSlice, at_measured
 from trainer.lookup import fit_lookup
 from trainer.metrics import correlation, local_correlation, psnr_db, slice_offsets, ssim
+from trainer.score import Case, score_held_out
 
 
 @pytest.fixture
@@ -57,3 +59,19 @@ def test_the_lookup_table_recovers_a_brightness_mapping() -> None:
 
     np.testing.assert_allclose(lookup.of(source), truth, atol=1e-6)
     assert lookup.mean == pytest.approx(0.5)
+
+
+def test_a_subject_without_brain_in_its_slices_does_not_spoil_the_mean() -> None:
+    def case(subject: str, brain: bool) -> Case:
+        plane = np.random.default_rng(1).uniform(-1, 1, (64, 64)).astype(np.float32)
+        whole = np.ones(plane.shape, bool)
+        truth = (plane + 1) / 2
+        conditioning = at_measured(SourceSlice(plane, plane, 0.0))
+        return Case(subject, False, conditioning, truth, whole, whole & brain)
+
+    identity = {"identity": lambda given: (given.source + 1) / 2}
+    scores = score_held_out([case("a", True), case("b", False)], identity, lambda: None)
+
+    assert scores[0].figures["brain_corr"] == pytest.approx(1)
+    assert scores[0].figures["ssim"] == pytest.approx(1)
+    assert scores[1].figures == {}
