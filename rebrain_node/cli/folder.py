@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -75,7 +75,7 @@ def _answer(run: FolderRun) -> dict[str, object]:
     }
 
 
-def _series(result: SeriesResult) -> dict[str, object]:
+def _series(result: SeriesResult) -> dict[str, Any]:
     candidate = result.candidate
     return {
         "series_instance_uid": candidate.series_instance_uid,

@@ -30,7 +30,11 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
         "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
         "instances": counts.instances,
         "quarantined": counts.quarantined,
-        "series": {"received": counts.received, "pending": counts.pending, **counts.by_state},
+        "series": {
+            "received": counts.received,
+            "pending": counts.pending,
+            **{str(state): count for state, count in counts.by_state.items()},
+        },
         "conserved": counts.conserved,
         "deliveries_waiting": [_delivery(delivery) for delivery in waiting],
     }

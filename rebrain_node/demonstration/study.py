@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy import ndimage
 
 from rebrain_node.domain.volume import FloatArray, MillimetreArray
@@ -105,14 +105,14 @@ def _scan(head: Head, place: MillimetreArray, random: np.random.Generator) -> Fl
     clean = np.mean([head.sample(head.hu, plane + depth * normal) for depth in _DEPTHS_MM], axis=0)
     noise = ndimage.gaussian_filter(random.standard_normal(clean.shape), _NOISE_PIXELS)
     noise *= NOISE_HU / noise.std()
-    return np.maximum(clean + noise, _AIR_HU).astype(np.float32)
+    return np.asarray(np.maximum(clean + noise, _AIR_HU), dtype=np.float32)
 
 
 def _instance(number: int, place: MillimetreArray, hu: FloatArray) -> Dataset:
     """One CT Image Storage instance (PS3.3 A.3)."""
     along, down = _axes()
     instance = Dataset()
-    uid = _uid("instance", number)
+    uid = UID(_uid("instance", number))
     instance.file_meta = FileMetaDataset()
     instance.file_meta.MediaStorageSOPClassUID = CTImageStorage
     instance.file_meta.MediaStorageSOPInstanceUID = uid

@@ -65,7 +65,9 @@ class MiniPacs:
             for uid in (VERIFICATION, *PROCESSED, *KEPT)
         ]
         self._server = entity.start_server(
-            ("127.0.0.1", self._wanted_port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._keep)]
+            ("127.0.0.1", self._wanted_port),
+            block=False,
+            evt_handlers=[(evt.EVT_C_STORE, self._keep)],
         )
         return self
 

@@ -14,6 +14,7 @@ from pydicom.pixels.utils import pixel_array
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.volume import AIR_HU, FloatArray, MaskArray
 from rebrain_node.errors import SeriesRejected
+from rebrain_node.instance import codecs
 from rebrain_node.instance.header import frame_attribute
 
 #: an undeclared padding constant fills at least this share of the frame
@@ -68,6 +69,7 @@ def stored_values(instance: Dataset, frame_number: int | None) -> StoredArray:
         raise SeriesRejected(
             [Finding(code="PIXEL-DATA", sentence="the instance holds no pixel data")]
         )
+    codecs.register()
     try:
         decoded = pixel_array(instance, index=(frame_number or 1) - 1)
         bits = int(instance.BitsStored)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK
 from scipy import ndimage
 
 from rebrain_node.domain.volume import FloatArray, MaskArray
@@ -37,22 +37,24 @@ def head_mask(hu: FloatArray, pixel_mm: float) -> MaskArray:
     """
     tissue = hu > TISSUE_HU
     radius = max(1, round(TABLE_MM / pixel_mm))
-    thick = _in_plane(sitk.BinaryMorphologicalOpening, tissue, radius)
+    thick = _in_plane(SimpleITK.BinaryMorphologicalOpening, tissue, radius)
     largest = _largest(thick)
     head = dilated_in_plane(largest, radius) & tissue
-    return _filled(_in_plane(sitk.BinaryMorphologicalClosing, head, round(CLOSING_MM / pixel_mm)))
+    return _filled(
+        _in_plane(SimpleITK.BinaryMorphologicalClosing, head, round(CLOSING_MM / pixel_mm))
+    )
 
 
 def dilated_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
     """Widen a mask within each slice by a disc of so many pixels, (n, rows, columns)."""
-    return _in_plane(sitk.BinaryDilate, mask, pixels)
+    return _in_plane(SimpleITK.BinaryDilate, mask, pixels)
 
 
 def _in_plane(operation: Callable[..., Any], mask: MaskArray, radius: int) -> MaskArray:
     """Apply a binary morphological filter with a disc; the border counts as background."""
     padded = np.pad(mask, ((0, 0), (radius, radius), (radius, radius))).astype(np.uint8)
-    result = operation(sitk.GetImageFromArray(padded), (radius, radius, 0), sitk.sitkBall)
-    inner = sitk.GetArrayFromImage(result)[:, radius:-radius, radius:-radius]
+    result = operation(SimpleITK.GetImageFromArray(padded), (radius, radius, 0), SimpleITK.sitkBall)
+    inner = SimpleITK.GetArrayFromImage(result)[:, radius:-radius, radius:-radius]
     return np.asarray(inner > 0)
 
 

@@ -146,7 +146,11 @@ def _matrix(listed: Sequence[SourceFrame]) -> list[Finding]:
         np.ptp(np.asarray(sorted(s for s in spacings if s)), axis=0).max(initial=0.0) > SAME_COSINE
     ):
         sentence = "the pixel spacing differs between the images of the series"
-        found.append(Finding(code="GEOM-SPACING", sentence=sentence, value=str(sorted(spacings))))
+        found.append(
+            Finding(
+                code="GEOM-SPACING", sentence=sentence, value=str(sorted(s for s in spacings if s))
+            )
+        )
     matrices = {(f.rows, f.columns) for f in listed}
     if len(matrices) > 1:
         sentence = "the number of rows and columns differs between the images of the series"

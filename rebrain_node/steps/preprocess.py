@@ -10,6 +10,7 @@ towards the head; a head lying obliquely within the plane stays oblique.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -152,7 +153,7 @@ def _corner(head: MaskArray, recipe: Recipe) -> tuple[int, int]:
     SeriesRejected
         ``GEOM-SIZE``: more of the head than the rims of the ears would be cut off.
     """
-    down, across = head.any(axis=(0, 2)).nonzero()[0], head.any(axis=(0, 1)).nonzero()[0]
+    down, across = np.nonzero(head.any(axis=(0, 2)))[0], np.nonzero(head.any(axis=(0, 1)))[0]
     row = int(down[0] + down[-1] + 1 - recipe.grid.rows) // 2
     column = int(across[0] + across[-1] + 1 - recipe.grid.columns) // 2
     inside = head[
@@ -174,8 +175,8 @@ def _corner(head: MaskArray, recipe: Recipe) -> tuple[int, int]:
 
 
 def _window(
-    stack: npt.NDArray, corner: tuple[int, int], grid: Grid, outside: np.generic
-) -> npt.NDArray:
+    stack: npt.NDArray[Any], corner: tuple[int, int], grid: Grid, outside: np.generic
+) -> npt.NDArray[Any]:
     """Cut rows and columns out of a stack, filling what lies beyond it."""
     out = np.full((len(stack), grid.rows, grid.columns), outside, dtype=stack.dtype)
     source, place = zip(

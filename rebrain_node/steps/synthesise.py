@@ -33,7 +33,7 @@ _PER_MM = 0.01
 _NEIGHBOURHOOD = (1, 5, 5)
 
 
-def synthesise(  # noqa: PLR0913 - five values and the hook of a progress bar
+def synthesise(
     prepared: PreparedVolume,
     guides: Sequence[Guide],
     engine: Engine,

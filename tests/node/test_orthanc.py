@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import urllib.error
 import urllib.request
 from contextlib import contextmanager
 

@@ -10,6 +10,7 @@ import pytest
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.dicom.mini_pacs import MiniPacs
 from rebrain_node.dicom.sender import echo, send_files
+from rebrain_node.errors import DeliveryFailed
 from tests.node.quick import make_node, run, wait_for
 
 AE_TITLE = "PACS"
@@ -96,7 +97,7 @@ def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
         def answered():
             try:
                 answers.append(echo(node.address, AE_TITLE))
-            except Exception:
+            except DeliveryFailed:
                 return False
             return True
 
@@ -104,8 +105,6 @@ def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
 
 
 def test_a_caller_that_is_not_on_the_list_is_rejected(tmp_path, quick_bundle, study_folder):
-    from rebrain_node.errors import DeliveryFailed
-
     node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
     with node.running(), pytest.raises(DeliveryFailed):
         send_files(node.address, "STRANGER", sorted(study_folder.glob("*.dcm")))
