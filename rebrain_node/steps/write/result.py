@@ -13,7 +13,7 @@ from rebrain_node.domain.job import ObjectKind, Provenance
 from rebrain_node.domain.marks import SERIES_NUMBER_OFFSET, SERIES_ORDER
 from rebrain_node.domain.volume import Guide, MillimetreArray, SyntheticVolume
 from rebrain_node.errors import EngineFailed
-from rebrain_node.steps.write.common import common_elements
+from rebrain_node.steps.write.elements import common_elements
 from rebrain_node.steps.write.identity import DerivedUids
 from rebrain_node.steps.write.options import ObjectOptions
 from rebrain_node.steps.write.source import Source, read_source

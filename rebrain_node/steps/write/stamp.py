@@ -10,7 +10,7 @@ from pydicom.uid import UID
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.marks import PrivateElement
-from rebrain_node.steps.write.common import LONG_STRING, add_private
+from rebrain_node.steps.write.elements import LONG_STRING, add_private
 from rebrain_node.steps.write.result import Result, SliceRecord
 from rebrain_node.steps.write.text import plain
 
