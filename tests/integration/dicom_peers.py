@@ -11,12 +11,11 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
-from rebrain_node.dicom.association import _Parking
+from rebrain_node.dicom.association import _Parking, _Requestor
 from rebrain_node.dicom.inbox import Spool
 from rebrain_node.dicom.receiver import Receiver
 from rebrain_node.domain.ledger import ReceivedInstance, Reception
@@ -107,7 +106,7 @@ def listening(folder: Path, *, hard_mark_bytes: int = 0, **changes: object) -> I
 def associate(
     port: int, *, calling: str = "PACS", called: str = "REBRAIN", bind: str = "127.0.0.1"
 ) -> Association:
-    entity = AE(ae_title=calling)
+    entity = _Requestor(ae_title=calling)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 60
     return entity.associate(
         "127.0.0.1", port, contexts=CONTEXTS, ae_title=called, bind_address=(bind, 0)
