@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from highdicom.base_content import ContributingEquipment
 from pydicom.dataset import Dataset
@@ -17,9 +16,7 @@ from rebrain_node.steps.write.encoding import encoded_once
 from rebrain_node.steps.write.identity import derived_uid
 from rebrain_node.steps.write.options import ObjectOptions
 from rebrain_node.steps.write.source import Source
-from rebrain_node.steps.write.text import plain
-
-LONG_STRING: Final = 64  #: characters of VR LO (PS3.5 6.2)
+from rebrain_node.steps.write.text import LONG_STRING, plain
 
 
 def common_elements(

@@ -16,6 +16,7 @@ from rebrain_node.steps.write.codes import NO_UNITS, concept, private
 from rebrain_node.steps.write.mr import SyntheticMRImage
 from rebrain_node.steps.write.multiframe import finish, reference_images
 from rebrain_node.steps.write.result import Result
+from rebrain_node.steps.write.text import LONG_STRING, plain
 
 EXPECTED_ERROR: Final = private("EXPECTED-ABS-ERROR", "Expected absolute error")
 _LARGEST: Final = 2**16 - 1  #: stored value of an expected error of 1 with uint16
@@ -35,7 +36,7 @@ def write_parametric_map(result: Result, images: Sequence[SyntheticMRImage]) -> 
         instance_number=1,
         manufacturer=marks.MANUFACTURER,
         manufacturer_model_name=marks.MODEL_NAME,
-        software_versions=provenance.software_version,
+        software_versions=plain(provenance.software_version, LONG_STRING),
         device_serial_number=provenance.bundle_digest,
         contains_recognizable_visual_features=True,
         real_world_value_mappings=[mapping],

@@ -25,12 +25,11 @@ from rebrain_node.steps.write.codes import ARTIFICIAL_INTELLIGENCE, Triple, conc
 from rebrain_node.steps.write.mr import SyntheticMRImage
 from rebrain_node.steps.write.multiframe import finish, reference_images
 from rebrain_node.steps.write.result import Result
-from rebrain_node.steps.write.text import plain
+from rebrain_node.steps.write.text import LONG_STRING, plain
 
 _CATEGORY: Final = ("309825002", "SCT", "Spatial and Relational Concept")
 UNCERTAIN: Final = private("UNCERTAIN", "Expected error above the limit")
 OUTSIDE: Final = private("OUTSIDE-HEAD", "Outside the head")
-_LONG_STRING: Final = 64
 _ORANGE: Final = CIELabColor(67.0, 43.0, 74.0)
 _GREY: Final = CIELabColor(54.0, 0.0, 0.0)
 
@@ -39,10 +38,11 @@ def write_segmentation(result: Result, images: Sequence[SyntheticMRImage]) -> Da
     """Build the segmentation; frames without a voxel are left out."""
     synthetic, limit = result.synthetic, result.options.uncertain_above
     uncertain = synthetic.head & (synthetic.uncertainty > limit)
+    voxels = np.stack([uncertain, ~synthetic.head], axis=-1).astype(np.uint8)
     provenance = result.provenance
     dataset = Segmentation(
         source_images=reference_images(images),
-        pixel_array=np.stack([uncertain, ~synthetic.head], axis=-1).astype(np.uint8),
+        pixel_array=voxels,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _segment(result, 1, f"Expected error above {limit:g}, {result.label}", UNCERTAIN),
@@ -54,8 +54,9 @@ def write_segmentation(result: Result, images: Sequence[SyntheticMRImage]) -> Da
         instance_number=1,
         manufacturer=marks.MANUFACTURER,
         manufacturer_model_name=marks.MODEL_NAME,
-        software_versions=provenance.software_version,
+        software_versions=plain(provenance.software_version, LONG_STRING),
         device_serial_number=provenance.bundle_digest,
+        omit_empty_frames=bool(voxels.any()),
         content_label="UNTRUSTED",
         content_description="Voxels of the synthetic MR that are not to be trusted",
         series_description=f"{marks.SERIES_DESCRIPTION_WORD} voxels of MR T1 not to be trusted",
@@ -73,9 +74,9 @@ def _segment(result: Result, number: int, label: str, kind: Triple) -> SegmentDe
         segmented_property_type=concept(kind),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            name=plain(provenance.bundle_name, _LONG_STRING),
+            name=plain(provenance.bundle_name, LONG_STRING),
             family=concept(ARTIFICIAL_INTELLIGENCE),
-            version=plain(provenance.bundle_version, _LONG_STRING),
+            version=plain(provenance.bundle_version, LONG_STRING),
             source=marks.MANUFACTURER,
         ),
         display_color=_ORANGE if number == 1 else _GREY,

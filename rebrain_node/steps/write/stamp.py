@@ -10,9 +10,9 @@ from pydicom.uid import UID
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.marks import PrivateElement
-from rebrain_node.steps.write.elements import LONG_STRING, add_private
+from rebrain_node.steps.write.elements import add_private
 from rebrain_node.steps.write.result import Result, SliceRecord
-from rebrain_node.steps.write.text import plain
+from rebrain_node.steps.write.text import LONG_STRING, plain
 
 #: set by highdicom from the wall clock; an object must not depend on it
 _CLOCKED: Final = ("InstanceCreationDate", "InstanceCreationTime")

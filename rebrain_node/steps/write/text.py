@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from typing import Final
 
 from pydicom.charset import convert_encodings, encode_string
 from pydicom.datadict import dictionary_VR
@@ -16,6 +17,8 @@ from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.errors import SeriesRejected
+
+LONG_STRING: Final = 64  #: characters of VR LO (PS3.5 6.2)
 
 
 def plain(text: str, limit: int) -> str:

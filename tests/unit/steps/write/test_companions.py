@@ -123,9 +123,16 @@ def test_the_segmentation_holds_the_voxels_above_the_limit_and_outside(volume):
     assert np.array_equal(voxels[..., 1], ~volume.head)
 
 
-def test_a_volume_without_doubt_still_gives_a_segmentation():
-    (dataset,) = objects(ObjectOptions(companions=("SEG",), uncertain_above=0.99))["SEG"]
+def test_a_volume_without_doubt_or_outside_still_gives_a_segmentation(caplog):
+    source = head_ct(**TINY)
+    volume = synthetic_volume(source)
+    volume.head[:] = True
+    volume.uncertainty[:] = 0.0
+    derived = write(volume, source, provenance(), (), ObjectOptions(companions=("SEG",)))
+    dataset = pydicom.dcmread(BytesIO(derived.instances[-1].content))
     assert len(dataset.SegmentSequence) == 2
+    assert not dataset.pixel_array.any()
+    assert not caplog.records
 
 
 def numbers(group: Dataset) -> dict[str, float]:
