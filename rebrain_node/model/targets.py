@@ -22,8 +22,10 @@ def targets_of(distances_mm: MillimetreArray, spacing_mm: float) -> tuple[Target
     spacing_mm : float
         The recipe's spacing.
     """
-    extent = float(distances_mm[-1])
-    lengths = [extent, extent / (len(distances_mm) - 1), *np.unique(np.diff(distances_mm))]
+    extent, gaps = float(distances_mm[-1]), np.diff(distances_mm)
+    lengths = [extent / len(gaps)]
+    if np.ptp(gaps) > SAME_POSITION_MM:
+        lengths = [extent, *lengths, *np.unique(gaps)]
     spacings = [float(length / max(1, round(length / spacing_mm))) for length in lengths]
     near = [s for s in spacings if 0.75 * spacing_mm <= s <= 1.25 * spacing_mm] or spacings[:1]
     best = max(near, key=lambda spacing: _met(distances_mm, spacing))

@@ -1,0 +1,152 @@
+"""48 axis orders and flips x 20 phantoms: where anatomy lies, from the written objects alone.
+
+Inside the head the source's HU are a linear function of the patient position along one axis, so
+a synthetic MR that repeats them tells, voxel by voxel, where its anatomy was measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from io import BytesIO
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from rebrain_node.errors import SeriesRejected
+from rebrain_node.steps.assemble import assemble
+from rebrain_node.steps.preprocess import preprocess
+from rebrain_node.steps.retrieve import retrieve
+from rebrain_node.steps.synthesise import synthesise
+from rebrain_node.steps.write import ObjectOptions, write
+from tests.phantoms import head_ct
+from tests.synthetic_volumes import provenance
+from tests.unit.steps.geometry_cases import RECIPE, WindowedSource
+
+HU_PER_MM = 0.38  #: the brain window of 80 HU spans about 200 mm of head
+HU_STEP = 0.02  #: Rescale Slope of the ramp
+ORDERS = [
+    np.diag(signs)[list(order)]
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1.0, -1.0), repeat=3)
+]
+PHANTOMS = 20 if os.environ.get("REBRAIN_FULL") == "1" else 1
+
+
+def turned(angles_deg: np.ndarray) -> np.ndarray:
+    """Rotation about x, y and z, (3, 3)."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(np.radians(angles_deg)):
+        first, second = [k for k in range(3) if k != axis]
+        about = np.eye(3)
+        about[first, first] = about[second, second] = np.cos(angle)
+        about[first, second], about[second, first] = -np.sin(angle), np.sin(angle)
+        matrix = about @ matrix
+    return matrix
+
+
+def with_a_ramp(instances: list[Dataset], axis: np.ndarray) -> list[Dataset]:
+    """Replace the head's HU by 40 + 0.38 per millimetre along ``axis``; air stays air."""
+    for instance in instances:
+        rows, columns = np.indices((instance.Rows, instance.Columns))
+        cosines = np.array(instance.ImageOrientationPatient, dtype=float)
+        spacing = [float(value) for value in instance.PixelSpacing]
+        points = (
+            np.array(instance.ImagePositionPatient, dtype=float)
+            + cosines[3:] * (rows * spacing[0])[..., None]
+            + cosines[:3] * (columns * spacing[1])[..., None]
+        )
+        air = instance.pixel_array * float(instance.RescaleSlope) + instance.RescaleIntercept < -200
+        hu = np.where(air, -600.0, 40.0 + HU_PER_MM * (points @ axis))
+        instance.PixelData = np.rint(hu / HU_STEP).astype("<i2").tobytes()
+        instance.RescaleSlope, instance.RescaleIntercept = str(HU_STEP), "0"
+    return instances
+
+
+def error_mm(written: list[Dataset], source: list[Dataset], axis: np.ndarray) -> float:
+    """Mean distance along ``axis`` between where measured voxels lie and what they show."""
+    planes = {str(s.SOPInstanceUID): np.array(s.ImagePositionPatient, dtype=float) for s in source}
+    differences = []
+    for image in written:
+        cosines = np.array(image.ImageOrientationPatient, dtype=float)
+        normal = np.cross(cosines[:3], cosines[3:])
+        position = np.array(image.ImagePositionPatient, dtype=float)
+        on_plane = min(abs(float((position - plane) @ normal)) for plane in planes.values())
+        if on_plane > 0.01:
+            continue
+        rows, columns = np.indices((image.Rows, image.Columns))
+        points = (
+            position
+            + cosines[3:] * (rows * float(image.PixelSpacing[0]))[..., None]
+            + cosines[:3] * (columns * float(image.PixelSpacing[1]))[..., None]
+        )
+        inside = np.linalg.norm(points, axis=-1) < 55.0  # well inside the smallest half axis
+        shown_mm = (image.pixel_array / 4095 * 80.0 - 40.0) / HU_PER_MM
+        differences.append((shown_mm - points @ axis)[inside])
+    assert len(differences) == len(source)
+    found = np.concatenate(differences)
+    assert np.abs(found).max() < 0.2  # one voxel elsewhere would show, also without a mean
+    return abs(float(found.mean()))
+
+
+@pytest.mark.hazard("H3")
+@pytest.mark.parametrize("number", range(len(ORDERS)))
+@pytest.mark.parametrize("phantom", range(PHANTOMS))
+def test_whatever_the_axes_anatomy_is_where_it_was_measured(number, phantom):
+    dice = np.random.default_rng((number, phantom))
+    axes = ORDERS[number] @ turned(dice.uniform(-7.0, 7.0, 3))
+    step_mm = dice.uniform(4.0, 7.0)
+    source = head_ct(
+        rows=60,
+        columns=54,
+        pixel_spacing_mm=tuple(dice.uniform(3.8, 4.4, 2)),
+        slice_distances_mm=tuple(dice.uniform(-25.0, -15.0) + step_mm * np.arange(7)),
+        slice_thickness_mm=step_mm,
+        gantry_tilt_deg=float(dice.uniform(-30.0, 30.0)),
+        orientation=tuple(np.concatenate([axes[0], axes[1]])),
+        shuffled=True,
+        instance_numbers=bool(dice.integers(2)),
+        table=False,
+        seed=phantom,
+    )
+    axis = np.eye(3)[(number + phantom) % 3]
+    source = with_a_ramp(source, axis)
+    volume = assemble(source)
+    if abs(np.cross(*np.reshape(volume_axes(volume), (2, 3)))[2]) < np.cos(np.radians(45.0)):
+        with pytest.raises(SeriesRejected, match="GEOM-ORIENTATION"):
+            preprocess(volume, RECIPE)
+        return
+    prepared = preprocess(volume, RECIPE)
+    synthetic = synthesise(prepared, retrieve(prepared, None, RECIPE), WindowedSource(), RECIPE, 1)
+    options = ObjectOptions(companions=())
+    derived = write(synthetic, source, provenance(), (), options)
+    written = [pydicom.dcmread(BytesIO(instance.content)) for instance in derived.instances]
+    assert error_mm(written, source, axis) <= 0.01
+
+
+def volume_axes(volume) -> np.ndarray:
+    """Row and column direction of the measured planes, (6,)."""
+    return np.concatenate([volume.row_direction, volume.column_direction])
+
+
+@pytest.mark.hazard("H3")
+def test_the_battery_sees_a_mirrored_and_a_shifted_result():
+    axis = np.array([1.0, 0.0, 0.0])
+    source = with_a_ramp(
+        head_ct(rows=60, columns=54, pixel_spacing_mm=(4.0, 4.0), table=False,
+                slice_distances_mm=(-6.0, 0.0, 6.0)), axis
+    )  # fmt: skip
+    prepared = preprocess(assemble(source), RECIPE)
+    synthetic = synthesise(prepared, retrieve(prepared, None, RECIPE), WindowedSource(), RECIPE, 1)
+    derived = write(synthetic, source, provenance(), (), ObjectOptions(companions=()))
+    images = [pydicom.dcmread(BytesIO(instance.content)) for instance in derived.instances]
+    assert error_mm(images, source, axis) <= 0.01
+    for image in images:
+        image.ImagePositionPatient[0] += 0.05
+    assert error_mm(images, source, axis) > 0.01
+    for image in images:
+        image.PixelData = image.pixel_array[:, ::-1].tobytes()
+    with pytest.raises(AssertionError):
+        error_mm(images, source, axis)
