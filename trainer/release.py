@@ -59,9 +59,19 @@ def export_onnx(network: BridgeUNet, x: Tensor, s: Tensor) -> bytes:
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     program.save(stream)  # type: ignore[arg-type]
-    content = stream.getvalue()
-    onnx.checker.check_model(onnx.load_from_string(content))
+    model = onnx.load_from_string(stream.getvalue())
+    forget_the_exporter(model)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def forget_the_exporter(model: onnx.ModelProto) -> None:
+    """Drop the stack traces that the exporter leaves: they name folders of the machine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def release(weights: dict[str, Tensor], recipe: Recipe, card: Card, path: Path) -> ModelBundle:

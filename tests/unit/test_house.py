@@ -136,6 +136,12 @@ def test_the_shipped_bundle_stays_within_25_megabytes():
     assert sum(path.stat().st_size for path in files) <= 25_000_000
 
 
+def test_no_file_of_the_bundle_names_a_folder_of_the_machine_it_was_made_on():
+    for path in (ROOT / "rebrain_node/bundles/demo").iterdir():
+        content = path.read_bytes()
+        assert not [word for word in (b'File "/', b"site-packages", b"/home/") if word in content]
+
+
 def _calls(tree: ast.AST) -> set[str]:
     return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
