@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from rebrain_node.cli.options import AsJson, Config
@@ -35,13 +38,22 @@ def info(config: Config = None, as_json: AsJson = False) -> None:
 
 
 @bundle.command("verify")
-def verify(config: Config = None, as_json: AsJson = False) -> None:
+def verify(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of a bundle; default: the bundle in force.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
     """Check every file by its SHA-256, the engine by the golden output; exit code 4 if altered."""
     from rebrain_node.app import bundle as bundle_in_force
     from rebrain_node.app import engine
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
+    if folder is not None:
+        model = settings.model.model_copy(update={"bundle": folder})
+        settings = settings.model_copy(update={"model": model})
     found = bundle_in_force(settings)
     identity = engine(settings, found).identity
     if as_json:

@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -109,6 +110,16 @@ def test_an_error_is_one_line_that_names_the_program():
     assert result.stderr.splitlines() == [
         "rebrain-node: absent.toml: No such file or directory; give --config FILE"
     ]
+
+
+def test_bundle_verify_tells_the_shipped_bundle_from_an_altered_copy(tmp_path):
+    shipped = ROOT / "rebrain_node/bundles/demo"
+    assert run("bundle", "verify", str(shipped)).returncode == 0
+    copy = Path(shutil.copytree(shipped, tmp_path / "copy"))
+    (copy / "recipe.json").write_bytes((copy / "recipe.json").read_bytes().replace(b"0.9", b"0.8"))
+    result = run("bundle", "verify", str(copy))
+    assert result.returncode == 4
+    assert "recipe.json" in result.stderr
 
 
 def test_an_altered_bundle_gives_exit_code_4(tmp_path):
