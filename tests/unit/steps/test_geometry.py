@@ -213,6 +213,27 @@ def test_the_synthetic_volume_lies_on_the_source_and_is_black_outside_the_head()
             assert np.allclose(drawn[inside], window[inside], atol=1e-5)
 
 
+def test_the_same_seed_draws_the_same_volume_and_uncertainty_grows_away_from_measured_slices():
+    prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
+    guides = retrieve(prepared, None, RECIPE)
+    first, again = (synthesise(prepared, guides, WindowedSource(), RECIPE, 7) for _ in range(2))
+    assert np.array_equal(first.intensity, again.intensity)
+    far = np.array([g.target.alpha * (1.0 - g.target.alpha) for g in guides])
+    black = first.uncertainty[:, :4].mean(axis=(1, 2))  # no picture there, distance alone counts
+    assert np.all(black[far == 0.0] < black[far > 0.0].min())
+
+
+@pytest.mark.hazard("H5")
+def test_irregular_steps_give_a_uniform_volume_whose_anatomy_stays():
+    steps = np.array([0.0, 3.0, 9.5, 12.0, 19.0, 24.0, 31.0, 38.0, 40.5, 48.0])
+    spec = {**SMALL, "slice_distances_mm": tuple(steps), "slice_thickness_mm": 5.0}
+    volume = assemble(head_ct(**spec, shuffled=True, seed=4))
+    assert np.allclose(np.diff(volume.distances_mm), np.diff(steps), atol=1e-6)
+    prepared = preprocess(volume, RECIPE)
+    assert np.allclose(np.diff([t.distance_mm for t in prepared.targets]), prepared.spacing_mm)
+    assert np.linalg.norm(prepared_marker(prepared) - marker_of(volume)) < 1.0
+
+
 @pytest.mark.parametrize("answer", ["shape", "nan"])
 def test_an_engine_that_answers_nonsense_is_not_believed(answer):
     prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)

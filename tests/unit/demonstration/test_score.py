@@ -1,0 +1,72 @@
+"""The score of the demonstration, held against another implementation and against itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from rebrain_node.demonstration.score import psnr_db, score, ssim
+from rebrain_node.demonstration.study import Head, load_head
+from rebrain_node.domain.volume import Grid, Guide, PreparedVolume, SyntheticVolume, Target
+from tests.unit.steps.geometry_cases import RECIPE
+
+
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(3)
+    truth = ndimage.gaussian_filter(random.random((24, 26, 28)), 2.0)
+    truth = ((truth - truth.min()) / np.ptp(truth)).astype(np.float32)
+    return truth, (truth + 0.1 * random.random(truth.shape)).astype(np.float32)
+
+
+def test_ssim_is_that_of_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    truth, image = pair()
+    _, values = metrics.structural_similarity(
+        truth, image, data_range=1.0, gaussian_weights=True, use_sample_covariance=False,
+        sigma=1.5, win_size=11, full=True,
+    )  # fmt: skip
+    inside = np.zeros(truth.shape, dtype=bool)
+    inside[6:-6, 6:-6, 6:-6] = True
+    assert ssim(image, truth, inside) == pytest.approx(float(values[inside].mean()), abs=1e-4)
+
+
+def test_an_error_of_a_tenth_is_twenty_decibels():
+    truth, _ = pair()
+    everywhere = np.ones(truth.shape, dtype=bool)
+    assert psnr_db(truth + np.float32(0.1), truth, everywhere) == pytest.approx(20.0, abs=1e-3)
+
+
+def made_of(head: Head, offset_mm: float) -> SyntheticVolume:
+    """The true T1 itself, drawn ``offset_mm`` to the left of where it is said to lie."""
+    grid = Grid(
+        origin_mm=head.origin_mm + np.array([0.0, 0.0, 60.0]),
+        row_direction=np.array([1.0, 0.0, 0.0]),
+        column_direction=np.array([0.0, 1.0, 0.0]),
+        pixel_mm=1.0,
+        rows=head.t1.shape[1],
+        columns=head.t1.shape[2],
+    )
+    distances = np.arange(13.0)
+    targets = [Target(distance_mm=d, below=k, above=k, alpha=0.0) for k, d in enumerate(distances)]
+    truth = head.t1[60:73] / np.float32(255.0)
+    prepared = PreparedVolume(
+        hu=head.hu[60:73].astype(np.float32), head=truth > 0.0, grid=grid, distances_mm=distances,
+        thickness_mm=(1.0,) * 13, targets=tuple(targets), spacing_mm=1.0,
+        sop_instance_uids=("1.2",) * 13, frame_numbers=(None,) * 13, frame_of_reference_uid="1.2",
+    )  # fmt: skip
+    return SyntheticVolume(
+        intensity=np.roll(truth, round(offset_mm), axis=2), uncertainty=truth, calibrated=False,
+        head=prepared.head, prepared=prepared,
+        guides=tuple(Guide(target=t, kind="measured", reason="measured") for t in targets),
+    )  # fmt: skip
+
+
+def test_the_truth_scores_full_marks_and_a_shift_of_three_millimetres_does_not():
+    head = load_head()
+    perfect = score(made_of(head, 0.0), head, RECIPE)
+    assert perfect.ssim > 0.9999
+    assert perfect.psnr_db > 60.0
+    shifted = score(made_of(head, 3.0), head, RECIPE)
+    assert shifted.ssim < 0.8
+    assert perfect.ct_ssim == shifted.ct_ssim < 0.8
