@@ -95,7 +95,7 @@ class HeadLimits:
     tissue_spread_hu: Annotated[float, Within("HU", 0.1, 20)]
     #: widest gap of the vault that is still closed
     opening_mm: Annotated[float, Within("mm", 5, 200)]
-    opening_height_mm: Annotated[float, Within("mm", 1, 100)]  #: over at least this height
+    opening_cm2: Annotated[float, Within("cm2", 0, 100)]  #: at most so much of wider gaps
     adult_section_cm2: Annotated[float, Within("cm2", 20, 250)]  #: inside of the skull, at least
     #: of the top slice
     vertex_share: Annotated[float, Within("share of the largest section", 0, 1)]

@@ -12,31 +12,31 @@ from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import MillimetreArray
 from rebrain_node.steps.check.survey import Survey
 
+#: a slice without any bone counts as a gap of half a head
+_WIDEST_MM = 250.0
+
 
 def judge_opening(survey: Survey, limits: Limits) -> Iterator[Finding]:
-    """Find a gap of the vault that is wide and high."""
-    height = opening_height_mm(survey, limits.head.opening_mm)
-    if height > limits.head.opening_height_mm:
+    """Find an opening of the vault."""
+    area, most = opening_cm2(survey, limits.head.opening_mm), limits.head.opening_cm2
+    if area > most:
         yield Finding(
             code="CRANIECTOMY",
             sentence=(
-                f"the vault has an opening wider than {limits.head.opening_mm:g} mm over "
-                f"{height:.0f} mm of height, at most {limits.head.opening_height_mm:g} mm are "
-                "accepted: part of the skull was removed"
+                f"the vault has openings of {area:.1f} cm2 that are wider than "
+                f"{limits.head.opening_mm:g} mm, at most {most:g} cm2 are accepted: part of the "
+                "skull was removed"
             ),
             severity=limits.severity("CRANIECTOMY"),
-            value=round(height, 1),
-            limit=limits.head.opening_height_mm,
+            value=round(area, 2),
+            limit=most,
         )
 
 
-def opening_height_mm(survey: Survey, width_mm: float) -> float:
-    """Return the greatest unbroken height over which the widest gap exceeds ``width_mm``."""
-    greatest = height = 0.0
-    for k, gap in zip(survey.vault, gaps_mm(survey), strict=True):
-        height = height + float(survey.heights_mm[k]) if gap > width_mm else 0.0
-        greatest = max(greatest, height)
-    return greatest
+def opening_cm2(survey: Survey, width_mm: float) -> float:
+    """Return the area of the gaps of the vault that are wider than ``width_mm``."""
+    gaps = np.minimum(gaps_mm(survey), _WIDEST_MM)
+    return float(gaps[gaps > width_mm] @ survey.heights_mm[survey.vault][gaps > width_mm]) / 100.0
 
 
 def gaps_mm(survey: Survey) -> MillimetreArray:

@@ -22,7 +22,7 @@ _AIR_HU = -1000.0
 _HEAD_HU = -250.0
 _BONE_HU = 250.0
 #: depth below the top of the head at which the vault is a ring and the brain fills it
-_VAULT_MM = (15.0, 60.0)
+_VAULT_MM = (12.0, 60.0)
 #: depth down to which the outermost bone is the vault, above orbits, sinuses and ears
 _CAVITY_MM = (12.0, 70.0)
 #: partial volume of the skull reaches so far into the brain

@@ -39,7 +39,7 @@ CONDITIONS = {
     "child": ("AGE", lambda: conditions.changed(scale=0.75)),
     "noise": ("NOISE", lambda: conditions.noisy(30.0)),
     "moved between slices": ("MOTION", lambda: conditions.moved_between_slices(9.6)),
-    "moved during slices": ("MOTION", lambda: conditions.moved_during_slices(9.6)),
+    "moved during slices": ("MOTION", lambda: conditions.moved_during_slices(14.4)),
 }
 
 
