@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rebrain_node.folder import Folder, Progress, SeriesResult
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.pipeline import Configuration
-    from rebrain_node.ports import Engine
+    from rebrain_node.ports import Engine, JsonValue
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
@@ -322,9 +322,12 @@ def run_receiver(settings: Settings) -> None:
     life = _begin("receiver")
     with open_state(settings) as state:
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
-        with Receiver(settings.receiver, spool, state.audit):
+        with Receiver(settings.receiver, spool, state.audit) as receiver:
+            told: dict[str, JsonValue] = {"version": __version__, "port": receiver.port}
+            state.audit.record(Event.NODE_STARTED, settings.receiver.ae_title, told)
             life.say_ready()
             life.stop.wait()
+        state.audit.record(Event.NODE_STOPPED, settings.receiver.ae_title, {})
 
 
 def run_worker(settings: Settings, slot: int) -> NoReturn:

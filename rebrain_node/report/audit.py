@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Final
 
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
 from rebrain_node.domain.delivery import PendingDelivery
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import SeriesRecord
-from rebrain_node.domain.volume import SliceKind
 from rebrain_node.report.markup import Html, join, tag
-from rebrain_node.report.style import KIND_COLOURS, STYLE
+from rebrain_node.report.style import STYLE
 
-NO_SLICES: Final[Mapping[str, Sequence[SliceKind]]] = MappingProxyType({})
 _TITLE: Final = "rebrain-node audit report"
 _WARNING: Final = "Synthetic images: research software, not for diagnosis"
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
@@ -33,7 +30,6 @@ def render(
     events: Sequence[AuditEvent],
     verdict: ChainVerdict,
     deliveries: Sequence[PendingDelivery],
-    slices: Mapping[str, Sequence[SliceKind]] = NO_SLICES,
 ) -> str:
     """Write the page.
 
@@ -47,8 +43,6 @@ def render(
         Whether the log is as it was written.
     deliveries : sequence of PendingDelivery
         What destinations have not taken yet.
-    slices : mapping of str to sequence of SliceKind
-        Kind of each slice of a result from foot to head, by Series Instance UID of the source.
 
     Returns
     -------
@@ -61,7 +55,7 @@ def render(
     body = join(
         _header(events),
         _summary(series, studies, verdict, deliveries),
-        *(_study(uid, held, events, slices) for uid, held in studies.items()),
+        *(_study(uid, held, events) for uid, held in studies.items()),
         _deliveries(deliveries),
         _log(events, verdict),
     )
@@ -115,18 +109,16 @@ def _study(
     uid: str,
     held: Sequence[SeriesRecord],
     events: Sequence[AuditEvent],
-    slices: Mapping[str, Sequence[SliceKind]],
 ) -> Html:
     heading = tag("h2", "Study ", tag("code", uid))
     # what was made of the study first, then why the rest was not
     ordered = sorted(held, key=lambda record: record.state == "refused")
-    return tag("section", heading, *(_series(r, events, slices) for r in ordered))
+    return tag("section", heading, *(_series(r, events) for r in ordered))
 
 
 def _series(
     record: SeriesRecord,
     events: Sequence[AuditEvent],
-    slices: Mapping[str, Sequence[SliceKind]],
 ) -> Html:
     uid = record.series_instance_uid
     own = [event for event in events if event.subject == uid]
@@ -141,7 +133,6 @@ def _series(
         tag("p", facts, class_="faint"),
         _findings(record.findings),
         _explanation(record.explanation),
-        _strip(slices.get(uid, ())),
         _steps(own),
         _result(own),
     ]
@@ -167,39 +158,6 @@ def _findings(findings: Sequence[Finding]) -> Html:
 
 def _explanation(lines: Sequence[str]) -> Html:
     return tag("ul", *(tag("li", line) for line in lines)) if lines else Html("")
-
-
-def _strip(kinds: Sequence[SliceKind]) -> Html:
-    """One bar for each slice, from foot to head, coloured by its kind."""
-    if not kinds:
-        return Html("")
-    bars = [
-        tag(
-            "rect",
-            x=index,
-            y=0 if kind == "measured" else 4,
-            width=1,
-            height=24 if kind == "measured" else 16,
-            fill=KIND_COLOURS[kind],
-        )
-        for index, kind in enumerate(kinds)
-    ]
-    counts = Counter(kinds)
-    words = ", ".join(f"{counts[kind]} {kind}" for kind in KIND_COLOURS)
-    legend = [
-        join(tag("i", class_=kind), f"{counts[kind]} {kind} ", Html("&ensp;"))
-        for kind in KIND_COLOURS
-    ]
-    drawing = tag(
-        "svg",
-        tag("title", f"Slices from foot to head: {words}"),
-        *bars,
-        viewBox=f"0 0 {len(kinds)} 24",
-        preserveAspectRatio="none",
-        role="img",
-        class_="strip",
-    )
-    return join(tag("h4", "Provenance by slice, from foot to head"), drawing, tag("p", *legend))
 
 
 def _steps(events: Sequence[AuditEvent]) -> Html:

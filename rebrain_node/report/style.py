@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from rebrain_node.domain.volume import SliceKind
-
-#: the colours of the overview, a shade darker for white paper
-KIND_COLOURS: Final[dict[SliceKind, str]] = {
-    "measured": "#1f7fd1",
-    "retrieved": "#d96a1f",
-    "interpolated": "#a9b2bf",
-}
-
 STYLE: Final = """
 :root { color-scheme: light; --ink: #1b222c; --faint: #66717f; --line: #dde2e8; }
 * { box-sizing: border-box; }
@@ -56,17 +47,11 @@ td:last-child, th:last-child { padding-right: 0; }
 .findings th:nth-child(2) { width: 70px; } .findings th:nth-child(n+4) { width: 130px; }
 .facts td:first-child { width: 130px; color: var(--faint); }
 .bar { display: block; width: 100%; height: 10px; margin-top: 6px; } .bar rect { fill: #1f7fd1; }
-.strip { display: block; width: 100%; height: 34px; }
-i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }
-""" + "\n".join(
-    [
-        *(f"i.{kind} {{ background: {colour}; }}" for kind, colour in KIND_COLOURS.items()),
-        ".log table { table-layout: fixed; font-size: 13px; background: #fff; }",
-        ".log th, .log td { padding: 5px 12px; }",
-        ".log th:nth-child(1) { width: 60px; } .log th:nth-child(2) { width: 112px; }",
-        ".log th:nth-child(3) { width: 150px; } .log th:nth-child(6) { width: 200px; }",
-        ".log code { font-size: 11.5px; }",
-        "@media (max-width: 900px) { .tiles { grid-template-columns: repeat(4, 1fr); } }",
-        "@media print { body { background: #fff; } main { max-width: none; padding: 0; } }",
-    ]
-)
+.log table { table-layout: fixed; font-size: 13px; background: #fff; }
+.log th, .log td { padding: 5px 12px; }
+.log th:nth-child(1) { width: 60px; } .log th:nth-child(2) { width: 112px; }
+.log th:nth-child(3) { width: 150px; } .log th:nth-child(6) { width: 200px; }
+.log code { font-size: 11.5px; }
+@media (max-width: 900px) { .tiles { grid-template-columns: repeat(4, 1fr); } }
+@media print { body { background: #fff; } main { max-width: none; padding: 0; } }
+"""

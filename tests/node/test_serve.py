@@ -88,6 +88,15 @@ def test_a_node_without_work_is_small_and_its_receiver_loads_no_engine(tmp_path,
         assert receiver.memory_info().rss <= 200_000_000
 
 
+def test_start_and_stop_of_the_node_stand_in_the_audit_log(tmp_path, quick_bundle):
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    with node.running():
+        pass
+    with node.state() as state:
+        events = [row.event for row in state.audit.events(50)]
+    assert events.count("node.started") == events.count("node.stopped") == 1
+
+
 def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
     node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
     with node.running() as process:

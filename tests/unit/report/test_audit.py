@@ -81,8 +81,7 @@ def a_page(words=""):
         reason=f"no association{words}",
         since=BEGUN,
     )
-    slices = {"1.2.3": ("measured", "interpolated", "retrieved", "interpolated", "measured")}
-    return render(series, events, INTACT, [delivery], slices)
+    return render(series, events, INTACT, [delivery])
 
 
 class Elements(HTMLParser):
@@ -106,7 +105,7 @@ def test_the_page_tells_of_series_findings_steps_result_delivery_and_rows():
     for words in (
         "1.2.3", "1.2.4", "published", "refused", "LOCALIZER", "a scout", "most complete of two",
         "synthesise", "30.25 s", "33.75 s", "f" * 64, '{"": 1, "MR": 5}', "no association",
-        "2026-01-02 10:20:01.000", f"{4:064x}", "2 measured", "1 retrieved", "2 interpolated",
+        "2026-01-02 10:20:01.000", f"{4:064x}",
         "All 4 rows are as they were written", "not for diagnosis",
     ):  # fmt: skip
         assert words in text, words

@@ -18,6 +18,17 @@ def test_every_audit_event_is_documented_and_no_other() -> None:
     assert documented == [str(event) for event in Event]
 
 
+def test_every_audit_event_is_written_somewhere_in_the_node() -> None:
+    package = Path(__file__).resolve().parents[3] / "rebrain_node"
+    text = "".join(
+        path.read_text("utf-8")
+        for path in package.rglob("*.py")
+        if path != package / "domain" / "audit.py"
+    )
+    unwritten = [e for e in Event if f"Event.{e.name}" not in text and f'"{e}"' not in text]
+    assert unwritten == []
+
+
 def test_the_states_of_a_series_are_documented_with_their_ways() -> None:
     rows = re.findall(r"^\| `([a-z]+)` \| [^|]+ \|([^|]*)\|$", PAGE, re.MULTILINE)
     documented = {

@@ -100,10 +100,10 @@ class Node(RuleBasedStateMachine):
             self.states[uid] = "refused"
 
     @rule(uid=series)
-    def fail_and_retry(self, uid: str) -> None:
+    def fail(self, uid: str) -> None:
         if self.states.get(uid) == "accepted":
             self.ledger.transition(uid, self.revisions[uid], "failed", "series.failed", {})
-            self.ledger.transition(uid, self.revisions[uid], "accepted", "series.retried", {})
+            self.states[uid] = "failed"
 
     @rule(uid=series)
     def synthesise(self, uid: str) -> None:
