@@ -41,13 +41,13 @@ def resampled(volume: SourceVolume, grid: Grid) -> FloatArray:
     out = np.empty((len(volume.hu), grid.rows, grid.columns), dtype=np.float32)
     for k, (hu, position) in enumerate(zip(volume.hu, volume.positions_mm, strict=True)):
         offset = grid.origin_mm - position
-        down = line_weights(
+        down = _weights(
             (grid.rows, hu.shape[0]),
             start_mm=float(offset @ grid.column_direction),
             step_mm=grid.pixel_mm,
             spacing_mm=volume.pixel_spacing_mm[0],
         )
-        across = line_weights(
+        across = _weights(
             (grid.columns, hu.shape[1]),
             start_mm=float(offset @ grid.row_direction),
             step_mm=grid.pixel_mm,
@@ -57,7 +57,7 @@ def resampled(volume: SourceVolume, grid: Grid) -> FloatArray:
     return out + np.float32(AIR_HU)
 
 
-def line_weights(
+def _weights(
     shape: tuple[int, int], *, start_mm: float, step_mm: float, spacing_mm: float
 ) -> FloatArray:
     """Linear interpolation along one axis as a matrix, (out, in); beyond the slice lies zero.
