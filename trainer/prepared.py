@@ -5,19 +5,23 @@ are and where they begin. The target may so be a measured position or a missing 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from rebrain_node.model.recipe import Recipe
-from rebrain_node.model.source import Conditioning, conditioning_at
-from trainer.dataset import PreparedData, SourceKind
+from rebrain_node.domain.volume import AIR_HU
+from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.model.source import Conditioning, SourceSlice, conditioning_at, windowed
+from trainer.dataset import PreparedData, SourceKind, Subject
 from trainer.dice import Dice
+from trainer.evaluate.intensities import truth_unit, unit, without_table
+from trainer.evaluate.placing import placements
+from trainer.evaluate.protocols import Sparsity, thinned
 from trainer.geometry import place
-from trainer.placing import Placed, source_slice
 from trainer.samples import Batch
 
 GAPS = (1, 2, 3, 4)  # slices from one measured slice to the next; drawn alike
@@ -25,7 +29,7 @@ _THICK = 0.3  # share of protocols with slices as thick as their distance
 _ALONE = 0.1  # share of measured targets without neighbours
 _OUTSIDE_HEAD = 0.15  # weight of a pixel
 _TURN_DEGREES, _STRETCH, _SHIFT_PIXELS, _GAIN = 7.0, 0.06, 4.0, 0.05
-_BRIGHTNESS: dict[SourceKind, float] = {"ct": 3.0, "ct-window": 8.0, "mr": 0.06}
+_BRIGHTNESS: dict[SourceKind, float] = {"ct": 3.0, "ct-window": 0.06, "mr": 0.06}
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,49 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class PreparedSource:
-    """The training subjects of a prepared data set, on the model grid, in memory.
+class Placed:
+    """One subject on the model grid, at half precision: 5 bytes per pixel.
 
-    Sources and targets are kept at half precision: about 5 bytes per pixel.
+    Attributes
+    ----------
+    raw : ndarray
+        (slice, rows, columns) float16: HU, or what is no HU in [-1, 1].
+    target : ndarray
+        (slice, rows, columns) float16 in [-1, 1].
+    mask : ndarray
+        (slice, rows, columns) bool, the head.
+    positions_mm : ndarray
+        (slice,), rising.
     """
+
+    raw: NDArray[np.float16]
+    target: NDArray[np.float16]
+    mask: NDArray[np.bool_]
+    positions_mm: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, subject: Subject, kind: SourceKind, recipe: Recipe) -> "Placed":
+        """Put a subject on the grid as the evaluation does."""
+        placement = placements(subject.mask, subject.pixel_mm, recipe)[0]
+
+        def onto(volume: NDArray[np.float32], outside: float) -> NDArray[np.float16]:
+            return np.stack([placement.onto(p, outside).astype(np.float16) for p in volume])
+
+        if kind == "ct":
+            raw, air = without_table(thinned(subject, Sparsity("none"))), float(AIR_HU)
+        else:
+            raw, air = unit(subject.source, subject.mask, kind, recipe) * 2 - 1, -1.0
+        return cls(
+            raw=onto(raw, air),
+            target=onto(truth_unit(subject.target, subject.mask) * 2 - 1, -1.0),
+            mask=onto(subject.mask.astype(np.float32), 0.0) > 0.5,
+            positions_mm=subject.positions_mm,
+        )
+
+
+@dataclass(frozen=True)
+class PreparedSource:
+    """The training subjects of a prepared data set, in memory."""
 
     kind: SourceKind
     volumetric: bool
@@ -78,7 +120,7 @@ class PreparedSource:
         names = data.split["train"]
         if not names:
             raise ValueError(f"{folder} has no subject with the role train")
-        placed = tuple(_halved(Placed.of(data.subject(n), data.source_kind, recipe)) for n in names)
+        placed = tuple(Placed.of(data.subject(n), data.source_kind, recipe) for n in names)
         return cls(data.source_kind, data.volumetric, recipe, placed)
 
     def draw(self, dice: Dice) -> Batch:
@@ -126,17 +168,16 @@ class PreparedSource:
         self, raw: Tensor, slabs: Sequence[range], positions: np.ndarray, target_mm: float
     ) -> Conditioning:
         slices = [
-            source_slice(plane.numpy(), _centre(positions, slab), self.kind, self.recipe)
+            self._slice(plane.numpy(), _centre(positions, slab))
             for plane, slab in zip(raw, slabs, strict=True)
         ]
         return conditioning_at(slices, target_mm)
 
-
-def _halved(placed: Placed) -> Placed:
-    """Return the same at half precision."""
-    return replace(
-        placed, raw=placed.raw.astype(np.float16), target=placed.target.astype(np.float16)
-    )
+    def _slice(self, raw: Image, position_mm: float) -> SourceSlice:
+        if self.kind == "ct":
+            return windowed(raw, position_mm, self.recipe)
+        brain = np.clip(raw, -1, 1)
+        return SourceSlice(brain, np.full_like(brain, -1), position_mm)
 
 
 def _centre(positions_mm: np.ndarray, slab: range) -> float:
