@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Sheet
+from matplotlib.figure import Figure
 
 from trainer.evaluate.scores import OURS
 
@@ -41,8 +41,8 @@ _LOOK: Final[dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One picture of a report."""
+class Plate:
+    """One finished figure of a report."""
 
     name: str  #: of its file, without the ending
     title: str
@@ -60,17 +60,17 @@ class Pen:
 
 
 @contextmanager
-def sheet(height_inch: float) -> Iterator[Sheet]:
+def sheet(height_inch: float) -> Iterator[Figure]:
     """Lend an empty sheet of the report's width, in the report's look."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_LOOK)
-        drawn = Sheet((WIDTH_INCH, height_inch), dpi=DOTS_PER_INCH, layout="constrained")
+        drawn = Figure((WIDTH_INCH, height_inch), dpi=DOTS_PER_INCH, layout="constrained")
         FigureCanvasAgg(drawn)
         yield drawn
 
 
-def png(drawn: Sheet) -> bytes:
+def png(drawn: Figure) -> bytes:
     """Finish a sheet; no date and no version of any program goes into the file."""
     stream = io.BytesIO()
     drawn.savefig(stream, format="png", metadata={"Software": None})

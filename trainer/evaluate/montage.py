@@ -5,43 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from rebrain_node.report.planes import Picture, Upright
-from trainer.evaluate.drawing import FAINT, INK, Figure, Sheet, png, sheet
+from trainer.evaluate.drawing import FAINT, INK, Plate, png, sheet
+from trainer.evaluate.evaluation import Montage, Volume
 from trainer.evaluate.scores import OURS
 
-Volume = npt.NDArray[np.float32]
-_WINDOW_HU: Final = (0.0, 80.0)  # centre 40, width 80
 _PICTURES: Final = 3
 _COLUMNS: Final = 2
 _FALLBACK_MM: Final = 1.0  # square pixels where the size is not known
 _SPREAD: Final = (0.3, 0.5, 0.7)
 _SHADE: Final = ("gray", 0.0, 1.0)
-
-
-class Shown(Protocol):
-    """The subject of the pictures; all arrays (slice, row, column), images in [0, 1]."""
-
-    @property
-    def subject(self) -> str: ...
-    @property
-    def source(self) -> Volume: ...
-    @property
-    def reference(self) -> Volume: ...
-    @property
-    def mask(self) -> npt.NDArray[np.bool_]: ...
-    @property
-    def predictions(self) -> Mapping[str, Volume]: ...
-    @property
-    def pixel_mm(self) -> tuple[float, float] | None: ...
-    @property
-    def positions_mm(self) -> npt.NDArray[np.float64]: ...
-    @property
-    def measured(self) -> npt.NDArray[np.bool_]: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +34,7 @@ class _Cut:
 class Planes:
     """The three planes of a subject that its pictures show, cropped to the head."""
 
-    def __init__(self, shown: Shown, *, volumetric: bool) -> None:
+    def __init__(self, shown: Montage, *, volumetric: bool) -> None:
         rows, columns = shown.pixel_mm or (_FALLBACK_MM, _FALLBACK_MM)
         gaps = np.diff(shown.positions_mm)
         spacing = float(np.median(gaps)) if volumetric and len(gaps) else _FALLBACK_MM
@@ -72,16 +50,16 @@ class Planes:
         return [made[cut.view](cut.index) for cut in self.cuts]
 
 
-def montage(shown: Shown, source_kind: str, *, volumetric: bool) -> Figure:
+def montage(shown: Montage, source_kind: str, *, volumetric: bool) -> Plate:
     """Draw the source, the real MR and every method, three planes of each."""
     planes = Planes(shown, volumetric=volumetric)
     strips = {
-        f"source ({_source_words(source_kind)})": _source_shade(shown, source_kind),
+        f"source ({_source_words(source_kind)})": shown.source,
         "the real MR": shown.reference,
     } | _ordered(shown.predictions)
     picture = _strips(strips, planes, _SHADE, "")
     kinds = "three planes" if volumetric else "three slices"
-    return Figure(
+    return Plate(
         "montage",
         f"One subject: {shown.subject}",
         f"Subject {shown.subject}, {kinds} of each. MR images on one scale, fixed from the real "
@@ -90,7 +68,7 @@ def montage(shown: Shown, source_kind: str, *, volumetric: bool) -> Figure:
     )
 
 
-def error_maps(shown: Shown, *, volumetric: bool) -> Figure:
+def error_maps(shown: Montage, *, volumetric: bool) -> Plate:
     """Draw |method - real MR| in the head for every method, all on one stated range."""
     planes = Planes(shown, volumetric=volumetric)
     errors = {
@@ -100,7 +78,7 @@ def error_maps(shown: Shown, *, volumetric: bool) -> Figure:
     largest = max(float(np.percentile(error[shown.mask], 99)) for error in errors.values())
     top = max(math.ceil(largest * 20) / 20, 0.05)
     words = "absolute error, as a ratio of the display range of the real MR"
-    return Figure(
+    return Plate(
         "errors",
         "Where each method errs",
         f"Subject {shown.subject}, the same planes. |method - real MR| inside the head mask, from "
@@ -160,7 +138,7 @@ def _panel(panel: Any, picture: Picture, plane: _Cut, shade: tuple[str, float, f
     return image
 
 
-def _bar(drawn: Sheet, image: Any, words: str) -> None:
+def _bar(drawn: Any, image: Any, words: str) -> None:
     room = drawn.subfigures(1, 1) if not drawn.subfigs else drawn
     place = room.add_axes((0.25, 0.0, 0.5, 0.012))
     bar = drawn.colorbar(image, cax=place, orientation="horizontal", extend="max")
@@ -177,7 +155,7 @@ def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice]:
 
 
 def _volume_cuts(
-    shown: Shown, mask: npt.NDArray[np.bool_], box: tuple[slice, slice, slice]
+    shown: Montage, mask: npt.NDArray[np.bool_], box: tuple[slice, slice, slice]
 ) -> tuple[_Cut, ...]:
     del box
     areas = mask.sum(axis=(1, 2))
@@ -191,7 +169,7 @@ def _volume_cuts(
             _Cut("sagittal", column, "sagittal"))  # fmt: skip
 
 
-def _slice_cuts(shown: Shown, mask: npt.NDArray[np.bool_]) -> tuple[_Cut, ...]:
+def _slice_cuts(shown: Montage, mask: npt.NDArray[np.bool_]) -> tuple[_Cut, ...]:
     chosen = [round(share * (len(mask) - 1)) for share in _SPREAD]
     return tuple(
         _Cut("axial", index, f"slice {shown.positions_mm[index]:g}") for index in chosen
@@ -199,17 +177,4 @@ def _slice_cuts(shown: Shown, mask: npt.NDArray[np.bool_]) -> tuple[_Cut, ...]:
 
 
 def _source_words(kind: str) -> str:
-    return {"ct": "CT, 0 to 80 HU", "ct-window": "CT, brain window", "mr": "MR"}.get(kind, kind)
-
-
-def _source_shade(shown: Shown, kind: str) -> Volume:
-    """The source as it is looked at, in [0, 1]."""
-    if kind == "ct":
-        low, high = _WINDOW_HU
-    elif kind == "ct-window":
-        low, high = 0.0, 255.0
-    else:
-        inside = shown.source[shown.mask]
-        low, high = (float(value) for value in np.percentile(inside, (0.5, 99.5)))
-    unit = (shown.source - low) / max(high - low, 1e-6)
-    return np.clip(unit, 0, 1).astype(np.float32)
+    return {"ct": "CT", "ct-window": "CT, brain window", "mr": "MR"}.get(kind, kind)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+
+from trainer.evaluate.evaluation import Document, Figure
 
 #: the name of our method in every document
 OURS: Final = "rebrain"
-Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ Scores = Mapping[str, Mapping[str, Statistic]]  #: by method, by metric
 
 def read_scores(document: Document) -> Scores:
     """Take the scores from a document, our method first, then in the document's order."""
-    methods: Mapping[str, Any] = document["methods"]
+    methods = document["methods"]
     names = sorted(methods, key=lambda name: name != OURS)
     return {
         name: {metric: _statistic(entry) for metric, entry in methods[name].items()}
@@ -53,16 +54,17 @@ def subjects_of(scores: Scores) -> tuple[str, ...]:
     )
 
 
-def _statistic(entry: Mapping[str, Any]) -> Statistic:
-    low, high = entry.get("ci95") or (None, None)
+def _statistic(entry: Figure) -> Statistic:
+    low, high = entry["ci95"]
     return Statistic(
-        _float(entry.get("mean")),
+        _float(entry["mean"]),
         _float(low),
         _float(high),
-        _float(entry.get("sd")),
-        {subject: _float(value) for subject, value in entry.get("per_subject", {}).items()},
+        _float(entry["sd"]),
+        {subject: _float(value) for subject, value in entry["per_subject"].items()},
     )
 
 
 def _float(value: float | None) -> float:
+    """JSON has no NaN: what could not be had stands there as null."""
     return math.nan if value is None else float(value)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from trainer.evaluate.evaluation import Document
 from trainer.evaluate.paper import Printed
 from trainer.evaluate.scores import (
     OURS,
-    Document,
     Scores,
     Statistic,
     metrics_of,
