@@ -10,7 +10,7 @@ import torch
 from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
-from rebrain_node.model.unet import BridgeUNet
+from rebrain_node.model.unet import Network
 from rebrain_node.model.walk import Evaluate, noise_field, walk
 from trainer.dice import Dice
 from trainer.lookup import Lookup, fit_lookup
@@ -92,7 +92,7 @@ def fit_baseline(pool: Pool, recipe: Recipe) -> Lookup:
     )
 
 
-def evaluation(network: BridgeUNet) -> Evaluate:
+def evaluation(network: Network) -> Evaluate:
     """Return one evaluation of the network in float32, numpy in and out."""
     network.eval()
 

@@ -11,7 +11,8 @@ import torch
 
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
-from rebrain_node.model.unet import BridgeUNet
+from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.unet import Network, network_of
 from rebrain_node.model.walk import uniform_places
 from trainer.anatomy import HeadRefused, map_anatomy
 from trainer.cards import Run, data_uses, make_card, training_facts
@@ -20,8 +21,10 @@ from trainer.heads import Head, catalogue
 from trainer.hounsfield import tissues
 from trainer.pairs import load_patients, score_pairs
 from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
+from trainer.prepared import PreparedSource
 from trainer.release import release
 from trainer.score import Method, cases, evaluation, fit_baseline, score_held_out, walking
+from trainer.sources import PoolSource, Source
 from trainer.template import load_template
 from trainer.train_bridge import read_checkpoint
 
@@ -69,12 +72,27 @@ def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) ->
     return record
 
 
-def trained_network(config: TrainConfig, run: Path) -> BridgeUNet:
+def trained_network(config: TrainConfig, run: Path) -> Network:
     """Return the running mean of the weights of a run, ready for evaluation."""
     content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
-    network = BridgeUNet()
+    network = network_of(config.recipe)
     network.load_state_dict(content["mean"])
     return network.eval()
+
+
+def source_of(recipe: Recipe, pool: Path | None, data: Path | None) -> Source:
+    """Open what a run learns from: the training heads of a pool, or of a prepared data set.
+
+    Raises
+    ------
+    ValueError
+        Neither is given.
+    """
+    if pool is not None:
+        return PoolSource.of(Pool.open(pool, "train"), recipe)
+    if data is not None:
+        return PreparedSource.open(data, recipe)
+    raise ValueError("neither a pool nor a prepared data set")
 
 
 def walk_name(places: tuple[float, ...]) -> str:
@@ -169,7 +187,7 @@ def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) 
         Run(
             steps=content["step"],
             seconds=content["seconds"],
-            parameters=sum(p.numel() for p in BridgeUNet().parameters()),
+            parameters=sum(p.numel() for p in network_of(config.recipe).parameters()),
             hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
         ),
     )

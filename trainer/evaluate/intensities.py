@@ -39,7 +39,7 @@ def source_slices(
     """
     unknown = np.full(recipe.grid.shape, -1, np.float32)
     if kind == "ct":
-        planes = [placement.onto(plane, AIR_HU) for plane in _without_table(case)]
+        planes = [placement.onto(plane, AIR_HU) for plane in without_table(case)]
         return [
             SourceSlice(recipe.brain_window.apply(hu), recipe.wide_window.apply(hu), float(place))
             for hu, place in zip(planes, case.positions_mm, strict=True)
@@ -51,7 +51,7 @@ def source_slices(
     ]
 
 
-def _without_table(case: Case) -> Volume:
+def without_table(case: Case) -> Volume:
     """Air beyond the head and a margin, (given, row, column) HU."""
     pixel_mm = case.subject.pixel_mm
     if pixel_mm is None:
