@@ -17,8 +17,8 @@ SHOWN = ("psnr", "ssim", "nrmse", "i_ssim_gap", "slice_id_exact", "slice_id_with
          "brain_correlation", "lncc")  # fmt: skip
 
 
-def evaluate(
-    bundle: Annotated[str, typer.Option(help="Folder of a bundle, or demo: the one that ships.")],
+def evaluate(  # noqa: PLR0913 -- each is an option of the command
+    bundle: Annotated[str, typer.Option(help="demo, the folder of a bundle, or of a run.")],
     data: Annotated[Path, typer.Option(help="A prepared data set, or a .npz of 2-D pairs.")],
     out: Annotated[Path, typer.Option(help="Folder of the report; a report there is replaced.")],
     protocol: Annotated[str, typer.Option(help="none, decimate:K or thick:K; K = 2, 3, 4.")] = (
@@ -42,6 +42,7 @@ def evaluate(
 ) -> None:
     """Score a bundle beside every baseline, by one protocol; writes a report to OUT."""
     from trainer.evaluate import run
+    from trainer.evaluate.contest import Progress
     from trainer.evaluate.protocols import Sparsity
 
     check_out(out)
@@ -58,7 +59,7 @@ def evaluate(
     with bar_of("positions", 1) as (bar, task):
         evaluation = run.evaluate(
             request,
-            run.Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task)),
+            Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task)),
         )
     text = json.dumps(evaluation.document, indent=1, allow_nan=False) + "\n"
     replaced(out, lambda part: write(part, text))
@@ -95,9 +96,7 @@ def check_out(out: Path) -> None:
     typer.BadParameter
         `out` holds other things.
     """
-    if out.exists() and not (
-        out.is_dir() and ((out / REPORT).is_file() or not any(out.iterdir()))
-    ):
+    if out.exists() and not (out.is_dir() and ((out / REPORT).is_file() or not any(out.iterdir()))):
         raise typer.BadParameter(f"{out} holds something that is not a report; give another --out")
 
 
