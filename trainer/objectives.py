@@ -22,11 +22,12 @@ from rebrain_node.model.unet import network_of
 from trainer.config import Trial, TrialConfig
 from trainer.dataset import PreparedData
 from trainer.evaluate.intensities import source_slices, truth_unit
+from trainer.evaluate.networks import of_torch
 from trainer.evaluate.placing import placements
 from trainer.evaluate.protocols import Sparsity, thinned
 from trainer.pool import Pool
 from trainer.prepared import PreparedSource
-from trainer.score import Case, cases, evaluation, walking
+from trainer.score import Case, cases, walking
 from trainer.sources import Bank, PoolSource, Source
 from trainer.train_bridge import State, fresh_state, train
 from trainer.workers import ALONE_ON_CPU
@@ -164,7 +165,7 @@ def scored(state: State, recipe: Recipe, held_out: Sequence[Case]) -> tuple[floa
     """Return PSNR (dB) and SSIM of the running mean: over slices, then over subjects."""
     network = network_of(recipe)
     network.load_state_dict(state.mean)
-    draw = walking(evaluation(network), recipe, recipe.sampling)
+    draw = walking(of_torch(network), recipe, recipe.sampling)
     figures: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for case in held_out:
         image = draw(case.conditioning)

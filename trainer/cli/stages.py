@@ -118,11 +118,10 @@ def score(
     """Score a checkpoint on held-out heads and on the real pairs; writes RUN/scores.json."""
     from trainer import stages
     from trainer.config import TrainConfig
+    from trainer.evaluate.contest import Progress
 
     with bar_of("predictions", 1) as (bar, task):
-        progress = stages.Progress(
-            lambda total: bar.update(task, total=total), lambda: bar.advance(task)
-        )
+        progress = Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task))
         folders = stages.Folders(pool, run, data_of(data))
         scores = stages.score_run(TrainConfig.load(config), folders, every, progress)
     document = [entry.model_dump() for entry in scores]

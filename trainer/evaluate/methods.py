@@ -26,7 +26,6 @@ Volume = NDArray[np.float32]
 
 #: candidates of the nearest exemplar lie this near in position; the floor is in mm
 WINDOW_SPACINGS, WINDOW_FLOOR_MM = 1.5, 6.0
-_LEAST_HEAD_PX = 500
 
 NO_TEMPLATE = (
     "no T1 template: none may be shipped or installed with the project, and the CT template's "
@@ -59,7 +58,7 @@ def teach(subject: Subject, data: PreparedData, recipe: Recipe) -> Lesson:
     source = unit(subject.source, subject.mask, data.source_kind, recipe)
     truth = truth_unit(subject.target, subject.mask)
     placement = placements(subject.mask, subject.pixel_mm, recipe)[0]
-    rows = np.flatnonzero(subject.mask.sum(axis=(1, 2)) >= _LEAST_HEAD_PX)
+    rows = np.flatnonzero(subject.mask.any(axis=(1, 2)))
     images = [_halved(placement.onto(truth[row], 0.0)) for row in rows]
     top = _top_mm(subject.mask, subject.positions_mm)
     return Lesson(

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from rebrain_node.engine.choose import open_engine
 from rebrain_node.errors import RebrainError
+from rebrain_node.model import unet
 from rebrain_node.model.bundle import ModelBundle, load_bundle
 from rebrain_node.model.recipe import Image, Recipe
-from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.model.walk import Evaluate
+from trainer.dataset import digest_of
 from trainer.evaluate.evaluation import BundleFacts
+from trainer.train_bridge import open_run
 
 DEMO = "demo"
 CHECKPOINT = "checkpoint.pt"
@@ -33,15 +35,8 @@ class Network:
     facts: BundleFacts
 
 
-def open_network(where: str, recipe: Recipe | None = None) -> Network:
+def open_network(where: str) -> Network:
     """Open `demo`, the folder of a bundle, or the folder of a training run.
-
-    Parameters
-    ----------
-    where : str
-        `demo` is the bundle that ships with the node.
-    recipe : Recipe or None
-        Used for a run, whose checkpoint holds weights alone; None refuses runs.
 
     Raises
     ------
@@ -57,9 +52,7 @@ def open_network(where: str, recipe: Recipe | None = None) -> Network:
             return _of_bundle(load_bundle(shipped))
     folder = Path(where)
     if (folder / CHECKPOINT).is_file():
-        if recipe is None:
-            raise NetworkRefused(f"{folder} is a training run; --bundle takes a released bundle")
-        return _of_run(folder, recipe)
+        return _of_run(folder)
     if not folder.is_dir():
         raise NetworkRefused(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
     return _of_bundle(load_bundle(folder))
@@ -76,31 +69,29 @@ def _of_bundle(bundle: ModelBundle) -> Network:
     return Network(bundle.recipe, engine.evaluate, facts)
 
 
-def _of_run(folder: Path, recipe: Recipe) -> Network:
+def _of_run(folder: Path) -> Network:
     """Read the running mean of the weights; tensors and numbers only.
 
     Raises
     ------
     NetworkRefused
-        The checkpoint is damaged or of another network.
+        The run is damaged, or from before it wrote down its recipe.
     """
-    path = folder / CHECKPOINT
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        network = BridgeUNet()
-        network.load_state_dict(content["mean"])
+        recipe, network = open_run(folder)
     except (RuntimeError, KeyError, EOFError, OSError, ValueError) as error:
-        raise NetworkRefused(f"{path} cannot be used: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise NetworkRefused(f"{folder}: the run cannot be used: {reason}") from error
     facts: BundleFacts = {
-        "name": folder.name,
-        "version": f"step {content['step']}",
-        "digest": str(content["digest"]),
+        "name": folder.resolve().name,
+        "version": "training run",
+        "digest": digest_of(folder / CHECKPOINT),
         "engine": f"torch {torch.__version__} fp32",
     }
     return Network(recipe, of_torch(network), facts)
 
 
-def of_torch(network: BridgeUNet) -> Evaluate:
+def of_torch(network: unet.Network) -> Evaluate:
     """Return one evaluation of the network in float32, numpy in and out."""
     network.eval()
 

@@ -39,6 +39,9 @@ class Placement(Protocol):
 class InMillimetres:
     """Slices of known pixel size, their head centred on the grid.
 
+    The first pixel of the grid lies a whole number of the data set's pixels away, so that data of
+    the grid's own pixel size go through unblurred.
+
     Attributes
     ----------
     shape : tuple of int
@@ -68,7 +71,7 @@ class InMillimetres:
         spacing, step = self.pixel_mm[axis], self.grid.pixel_mm
         middle = (self.grid.shape[axis] - 1) / 2
         # mm from the first pixel of the data set to the first pixel of the grid
-        start = self.centre[axis] * spacing - middle * step
+        start = round(self.centre[axis] - middle * step / spacing) * spacing
         inner, outer = self.shape[axis], self.grid.shape[axis]
         if back:
             return axis_weights((inner, outer), start_mm=-start, step_mm=spacing, spacing_mm=step)
