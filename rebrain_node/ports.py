@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.delivery import TakenInstance
@@ -52,15 +50,31 @@ class Exemplar:
     key: str  #: keyed hash, opaque
     similarity: float  #: cosine, [-1, 1]
     position_mm: float  #: head frame
-    hu: FloatArray  #: (rows, columns)
+    hu: FloatArray  #: (rows / 2, columns / 2) of the recipe's grid, within the brain window
+
+
+class Encoder(Protocol):
+    """One slice to the vector by which it is compared."""
+
+    @property
+    def identity(self) -> str:
+        """Name, version and precision, e.g. ``openvino 2026.4.1 bf16``."""
+
+    def embed(self, image: FloatArray) -> FloatArray:
+        """Embed (1, 1, rows / 2, columns / 2), brain window in [-1, 1], to (d,) of length 1."""
 
 
 class Exemplars(Protocol):
     """The knowledge base; ``None`` when nothing may be retrieved."""
 
     def nearest(
-        self, embedding: npt.NDArray[np.float32], position_mm: float, window_mm: float
-    ) -> Exemplar | None: ...
+        self,
+        embedding: FloatArray,
+        position_mm: float,
+        window_mm: float,
+        excluded: str | None = None,
+    ) -> Exemplar | None:
+        """Find the most similar slice near a position, never of the person ``excluded``."""
 
 
 class Destination(Protocol):
