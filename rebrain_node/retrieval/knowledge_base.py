@@ -114,9 +114,9 @@ class KnowledgeBase:
         return hashlib.sha256(_index_bytes(self.index)).hexdigest()
 
     def key(self, row: int) -> str:
-        """Keyed hash of one slice: its person's, then of its picture; the same in every rebuild."""
+        """Hash of one slice: its person's 32 digits, 16 of its picture; kept by a rebuild."""
         picture = hashlib.sha256(self.ct[row].tobytes()).hexdigest()[:16]
-        return f"{self.subject[row].decode('ascii')}-{picture}"
+        return f"{self.subject[row].decode('ascii')}{picture}"
 
     def hu(self, row: int) -> FloatArray:
         """One slice in HU, clipped to the window, (rows, columns)."""
