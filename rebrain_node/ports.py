@@ -22,8 +22,14 @@ class Engine(Protocol):
     def identity(self) -> str:
         """Name, version and precision, e.g. ``openvino 2026.4.1 bf16``."""
 
-    def evaluate(self, x: FloatArray, s: FloatArray) -> FloatArray:
-        """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns)."""
+    def evaluate(
+        self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None
+    ) -> FloatArray:
+        """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
+
+        ``guide`` (1, 1, rows, columns), brain window in [-1, 1], is a retrieved CT slice; without
+        one the bridge goes unguided.
+        """
 
 
 class Inbox(Protocol):
@@ -67,6 +73,14 @@ class Encoder(Protocol):
 class Exemplars(Protocol):
     """The knowledge base; ``None`` when nothing may be retrieved."""
 
+    @property
+    def tau(self) -> float:
+        """Least similarity of an exemplar that may guide, [-1, 1]."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names every byte of it."""
+
     def nearest(
         self,
         embedding: FloatArray,
@@ -75,6 +89,15 @@ class Exemplars(Protocol):
         excluded: str | None = None,
     ) -> Exemplar | None:
         """Find the most similar slice near a position, never of the person ``excluded``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A bundle that was opened and has proved itself on this machine."""
+
+    engine: Engine
+    encoder: Encoder | None = None  #: None where the recipe retrieves no exemplars
+    exemplars: Exemplars | None = None  #: the same
 
 
 class Destination(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rebrain_node.model.headtemplate import load_head_template
 from rebrain_node.ports import Exemplar
 from rebrain_node.retrieval.knowledge_base import (
     Cells,
@@ -58,6 +59,7 @@ def sealed(
     names, counts = np.unique(subject, return_counts=True)
     index = Index(
         encoder_sha256=encoder_sha256,
+        template_sha256=load_head_template().digest,
         dimension=embeddings.shape[1],
         plane=(ct.shape[1], ct.shape[2]),
         pixel_mm=1.8,
@@ -88,7 +90,9 @@ def verified(base: KnowledgeBase) -> KnowledgeBase:
 class NumpyExemplars:
     """The search by its definition, row by row (port ``Exemplars``)."""
 
-    def __init__(self, base: KnowledgeBase) -> None:
+    def __init__(self, base: KnowledgeBase, tau: float) -> None:
+        self.tau = tau
+        self.digest = base.digest
         self._base = base
 
     def nearest(

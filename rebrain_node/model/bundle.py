@@ -235,7 +235,7 @@ def _lying_in(path: Path) -> set[str]:
 
 def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
     """Hold the recipe's retrieval against the files it needs: refuse rather than pretend."""
-    if recipe.retrieval.method == "none":
+    if not recipe.retrieves:
         return
     needs = ("encoder.onnx", f"{EXEMPLARS}/index.json", "control.onnx")
     for needed in needs:

@@ -147,6 +147,11 @@ class Recipe(_Frozen):
             )
         return self
 
+    @property
+    def retrieves(self) -> bool:
+        """Whether missing positions ask the knowledge base."""
+        return self.retrieval.method != "none"
+
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read a recipe; raises `pydantic.ValidationError` naming the field at fault."""

@@ -79,6 +79,7 @@ class Index(_Frozen):
 
     format: Literal[1] = 1
     encoder_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    template_sha256: str = Field(pattern="^[0-9a-f]{64}$")  #: of the head frame
     dimension: int = Field(gt=0)
     plane: tuple[int, int]  #: rows, columns of a slice
     pixel_mm: float = Field(gt=0)

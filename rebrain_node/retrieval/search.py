@@ -25,9 +25,17 @@ class FaissExemplars:
 
     Rows rise in position, so that the slices near a position are one range of rows: the position
     check comes first and costs nothing, and only that range is compared.
+
+    Parameters
+    ----------
+    base : KnowledgeBase
+        Verified.
+    tau : float
+        Least similarity of an exemplar that may guide; kept for those who ask, not applied here.
     """
 
-    def __init__(self, base: KnowledgeBase) -> None:
+    def __init__(self, base: KnowledgeBase, tau: float) -> None:
+        self.tau = tau
         self._base = base
         self._index = _flat(base.embeddings) if base.cells is None else _celled(base)
 

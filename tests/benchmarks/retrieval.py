@@ -78,7 +78,7 @@ def _row(name: str, milliseconds: list[float], more: str = "") -> str:
 def exact(rows: int = 100_000, dimension: int = 384) -> None:
     """Exact search."""
     base, asked = drawn(rows, dimension)
-    milliseconds, _ = timed(FaissExemplars(base), asked)
+    milliseconds, _ = timed(FaissExemplars(base, 0.0), asked)
     sys.stdout.write(_row(f"exact, {rows} x {dimension}", milliseconds))
 
 
@@ -96,11 +96,12 @@ def cells(rows: int = 1_000_000, dimension: int = 192) -> None:
             subject=base.subject,
             ct=base.ct,
             cells=divided,
-        )
+        ),
+        0.0,
     )
     opened = time.perf_counter() - begun
     milliseconds, found = timed(search, asked)
-    twin = NumpyExemplars(base)
+    twin = NumpyExemplars(base, 0.0)
     best = [twin.nearest(e, p, WINDOW_MM, own) for e, p, own in asked[:100]]
     hits = [abs(f - b.similarity) < 1e-5 for f, b in zip(found, best, strict=False)]
     loss = [b.similarity - f for f, b in zip(found, best, strict=False)]

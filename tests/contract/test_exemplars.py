@@ -13,11 +13,11 @@ from tests.knowledge_bases import NumpyExemplars, drawn_base, person, sealed, ve
 BASE = verified(drawn_base(entries=400, people=5))
 
 
-def _in_few_cells(base):
+def _in_few_cells(base, tau):
     """Cells as in a large base; here every cell is looked into, so that nothing is missed."""
     cells = into_cells(base.embeddings[:])
     few = replace(cells, centroids=cells.centroids[:16], of_row=cells.of_row % 16)
-    return FaissExemplars(verified(replace(base, cells=few)))
+    return FaissExemplars(verified(replace(base, cells=few)), tau)
 
 
 SEARCHES = {"numpy": NumpyExemplars, "exact": FaissExemplars, "cells": _in_few_cells}
@@ -25,7 +25,7 @@ SEARCHES = {"numpy": NumpyExemplars, "exact": FaissExemplars, "cells": _in_few_c
 
 @pytest.fixture(scope="module", params=sorted(SEARCHES))
 def exemplars(request):
-    return SEARCHES[request.param](BASE)
+    return SEARCHES[request.param](BASE, 0.5)
 
 
 def _query(rng):
@@ -34,7 +34,7 @@ def _query(rng):
 
 
 def test_the_answer_is_the_one_of_the_definition(exemplars):
-    rng, twin = np.random.default_rng(1), NumpyExemplars(BASE)
+    rng, twin = np.random.default_rng(1), NumpyExemplars(BASE, 0.5)
     for _ in range(200):
         query, position, window = _query(rng), rng.uniform(-80, 130), rng.uniform(1, 20)
         excluded = person(int(rng.integers(6))) if rng.random() < 0.5 else None
@@ -92,5 +92,5 @@ def test_where_all_candidates_are_of_the_one_who_asks_nothing_is_found(search):
         ct=BASE.ct[:50],
     )
     query, position = BASE.embeddings[9], float(BASE.position_mm[9])
-    assert search(base).nearest(query, position, 50.0) is not None
-    assert search(base).nearest(query, position, 50.0, one) is None
+    assert search(base, 0.5).nearest(query, position, 50.0) is not None
+    assert search(base, 0.5).nearest(query, position, 50.0, one) is None

@@ -218,4 +218,4 @@ def test_the_digest_of_a_base_names_its_bytes():
     altered[0, 0, 0] ^= 1
     assert verified(BASE).digest == verified(BASE).digest
     assert verified(BASE).digest != verified(replace(BASE, ct=altered)).digest
-    assert FaissExemplars(verified(BASE)).digest == verified(BASE).digest
+    assert FaissExemplars(verified(BASE), 0.5).digest == verified(BASE).digest
