@@ -65,8 +65,8 @@ class BundleRefused(RebrainError):
 class KnowledgeBaseRefused(BundleRefused):
     """The exemplars of a bundle are altered, foreign or not fit to be searched."""
 
-    def __init__(self, message: str, *, code: str) -> None:
-        super().__init__(f"{code}: {message}")
+    def __init__(self, code: str, where: object, sentence: str) -> None:
+        super().__init__(f"{code}: {where} {sentence}")
         #: stable code for audit and docs, e.g. ``KB-EMPTY``
         self.code = code
 

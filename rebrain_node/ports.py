@@ -22,9 +22,7 @@ class Engine(Protocol):
     def identity(self) -> str:
         """Name, version and precision, e.g. ``openvino 2026.4.1 bf16``."""
 
-    def evaluate(
-        self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None
-    ) -> FloatArray:
+    def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
         """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
 
         ``guide`` (1, 1, rows, columns), brain window in [-1, 1], is a retrieved CT slice; without

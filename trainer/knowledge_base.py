@@ -215,9 +215,7 @@ def grown(
     return _sealed(parts, licences, progress)
 
 
-def without(
-    base: KnowledgeBase, hashed: str, progress: Progress | None = None
-) -> KnowledgeBase:
+def without(base: KnowledgeBase, hashed: str, progress: Progress | None = None) -> KnowledgeBase:
     """Return a base without one person, its thresholds measured anew.
 
     Raises

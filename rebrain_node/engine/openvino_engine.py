@@ -63,15 +63,14 @@ class OpenVinoEngine:
         """Largest normalised deviation from the golden output at this precision."""
         return LIMITS[self.precision]
 
-    def evaluate(
-        self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None
-    ) -> FloatArray:
+    def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
         """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
 
         Raises
         ------
         EngineFailed
-            A guide is given, and this engine runs no control branch; or the shapes are not those the network was exported for.
+            A guide is given, and this engine runs no control branch; or the shapes are not
+            those the network was exported for.
         """
         if guide is not None:
             raise EngineFailed(

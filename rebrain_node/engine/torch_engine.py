@@ -52,15 +52,14 @@ class TorchEngine:
         """Largest normalised deviation from the golden output."""
         return LIMIT
 
-    def evaluate(
-        self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None
-    ) -> FloatArray:
+    def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
         """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
 
         Raises
         ------
         EngineFailed
-            A guide is given, and this engine runs no control branch; or the shapes are not those the network takes.
+            A guide is given, and this engine runs no control branch; or the shapes are not
+            those the network takes.
         """
         if guide is not None:
             raise EngineFailed(

@@ -234,7 +234,13 @@ def _lying_in(path: Path) -> set[str]:
 
 
 def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
-    """Hold the recipe's retrieval against the files it needs: refuse rather than pretend."""
+    """Hold the recipe's retrieval against the files it needs.
+
+    Raises
+    ------
+    BundleRefused
+        One is missing: a part of it would only pretend.
+    """
     if not recipe.retrieves:
         return
     needs = ("encoder.onnx", f"{EXEMPLARS}/index.json", "control.onnx")

@@ -137,8 +137,9 @@ class KnowledgeBase:
                 return record.tau
         held = ", ".join(str(record.percent) for record in self.index.tau) or "none"
         raise KnowledgeBaseRefused(
+            "KB-TAU",
+            INDEX,
             f"holds no tau for p = {percent} %, only {held}; build the knowledge base again",
-            code="KB-TAU",
         )
 
 
@@ -151,11 +152,13 @@ def read(folder: Path) -> KnowledgeBase:
         It is not exactly what its index says.
     """
     if not folder.is_dir() or folder.is_symlink():
-        raise _refused("KB-FILES", folder, "is no folder; name the folder of a knowledge base")
+        raise KnowledgeBaseRefused(
+            "KB-FILES", folder, "is no folder; name the folder of a knowledge base"
+        )
     contents: dict[str, bytes] = {}
     for path in sorted(folder.iterdir()):
         if path.is_symlink() or not path.is_file():
-            raise _refused("KB-FILES", path, "is no regular file; remove it")
+            raise KnowledgeBaseRefused("KB-FILES", path, "is no regular file; remove it")
         contents[path.name] = path.read_bytes()
     return parse(contents, str(folder))
 
@@ -203,10 +206,12 @@ def check_usable(base: KnowledgeBase, where: str) -> None:
         It is empty, or holds one person only: no threshold can be told from that.
     """
     if base.index.entries == 0:
-        raise _refused("KB-EMPTY", where, "holds no slice; build it from at least two people")
+        raise KnowledgeBaseRefused(
+            "KB-EMPTY", where, "holds no slice; build it from at least two people"
+        )
     people = len(base.index.subjects)
     if people < LEAST_SUBJECTS:
-        raise _refused(
+        raise KnowledgeBaseRefused(
             "KB-ONE-SUBJECT",
             where,
             f"holds {people} person, at least {LEAST_SUBJECTS} are needed; add others, or use a "
@@ -236,23 +241,27 @@ def _index_bytes(index: Index) -> bytes:
 
 def _index(contents: Mapping[str, bytes], where: str) -> Index:
     if INDEX not in contents:
-        raise _refused("KB-FILES", where, f"has no {INDEX}; copy the knowledge base again")
+        raise KnowledgeBaseRefused(
+            "KB-FILES", where, f"has no {INDEX}; copy the knowledge base again"
+        )
     try:
         return Index.model_validate_json(contents[INDEX])
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise _refused("KB-FORMAT", f"{where}/{INDEX}", f"{place}: {first['msg']}") from error
+        raise KnowledgeBaseRefused(
+            "KB-FORMAT", f"{where}/{INDEX}", f"{place}: {first['msg']}"
+        ) from error
 
 
 def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> None:
     named = set(index.files)
     if named not in (set(ARRAYS), set(ARRAYS) | set(CELL_ARRAYS)):
-        raise _refused(
+        raise KnowledgeBaseRefused(
             "KB-FILES", f"{where}/{INDEX}", f"names {sorted(named)}, expected {sorted(ARRAYS)}"
         )
     if set(contents) != named | {INDEX}:
-        raise _refused(
+        raise KnowledgeBaseRefused(
             "KB-FILES",
             where,
             f"holds {sorted(contents)}, its index names {sorted(named)}; copy it again",
@@ -260,7 +269,7 @@ def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> Non
     for name, expected in index.files.items():
         found = FileRecord.of(contents[name])
         if found != expected:
-            raise _refused(
+            raise KnowledgeBaseRefused(
                 "KB-DIGEST",
                 f"{where}/{name}",
                 f"expected {expected.size} bytes of SHA-256 {expected.sha256}, found "
@@ -272,7 +281,7 @@ def _array(content: bytes, dtype: str, axes: int, where: str) -> npt.NDArray[Any
     try:
         return plain_array(content, dtype, axes)
     except NotPlain as error:
-        raise _refused("KB-FORMAT", where, str(error)) from error
+        raise KnowledgeBaseRefused("KB-FORMAT", where, str(error)) from error
 
 
 def _check_shapes(arrays: Mapping[str, npt.NDArray[Any]], index: Index, where: str) -> None:
@@ -287,7 +296,7 @@ def _check_shapes(arrays: Mapping[str, npt.NDArray[Any]], index: Index, where: s
         expected["centroids.npy"] = (len(arrays["centroids.npy"]), index.dimension)
     for name, shape in expected.items():
         if arrays[name].shape != shape:
-            raise _refused(
+            raise KnowledgeBaseRefused(
                 "KB-DIMENSION",
                 f"{where}/{name}",
                 f"has the shape {arrays[name].shape}, its index says {shape}",
@@ -304,7 +313,7 @@ def _check_values(base: KnowledgeBase, where: str) -> None:
     for name, values in (("embeddings", base.embeddings), ("position_mm", base.position_mm)):
         bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
         if bad.size:
-            raise _refused(
+            raise KnowledgeBaseRefused(
                 "KB-NAN",
                 f"{where}/{name}.npy",
                 f"{bad.size} rows hold values that are not finite, 0 are allowed; "
@@ -313,14 +322,14 @@ def _check_values(base: KnowledgeBase, where: str) -> None:
     lengths = np.linalg.norm(base.embeddings, axis=1)
     if base.index.entries and float(np.abs(lengths - 1).max()) > LENGTH_LIMIT:
         row = int(np.abs(lengths - 1).argmax())
-        raise _refused(
+        raise KnowledgeBaseRefused(
             "KB-LENGTH",
             f"{where}/embeddings.npy",
             f"row {row} has the length {lengths[row]:.4f}, expected 1 within {LENGTH_LIMIT:g}",
         )
     falls = np.flatnonzero(np.diff(base.position_mm) < 0)
     if falls.size:
-        raise _refused(
+        raise KnowledgeBaseRefused(
             "KB-ORDER",
             f"{where}/position_mm.npy",
             f"falls after row {falls[0]}; rows must rise in position",
@@ -334,14 +343,14 @@ def _check_subjects(base: KnowledgeBase, where: str) -> None:
     found = {name.decode("latin-1"): int(n) for name, n in zip(names, counts, strict=True)}
     told = {name: record.entries for name, record in base.index.subjects.items()}
     if found != told:
-        raise _refused(
+        raise KnowledgeBaseRefused(
             "KB-SUBJECTS",
             f"{where}/subject.npy",
             f"holds {len(found)} people with {sum(found.values())} slices, its index tells of "
             f"{len(told)} with {sum(told.values())}, or of others; build it again",
         )
     if any(len(name) != 32 or set(name) - set("0123456789abcdef") for name in found):
-        raise _refused(
+        raise KnowledgeBaseRefused(
             "KB-SUBJECTS", f"{where}/subject.npy", "names a person by other than a keyed hash"
         )
 
@@ -351,12 +360,10 @@ def _check_cells(base: KnowledgeBase, where: str) -> None:
         return
     centroids, of_row = base.cells.centroids, base.cells.of_row
     if not np.isfinite(centroids).all():
-        raise _refused("KB-NAN", f"{where}/centroids.npy", "holds values that are not finite")
-    if len(of_row) and not (0 <= of_row.min() and of_row.max() < len(centroids)):
-        raise _refused(
+        raise KnowledgeBaseRefused(
+            "KB-NAN", f"{where}/centroids.npy", "holds values that are not finite"
+        )
+    if len(of_row) and not (of_row.min() >= 0 and of_row.max() < len(centroids)):
+        raise KnowledgeBaseRefused(
             "KB-DIMENSION", f"{where}/cells.npy", f"names a cell outside the {len(centroids)}"
         )
-
-
-def _refused(code: str, where: object, sentence: str) -> KnowledgeBaseRefused:
-    return KnowledgeBaseRefused(f"{where} {sentence}", code=code)

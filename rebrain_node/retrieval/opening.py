@@ -44,16 +44,18 @@ def open_exemplars(bundle: ModelBundle, encoder: Encoder) -> FaissExemplars:
     found = hashlib.sha256(bundle.read("encoder.onnx")).hexdigest()
     if found != base.index.encoder_sha256:
         raise KnowledgeBaseRefused(
-            f"{where} was made with the encoder {base.index.encoder_sha256}, the bundle's is "
+            "KB-ENCODER",
+            where,
+            f"was made with the encoder {base.index.encoder_sha256}, the bundle's is "
             f"{found}; build the knowledge base with this encoder",
-            code="KB-ENCODER",
         )
     template = load_head_template().digest
     if template != base.index.template_sha256:
         raise KnowledgeBaseRefused(
-            f"{where} has its positions by the head template {base.index.template_sha256}, this "
+            "KB-TEMPLATE",
+            where,
+            f"has its positions by the head template {base.index.template_sha256}, this "
             f"version's is {template}; build the knowledge base with this version",
-            code="KB-TEMPLATE",
         )
     prove(base, encoder, where)
     retrieval = bundle.recipe.retrieval
@@ -75,17 +77,19 @@ def prove(base: KnowledgeBase, encoder: Encoder, where: str) -> None:
         found, stored = encoder.embed(image[None, None]), base.embeddings[row]
         if found.shape != stored.shape:
             raise KnowledgeBaseRefused(
-                f"{where} holds embeddings of shape {stored.shape}, {encoder.identity} gives "
+                "KB-DIMENSION",
+                where,
+                f"holds embeddings of shape {stored.shape}, {encoder.identity} gives "
                 f"{found.shape}; build the knowledge base with this encoder",
-                code="KB-DIMENSION",
             )
         agreement = float(found @ stored)
         if not agreement >= LEAST_AGREEMENT:  # what is no number is refused too
             raise KnowledgeBaseRefused(
-                f"{where} row {row}: {encoder.identity} agrees with the stored embedding by "
+                "KB-ENCODER",
+                where,
+                f"row {row}: {encoder.identity} agrees with the stored embedding by "
                 f"{agreement:.4f}, at least {LEAST_AGREEMENT} is needed; build the knowledge base "
                 "with this encoder",
-                code="KB-ENCODER",
             )
 
 
@@ -95,8 +99,9 @@ def _check_plane(index: Index, recipe: Recipe, where: str) -> None:
     wanted = (grid.rows // 2, grid.columns // 2, window.low_hu, window.high_hu)
     if made != wanted or abs(index.pixel_mm - 2 * grid.pixel_mm) > _PIXEL_LIMIT:
         raise KnowledgeBaseRefused(
-            f"{where} holds slices of {index.plane} pixels of {index.pixel_mm:g} mm in the window "
+            "KB-RECIPE",
+            where,
+            f"holds slices of {index.plane} pixels of {index.pixel_mm:g} mm in the window "
             f"{index.window_hu} HU; the recipe needs half its grid, {wanted[:2]} pixels of "
             f"{2 * grid.pixel_mm:g} mm in {wanted[2:]} HU; build the knowledge base for it",
-            code="KB-RECIPE",
         )

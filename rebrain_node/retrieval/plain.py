@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_MAGIC = b"\x93NUMPY\x01\x00"
+
 
 class NotPlain(ValueError):
     """The bytes are no plain array of the kind that was expected."""
@@ -32,15 +34,13 @@ def plain_array(content: bytes, dtype: str, axes: int) -> npt.NDArray[Any]:
         bytes than its own header says.
     """
     stream = io.BytesIO(content)
+    if not content.startswith(_MAGIC):
+        raise NotPlain("is no .npy file of version 1.0")
+    stream.seek(len(_MAGIC))
     try:
-        version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
-        if version != (1, 0):
-            raise NotPlain(f"is a .npy file of version {version}, expected (1, 0)")
         header = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
-    except NotPlain:
-        raise
     except ValueError as error:
-        raise NotPlain(f"is no .npy file: {error}") from error
+        raise NotPlain(f"has no readable head: {error}") from error
     shape, fortran_order, found = header
     if found.hasobject or found != np.dtype(dtype):
         raise NotPlain(f"holds {found}, expected {np.dtype(dtype)}")

@@ -102,9 +102,7 @@ class FaissExemplars:
             parameters = faiss.SearchParametersIVF(sel=selector, nprobe=PROBES)
         query = np.ascontiguousarray(embedding, dtype=np.float32)[None]
         similarities, rows = self._index.search(query, count, params=parameters)
-        return [
-            (float(s), int(r)) for s, r in zip(similarities[0], rows[0], strict=True) if r >= 0
-        ]
+        return [(float(s), int(r)) for s, r in zip(similarities[0], rows[0], strict=True) if r >= 0]
 
 
 def into_cells(embeddings: FloatArray) -> Cells:

@@ -50,9 +50,7 @@ def drawn(rows: int, dimension: int, seed: int = 0) -> tuple[KnowledgeBase, list
         subject=names[who[order]],
         ct=np.zeros((rows, 1, 1), dtype=np.uint8),
     )
-    asked = [
-        (embeddings[k], float(position[k]), person(int(who[k]))) for k in range(rows, count)
-    ]
+    asked = [(embeddings[k], float(position[k]), person(int(who[k]))) for k in range(rows, count)]
     return base, asked
 
 
