@@ -64,12 +64,60 @@ class Training(_Section):
     checkpoint_every: int = Field(gt=0)
 
 
+class EncoderTraining(_Section):
+    """The loop of `trainer.train_encoder`.
+
+    Attributes
+    ----------
+    runs, run_length : int
+        A batch holds so many runs of so many successive slices.
+    dense_share : float
+        Share of the runs from the series in steps of 1 mm.
+    reach : int
+        K, the slices ahead that are positives.
+    near_mm : float
+        Slices of other series nearer than this are not negatives.
+    alpha : float
+        Temperature of equation 7; the paper's is 1.
+    beta : float
+        Scale of equation 9.
+    percept_weight : float
+        Lambda of equation 11; 0 leaves the perceptual loss out.
+    """
+
+    seed: int
+    steps: int = Field(gt=0)
+    runs: int = Field(gt=1)
+    run_length: int = Field(gt=1)
+    dense_share: float = Field(ge=0, le=1)
+    reach: int = Field(gt=0)
+    near_mm: float = Field(ge=0)
+    alpha: float = Field(gt=0)
+    beta: float = Field(gt=0)
+    percept_weight: float = Field(ge=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warm_up: int = Field(gt=0)
+    ema: float = Field(gt=0, lt=1)
+    clip: float = Field(gt=0)
+    checkpoint_every: int = Field(gt=0)
+
+    def digest(self, stacks_digest: str) -> str:
+        """Return the SHA-256 of what shapes the weights; a resume must not change it."""
+        return hashlib.sha256((self.model_dump_json() + stacks_digest).encode()).hexdigest()
+
+
 class TrainConfig(_Section):
-    """One `conf/train/*.toml`; without [simulate] it trains on prepared data alone."""
+    """One `conf/train/*.toml`; a stage whose section is absent cannot be run from it.
+
+    Without [simulate] the bridge trains on prepared data alone; [control] reads like [train].
+    """
 
     simulate: Simulation | None = None
     train: Training
     recipe: Recipe
+    encoder: EncoderTraining | None = None
+    control: Training | None = None
 
     @model_validator(mode="after")
     def _one_objective(self) -> Self:

@@ -13,7 +13,15 @@ from typing import NoReturn
 import typer
 
 from rebrain_node.errors import RebrainError
-from trainer.cli import demonstration, evaluate, gates, objectives, releases, stages
+from trainer.cli import (
+    demonstration,
+    evaluate,
+    gates,
+    knowledge_base,
+    objectives,
+    releases,
+    stages,
+)
 
 program = typer.Typer(
     name="rebrain-train",
@@ -31,6 +39,7 @@ program.command("demo-head")(demonstration.demo_head)
 program.command("evaluate")(evaluate.evaluate)
 program.command("gates")(gates.gates)
 program.command("objectives")(objectives.objectives)
+program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
 
 
 def app(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -1,0 +1,107 @@
+"""The encoder of retrieval: a small Vision Transformer from one CT slice to one direction.
+
+Two slices are alike as far as their directions agree (cosine). The node runs the exported graph;
+this module is the network that the trainer trains and exports.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+ROWS, COLUMNS = 128, 104  #: of its input
+PIXEL_MM = 1.8  #: 2 x 2 pixels of the model grid
+EMBEDDING = 192
+PATCH = 8
+_DEPTH = 4
+_HEADS = 6
+_MIDDLE = 2  # blocks before the tokens that the perceptual loss compares
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder makes of a batch.
+
+    Attributes
+    ----------
+    embedding : Tensor
+        (batch, EMBEDDING), of length 1.
+    middle : Tensor
+        (batch, tokens, EMBEDDING), after the middle block.
+    """
+
+    embedding: Tensor
+    middle: Tensor
+
+
+class Block(nn.Module):
+    """Attention among the patches, then a two-layer perceptron; both residual, norm first."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attend_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attended = nn.Linear(width, width)
+        self.think_norm = nn.LayerNorm(width)
+        self.think = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (batch, tokens, width)."""
+        batch, count, width = tokens.shape
+        mixed = self.query_key_value(self.attend_norm(tokens))
+        query, key, value = (
+            part.reshape(batch, count, self.heads, width // self.heads).transpose(1, 2)
+            for part in mixed.chunk(3, dim=2)
+        )
+        seen = functional.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.attended(seen.transpose(1, 2).reshape(batch, count, width))
+        return cast("Tensor", tokens + self.think(self.think_norm(tokens)))
+
+
+class SliceEncoder(nn.Module):
+    """A slice in the brain window to its embedding; 1.9 M parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        tokens = (ROWS // PATCH) * (COLUMNS // PATCH)
+        self.patches = nn.Conv2d(1, EMBEDDING, PATCH, stride=PATCH)
+        self.place = nn.Parameter(torch.zeros(1, tokens, EMBEDDING))
+        self.blocks = nn.ModuleList(Block(EMBEDDING, _HEADS) for _ in range(_DEPTH))
+        self.norm = nn.LayerNorm(EMBEDDING)
+        self.leave = nn.Linear(EMBEDDING, EMBEDDING)
+        nn.init.normal_(self.place, std=0.02)
+
+    def encode(self, image: Tensor) -> Encoded:
+        """Return the embedding and the middle tokens.
+
+        Parameters
+        ----------
+        image : Tensor
+            (batch, 1, ROWS, COLUMNS), brain window in [-1, 1].
+        """
+        tokens = self.patches(image).flatten(2).transpose(1, 2) + self.place
+        middle = tokens
+        for number, block in enumerate(self.blocks, 1):
+            tokens = block(tokens)
+            if number == _MIDDLE:
+                middle = tokens
+        direction = self.leave(self.norm(tokens).mean(dim=1)).float()
+        return Encoded(functional.normalize(direction, dim=1), middle)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the embedding alone, (batch, EMBEDDING)."""
+        return self.encode(image).embedding
+
+
+def halved(brain: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Average 2 x 2 pixels: (..., 2 rows, 2 columns) of the model grid to (..., rows, columns)."""
+    *front, rows, columns = brain.shape
+    folded = brain.reshape(*front, rows // 2, 2, columns // 2, 2)
+    return np.asarray(folded.mean(axis=(-3, -1)), dtype=np.float32)

@@ -1,0 +1,282 @@
+"""Where the slices lie in a head, and whether it is one: affine registration to the template.
+
+Both sides are smooth 4 mm volumes of the same brightness (`headtemplate.levels`), so the sum of
+squares is the right measure and Gauss-Newton finds its minimum in a few dozen steps: first a
+similarity from many starts along the body and several nods of the head, on a coarse copy, then
+an affine whose shears and stretches are held near none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from rebrain_node.domain.headframe import HeadFrame, plane_position_mm
+from rebrain_node.domain.volume import FloatArray, MillimetreArray, PreparedVolume
+from rebrain_node.model.headtemplate import SPACING_MM, HeadTemplate, levels, points_mm
+
+#: points of the template that count lie in the brain or within this of it: skull and scalp
+AROUND_BRAIN_MM = 20.0
+#: middle of the template's brain, LPS mm; every parameter turns and stretches about it
+MIDDLE_MM = np.array([0.0, 18.0, 10.0])
+#: nods of the head tried at the start, degrees, and steps along the body, mm
+NODS_DEG = (-24.0, -8.0, 8.0, 24.0)
+STEP_MM = 12.0
+#: a difference of level beyond this counts less and less: lesions, metal, the jaw
+TOLERANCE = 0.15
+#: spread of stretch and shear among heads; holds what few slices cannot tell
+SPREAD = 0.06
+_LEAST_SHARE = 0.1  # of the points that must lie between the first and the last slice
+_BEST_STARTS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scene:
+    """What is compared: the series as a small volume, the template as points with a level."""
+
+    volume: FloatArray  # (z, y, x), levels
+    slopes: FloatArray  # (3, z, y, x), along x, y, z, per mm
+    voxel_mm: MillimetreArray  # (3,) x, y, z
+    first_mm: MillimetreArray  # (3,) place of voxel 0 in the frame of the grid
+    points: MillimetreArray  # (4, n) template points about MIDDLE_MM, homogeneous
+    level: FloatArray  # (n,)
+
+    def index(self, transform: MillimetreArray, points: MillimetreArray) -> MillimetreArray:
+        """Where points fall in the volume, (3, n) in the order z, y, x."""
+        places = (transform @ points)[:3] - self.first_mm[:, None]
+        return np.asarray((places / self.voxel_mm[:, None])[::-1])
+
+    def covered(self, index: MillimetreArray) -> np.ndarray:
+        """Which places lie between the first and the last slice, (n,) bool."""
+        return np.asarray((index[0] >= -0.5) & (index[0] <= len(self.volume) - 0.5))
+
+
+def locate(prepared: PreparedVolume, template: HeadTemplate) -> HeadFrame:
+    """Find the head frame of a series.
+
+    Parameters
+    ----------
+    prepared : PreparedVolume
+        At least two slices on the model grid, towards the head.
+    template : HeadTemplate
+        Its frame is the head frame.
+
+    Returns
+    -------
+    HeadFrame
+        Also where there is no head: then its plausibility is low and its positions mean nothing.
+    """
+    sharp = _scene(prepared, template)
+    coarse = _coarse(sharp)
+    starts = _starts(coarse, prepared)
+    tried = [_descend(coarse, start, _SIMILARITY, 15) for start in starts]
+    best = min(tried, key=lambda transform: _cost(coarse, transform))
+    best = _descend(sharp, best, _SIMILARITY, 8)
+    best = _descend(sharp, best, _AFFINE, 20)
+    return _frame(prepared, template, sharp, best)
+
+
+def _scene(prepared: PreparedVolume, template: HeadTemplate) -> _Scene:
+    reach = int(np.ceil(AROUND_BRAIN_MM / SPACING_MM))
+    ball = np.linalg.norm(np.mgrid[[slice(-reach, reach + 1)] * 3], axis=0) <= reach
+    counted = ndimage.binary_dilation(template.brain > 0.5, ball)
+    about_middle = (points_mm()[counted] - MIDDLE_MM).T
+    grid = prepared.grid
+    fold = max(1, round(SPACING_MM / grid.pixel_mm))
+    pixel_mm = grid.pixel_mm * fold
+    first = (fold - 1) / 2 * grid.pixel_mm
+    volume = _regular(_folded(levels(prepared.hu), fold), prepared.distances_mm)
+    return _with_slopes(
+        _Scene(
+            volume=volume,
+            slopes=volume[None],
+            voxel_mm=np.array([pixel_mm, pixel_mm, SPACING_MM]),
+            first_mm=np.array([first, first, 0.0]),
+            points=np.vstack([about_middle, np.ones(about_middle.shape[1])]),
+            level=template.level[counted],
+        )
+    )
+
+
+def _with_slopes(scene: _Scene) -> _Scene:
+    slopes = np.stack(np.gradient(scene.volume))[::-1] / scene.voxel_mm[:, None, None, None]
+    return replace(scene, slopes=slopes.astype(np.float32))
+
+
+def _folded(stack: FloatArray, fold: int) -> FloatArray:
+    """Average fold x fold pixels, (n, rows, columns) to (n, rows / fold, columns / fold)."""
+    count, rows, columns = len(stack), stack.shape[1] // fold, stack.shape[2] // fold
+    whole = stack[:, : rows * fold, : columns * fold]
+    folded = whole.reshape(count, rows, fold, columns, fold)
+    return np.asarray(folded.mean(axis=(2, 4)), dtype=np.float32)
+
+
+def _regular(stack: FloatArray, distances_mm: MillimetreArray) -> FloatArray:
+    """Interpolate slices onto every 4 mm; thinner slices are averaged under a triangle."""
+    count = max(2, int(distances_mm[-1] // SPACING_MM) + 1)
+    wanted = SPACING_MM * np.arange(count)
+    fine = np.arange(0.0, distances_mm[-1] + 0.5, 1.0)
+    above = np.clip(np.searchsorted(distances_mm, fine), 1, len(distances_mm) - 1)
+    low, high = distances_mm[above - 1], distances_mm[above]
+    alpha = np.clip((fine - low) / (high - low), 0.0, 1.0)
+    to_slices = np.zeros((len(fine), len(distances_mm)))
+    to_slices[np.arange(len(fine)), above - 1] = 1 - alpha
+    to_slices[np.arange(len(fine)), above] += alpha
+    to_fine = np.maximum(0.0, 1.0 - np.abs(wanted[:, None] - fine) / SPACING_MM)
+    to_fine /= to_fine.sum(axis=1, keepdims=True)
+    return np.einsum("ks,sij->kij", (to_fine @ to_slices).astype(np.float32), stack, optimize=True)
+
+
+def _coarse(scene: _Scene) -> _Scene:
+    """Blur the volume by 6 mm and keep every eighth point of the template, equally blurred."""
+    volume = ndimage.gaussian_filter(scene.volume, 1.5, mode="nearest")
+    kept = slice(None, None, 7)
+    return _with_slopes(
+        replace(scene, volume=volume, points=scene.points[:, kept], level=scene.level[kept])
+    )
+
+
+def _basis(*entries: tuple[int, int, float]) -> MillimetreArray:
+    matrix = np.zeros((4, 4))
+    for row, column, value in entries:
+        matrix[row, column] = value
+    return matrix
+
+
+_SHIFTS = [_basis((axis, 3, 1.0)) for axis in range(3)]
+_SIMILARITY = np.stack(
+    [
+        *_SHIFTS,
+        _basis((2, 1, 1.0), (1, 2, -1.0)),
+        _basis((2, 0, 1.0), (0, 2, -1.0)),
+        _basis((1, 0, 1.0), (0, 1, -1.0)),
+        _basis((0, 0, 1.0), (1, 1, 1.0), (2, 2, 1.0)),
+    ]
+)
+_AFFINE = np.stack(
+    [*_SHIFTS, *(_basis((row, column, 1.0)) for row in range(3) for column in range(3))]
+)
+
+
+def _starts(scene: _Scene, prepared: PreparedVolume) -> list[MillimetreArray]:
+    """Return the best few of all starts: the head's middle at every height, nodding."""
+    grid = prepared.grid
+    down, across = (np.nonzero(prepared.head.any(axis=axes))[0] for axes in ((0, 2), (0, 1)))
+    if len(down) == 0:
+        down, across = np.array([0, grid.rows - 1]), np.array([0, grid.columns - 1])
+    x, y = ((side[0] + side[-1]) / 2 * grid.pixel_mm for side in (across, down))
+    found = []
+    for height in np.arange(-70.0, prepared.distances_mm[-1] + 70.0, STEP_MM):
+        for nod in np.radians(NODS_DEG):
+            start = np.eye(4)
+            start[1:3, 1:3] = [[np.cos(nod), np.sin(nod)], [-np.sin(nod), np.cos(nod)]]
+            start[:3, 3] = x, y, height
+            found.append((_cost(scene, start), len(found), start))
+    return [start for _, _, start in sorted(found)[:_BEST_STARTS]]
+
+
+def _cost(scene: _Scene, transform: MillimetreArray) -> float:
+    """Mean robust difference where the two overlap; infinite where they hardly do."""
+    index = scene.index(transform, scene.points)
+    covered = scene.covered(index)
+    if covered.mean() < _LEAST_SHARE:
+        return np.inf
+    seen = ndimage.map_coordinates(scene.volume, index[:, covered], order=1, cval=0.0)
+    squared = ((seen - scene.level[covered]) / TOLERANCE) ** 2
+    return float(np.log1p(squared).mean())
+
+
+def _descend(
+    scene: _Scene, start: MillimetreArray, basis: MillimetreArray, steps: int
+) -> MillimetreArray:
+    """Take Gauss-Newton steps from `start`; stretch and shear of an affine are held near none."""
+    held = np.zeros(len(basis))
+    if len(basis) > len(_SIMILARITY):
+        held[3:] = 0.01 * len(scene.level) * (TOLERANCE / SPREAD) ** 2
+    moved = np.zeros(len(basis))
+    transform = start
+    for _ in range(steps):
+        index = scene.index(transform, scene.points)
+        covered = scene.covered(index)
+        if covered.mean() < _LEAST_SHARE:
+            return start
+        points, index = scene.points[:, covered], index[:, covered]
+        seen = ndimage.map_coordinates(scene.volume, index, order=1, cval=0.0)
+        slopes = np.stack(
+            [ndimage.map_coordinates(s, index, order=1, cval=0.0) for s in scene.slopes]
+        )
+        residual = seen - scene.level[covered]
+        weight = 1.0 / (1.0 + (residual / TOLERANCE) ** 2)
+        towards = transform[:3, :3].T @ slopes
+        jacobian = np.stack([(towards * (g @ points)[:3]).sum(axis=0) for g in basis])
+        normal = (jacobian * weight) @ jacobian.T + np.diag(held)
+        normal[np.diag_indices(len(basis))] *= 1.0 + 1e-4
+        step = np.linalg.solve(normal, -(jacobian * weight) @ residual - held * moved)
+        moved += step
+        if len(basis) > len(_SIMILARITY):
+            transform = start @ (np.eye(4) + np.tensordot(moved, basis, 1))
+        else:
+            transform = transform @ (np.eye(4) + np.tensordot(step, basis, 1))
+        if np.abs(step[:3]).max() < 0.02 and np.abs(step[3:]).max() < 2e-4:
+            break
+    return transform
+
+
+def _correlation(a: FloatArray, b: FloatArray) -> float:
+    if a.std() < 1e-6 or b.std() < 1e-6:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _frame(
+    prepared: PreparedVolume, template: HeadTemplate, scene: _Scene, transform: MillimetreArray
+) -> HeadFrame:
+    grid = prepared.grid
+    patient_from_grid = np.eye(4)
+    patient_from_grid[:3, :3] = np.stack(
+        [grid.row_direction, grid.column_direction, grid.normal], axis=1
+    )
+    patient_from_grid[:3, 3] = grid.origin_mm
+    template_from_middle = np.eye(4)
+    template_from_middle[:3, 3] = MIDDLE_MM
+    ras_from_lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    head_from_grid = ras_from_lps @ template_from_middle @ np.linalg.inv(transform)
+    head_from_patient = head_from_grid @ np.linalg.inv(patient_from_grid)
+    positions = np.array(
+        [
+            plane_position_mm(
+                head_from_patient,
+                grid.plane_origin_mm(distance),
+                grid.row_direction,
+                grid.column_direction,
+            )
+            for distance in prepared.distances_mm
+        ]
+    )
+    index = scene.index(transform, scene.points)
+    covered = scene.covered(index)
+    mirrored = scene.points[:, covered] * np.array([-1.0, 1.0, 1.0, 1.0])[:, None]
+    seen, opposite = (
+        ndimage.map_coordinates(scene.volume, places, order=1, cval=0.0)
+        for places in (index[:, covered], scene.index(transform, mirrored))
+    )
+    likeness = _correlation(seen, scene.level[covered])
+    turn, stretch, _ = np.linalg.svd(transform[:3, :3])
+    rotation = turn @ _
+    brain = template.brain
+    everywhere = np.vstack([(points_mm().reshape(-1, 3) - MIDDLE_MM).T, np.ones(brain.size)])
+    inside = scene.covered(scene.index(transform, everywhere))
+    return HeadFrame(
+        position_mm=positions,
+        head_from_patient=head_from_patient,
+        pitch_deg=float(np.degrees(np.arctan2(rotation[1, 2], rotation[2, 2]))),
+        roll_deg=float(np.degrees(np.arctan2(rotation[2, 0], rotation[0, 0]))),
+        yaw_deg=float(np.degrees(np.arctan2(-rotation[0, 1], rotation[1, 1]))),
+        size=float(np.prod(stretch) ** (1 / 3)),
+        coverage=float(brain.ravel()[inside].sum() / brain.sum()),
+        symmetry=_correlation(seen, opposite),
+        likeness=likeness,
+        plausibility=likeness,
+    )

@@ -1,0 +1,350 @@
+"""Training the encoder of retrieval, top to bottom (equations 7 to 11 of the paper).
+
+Slices of one series follow each other in runs; a slice is to lie near the next K of its run and
+far from the others. The loss looks one way, from inferior to superior. Slices of other series at
+nearly the same position show the same anatomy and are not pushed away: finding them is the aim.
+
+Every draw of a step is seeded by run and step, and a checkpoint holds weights, their running mean
+and the optimiser: a run that was interrupted and resumed gives the same weights as one that was
+not.
+"""
+
+import csv
+import io
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
+from trainer.config import EncoderTraining
+from trainer.dice import Dice
+from trainer.release import OPSET, forget_the_exporter
+from trainer.stacks import Stacks
+
+Progress = Callable[[int, float], None]  # step, mean loss since the last report
+REPORT_EVERY = 10
+_LAST_RATE = 0.02
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs of slices, augmented one by one.
+
+    Attributes
+    ----------
+    images : Tensor
+        (n, 1, ROWS, COLUMNS) in [-1, 1].
+    positives, negatives : Tensor
+        (n, n) bool: what each row is to lie near to, and far from; many pairs are neither.
+    """
+
+    images: Tensor
+    positives: Tensor
+    negatives: Tensor
+
+
+@dataclass
+class State:
+    """Everything that a checkpoint must hold; changed in place by the loop."""
+
+    network: SliceEncoder
+    mean: dict[str, Tensor]
+    optimiser: torch.optim.Optimizer
+    step: int
+    seconds: float
+
+
+def pairs(
+    stack: NDArray[np.int32],
+    rank: NDArray[np.int32],
+    position_mm: NDArray[np.float64],
+    reach: int,
+    near_mm: float,
+) -> tuple[Tensor, Tensor]:
+    """Decide which pairs of slices attract and which repel.
+
+    Parameters
+    ----------
+    stack, rank, position_mm : ndarray
+        (n,) series of each slice, its number in the series, its place in the head.
+    reach : int
+        K: the next K slices of the series are positives; the K before are neither, because the
+        pair counts when the lower one is the anchor.
+    near_mm : float
+        Slices of other series nearer than this are not negatives.
+
+    Returns
+    -------
+    positives, negatives : Tensor
+        (n, n) bool, row: anchor.
+    """
+    ahead = rank[None, :] - rank[:, None]
+    together = stack[None, :] == stack[:, None]
+    far = np.abs(position_mm[None, :] - position_mm[:, None]) >= near_mm
+    positives = together & (ahead >= 1) & (ahead <= reach)
+    negatives = np.where(together, np.abs(ahead) > reach, far)
+    return torch.from_numpy(positives), torch.from_numpy(negatives)
+
+
+def log_ratio(scores: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Return equations 8 and 10: the mean of -log(positives / (positives + negatives)).
+
+    Parameters
+    ----------
+    scores : Tensor
+        (n, n) logarithms of sim or d; rows without a positive do not count.
+    """
+    nothing = torch.finfo(scores.dtype).min
+    attracted = scores.masked_fill(~positives, nothing).logsumexp(dim=1)
+    either = scores.masked_fill(~(positives | negatives), nothing).logsumexp(dim=1)
+    counted = positives.any(dim=1)
+    return (either - attracted)[counted].mean()
+
+
+def contrast(embedding: Tensor, batch: Batch, alpha: float) -> Tensor:
+    """Return equation 8 with the similarity of equation 7, exp(cosine / alpha)."""
+    return log_ratio(embedding @ embedding.T / alpha, batch.positives, batch.negatives)
+
+
+def percept(middle: Tensor, batch: Batch, beta: float) -> Tensor:
+    """Return equation 10 with the distance of equation 9 on channel-normalised tokens.
+
+    The squared distance is the mean over tokens and channels, of tokens whose channels have mean
+    0 and variance 1: it lies between 0 and 4, whatever the size of the network.
+    """
+    flat = functional.layer_norm(middle.float(), middle.shape[-1:]).flatten(1)
+    size = flat.square().mean(dim=1)
+    squared = size[:, None] + size[None, :] - 2 * (flat @ flat.T) / flat.shape[1]
+    return log_ratio(-squared.clamp(min=0) / beta, batch.positives, batch.negatives)
+
+
+def loss_of(network: SliceEncoder, batch: Batch, training: EncoderTraining) -> Tensor:
+    """Return equation 11: contrast + lambda percept."""
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = network.encode(batch.images)
+    loss = contrast(encoded.embedding.float(), batch, training.alpha)
+    if training.percept_weight > 0:
+        loss = loss + training.percept_weight * percept(encoded.middle, batch, training.beta)
+    return loss
+
+
+def draw_batch(stacks: Stacks, training: EncoderTraining, dice: Dice) -> Batch:
+    """Draw runs of successive slices, each from a series at random; the same dice, the same batch.
+
+    Subjects come up equally often; one run in `dense_share` is of a series in steps of 1 mm.
+    """
+    rows: list[int] = []
+    for _ in range(training.runs):
+        subject = dice.integer(len(stacks.names))
+        own = np.unique(stacks.stack[stacks.subject == subject])
+        dense = dice.chance(training.dense_share)
+        chosen = own[-1] if dense else own[dice.integer(max(1, len(own) - 1))]
+        series = np.flatnonzero(stacks.stack == chosen)
+        first = dice.integer(max(1, len(series) - training.run_length + 1))
+        rows.extend(series[first : first + training.run_length].tolist())
+    taken = np.array(rows)
+    positives, negatives = pairs(
+        stacks.stack[taken], stacks.rank[taken], stacks.position_mm[taken],
+        training.reach, training.near_mm,
+    )  # fmt: skip
+    images = torch.from_numpy(stacks.slices[taken]).float()[:, None] / 127.5 - 1
+    return Batch(augmented(images, dice), positives, negatives)
+
+
+def augmented(images: Tensor, dice: Dice) -> Tensor:
+    """Turn, shift, stretch, mirror, brighten and roughen every slice by itself.
+
+    Neighbours then share their anatomy and nothing else: neither the pose of the head nor the
+    grain of the scanner tells them from the rest.
+    """
+    count = len(images)
+    angle = dice.uniform(-0.2, 0.2, count)
+    wide = dice.uniform(0.88, 1.12, count)
+    tall = wide * dice.uniform(0.93, 1.07, count)
+    flip = torch.where(dice.uniform(0, 1, count) < 0.5, -1.0, 1.0)
+    aspect = ROWS / COLUMNS
+    cosine, sine = angle.cos(), angle.sin()
+    theta = torch.stack(
+        [
+            torch.stack(
+                [flip * cosine * wide, -sine * tall * aspect, dice.uniform(-0.12, 0.12, count)], 1
+            ),
+            torch.stack(
+                [flip * sine * wide / aspect, cosine * tall, dice.uniform(-0.1, 0.1, count)], 1
+            ),
+        ],
+        dim=1,
+    )
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images + 1, grid, align_corners=False) - 1
+    gain = dice.uniform(0.85, 1.15, count, 1, 1, 1)
+    shift = dice.uniform(-0.15, 0.15, count, 1, 1, 1)
+    grain = dice.uniform(0, 0.15, count, 1, 1, 1) * dice.normal(*images.shape)
+    seen = (moved > -0.999).float()
+    return (moved * gain + (shift + grain) * seen).clamp(-1, 1)
+
+
+def fresh_state(training: EncoderTraining, start: Path | None = None) -> State:
+    """Return a seeded untrained state, or one that starts from pretrained weights.
+
+    Parameters
+    ----------
+    start : Path or None
+        A safetensors file with all parameters of `SliceEncoder`.
+    """
+    torch.manual_seed(training.seed)
+    network = SliceEncoder()
+    if start is not None:
+        network.load_state_dict(load_file(start))
+    optimiser = torch.optim.AdamW(
+        network.parameters(), training.learning_rate, weight_decay=training.weight_decay
+    )
+    mean = {name: value.clone() for name, value in network.state_dict().items()}
+    return State(network, mean, optimiser, 0, 0.0)
+
+
+def save(state: State, digest: str, path: Path) -> None:
+    """Write a checkpoint so that a reader finds the old one or the new one, never half of one."""
+    content = {
+        "network": state.network.state_dict(),
+        "mean": state.mean,
+        "optimiser": state.optimiser.state_dict(),
+        "step": state.step,
+        "seconds": state.seconds,
+        "digest": digest,
+    }
+    part = path.with_suffix(".part")
+    with part.open("wb") as stream:
+        torch.save(content, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
+    """Read a checkpoint of ours, tensors and numbers only.
+
+    Raises
+    ------
+    ValueError
+        It was trained with other parameters, stacks or starting weights than `digest` names.
+    """
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if content["digest"] != digest:
+        raise ValueError(f"{path} was trained with other parameters or data; give another --run")
+    return content
+
+
+def resume(state: State, digest: str, path: Path) -> None:
+    """Bring `state` to where the checkpoint at `path` was written."""
+    content = read_checkpoint(path, digest)
+    state.network.load_state_dict(content["network"])
+    state.optimiser.load_state_dict(content["optimiser"])
+    state.mean = content["mean"]
+    state.step, state.seconds = content["step"], content["seconds"]
+
+
+def learning_rate(training: EncoderTraining, step: int) -> float:
+    """Return the rate at a step: linear warm-up, then a cosine."""
+    warm = min(1.0, (step + 1) / training.warm_up)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / training.steps)))
+    return training.learning_rate * warm * (_LAST_RATE + (1 - _LAST_RATE) * cosine)
+
+
+def update_mean(state: State, decay: float) -> None:
+    """Move the running mean of the weights; it starts as a plain average."""
+    decay = min(decay, 1 - 1 / (state.step + 1))
+    with torch.no_grad():
+        for name, value in state.network.state_dict().items():
+            state.mean[name].lerp_(value, 1 - decay)
+
+
+def train(
+    training: EncoderTraining, stacks: Stacks, state: State, out: Path, report: Progress
+) -> None:
+    """Train to `training.steps`, from wherever `state` is.
+
+    Writes `out/curve.csv` (step, seconds, loss, learning rate) and `out/checkpoint.pt`.
+    """
+    digest = training.digest(stacks.digest)
+    losses: list[float] = []
+    begun = time.monotonic() - state.seconds
+    state.network.train()
+    while state.step < training.steps:
+        rate = learning_rate(training, state.step)
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        batch = draw_batch(stacks, training, Dice(training.seed, state.step))
+        loss = loss_of(state.network, batch, training)
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(state.network.parameters(), training.clip)
+        state.optimiser.step()
+        state.step += 1
+        update_mean(state, training.ema)
+
+        losses.append(loss.item())
+        state.seconds = time.monotonic() - begun
+        if state.step % REPORT_EVERY == 0 or state.step == training.steps:
+            mean_loss = sum(losses) / len(losses)
+            with (out / "curve.csv").open("a", newline="") as stream:
+                csv.writer(stream).writerow(
+                    [state.step, round(state.seconds, 1), round(mean_loss, 5), f"{rate:.3e}"]
+                )
+            report(state.step, mean_loss)
+            losses.clear()
+        if state.step % training.checkpoint_every == 0 or state.step == training.steps:
+            save(state, digest, out / "checkpoint.pt")
+
+
+def trained(run: Path) -> SliceEncoder:
+    """Return the encoder of a run: the running mean of its weights, rounded to half precision."""
+    content = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    network = SliceEncoder()
+    network.load_state_dict({name: value.half() for name, value in content["mean"].items()})
+    return network.eval()
+
+
+def export_onnx(network: SliceEncoder) -> bytes:
+    """Export with static shapes, everything in one file: `image` (1, 1, 128, 104) to `embedding`.
+
+    Raises
+    ------
+    onnx.checker.ValidationError
+        The exported graph is not valid ONNX.
+    RuntimeError
+        The exporter gave no graph.
+    """
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # raised inside the exporter
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(1, 1, ROWS, COLUMNS),),
+            input_names=["image"],
+            output_names=["embedding"],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    program.save(stream)  # type: ignore[arg-type]
+    model = onnx.load_from_string(stream.getvalue())
+    forget_the_exporter(model)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
