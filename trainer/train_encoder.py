@@ -10,18 +10,15 @@ not.
 """
 
 import csv
-import io
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
@@ -31,7 +28,8 @@ from torch.nn import functional
 from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
 from trainer.dice import Dice
-from trainer.release import OPSET, forget_the_exporter
+from trainer.export import Names, export_onnx
+from trainer.release import halves_of
 from trainer.stacks import Stacks
 
 Progress = Callable[[int, float], None]  # step, mean loss since the last report
@@ -318,33 +316,10 @@ def trained(run: Path) -> SliceEncoder:
     return network.eval()
 
 
-def export_onnx(network: SliceEncoder) -> bytes:
-    """Export with static shapes, everything in one file: `image` (1, 1, 128, 104) to `embedding`.
-
-    Raises
-    ------
-    onnx.checker.ValidationError
-        The exported graph is not valid ONNX.
-    RuntimeError
-        The exporter gave no graph.
-    """
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # raised inside the exporter
-        program = torch.onnx.export(
-            network,
-            (torch.zeros(1, 1, ROWS, COLUMNS),),
-            input_names=["image"],
-            output_names=["embedding"],
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    program.save(stream)  # type: ignore[arg-type]
-    model = onnx.load_from_string(stream.getvalue())
-    forget_the_exporter(model)
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+def export_encoder(weights: dict[str, Tensor]) -> bytes:
+    """Export, with weights rounded to half precision: `image` (1, 1, 128, 104) to `embedding`."""
+    network = SliceEncoder()
+    network.load_state_dict(halves_of(weights))
+    return export_onnx(
+        network.eval(), (torch.zeros(1, 1, ROWS, COLUMNS),), Names(("image",), ("embedding",))
+    )

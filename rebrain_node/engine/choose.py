@@ -14,6 +14,10 @@ from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.ports import Encoder, Engine
 
+#: what golden.safetensors holds; with a control branch it is asked guided as well
+GOLDEN: Final = ("x", "s", "f")
+GOLDEN_GUIDED: Final = (*GOLDEN, "guide", "f_guided")
+
 
 class TestableEngine(Engine, Protocol):
     """An engine that knows how far it may deviate from the golden output."""
@@ -85,6 +89,9 @@ def self_test(engine: TestableEngine, bundle: ModelBundle) -> float:
     """
     golden = _golden(bundle)
     found = deviation(engine.evaluate(golden["x"], golden["s"]), golden["f"])
+    if bundle.holds("control.onnx"):
+        guided = engine.evaluate(golden["x"], golden["s"], golden["guide"])
+        found = float(np.max([found, deviation(guided, golden["f_guided"])]))
     if not found <= engine.deviation_limit:  # a deviation that is no number is refused too
         raise EngineFailed(
             f"{engine.identity} deviates by {found:.2g} from the golden output of bundle "
@@ -110,19 +117,21 @@ def _golden(bundle: ModelBundle) -> Mapping[str, FloatArray]:
         raise BundleRefused(
             f"golden.safetensors of bundle {bundle.name} {bundle.version} cannot be read: {error}"
         ) from error
-    missing = {"x", "s", "f"} - golden.keys()
+    wanted = GOLDEN_GUIDED if bundle.holds("control.onnx") else GOLDEN
+    missing = set(wanted) - golden.keys()
     if missing:
         raise BundleRefused(
             f"golden.safetensors of bundle {bundle.name} {bundle.version} lacks {sorted(missing)}"
         )
     # x is stored at half precision, which holds it exactly
-    return {name: np.asarray(golden[name], dtype=np.float32) for name in ("x", "s", "f")}
+    return {name: np.asarray(golden[name], dtype=np.float32) for name in wanted}
 
 
 def _open_openvino(bundle: ModelBundle, threads: int | None) -> TestableEngine:
     from rebrain_node.engine.openvino_engine import OpenVinoEngine
 
-    return OpenVinoEngine(bundle.read("network.onnx"), threads)
+    control = bundle.read("control.onnx") if bundle.holds("control.onnx") else None
+    return OpenVinoEngine(bundle.read("network.onnx"), threads, control)
 
 
 def _open_torch(bundle: ModelBundle, threads: int | None) -> TestableEngine:

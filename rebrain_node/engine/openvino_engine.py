@@ -30,31 +30,37 @@ class OpenVinoEngine:
     Parameters
     ----------
     network : bytes
-        ONNX graph with inputs ``x`` and ``s`` of static shape and the output ``f``.
+        ONNX graph of static shape: ``x`` and ``s`` to ``f``, and with a control branch what it
+        adds to every level, ``c0``, ``c1``, ...
     threads : int or None
         Threads of one evaluation; by default one for each physical core.
+    control : bytes or None
+        ONNX graph of the control branch: ``x``, ``s`` and ``guide`` to ``c0``, ``c1``, ...
 
     Raises
     ------
     EngineFailed
-        OpenVINO cannot be loaded or cannot compile the graph.
+        OpenVINO cannot be loaded or cannot compile a graph.
     """
 
-    def __init__(self, network: bytes, threads: int | None = None) -> None:
+    def __init__(
+        self, network: bytes, threads: int | None = None, control: bytes | None = None
+    ) -> None:
         openvino = import_openvino()
-        try:
-            runtime = openvino.Core()
-            offered = runtime.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            self.precision = "bf16" if "BF16" in offered else "fp32"
-            graph = runtime.read_model(io.BytesIO(network))
-            compiled = runtime.compile_model(graph, "CPU", _plan(self.precision, threads))
-            self._shapes = {name: tuple(compiled.input(name).shape) for name in ("x", "s")}
-            self._request = compiled.create_infer_request()
-        except RuntimeError as error:
-            raise EngineFailed(
-                f"openvino cannot compile network.onnx: {first_line(error)}; "
-                "check the bundle with `rebrain-node bundle verify`"
-            ) from error
+        runtime = openvino.Core()
+        offered = runtime.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = "bf16" if "BF16" in offered else "fp32"
+        plan = _plan(self.precision, threads)
+        self._network = _Graph(runtime, "network.onnx", network, plan)
+        self._control = None
+        if control is not None:
+            self._control = _Graph(runtime, "control.onnx", control, plan)
+        #: what is added where nothing guides
+        self._nothing = {
+            name: np.zeros(shape, dtype=np.float32)
+            for name, shape in self._network.shapes.items()
+            if name not in {"x", "s"}
+        }
         version = openvino.get_version().split("-")[0]
         self.identity = f"openvino {version} {self.precision}"
 
@@ -69,22 +75,48 @@ class OpenVinoEngine:
         Raises
         ------
         EngineFailed
-            A guide is given, and this engine runs no control branch; or the shapes are not
-            those the network was exported for.
+            A guide is given to a bundle without a control branch; or the shapes are not those
+            the network was exported for.
         """
-        if guide is not None:
+        if guide is None:
+            return self._run(self._network, {"x": x, "s": s} | self._nothing)["f"]
+        if self._control is None:
             raise EngineFailed(
                 f"{self.identity} runs no control branch and was given a guide; "
-                'use a bundle with retrieval.method "none"'
+                'use a bundle with control.onnx, or one with retrieval.method "none"'
             )
-        given = {"x": x.shape, "s": s.shape}
-        if given != self._shapes:
+        added = self._run(self._control, {"x": x, "s": s, "guide": guide})
+        return self._run(self._network, {"x": x, "s": s} | added)["f"]
+
+    def _run(self, graph: _Graph, given: dict[str, FloatArray]) -> dict[str, FloatArray]:
+        shapes = {name: value.shape for name, value in given.items()}
+        if shapes != graph.shapes:
             raise EngineFailed(
-                f"{self.identity} was given shapes {given}; the network takes {self._shapes}, "
+                f"{self.identity} was given shapes {shapes}; {graph.name} takes {graph.shapes}, "
                 "as the recipe's grid says"
             )
-        answer = self._request.infer({"x": x, "s": s})
-        return np.array(answer["f"], dtype=np.float32)
+        return graph.run(given)
+
+
+class _Graph:
+    """One compiled ONNX graph."""
+
+    def __init__(self, runtime: Any, name: str, content: bytes, plan: dict[str, object]) -> None:
+        self.name = name
+        try:
+            compiled = runtime.compile_model(runtime.read_model(io.BytesIO(content)), "CPU", plan)
+        except RuntimeError as error:
+            raise EngineFailed(
+                f"openvino cannot compile {name}: {first_line(error)}; "
+                "check the bundle with `rebrain-node bundle verify`"
+            ) from error
+        self.shapes = {port.get_any_name(): tuple(port.shape) for port in compiled.inputs}
+        self._answers = [port.get_any_name() for port in compiled.outputs]
+        self._request = compiled.create_infer_request()
+
+    def run(self, given: dict[str, FloatArray]) -> dict[str, FloatArray]:
+        answer = self._request.infer(given)
+        return {name: np.array(answer[name], dtype=np.float32) for name in self._answers}
 
 
 def import_openvino() -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from rebrain_node.errors import EngineFailed
+from rebrain_node.model.control import control_of
 from rebrain_node.model.unet import from_bundle
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ class TorchEngine:
     Parameters
     ----------
     bundle : ModelBundle
-        Verified; the weights are read from its ``weights.safetensors``.
+        Verified; the weights are read from its ``weights.safetensors`` and, where it has one,
+        ``control.safetensors``.
     threads : int or None
         Threads of torch in this process; by default torch's own choice.
 
@@ -38,9 +40,11 @@ class TorchEngine:
             torch.set_num_threads(threads)
         try:
             network = from_bundle(bundle)
+            steered = bundle.holds("control.safetensors")
+            self._control = control_of(bundle) if steered else None
         except RuntimeError as error:
             raise EngineFailed(
-                f"weights.safetensors does not fit the network of this version: {error}; "
+                f"the weights do not fit the network of this version: {error}; "
                 "use the bundle that belongs to it"
             ) from error
         # torch's stub of Module.to lacks memory_format alone
@@ -58,20 +62,30 @@ class TorchEngine:
         Raises
         ------
         EngineFailed
-            A guide is given, and this engine runs no control branch; or the shapes are not
-            those the network takes.
+            A guide is given to a bundle without a control branch; or the shapes are not those
+            the network takes.
         """
-        if guide is not None:
-            raise EngineFailed(
-                f"{self.identity} runs no control branch and was given a guide; "
-                'use a bundle with retrieval.method "none"'
-            )
-        image = torch.tensor(x).to(memory_format=torch.channels_last)
+        image, scalars = torch.tensor(x).to(memory_format=torch.channels_last), torch.tensor(s)
         try:
             with torch.inference_mode():
-                answer: FloatArray = self._network(image, torch.tensor(s)).numpy()
+                added = self._added(image, scalars, guide)
+                answer: FloatArray = self._network(image, scalars, added).numpy()
         except RuntimeError as error:
             raise EngineFailed(
                 f"{self.identity} cannot evaluate shapes {x.shape} and {s.shape}: {error}"
             ) from error
         return answer
+
+    def _added(
+        self, image: torch.Tensor, scalars: torch.Tensor, guide: FloatArray | None
+    ) -> tuple[torch.Tensor, ...]:
+        """What the control branch adds to every level; nothing without a guide."""
+        if guide is None:
+            return ()
+        if self._control is None:
+            raise EngineFailed(
+                f"{self.identity} runs no control branch and was given a guide; "
+                'use a bundle with control.safetensors, or one with retrieval.method "none"'
+            )
+        added: tuple[torch.Tensor, ...] = self._control(image, scalars, torch.tensor(guide))
+        return added

@@ -8,12 +8,14 @@ convolutions that begin at zero. Untrained, it changes nothing.
 import copy
 from typing import cast
 
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rebrain_node.model.unet import BridgeUNet
+from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.unet import BridgeUNet, from_bundle
 
-_HINT = 24  # channels between the two convolutions that read the guide
+_HINT = 32  # channels between the two convolutions that read the guide
 
 
 class ControlBranch(nn.Module):
@@ -30,50 +32,90 @@ class ControlBranch(nn.Module):
         self.embedding = copy.deepcopy(backbone.embedding)
         self.enter = copy.deepcopy(backbone.enter)
         self.down = copy.deepcopy(backbone.down)
-        widths = [block.second.out_channels for block in (self.enter, *self.down)]  # type: ignore[union-attr]
+        widths = [self.enter.second.out_channels]
+        widths += [cast("nn.Conv2d", block.second).out_channels for block in self.down]
         self.hint = nn.Sequential(
-            nn.Conv2d(1, _HINT, 3, padding=1),
+            nn.Conv2d(4, _HINT, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(_HINT, widths[0], 3, padding=1),
         )
-        self.zero = nn.ModuleList(nn.Conv2d(width, width, 1) for width in widths)
-        for convolution in self.zero:
-            nn.init.zeros_(cast("nn.Conv2d", convolution).weight)
-            nn.init.zeros_(cast("Tensor", cast("nn.Conv2d", convolution).bias))
+        self.zero = nn.ModuleList(_zero(width) for width in widths)
 
     def forward(self, x: Tensor, s: Tensor, guide: Tensor) -> tuple[Tensor, ...]:
-        """Return the residual of every level, finest first.
+        """Return what is added to every level, finest first.
 
         Parameters
         ----------
         x, s : Tensor
             As of `BridgeUNet.forward`.
         guide : Tensor
-            (batch, 1, rows / 2, columns / 2): a CT slice in the brain window, [-1, 1].
+            (batch, 1, rows, columns): a CT slice in the brain window, [-1, 1].
 
         Returns
         -------
         tuple of Tensor
-            One for each level, (batch, width, rows / 2 ** (level + 1), ...).
+            One for each level k = 0, 1, ..: (batch, width, rows / 2 ** (k + 1), ...).
         """
         embedding = self.embedding(s)
-        image = self.enter(functional.pixel_unshuffle(x, 2), embedding) + self.hint(guide)
-        levels = [image]
+        image = self.enter(functional.pixel_unshuffle(x, 2), embedding)
+        levels = [image + self.hint(functional.pixel_unshuffle(guide, 2))]
         for block in self.down:
             levels.append(block(functional.avg_pool2d(levels[-1], 2), embedding))
-        return tuple(
-            convolution(level) for convolution, level in zip(self.zero, levels, strict=True)
-        )
+        return tuple(mix(level) for mix, level in zip(self.zero, levels, strict=True))
+
+
+class SteeredUNet(nn.Module):
+    """A network as an engine runs it beside a control branch: f(x, s, what is added)."""
+
+    def __init__(self, backbone: BridgeUNet) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor, s: Tensor, *added: Tensor) -> Tensor:
+        """Evaluate once; zeros added leave the bare bridge."""
+        return cast("Tensor", self.backbone(x, s, added))
 
 
 class GuidedUNet(nn.Module):
-    """The frozen backbone with its control branch: f(x, s, guide)."""
+    """The frozen network with its control branch, as it is trained: f(x and guide, s).
+
+    Parameters
+    ----------
+    backbone : BridgeUNet
+        Its parameters no longer take a gradient.
+    control : ControlBranch
+        The only part that learns.
+    """
 
     def __init__(self, backbone: BridgeUNet, control: ControlBranch) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(requires_grad=False)
         self.control = control
 
-    def forward(self, x: Tensor, s: Tensor, guide: Tensor) -> Tensor:
-        """Evaluate once with a guide, as `BridgeUNet.forward`."""
-        return cast("Tensor", self.backbone(x, s, self.control(x, s, guide)))
+    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+        """Evaluate once; `x` carries the guide as one channel more, the last."""
+        bare, guide = x[:, :-1], x[:, -1:]
+        return cast("Tensor", self.backbone(bare, s, self.control(bare, s, guide)))
+
+
+def _zero(width: int) -> nn.Conv2d:
+    mix = nn.Conv2d(width, width, 1)
+    nn.init.zeros_(mix.weight)
+    nn.init.zeros_(cast("Tensor", mix.bias))
+    return mix
+
+
+def control_of(bundle: ModelBundle) -> ControlBranch:
+    """Return the control branch of a bundle, ready for evaluation.
+
+    Raises
+    ------
+    TypeError
+        The bundle's network is not one that can be guided.
+    """
+    backbone = from_bundle(bundle)
+    if not isinstance(backbone, BridgeUNet):
+        raise TypeError(f"{type(backbone).__name__} takes no control branch")
+    control = ControlBranch(backbone)
+    control.load_state_dict(load(bundle.read("control.safetensors")))
+    return control.eval()

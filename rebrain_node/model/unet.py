@@ -1,6 +1,7 @@
 """The network: a small residual U-Net, told the place and the distances by FiLM."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -88,7 +89,7 @@ class BridgeUNet(nn.Module):
         self.fine = nn.Conv2d(FINE + inputs, FINE, 3, padding=1)
         self.leave = nn.Conv2d(FINE, 1, 3, padding=1)
 
-    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+    def forward(self, x: Tensor, s: Tensor, added: Sequence[Tensor] = ()) -> Tensor:
         """Evaluate once.
 
         Parameters
@@ -97,6 +98,8 @@ class BridgeUNet(nn.Module):
             (batch, 5, rows, columns), channels as in `recipe.CHANNELS`.
         s : Tensor
             (batch, 4), raw scalars as in `recipe.SCALARS`.
+        added : sequence of Tensor
+            What a control branch adds to the features of every level; nothing without one.
 
         Returns
         -------
@@ -104,7 +107,10 @@ class BridgeUNet(nn.Module):
             f, (batch, 1, rows, columns).
         """
         embedding = self.embedding(s)
-        return self.draw(self.levels(x, embedding), x, embedding)
+        levels = self.levels(x, embedding)
+        if added:
+            levels = [level + more for level, more in zip(levels, added, strict=True)]
+        return self.draw(levels, x, embedding)
 
     def levels(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
         """Return the features of every level, finest first, (batch, width, rows, columns)."""

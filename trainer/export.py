@@ -1,0 +1,89 @@
+"""From a torch module to ONNX bytes: static shapes, one file, weights at half precision."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+OPSET = 18
+_HALF = "_half"
+_FEW = 256  # values
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of a graph's inputs and outputs, in order."""
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
+def export_onnx(module: nn.Module, given: tuple[Tensor, ...], names: Names) -> bytes:
+    """Export with static shapes and everything in one file.
+
+    Weights that are representable at half precision are stored so and widened by the graph
+    itself, which halves the file and changes no value.
+
+    Raises
+    ------
+    onnx.checker.ValidationError
+        The exported graph is not valid ONNX.
+    RuntimeError
+        The exporter gave no graph.
+    """
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # raised inside the exporter
+        program = torch.onnx.export(
+            module,
+            given,
+            input_names=list(names.inputs),
+            output_names=list(names.outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    program.save(stream)  # type: ignore[arg-type]
+    model = onnx.load_from_string(stream.getvalue())
+    forget_the_exporter(model)
+    store_at_half_precision(model.graph)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def forget_the_exporter(model: onnx.ModelProto) -> None:
+    """Drop the stack traces that the exporter leaves: they name folders of the machine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def store_at_half_precision(graph: onnx.GraphProto) -> None:
+    """Replace every weight that rounding leaves alone by half its bytes and a cast to float32."""
+    kept, casts = [], []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        halves = values.astype(np.float16) if values.dtype == np.float32 else values
+        if values.size < _FEW or halves is values or not np.array_equal(halves, values):
+            kept.append(tensor)
+            continue
+        kept.append(numpy_helper.from_array(halves, tensor.name + _HALF))
+        casts.append(
+            helper.make_node(
+                "Cast", [tensor.name + _HALF], [tensor.name], to=onnx.TensorProto.FLOAT
+            )
+        )
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
