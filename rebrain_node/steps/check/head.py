@@ -1,4 +1,8 @@
-"""NOT-HEAD, AGE, INCOMPLETE: a human head, an adult's, scanned to its top (hazards H7, H10)."""
+"""NOT-HEAD, AGE, INCOMPLETE: a human head, an adult's, scanned to its top (hazards H7, H10).
+
+Whether the head stands upright is judged first (H3): an orientation that was written wrongly, e.g.
+feet first for head first, would mirror the patient, and headers alone cannot show it.
+"""
 
 from __future__ import annotations
 
@@ -53,6 +57,35 @@ def judge_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
             value=round(spread, 2),
             limit=limits.head.tissue_spread_hu,
         )
+
+
+def judge_upright(survey: Survey, limits: Limits) -> Iterator[Finding]:
+    """Find a head whose top lies where the header says that the feet are.
+
+    The top of a head is a dome: the outermost slice is small. Below, the series ends in the skull
+    base, the face or the neck.
+    """
+    upper, lower = end_shares(survey)
+    if lower <= limits.head.dome_share < upper:
+        yield Finding(
+            code="GEOM-ORIENTATION",
+            sentence=(
+                f"the head is upside down: the slice nearest to the feet shows {100 * lower:.0f} % "
+                f"of its largest section, the one farthest from them {100 * upper:.0f} %; the "
+                "orientation or the patient's position was written wrongly at the scanner"
+            ),
+            value=round(lower, 3),
+            limit=limits.head.dome_share,
+        )
+
+
+def end_shares(survey: Survey) -> tuple[float, float]:
+    """Return the sections of the uppermost and the lowest slice with head, of the largest one."""
+    sections = survey.sections_cm2[survey.occupied]
+    if len(sections) == 0:
+        return 0.0, 0.0
+    first, last = (float(sections[end] / sections.max()) for end in (0, -1))
+    return (last, first) if survey.head_first else (first, last)
 
 
 def ring_height_mm(survey: Survey, share: float) -> float:

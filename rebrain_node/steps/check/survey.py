@@ -60,12 +60,16 @@ class Survey:
         return np.asarray(self.head.sum(axis=(1, 2)) * self.pixel_area_mm2 / 100.0)
 
     @cached_property
+    def occupied(self) -> IndexArray:
+        """Slices with head, in the order of the volume; above it is only hair, pillow or air."""
+        return np.flatnonzero(self.sections_cm2 >= _SECTION_CM2)
+
+    @cached_property
     def depths_mm(self) -> MillimetreArray:
         """Depth of each slice below the uppermost slice with head, (n,); negative above it."""
-        with_head = np.flatnonzero(self.sections_cm2 >= _SECTION_CM2)
-        if len(with_head) == 0:
+        if len(self.occupied) == 0:
             return np.full(len(self.hu), -np.inf)
-        top, sign = (with_head[-1], -1.0) if self.head_first else (with_head[0], 1.0)
+        top, sign = (self.occupied[-1], -1.0) if self.head_first else (self.occupied[0], 1.0)
         return np.asarray(sign * (self.distances_mm - self.distances_mm[top]))
 
     @cached_property
@@ -80,7 +84,7 @@ class Survey:
 
     def _between(self, least: float, greatest: float) -> IndexArray:
         inside = (self.depths_mm >= least) & (self.depths_mm <= greatest)
-        found = np.flatnonzero(inside & (self.sections_cm2 >= _SECTION_CM2))
+        found = self.occupied[inside[self.occupied]]
         return found[np.argsort(self.depths_mm[found], kind="stable")]
 
     @cached_property

@@ -97,6 +97,24 @@ def test_each_real_failure_of_geometry_has_its_named_code(shared_data, folder, c
     assert code in candidate.codes
 
 
+@pytest.mark.hazard("H5")
+def test_four_tilted_slices_are_too_few_and_as_a_whole_head_they_are_taken(shared_data):
+    """The real series refused for its tilt by others: 14 degrees are undone exactly here."""
+    folder = shared_data / "dicom_oddities/bad_geometry/gantrytilting/001"
+    four = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.glob("*"))]
+    candidate = only(four)
+    assert [c for c in candidate.codes if c.startswith("GEOM")] == []
+    assert "gantry tilt 14.0 degrees, corrected exactly" in candidate.explanation
+    whole = []
+    for k in range(28):
+        instance = Dataset(four[0])
+        instance.SOPInstanceUID, instance.InstanceNumber = f"1.2.{k}", k + 1
+        x, y, z = four[0].ImagePositionPatient
+        instance.ImagePositionPatient = [x, y, z + 5.0 * k]
+        whole.append(instance)
+    assert (only(whole).decision, only(whole).codes) == ("accepted", ("KERNEL-UNKNOWN",))
+
+
 def replaced(keyword, value):
     def change(instances):
         for instance in instances:
@@ -123,6 +141,7 @@ CASES = {
     "AGE": lambda: series(patient_age="007Y"),
     "NOT-HEAD": lambda: changed(replaced("BodyPartExamined", "CHEST")),
     "SIZE": lambda: changed(replaced("Rows", 60000)),
+    "HU": lambda: changed(lambda found: setattr(found[3], "BitsStored", 8)),
     "CHARSET": lambda: series(character_set="ISO_IR 999"),
 }
 
