@@ -25,7 +25,7 @@ from rebrain_node.steps.check.artefacts import (
     judge_motion,
     judge_noise,
 )
-from rebrain_node.steps.check.domain import judge_domain
+from rebrain_node.steps.check.domain import judge_domain, judge_turn
 from rebrain_node.steps.check.head import judge_head, judge_size, judge_upright, judge_vertex
 from rebrain_node.steps.check.hounsfield import judge_scale, judge_tissues
 from rebrain_node.steps.check.skull import judge_opening
@@ -45,6 +45,7 @@ GATES: Mapping[str, Gate] = {
     "noise": judge_noise,
     "motion": lambda _, look, limits: judge_motion(look, limits),
     "vertex": lambda _, look, limits: judge_vertex(look, limits),
+    "turn": lambda _, look, limits: judge_turn(look, limits),
     "domain": lambda _, look, limits: judge_domain(look, limits),
 }
 

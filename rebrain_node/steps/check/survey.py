@@ -44,6 +44,7 @@ class Survey:
     measured: MaskArray  #: (n, rows, columns), false where any pixel is padding
     head: MaskArray  #: (n, rows, columns), filled
     pixel_mm: tuple[float, float]  #: between rows, between columns
+    directions: MillimetreArray  #: (2, 3) LPS of rising rows and of rising columns
     positions_mm: MillimetreArray  #: (n, 2) in-plane place of pixel (0, 0): along rows, columns
     distances_mm: MillimetreArray  #: (n,) along the normal
     heights_mm: MillimetreArray  #: (n,) what each slice stands for along the normal
@@ -174,17 +175,15 @@ def survey(volume: SourceVolume) -> Survey:
     pixel_mm = (volume.pixel_spacing_mm[0] * rows, volume.pixel_spacing_mm[1] * columns)
     hu = _block_mean(volume.hu, rows, columns)
     padding = _block_mean(volume.padding.astype(np.float32), rows, columns) > 0.0
-    in_plane = np.stack(
-        [volume.positions_mm @ volume.column_direction, volume.positions_mm @ volume.row_direction],
-        axis=1,
-    )
+    directions = np.stack([volume.column_direction, volume.row_direction])
     distances = volume.distances_mm - volume.distances_mm[0]
     return Survey(
         hu=hu,
         measured=~padding,
         head=_head(hu),
         pixel_mm=pixel_mm,
-        positions_mm=in_plane,
+        directions=directions,
+        positions_mm=volume.positions_mm @ directions.T,
         distances_mm=distances,
         heights_mm=np.abs(np.gradient(distances)) if len(distances) > 1 else np.ones(1),
         head_first=bool(volume.normal[2] >= 0.0),
