@@ -50,11 +50,11 @@ def stretched(scan: SourceVolume, rng: Generator) -> SourceVolume:
 
 
 def plastic_filled(scan: SourceVolume, rng: Generator) -> SourceVolume:
-    """Fill the skull with one plastic of 20 to 50 HU, its noise kept."""
+    """Fill the skull with one plastic of 20 to 50 HU, with the noise of a good scan."""
     smooth = ndi.gaussian_filter(scan.hu, (0, 2, 2))
     soft = (smooth > -60) & (smooth < 200)
-    filled = np.where(soft, rng.uniform(20, 50) + scan.hu - smooth, scan.hu)
-    return _with(scan, filled)
+    plastic = rng.uniform(20, 50) + rng.normal(0, rng.uniform(1.5, 6), scan.hu.shape)
+    return _with(scan, np.where(soft, plastic, scan.hu))
 
 
 def water_cylinder(scan: SourceVolume, rng: Generator) -> SourceVolume:

@@ -15,13 +15,28 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.steps.check.survey import Survey
 
+#: over this height every head tapers, wherever it is cut
+_TAPER_MM = 80.0
+
 
 def judge_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
-    """Find what is no head: no ring of skull, no brain in it, or nothing but one material.
+    """Find what is no head: no taper, no ring of skull, no brain in it, nothing but one material.
 
     A plastic phantom fails here: its inside is air or one plastic, without the spread between
     fluid, grey and white matter.
     """
+    least = least_share(survey)
+    if least > limits.head.taper_share:
+        yield Finding(
+            code="NOT-HEAD",
+            sentence=(
+                f"the smallest section of what was scanned is {100 * least:.0f} % of the largest, "
+                f"a head tapers to at most {100 * limits.head.taper_share:g} %: it is a cylinder "
+                "or a part of the trunk"
+            ),
+            value=round(least, 3),
+            limit=limits.head.taper_share,
+        )
     height = ring_height_mm(survey, limits.head.ring_share)
     if height < limits.head.ring_height_mm:
         yield Finding(
@@ -86,6 +101,14 @@ def end_shares(survey: Survey) -> tuple[float, float]:
         return 0.0, 0.0
     first, last = (float(sections[end] / sections.max()) for end in (0, -1))
     return (last, first) if survey.head_first else (first, last)
+
+
+def least_share(survey: Survey) -> float:
+    """Return the smallest section of the largest; 0 where too little is scanned to tell."""
+    found = survey.occupied
+    height_mm = np.ptp(survey.distances_mm[found]) if len(found) else 0.0
+    sections = survey.sections_cm2[found]
+    return float(sections.min() / sections.max()) if height_mm >= _TAPER_MM else 0.0
 
 
 def ring_height_mm(survey: Survey, share: float) -> float:

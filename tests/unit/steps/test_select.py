@@ -289,6 +289,7 @@ MARKS = {
 
 
 @pytest.mark.hazard("H6")
+@pytest.mark.hazard("H21")
 @pytest.mark.parametrize("mark", MARKS)
 def test_one_mark_of_syntheticness_on_one_instance_is_enough(mark):
     instances = series()
