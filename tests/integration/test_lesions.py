@@ -32,13 +32,15 @@ def drawn():
     grid = recipe.grid
     rows, columns = np.indices((grid.rows, grid.columns))
     middle = head.origin_mm + (np.array(head.hu.shape[::-1]) - 1.0) / 2.0
-    level = middle + [0.0, 0.0, 20.0]
+    level = middle + np.array([0.0, 0.0, 20.0])
     offsets = np.stack(
         [(columns - grid.columns / 2) * grid.pixel_mm, (rows - grid.rows / 2) * grid.pixel_mm,
          np.zeros(rows.shape)],
         axis=-1,
     )  # fmt: skip
-    planes = [head.sample(head.hu, level + offsets + [0.0, 0.0, z]) for z in (-5.0, 0.0, 5.0)]
+    planes = [
+        head.sample(head.hu, level + offsets + np.array([0.0, 0.0, z])) for z in (-5.0, 0.0, 5.0)
+    ]
     place = np.array([28.0, 8.0])  # in white matter, left
     distance = np.hypot(offsets[..., 0] - place[0], offsets[..., 1] - place[1])
     inside_skull = (planes[1] > -20.0) & (planes[1] < 90.0)
