@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -240,7 +241,7 @@ def test_slices_of_two_patients_in_any_mixture_are_refused():
         second = rng.random(len(base)) < rng.uniform(0.02, 0.98)
         second[rng.permutation(len(base))[:2]] = True, False
         own = base[0][field].value
-        for instance in np.array(base, dtype=object)[second]:
+        for instance in compress(base, second):
             setattr(instance, field, "19500101" if field == "PatientBirthDate" else f"OTHER{seed}")
         candidate = only([base[k] for k in rng.permutation(len(base))])
         if candidate.decision == "accepted" or candidate.codes != ("ID-MIXED",):
