@@ -125,7 +125,7 @@ def brain_volume_ml(survey: Survey) -> float:
 
 def tissue_spread_hu(survey: Survey) -> float:
     """Return half the distance from the 5th to the 95th percentile of the smoothed brain."""
-    smooth = ndimage.uniform_filter(survey.hu, (1, 3, 3))[survey.brain]
+    smooth = ndimage.uniform_filter(survey.hu, (1, 5, 5))[survey.brain]
     if len(smooth) == 0:
         return 0.0
     low, high = np.percentile(smooth, [5.0, 95.0])

@@ -134,7 +134,7 @@ def test_two_thicknesses_overlap_and_tilt_give_a_uniform_mr_that_lies_right_ever
     )
     axis = np.array([0.48, -0.6, 0.64])  # a shift or a flip along any axis shows
     source = with_a_ramp(source, axis)
-    written = synthesised(source, RECIPE.model_copy(update={"spacing_mm": 2.0}))
+    written = synthesised(source, RECIPE.model_copy(update={"spacing_mm": 4.0}))
     positions = np.array([image.ImagePositionPatient for image in written], dtype=float)
     normal = np.cross(*np.reshape(written[0].ImageOrientationPatient, (2, 3)).astype(float))
     steps = np.diff(positions, axis=0)
@@ -146,7 +146,7 @@ def test_two_thicknesses_overlap_and_tilt_give_a_uniform_mr_that_lies_right_ever
     assert positions[-1] @ normal == pytest.approx(last, abs=float(steps[0] @ normal))
     worst = [differences_mm(image, axis) for image in written]
     found = np.concatenate([one for one in worst if one.size])
-    assert len(found) > 50_000
+    assert len(found) > 20_000
     assert abs(float(found.mean())) <= 0.01
     assert np.abs(found).max() < 0.2
 
