@@ -136,8 +136,8 @@ RESIDUAL = {
     "H14": (
         "lesions that the CT does not show, or of a kind not tried here, may be drawn, changed or "
         "lost. An infarct of 16 mm radius changed the brain more than 30 mm away by 4 % of the "
-        "display range in the mean. The uncertainty map and the segmentation of voxels not to be trusted tell where, "
-        "uncalibrated; never for diagnosis."
+        "display range in the mean. The uncertainty map and the segmentation of voxels not to be "
+        "trusted tell where, uncalibrated; never for diagnosis."
     ),
     "H21": (
         "a person or a program that ignores every mark can still measure on the images: nothing "
