@@ -59,6 +59,15 @@ def test_every_slice_bears_every_mark(series):
         assert image.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
 
 
+@pytest.mark.hazard("H21")
+def test_no_value_claims_a_unit_that_could_be_measured(series):
+    """Intensities are a display range: no rescale, no real world value, no quantity."""
+    for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType", "Units",
+                    "RealWorldValueMappingSequence", "QuantityDefinitionSequence"):  # fmt: skip
+        assert not any(keyword in image for image in series)
+    assert {tuple(image.ImageType)[:2] for image in series} == {("DERIVED", "SECONDARY")}
+
+
 def test_nothing_pretends_to_a_scanner(series):
     for keyword in ("RepetitionTime", "EchoTime", "EchoTrainLength", "MRAcquisitionType"):
         assert all(keyword in image and not image[keyword].value for image in series)
