@@ -30,11 +30,13 @@ _LISTED: Final = (
 )
 
 
-def reference(class_uid: str, instance_uid: str) -> Dataset:
-    """Refer to one instance (SOP Instance Reference Macro, PS3.3 10.8)."""
+def reference(class_uid: str, instance_uid: str, frame: int | None = None) -> Dataset:
+    """Refer to one instance or one frame of it (Image SOP Instance Reference, PS3.3 10.3)."""
     item = Dataset()
     item.ReferencedSOPClassUID = class_uid
     item.ReferencedSOPInstanceUID = instance_uid
+    if frame is not None:
+        item.ReferencedFrameNumber = frame
     return item
 
 
