@@ -29,7 +29,7 @@ from rebrain_node.steps.write.mr import (
     stored_values,
     window,
 )
-from rebrain_node.steps.write.references import source_series
+from rebrain_node.steps.write.references import source_evidence, source_series
 from rebrain_node.steps.write.result import Result, SliceRecord
 from rebrain_node.steps.write.stamp import add_slice_provenance, stamp, stamp_image
 
@@ -64,6 +64,7 @@ class SyntheticEnhancedMRImage(SOPClass):
             encoded_once(_frame_groups(result, record)) for record in result.slices
         ]
         self.ReferencedSeriesSequence = [source_series(result)]
+        self.SourceImageEvidenceSequence = [source_evidence(result)]
         self.ImageComments = (
             f"{marks.COMMENT_PREFIX} T1-like images drawn from CT, research only, "
             f"{marks.NOT_FOR_DIAGNOSIS}. Each frame says how it came about."
@@ -84,6 +85,7 @@ def _add_description(dataset: Dataset) -> None:
     """Enhanced MR Image module, PS3.3 C.8.13.1, of an image that is DERIVED."""
     dataset.ImageType = list(marks.ENHANCED_IMAGE_TYPE)
     dataset.update(_appearance())
+    dataset.ApplicableSafetyStandardAgency = "NOT_APPLICABLE"  # no field was switched on
     dataset.PresentationLUTShape = "IDENTITY"
     dataset.AcquisitionContextSequence = []
     dataset.BodyPartExamined = "HEAD"

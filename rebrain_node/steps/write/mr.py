@@ -22,9 +22,7 @@ from rebrain_node.steps.write.text import LONG_STRING, plain
 BITS_STORED: Final = 12
 LARGEST: Final = 2**BITS_STORED - 1  #: stored value of intensity 1
 
-SERIES_DESCRIPTION: Final = (
-    f"{marks.SERIES_DESCRIPTION_PREFIX} from CT, {marks.NOT_FOR_DIAGNOSIS}"
-)
+SERIES_DESCRIPTION: Final = f"{marks.SERIES_DESCRIPTION_PREFIX} from CT, {marks.NOT_FOR_DIAGNOSIS}"
 _SENTENCES: Final = {
     "measured": "at the place of a measured CT slice",
     "retrieved": "between measured CT slices, guided by a slice of another person",

@@ -51,6 +51,19 @@ def source_series(result: Result) -> Dataset:
     return item
 
 
+def source_evidence(result: Result) -> Dataset:
+    """Refer to the whole source series below its study (PS3.3 C.8.13.2.1, C.17.2.3)."""
+    series, study = Dataset(), Dataset()
+    series.SeriesInstanceUID = result.source.series_instance_uid
+    series.ReferencedSOPSequence = [
+        reference(class_uid, instance_uid)
+        for instance_uid, class_uid in result.source.class_uids.items()
+    ]
+    study.StudyInstanceUID = result.source.study_instance_uid
+    study.ReferencedSeriesSequence = [series]
+    return study
+
+
 def whole_series(instances: Sequence[Dataset]) -> Dataset:
     """Refer to a series of ours: item of ReferencedSeriesSequence (PS3.3 C.12.2)."""
     item = Dataset()
