@@ -59,6 +59,7 @@ def _lay_private(flat: Dataset, item: Dataset) -> None:
 
 def _name(flat: Dataset) -> None:
     """Give what has another name in an Enhanced MR the name it has in a classic one."""
-    flat.InstanceNumber = flat.get("InStackPositionNumber")
-    flat.ImageComments = flat.get("FrameComments")
-    flat.ImageType = flat.get("FrameType")
+    # new elements: those of the instance are shared by all frames
+    flat.add_new("InstanceNumber", "IS", flat.get("InStackPositionNumber"))
+    flat.add_new("ImageComments", "LT", flat.get("FrameComments"))
+    flat.add_new("ImageType", "CS", flat.get("FrameType"))

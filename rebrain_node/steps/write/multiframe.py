@@ -32,8 +32,8 @@ _GEOMETRY: Final = (
 def reference_images(result: Result) -> list[Dataset]:
     """Describe the slices as a companion takes its geometry and references from them.
 
-    Of an Enhanced MR too, one data set a slice, under the names they would have as classic images;
-    ``finish`` puts the names of the frames in their place.
+    Of an Enhanced MR too, one data set a slice, under a name of its own; ``finish`` puts the names
+    of the frames in their place.
     """
     shared = Dataset()
     shared.update(plane(result))
@@ -47,20 +47,28 @@ def reference_images(result: Result) -> list[Dataset]:
     for record in result.slices:
         image = Dataset()
         image.update(shared)
-        image.SOPInstanceUID = result.uids.instance("MR", record.index)
+        image.SOPInstanceUID = _name(result, record.index)
         image.ImagePositionPatient = decimals(record.position_mm)
         images.append(listed(image, *_GEOMETRY))
     return images
 
 
+def _name(result: Result, index: int) -> str:
+    """UID under which a companion is built on a slice."""
+    if result.is_enhanced:
+        return result.uids.other("MR", f"slice {index}")
+    return result.uids.instance("MR", index)
+
+
 def _name_frames(dataset: Dataset, result: Result, objects: Sequence[Dataset]) -> None:
     """Let a companion refer to the frames of the Enhanced MR (PS3.3 C.7.6.16.2.6)."""
-    numbers = {result.uids.instance("MR", r.index): r.index for r in result.slices}
+    names = {_name(result, r.index): result.slice_name(r.index) for r in result.slices}
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         for derivation in frame.DerivationImageSequence:
             for source in derivation.SourceImageSequence:
-                index = numbers[source.ReferencedSOPInstanceUID]
-                source.update(reference(*result.slice_name(index)))
+                name = names.get(source.ReferencedSOPInstanceUID)
+                if name is not None:  # segments share an item, which is named once
+                    source.update(reference(*name))
     dataset.ReferencedSeriesSequence = [whole_series(objects)]
 
 
