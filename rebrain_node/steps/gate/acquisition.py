@@ -61,7 +61,8 @@ def _modality_fault(written: Written) -> str | None:
 
 
 def _scanning_sequence(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.mr, _scanning_sequence_fault)
+    objects = (*evidence.mr, *evidence.of("MR"))  # an Enhanced MR says it of itself and its frames
+    return each(objects, _scanning_sequence_fault)
 
 
 def _scanning_sequence_fault(written: Written) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, ObjectKind, Provenance
 from rebrain_node.steps.gate.frames import flattened
@@ -128,7 +128,10 @@ def _slices(written: Written) -> Iterator[Written]:
 
 
 #: what pydicom raises on bytes that are no data set
-_NOT_DICOM = (InvalidDicomError, EOFError, OSError, ValueError, KeyError, NotImplementedError)
+_NOT_DICOM = (
+    InvalidDicomError, BytesLengthException, EOFError, OSError, ValueError, KeyError,
+    NotImplementedError,
+)  # fmt: skip
 
 
 def _parse(content: bytes) -> Dataset:

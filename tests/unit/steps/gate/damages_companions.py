@@ -223,7 +223,8 @@ def preview_black(good: Set) -> None:
 #: name to (code of the rule that finds it, damage)
 DAMAGES = {
     "no file at all": ("GATE-READABLE", bytes_of("SC", lambda content: b"DICM")),
-    "cut short": ("GATE-STRUCTURE", bytes_of("SR", lambda content: content[:-2])),
+    "number cut short": ("GATE-READABLE", bytes_of("SR", lambda content: content[:-2])),
+    "cut short": ("GATE-STRUCTURE", bytes_of("SC", lambda content: content[:-2])),
     "patient id twice": ("GATE-STRUCTURE", bytes_of("KOS", patient_id_twice)),
     "preview in another study": ("GATE-STUDY", setting("StudyInstanceUID", FOREIGN_UID, ("SC",))),
     "report of another patient": ("GATE-PATIENT", setting("PatientID", "OTHER", ("SR",))),

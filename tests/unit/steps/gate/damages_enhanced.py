@@ -128,6 +128,10 @@ DAMAGES = {
     "frame without provenance": ("GATE-SLICE-BLOCK", provenance_of_a_frame_gone),
     "exemplar of a frame too unlike": ("GATE-SIMILARITY", exemplar_of_a_frame_too_unlike),
     "T1 claimed": ("GATE-SCANNING-SEQUENCE", setting("AcquisitionContrast", "T1")),
+    "T1 claimed of the frames": (
+        "GATE-SCANNING-SEQUENCE",
+        in_group(shared, "MRImageFrameTypeSequence", "AcquisitionContrast", "T1"),
+    ),
     "flip angle claimed": ("GATE-MAGNET", magnet_in_a_functional_group),
     "field strength claimed": ("GATE-MAGNET", setting("MagneticFieldStrength", 3)),
     "other frame of reference": (
