@@ -15,8 +15,10 @@ from rebrain_node.steps.gate.geometry import TOLERANCE_MM
 from rebrain_node.steps.gate.plane import Plane
 from rebrain_node.steps.gate.rule import Breach, Rule, each
 
-#: elements of the private block that every object has; findings only where there are any
-OBJECT_ELEMENTS: Final = tuple(e for e in marks.OBJECT_ELEMENTS if e is not marks.FINDINGS)
+#: elements of the private block that every object has; the two others only where there are any
+OBJECT_ELEMENTS: Final = tuple(
+    e for e in marks.OBJECT_ELEMENTS if e not in (marks.FINDINGS, marks.PREDECESSOR)
+)
 #: a slice this near to a measured one is at its place
 SAME_PLACE_MM: Final = 0.05
 #: transfer syntaxes that lose information whatever the flag says (PS3.5 A.4)
@@ -64,6 +66,27 @@ def _private_values(evidence: Evidence) -> Iterator[Breach]:
     return each(evidence.written, fault)
 
 
+def _predecessor(evidence: Evidence) -> Iterator[Breach]:
+    """A result of a late slice names what it replaces: series in the block, report in the SR."""
+    before = evidence.provenance.predecessor
+    series = None if before is None else before.mr_series_uid
+    report = None if before is None else before.report_uid
+
+    def fault(written: Written) -> str | None:
+        if private(written.dataset, marks.PREDECESSOR) != series:
+            return "its private block does not name the MR series of the revision before"
+        named = [
+            reference.get("ReferencedSOPInstanceUID")
+            for study in written.items("PredecessorDocumentsSequence")
+            for item in study.get("ReferencedSeriesSequence") or ()
+            for reference in item.get("ReferencedSOPSequence") or ()
+        ]
+        wanted = [report] if report is not None and written.kind == "SR" else []
+        return None if named == wanted else "it does not name the report of the revision before"
+
+    return each(evidence.written, fault)
+
+
 def _source_series(evidence: Evidence) -> Iterator[Breach]:
     for keyword, wanted in (
         ("SeriesInstanceUID", evidence.provenance.source_series_uid),
@@ -88,24 +111,6 @@ def _slice_block_fault(written: Written) -> str | None:
     uncertainty = float(found[marks.UNCERTAINTY])
     if not (math.isfinite(uncertainty) and uncertainty >= 0):
         return f"its mean uncertainty is {uncertainty}"
-    return None
-
-
-def _retrieved(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.mr, _retrieved_fault)
-
-
-def _retrieved_fault(written: Written) -> str | None:
-    """A guide from another person is named and similar enough; without one, none is named."""
-    exemplar = private(written.dataset, marks.EXEMPLAR)
-    similarity = private(written.dataset, marks.SIMILARITY)
-    tau = private(written.dataset, marks.TAU)
-    if private(written.dataset, marks.POSITION_KIND) != marks.POSITION_KINDS["retrieved"]:
-        return None if exemplar is None else "it names an exemplar that did not guide it"
-    if None in (exemplar, similarity, tau):
-        return "it is retrieved, but exemplar, similarity or threshold is absent"
-    if not float(similarity) >= float(tau):
-        return f"its exemplar's similarity {similarity} is below the threshold {tau}"
     return None
 
 
@@ -242,16 +247,16 @@ RULES: Final = (
     Rule("GATE-PRIVATE-BLOCK", "Every object bears our private block, whole.", _private_block),
     Rule("GATE-PRIVATE-VALUES", "The private block names this job and no other.", _private_values),
     Rule(
+        "GATE-PREDECESSOR",
+        "A later revision names series and report of the one before, a first one names none.",
+        _predecessor,
+    ),
+    Rule(
         "GATE-SOURCE-SERIES",
         "The source instances are of one series, study and frame, the job's.",
         _source_series,
     ),
     Rule("GATE-SLICE-BLOCK", "Every MR slice says in numbers how it came about.", _slice_block),
-    Rule(
-        "GATE-RETRIEVED",
-        "A slice guided by an exemplar names it, and it is similar enough.",
-        _retrieved,
-    ),
     Rule("GATE-KIND-IN-WORDS", "Image Comments and private block say the same.", _kind_in_words),
     Rule(
         "GATE-SOURCE-IMAGES",

@@ -7,6 +7,7 @@ from typing import Final
 from rebrain_node.steps.gate import (
     acquisition,
     companions,
+    doubt,
     geometry,
     identifiers,
     identity,
@@ -14,6 +15,8 @@ from rebrain_node.steps.gate import (
     overlay,
     pixels,
     provenance,
+    report,
+    retrieval,
 )
 from rebrain_node.steps.gate.rule import Rule
 
@@ -23,8 +26,11 @@ RULES: Final[tuple[Rule, ...]] = (
     *marking.RULES,
     *acquisition.RULES,
     *provenance.RULES,
+    *retrieval.RULES,
     *geometry.RULES,
     *pixels.RULES,
     *overlay.RULES,
     *companions.RULES,
+    *doubt.RULES,
+    *report.RULES,
 )

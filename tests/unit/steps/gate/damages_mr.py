@@ -139,10 +139,20 @@ def block(dataset: Dataset):
     return dataset.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
 
 
+def leave_out(good: Set, *kinds: str) -> None:
+    good.objects = [pair for pair in good.objects if pair[0] not in kinds]
+    good.companions = tuple(kind for kind in good.companions if kind not in kinds)
+
+
 def private(element: marks.PrivateElement, value: object, place: int = 1):
-    """Set an element of one MR slice's private block; None deletes it."""
+    """Set an element of one MR slice's private block; None deletes it.
+
+    Companions that would miss it too are left out.
+    """
 
     def damage(good: Set) -> None:
+        if element in marks.SLICE_ELEMENTS:
+            leave_out(good, "SR", "KOS")
         own = block(good.mr[place])
         if element.offset in own:
             del own[element.offset]
@@ -157,6 +167,12 @@ def private_block_removed(good: Set) -> None:
     for element in marks.OBJECT_ELEMENTS:
         if element.offset in block(dataset):
             del block(dataset)[element.offset]
+
+
+def revision_of_nothing(good: Set) -> None:
+    """Say that the first result of a series replaces another one."""
+    for dataset in good.all:
+        block(dataset).add_new(marks.PREDECESSOR.offset, "UI", FOREIGN_UID)
 
 
 def source_of_two_series(good: Set) -> None:
@@ -185,9 +201,26 @@ def measured_between_two_slices(good: Set) -> None:
     """Slice 2 is drawn between two measured ones; say that it was measured."""
     dataset = good.mr[1]
     private(marks.POSITION_KIND, "MEASURED")(good)
-    for element in (marks.EXEMPLAR, marks.SIMILARITY, marks.TAU):
-        private(element, None)(good)
     dataset.ImageComments = "SYNTHETIC, not for diagnosis. This slice: measured."
+
+
+def renamed_exemplar(good: Set, name: str | None, place: int = 2) -> None:
+    """Name another exemplar for a slice, in block and words alike."""
+    private(marks.EXEMPLAR, name, place)(good)
+    words = "SYNTHETIC: drawn from CT" + ("" if name is None else f", guided by exemplar {name}")
+    good.mr[place].DerivationDescription = words
+
+
+def retrieved_without_exemplar(good: Set) -> None:
+    renamed_exemplar(good, None)
+
+
+def exemplar_by_name(good: Set) -> None:
+    renamed_exemplar(good, "SMITH^JOHN 42")
+
+
+def exemplar_of_an_interpolated_slice(good: Set) -> None:
+    renamed_exemplar(good, "e" * 32, place=1)
 
 
 def referenced_series_short_of_one(good: Set) -> None:
@@ -414,7 +447,7 @@ DAMAGES = {
     "no node named": ("GATE-CONTRIBUTING-EQUIPMENT", equipment_without("109102")),
     "derivation not described": (
         "GATE-DERIVATION-DESCRIPTION",
-        setting("DerivationDescription", "resampled"),
+        lambda good: setattr(good.mr[1], "DerivationDescription", "resampled"),
     ),
     "derivation code lost": ("GATE-DERIVATION-CODE", derivation_code_of_the_standard_only),
     "coding scheme unknown": (
@@ -436,11 +469,28 @@ DAMAGES = {
         "GATE-PRIVATE-VALUES",
         private(marks.BUNDLE_DIGEST, "f" * 64),
     ),
+    "revision of nothing": ("GATE-PREDECESSOR", revision_of_nothing),
     "source of two series": ("GATE-SOURCE-SERIES", source_of_two_series),
     "slice kind gone": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, None)),
     "slice kind unknown": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, "GUESSED")),
     "uncertainty not a number": ("GATE-SLICE-BLOCK", private(marks.UNCERTAINTY, float("nan"))),
-    "exemplar below the threshold": ("GATE-RETRIEVED", private(marks.SIMILARITY, 0.1, 2)),
+    "retrieved without exemplar": ("GATE-RETRIEVED", retrieved_without_exemplar),
+    "exemplar by a person's name": ("GATE-RETRIEVED", exemplar_by_name),
+    "retrieved without similarity": ("GATE-RETRIEVED", private(marks.SIMILARITY, None, 2)),
+    "retrieved without threshold": ("GATE-RETRIEVED", private(marks.TAU, None, 2)),
+    "retrieved from nowhere": ("GATE-RETRIEVED", private(marks.POSITION_DIFFERENCE, None, 2)),
+    "similarity not a number": ("GATE-RETRIEVED", private(marks.SIMILARITY, float("nan"), 2)),
+    "exemplar of an interpolated slice": ("GATE-RETRIEVED", exemplar_of_an_interpolated_slice),
+    "exemplar below the threshold": ("GATE-SIMILARITY", private(marks.SIMILARITY, 0.1, 2)),
+    "similarity no cosine": ("GATE-SIMILARITY", private(marks.SIMILARITY, 1.1, 2)),
+    "exemplar not in words": (
+        "GATE-EXEMPLAR-IN-WORDS",
+        lambda good: setattr(good.mr[2], "DerivationDescription", "SYNTHETIC: drawn from CT"),
+    ),
+    "exemplar in words alone": (
+        "GATE-EXEMPLAR-IN-WORDS",
+        lambda good: setattr(good.mr[1], "DerivationDescription", "SYNTHETIC: by an exemplar"),
+    ),
     "words of another kind": (
         "GATE-KIND-IN-WORDS",
         lambda good: setattr(
