@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: S403 -- the name of the refusal, nothing is unpickled
+from pickle import UnpicklingError  # the name of a refusal; nothing is unpickled here
 from typing import Any
 
 import torch

@@ -32,7 +32,8 @@ def unchanged() -> Network:
         return np.zeros_like(x[:, :1])
 
     facts = {"name": "none", "version": "0", "digest": "0", "engine": "numpy"}
-    recipe = tiny_recipe().model_copy(update={"grid": Grid(rows=64, columns=48, pixel_mm=1.25)})
+    grid = Grid(rows=64, columns=48, pixel_mm=1.25)
+    recipe = tiny_recipe().model_copy(update={"grid": grid, "sampling": (1.0,)})
     return Network(recipe, evaluate, facts)  # type: ignore[arg-type]
 
 
