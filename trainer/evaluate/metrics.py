@@ -39,17 +39,13 @@ def i_ssim(volume: Volume, mask: Mask) -> float:
     Alone it says nothing: it is 1 for a constant volume. Compare it with the reference's.
     """
     pairs = []
-    for first, second, union in zip(
-        volume[:-1], volume[1:], mask[:-1] | mask[1:], strict=True
-    ):
+    for first, second, union in zip(volume[:-1], volume[1:], mask[:-1] | mask[1:], strict=True):
         if union.any():
             pairs.append(float(ssim_map(first, second)[union].mean(dtype=np.float64)))
     return float(np.mean(pairs))
 
 
-def radial_spectrum(
-    volume: Volume, mask: Mask
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def radial_spectrum(volume: Volume, mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Power by radial frequency within the slices, zero outside the mask.
 
     Returns
@@ -174,9 +170,7 @@ def ct2mri(image: Volume, reference: Volume, mask: Mask) -> dict[str, float]:
     range of the *synthetic* volume, range 1.0, SSIM with a uniform window of 7 voxels and the
     unbiased covariance, the rim of 3 voxels left out.
     """
-    box = tuple(
-        slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(mask)
-    )
+    box = tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(mask))
     a, b = image[box].astype(np.float64), reference[box].astype(np.float64)
     everywhere = np.ones(a.shape, dtype=bool)
     extent = float(np.ptp(a))

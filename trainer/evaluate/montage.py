@@ -111,7 +111,7 @@ def _strips(
         axes = []
         for (name, pictures), part in zip(cut.items(), grid.flat, strict=False):
             part.suptitle(
-                name, fontsize=11, fontweight="semibold" if name == OURS else "normal", color=INK
+                name, fontsize=11, fontweight="bold" if name == OURS else "normal", color=INK
             )
             for panel, picture, plane in zip(
                 part.subplots(1, _PICTURES, width_ratios=widths), pictures, planes.cuts, strict=True
@@ -171,9 +171,7 @@ def _volume_cuts(
 
 def _slice_cuts(shown: Montage, mask: npt.NDArray[np.bool_]) -> tuple[_Cut, ...]:
     chosen = [round(share * (len(mask) - 1)) for share in _SPREAD]
-    return tuple(
-        _Cut("axial", index, f"slice {shown.positions_mm[index]:g}") for index in chosen
-    )
+    return tuple(_Cut("axial", index, f"slice {shown.positions_mm[index]:g}") for index in chosen)
 
 
 def _source_words(kind: str) -> str:

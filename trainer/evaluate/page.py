@@ -31,7 +31,8 @@ table.scores { font-size: 13.5px; }
 .scores td small { display: block; color: var(--faint); font-size: 11.5px; }
 .scores .best b { background: var(--mark); color: var(--mark-ink); border-radius: 5px;
   padding: 1px 5px; margin-right: -5px; }
-.scores tr.ours > td { background: var(--ours); } .scores tr.ours > td:first-child { font-weight: 600; }
+.scores tr.ours > td { background: var(--ours); }
+.scores tr.ours > td:first-child { font-weight: 600; }
 .scores tr.paper, .scores tr.reference { font-style: italic; color: var(--faint); }
 .card p { color: var(--faint); font-size: 13px; max-width: 100ch; }
 .limits { border-left: 4px solid #ffb340; } .limits li { margin: 3px 0; }
@@ -85,7 +86,9 @@ def _tables(title: str, tables: Sequence[Table]) -> Html:
 
 
 def _table(table: Table) -> Html:
-    head = tag("tr", tag("th", table.first), *(tag("th", c, class_="number") for c in table.columns))
+    head = tag(
+        "tr", tag("th", table.first), *(tag("th", c, class_="number") for c in table.columns)
+    )
     groups = [tag("th", name, colspan=width, class_="group") for name, width in table.groups]
     heads = join(tag("tr", tag("th"), *groups), head) if groups else head
     drawn = tag(

@@ -142,9 +142,7 @@ def thinned(subject: Subject, sparsity: Sparsity) -> Case:
     )
 
 
-def _given(
-    subject: Subject, sparsity: Sparsity
-) -> tuple[Volume, Mask, NDArray[np.float64]]:
+def _given(subject: Subject, sparsity: Sparsity) -> tuple[Volume, Mask, NDArray[np.float64]]:
     if sparsity.kind != "thick":
         kept = slice(None, None, sparsity.factor)
         return subject.source[kept], subject.mask[kept], subject.positions_mm[kept]

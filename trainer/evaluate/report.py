@@ -100,7 +100,8 @@ def _markdown(contents: Contents) -> str:
             f"![{escaped(plate.title)}](figures/{plate.name}.png)\n\n{escaped(plate.caption)}\n"
             for plate in contents.plates
         ),
-        "## What was evaluated\n\n" + bullets([f"{name}: {value}" for name, value in contents.facts]),
+        "## What was evaluated\n\n"
+        + bullets([f"{name}: {value}" for name, value in contents.facts]),
     ]
     if contents.skipped:
         parts.append(f"## Methods left out\n\n{bullets(contents.skipped)}")

@@ -12,6 +12,10 @@ from trainer.evaluate.scores import OURS, Scores, read_scores
 from trainer.evaluate.statements import paper_data
 from trainer.evaluate.tables import Table
 
+_HEAD_MASK: Final = (
+    "T1 contrast differs between these patients and carries no scale: in the head mask a "
+    "constant scores nearly what a network scores. Read the tables above first."
+)
 #: the marks against which every table is read
 _MARKS: Final = ("constant", "lut")
 #: what the paper's Tables 2 and 4 compare, by the names of our methods
@@ -24,10 +28,11 @@ def headline_tables(document: Document, beside: Sequence[Document]) -> list[Tabl
     scores = read_scores(document)
     paper = paper_data(document)
     pairs = not document["dataset"]["volumetric"]
+    notes = (_HEAD_MASK,) if pairs else ()
     made = [
         tables.table("Real pairs", scores, tables.PAIRS) if pairs else None,
         tables.table("Real pairs, inside the brain", scores, tables.PAIRS_MORE) if pairs else None,
-        tables.table("Image quality", scores, tables.IMAGE, _image_notes(pairs), _row(TABLE_1, paper)),
+        tables.table("Image quality", scores, tables.IMAGE, notes, _row(TABLE_1, paper)),
         tables.placed_table(scores),
         tables.factor_table([document, *beside]),
         _compared("Objective", scores, _OBJECTIVE, _row(TABLE_2, paper)),
@@ -41,21 +46,10 @@ def _row(printed: Mapping[PaperData, Printed], paper: PaperData | None) -> Print
     return printed.get(paper, {}) if paper is not None else {}
 
 
-def _compared(
-    title: str, scores: Scores, rivals: Sequence[str], printed: Printed
-) -> Table | None:
+def _compared(title: str, scores: Scores, rivals: Sequence[str], printed: Printed) -> Table | None:
     """Our method against the rivals of one question, with the marks of every table."""
     held = [name for name in scores if name.removesuffix("-average") in rivals or name in rivals]
     if not held or OURS not in scores:
         return None
     chosen = {name: scores[name] for name in (OURS, *held, *_MARKS) if name in scores}
     return tables.table(title, chosen, tables.PAPER_SHAPE, (), printed)
-
-
-def _image_notes(pairs: bool) -> tuple[str, ...]:
-    if not pairs:
-        return ()
-    return (
-        "T1 contrast differs between these patients and carries no scale: in the head mask a "
-        "constant scores nearly what a network scores. Read the table above first.",
-    )
