@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from rebrain_node.errors import RebrainError
-from trainer.cli import demonstration, gates, stages
+from trainer.cli import demonstration, evaluate, gates, stages
 
 program = typer.Typer(
     name="rebrain-train",
@@ -27,6 +27,7 @@ program.command("bridge")(stages.bridge)
 program.command("score")(stages.score)
 program.command("release")(stages.release)
 program.command("demo-head")(demonstration.demo_head)
+program.command("evaluate")(evaluate.evaluate)
 program.command("gates")(gates.gates)
 
 

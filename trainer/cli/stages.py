@@ -1,7 +1,6 @@
 """The stages from heads to a bundle: head, simulate, bridge, score, release."""
 
 import json
-import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -44,13 +43,21 @@ def head(maps: Maps, data: Data = None, processes: Processes = 2) -> None:
 def simulate(
     config: Config, maps: Maps, pool: Samples, data: Data = None, processes: Processes = 2
 ) -> None:
-    """Draw the pool of simulated CT samples with their T1; finished heads are passed over."""
+    """Draw the pool of simulated CT samples with their T1; finished heads are passed over.
+
+    Raises
+    ------
+    typer.BadParameter
+        The parameters say nothing of a pool.
+    """
     from trainer.config import TrainConfig
     from trainer.heads import catalogue
     from trainer.pool import PoolIndex, write_index
     from trainer.stages import simulate_head
 
     simulation = TrainConfig.load(config).simulate
+    if simulation is None:
+        raise typer.BadParameter(f"{config} has no [simulate]: it trains on prepared data")
     heads = [h for h in catalogue(data_of(data)) if h.role != "demonstration"]
     records = []
     with ProcessPoolExecutor(processes) as workers, bar_of("heads", len(heads)) as (bar, task):
@@ -62,28 +69,42 @@ def simulate(
     write_index(pool, PoolIndex(seed=simulation.seed, subjects=tuple(records)))
 
 
-def bridge(config: Config, pool: Samples, run: Run) -> None:
-    """Train the network; a run that was interrupted goes on where its last checkpoint was."""
-    import torch
+def bridge(
+    config: Config,
+    run: Run,
+    pool: Annotated[Path | None, typer.Option(help="Learn from this pool.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Learn from this prepared data set.")] = None,
+) -> None:
+    """Train the network; a run that was interrupted goes on where its last checkpoint was.
 
-    from rebrain_node.model.unet import WIDTHS
+    Under torchrun every process draws its part of each batch; all see the same RUN.
+
+    Raises
+    ------
+    typer.BadParameter
+        Neither --pool nor --data is given, or both.
+    """
     from trainer.config import TrainConfig
-    from trainer.pool import Pool
+    from trainer.stages import source_of
     from trainer.train_bridge import fresh_state, resume, train
+    from trainer.workers import joined
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    if (pool is None) == (data is None):
+        raise typer.BadParameter("give --pool or --data, one of them")
     settings = TrainConfig.load(config)
     run.mkdir(parents=True, exist_ok=True)
-    state = fresh_state(settings.train, WIDTHS)
-    if (run / "checkpoint.pt").exists():
-        resume(state, settings.training_digest, run / "checkpoint.pt")
-    with bar_of("steps", settings.train.steps) as (bar, task):
+    with joined() as workers, bar_of("steps", settings.train.steps) as (bar, task):
 
         def report(step: int, loss: float) -> None:
             bar.update(task, completed=step, description=f"steps (loss {loss:.4f})")
 
+        bar.update(task, visible=workers.writes)
+        state = fresh_state(settings, workers.device)
+        if (run / "checkpoint.pt").exists():
+            resume(state, settings.training_digest, run / "checkpoint.pt")
         bar.update(task, completed=state.step)
-        train(settings, Pool.open(pool, "train"), state, run, report)
+        source = source_of(settings.recipe, pool, data)
+        train(settings, source, state, run, report, workers)
 
 
 def score(
@@ -97,11 +118,10 @@ def score(
     """Score a checkpoint on held-out heads and on the real pairs; writes RUN/scores.json."""
     from trainer import stages
     from trainer.config import TrainConfig
+    from trainer.evaluate.contest import Progress
 
     with bar_of("predictions", 1) as (bar, task):
-        progress = stages.Progress(
-            lambda total: bar.update(task, total=total), lambda: bar.advance(task)
-        )
+        progress = Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task))
         folders = stages.Folders(pool, run, data_of(data))
         scores = stages.score_run(TrainConfig.load(config), folders, every, progress)
     document = [entry.model_dump() for entry in scores]

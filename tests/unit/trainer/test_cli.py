@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from rebrain_node.model.bundle import load_bundle
@@ -89,7 +90,7 @@ def finished(tmp_path: Path, shared_data: Path) -> tuple[TrainConfig, Folders]:
         "sha256": {},
     }
     (pool / "index.json").write_text(json.dumps({"seed": 1, "subjects": [record]}))
-    state = fresh_state(config.train, (48, 96, 128, 192))
+    state = fresh_state(config, torch.device("cpu"))
     state.step = 1
     save(state, config.training_digest, run / "checkpoint.pt")
     return config, Folders(pool, run, shared_data)
@@ -124,7 +125,7 @@ def test_a_run_that_has_not_ended_is_not_released(
     finished: tuple[TrainConfig, Folders], tmp_path: Path
 ) -> None:
     config, folders = finished
-    state = fresh_state(config.train, (48, 96, 128, 192))
+    state = fresh_state(config, torch.device("cpu"))
     save(state, config.training_digest, folders.run / "checkpoint.pt")
 
     with pytest.raises(ValueError, match="at step 0 of 1"):
