@@ -14,6 +14,8 @@ from trainer.evaluate.statements import WARNING
 from trainer.evaluate.tables import Cell, Row, Table
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+#: columns that fit side by side with their intervals on one line
+_ROOMY: Final = 9
 _STYLE: Final = """
 :root { color-scheme: light dark; --card: #fff; --page: #f3f5f7; --mark: #d3efe3;
   --mark-ink: #0d5a43; --ours: #fdf1e7; }
@@ -41,6 +43,8 @@ figure { background: #fff; color: #1b222c; border: 1px solid var(--line); border
 figure img { display: block; width: 100%; height: auto; }
 figcaption { color: #66717f; font-size: 13px; max-width: 110ch; }
 figure h3 { font-weight: 600; } details > summary { cursor: pointer; padding: 4px 0; }
+table.dense td small { white-space: normal; width: 58px; margin-left: auto; }
+.dense th, .dense td { padding: 6px 5px; } .dense th.number { min-width: 0; }
 details table.scores { font-size: 12.5px; }
 """
 
@@ -95,7 +99,7 @@ def _table(table: Table) -> Html:
         "table",
         tag("thead", heads),
         tag("tbody", *(_row(row) for row in table.rows)),
-        class_="scores",
+        class_="scores dense" if len(table.columns) > _ROOMY else "scores",
     )
     notes = [tag("p", note) for note in table.notes]
     if table.folded:

@@ -81,7 +81,12 @@ def spectrum(shown: Montage) -> Plate:
         for name, pen in colours.items():
             _, own = radial_spectrum(shown.predictions[name], mask)
             level = np.maximum(own[kept], truth[kept].max() * 1e-9)
-            style = {"color": pen.colour, "linestyle": pen.dashes, "linewidth": pen.width}
+            style = {
+                "color": pen.colour,
+                "linestyle": pen.dashes,
+                "linewidth": pen.width,
+                "zorder": 2 + pen.width,
+            }
             power.semilogy(frequency[kept], level, label=name, **style)
             ratio.plot(frequency[kept], 10 * np.log10(level / truth[kept]), **style)
         low = float(truth[kept].min())

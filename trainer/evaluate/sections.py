@@ -20,7 +20,7 @@ _HEAD_MASK: Final = (
 _MARKS: Final = ("constant", "lut")
 #: what the paper's Tables 2 and 4 compare, by the names of our methods
 _OBJECTIVE: Final = ("raw", "unitized", "regression")
-_CONTROL: Final = ("bridge-average", "bridge-linear", "bridge-slerp", "exemplar")
+_FILLING: Final = ("bridge-average", "bridge-linear", "bridge-slerp")
 
 
 def headline_tables(document: Document, beside: Sequence[Document]) -> list[Table]:
@@ -28,18 +28,23 @@ def headline_tables(document: Document, beside: Sequence[Document]) -> list[Tabl
     scores = read_scores(document)
     paper = paper_data(document)
     pairs = not document["dataset"]["volumetric"]
-    notes = (_HEAD_MASK,) if pairs else ()
+    likeness = (_likeness("Pairs of slices", scores, tables.PAIRS),
+                _likeness("Pairs of slices, inside the skull", scores, tables.PAIRS_MORE))  # fmt: skip
+    notes = ((_HEAD_MASK,) if pairs else ()) + (tables.meanings(scores, tables.IMAGE),)
     made = [
-        tables.table("Real pairs", scores, tables.PAIRS) if pairs else None,
-        tables.table("Real pairs, inside the brain", scores, tables.PAIRS_MORE) if pairs else None,
+        *(likeness if pairs else ()),
         tables.table("Image quality", scores, tables.IMAGE, notes, _row(TABLE_1, paper)),
         tables.placed_table(scores),
         tables.factor_table([document, *beside]),
         _compared("Objective", scores, _OBJECTIVE, _row(TABLE_2, paper)),
-        _compared("Control", scores, _CONTROL, _row(TABLE_4, paper)),
+        _compared("What fills the missing positions", scores, _FILLING, _row(TABLE_4, paper)),
         tables.wins_table(scores, tables.PAIRS if pairs else tables.IMAGE),
     ]
     return [table for table in made if table is not None]
+
+
+def _likeness(title: str, scores: Scores, wanted: Sequence[str]) -> Table | None:
+    return tables.table(title, scores, wanted, (tables.meanings(scores, wanted),))
 
 
 def _row(printed: Mapping[PaperData, Printed], paper: PaperData | None) -> Printed:

@@ -81,7 +81,7 @@ def table(
     wanted : sequence of str
         Metrics; those that no method has are left out.
     notes : sequence of str
-        Sentences below the table; what each column means is added.
+        Sentences below the table.
     printed : Printed, optional
         Rows of the paper made from the same data.
 
@@ -103,8 +103,13 @@ def table(
         for method, entries in scores.items()
     ]
     rows += _reference(scores, held) + _printed(printed or {}, held)
-    means = "; ".join(f"{metric(n).label}: {metric(n).meaning}" for n in held if metric(n).meaning)
-    return Table(title, tuple(metric(n).heading for n in held), tuple(rows), (*notes, f"{means}."))
+    return Table(title, tuple(metric(n).heading for n in held), tuple(rows), tuple(notes))
+
+
+def meanings(scores: Scores, wanted: Sequence[str]) -> str:
+    """Say what each column is, in one sentence."""
+    held = [metric(name) for name in wanted if name in metrics_of(scores)]
+    return "; ".join(f"{shown.label}: {shown.meaning}" for shown in held if shown.meaning) + "."
 
 
 def placed_table(scores: Scores) -> Table | None:
@@ -161,9 +166,9 @@ def wins_table(scores: Scores, wanted: Sequence[str]) -> Table | None:
         )
         for other in others
     )
-    note = "Subjects on which `rebrain` is strictly better, of those on which both were scored."
+    note = "Subjects on which rebrain is strictly better, of those on which both were scored."
     return Table(
-        "Subject by subject", tuple(metric(n).label for n in held), rows, (note,), "`rebrain` is"
+        "Subject by subject", tuple(metric(n).label for n in held), rows, (note,), "rebrain is"
     )
 
 

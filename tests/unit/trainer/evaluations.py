@@ -42,9 +42,9 @@ def _metrics(quality, subjects, volumetric, sparse):
         made[name] = _figure(dict(zip(subjects, offsets, strict=True)))
     if volumetric:
         own, truth = 0.99 - 0.05 * quality, 0.93
-        made["i_ssim"] = _figure({s: own for s in subjects})
-        made["i_ssim_reference"] = _figure({s: truth for s in subjects})
-        made["i_ssim_gap"] = _figure({s: own - truth for s in subjects})
+        made["i_ssim"] = _figure(dict.fromkeys(subjects, own))
+        made["i_ssim_reference"] = _figure(dict.fromkeys(subjects, truth))
+        made["i_ssim_gap"] = _figure(dict.fromkeys(subjects, own - truth))
     return made
 
 
@@ -86,7 +86,7 @@ def an_evaluation(*, volumetric=True, protocol="decimate:2", shape=(20, 44, 40),
         "origin": "drawn by a test",
         "split": "test",
         "subjects": subjects,
-        "slices": {name: shape[0] for name in subjects},
+        "slices": dict.fromkeys(subjects, shape[0]),
     } | changes
     document = {
         "format": 1,
