@@ -44,6 +44,7 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
     from trainer.evaluate import run
     from trainer.evaluate.contest import Progress
     from trainer.evaluate.protocols import Sparsity
+    from trainer.evaluate.report import write_report
 
     check_out(out)
     request = run.Request(
@@ -61,8 +62,7 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
             request,
             Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task)),
         )
-    text = json.dumps(evaluation.document, indent=1, allow_nan=False) + "\n"
-    replaced(out, lambda part: write(part, text))
+    replaced(out, lambda part: write_report(evaluation, part))
     if as_json:
         typer.echo(json.dumps(evaluation.document, allow_nan=False))
         return
@@ -71,11 +71,6 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
         means = [f"{found[key]['mean']:.3f}" if key in found else "" for key in SHOWN]
         table.add_row(name, *means)
     Console().print(table)
-
-
-def write(part: Path, text: str) -> None:
-    """Write the files of a report to an empty folder."""
-    (part / REPORT).write_text(text)
 
 
 def _named(given: list[str] | None, what: str) -> dict[str, str]:

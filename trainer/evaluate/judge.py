@@ -94,7 +94,7 @@ def _standard(image: Volume, truth: Truth) -> dict[str, float]:
     kinds = {"": np.ones_like(truth.measured)}
     if not truth.measured.all():
         kinds |= {"_measured": truth.measured, "_filled": ~truth.measured}
-    found = {}
+    found: dict[str, float] = {}
     for kind, chosen in kinds.items():
         mask = truth.head & chosen[:, None, None]
         if mask.any():
