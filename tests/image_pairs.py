@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 
 SIZE = (12, 40, 32)  # slices, rows, columns
 SPACING = (5.0, 5.0, 12.0)  # columns, rows, slices, mm
@@ -15,12 +15,13 @@ def head(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in SIZE), indexing="ij")
     radius = np.sqrt((z * 0.7) ** 2 + y**2 + x**2)
     inside, brain = radius < 0.85, radius < 0.7
-    left = (x - 0.3) ** 2 + (y + 0.3) ** 2 + (z - 0.3) ** 2 < 0.1
+    left = brain & (x > 0.1) & (y < 0.2) & (z > 0)
     nose = (np.abs(x) < 0.15) & (y < -0.6) & (z < 0) & (radius < 1)
     ct = np.select([left, brain, inside | nose], [5.0, 38.0, 900.0], -1000.0)
     mr = np.select([left, brain, inside | nose], [40.0, 200.0, 60.0], 0.0)
     noise = rng.normal(0, 1, (2, *SIZE))
-    return np.round(ct + noise[0]), mr + np.abs(noise[1]), inside | nose
+    shown = inside | nose
+    return np.round(ct + shown * noise[0]), mr + shown * np.abs(noise[1]), shown
 
 
 def image_of(array: np.ndarray, degrees: float = 0.0) -> sitk.Image:

@@ -13,6 +13,7 @@ from rebrain_node.domain.volume import AIR_HU
 from trainer.dataset import DatasetRefused, Mask, SourceKind, Subject, Volume
 from trainer.prepare.found import Affine, Found, Reading
 from trainer.prepare.mirrored import mirrored_axis
+from trainer.prepare.rawvoxels import not_finite
 from trainer.prepare.stencils import ct_head, mr_head, not_background
 
 #: a head lies up to about this in a scanner; beyond it the names of the axes lose their meaning
@@ -41,7 +42,7 @@ def read_volume(path: Path) -> sitk.Image:
         raise DatasetRefused(f"{path} cannot be read: {_last_line(error)}") from error
     if min(image.GetSize()) < 2:
         raise DatasetRefused(f"{path} has the size {image.GetSize()}: one slice is no volume")
-    bad = int(np.count_nonzero(~np.isfinite(sitk.GetArrayViewFromImage(image))))
+    bad = not_finite(path)
     if bad:
         raise DatasetRefused(f"{path} has {bad} voxels that are NaN or infinite")
     return image
