@@ -1,11 +1,12 @@
-"""Preparing data: every layout arrives, everything unfit is refused by name, nothing is half done."""
+"""Preparing data: every layout arrives, what is unfit is refused, nothing is half done."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from typer.testing import CliRunner
 
 from tests.image_pairs import head, image_of, save, synthrad
@@ -143,12 +144,8 @@ def test_an_unfit_subject_is_refused_with_file_and_reason_and_leaves_nothing(tmp
 
     assert code == 1
     assert document["prepared"] == ["good"]
-    pytest.raises(DatasetRefused, _raise, document["refused"]["bad"]).match(words)
+    assert re.search(words, document["refused"]["bad"])
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["dataset.json", "good"]
-
-
-def _raise(words):
-    raise DatasetRefused(words)
 
 
 def test_where_everybody_is_refused_nothing_is_written(tmp_path):
