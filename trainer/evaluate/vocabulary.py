@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -90,4 +91,4 @@ def metric(name: str) -> Metric:
 
 def number(value: float, digits: int) -> str:
     """Write a figure; a dash where there is none."""
-    return "–" if value != value else f"{value:.{digits}f}"  # noqa: PLR0124 # NaN alone differs
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
