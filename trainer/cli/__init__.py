@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from rebrain_node.errors import RebrainError
-from trainer.cli import demonstration, evaluate, gates, objectives, releases, stages
+from trainer.cli import demonstration, evaluate, gates, objectives, prepare, releases, stages
 
 program = typer.Typer(
     name="rebrain-train",
@@ -21,6 +21,7 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make a ReBrain model bundle: head -> simulate -> bridge -> score -> release.",
 )
+program.command("prepare")(prepare.prepare)
 program.command("head")(stages.head)
 program.command("simulate")(stages.simulate)
 program.command("bridge")(stages.bridge)
