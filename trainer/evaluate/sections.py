@@ -28,8 +28,10 @@ def headline_tables(document: Document, beside: Sequence[Document]) -> list[Tabl
     scores = read_scores(document)
     paper = paper_data(document)
     pairs = not document["dataset"]["volumetric"]
-    likeness = (_likeness("Pairs of slices", scores, tables.PAIRS),
-                _likeness("Pairs of slices, inside the skull", scores, tables.PAIRS_MORE))  # fmt: skip
+    likeness = (
+        _likeness("Pairs of slices", scores, tables.PAIRS),
+        _likeness("Pairs of slices, inside the skull", scores, tables.PAIRS_MORE),
+    )
     notes = ((_HEAD_MASK,) if pairs else ()) + (tables.meanings(scores, tables.IMAGE),)
     made = [
         *(likeness if pairs else ()),
