@@ -92,3 +92,44 @@ class TrainConfig(_Section):
             include={"grid", "widths", "brain_window", "wide_window"}
         )
         return hashlib.sha256(relevant.encode()).hexdigest()
+
+
+class Trial(_Section):
+    """What `trainer.objectives` compares.
+
+    Attributes
+    ----------
+    samples : int
+        Drawn once for each kind of data.
+    score_every : int
+        Steps from one scoring to the next; a multiple of `train_bridge.REPORT_EVERY`.
+    cases : int
+        Held-out positions of each subject.
+    """
+
+    objectives: tuple[Objective, ...] = Field(min_length=2)
+    seeds: tuple[int, ...] = Field(min_length=2)
+    samples: int = Field(gt=0)
+    score_every: int = Field(gt=0)
+    cases: int = Field(gt=1)
+
+
+class TrialConfig(_Section):
+    """`conf/train/objectives.toml`."""
+
+    trial: Trial
+    train: Training
+    recipe: Recipe
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a TOML file; raises `pydantic.ValidationError` naming the key at fault."""
+        return cls.model_validate(tomllib.loads(path.read_text()))
+
+    def of(self, objective: Objective, seed: int) -> TrainConfig:
+        """Return the parameters of one run; the regression draws in one step."""
+        places = (1.0,) if objective == "regression" else self.recipe.sampling
+        return TrainConfig(
+            train=self.train.model_copy(update={"objective": objective, "seed": seed}),
+            recipe=self.recipe.model_copy(update={"objective": objective, "sampling": places}),
+        )

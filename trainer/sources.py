@@ -66,9 +66,9 @@ class Bank:
     samples: Batch
 
     @classmethod
-    def halved(cls, source: Source, count: int, seed: int) -> "Bank":
-        """Keep `count` samples of `source` at half its resolution (means of 2 x 2 pixels)."""
-        return cls(_joined([_halved(source.draw(Dice(seed, k))) for k in range(count)]))
+    def of(cls, source: Source, count: int, shrink: int = 1) -> "Bank":
+        """Keep `count` samples of `source`, means over `shrink` x `shrink` pixels."""
+        return cls(_joined([_shrunk(source.draw(Dice(0, k)), shrink) for k in range(count)]))
 
     def draw(self, dice: Dice) -> Batch:
         """Draw one of the samples kept."""
@@ -76,11 +76,11 @@ class Bank:
         return Batch(*(getattr(self.samples, f.name)[row : row + 1] for f in fields(Batch)))
 
 
-def _halved(batch: Batch) -> Batch:
+def _shrunk(batch: Batch, times: int) -> Batch:
     return Batch(
-        conditioning=functional.avg_pool2d(batch.conditioning, 2),
+        conditioning=functional.avg_pool2d(batch.conditioning, times),
         distances_mm=batch.distances_mm,
-        x0=functional.avg_pool2d(batch.x0, 2),
-        weight=functional.avg_pool2d(batch.weight, 2),
-        head=(functional.avg_pool2d(batch.head, 2) > 0.5).float(),
+        x0=functional.avg_pool2d(batch.x0, times),
+        weight=functional.avg_pool2d(batch.weight, times),
+        head=(functional.avg_pool2d(batch.head, times) > 0.5).float(),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
@@ -14,7 +15,7 @@ from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.unet import network_of
 from rebrain_node.model.walk import uniform_places
 from trainer.anatomy import HeadRefused, map_anatomy
-from trainer.cards import Run, data_uses, make_card, training_facts
+from trainer.cards import LAST_STEP, LearnedFrom, Run, data_uses, make_card, training_facts
 from trainer.config import Simulation, TrainConfig
 from trainer.evaluate.contest import Progress
 from trainer.evaluate.networks import open_network
@@ -152,8 +153,32 @@ def _chosen_walk(scores: tuple[Score, ...], sampling: tuple[float, ...]) -> str:
     )
 
 
+def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, Tensor], Run]:
+    """Return the weights of a finished run that may be released at `out`, and what is known of it.
+
+    Raises
+    ------
+    FileExistsError
+        `out` exists; a released bundle is never overwritten.
+    ValueError
+        The run has not reached the last step.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
+    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
+    if content["step"] != config.train.steps:
+        raise ValueError(f"{run} is at step {content['step']} of {config.train.steps}: train on")
+    weights: dict[str, Tensor] = content["mean"]
+    return weights, Run(
+        steps=content["step"],
+        seconds=content["seconds"],
+        parameters=sum(value.numel() for value in weights.values()),
+        hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
+    )
+
+
 def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) -> ModelBundle:
-    """Turn a finished and scored run into a bundle at `out`.
+    """Turn a finished run that was scored on simulated heads into a bundle at `out`.
 
     Raises
     ------
@@ -162,31 +187,18 @@ def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) 
     ValueError
         The run has not reached the last step, or the recipe's walk is not the best one.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
-    content = read_checkpoint(folders.run / "checkpoint.pt", config.training_digest)
-    if content["step"] != config.train.steps:
-        raise ValueError(
-            f"{folders.run} is at step {content['step']} of {config.train.steps}: train on"
-        )
+    weights, run = finished_run(config, folders.run, out)
     listed = json.loads((folders.run / "scores.json").read_bytes())
     scores = tuple(Score.model_validate(entry) for entry in listed)
+    index = PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes())
     facts = training_facts(
         config,
-        PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes()),
-        Run(
-            steps=content["step"],
-            seconds=content["seconds"],
-            parameters=sum(p.numel() for p in network_of(config.recipe).parameters()),
-            hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
-        ),
+        LearnedFrom(index.digest, sum(r.samples for r in index.subjects if r.role == "train")),
+        run,
     )
     choices = (
         _chosen_walk(scores, config.recipe.sampling),
-        (
-            "The running mean of the weights at the last step is released; no step was selected. "
-            "Weights are rounded to half precision after scoring."
-        ),
+        LAST_STEP,
     )
     card = make_card(version, data_uses(catalogue(folders.data)), facts, scores, choices)
-    return release(content["mean"], config.recipe, card, out)
+    return release(weights, config.recipe, card, out)

@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from rebrain_node.errors import RebrainError
-from trainer.cli import demonstration, evaluate, gates, stages
+from trainer.cli import demonstration, evaluate, gates, objectives, releases, stages
 
 program = typer.Typer(
     name="rebrain-train",
@@ -26,9 +26,11 @@ program.command("simulate")(stages.simulate)
 program.command("bridge")(stages.bridge)
 program.command("score")(stages.score)
 program.command("release")(stages.release)
+program.command("release-prepared")(releases.release_prepared)
 program.command("demo-head")(demonstration.demo_head)
 program.command("evaluate")(evaluate.evaluate)
 program.command("gates")(gates.gates)
+program.command("objectives")(objectives.objectives)
 
 
 def app(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -85,6 +85,7 @@ def test_pairs_are_scored_by_slice_identity_and_twice_alike(run: Path, tmp_path:
     assert first.stdout == second.stdout
     found = json.loads(first.stdout)["methods"]
     assert found["lut"]["slice_id_exact"]["per_subject"] == {"1": 1.0, "2": 1.0}
+    assert found["lut"]["slice_id_exact"]["pooled"] == 1.0
     assert found["constant"]["slice_id_within_one"]["mean"] == 0
     assert found["lut"]["lncc"]["mean"] > found["constant"]["lncc"]["mean"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from rebrain_node.model.recipe import Image
+from rebrain_node.model.recipe import Grid, Image
 from tests.prepared_balls import ball_subject, write_balls
 from tests.tiny_bundle import tiny_recipe
 from trainer.dataset import PreparedData
@@ -32,7 +32,9 @@ def unchanged() -> Network:
         return np.zeros_like(x[:, :1])
 
     facts = {"name": "none", "version": "0", "digest": "0", "engine": "numpy"}
-    return Network(tiny_recipe(), evaluate, facts)  # type: ignore[arg-type]
+    grid = Grid(rows=64, columns=48, pixel_mm=1.25)
+    recipe = tiny_recipe().model_copy(update={"grid": grid, "sampling": (1.0,)})
+    return Network(recipe, evaluate, facts)  # type: ignore[arg-type]
 
 
 def contested(data: PreparedData, protocol: str, predictions: list[Predictions]) -> Outcome:
@@ -126,9 +128,9 @@ def test_a_prediction_in_another_unit_is_remarked_on(balls: PreparedData, tmp_pa
     for path in folder.iterdir():
         np.save(path, np.load(path) / 1000)
 
-    assert (
-        "is it in the unit" in contested(balls, "none", [Predictions("small", folder)]).remarks[0]
-    )
+    (remark, _) = contested(balls, "none", [Predictions("small", folder)]).remarks
+
+    assert remark.startswith("small: the volume of c spans less than 1 %")
 
 
 def nifti(volume: np.ndarray, spacing: tuple[float, float, float]) -> SimpleITK.Image:
