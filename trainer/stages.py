@@ -12,7 +12,6 @@ from torch import Tensor
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.model.unet import network_of
 from rebrain_node.model.walk import uniform_places
 from trainer.anatomy import HeadRefused, map_anatomy
 from trainer.cards import LAST_STEP, LearnedFrom, Run, data_uses, make_card, training_facts

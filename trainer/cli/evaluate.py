@@ -41,8 +41,8 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
         list[Path] | None,
         typer.Option(help="Report of the same subjects by another protocol; for one table of all."),
     ] = None,
-    curve: Annotated[
-        list[str] | None, typer.Option(help="NAME=CSV: image error of a run against its steps.")
+    curves: Annotated[
+        Path | None, typer.Option(help="curves.csv of `objectives`; drawn into the report.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise and of the bootstrap.")] = 0,
     as_json: AsJson = False,
@@ -50,14 +50,14 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
     """Score a bundle beside every baseline, by one protocol; writes a report to OUT."""
     from trainer.evaluate import run
     from trainer.evaluate.contest import Progress
-    from trainer.evaluate.curves import read_curve
+    from trainer.evaluate.curves import read_curves
     from trainer.evaluate.protocols import Sparsity
     from trainer.evaluate.report import Beside, json_text, write_report
 
     check_out(out)
     company = Beside(
         documents=[json.loads((folder / REPORT).read_bytes()) for folder in beside or []],
-        curves={name: read_curve(Path(file)) for name, file in _named(curve, "CSV").items()},
+        curves=read_curves(curves) if curves else {},
     )
     request = run.Request(
         bundle=bundle,

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.unit.trainer.evaluations import an_evaluation
 from trainer.cli.evaluate import replaced
 from trainer.evaluate.contents import Beside
-from trainer.evaluate.curves import read_curve
+from trainer.evaluate.curves import read_curves
 from trainer.evaluate.drawing import DOTS_PER_INCH, WIDTH_INCH
 from trainer.evaluate.paper import same_data
 from trainer.evaluate.plots import learning
@@ -200,14 +200,18 @@ def test_the_papers_figures_stand_only_beside_the_same_data_at_half_resolution()
 
 def test_curves_are_of_image_figures_and_losses_are_left_out(tmp_path):
     path = tmp_path / "curve.csv"
-    path.write_text("step,loss,psnr\n0,9.0,12.0\n50,3.0,\n100,1.0,15.5\n")
-    curve = read_curve(path)
+    path.write_text(
+        "objective,seed,step,loss,psnr\nraw,7,0,9.0,12.0\nraw,7,50,3,\nraw,7,100,1,15.5\n"
+    )
+    curves = read_curves(path)
+    assert list(curves) == ["raw, seed 7"]
+    curve = curves["raw, seed 7"]
     assert (curve.steps, dict(curve.figures)) == ((0, 100), {"psnr": (12.0, 15.5)})
-    assert [plate.name for plate in learning({"raw": curve})] == ["iterations"]
+    assert [plate.name for plate in learning(curves)] == ["iterations"]
     assert learning({}) == ()
     path.write_text("step,loss\n0,9.0\n")
     with pytest.raises(ValueError, match="at least one metric"):
-        read_curve(path)
+        read_curves(path)
 
 
 @pytest.mark.parametrize(
