@@ -37,16 +37,28 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
         Literal["standard", "ct2mri"],
         typer.Option(help="Definitions of NRMSE, PSNR, SSIM and MAE."),
     ] = "standard",
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Report of the same subjects by another protocol; for one table of all."),
+    ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="curves.csv of `objectives`; drawn into the report.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise and of the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle beside every baseline, by one protocol; writes a report to OUT."""
     from trainer.evaluate import run
     from trainer.evaluate.contest import Progress
+    from trainer.evaluate.curves import read_curves
     from trainer.evaluate.protocols import Sparsity
-    from trainer.evaluate.report import write_report
+    from trainer.evaluate.report import Beside, json_text, write_report
 
     check_out(out)
+    company = Beside(
+        documents=[json.loads((folder / REPORT).read_bytes()) for folder in beside or []],
+        curves=read_curves(curves) if curves else {},
+    )
     request = run.Request(
         bundle=bundle,
         data=data,
@@ -62,9 +74,9 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
             request,
             Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task)),
         )
-    replaced(out, lambda part: write_report(evaluation, part))
+    replaced(out, lambda part: write_report(evaluation, part, company))
     if as_json:
-        typer.echo(json.dumps(evaluation.document, allow_nan=False))
+        typer.echo(json_text(evaluation.document), nl=False)
         return
     table = Table("method", *SHOWN, title=f"{data.name}, {protocol}, mean over subjects")
     for name, found in evaluation.document["methods"].items():

@@ -18,6 +18,8 @@ from trainer.evaluate.scores import OURS
 _PICTURES: Final = 3
 _COLUMNS: Final = 2
 _FALLBACK_MM: Final = 1.0  # square pixels where the size is not known
+#: the error drawn palest, as a ratio of the display range; one for all reports
+_LARGEST: Final = 0.5
 _SPREAD: Final = (0.3, 0.5, 0.7)
 _SHADE: Final = ("gray", 0.0, 1.0)
 
@@ -75,16 +77,14 @@ def error_maps(shown: Montage, *, volumetric: bool) -> Plate:
         name: np.where(shown.mask, np.abs(volume - shown.reference), 0).astype(np.float32)
         for name, volume in _ordered(shown.predictions).items()
     }
-    largest = max(float(np.percentile(error[shown.mask], 99)) for error in errors.values())
-    top = max(math.ceil(largest * 20) / 20, 0.05)
     words = "absolute error, as a ratio of the display range of the real MR"
     return Plate(
         "errors",
         "Where each method errs",
         f"Subject {shown.subject}, the same planes. |method - real MR| inside the head mask, from "
-        f"0 (black) to {top:.2f} (pale) of the display range; larger errors are drawn as "
-        f"{top:.2f}.",
-        _strips(errors, planes, ("magma", 0.0, top), words),
+        f"0 (black) to {_LARGEST:g} (pale) of the display range of the real MR; larger errors are "
+        "drawn as that. The range is the same in every report.",
+        _strips(errors, planes, ("magma", 0.0, _LARGEST), words),
     )
 
 

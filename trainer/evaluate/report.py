@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.evaluate.contents import Contents, gather
-from trainer.evaluate.curves import Curve
+from trainer.evaluate.contents import Beside, Contents, gather
 from trainer.evaluate.evaluation import Document, Evaluation
 from trainer.evaluate.markdown import bullets, escaped, markdown_table
 from trainer.evaluate.page import page
@@ -28,9 +27,7 @@ from trainer.evaluate.statements import WARNING
 def write_report(
     evaluation: Evaluation,
     out: Path,
-    *,
-    beside: Sequence[Document] = (),
-    curves: Mapping[str, Curve] | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Write the report of an evaluation.
 
@@ -40,19 +37,18 @@ def write_report(
         Its document goes into `evaluation.json` as it is.
     out : Path
         Folder, empty or not there yet.
-    beside : sequence of Document
-        Evaluations of the same subjects under other protocols: they make the table by factor.
-    curves : mapping of str to Curve, optional
-        Image error against iterations of training runs, by their name.
+    beside : Beside, optional
+        What else the report shows.
 
     Raises
     ------
     ValueError
         A document beside is of other subjects, another bundle or the same protocol.
     """
-    for other in beside:
+    beside = beside or Beside()
+    for other in beside.documents:
         _same_but_protocol(evaluation.document, other)
-    contents = gather(evaluation, beside, curves or {})
+    contents = gather(evaluation, beside)
     files = {
         "evaluation.json": json_text(evaluation.document).encode(),
         "evaluation.md": _markdown(contents).encode(),

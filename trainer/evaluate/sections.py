@@ -12,9 +12,13 @@ from trainer.evaluate.scores import OURS, Scores, read_scores
 from trainer.evaluate.statements import paper_data
 from trainer.evaluate.tables import Table
 
+_POOLED: Final = (
+    "Means and intervals are over subjects; `all slices` is the share over the slices of all "
+    "subjects together."
+)
 _HEAD_MASK: Final = (
     "T1 contrast differs between these patients and carries no scale: in the head mask a "
-    "constant scores nearly what a network scores. Read the tables above first."
+    "constant can score what a network scores, or more. Read the tables above first."
 )
 #: the marks against which every table is read
 _MARKS: Final = ("constant", "lut")
@@ -28,8 +32,10 @@ def headline_tables(document: Document, beside: Sequence[Document]) -> list[Tabl
     scores = read_scores(document)
     paper = paper_data(document)
     pairs = not document["dataset"]["volumetric"]
-    likeness = (_likeness("Pairs of slices", scores, tables.PAIRS),
-                _likeness("Pairs of slices, inside the skull", scores, tables.PAIRS_MORE))  # fmt: skip
+    likeness = (
+        _likeness("Pairs of slices", scores, tables.PAIRS, (_POOLED,)),
+        _likeness("Pairs of slices, inside the skull", scores, tables.PAIRS_MORE),
+    )
     notes = ((_HEAD_MASK,) if pairs else ()) + (tables.meanings(scores, tables.IMAGE),)
     made = [
         *(likeness if pairs else ()),
@@ -43,8 +49,10 @@ def headline_tables(document: Document, beside: Sequence[Document]) -> list[Tabl
     return [table for table in made if table is not None]
 
 
-def _likeness(title: str, scores: Scores, wanted: Sequence[str]) -> Table | None:
-    return tables.table(title, scores, wanted, (tables.meanings(scores, wanted),))
+def _likeness(
+    title: str, scores: Scores, wanted: Sequence[str], notes: Sequence[str] = ()
+) -> Table | None:
+    return tables.table(title, scores, wanted, (*notes, tables.meanings(scores, wanted)))
 
 
 def _row(printed: Mapping[PaperData, Printed], paper: PaperData | None) -> Printed:

@@ -205,6 +205,8 @@ def _cell(statistic: Statistic | None, shown: Metric, best: bool) -> Cell:
     note = ""
     if not math.isnan(statistic.low):
         note = f"{number(statistic.low, shown.digits)} to {number(statistic.high, shown.digits)}"
+    if not math.isnan(statistic.pooled):
+        note += f"; all slices {number(statistic.pooled, shown.digits)}"
     return Cell(number(statistic.mean, shown.digits), note, best)
 
 
