@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from rebrain_node.model.card import Card, DataUse, Score, TrainingFacts
 from trainer.config import TrainConfig
 from trainer.heads import Head
-from trainer.pool import PoolIndex
 
 SUMMARY = (
     "Draws a synthetic T1-like MR slice from thick-slice head CT. A Brownian-bridge network of "
@@ -37,6 +36,10 @@ LIMITS = (
         "figure in HU or millimetres. Nothing here compares with the paper's SynthRAD2023 or BraTS "
         "tables."
     ),
+)
+LAST_STEP = (
+    "The running mean of the weights at the last step is released; no step was selected. "
+    "Weights are rounded to half precision after scoring."
 )
 EXTERNAL = DataUse(
     source="CT and T1 of seven patients, Saadia et al., Data in Brief 61, 2025",
@@ -73,7 +76,15 @@ def data_uses(heads: list[Head]) -> tuple[DataUse, ...]:
     return (*sorted(uses, key=lambda use: use.role), EXTERNAL)
 
 
-def training_facts(config: TrainConfig, index: PoolIndex, run: Run) -> TrainingFacts:
+@dataclass(frozen=True)
+class LearnedFrom:
+    """The samples of a training: the digest that names their every byte, and their number."""
+
+    digest: str
+    samples: int
+
+
+def training_facts(config: TrainConfig, samples: LearnedFrom, run: Run) -> TrainingFacts:
     """Describe how the weights came to be."""
     return TrainingFacts(
         objective=config.train.objective,
@@ -82,8 +93,8 @@ def training_facts(config: TrainConfig, index: PoolIndex, run: Run) -> TrainingF
         hours=round(run.seconds / 3600, 2),
         hardware=run.hardware,
         parameters=run.parameters,
-        pool_digest=index.digest,
-        pool_samples=sum(r.samples for r in index.subjects if r.role == "train"),
+        pool_digest=samples.digest,
+        pool_samples=samples.samples,
         seed=config.train.seed,
     )
 

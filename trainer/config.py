@@ -3,11 +3,11 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.recipe import Objective, Recipe
 from trainer.heads import Head
 
 
@@ -38,6 +38,10 @@ class Training(_Section):
 
     Attributes
     ----------
+    batch : int
+        Samples per step, over all processes together.
+    bridge_steps : int or None
+        T of the grid m = t/T, t = 1 .. T, that places are drawn from; None draws m ~ U(0, 1).
     clip : float
         Largest norm of the gradient.
     start_share : float
@@ -46,7 +50,7 @@ class Training(_Section):
         Weight of 1 - SSIM beside the weighted L1.
     """
 
-    objective: Literal["directional", "raw", "regression"]
+    objective: Objective
     seed: int
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
@@ -54,15 +58,16 @@ class Training(_Section):
     weight_decay: float = Field(ge=0)
     ema: float = Field(gt=0, lt=1)
     clip: float = Field(gt=0)
+    bridge_steps: int | None = Field(default=None, gt=0)
     start_share: float = Field(ge=0, le=1)
     ssim_weight: float = Field(ge=0)
     checkpoint_every: int = Field(gt=0)
 
 
 class TrainConfig(_Section):
-    """One `conf/train/*.toml`."""
+    """One `conf/train/*.toml`; without [simulate] it trains on prepared data alone."""
 
-    simulate: Simulation
+    simulate: Simulation | None = None
     train: Training
     recipe: Recipe
 
@@ -83,7 +88,48 @@ class TrainConfig(_Section):
     @property
     def training_digest(self) -> str:
         """Return the SHA-256 of what shapes the weights; a resume must not change it."""
-        relevant = self.train.model_dump_json() + self.recipe.model_dump_json(
-            exclude={"sampling", "eta"}
+        relevant = self.train.model_dump_json(exclude_defaults=True) + self.recipe.model_dump_json(
+            include={"grid", "widths", "brain_window", "wide_window"}
         )
         return hashlib.sha256(relevant.encode()).hexdigest()
+
+
+class Trial(_Section):
+    """What `trainer.objectives` compares.
+
+    Attributes
+    ----------
+    samples : int
+        Drawn once for each kind of data.
+    score_every : int
+        Steps from one scoring to the next; a multiple of `train_bridge.REPORT_EVERY`.
+    cases : int
+        Held-out positions of each subject.
+    """
+
+    objectives: tuple[Objective, ...] = Field(min_length=2)
+    seeds: tuple[int, ...] = Field(min_length=2)
+    samples: int = Field(gt=0)
+    score_every: int = Field(gt=0)
+    cases: int = Field(gt=1)
+
+
+class TrialConfig(_Section):
+    """`conf/train/objectives.toml`."""
+
+    trial: Trial
+    train: Training
+    recipe: Recipe
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a TOML file; raises `pydantic.ValidationError` naming the key at fault."""
+        return cls.model_validate(tomllib.loads(path.read_text()))
+
+    def of(self, objective: Objective, seed: int) -> TrainConfig:
+        """Return the parameters of one run; the regression draws in one step."""
+        places = (1.0,) if objective == "regression" else self.recipe.sampling
+        return TrainConfig(
+            train=self.train.model_copy(update={"objective": objective, "seed": seed}),
+            recipe=self.recipe.model_copy(update={"objective": objective, "sampling": places}),
+        )

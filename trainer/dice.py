@@ -5,10 +5,18 @@ from torch import Tensor
 
 
 class Dice:
-    """Random draws of one step; the same seed and step give the same draws on every resume."""
+    """Random draws of one step; the same seed and step give the same draws on every resume.
 
-    def __init__(self, seed: int, step: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    Parameters
+    ----------
+    sample : int
+        Number of a sample within the step: whoever draws it, the draws are the same.
+    """
+
+    def __init__(self, seed: int, step: int, sample: int = 0) -> None:
+        # torch seeds its generator with the low 32 bits alone: the three are mixed within them
+        mixed = (seed * 1_000_003 + step + sample * 97_000_001) % 2**32
+        self._generator = torch.Generator().manual_seed(mixed)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Draw uniformly from [low, high), of `shape`."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
 from rebrain_node.model.card import Card
 from rebrain_node.model.recipe import CHANNELS, Recipe
-from rebrain_node.model.unet import BridgeUNet
+from rebrain_node.model.unet import Network, network_of
 
 GOLDEN_SEED = 20250101
 OPSET = 18
@@ -34,7 +34,7 @@ def golden_input(recipe: Recipe) -> tuple[Tensor, Tensor]:
     return x, torch.tensor([[0.75, 2.0, 3.0, 2.0]])
 
 
-def export_onnx(network: BridgeUNet, x: Tensor, s: Tensor) -> bytes:
+def export_onnx(network: Network, x: Tensor, s: Tensor) -> bytes:
     """Export with static shapes and everything in one file.
 
     Raises
@@ -84,7 +84,7 @@ def release(weights: dict[str, Tensor], recipe: Recipe, card: Card, path: Path) 
     """
     # Rounded to half precision first, so that every file of the bundle holds the same weights.
     halves = {name: value.half().contiguous() for name, value in weights.items()}
-    network = BridgeUNet()
+    network = network_of(recipe)
     network.load_state_dict(halves)
     network.eval()
     x, s = golden_input(recipe)

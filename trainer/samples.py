@@ -124,8 +124,8 @@ def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, dice: Dice) -> Con
     )
 
 
-def _augmented(sample: Sample, record: SubjectRecord, recipe: Recipe, dice: Dice) -> list[Tensor]:
-    """Return conditioning, distances, truth, weight and head of one sample."""
+def augmented(sample: Sample, record: SubjectRecord, recipe: Recipe, dice: Dice) -> list[Tensor]:
+    """Place and scan one sample; return the parts of a `Batch` without their first axis."""
     masks = torch.from_numpy(np.stack([sample.t1, sample.brain, sample.head, sample.known]))
     planes = torch.cat([torch.from_numpy(sample.hu).float() + 1000, masks.float() / 255])
     alone = not sample.missing and dice.chance(_PICTURE_ALONE)
@@ -147,12 +147,3 @@ def _augmented(sample: Sample, record: SubjectRecord, recipe: Recipe, dice: Dice
         weight[None],
         (head > 0.5).float()[None],
     ]
-
-
-def draw_batch(pool: Pool, weights: Tensor, recipe: Recipe, size: int, dice: Dice) -> Batch:
-    """Draw and augment one batch; the same dice give the same batch."""
-    columns: list[list[Tensor]] = []
-    for number in dice.choice(weights, size).tolist():
-        subject, row = locate(pool, number)
-        columns.append(_augmented(pool.sample(subject, row), pool.records[subject], recipe, dice))
-    return Batch(*(torch.stack(column) for column in zip(*columns, strict=True)))

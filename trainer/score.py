@@ -1,26 +1,45 @@
-"""Scores on held-out simulated heads: every method at the same positions, by kind of position."""
+"""The scores of a release: held-out simulated heads, position by position, and the real pairs.
+
+Figures have the names and the definitions of `rebrain-train evaluate`; the pool holds single
+positions, not volumes, so SSIM on held-out heads is taken within the slice.
+"""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.model.similarity import psnr_db, ssim
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
-from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.model.walk import Evaluate, noise_field, walk
+from trainer.dataset import open_any
 from trainer.dice import Dice
-from trainer.lookup import Lookup, fit_lookup
-from trainer.metrics import Mask, correlation, psnr_db, ssim
+from trainer.evaluate.bridges import Bridge
+from trainer.evaluate.contest import Contest, Progress
+from trainer.evaluate.metrics import Mask, correlation
+from trainer.evaluate.networks import Network
+from trainer.evaluate.protocols import Sparsity
+from trainer.lookup import Lookup, Tally
 from trainer.pool import Pool
 from trainer.scanner import scan
 from trainer.slabs import Sample
 
 Method = Callable[[Conditioning], Image]  # to T1 in [0, 1], (rows, columns)
 
+PAIRS = "ct_t1_pairs_7patients.npz"
+PAIR_FIGURES = (
+    "slice_id_exact",
+    "slice_id_within_one",
+    "brain_correlation",
+    "lncc",
+    "ssim",
+    "psnr",
+)
 _SEED = 2024
 _LEAST_HEAD, _LEAST_BRAIN = 500, 2000  # pixels
 _LOOKUP_SAMPLES = 120
@@ -85,23 +104,11 @@ def fit_baseline(pool: Pool, recipe: Recipe) -> Lookup:
     """Fit the lookup table on the training subjects."""
     total = sum(record.samples for record in pool.records)
     drawn = list(cases(pool, recipe, every=max(1, total // _LOOKUP_SAMPLES)))
-    return fit_lookup(
+    return Tally.of(
         np.stack([case.conditioning.source for case in drawn]),
         np.stack([case.truth for case in drawn]),
         np.stack([case.head for case in drawn]).astype(np.float32),
-    )
-
-
-def evaluation(network: BridgeUNet) -> Evaluate:
-    """Return one evaluation of the network in float32, numpy in and out."""
-    network.eval()
-
-    def evaluate(x: Image, s: Image) -> Image:
-        with torch.inference_mode():
-            flow = network(torch.from_numpy(x), torch.from_numpy(s))
-        return np.asarray(flow.numpy(), dtype=np.float32)
-
-    return evaluate
+    ).lookup()
 
 
 def walking(evaluate: Evaluate, recipe: Recipe, places: tuple[float, ...]) -> Method:
@@ -127,10 +134,10 @@ def score_held_out(
         for case in drawn:
             image = method(case.conditioning)
             kind = figures[case.missing, case.subject]
-            kind["psnr_db"].append(psnr_db(image, case.truth, case.head))
+            kind["psnr"].append(psnr_db(image, case.truth, case.head))
             kind["ssim"].append(ssim(image * case.head, case.truth * case.head, case.head))
             if case.brain.sum() >= _LEAST_BRAIN:
-                kind["brain_corr"].append(correlation(image, case.truth, case.brain))
+                kind["brain_correlation"].append(correlation(image, case.truth, case.brain))
             progress()
         for missing, label in ((False, "measured"), (True, "missing")):
             scores.append(Score(test=f"held-out simulated heads, {label}", method=name,
@@ -147,3 +154,28 @@ def _mean_over_subjects(
         name: round(float(np.mean([np.mean(v[name]) for v in subjects if name in v])), 4)
         for name in names
     }
+
+
+def score_pairs(
+    archive: Path, networks: Mapping[str, Network], progress: Progress
+) -> tuple[Score, ...]:
+    """Score networks and baselines on an archive of real pairs, as `rebrain-train evaluate`."""
+    data = open_any(archive)
+    recipe = next(iter(networks.values())).recipe
+    contest = Contest(
+        data=data,
+        sparsity=Sparsity("none"),
+        mode="standard",
+        recipe=recipe,
+        bridges=[Bridge(name, network, data, _SEED) for name, network in networks.items()],
+    )
+    names = data.split["test"]
+    found = contest.over(names, progress).methods(_SEED)
+    return tuple(
+        Score(
+            test=f"real CT-T1 pairs, {len(names)} patients, zero-shot",
+            method=method,
+            figures={name: round(figures[name]["mean"], 4) for name in PAIR_FIGURES},
+        )
+        for method, figures in found.items()
+    )

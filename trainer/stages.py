@@ -2,26 +2,37 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
-from rebrain_node.model.unet import BridgeUNet
+from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.walk import uniform_places
 from trainer.anatomy import HeadRefused, map_anatomy
-from trainer.cards import Run, data_uses, make_card, training_facts
+from trainer.cards import LAST_STEP, LearnedFrom, Run, data_uses, make_card, training_facts
 from trainer.config import Simulation, TrainConfig
+from trainer.evaluate.contest import Progress
+from trainer.evaluate.networks import open_network
 from trainer.heads import Head, catalogue
 from trainer.hounsfield import sharpened, tissues
-from trainer.pairs import load_patients, score_pairs
 from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
+from trainer.prepared import PreparedSource
 from trainer.release import release
-from trainer.score import Method, cases, evaluation, fit_baseline, score_held_out, walking
+from trainer.score import (
+    PAIRS,
+    Method,
+    cases,
+    fit_baseline,
+    score_held_out,
+    score_pairs,
+    walking,
+)
+from trainer.sources import PoolSource, Source
 from trainer.template import load_template
 from trainer.train_bridge import read_checkpoint
 
@@ -69,12 +80,19 @@ def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) ->
     return record
 
 
-def trained_network(config: TrainConfig, run: Path) -> BridgeUNet:
-    """Return the running mean of the weights of a run, ready for evaluation."""
-    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
-    network = BridgeUNet()
-    network.load_state_dict(content["mean"])
-    return network.eval()
+def source_of(recipe: Recipe, pool: Path | None, data: Path | None) -> Source:
+    """Open what a run learns from: the training heads of a pool, or of a prepared data set.
+
+    Raises
+    ------
+    ValueError
+        Neither is given.
+    """
+    if pool is not None:
+        return PoolSource.of(Pool.open(pool, "train"), recipe)
+    if data is not None:
+        return PreparedSource.open(data, recipe)
+    raise ValueError("neither a pool nor a prepared data set")
 
 
 def walk_name(places: tuple[float, ...]) -> str:
@@ -91,33 +109,23 @@ class Folders:
     data: Path
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Called with the number of predictions before the first, and after each."""
-
-    started: Callable[[int], None]
-    advance: Callable[[], None]
-
-
 def score_run(
     config: TrainConfig, folders: Folders, every: int, progress: Progress
 ) -> tuple[Score, ...]:
     """Score a checkpoint on every `every`-th held-out sample and on the real pairs."""
     recipe = config.recipe
-    evaluate = evaluation(trained_network(config, folders.run))
+    trained = open_network(str(folders.run))
     lookup = fit_baseline(Pool.open(folders.pool, "train"), recipe)
     methods: dict[str, Method] = {"lookup table": lambda given: lookup.of(given.source)}
-    methods |= {walk_name(places): walking(evaluate, recipe, places) for places in WALKS}
-    constant: dict[str, Method] = {"constant": lambda y: np.full_like(y.source, lookup.mean)}
+    methods |= {walk_name(places): walking(trained.evaluate, recipe, places) for places in WALKS}
     held_out = list(cases(Pool.open(folders.pool, "validation"), recipe, every))
-    patients = load_patients(folders.data)
-    external = constant | dict(list(methods.items())[:3])
-    slices = sum(len(patient.ct) for patient in patients)
-    progress.started(len(methods) * len(held_out) + len(external) * slices)
-    return (
-        *score_held_out(held_out, methods, progress.advance),
-        *score_pairs(patients, external, recipe, progress.advance),
-    )
+    progress.started(len(methods) * len(held_out))
+    scores = score_held_out(held_out, methods, progress.advance)
+    networks = {
+        walk_name(places): replace(trained, recipe=recipe.model_copy(update={"sampling": places}))
+        for places in WALKS[:2]
+    }
+    return (*scores, *score_pairs(folders.data / PAIRS, networks, progress))
 
 
 def _chosen_walk(scores: tuple[Score, ...], sampling: tuple[float, ...]) -> str:
@@ -144,8 +152,32 @@ def _chosen_walk(scores: tuple[Score, ...], sampling: tuple[float, ...]) -> str:
     )
 
 
+def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, Tensor], Run]:
+    """Return the weights of a finished run that may be released at `out`, and what is known of it.
+
+    Raises
+    ------
+    FileExistsError
+        `out` exists; a released bundle is never overwritten.
+    ValueError
+        The run has not reached the last step.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
+    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
+    if content["step"] != config.train.steps:
+        raise ValueError(f"{run} is at step {content['step']} of {config.train.steps}: train on")
+    weights: dict[str, Tensor] = content["mean"]
+    return weights, Run(
+        steps=content["step"],
+        seconds=content["seconds"],
+        parameters=sum(value.numel() for value in weights.values()),
+        hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
+    )
+
+
 def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) -> ModelBundle:
-    """Turn a finished and scored run into a bundle at `out`.
+    """Turn a finished run that was scored on simulated heads into a bundle at `out`.
 
     Raises
     ------
@@ -154,31 +186,18 @@ def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) 
     ValueError
         The run has not reached the last step, or the recipe's walk is not the best one.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
-    content = read_checkpoint(folders.run / "checkpoint.pt", config.training_digest)
-    if content["step"] != config.train.steps:
-        raise ValueError(
-            f"{folders.run} is at step {content['step']} of {config.train.steps}: train on"
-        )
+    weights, run = finished_run(config, folders.run, out)
     listed = json.loads((folders.run / "scores.json").read_bytes())
     scores = tuple(Score.model_validate(entry) for entry in listed)
+    index = PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes())
     facts = training_facts(
         config,
-        PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes()),
-        Run(
-            steps=content["step"],
-            seconds=content["seconds"],
-            parameters=sum(p.numel() for p in BridgeUNet().parameters()),
-            hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
-        ),
+        LearnedFrom(index.digest, sum(r.samples for r in index.subjects if r.role == "train")),
+        run,
     )
     choices = (
         _chosen_walk(scores, config.recipe.sampling),
-        (
-            "The running mean of the weights at the last step is released; no step was selected. "
-            "Weights are rounded to half precision after scoring."
-        ),
+        LAST_STEP,
     )
     card = make_card(version, data_uses(catalogue(folders.data)), facts, scores, choices)
-    return release(content["mean"], config.recipe, card, out)
+    return release(weights, config.recipe, card, out)

@@ -1,8 +1,9 @@
 """The training loop, top to bottom.
 
-Every draw of a step is seeded by run and step, the learning rate depends on the step alone, and
-a checkpoint holds weights, their running mean and the optimiser: a run that was interrupted
-and resumed gives the same weights as one that was not.
+Every draw is seeded by run, step and number of the sample, the learning rate depends on the step
+alone, and a checkpoint holds weights, their running mean and the optimiser: a run that was
+interrupted and resumed gives the same weights as one that was not, and a run of several processes
+the weights of one, to rounding.
 """
 
 import csv
@@ -16,14 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from rebrain_node.model import bridge
-from rebrain_node.model.unet import BridgeUNet
+from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.unet import Network, network_of
 from trainer.config import TrainConfig, Training
 from trainer.dice import Dice
-from trainer.pool import Pool
-from trainer.samples import Batch, draw_batch, sample_weights
+from trainer.losses import Loss, draw_places
+from trainer.sources import Source, draw_batch, moved
+from trainer.workers import ALONE_ON_CPU, Workers
 
 Progress = Callable[[int, float], None]  # step, mean loss since the last report
 REPORT_EVERY = 50
@@ -35,18 +36,20 @@ _LAST_RATE = 0.02
 class State:
     """Everything that a checkpoint must hold; changed in place by the loop."""
 
-    network: BridgeUNet
+    network: Network
     mean: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
     step: int
     seconds: float
 
 
-def fresh_state(training: Training, widths: tuple[int, ...]) -> State:
-    """Return an untrained state, seeded."""
+def fresh_state(config: TrainConfig, device: torch.device) -> State:
+    """Return an untrained state, seeded, on `device`."""
+    training = config.train
     torch.manual_seed(training.seed)
-    network = BridgeUNet(widths)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network_of(config.recipe)
+    # torch's stub of Module.to lacks memory_format beside a device
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(
         network.parameters(), training.learning_rate, weight_decay=training.weight_decay
     )
@@ -72,6 +75,11 @@ def save(state: State, digest: str, path: Path) -> None:
     part.replace(path)
 
 
+def _content(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
 def read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
     """Read a checkpoint of ours, tensors and numbers only.
 
@@ -80,9 +88,9 @@ def read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
     ValueError
         It was trained with other parameters than `digest` names.
     """
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    content = _content(path)
     if content["digest"] != digest:
-        raise ValueError(f"{path} was trained with other parameters; give another --out")
+        raise ValueError(f"{path} was trained with other parameters; give another --run")
     return content
 
 
@@ -91,7 +99,8 @@ def resume(state: State, digest: str, path: Path) -> None:
     content = read_checkpoint(path, digest)
     state.network.load_state_dict(content["network"])
     state.optimiser.load_state_dict(content["optimiser"])
-    state.mean = content["mean"]
+    for name, value in content["mean"].items():
+        state.mean[name].copy_(value)
     state.step, state.seconds = content["step"], content["seconds"]
 
 
@@ -102,57 +111,6 @@ def learning_rate(training: Training, step: int) -> float:
     return training.learning_rate * warm * (_LAST_RATE + (1 - _LAST_RATE) * cosine)
 
 
-def draw_places(training: Training, count: int, dice: Dice) -> Tensor:
-    """Draw m, (count, 1, 1, 1): a fixed share at 1, the rest U(0, 1); regression is m = 1."""
-    places = dice.uniform(0, 1, count, 1, 1, 1)
-    at_start = dice.uniform(0, 1, count, 1, 1, 1) < training.start_share
-    if training.objective == "regression":
-        return torch.ones_like(places)
-    return torch.where(at_start, 1.0, places)
-
-
-def sample_weight(training: Training, m: Tensor, batch: Batch) -> Tensor:
-    """Return W of each sample, (batch, 1, 1, 1); 1 for the raw and regression objectives."""
-    if training.objective != "directional":
-        return torch.ones_like(m)
-    squared = (batch.conditioning[:, :1] - batch.x0) ** 2 * batch.head
-    over_head = batch.head.sum((1, 2, 3), keepdim=True).clamp(min=1)
-    rho = bridge.contrast(squared.sum((1, 2, 3), keepdim=True) / over_head)
-    weight: Tensor = bridge.directional_weight(m, rho)
-    return weight
-
-
-def dissimilarity(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean of 1 - SSIM, uniform 7 x 7 window, images in [-1, 1]."""
-
-    def mean(image: Tensor) -> Tensor:
-        return functional.avg_pool2d(image, 7, 1, 3)
-
-    a, b = (a + 1) / 2, (b + 1) / 2
-    mean_a, mean_b = mean(a), mean(b)
-    variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
-    covariance = mean(a * b) - mean_a * mean_b
-    ssim = ((2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)) / (
-        (mean_a**2 + mean_b**2 + 1e-4) * (variance_a + variance_b + 9e-4)
-    )
-    return ((1 - ssim) * weight).sum() / weight.sum().clamp(min=1)
-
-
-def loss_of(network: nn.Module, batch: Batch, training: Training, dice: Dice) -> Tensor:
-    """Return mean |W (x0_hat - x0)| + ssim_weight (1 - SSIM), both weighted per pixel."""
-    m = draw_places(training, len(batch.x0), dice)
-    y = batch.conditioning[:, :1]
-    state = bridge.marginal(batch.x0, y, m, dice.normal(*batch.x0.shape))
-    x = torch.cat([state, batch.conditioning], dim=1)
-    s = torch.cat([m.flatten(1), batch.distances_mm], dim=1)
-    with torch.autocast("cpu", torch.bfloat16):
-        flow = network(x.contiguous(memory_format=torch.channels_last), s)
-    x0_hat: Tensor = bridge.estimate(state, flow.float())
-    error = (sample_weight(training, m, batch) * (x0_hat - batch.x0)).abs()
-    absolute: Tensor = (error * batch.weight).sum() / batch.weight.sum().clamp(min=1)
-    return absolute + training.ssim_weight * dissimilarity(x0_hat, batch.x0, batch.weight)
-
-
 def update_mean(state: State, decay: float) -> None:
     """Move the running mean of the weights; it starts as a plain average."""
     decay = min(decay, 1 - 1 / (state.step + 1))
@@ -161,23 +119,51 @@ def update_mean(state: State, decay: float) -> None:
             state.mean[name].lerp_(value, 1 - decay)
 
 
-def train(config: TrainConfig, pool: Pool, state: State, out: Path, report: Progress) -> None:
+def note(out: Path, state: State, loss: float, rate: float) -> None:
+    """Append one line to the curve."""
+    with (out / "curve.csv").open("a", newline="") as stream:
+        csv.writer(stream).writerow(
+            [state.step, round(state.seconds, 1), round(loss, 5), f"{rate:.3e}"]
+        )
+
+
+def open_run(run: Path) -> tuple[Recipe, Network]:
+    """Return the recipe of a run and the running mean of its weights, ready for evaluation."""
+    recipe = Recipe.from_json((run / "recipe.json").read_bytes())
+    network = network_of(recipe)
+    network.load_state_dict(_content(run / "checkpoint.pt")["mean"])
+    return recipe, network.eval()
+
+
+def train(
+    config: TrainConfig,
+    source: Source,
+    state: State,
+    out: Path,
+    report: Progress,
+    workers: Workers = ALONE_ON_CPU,
+) -> None:
     """Train to `config.train.steps`, from wherever `state` is.
 
-    Writes `out/curve.csv` (step, seconds, loss, learning rate) and `out/checkpoint.pt`.
+    The first process writes `out/recipe.json`, `out/curve.csv` (step, seconds, loss, learning
+    rate) and `out/checkpoint.pt`, and reports.
     """
-    training, digest = config.train, config.training_digest
-    weights = sample_weights(pool)
-    losses: list[float] = []
+    training, digest, frame = config.train, config.training_digest, config.recipe.grid.shape
+    loss_of = workers.parallel(Loss(state.network, training))
+    share = workers.share(training.batch)
+    losses: list[Tensor] = []
+    if workers.writes:
+        (out / "recipe.json").write_text(config.recipe.to_json())
     begun = time.monotonic() - state.seconds
     state.network.train()
     while state.step < training.steps:
         rate = learning_rate(training, state.step)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
-        dice = Dice(training.seed, state.step)
-        batch = draw_batch(pool, weights, config.recipe, training.batch, dice)
-        loss = loss_of(state.network, batch, training, dice)
+        dice = [Dice(training.seed, state.step, sample) for sample in share]
+        batch = moved(draw_batch(source, dice), workers.device)
+        draws = draw_places(training, frame, dice).to(workers.device)
+        loss: Tensor = loss_of(batch, draws, workers.mean(batch.weight.sum()).clamp(min=1))
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(state.network.parameters(), training.clip)
@@ -185,15 +171,14 @@ def train(config: TrainConfig, pool: Pool, state: State, out: Path, report: Prog
         state.step += 1
         update_mean(state, training.ema)
 
-        losses.append(loss.item())
+        losses.append(loss.detach())
         state.seconds = time.monotonic() - begun
-        if state.step % REPORT_EVERY == 0 or state.step == training.steps:
-            mean_loss = sum(losses) / len(losses)
-            with (out / "curve.csv").open("a", newline="") as stream:
-                csv.writer(stream).writerow(
-                    [state.step, round(state.seconds, 1), round(mean_loss, 5), f"{rate:.3e}"]
-                )
-            report(state.step, mean_loss)
+        last = state.step == training.steps
+        if state.step % REPORT_EVERY == 0 or last:
+            mean_loss = workers.mean(torch.stack(losses).mean()).item()
             losses.clear()
-        if state.step % training.checkpoint_every == 0 or state.step == training.steps:
+            if workers.writes:
+                note(out, state, mean_loss, rate)
+                report(state.step, mean_loss)
+        if workers.writes and (state.step % training.checkpoint_every == 0 or last):
             save(state, digest, out / "checkpoint.pt")

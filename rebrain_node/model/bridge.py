@@ -87,6 +87,19 @@ def contrast(squared_difference: Any) -> Any:
     return (squared_difference + RHO_FLOOR**2) ** 0.5
 
 
+def direction(x0: Any, y: Any, state: Any, weight: Any) -> Any:
+    """Return what a unitized network emits: (x_m - y) + W (y - x0).
+
+    While W is below its limit this is eq. 6 itself, g = m (y - x0)/rho + sqrt(delta) eps.
+    """
+    return (state - y) + weight * (y - x0)
+
+
+def estimate_from_direction(direction: Any, y: Any, state: Any, weight: Any) -> Any:
+    """Return x0_hat = y - [f - (x_m - y)]/W, which undoes `direction`."""
+    return y - (direction - (state - y)) / weight
+
+
 def directional_weight(m: Any, rho: Any) -> Any:
     """Return W = min((1 - m) + m / rho, 10), which turns BBDM's loss into eq. 6.
 

@@ -5,7 +5,7 @@ Numpy and pydantic only; loading a recipe starts no inference engine.
 
 import json
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,12 @@ CHANNELS: Channels = (
     "below_brain",
     "above_brain",
 )
+#: of the network at every level; what bundles without widths in their recipe were trained with
+WIDTHS = (48, 96, 128, 192)
+Width = Annotated[int, Field(gt=0, multiple_of=8)]
+
+Objective = Literal["directional", "raw", "unitized", "regression"]
+
 SCALARS: Scalars = ("place", "below_mm", "above_mm", "gap_mm")
 
 
@@ -104,8 +110,10 @@ class Recipe(_Frozen):
 
     Attributes
     ----------
-    objective : {"directional", "raw", "regression"}
+    objective : {"directional", "raw", "unitized", "regression"}
         What the weights were trained for.
+    widths : tuple of int
+        Channels of the network per level; rows and columns are multiples of 2 ** levels.
     spacing_mm : float
         Slice spacing of the synthetic series.
     sampling : tuple of float
@@ -117,8 +125,9 @@ class Recipe(_Frozen):
     """
 
     format: Literal[1] = 1
-    objective: Literal["directional", "raw", "regression"]
+    objective: Objective
     grid: Grid
+    widths: tuple[Width, ...] = Field(default=WIDTHS, min_length=2)
     brain_window: Window
     wide_window: Window
     spacing_mm: float = Field(gt=0)
@@ -128,6 +137,16 @@ class Recipe(_Frozen):
     retrieval: Retrieval = Retrieval()
     channels: Channels = CHANNELS
     scalars: Scalars = SCALARS
+
+    @model_validator(mode="after")
+    def _levels_fit_the_grid(self) -> Self:
+        multiple = 2 ** len(self.widths)
+        if self.grid.rows % multiple or self.grid.columns % multiple:
+            raise ValueError(
+                f"grid {self.grid.rows} x {self.grid.columns} must be multiples of {multiple} "
+                f"for a network of {len(self.widths)} levels"
+            )
+        return self
 
     @model_validator(mode="after")
     def _walks_down(self) -> Self:

@@ -41,13 +41,13 @@ def resampled(volume: SourceVolume, grid: Grid) -> FloatArray:
     out = np.empty((len(volume.hu), grid.rows, grid.columns), dtype=np.float32)
     for k, (hu, position) in enumerate(zip(volume.hu, volume.positions_mm, strict=True)):
         offset = grid.origin_mm - position
-        down = _weights(
+        down = axis_weights(
             (grid.rows, hu.shape[0]),
             start_mm=float(offset @ grid.column_direction),
             step_mm=grid.pixel_mm,
             spacing_mm=volume.pixel_spacing_mm[0],
         )
-        across = _weights(
+        across = axis_weights(
             (grid.columns, hu.shape[1]),
             start_mm=float(offset @ grid.row_direction),
             step_mm=grid.pixel_mm,
@@ -57,13 +57,22 @@ def resampled(volume: SourceVolume, grid: Grid) -> FloatArray:
     return out + np.float32(AIR_HU)
 
 
-def _weights(
+def axis_weights(
     shape: tuple[int, int], *, start_mm: float, step_mm: float, spacing_mm: float
 ) -> FloatArray:
     """Linear interpolation along one axis as a matrix, (out, in); beyond the slice lies zero.
 
     Where the grid is coarser than the slice the triangle is widened to the grid's pixel, so that
     noise is averaged instead of aliased.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Samples out, samples in.
+    start_mm : float
+        Where the first sample out lies, from the first sample in.
+    step_mm, spacing_mm : float
+        Between samples out, between samples in.
     """
     places = (start_mm + step_mm * np.arange(shape[0])) / spacing_mm
     reach = max(1.0, step_mm / spacing_mm)

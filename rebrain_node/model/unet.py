@@ -1,5 +1,6 @@
 """The network: a small residual U-Net, told the place and the distances by FiLM."""
 
+import math
 from itertools import pairwise
 from typing import cast
 
@@ -8,13 +9,14 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rebrain_node.model import bridge
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.model.recipe import CHANNELS
+from rebrain_node.model.recipe import CHANNELS, WIDTHS, Recipe
 
-WIDTHS = (48, 96, 128, 192)
 FINE = 16  # channels of the two convolutions at full resolution
 EMBEDDING = 96
 _GROUPS = 8
+_USUAL_RHO = 0.5  # between CT and T1 in [-1, 1]; where the scalar head begins
 # Scalars arrive as m (0 to 1) and millimetres; 8 mm is the thickest slice trained on.
 _SCALE = (1.0, 1 / 8, 1 / 8, 1 / 8)
 _FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
@@ -102,21 +104,67 @@ class BridgeUNet(nn.Module):
             f, (batch, 1, rows, columns).
         """
         embedding = self.embedding(s)
+        return self.draw(self.levels(x, embedding), x, embedding)
+
+    def levels(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
+        """Return the features of every level, finest first, (batch, width, rows, columns)."""
         levels = [self.enter(functional.pixel_unshuffle(x, 2), embedding)]
         for block in self.down:
             levels.append(block(functional.avg_pool2d(levels[-1], 2), embedding))
-        image = levels.pop()
+        return levels
+
+    def draw(self, levels: list[Tensor], x: Tensor, embedding: Tensor) -> Tensor:
+        """Return f, (batch, 1, rows, columns), from the features of every level."""
+        *finer, image = levels
         for block in self.up:
             wide = functional.interpolate(image, scale_factor=2.0, mode="nearest")
-            image = block(torch.cat([wide, levels.pop()], dim=1), embedding)
+            image = block(torch.cat([wide, finer.pop()], dim=1), embedding)
         fine = functional.pixel_shuffle(self.unfold(image), 2)
         fine = functional.silu(self.fine(torch.cat([fine, x], dim=1)))
         # The last convolution draws the MR slice itself; f is its difference from the state.
         return x[:, :1] - cast("Tensor", self.leave(fine))
 
 
-def from_bundle(bundle: ModelBundle) -> BridgeUNet:
+class UnitizedUNet(nn.Module):
+    """A U-Net that emits eq. 6 itself, and a scalar head that tells the contrast rho.
+
+    `forward` turns the emission into f, so that x0_hat = x_m - f as for every other network and
+    an engine cannot tell the difference.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
+        super().__init__()
+        self.backbone = BridgeUNet(widths)
+        self.contrast = nn.Linear(widths[-1], 1)
+        nn.init.zeros_(self.contrast.weight)
+        nn.init.constant_(self.contrast.bias, math.log(_USUAL_RHO))
+
+    def emission(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the direction, (batch, 1, rows, columns), and log rho, (batch, 1, 1, 1)."""
+        embedding = self.backbone.embedding(s)
+        levels = self.backbone.levels(x, embedding)
+        log_rho = self.contrast(levels[-1].mean((2, 3)))
+        return self.backbone.draw(levels, x, embedding), log_rho[:, :, None, None]
+
+    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+        """Evaluate once, as `BridgeUNet.forward`."""
+        direction, log_rho = self.emission(x, s)
+        state, y = x[:, :1], x[:, 1:2]
+        weight = bridge.directional_weight(s[:, :1, None, None], log_rho.exp())
+        return state - cast("Tensor", bridge.estimate_from_direction(direction, y, state, weight))
+
+
+Network = BridgeUNet | UnitizedUNet
+
+
+def network_of(recipe: Recipe) -> Network:
+    """Return the untrained network that a recipe describes."""
+    kind = UnitizedUNet if recipe.objective == "unitized" else BridgeUNet
+    return kind(recipe.widths)
+
+
+def from_bundle(bundle: ModelBundle) -> Network:
     """Return the network of a bundle, ready for evaluation."""
-    network = BridgeUNet()
+    network = network_of(bundle.recipe)
     network.load_state_dict(load(bundle.read("weights.safetensors")))
     return network.eval()

@@ -19,7 +19,7 @@ Content = Html | str | int
 def tag(name: str, /, *content: Content, **attributes: str | int) -> Html:
     """Make an element; ``class_`` stands for class, an underscore for a hyphen."""
     inside = join(*content)
-    if name in ("meta", "rect", "line"):
+    if name in ("meta", "rect", "line", "img"):
         return Html(f"<{name}{_attributes(attributes)}/>")
     return Html(f"<{name}{_attributes(attributes)}>{inside.text}</{name}>")
 

@@ -1,40 +1,13 @@
-"""The score of the demonstration, held against another implementation and against itself."""
+"""The score of the demonstration; its definitions are tested with rebrain_node.model.similarity."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from scipy import ndimage
 
-from rebrain_node.demonstration.score import psnr_db, score, ssim
+from rebrain_node.demonstration.score import score
 from rebrain_node.demonstration.study import Head, load_head
 from rebrain_node.domain.volume import Grid, Guide, PreparedVolume, SyntheticVolume, Target
 from tests.unit.steps.geometry_cases import RECIPE
-
-
-def pair() -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(3)
-    truth = ndimage.gaussian_filter(random.random((24, 26, 28)), 2.0)
-    truth = ((truth - truth.min()) / np.ptp(truth)).astype(np.float32)
-    return truth, (truth + 0.1 * random.random(truth.shape)).astype(np.float32)
-
-
-def test_ssim_is_that_of_scikit_image():
-    metrics = pytest.importorskip("skimage.metrics")
-    truth, image = pair()
-    _, values = metrics.structural_similarity(
-        truth, image, data_range=1.0, gaussian_weights=True, use_sample_covariance=False,
-        sigma=1.5, win_size=11, full=True,
-    )  # fmt: skip
-    inside = np.zeros(truth.shape, dtype=bool)
-    inside[6:-6, 6:-6, 6:-6] = True
-    assert ssim(image, truth, inside) == pytest.approx(float(values[inside].mean()), abs=1e-4)
-
-
-def test_an_error_of_a_tenth_is_twenty_decibels():
-    truth, _ = pair()
-    everywhere = np.ones(truth.shape, dtype=bool)
-    assert psnr_db(truth + np.float32(0.1), truth, everywhere) == pytest.approx(20.0, abs=1e-3)
 
 
 def made_of(head: Head, offset_mm: float) -> SyntheticVolume:

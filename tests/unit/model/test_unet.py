@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.numpy import load
 
+from rebrain_node.model import bridge
 from rebrain_node.model.bundle import ModelBundle, load_bundle
-from rebrain_node.model.unet import BridgeUNet, from_bundle
+from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.unet import BridgeUNet, UnitizedUNet, from_bundle
 
 ROOT = Path(__file__).parents[3]
 
@@ -50,3 +52,30 @@ def test_the_weights_of_the_shipped_bundle_give_its_golden_output(demo: ModelBun
 
 def test_the_shipped_bundle_fits_the_budget_of_the_repository(demo: ModelBundle) -> None:
     assert sum(record.size for record in demo.manifest.files.values()) < 20e6
+
+
+def test_a_unitized_network_answers_as_any_other_and_undoes_its_own_emission() -> None:
+    torch.manual_seed(0)
+    network = UnitizedUNet((8, 16)).eval()
+    x, s = torch.rand(2, 5, 32, 16) * 2 - 1, torch.tensor([[1.0, 0, 0, 0], [0.4, 2, 2, 1]])
+
+    with torch.inference_mode():
+        emitted, log_rho = network.emission(x, s)
+        x0_hat = x[:, :1] - network(x, s)
+
+    weight = bridge.directional_weight(s[:, :1, None, None], log_rho.exp())
+    again = bridge.direction(x0_hat, x[:, 1:2], x[:, :1], weight)
+    torch.testing.assert_close(again, emitted, atol=1e-5, rtol=0)
+
+
+def test_a_recipe_without_widths_means_the_widths_of_the_shipped_bundle(demo: ModelBundle) -> None:
+    text = demo.recipe.model_dump(mode="json", exclude={"widths"})
+
+    assert Recipe.model_validate(text).widths == (48, 96, 128, 192)
+
+
+def test_a_grid_that_the_levels_do_not_divide_is_refused(demo: ModelBundle) -> None:
+    text = demo.recipe.model_dump(mode="json") | {"widths": [8, 8, 8, 8, 8]}
+
+    with pytest.raises(ValueError, match="256 x 208 must be multiples of 32"):
+        Recipe.model_validate(text)

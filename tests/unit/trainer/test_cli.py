@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.card import Score
 from tests.ball_head import ball_maps
-from trainer.cli import app
+from trainer.cli import program
 from trainer.config import TrainConfig
 from trainer.heads import Head
 from trainer.stages import Folders, release_run, simulate_head, walk_name
@@ -20,12 +21,22 @@ from trainer.train_bridge import fresh_state, save
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "conf" / "train" / "demo.toml"
-COMMANDS = ["head", "simulate", "bridge", "score", "release", "demo-head", "gates"]
+COMMANDS = [
+    "head",
+    "simulate",
+    "bridge",
+    "score",
+    "release",
+    "release-prepared",
+    "demo-head",
+    "gates",
+    "objectives",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
-    result = CliRunner().invoke(app, [command, "--help"])
+    result = CliRunner().invoke(program, [command, "--help"])
 
     assert result.exit_code == 0
     assert len(result.output) > 100
@@ -89,7 +100,7 @@ def finished(tmp_path: Path, shared_data: Path) -> tuple[TrainConfig, Folders]:
         "sha256": {},
     }
     (pool / "index.json").write_text(json.dumps({"seed": 1, "subjects": [record]}))
-    state = fresh_state(config.train, (48, 96, 128, 192))
+    state = fresh_state(config, torch.device("cpu"))
     state.step = 1
     save(state, config.training_digest, run / "checkpoint.pt")
     return config, Folders(pool, run, shared_data)
@@ -124,7 +135,7 @@ def test_a_run_that_has_not_ended_is_not_released(
     finished: tuple[TrainConfig, Folders], tmp_path: Path
 ) -> None:
     config, folders = finished
-    state = fresh_state(config.train, (48, 96, 128, 192))
+    state = fresh_state(config, torch.device("cpu"))
     save(state, config.training_digest, folders.run / "checkpoint.pt")
 
     with pytest.raises(ValueError, match="at step 0 of 1"):

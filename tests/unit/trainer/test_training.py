@@ -7,15 +7,16 @@ import torch
 
 from rebrain_node.model.recipe import Grid
 from tests.ball_head import ball_maps
-from trainer import train_bridge
+from trainer import losses, train_bridge
 from trainer.config import TrainConfig
 from trainer.dice import Dice
 from trainer.hounsfield import tissues
 from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
-from trainer.samples import draw_batch, sample_weights
-from trainer.train_bridge import State, fresh_state, resume, train
+from trainer.sources import PoolSource, draw_batch
+from trainer.train_bridge import State, fresh_state, open_run, resume, train
 
 WIDTHS = (8, 16)
+CPU = torch.device("cpu")
 DEMO = Path(__file__).parents[3] / "conf" / "train" / "demo.toml"
 
 
@@ -42,15 +43,21 @@ def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config() -> TrainConfig:
     demo = TrainConfig.load(DEMO)
-    recipe = demo.recipe.model_copy(update={"grid": Grid(rows=64, columns=48, pixel_mm=0.9)})
+    grid = Grid(rows=64, columns=48, pixel_mm=0.9)
+    recipe = demo.recipe.model_copy(update={"grid": grid, "widths": WIDTHS})
     training = demo.train.model_copy(update={"steps": 4, "batch": 2, "checkpoint_every": 1})
     return demo.model_copy(update={"recipe": recipe, "train": training})
 
 
-def _trained(config: TrainConfig, pool: Pool, out: Path) -> State:
+@pytest.fixture(scope="module")
+def source(pool_folder: Path, config: TrainConfig) -> PoolSource:
+    return PoolSource.of(Pool.open(pool_folder, "train"), config.recipe)
+
+
+def _trained(config: TrainConfig, source: PoolSource, out: Path) -> State:
     out.mkdir()
-    state = fresh_state(config.train, WIDTHS)
-    train(config, pool, state, out, lambda _step, _loss: None)
+    state = fresh_state(config, CPU)
+    train(config, source, state, out, lambda _step, _loss: None)
     return state
 
 
@@ -60,22 +67,19 @@ def _assert_same_weights(a: State, b: State) -> None:
 
 
 def test_training_twice_gives_identical_weights(
-    config: TrainConfig, pool_folder: Path, tmp_path: Path
+    config: TrainConfig, source: PoolSource, tmp_path: Path
 ) -> None:
-    pool = Pool.open(pool_folder, "train")
-
-    first, second = (_trained(config, pool, tmp_path / name) for name in ("a", "b"))
+    first, second = (_trained(config, source, tmp_path / name) for name in ("a", "b"))
 
     _assert_same_weights(first, second)
-    untrained = fresh_state(config.train, WIDTHS)
+    untrained = fresh_state(config, CPU)
     assert not torch.equal(first.mean["leave.weight"], untrained.mean["leave.weight"])
 
 
 def test_a_run_that_was_interrupted_ends_with_the_weights_of_one_that_was_not(
-    config: TrainConfig, pool_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, source: PoolSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = Pool.open(pool_folder, "train")
-    whole = _trained(config, pool, tmp_path / "whole")
+    whole = _trained(config, source, tmp_path / "whole")
     monkeypatch.setattr(train_bridge, "REPORT_EVERY", 1)
     out = tmp_path / "cut"
     out.mkdir()
@@ -85,54 +89,90 @@ def test_a_run_that_was_interrupted_ends_with_the_weights_of_one_that_was_not(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, pool, fresh_state(config.train, WIDTHS), out, pull_the_plug)
-    state = fresh_state(config.train, WIDTHS)
+        train(config, source, fresh_state(config, CPU), out, pull_the_plug)
+    state = fresh_state(config, CPU)
     resume(state, config.training_digest, out / "checkpoint.pt")
     assert state.step == 2
-    train(config, pool, state, out, lambda _step, _loss: None)
+    train(config, source, state, out, lambda _step, _loss: None)
 
     _assert_same_weights(whole, state)
 
 
 def test_a_checkpoint_of_other_parameters_is_not_resumed(
-    config: TrainConfig, pool_folder: Path, tmp_path: Path
+    config: TrainConfig, source: PoolSource, tmp_path: Path
 ) -> None:
-    _trained(config, Pool.open(pool_folder, "train"), tmp_path / "run")
+    _trained(config, source, tmp_path / "run")
 
     with pytest.raises(ValueError, match="other parameters"):
-        resume(fresh_state(config.train, WIDTHS), "0" * 64, tmp_path / "run" / "checkpoint.pt")
+        resume(fresh_state(config, CPU), "0" * 64, tmp_path / "run" / "checkpoint.pt")
 
 
-@pytest.mark.parametrize("objective", ["directional", "raw", "regression"])
-def test_every_objective_gives_a_finite_loss_with_gradients(
-    config: TrainConfig, pool_folder: Path, objective: str
+def _with_objective(config: TrainConfig, objective: str) -> TrainConfig:
+    return config.model_copy(
+        update={
+            "train": config.train.model_copy(update={"objective": objective}),
+            "recipe": config.recipe.model_copy(update={"objective": objective}),
+        }
+    )
+
+
+@pytest.mark.parametrize("objective", ["directional", "raw", "unitized", "regression"])
+def test_every_objective_gives_a_finite_loss_with_gradients_everywhere(
+    config: TrainConfig, source: PoolSource, objective: str
 ) -> None:
-    training = config.train.model_copy(update={"objective": objective})
-    pool = Pool.open(pool_folder, "train")
-    network = fresh_state(training, WIDTHS).network
-    batch = draw_batch(pool, sample_weights(pool), config.recipe, 2, Dice(0, 0))
+    chosen = _with_objective(config, objective)
+    network = fresh_state(chosen, CPU).network
+    dice = [Dice(0, 0, sample) for sample in range(2)]
+    batch = draw_batch(source, dice)
+    draws = losses.draw_places(chosen.train, config.recipe.grid.shape, dice)
 
-    loss = train_bridge.loss_of(network, batch, training, Dice(0, 1))
+    loss = losses.Loss(network, chosen.train)(batch, draws, batch.weight.sum())
     loss.backward()
 
     assert torch.isfinite(loss)
-    assert network.leave.weight.grad is not None
-    assert network.leave.weight.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_a_run_folder_opens_with_its_own_recipe_and_widths(
+    config: TrainConfig, source: PoolSource, tmp_path: Path
+) -> None:
+    chosen = _with_objective(config, "unitized")
+    state = _trained(chosen, source, tmp_path / "run")
+
+    recipe, network = open_run(tmp_path / "run")
+
+    assert recipe == chosen.recipe
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state.mean[name])
 
 
 def test_half_of_the_draws_begin_at_the_ct_slice(config: TrainConfig) -> None:
-    places = train_bridge.draw_places(config.train, 2000, Dice(0, 0))
+    dice = [Dice(0, 0, sample) for sample in range(2000)]
+
+    places = losses.draw_places(config.train, (1, 1), dice).m
 
     assert (places == 1).float().mean().item() == pytest.approx(0.5, abs=0.05)
     assert places.min() >= 0
 
 
-def test_the_same_dice_draw_the_same_batch(config: TrainConfig, pool_folder: Path) -> None:
-    pool = Pool.open(pool_folder, "train")
-    weights = sample_weights(pool)
+def test_places_on_a_grid_are_whole_steps_and_reach_the_ct_slice(config: TrainConfig) -> None:
+    training = config.train.model_copy(update={"bridge_steps": 4, "start_share": 0.0})
+    dice = [Dice(0, 0, sample) for sample in range(200)]
 
+    places = losses.draw_places(training, (1, 1), dice).m
+
+    assert set(places.flatten().tolist()) == {0.25, 0.5, 0.75, 1.0}
+
+
+def test_the_dice_of_samples_and_steps_differ() -> None:
+    drawn = {Dice(7, step, sample).between(0, 1) for step in range(40) for sample in range(8)}
+
+    assert len(drawn) == 320
+
+
+def test_the_same_dice_draw_the_same_batch(source: PoolSource) -> None:
     first, again, other = (
-        draw_batch(pool, weights, config.recipe, 2, Dice(3, step)) for step in (5, 5, 6)
+        draw_batch(source, [Dice(3, step, 0), Dice(3, step, 1)]) for step in (5, 5, 6)
     )
 
     assert torch.equal(first.conditioning, again.conditioning)

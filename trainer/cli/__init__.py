@@ -1,0 +1,45 @@
+"""`rebrain-train`: from data to a bundle and a report.
+
+One module per group of commands, registered below; heavy imports live inside the commands, so that
+`--help` answers at once.
+
+    0 done    1 failed, or some subjects refused    2 usage    3 everything refused
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from rebrain_node.errors import RebrainError
+from trainer.cli import demonstration, evaluate, gates, objectives, prepare, releases, stages
+
+program = typer.Typer(
+    name="rebrain-train",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make a ReBrain model bundle: head -> simulate -> bridge -> score -> release.",
+)
+program.command("prepare")(prepare.prepare)
+program.command("head")(stages.head)
+program.command("simulate")(stages.simulate)
+program.command("bridge")(stages.bridge)
+program.command("score")(stages.score)
+program.command("release")(stages.release)
+program.command("release-prepared")(releases.release_prepared)
+program.command("demo-head")(demonstration.demo_head)
+program.command("evaluate")(evaluate.evaluate)
+program.command("gates")(gates.gates)
+program.command("objectives")(objectives.objectives)
+
+
+def app(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the program and leave the process with its exit code."""
+    try:
+        program(arguments)
+    except (RebrainError, OSError) as error:
+        line = " ".join(str(error).split())
+        sys.stderr.write(f"rebrain-train: {line}\n")
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,124 @@
+"""`rebrain-train evaluate`."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trainer.cli.options import AsJson, bar_of
+
+REPORT = "evaluation.json"
+SHOWN = ("psnr", "ssim", "nrmse", "i_ssim_gap", "slice_id_exact", "slice_id_within_one",
+         "brain_correlation", "lncc")  # fmt: skip
+
+
+def evaluate(  # noqa: PLR0913 -- each is an option of the command
+    bundle: Annotated[str, typer.Option(help="demo, the folder of a bundle, or of a run.")],
+    data: Annotated[Path, typer.Option(help="A prepared data set, or a .npz of 2-D pairs.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report; a report there is replaced.")],
+    protocol: Annotated[str, typer.Option(help="none, decimate:K or thick:K; K = 2, 3, 4.")] = (
+        "none"
+    ),
+    predictions: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR: volumes of another method.")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH: another bundle or a training run.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "validation", "test"], typer.Option(help="Who is scored.")
+    ] = "test",
+    mode: Annotated[
+        Literal["standard", "ct2mri"],
+        typer.Option(help="Definitions of NRMSE, PSNR, SSIM and MAE."),
+    ] = "standard",
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Report of the same subjects by another protocol; for one table of all."),
+    ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="curves.csv of `objectives`; drawn into the report.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise and of the bootstrap.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Score a bundle beside every baseline, by one protocol; writes a report to OUT."""
+    from trainer.evaluate import run
+    from trainer.evaluate.contest import Progress
+    from trainer.evaluate.curves import read_curves
+    from trainer.evaluate.protocols import Sparsity
+    from trainer.evaluate.report import Beside, json_text, write_report
+
+    check_out(out)
+    company = Beside(
+        documents=[json.loads((folder / REPORT).read_bytes()) for folder in beside or []],
+        curves=read_curves(curves) if curves else {},
+    )
+    request = run.Request(
+        bundle=bundle,
+        data=data,
+        sparsity=Sparsity.parse(protocol),
+        split=split,
+        mode=mode,
+        predictions={name: Path(folder) for name, folder in _named(predictions, "DIR").items()},
+        networks=_named(network, "PATH"),
+        seed=seed,
+    )
+    with bar_of("positions", 1) as (bar, task):
+        evaluation = run.evaluate(
+            request,
+            Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task)),
+        )
+    replaced(out, lambda part: write_report(evaluation, part, company))
+    if as_json:
+        typer.echo(json_text(evaluation.document), nl=False)
+        return
+    table = Table("method", *SHOWN, title=f"{data.name}, {protocol}, mean over subjects")
+    for name, found in evaluation.document["methods"].items():
+        means = [f"{found[key]['mean']:.3f}" if key in found else "" for key in SHOWN]
+        table.add_row(name, *means)
+    Console().print(table)
+
+
+def _named(given: list[str] | None, what: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in given or []:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value) or name in found:
+            raise typer.BadParameter(f"{item!r}: expected NAME={what}, each name once")
+        found[name] = value
+    return found
+
+
+def check_out(out: Path) -> None:
+    """Refuse to replace anything but a report.
+
+    Raises
+    ------
+    typer.BadParameter
+        `out` holds other things.
+    """
+    if out.exists() and not (out.is_dir() and ((out / REPORT).is_file() or not any(out.iterdir()))):
+        raise typer.BadParameter(f"{out} holds something that is not a report; give another --out")
+
+
+def replaced(out: Path, write_into: Callable[[Path], None]) -> None:
+    """Write a folder beside its place, then put it there: never half of one."""
+    part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        write_into(part)
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+    if out.exists():
+        out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,52 @@
+"""Which objective draws better images at equal iterations."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.cli.options import AsJson, Config, Samples, bar_of
+
+
+def objectives(
+    config: Config,
+    pool: Samples,
+    prepared: Annotated[Path, typer.Option(help="Prepared data set, e.g. FLAIR to T1.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs and of the page.")],
+    as_json: AsJson = False,
+) -> None:
+    """Train every objective and seed on simulated CT and on prepared data, and compare images.
+
+    A run that has its scores is not repeated: interrupted, the experiment goes on.
+    """
+    from trainer.config import TrialConfig
+    from trainer.objectives import Arena, Place, Run, between_sequences, run_trial, simulated
+    from trainer.objectives_page import write_results
+
+    settings = TrialConfig.load(config)
+    trial, steps = settings.trial, settings.train.steps
+    arenas: tuple[Callable[[], Arena], ...] = (
+        lambda: simulated(pool, settings.recipe, trial),
+        lambda: between_sequences(prepared, settings.recipe, trial),
+    )
+    runs: list[Run] = []
+    total = len(arenas) * len(trial.seeds) * len(trial.objectives) * steps
+    with bar_of("steps", total) as (bar, task):
+        for make in arenas:
+            arena = make()
+            for seed in trial.seeds:
+                for objective in trial.objectives:
+                    begun = len(runs) * steps
+                    bar.update(task, description=f"{arena.name}, {objective}, seed {seed}")
+                    place = Place(out, objective, seed)
+
+                    def advance(step: int, begun: int = begun) -> None:
+                        bar.update(task, completed=begun + step)
+
+                    runs.append(run_trial(settings, arena, place, advance))
+                    advance(steps)
+    write_results(settings, runs, out)
+    found = (out / "objectives.json").read_text()
+    typer.echo(json.dumps(json.loads(found)) if as_json else str(out / "objectives.md"))

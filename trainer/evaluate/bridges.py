@@ -1,0 +1,94 @@
+"""The methods with a network: the whole recipe, and simpler ways to fill between its slices.
+
+Every position is conditioned and walked by the node's own code (`model/source`, `model/walk`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, conditioning_at
+from rebrain_node.model.walk import noise_field, walk
+from trainer.dataset import PreparedData
+from trainer.evaluate.intensities import source_slices
+from trainer.evaluate.networks import Network
+from trainer.evaluate.placing import placements
+from trainer.evaluate.protocols import Case
+
+Volume = NDArray[np.float32]
+OURS = "rebrain"
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A network under the name it has in the tables.
+
+    Attributes
+    ----------
+    seed : int
+        Of the noise field that all slices of all subjects share.
+    """
+
+    name: str
+    network: Network
+    data: PreparedData
+    seed: int
+
+    def draw(self, case: Case, progress: Callable[[], None]) -> Iterator[tuple[str, Volume]]:
+        """Draw a case by the whole recipe and, where positions are to be filled, more simply.
+
+        `progress` is called after each position; there are `positions(case)`.
+        """
+        given = self._drawn_at(case, case.positions_mm, progress)
+        missing = ~case.measured
+        if not missing.any():
+            yield self.name, given
+            return
+        linear = case.linear(given)
+        whole = linear.copy()  # at measured positions the interpolation is the slice itself
+        whole[missing] = self._drawn_at(case, case.targets_mm[missing], progress)
+        yield self.name, whole
+        below, _ = case.bracket()
+        average = linear.copy()
+        average[missing] = (given[below[missing]] + given[below[missing] + 1]) / 2
+        if self.name != OURS:
+            yield f"{self.name}-average", average
+            return
+        yield "bridge-average", average
+        yield "bridge-linear", linear
+        yield "bridge-slerp", whole
+
+    def positions(self, case: Case) -> int:
+        """Return how many positions `draw` draws."""
+        ways = placements(case.head, case.subject.pixel_mm, self.network.recipe)
+        return len(ways) * (len(case.source) + int((~case.measured).sum()))
+
+    def _drawn_at(
+        self, case: Case, positions_mm: NDArray[np.float64], progress: Callable[[], None]
+    ) -> Volume:
+        """Draw positions, (n, row, column) on the grid of the data set, averaged over placings."""
+        recipe = self.network.recipe
+        noise = noise_field(recipe.grid.shape, self.seed)
+        ways = placements(case.head, case.subject.pixel_mm, recipe)
+        drawn = np.zeros((len(positions_mm), *case.source.shape[1:]), np.float32)
+        for placement in ways:
+            slices = source_slices(case, self.data.source_kind, recipe, placement)
+            for k, position in enumerate(positions_mm):
+                image = walk(
+                    self.network.evaluate,
+                    self._conditioning(slices, float(position)),
+                    recipe.sampling,
+                    eta=recipe.eta,
+                    noise=noise,
+                )
+                drawn[k] += (placement.back(image, -1.0) + 1) / (2 * len(ways))
+                progress()
+        return drawn
+
+    def _conditioning(self, slices: Sequence[SourceSlice], position_mm: float) -> Conditioning:
+        """Condition as the node does; a slice without a known place in space stands alone."""
+        if self.data.volumetric:
+            return conditioning_at(slices, position_mm)
+        return at_measured(next(piece for piece in slices if piece.position_mm == position_mm))

@@ -1,0 +1,111 @@
+"""What an evaluation found: one JSON document and the volumes of one subject for the figures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+Volume = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+class Figure(TypedDict):
+    """One metric of one method: over subjects, and each of them.
+
+    `ci95` is the bootstrap interval of the mean over subjects; `sd` the standard deviation over
+    subjects (0 for one subject). `pooled`, of slice identities alone: over all slices of all
+    subjects together.
+    """
+
+    mean: float
+    ci95: list[float]
+    sd: float
+    per_subject: dict[str, float]
+    pooled: NotRequired[float]
+
+
+class DatasetFacts(TypedDict):
+    """What was evaluated on.
+
+    `subjects` are those scored, `slices` the number of positions scored in each.
+    """
+
+    name: str
+    source_kind: str
+    volumetric: bool
+    licence: str
+    origin: str
+    split: str
+    subjects: list[str]
+    slices: dict[str, int]
+
+
+class BundleFacts(TypedDict):
+    """Which model stands behind `rebrain`, and what evaluated it."""
+
+    name: str
+    version: str
+    digest: str
+    engine: str
+
+
+class Document(TypedDict):
+    """The whole evaluation as JSON.
+
+    `methods` holds {method: {metric: Figure}}, `skipped` {method: reason} for every baseline that
+    has no row, `notes` sentences that belong under every table, `montage` the subject whose
+    volumes are shown (the first of the split: fixed before any score is known).
+    """
+
+    format: int
+    dataset: DatasetFacts
+    protocol: str
+    mode: str
+    bundle: BundleFacts
+    seed: int
+    methods: dict[str, dict[str, Figure]]
+    skipped: dict[str, str]
+    notes: list[str]
+    montage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Montage:
+    """Volumes of one subject at the positions scored, (slice, row, column) on the native grid.
+
+    Attributes
+    ----------
+    source : Volume
+        As the methods see it, 0 to 1; at filled positions linear between measured slices.
+    reference : Volume
+        The truth, mapped by the metrics' affine map: 0 and 1 are its percentiles 0.5 and 99.5.
+    mask : Mask
+        The head.
+    predictions : mapping of str to Volume
+        By method, in the unit of `reference`.
+    positions_mm : NDArray of float64
+        (slice,), rising; slice numbers where positions are unknown.
+    measured : Mask
+        (slice,), true where the methods were given a slice.
+    pixel_mm : tuple of float or None
+        Between rows, between columns; None where unknown.
+    """
+
+    subject: str
+    source: Volume
+    reference: Volume
+    mask: Mask
+    predictions: Mapping[str, Volume]
+    positions_mm: NDArray[np.float64]
+    measured: Mask
+    pixel_mm: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The outcome of one run of `rebrain-train evaluate`."""
+
+    document: Document
+    montage: Montage

@@ -1,0 +1,105 @@
+"""The networks of an evaluation: a bundle through the node's engine, or a run through torch."""
+
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from pickle import UnpicklingError  # the name of a refusal; nothing is unpickled here
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from rebrain_node.engine.choose import open_engine
+from rebrain_node.errors import RebrainError
+from rebrain_node.model import unet
+from rebrain_node.model.bundle import ModelBundle, load_bundle
+from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.model.walk import Evaluate
+from trainer.dataset import digest_of
+from trainer.evaluate.evaluation import BundleFacts
+from trainer.train_bridge import open_run
+
+DEMO = "demo"
+CHECKPOINT = "checkpoint.pt"
+
+
+class NetworkRefused(RebrainError):
+    """A network cannot be evaluated; the message names its folder."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network ready to be evaluated, and how its recipe says to use it."""
+
+    recipe: Recipe
+    evaluate: Evaluate
+    facts: BundleFacts
+
+
+def open_network(where: str) -> Network:
+    """Open `demo`, the folder of a bundle, or the folder of a training run.
+
+    Raises
+    ------
+    NetworkRefused
+        The folder is neither, or its checkpoint cannot be used.
+    BundleRefused
+        The bundle is damaged.
+    EngineFailed
+        The engine does not reproduce the golden output of the bundle.
+    """
+    if where == DEMO:
+        with resources.as_file(resources.files("rebrain_node") / "bundles" / DEMO) as shipped:
+            return _of_bundle(load_bundle(shipped))
+    folder = Path(where)
+    if (folder / CHECKPOINT).is_file():
+        return _of_run(folder)
+    if not folder.is_dir():
+        raise NetworkRefused(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
+    return _of_bundle(load_bundle(folder))
+
+
+def _of_bundle(bundle: ModelBundle) -> Network:
+    engine = open_engine("openvino", bundle)
+    facts: BundleFacts = {
+        "name": bundle.name,
+        "version": bundle.version,
+        "digest": bundle.digest,
+        "engine": engine.identity,
+    }
+    return Network(bundle.recipe, engine.evaluate, facts)
+
+
+def _of_run(folder: Path) -> Network:
+    """Read the running mean of the weights; tensors and numbers only.
+
+    Raises
+    ------
+    NetworkRefused
+        The run is damaged, or from before it wrote down its recipe.
+    """
+    try:
+        recipe, network = open_run(folder)
+    except (RuntimeError, KeyError, EOFError, OSError, ValueError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())
+        raise NetworkRefused(f"{folder}: the run cannot be used: {reason}") from error
+    facts: BundleFacts = {
+        "name": folder.resolve().name,
+        "version": "training run",
+        "digest": digest_of(folder / CHECKPOINT),
+        "engine": f"torch {torch.__version__} fp32",
+    }
+    return Network(recipe, of_torch(network), facts)
+
+
+def of_torch(network: unet.Network) -> Evaluate:
+    """Return one evaluation of the network in float32, numpy in and out."""
+    network.eval()
+
+    def evaluate(x: Image, s: NDArray[Any]) -> Image:
+        with torch.inference_mode():
+            flow = network(torch.from_numpy(x), torch.from_numpy(s))
+        answer: Image = flow.numpy()
+        return answer
+
+    return evaluate

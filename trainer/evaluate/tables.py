@@ -1,0 +1,261 @@
+"""The tables of a report, before they become Markdown or HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from trainer.evaluate.evaluation import Document
+from trainer.evaluate.paper import Printed
+from trainer.evaluate.scores import (
+    OURS,
+    Scores,
+    Statistic,
+    metrics_of,
+    read_scores,
+    subjects_of,
+)
+from trainer.evaluate.vocabulary import Metric, metric, number
+
+#: the columns of each table; a table shows those that the evaluation has
+PAIRS: Final = ("slice_id_exact", "slice_id_within_one", "brain_correlation", "lncc")
+PAIRS_MORE: Final = ("gradient_correlation", "nmi", "ssim_brain", "psnr_brain")
+PAPER_SHAPE: Final = ("nrmse", "psnr", "ssim", "i_ssim", "i_ssim_gap")
+IMAGE: Final = (*PAPER_SHAPE, "mae", "spectrum_error")
+PLACED: Final = ("nrmse", "psnr", "ssim", "mae")
+_PLACES: Final = (
+    "Measured: the position of a slice that was given. Filled: a position between such slices, "
+    "where nothing was given."
+)
+FACTOR: Final = ("psnr", "ssim", "nrmse", "i_ssim_gap")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a table: the mean, and below it what belongs to it."""
+
+    text: str
+    note: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method, one line of the paper, or the reference itself."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    kind: str = "method"  #: "method", "ours", "reference" or "paper"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table and what must be said with it; `folded` stays closed until it is asked for."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    first: str = "method"
+    groups: tuple[tuple[str, int], ...] = field(default=())
+    folded: bool = False
+
+
+def table(
+    title: str,
+    scores: Scores,
+    wanted: Sequence[str],
+    notes: Sequence[str] = (),
+    printed: Printed | None = None,
+) -> Table | None:
+    """Make a table of means with intervals, the best of each column marked.
+
+    Parameters
+    ----------
+    title : str
+        Heading.
+    scores : Scores
+        Rows, in this order.
+    wanted : sequence of str
+        Metrics; those that no method has are left out.
+    notes : sequence of str
+        Sentences below the table.
+    printed : Printed, optional
+        Rows of the paper made from the same data.
+
+    Returns
+    -------
+    Table or None
+        None where no wanted metric is there.
+    """
+    held = [name for name in wanted if name in metrics_of(scores)]
+    if not held:
+        return None
+    best = {name: _best(scores, name) for name in held}
+    rows = [
+        Row(
+            method,
+            tuple(_cell(entries.get(name), metric(name), method in best[name]) for name in held),
+            "ours" if method == OURS else "method",
+        )
+        for method, entries in scores.items()
+    ]
+    rows += _reference(scores, held) + _printed(printed or {}, held)
+    return Table(title, tuple(metric(n).heading for n in held), tuple(rows), tuple(notes))
+
+
+def meanings(scores: Scores, wanted: Sequence[str]) -> str:
+    """Say what each column is, in one sentence."""
+    held = [metric(name) for name in wanted if name in metrics_of(scores)]
+    return "; ".join(f"{shown.label}: {shown.meaning}" for shown in held if shown.meaning) + "."
+
+
+def placed_table(scores: Scores) -> Table | None:
+    """Measured and filled positions side by side."""
+    held = [name for name in PLACED if f"{name}_filled" in metrics_of(scores)]
+    if not held:
+        return None
+    wanted = [f"{name}_{place}" for name in held for place in ("measured", "filled")]
+    whole = table("Measured and filled positions", scores, wanted)
+    if whole is None:
+        return None
+    return Table(
+        whole.title,
+        ("measured", "filled") * len(held),
+        whole.rows,
+        (_PLACES,),
+        groups=tuple((metric(name).heading, 2) for name in held),
+    )
+
+
+def factor_table(documents: Sequence[Document]) -> Table | None:
+    """Shape of the paper's Table 6: the same data at several protocols, side by side."""
+    if len(documents) < 2:
+        return None
+    by_protocol = {str(document["protocol"]): read_scores(document) for document in documents}
+    methods = dict.fromkeys(name for scores in by_protocol.values() for name in scores)
+    parts = {
+        protocol: part
+        for protocol, scores in by_protocol.items()
+        if (part := table("", {name: scores.get(name, {}) for name in methods}, FACTOR))
+    }
+    rows = tuple(
+        Row(same[0].name, tuple(cell for row in same for cell in row.cells), same[0].kind)
+        for same in zip(*(part.rows for part in parts.values()), strict=True)
+    )
+    columns = tuple(heading for part in parts.values() for heading in part.columns)
+    groups = tuple((_protocol(name), len(part.columns)) for name, part in parts.items())
+    note = "The same subjects and the same bundle; only the distance between given slices differs."
+    return Table("Sparser and sparser sources", columns, rows, (note,), groups=groups)
+
+
+def wins_table(scores: Scores, wanted: Sequence[str]) -> Table | None:
+    """On how many subjects our method is better than each other one."""
+    if OURS not in scores or len(subjects_of(scores)) < 2:
+        return None
+    held = [n for n in wanted if n in scores[OURS] and metric(n).better != "closer"]
+    others = [name for name in scores if name != OURS]
+    if not held or not others:
+        return None
+    rows = tuple(
+        Row(
+            f"better than {other}",
+            tuple(_wins(scores[OURS][n], scores[other].get(n), metric(n)) for n in held),
+        )
+        for other in others
+    )
+    note = "Subjects on which rebrain is strictly better, of those on which both were scored."
+    return Table(
+        "Subject by subject", tuple(metric(n).label for n in held), rows, (note,), "rebrain is"
+    )
+
+
+def subject_tables(scores: Scores) -> tuple[Table, ...]:
+    """Every value of every subject, one folded table per metric."""
+    subjects = subjects_of(scores)
+    made = []
+    for name in metrics_of(scores):
+        rows = tuple(
+            Row(
+                method,
+                (
+                    *_values(entries[name], subjects, metric(name).digits),
+                    Cell(number(entries[name].sd, metric(name).digits)),
+                ),
+                "ours" if method == OURS else "method",
+            )
+            for method, entries in scores.items()
+            if name in entries
+        )
+        made.append(Table(metric(name).heading, (*subjects, "SD"), rows, folded=True))
+    return tuple(made)
+
+
+def _values(statistic: Statistic, subjects: Sequence[str], digits: int) -> tuple[Cell, ...]:
+    return tuple(
+        Cell(number(statistic.per_subject.get(subject, math.nan), digits)) for subject in subjects
+    )
+
+
+def _cell(statistic: Statistic | None, shown: Metric, best: bool) -> Cell:
+    if statistic is None:
+        return Cell("-")
+    note = ""
+    if not math.isnan(statistic.low):
+        note = f"{number(statistic.low, shown.digits)} to {number(statistic.high, shown.digits)}"
+    if not math.isnan(statistic.pooled):
+        note += f"; all slices {number(statistic.pooled, shown.digits)}"
+    return Cell(number(statistic.mean, shown.digits), note, best)
+
+
+def _best(scores: Scores, name: str) -> frozenset[str]:
+    """Name the best methods of a column; what prints alike is equally good."""
+    shown = metric(name)
+    means = {
+        method: round(entries[name].mean, shown.digits)
+        for method, entries in scores.items()
+        if name in entries and not math.isnan(entries[name].mean)
+    }
+    if shown.better == "closer" or not means:
+        return frozenset()
+    top = max(means.values()) if shown.better == "higher" else min(means.values())
+    return frozenset(method for method, mean in means.items() if mean == top)
+
+
+def _reference(scores: Scores, held: Sequence[str]) -> list[Row]:
+    """The real MR's own I-SSIM, which its row alone makes readable."""
+    own = [e["i_ssim_reference"] for e in scores.values() if "i_ssim_reference" in e]
+    if "i_ssim" not in held or not own:
+        return []
+    cells = tuple(
+        Cell(number(own[0].mean, metric(name).digits)) if name == "i_ssim" else Cell("")
+        for name in held
+    )
+    return [Row("the real MR itself", cells, "reference")]
+
+
+def _printed(printed: Mapping[str, Mapping[str, float]], held: Sequence[str]) -> list[Row]:
+    return [
+        Row(
+            f"{name}, as printed in the paper",
+            tuple(Cell(number(values.get(n, math.nan), metric(n).digits)) for n in held),
+            "paper",
+        )
+        for name, values in printed.items()
+    ]
+
+
+def _wins(ours: Statistic, theirs: Statistic | None, shown: Metric) -> Cell:
+    if theirs is None:
+        return Cell("-")
+    both = [subject for subject in ours.per_subject if subject in theirs.per_subject]
+    sign = 1 if shown.better == "higher" else -1
+    won = sum(sign * (ours.per_subject[s] - theirs.per_subject[s]) > 0 for s in both)
+    return Cell(f"{won} of {len(both)}")
+
+
+def _protocol(name: str) -> str:
+    kind, _, factor = name.partition(":")
+    return f"{kind} x{factor}" if factor else "every slice given"

@@ -1,0 +1,91 @@
+"""The processes that share one training run: started by torchrun, or this one alone.
+
+Every process draws its own part of the same global batch and holds the same weights; gradients
+are averaged by DistributedDataParallel. Only the first process writes.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Workers:
+    """One process among those of a run: this one.
+
+    Attributes
+    ----------
+    rank : int
+        Number of this process, from 0.
+    count : int
+        Processes of the run.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def writes(self) -> bool:
+        """Return whether this process writes the checkpoint and the curve."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> range:
+        """Return which samples of a global batch this process draws.
+
+        Raises
+        ------
+        ValueError
+            The batch does not divide by the number of processes.
+        """
+        if batch % self.count:
+            raise ValueError(
+                f"a batch of {batch} does not divide by {self.count} processes; "
+                "change train.batch or --nproc-per-node"
+            )
+        size = batch // self.count
+        return range(self.rank * size, (self.rank + 1) * size)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean of `value` over all processes, the same in each."""
+        if self.count == 1:
+            return value
+        total = value.detach().clone()
+        distributed.all_reduce(total)
+        return total / self.count
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """Return `module` such that its gradients are averaged over all processes."""
+        return module if self.count == 1 else DistributedDataParallel(module)
+
+
+ALONE_ON_CPU = Workers(0, 1, torch.device("cpu"))
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def joined() -> Iterator[Workers]:
+    """Join the processes that torchrun started, if it did: nccl on GPUs, gloo on CPUs."""
+    device, count = _device(), int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
+    if count == 1:
+        yield Workers(0, 1, device)
+        return
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Workers(distributed.get_rank(), count, device)
+    finally:
+        distributed.destroy_process_group()
