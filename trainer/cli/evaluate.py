@@ -49,10 +49,11 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
 ) -> None:
     """Score a bundle beside every baseline, by one protocol; writes a report to OUT."""
     from trainer.evaluate import run
+    from trainer.evaluate.contents import Beside
     from trainer.evaluate.contest import Progress
     from trainer.evaluate.curves import read_curves
     from trainer.evaluate.protocols import Sparsity
-    from trainer.evaluate.report import Beside, json_text, write_report
+    from trainer.evaluate.report import json_text, write_report
 
     check_out(out)
     company = Beside(

@@ -107,9 +107,8 @@ def _strips(
     strip_height = 5.4 * tallest / sum(widths)
     bar_height = 0.75 if bar_words else 0.05
     with sheet(rows * (strip_height + 0.45) + bar_height) as drawn:
-        room, foot = drawn.subfigures(
-            2, 1, height_ratios=(rows * (strip_height + 0.45), bar_height)
-        )
+        heights = (rows * (strip_height + 0.45), bar_height)
+        room, foot = drawn.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
         grid = room.subfigures(rows, _COLUMNS, squeeze=False, wspace=0.02, hspace=0.0)
         image = None
         for (name, pictures), part in zip(cut.items(), grid.flat, strict=False):
