@@ -15,6 +15,7 @@ patient's right to left. `dataset.json` is written last: a folder without it is 
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +59,8 @@ class Meta(_Frozen):
 
     Attributes
     ----------
+    layout : str
+        Name of the layout that it was read from.
     pixel_mm : tuple of float or None
         Distance between rows and between columns, mm; None where unknown.
     affine : tuple of tuple of float or None
@@ -72,6 +75,7 @@ class Meta(_Frozen):
         Of each array file of this subject.
     """
 
+    layout: str = ""
     pixel_mm: tuple[float, float] | None
     affine: tuple[tuple[float, float, float, float], ...] | None
     files: dict[str, str]
@@ -192,11 +196,23 @@ def write_subject(folder: Path, subject: Subject, kind: SourceKind, meta: Meta) 
     Raises
     ------
     DatasetRefused
-        The subject is not fit to be read back (`check_subject`).
+        The subject is not fit to be read back (`check_subject`), or is there already.
     """
     check_subject(subject)
     part, place = folder / f".{subject.name}.part", folder / subject.name
-    part.mkdir(parents=True)
+    if place.exists():
+        raise DatasetRefused(f"{place} exists; a finished subject is never overwritten")
+    try:
+        part.mkdir(parents=True)
+        record = _write_arrays(part, subject, kind, meta)
+        part.rename(place)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return record
+
+
+def _write_arrays(part: Path, subject: Subject, kind: SourceKind, meta: Meta) -> SubjectRecord:
     arrays: dict[str, NDArray[np.generic]] = {
         "source": subject.source.astype(SOURCE_DTYPE[kind]),
         "target": subject.target.astype(np.float32),
@@ -212,7 +228,6 @@ def write_subject(folder: Path, subject: Subject, kind: SourceKind, meta: Meta) 
         meta.model_copy(update={"sha256": sha256}).model_dump_json(indent=1) + "\n"
     )
     sha256["meta.json"] = digest_of(part / "meta.json")
-    part.rename(place)
     return SubjectRecord(name=subject.name, sha256=sha256)
 
 

@@ -22,9 +22,10 @@ from trainer.anatomy import map_anatomy
 from trainer.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
 from trainer.heads import Head, catalogue
 from trainer.hounsfield import AIR_HU, Tissues, draw_hu, tissues
+from trainer.outside import OUTSIDE
 from trainer.template import Template, Volume, load_template
 
-CLASSES = (*OF_THE_HEAD, *OF_THE_SCAN)
+CLASSES = (*OF_THE_HEAD, *OF_THE_SCAN, *OUTSIDE)
 IN_DOMAIN = "IN-DOMAIN"
 _SIDE = 256
 _CLIP_HU = (-1024.0, 3071.0)
@@ -64,7 +65,11 @@ class Trial:
     @property
     def hit(self) -> bool:
         """Whether the class was caught, or the head without a condition got any finding."""
-        return bool(self.codes) if self.condition == IN_DOMAIN else self.condition in self.codes
+        if self.condition == IN_DOMAIN:
+            return bool(self.codes)
+        outside = OUTSIDE.get(self.condition)
+        wanted = {self.condition} if outside is None else outside.codes
+        return not wanted.isdisjoint(self.codes)
 
 
 def anatomy(head: Head, template: Template, folder: Path) -> Tissues:
@@ -84,6 +89,8 @@ def trials(name: str, head: Tissues, draws: int, seed: int, limits: Limits) -> I
         hu = draw_hu(head, rng)
         for condition in (IN_DOMAIN, *CLASSES):
             volume = _scan(_changed(hu, head, condition, rng), condition, rng)
+            if condition in OUTSIDE:
+                volume = OUTSIDE[condition].change(volume, rng)
             codes = tuple(sorted({finding.code for finding in judge_volume(volume, limits)}))
             yield Trial(name, condition, codes)
 

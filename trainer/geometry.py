@@ -8,7 +8,6 @@ from torch.nn import functional
 
 from trainer.dice import Dice
 
-_FIT_SHARE = 0.4  # samples stretched to the frame, as data without a pixel size arrive
 _SMALLEST_BOX = 90.0  # pixels; a vertex slice must not be blown up to a whole head
 
 
@@ -30,7 +29,7 @@ def _scales(size: tuple[float, float], frame: tuple[int, int], dice: Dice) -> tu
     return along_y, max(along_y * dice.between(0.72, 1.15), width / frame[1])
 
 
-def placement(head: Tensor, frame: tuple[int, int], dice: Dice) -> Tensor:
+def placement(head: Tensor, frame: tuple[int, int], fit_share: float, dice: Dice) -> Tensor:
     """Draw the sampling grid that places one sample on `frame`.
 
     Parameters
@@ -39,6 +38,8 @@ def placement(head: Tensor, frame: tuple[int, int], dice: Dice) -> Tensor:
         (rows, columns) membership in the pool's pixels.
     frame : tuple of int
         Rows and columns of the model grid.
+    fit_share : float
+        Chance that the head is stretched to the frame, as data without a pixel size arrive.
 
     Returns
     -------
@@ -46,7 +47,7 @@ def placement(head: Tensor, frame: tuple[int, int], dice: Dice) -> Tensor:
         (1, rows, columns, 2) for `grid_sample`.
     """
     height, width = head.shape
-    if dice.chance(_FIT_SHARE):
+    if dice.chance(fit_share):
         centre_y, centre_x, *size = head_box(head)
         along_y, along_x = _scales((size[0], size[1]), frame, dice)
         reach = 5.0

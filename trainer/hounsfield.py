@@ -5,7 +5,7 @@ Volumes are (z, y, x) at 1 mm along LPS. Brightness levels are those of the cano
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -25,6 +25,7 @@ _TOUCHES = 20  # voxels of head on a face of the volume: the head goes on beyond
 _CELLS = {"mastoid": ((30, 62), (-55, -8), (-62, -22)), "ethmoid": ((0, 17), (36, 68), (-48, -12))}
 # Deep grey nuclei, MNI mm (x is |x|): T1 alone makes thalamus and pallidum too white.
 _DEEP = ((2, 36), (-34, 24), (-12, 22))
+_SHARPENINGS = 4
 # Where pineal and choroid plexus calcify: MNI mm, probability.
 _CALCIFIED = (((0, -29, 3), 0.5), ((-19, -40, 7), 0.35), ((19, -40, 7), 0.35))
 
@@ -160,6 +161,27 @@ def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
         known=_known(head),
         mni=mni,
     )
+
+
+def sharpened(head: Tissues, resolution_mm: float) -> Tissues:
+    """Undo the blur of the voxels the T1 was acquired with, so that sulci have edges again.
+
+    A head acquired at 2 mm teaches blurred sulci, in the CT made from it as in the T1; clinical
+    CT is sharper than that in plane. Van Cittert's iteration against a Gaussian of half the voxel
+    size, on the denoised T1, held within the range of the 5 mm neighbourhood: no level appears
+    that was not there. The truth becomes the sharpened, denoised T1.
+
+    Parameters
+    ----------
+    resolution_mm : float
+        Voxel size of the acquisition.
+    """
+    t1, sigma = head.smooth_t1, resolution_mm / 2
+    low, high = ndi.minimum_filter(t1, 5), ndi.maximum_filter(t1, 5)
+    sharp = t1
+    for _ in range(_SHARPENINGS):
+        sharp = np.clip(sharp + t1 - ndi.gaussian_filter(sharp, sigma), low, high)
+    return replace(head, t1=sharp, smooth_t1=sharp)
 
 
 def _levels(t1: Volume, at: list[float], hu: list[float]) -> Volume:

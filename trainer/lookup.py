@@ -33,8 +33,8 @@ class Tally:
         """Count; `sources` in [-1, 1], `truth` in [0, 1], `weights` >= 0, all one shape."""
         level = _level(sources).ravel()
         return cls(
-            np.bincount(level, weights.ravel(), _LEVELS),
-            np.bincount(level, (truth * weights).ravel(), _LEVELS),
+            np.bincount(level, weights.ravel(), _LEVELS).astype(np.float64),
+            np.bincount(level, (truth * weights).ravel(), _LEVELS).astype(np.float64),
         )
 
     def __add__(self, other: "Tally") -> "Tally":

@@ -111,7 +111,7 @@ def write_results(config: TrialConfig, runs: Sequence[Run], out: Path) -> None:
 
 def mean_curves(runs: Sequence[Run]) -> dict[str, Curve]:
     """Return one curve for each objective: the mean over its seeds."""
-    curves = {}
+    curves: dict[str, Curve] = {}
     for objective in dict.fromkeys(run.objective for run in runs):
         own = [run for run in runs if run.objective == objective]
         figures = {f: tuple(np.mean([_of(r, f) for r in own], axis=0).tolist()) for f in FIGURES}

@@ -14,10 +14,14 @@ from trainer.pool import Pool, SubjectRecord
 from trainer.scanner import scan, with_pathology
 from trainer.slabs import Sample
 
-_SHARP_WEIGHT = 3.0  # of a sample of a 1 mm head against one of a 2 mm head
+_SHARP_WEIGHT = 1.5  # of a sample of a 1 mm head against one of a 2 mm head
 _BRAIN_ONLY_WEIGHT = 0.7  # of that, where truth exists in the brain alone
-_DROP_WIDE = 0.35
-_DROP_BOTH_NEIGHBOURS = 0.2
+# Of the samples with a measured slice: nothing but that slice is known, windowed, in 8 bits and
+# stretched to the frame, as pictures without a header arrive.
+_PICTURE_ALONE = 0.4
+_STRETCHED = 0.2
+_DROP_WIDE = 0.2
+_DROP_BOTH_NEIGHBOURS = 0.1
 _DROP_ONE_NEIGHBOUR = 0.15
 _EIGHT_BIT = 0.5
 
@@ -82,6 +86,17 @@ def _eight_bit(source: SourceSlice) -> SourceSlice:
     return SourceSlice(rounded, source.wide, source.position_mm)
 
 
+def picture_alone(hu: np.ndarray, recipe: Recipe) -> Conditioning:
+    """Condition on a slice of which only the 8-bit picture in the brain window is known.
+
+    Parameters
+    ----------
+    hu : ndarray
+        (rows, columns).
+    """
+    return at_measured(_eight_bit(_source(hu, 0.0, recipe, wide=False)))
+
+
 def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, dice: Dice) -> Conditioning:
     """Window the slabs, drop at random what may be unknown, and condition as the node does.
 
@@ -113,10 +128,15 @@ def augmented(sample: Sample, record: SubjectRecord, recipe: Recipe, dice: Dice)
     """Place and scan one sample; return the parts of a `Batch` without their first axis."""
     masks = torch.from_numpy(np.stack([sample.t1, sample.brain, sample.head, sample.known]))
     planes = torch.cat([torch.from_numpy(sample.hu).float() + 1000, masks.float() / 255])
-    planes = place(planes, placement(planes[5], recipe.grid.shape, dice))
+    alone = not sample.missing and dice.chance(_PICTURE_ALONE)
+    fit_share = 1.0 if alone else _STRETCHED
+    planes = place(planes, placement(planes[5], recipe.grid.shape, fit_share, dice))
     hu, t1, brain, head, known = planes[:3] - 1000, planes[3], planes[4], planes[5], planes[6]
     hu, t1 = with_pathology(hu, t1, brain, dice)
-    conditioning = condition(scan(hu, dice).numpy(), sample, recipe, dice)
+    scanned = scan(hu, dice).numpy()
+    conditioning = (
+        picture_alone(scanned[1], recipe) if alone else condition(scanned, sample, recipe, dice)
+    )
     weight = (0.15 + (head > 0.3).float()) * (known > 0.99)
     if not record.whole_head_truth:
         weight = weight * torch.where(brain > 0.5, 1.0, 0.02)

@@ -77,7 +77,7 @@ def draw_plan(head: Tissues, rng: Generator) -> Plan:
         z = rng.uniform(low - 4, high + 5)
     else:
         z = rng.uniform(max(whole[0], low - 55), whole[-1] + 7)
-    thickness = rng.uniform(3, 8)
+    thickness = rng.uniform(3, 8) if rng.random() < 0.7 else rng.uniform(1, 3)
     spacing = thickness * (rng.uniform(1, 1.4) if rng.random() < 0.25 else 1.0)
     missing = bool(rng.random() < 0.5)
     alpha = rng.uniform(0.08, 0.92)

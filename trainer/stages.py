@@ -19,7 +19,7 @@ from trainer.config import Simulation, TrainConfig
 from trainer.evaluate.contest import Progress
 from trainer.evaluate.networks import open_network
 from trainer.heads import Head, catalogue
-from trainer.hounsfield import tissues
+from trainer.hounsfield import sharpened, tissues
 from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
 from trainer.prepared import PreparedSource
 from trainer.release import release
@@ -66,7 +66,7 @@ def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) ->
         return SubjectRecord.model_validate_json(finished.read_bytes())
     count = simulation.samples(head)
     with np.load(maps / f"{head.name}.npz") as arrays:
-        anatomy = tissues(dict(arrays))
+        anatomy = sharpened(tissues(dict(arrays)), 1.0 if head.sharp else 2.0)
     samples = draw_samples(anatomy, head.name, count, simulation.seed)
     record = SubjectRecord(
         name=head.name,

@@ -163,7 +163,7 @@ def train(
         dice = [Dice(training.seed, state.step, sample) for sample in share]
         batch = moved(draw_batch(source, dice), workers.device)
         draws = draw_places(training, frame, dice).to(workers.device)
-        loss = loss_of(batch, draws, workers.mean(batch.weight.sum()).clamp(min=1))
+        loss: Tensor = loss_of(batch, draws, workers.mean(batch.weight.sum()).clamp(min=1))
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(state.network.parameters(), training.clip)

@@ -129,7 +129,8 @@ def _explain(run: FolderRun, *, to_stderr: bool) -> None:
     rows: list[tuple[str, str, str]] = []
     for result in run.results:
         rows.append((result.candidate.series_description, result.decision, result.sentence))
-        rows += [("", "", line) for line in result.candidate.explanation]
+        rows += [("", f"{f.severity} {f.code}", f.sentence) for f in result.findings]
+        rows += [("", "seen", line) for line in result.candidate.explanation]
     print_table("Why", ("series", "decision", "because"), rows, stderr=to_stderr)
 
 

@@ -11,21 +11,37 @@ from rebrain_node.cli.options import AsJson, Config
 from rebrain_node.cli.present import print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rebrain_node.domain.backlog import Late
     from rebrain_node.domain.delivery import PendingDelivery
-    from rebrain_node.domain.ledger import SeriesRecord
+    from rebrain_node.domain.ledger import LedgerCounts, SeriesRecord
 
 queue = typer.Typer(help="Where each series stands.", no_args_is_help=True)
 
 
-def status(config: Config = None, as_json: AsJson = False) -> None:
-    """Count what was received, refused, published and is pending, and what waits for delivery."""
+def status(
+    config: Config = None,
+    late_after: Annotated[
+        float, typer.Option(min=0.0, help="Minutes after which waiting is late: exit code 1.")
+    ] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Count what was received, refused, published and is pending, and what waits for delivery.
+
+    Exit code 1 if something waits for longer than it may: for a monitoring system to ask.
+    """
+    from datetime import UTC, datetime
+
     from rebrain_node.app import open_state
+    from rebrain_node.domain.backlog import late
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
     listening = settings.receiver
     with open_state(settings) as state:
         counts, waiting = state.ledger.counts(), state.outbox.pending()
+        overdue = late(state.ledger.series(), waiting, datetime.now(UTC), late_after)
     answer = {
         "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
         "instances": counts.instances,
@@ -37,10 +53,22 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
         },
         "conserved": counts.conserved,
         "deliveries_waiting": [_delivery(delivery) for delivery in waiting],
+        "late": [asdict(one) | {"since": one.since.isoformat()} for one in overdue],
     }
     if as_json:
         print_json(answer)
-        return
+    else:
+        _print_status(answer, counts, waiting, overdue)
+    if overdue:
+        raise typer.Exit(1)
+
+
+def _print_status(
+    answer: dict[str, object],
+    counts: LedgerCounts,
+    waiting: Sequence[PendingDelivery],
+    overdue: Sequence[Late],
+) -> None:
     rows = [(name, answer[name]) for name in ("listens", "instances", "quarantined", "conserved")]
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
     print_table("Node", ("what", "value"), rows)
@@ -52,6 +80,12 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
             [(d.destination, d.source_series_uid, d.outstanding, d.attempts, d.reason)
              for d in waiting],
         )  # fmt: skip
+    if overdue:
+        print_table(
+            "Late",
+            ("source series", "waits for", "since"),
+            [(one.series_instance_uid, one.waits_for, one.since.isoformat()) for one in overdue],
+        )
 
 
 @queue.command("list")

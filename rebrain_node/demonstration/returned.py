@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import MRImageStorage, ParametricMapStorage
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, ParametricMapStorage
 from scipy import ndimage
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SyntheticVolume
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.assemble import assemble
+from rebrain_node.steps.gate.frames import flattened
 from rebrain_node.steps.preprocess import preprocess
 
 
@@ -57,11 +58,12 @@ def _kind(image: Dataset) -> str:
 
 
 def _images(derived: Sequence[Dataset]) -> list[Dataset]:
-    """Return the MR series in the order of its numbers."""
-    return sorted(
-        (instance for instance in derived if instance.SOPClassUID == MRImageStorage),
-        key=lambda instance: int(instance.InstanceNumber),
-    )
+    """Return the slices of the MR series in the order of its numbers, frames as slices."""
+    images = [instance for instance in derived if instance.SOPClassUID == MRImageStorage]
+    for enhanced in derived:
+        if enhanced.SOPClassUID == EnhancedMRImageStorage:
+            images.extend(flattened(enhanced))
+    return sorted(images, key=lambda image: int(image.InstanceNumber))
 
 
 def _intensity(derived: Sequence[Dataset]) -> FloatArray:

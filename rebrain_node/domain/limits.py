@@ -99,6 +99,12 @@ class HeadLimits:
     adult_section_cm2: Annotated[float, Within("cm2", 20, 250)]  #: inside of the skull, at least
     #: of the top slice
     vertex_share: Annotated[float, Within("share of the largest section", 0, 1)]
+    #: of the smallest slice
+    taper_share: Annotated[float, Within("share of the largest section", 0, 1)]
+    #: an end of the series that is no larger is the top of the head
+    dome_share: Annotated[float, Within("share of the largest section", 0, 1)]
+    #: of the face from the front: above the first OOD, above the second GEOM-ORIENTATION
+    turn_deg: Annotated[Range, Within("degrees", 10, 180)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,17 +111,18 @@ class _Walker:
         self, at: int, end: int, implicit: bool, depth: int, *, delimited: bool = False
     ) -> int:
         """Walk over elements to ``end``, or to the item's delimiter; return where it stopped."""
-        previous = -1
+        previous, seen = -1, set[int]()
         while at < end:
             tag, vr, length, value = self._header(at, end, implicit)
             if tag == _ITEM_END and delimited and length == 0:
                 return value
             if tag <= previous:
-                reason = "DUP-TAG" if tag == previous else "TAG-ORDER"
+                reason = "DUP-TAG" if tag in seen else "TAG-ORDER"
                 broken(reason, f"{_name(tag)} comes after {_name(previous)}")
             if tag >> 16 not in self._groups and tag != _TRAILING_PADDING:
                 broken("TAG", f"{_name(tag)} does not belong into a data set")
             previous = tag
+            seen.add(tag)
             at = self._value(tag, vr, value, (length, end), (implicit, depth))
             if depth == 0:
                 self._keep(tag, value, at, length)

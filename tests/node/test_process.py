@@ -21,7 +21,7 @@ def process(study, out, bundle_folder, *options):
 @pytest.fixture(scope="module")
 def processed(study_folder, quick_bundle, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return out, *process(study_folder, out, quick_bundle)
+    return out, *process(study_folder, out, quick_bundle, "--explain")
 
 
 def test_a_head_ct_gives_one_object_a_slice_and_the_answer_others_read(processed):
@@ -44,6 +44,13 @@ def test_a_head_ct_gives_one_object_a_slice_and_the_answer_others_read(processed
     assert answer["engine"].startswith("openvino")
     assert len(answer["bundle_digest"]) == 64
     assert answer["peak_memory_bytes"] <= 4_000_000_000
+
+
+def test_explain_prints_the_ranking_and_what_was_seen(processed):
+    *_, answer, stderr = processed
+    for line in ("rank 1 of 1 that would do", "slices: 24", "no contrast declared"):
+        assert line in stderr
+        assert [told for told in answer["series"][0]["explanation"] if told.startswith(line)]
 
 
 def test_nothing_half_written_is_left(processed):
@@ -81,6 +88,7 @@ def test_explain_says_why_and_leaves_the_answer_readable(quick_bundle, tmp_path)
     assert code == 3
     assert answer["series"][0]["codes"][0] == "LOCALIZER"
     assert "localizer" in stderr
+    assert "refuse TOO-FEW" in " ".join(stderr.split())  # not the deciding finding alone
 
 
 def refused(study, tmp_path, quick_bundle):

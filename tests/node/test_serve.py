@@ -47,9 +47,12 @@ def test_a_study_goes_in_and_comes_back_once_and_a_second_time_nothing_new(
             send(node, study_folder)
             status = json.loads(run("status", "--config", node.config, "--json").stdout)
             listed = json.loads(run("queue", "list", "--config", node.config, "--json").stdout)
+            series_uid = listed["series"][0]["series_instance_uid"]
+            shown = run("queue", "show", series_uid, "--config", node.config).stdout
         with node.state() as state:
             assert state.audit.verify().intact
         assert {path.name: path.read_bytes() for path in pacs.instances()} == first
+    assert "rank 1 of 1 that would do" in " ".join(shown.split())
     assert status["series"]["published"] == 1
     assert status["conserved"] is True
     assert [series["state"] for series in listed["series"]] == ["published"]

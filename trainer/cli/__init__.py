@@ -19,6 +19,7 @@ from trainer.cli import (
     gates,
     knowledge_base,
     objectives,
+    prepare,
     releases,
     stages,
 )
@@ -29,6 +30,7 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
     help="Make a ReBrain model bundle: head -> simulate -> bridge -> score -> release.",
 )
+program.command("prepare")(prepare.prepare)
 program.command("head")(stages.head)
 program.command("simulate")(stages.simulate)
 program.command("bridge")(stages.bridge)

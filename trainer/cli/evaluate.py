@@ -37,15 +37,29 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
         Literal["standard", "ct2mri"],
         typer.Option(help="Definitions of NRMSE, PSNR, SSIM and MAE."),
     ] = "standard",
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Report of the same subjects by another protocol; for one table of all."),
+    ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="curves.csv of `objectives`; drawn into the report.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise and of the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Score a bundle beside every baseline, by one protocol; writes a report to OUT."""
     from trainer.evaluate import run
+    from trainer.evaluate.contents import Beside
     from trainer.evaluate.contest import Progress
+    from trainer.evaluate.curves import read_curves
     from trainer.evaluate.protocols import Sparsity
+    from trainer.evaluate.report import json_text, write_report
 
     check_out(out)
+    company = Beside(
+        documents=[json.loads((folder / REPORT).read_bytes()) for folder in beside or []],
+        curves=read_curves(curves) if curves else {},
+    )
     request = run.Request(
         bundle=bundle,
         data=data,
@@ -61,21 +75,15 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
             request,
             Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task)),
         )
-    text = json.dumps(evaluation.document, indent=1, allow_nan=False) + "\n"
-    replaced(out, lambda part: write(part, text))
+    replaced(out, lambda part: write_report(evaluation, part, company))
     if as_json:
-        typer.echo(json.dumps(evaluation.document, allow_nan=False))
+        typer.echo(json_text(evaluation.document), nl=False)
         return
     table = Table("method", *SHOWN, title=f"{data.name}, {protocol}, mean over subjects")
     for name, found in evaluation.document["methods"].items():
         means = [f"{found[key]['mean']:.3f}" if key in found else "" for key in SHOWN]
         table.add_row(name, *means)
     Console().print(table)
-
-
-def write(part: Path, text: str) -> None:
-    """Write the files of a report to an empty folder."""
-    (part / REPORT).write_text(text)
 
 
 def _named(given: list[str] | None, what: str) -> dict[str, str]:

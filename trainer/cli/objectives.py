@@ -1,6 +1,7 @@
 """Which objective draws better images at equal iterations."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -21,16 +22,16 @@ def objectives(
     A run that has its scores is not repeated: interrupted, the experiment goes on.
     """
     from trainer.config import TrialConfig
-    from trainer.objectives import Place, between_sequences, run_trial, simulated
+    from trainer.objectives import Arena, Place, Run, between_sequences, run_trial, simulated
     from trainer.objectives_page import write_results
 
     settings = TrialConfig.load(config)
     trial, steps = settings.trial, settings.train.steps
-    arenas = (
+    arenas: tuple[Callable[[], Arena], ...] = (
         lambda: simulated(pool, settings.recipe, trial),
         lambda: between_sequences(prepared, settings.recipe, trial),
     )
-    runs = []
+    runs: list[Run] = []
     total = len(arenas) * len(trial.seeds) * len(trial.objectives) * steps
     with bar_of("steps", total) as (bar, task):
         for make in arenas:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trainer.evaluate.curves import Curve
 from trainer.evaluate.drawing import Plate
@@ -31,19 +31,31 @@ class Contents:
     folded: tuple[Table, ...]
 
 
-def gather(
-    evaluation: Evaluation, beside: Sequence[Document], curves: Mapping[str, Curve]
-) -> Contents:
+@dataclass(frozen=True)
+class Beside:
+    """What a report shows beside its evaluation.
+
+    Attributes
+    ----------
+    documents : sequence of Document
+        Evaluations of the same subjects under other protocols, for the table by factor.
+    curves : mapping of str to Curve
+        Image error against iterations of training runs, by name.
+    """
+
+    documents: Sequence[Document] = ()
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+
+def gather(evaluation: Evaluation, beside: Beside) -> Contents:
     """Make tables and figures of an evaluation.
 
     Parameters
     ----------
     evaluation : Evaluation
         The one that is reported.
-    beside : sequence of Document
-        Evaluations of the same subjects under other protocols, for the table by factor.
-    curves : mapping of str to Curve
-        Image error against iterations, by run.
+    beside : Beside
+        What is shown with it.
     """
     document = evaluation.document
     scores = read_scores(document)
@@ -53,8 +65,8 @@ def gather(
         subtitle=f"{bundle['name']} {bundle['version']} on {dataset['name']}, protocol "
         f"{document['protocol']}",
         limits=limits(document),
-        tables=tuple(headline_tables(document, beside)),
-        plates=_plates(evaluation, curves),
+        tables=tuple(headline_tables(document, beside.documents)),
+        plates=_plates(evaluation, beside.curves),
         facts=_facts(document),
         skipped=tuple(f"{name}: {reason}" for name, reason in document["skipped"].items()),
         notes=tuple(document["notes"]),

@@ -145,10 +145,14 @@ class Outcome:
 
 def _over_subjects(each: dict[str, dict[str, float]], seed: int) -> dict[str, Figure]:
     names = dict.fromkeys(name for figures in each.values() for name in figures)
-    return {
-        name: figure({s: found[name] for s, found in each.items() if name in found}, seed)
-        for name in names
+    found = {
+        name: figure({s: of[name] for s, of in each.items() if name in of}, seed) for name in names
     }
+    for name in ("slice_id_exact", "slice_id_within_one"):
+        if name in found:
+            hits = [of[name] * of[judge.SLICES] for of in each.values() if name in of]
+            found[name]["pooled"] = sum(hits) / sum(found[judge.SLICES]["per_subject"].values())
+    return found
 
 
 def figure(per_subject: dict[str, float], seed: int) -> Figure:

@@ -1,13 +1,16 @@
-"""Image error against iterations, read from the CSV that a training run leaves."""
+"""Image error against iterations, read from the CSV that an experiment leaves."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from trainer.evaluate.vocabulary import metric
+
+_RUN: Final = ("data", "objective", "seed")  # the columns that tell runs apart
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,11 @@ class Curve:
     figures: Mapping[str, tuple[float, ...]]
 
 
-def read_curve(path: Path) -> Curve:
-    """Read a CSV with a column `step` and columns named like metrics; other columns are ignored.
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read the runs of a CSV, e.g. of `curves.csv` of `rebrain-train objectives`.
 
-    A row without a value in every metric's column (a step that was not scored) is passed over.
+    The columns are `step`, any of `data`, `objective` and `seed`, and columns named like metrics;
+    other columns, as losses, are ignored. A step that was not scored is passed over.
 
     Raises
     ------
@@ -37,11 +41,23 @@ def read_curve(path: Path) -> Curve:
                 f"{path} has the columns {', '.join(columns) or 'none'}; needed are step and at "
                 "least one metric, e.g. psnr"
             )
-        rows = [row for row in reader if all(row[name] for name in names)]
+        runs: dict[str, list[dict[str, str]]] = {}
+        for row in reader:
+            if all(row[name] for name in names):
+                runs.setdefault(_name(row, path), []).append(row)
     try:
-        return Curve(
-            tuple(int(row["step"]) for row in rows),
-            {name: tuple(float(row[name]) for row in rows) for name in names},
-        )
+        return {run: _curve(rows, names) for run, rows in runs.items()}
     except ValueError as wrong:
         raise ValueError(f"{path}: {wrong}") from wrong
+
+
+def _name(row: Mapping[str, str], path: Path) -> str:
+    told = [f"seed {row[key]}" if key == "seed" else row[key] for key in _RUN if row.get(key)]
+    return ", ".join(told) or path.stem
+
+
+def _curve(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> Curve:
+    return Curve(
+        tuple(int(row["step"]) for row in rows),
+        {name: tuple(float(row[name]) for row in rows) for name in names},
+    )

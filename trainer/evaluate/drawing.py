@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from trainer.evaluate.scores import OURS
 
 WIDTH_INCH: Final = 11.2
-DOTS_PER_INCH: Final = 150
+DOTS_PER_INCH: Final = 120
 INK: Final = "#1b222c"
 FAINT: Final = "#66717f"
 OUR_COLOUR: Final = "#d55e00"
@@ -79,11 +79,9 @@ def png(drawn: Figure) -> bytes:
 
 def pens(methods: Sequence[str]) -> dict[str, Pen]:
     """Give every method its own pen; ours is the heavy one."""
-    made: dict[str, Pen] = {}
+    made = {OURS: Pen(OUR_COLOUR, "-", 2.4)} if OURS in methods else {}
     others = [method for method in methods if method != OURS]
     for place, method in enumerate(others):
         turn, colour = divmod(place, len(_OTHERS))
         made[method] = Pen(_OTHERS[colour], _DASHES[turn % len(_DASHES)], 1.4)
-    if OURS in methods:
-        made[OURS] = Pen(OUR_COLOUR, "-", 2.4)
     return made

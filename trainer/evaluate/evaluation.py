@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,15 @@ class Figure(TypedDict):
     """One metric of one method: over subjects, and each of them.
 
     `ci95` is the bootstrap interval of the mean over subjects; `sd` the standard deviation over
-    subjects (0 for one subject).
+    subjects (0 for one subject). `pooled`, of slice identities alone: over all slices of all
+    subjects together.
     """
 
     mean: float
     ci95: list[float]
     sd: float
     per_subject: dict[str, float]
+    pooled: NotRequired[float]
 
 
 class DatasetFacts(TypedDict):

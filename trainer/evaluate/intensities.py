@@ -24,10 +24,10 @@ def unit(source: Volume, head: Mask, kind: SourceKind, recipe: Recipe) -> Volume
     Any shape; clipped.
     """
     if kind == "ct":
-        return (recipe.brain_window.apply(source) + 1) / 2
+        return np.asarray((recipe.brain_window.apply(source) + 1) / 2, dtype=np.float32)
     if kind == "ct-window":
-        return np.clip(source / np.float32(255), 0, 1).astype(np.float32)
-    return np.clip(Scale.of(source, head).map(source), 0, 1)
+        return np.asarray(np.clip(source / np.float32(255), 0, 1), dtype=np.float32)
+    return np.asarray(np.clip(Scale.of(source, head).map(source), 0, 1))
 
 
 def source_slices(
@@ -64,4 +64,4 @@ def without_table(case: Case) -> Volume:
 
 def truth_unit(target: Volume, head: Mask) -> Image:
     """Map a true MR to the unit of the scores, clipped to [0, 1]: what training methods learn."""
-    return np.clip(Scale.of(target, head).map(target), 0, 1)
+    return np.asarray(np.clip(Scale.of(target, head).map(target), 0, 1))

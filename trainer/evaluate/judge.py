@@ -13,6 +13,7 @@ from trainer.evaluate.protocols import Case
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Mode = Literal["standard", "ct2mri"]
+SLICES = "slice_id_slices"  # how many slices of a subject were to be identified
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _standard(image: Volume, truth: Truth) -> dict[str, float]:
     kinds = {"": np.ones_like(truth.measured)}
     if not truth.measured.all():
         kinds |= {"_measured": truth.measured, "_filled": ~truth.measured}
-    found = {}
+    found: dict[str, float] = {}
     for kind, chosen in kinds.items():
         mask = truth.head & chosen[:, None, None]
         if mask.any():
@@ -138,4 +139,5 @@ def _identified(image: Volume, reference: Volume, head: Mask, brain: Mask) -> di
     return {
         "slice_id_exact": float(np.mean(apart == 0)),
         "slice_id_within_one": float(np.mean(apart <= 1)),
+        SLICES: float(apart.size),
     }

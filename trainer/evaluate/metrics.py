@@ -87,7 +87,7 @@ def matched(image: Volume, reference: Volume, mask: Mask) -> Volume:
     ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
     at = np.linspace(0, 1, _QUANTILES)
     values = np.interp(ranks, at, np.quantile(reference[mask], at))
-    return np.interp(image, levels, values).astype(np.float32)
+    return np.asarray(np.interp(image, levels, values), dtype=np.float32)
 
 
 def correlation(image: Volume, reference: Volume, mask: Mask) -> float:

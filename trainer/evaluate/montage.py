@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from rebrain_node.report.planes import Picture, Upright
-from trainer.evaluate.drawing import FAINT, INK, Plate, png, sheet
+from trainer.evaluate.drawing import FAINT, Plate, png, sheet
 from trainer.evaluate.evaluation import Montage, Volume
 from trainer.evaluate.scores import OURS
 
 _PICTURES: Final = 3
 _COLUMNS: Final = 2
 _FALLBACK_MM: Final = 1.0  # square pixels where the size is not known
+#: the error drawn palest, as a ratio of the display range; one for all reports
+_LARGEST: Final = 0.5
 _SPREAD: Final = (0.3, 0.5, 0.7)
 _SHADE: Final = ("gray", 0.0, 1.0)
 
@@ -41,7 +43,7 @@ class Planes:
         self._size_mm = (spacing, rows, columns)
         self._box = _box(shown.mask)
         mask = shown.mask[self._box]
-        self.cuts = _volume_cuts(shown, mask, self._box) if volumetric else _slice_cuts(shown, mask)
+        self.cuts = _volume_cuts(shown, mask) if volumetric else _slice_cuts(shown, mask)
 
     def of(self, volume: npt.NDArray[Any]) -> list[Picture]:
         """Cut a volume of the subject; every volume gives planes of the same size."""
@@ -75,16 +77,14 @@ def error_maps(shown: Montage, *, volumetric: bool) -> Plate:
         name: np.where(shown.mask, np.abs(volume - shown.reference), 0).astype(np.float32)
         for name, volume in _ordered(shown.predictions).items()
     }
-    largest = max(float(np.percentile(error[shown.mask], 99)) for error in errors.values())
-    top = max(math.ceil(largest * 20) / 20, 0.05)
     words = "absolute error, as a ratio of the display range of the real MR"
     return Plate(
         "errors",
         "Where each method errs",
         f"Subject {shown.subject}, the same planes. |method - real MR| inside the head mask, from "
-        f"0 (black) to {top:.2f} (pale) of the display range; larger errors are drawn as "
-        f"{top:.2f}.",
-        _strips(errors, planes, ("magma", 0.0, top), words),
+        f"0 (black) to {_LARGEST:g} (pale) of the display range of the real MR; larger errors are "
+        "drawn as that. The range is the same in every report.",
+        _strips(errors, planes, ("magma", 0.0, _LARGEST), words),
     )
 
 
@@ -105,21 +105,20 @@ def _strips(
     tallest = max(picture.height_mm for picture in first)
     rows = math.ceil(len(cut) / _COLUMNS)
     strip_height = 5.4 * tallest / sum(widths)
-    with sheet(rows * (strip_height + 0.45) + (0.75 if bar_words else 0.1)) as drawn:
-        grid = drawn.subfigures(rows, _COLUMNS, squeeze=False, wspace=0.02, hspace=0.0)
+    bar_height = 0.75 if bar_words else 0.05
+    with sheet(rows * (strip_height + 0.45) + bar_height) as drawn:
+        heights = (rows * (strip_height + 0.45), bar_height)
+        room, foot = drawn.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+        grid = room.subfigures(rows, _COLUMNS, squeeze=False, wspace=0.02, hspace=0.0)
         image = None
-        axes = []
         for (name, pictures), part in zip(cut.items(), grid.flat, strict=False):
-            part.suptitle(
-                name, fontsize=11, fontweight="semibold" if name == OURS else "normal", color=INK
-            )
+            part.suptitle(name, fontsize=11, fontweight="bold" if name == OURS else "normal")
             for panel, picture, plane in zip(
                 part.subplots(1, _PICTURES, width_ratios=widths), pictures, planes.cuts, strict=True
             ):
                 image = _panel(panel, picture, plane, shade)
-                axes.append(panel)
-        if bar_words and image is not None:
-            _bar(drawn, image, bar_words)
+        if bar_words:
+            _bar(foot, image, bar_words)
         return png(drawn)
 
 
@@ -138,10 +137,9 @@ def _panel(panel: Any, picture: Picture, plane: _Cut, shade: tuple[str, float, f
     return image
 
 
-def _bar(drawn: Any, image: Any, words: str) -> None:
-    room = drawn.subfigures(1, 1) if not drawn.subfigs else drawn
-    place = room.add_axes((0.25, 0.0, 0.5, 0.012))
-    bar = drawn.colorbar(image, cax=place, orientation="horizontal", extend="max")
+def _bar(foot: Any, image: Any, words: str) -> None:
+    place = foot.add_axes((0.25, 0.62, 0.5, 0.22))
+    bar = foot.colorbar(image, cax=place, orientation="horizontal", extend="max")
     bar.set_label(words, fontsize=9)
 
 
@@ -154,10 +152,7 @@ def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice, slice]:
     return slice(None), row, column
 
 
-def _volume_cuts(
-    shown: Montage, mask: npt.NDArray[np.bool_], box: tuple[slice, slice, slice]
-) -> tuple[_Cut, ...]:
-    del box
+def _volume_cuts(shown: Montage, mask: npt.NDArray[np.bool_]) -> tuple[_Cut, ...]:
     areas = mask.sum(axis=(1, 2))
     held = np.flatnonzero(areas >= 0.3 * areas.max())
     wanted = int(held[int(0.6 * (len(held) - 1))])
@@ -165,15 +160,16 @@ def _volume_cuts(
     axial = int(filled[np.abs(filled - wanted).argmin()]) if len(filled) else wanted
     words = "axial, filled position" if len(filled) else "axial, measured position"
     row, column = mask.shape[1] // 2, int(mask.shape[2] * 0.46)
-    return (_Cut("axial", axial, words), _Cut("coronal", row, "coronal"),
-            _Cut("sagittal", column, "sagittal"))  # fmt: skip
+    return (
+        _Cut("axial", axial, words),
+        _Cut("coronal", row, "coronal"),
+        _Cut("sagittal", column, "sagittal"),
+    )
 
 
 def _slice_cuts(shown: Montage, mask: npt.NDArray[np.bool_]) -> tuple[_Cut, ...]:
     chosen = [round(share * (len(mask) - 1)) for share in _SPREAD]
-    return tuple(
-        _Cut("axial", index, f"slice {shown.positions_mm[index]:g}") for index in chosen
-    )
+    return tuple(_Cut("axial", index, f"slice {shown.positions_mm[index]:g}") for index in chosen)
 
 
 def _source_words(kind: str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from pickle import UnpicklingError  # the name of a refusal; nothing is unpickled here
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def _of_run(folder: Path) -> Network:
     """
     try:
         recipe, network = open_run(folder)
-    except (RuntimeError, KeyError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, KeyError, EOFError, OSError, ValueError, UnpicklingError) as error:
         reason = " ".join(str(error).split())
         raise NetworkRefused(f"{folder}: the run cannot be used: {reason}") from error
     facts: BundleFacts = {

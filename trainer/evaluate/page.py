@@ -14,6 +14,8 @@ from trainer.evaluate.statements import WARNING
 from trainer.evaluate.tables import Cell, Row, Table
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+#: columns that fit side by side with their intervals on one line
+_ROOMY: Final = 9
 _STYLE: Final = """
 :root { color-scheme: light dark; --card: #fff; --page: #f3f5f7; --mark: #d3efe3;
   --mark-ink: #0d5a43; --ours: #fdf1e7; }
@@ -31,7 +33,8 @@ table.scores { font-size: 13.5px; }
 .scores td small { display: block; color: var(--faint); font-size: 11.5px; }
 .scores .best b { background: var(--mark); color: var(--mark-ink); border-radius: 5px;
   padding: 1px 5px; margin-right: -5px; }
-.scores tr.ours > td { background: var(--ours); } .scores tr.ours > td:first-child { font-weight: 600; }
+.scores tr.ours > td { background: var(--ours); }
+.scores tr.ours > td:first-child { font-weight: 600; }
 .scores tr.paper, .scores tr.reference { font-style: italic; color: var(--faint); }
 .card p { color: var(--faint); font-size: 13px; max-width: 100ch; }
 .limits { border-left: 4px solid #ffb340; } .limits li { margin: 3px 0; }
@@ -40,6 +43,8 @@ figure { background: #fff; color: #1b222c; border: 1px solid var(--line); border
 figure img { display: block; width: 100%; height: auto; }
 figcaption { color: #66717f; font-size: 13px; max-width: 110ch; }
 figure h3 { font-weight: 600; } details > summary { cursor: pointer; padding: 4px 0; }
+table.dense td small { white-space: normal; width: 58px; margin-left: auto; }
+.dense th, .dense td { padding: 6px 5px; } .dense th.number { min-width: 0; }
 details table.scores { font-size: 12.5px; }
 """
 
@@ -85,14 +90,16 @@ def _tables(title: str, tables: Sequence[Table]) -> Html:
 
 
 def _table(table: Table) -> Html:
-    head = tag("tr", tag("th", table.first), *(tag("th", c, class_="number") for c in table.columns))
+    head = tag(
+        "tr", tag("th", table.first), *(tag("th", c, class_="number") for c in table.columns)
+    )
     groups = [tag("th", name, colspan=width, class_="group") for name, width in table.groups]
     heads = join(tag("tr", tag("th"), *groups), head) if groups else head
     drawn = tag(
         "table",
         tag("thead", heads),
         tag("tbody", *(_row(row) for row in table.rows)),
-        class_="scores",
+        class_="scores dense" if len(table.columns) > _ROOMY else "scores",
     )
     notes = [tag("p", note) for note in table.notes]
     if table.folded:

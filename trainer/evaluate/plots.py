@@ -76,12 +76,17 @@ def spectrum(shown: Montage) -> Plate:
     colours = pens(sorted(shown.predictions, key=lambda name: name != OURS))
     with sheet(4.6) as drawn:
         power, ratio = drawn.subplots(1, 2)
-        power.semilogy(frequency[kept], truth[kept], color="black", linewidth=2, label="the real MR")
-        ratio.axhline(0, color="black", linewidth=2)
+        power.semilogy(frequency[kept], truth[kept], color=INK, linewidth=2, label="the real MR")
+        ratio.axhline(0, color=INK, linewidth=2)
         for name, pen in colours.items():
             _, own = radial_spectrum(shown.predictions[name], mask)
             level = np.maximum(own[kept], truth[kept].max() * 1e-9)
-            style = {"color": pen.colour, "linestyle": pen.dashes, "linewidth": pen.width}
+            style = {
+                "color": pen.colour,
+                "linestyle": pen.dashes,
+                "linewidth": pen.width,
+                "zorder": 2 + pen.width,
+            }
             power.semilogy(frequency[kept], level, label=name, **style)
             ratio.plot(frequency[kept], 10 * np.log10(level / truth[kept]), **style)
         low = float(truth[kept].min())
@@ -118,7 +123,9 @@ def learning(curves: Mapping[str, Curve]) -> tuple[Plate, ...]:
             _learning_panel(panel, name, curves, colours)
         for panel in panels.flat[len(shown) :]:
             panel.set_axis_off()
-        drawn.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
+        drawn.legend(
+            *panels.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=4
+        )
         picture = png(drawn)
     plate = Plate(
         "iterations",
@@ -137,7 +144,7 @@ def _learning_panel(
         if name in curve.figures:
             pen = colours[run]
             panel.plot(
-                curve.steps, curve.figures[name], ".-", color=pen.colour, label=run,
+                curve.steps, curve.figures[name], marker=".", color=pen.colour, label=run,
                 linestyle=pen.dashes, linewidth=pen.width,
             )  # fmt: skip
     panel.set_title(metric(name).heading, color=INK)

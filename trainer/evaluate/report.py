@@ -6,19 +6,18 @@
       evaluation.html   the same in one file that needs nothing else
       figures/*.png
 
-Everything is made in memory first: a report that cannot be drawn leaves nothing behind.
+Everything is made in memory first: a report that cannot be drawn leaves nothing behind, and the
+command puts a finished folder in its place as a whole.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from trainer.evaluate.contents import Contents, gather
-from trainer.evaluate.curves import Curve
+from trainer.evaluate.contents import Beside, Contents, gather
 from trainer.evaluate.evaluation import Document, Evaluation
 from trainer.evaluate.markdown import bullets, escaped, markdown_table
 from trainer.evaluate.page import page
@@ -28,31 +27,28 @@ from trainer.evaluate.statements import WARNING
 def write_report(
     evaluation: Evaluation,
     out: Path,
-    *,
-    beside: Sequence[Document] = (),
-    curves: Mapping[str, Curve] | None = None,
+    beside: Beside | None = None,
 ) -> None:
-    """Write the report of an evaluation; an earlier report in the folder is replaced.
+    """Write the report of an evaluation.
 
     Parameters
     ----------
     evaluation : Evaluation
         Its document goes into `evaluation.json` as it is.
     out : Path
-        Folder; made if it is not there.
-    beside : sequence of Document
-        Evaluations of the same subjects under other protocols: they make the table by factor.
-    curves : mapping of str to Curve, optional
-        Image error against iterations of training runs, by their name.
+        Folder, empty or not there yet.
+    beside : Beside, optional
+        What else the report shows.
 
     Raises
     ------
     ValueError
         A document beside is of other subjects, another bundle or the same protocol.
     """
-    for other in beside:
+    beside = beside or Beside()
+    for other in beside.documents:
         _same_but_protocol(evaluation.document, other)
-    contents = gather(evaluation, beside, curves or {})
+    contents = gather(evaluation, beside)
     files = {
         "evaluation.json": json_text(evaluation.document).encode(),
         "evaluation.md": _markdown(contents).encode(),
@@ -100,7 +96,8 @@ def _markdown(contents: Contents) -> str:
             f"![{escaped(plate.title)}](figures/{plate.name}.png)\n\n{escaped(plate.caption)}\n"
             for plate in contents.plates
         ),
-        "## What was evaluated\n\n" + bullets([f"{name}: {value}" for name, value in contents.facts]),
+        "## What was evaluated\n\n"
+        + bullets([f"{name}: {value}" for name, value in contents.facts]),
     ]
     if contents.skipped:
         parts.append(f"## Methods left out\n\n{bullets(contents.skipped)}")
@@ -111,16 +108,6 @@ def _markdown(contents: Contents) -> str:
 
 
 def _place(files: Mapping[str, bytes], out: Path) -> None:
-    """Write beside the folder first, then move each finished file to its place."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as made:
-        staged = Path(made)
-        for name, content in files.items():
-            (staged / name).parent.mkdir(exist_ok=True)
-            (staged / name).write_bytes(content)
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-        for name in files:
-            (staged / name).replace(out / name)
-    for drawn in (out / "figures").glob("*.png"):
-        if f"figures/{drawn.name}" not in files:
-            drawn.unlink()
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (out / name).write_bytes(content)

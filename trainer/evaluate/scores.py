@@ -22,6 +22,7 @@ class Statistic:
     high: float
     sd: float
     per_subject: Mapping[str, float]
+    pooled: float = math.nan  #: over all slices of all subjects together, where that is told
 
 
 Scores = Mapping[str, Mapping[str, Statistic]]  #: by method, by metric
@@ -62,6 +63,7 @@ def _statistic(entry: Figure) -> Statistic:
         _float(high),
         _float(entry["sd"]),
         {subject: _float(value) for subject, value in entry["per_subject"].items()},
+        _float(entry.get("pooled")),
     )
 
 

@@ -14,6 +14,10 @@ _SOURCES: Final = {
     "mr": "MR of another contrast, not CT",
 }
 _FEW: Final = 20
+_INTERVALS: Final = (
+    "Intervals are bootstrapped over subjects: they tell how the mean moves with the choice of "
+    "subjects, not how one image may err."
+)
 
 
 def paper_data(document: Document) -> PaperData | None:
@@ -31,8 +35,7 @@ def limits(document: Document) -> tuple[str, ...]:
             _subjects(dataset),
             _source(dataset),
             _comparable(document),
-            "Intervals are bootstrapped over subjects: they tell how the mean moves with the "
-            "choice of subjects, not how one image may err.",
+            _INTERVALS,
             "Scores of images do not say whether a lesion is drawn, moved or lost.",
         )
         if line

@@ -25,6 +25,10 @@ PAIRS_MORE: Final = ("gradient_correlation", "nmi", "ssim_brain", "psnr_brain")
 PAPER_SHAPE: Final = ("nrmse", "psnr", "ssim", "i_ssim", "i_ssim_gap")
 IMAGE: Final = (*PAPER_SHAPE, "mae", "spectrum_error")
 PLACED: Final = ("nrmse", "psnr", "ssim", "mae")
+_PLACES: Final = (
+    "Measured: the position of a slice that was given. Filled: a position between such slices, "
+    "where nothing was given."
+)
 FACTOR: Final = ("psnr", "ssim", "nrmse", "i_ssim_gap")
 
 
@@ -77,7 +81,7 @@ def table(
     wanted : sequence of str
         Metrics; those that no method has are left out.
     notes : sequence of str
-        Sentences below the table; what each column means is added.
+        Sentences below the table.
     printed : Printed, optional
         Rows of the paper made from the same data.
 
@@ -99,10 +103,13 @@ def table(
         for method, entries in scores.items()
     ]
     rows += _reference(scores, held) + _printed(printed or {}, held)
-    means = "; ".join(f"{metric(n).label}: {metric(n).meaning}" for n in held if metric(n).meaning)
-    return Table(
-        title, tuple(metric(n).heading for n in held), tuple(rows), (*notes, f"{means}.")
-    )
+    return Table(title, tuple(metric(n).heading for n in held), tuple(rows), tuple(notes))
+
+
+def meanings(scores: Scores, wanted: Sequence[str]) -> str:
+    """Say what each column is, in one sentence."""
+    held = [metric(name) for name in wanted if name in metrics_of(scores)]
+    return "; ".join(f"{shown.label}: {shown.meaning}" for shown in held if shown.meaning) + "."
 
 
 def placed_table(scores: Scores) -> Table | None:
@@ -118,10 +125,7 @@ def placed_table(scores: Scores) -> Table | None:
         whole.title,
         ("measured", "filled") * len(held),
         whole.rows,
-        (
-            "Measured: the position of a slice that was given. Filled: a position between such "
-            "slices, where nothing was given.",
-        ),
+        (_PLACES,),
         groups=tuple((metric(name).heading, 2) for name in held),
     )
 
@@ -132,24 +136,17 @@ def factor_table(documents: Sequence[Document]) -> Table | None:
         return None
     by_protocol = {str(document["protocol"]): read_scores(document) for document in documents}
     methods = dict.fromkeys(name for scores in by_protocol.values() for name in scores)
-    held = [
-        name for name in FACTOR if any(name in metrics_of(scores) for scores in by_protocol.values())
-    ]
-    parts = [
-        table("", {method: scores.get(method, {}) for method in methods}, held)
-        for scores in by_protocol.values()
-    ]
-    tables = [part for part in parts if part is not None]
+    parts = {
+        protocol: part
+        for protocol, scores in by_protocol.items()
+        if (part := table("", {name: scores.get(name, {}) for name in methods}, FACTOR))
+    }
     rows = tuple(
-        Row(first.name, tuple(cell for row in same for cell in row.cells), first.kind)
-        for first, *others in zip(*(part.rows for part in tables), strict=True)
-        for same in [(first, *others)]
-        if first.kind != "reference"
+        Row(same[0].name, tuple(cell for row in same for cell in row.cells), same[0].kind)
+        for same in zip(*(part.rows for part in parts.values()), strict=True)
     )
-    columns = tuple(heading for part in tables for heading in part.columns)
-    groups = tuple(
-        (_protocol(name), len(part.columns)) for name, part in zip(by_protocol, tables, strict=True)
-    )
+    columns = tuple(heading for part in parts.values() for heading in part.columns)
+    groups = tuple((_protocol(name), len(part.columns)) for name, part in parts.items())
     note = "The same subjects and the same bundle; only the distance between given slices differs."
     return Table("Sparser and sparser sources", columns, rows, (note,), groups=groups)
 
@@ -169,9 +166,9 @@ def wins_table(scores: Scores, wanted: Sequence[str]) -> Table | None:
         )
         for other in others
     )
-    note = "Subjects on which the method `rebrain` is strictly better, of those both were scored on."
+    note = "Subjects on which rebrain is strictly better, of those on which both were scored."
     return Table(
-        "Subject by subject", tuple(metric(n).label for n in held), rows, (note,), "`rebrain` is"
+        "Subject by subject", tuple(metric(n).label for n in held), rows, (note,), "rebrain is"
     )
 
 
@@ -204,10 +201,12 @@ def _values(statistic: Statistic, subjects: Sequence[str], digits: int) -> tuple
 
 def _cell(statistic: Statistic | None, shown: Metric, best: bool) -> Cell:
     if statistic is None:
-        return Cell("–")
+        return Cell("-")
     note = ""
     if not math.isnan(statistic.low):
         note = f"{number(statistic.low, shown.digits)} to {number(statistic.high, shown.digits)}"
+    if not math.isnan(statistic.pooled):
+        note += f"; all slices {number(statistic.pooled, shown.digits)}"
     return Cell(number(statistic.mean, shown.digits), note, best)
 
 
@@ -250,7 +249,7 @@ def _printed(printed: Mapping[str, Mapping[str, float]], held: Sequence[str]) ->
 
 def _wins(ours: Statistic, theirs: Statistic | None, shown: Metric) -> Cell:
     if theirs is None:
-        return Cell("–")
+        return Cell("-")
     both = [subject for subject in ours.per_subject if subject in theirs.per_subject]
     sign = 1 if shown.better == "higher" else -1
     won = sum(sign * (ours.per_subject[s] - theirs.per_subject[s]) > 0 for s in both)
@@ -259,4 +258,4 @@ def _wins(ours: Statistic, theirs: Statistic | None, shown: Metric) -> Cell:
 
 def _protocol(name: str) -> str:
     kind, _, factor = name.partition(":")
-    return f"{kind} ×{factor}" if factor else "every slice given"
+    return f"{kind} x{factor}" if factor else "every slice given"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -34,6 +35,9 @@ _METRICS: Final = {
     ),
     "slice_id_within_one": Metric(
         "slice-ID ± 1", "higher", 3, "the same, the right one or its neighbour"
+    ),
+    "slice_id_slices": Metric(
+        "supratentorial slices", "closer", 0, "how many slices of a subject were to be identified"
     ),
     "brain_correlation": Metric(
         "brain corr.", "higher", 3, "Pearson's correlation inside the skull"
@@ -90,4 +94,5 @@ def metric(name: str) -> Metric:
 
 def number(value: float, digits: int) -> str:
     """Write a figure; a dash where there is none."""
-    return "–" if value != value else f"{value:.{digits}f}"  # noqa: PLR0124 # NaN alone differs
+    # + 0.0 turns the negative zero that rounding leaves into zero
+    return "-" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"

@@ -8,7 +8,7 @@ scale, or without a head, the rest would be noise and is not judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pydicom.dataset import Dataset
 
@@ -25,13 +25,29 @@ from rebrain_node.steps.check.artefacts import (
     judge_motion,
     judge_noise,
 )
-from rebrain_node.steps.check.domain import judge_domain
-from rebrain_node.steps.check.head import judge_head, judge_size, judge_vertex
+from rebrain_node.steps.check.domain import judge_domain, judge_turn
+from rebrain_node.steps.check.head import judge_head, judge_size, judge_upright, judge_vertex
 from rebrain_node.steps.check.hounsfield import judge_scale, judge_tissues
 from rebrain_node.steps.check.skull import judge_opening
-from rebrain_node.steps.check.survey import survey
+from rebrain_node.steps.check.survey import Survey, survey
 
-__all__ = ["check", "judge_volume"]
+__all__ = ["GATES", "Gate", "check", "judge_volume"]
+
+Gate = Callable[[SourceVolume, Survey, Limits], Iterator[Finding]]
+
+#: what is judged of a head on a true scale, in this order
+GATES: Mapping[str, Gate] = {
+    "tissues": lambda _, look, limits: judge_tissues(look, limits.hounsfield),
+    "opening": lambda _, look, limits: judge_opening(look, limits),
+    "size": lambda _, look, limits: judge_size(look, limits),
+    "contrast": lambda _, look, limits: judge_contrast(look, limits),
+    "metal": judge_metal,
+    "noise": judge_noise,
+    "motion": lambda _, look, limits: judge_motion(look, limits),
+    "vertex": lambda _, look, limits: judge_vertex(look, limits),
+    "turn": lambda _, look, limits: judge_turn(look, limits),
+    "domain": lambda _, look, limits: judge_domain(look, limits),
+}
 
 
 def check(
@@ -85,19 +101,11 @@ def judge_volume(volume: SourceVolume, limits: Limits) -> tuple[Finding, ...]:
     if scale:
         return (*geometry, *scale)
     look = survey(volume)
+    upright = tuple(judge_upright(look, limits))
+    if upright:
+        return (*geometry, *upright)
     head = tuple(judge_head(look, limits))
-    tissues = tuple(judge_tissues(look, limits.hounsfield))
     if head:
-        return (*geometry, *head, *tissues)
-    return (
-        *geometry,
-        *tissues,
-        *judge_opening(look, limits),
-        *judge_size(look, limits),
-        *judge_contrast(look, limits),
-        *judge_metal(volume, look, limits),
-        *judge_noise(volume, look, limits),
-        *judge_motion(look, limits),
-        *judge_vertex(look, limits),
-        *judge_domain(look, limits),
-    )
+        return (*geometry, *head, *judge_tissues(look, limits.hounsfield))
+    found = (finding for gate in GATES.values() for finding in gate(volume, look, limits))
+    return (*geometry, *found)

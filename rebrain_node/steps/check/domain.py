@@ -1,4 +1,4 @@
-"""OOD: brains that look like nothing the model was trained on (hazard H13)."""
+"""OOD: heads that look like nothing the model was trained on (hazard H13)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,51 @@ from scipy import ndimage
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.steps.check.survey import Survey
+
+#: depth below the top of the head at which nose, sinuses and throat lie
+_FACE_MM = (70.0, 135.0)
+_AIR_HU = -300.0
+#: with less air, or with its middle nearer to the head's, the face is not seen
+_LEAST_AIR_ML = 3.0
+_LEAST_OFFSET_MM = 15.0
+
+
+def judge_turn(survey: Survey, limits: Limits) -> Iterator[Finding]:
+    """Find a face that looks elsewhere than to the front that the header names.
+
+    A patient can turn the head to the side; looking backwards, the orientation is wrong.
+    """
+    turn = turn_deg(survey)
+    turned, wrong = limits.head.turn_deg
+    if turn is None or turn <= turned:
+        return
+    yield Finding(
+        code="GEOM-ORIENTATION" if turn > wrong else "OOD",
+        sentence=(
+            f"the face looks {turn:.0f} degrees away from where the header says that the front "
+            f"is, at most {turned:g} are known to the model; beyond {wrong:g} the orientation or "
+            "the patient's position was written wrongly at the scanner"
+        ),
+        severity="refuse" if turn > wrong else limits.severity("OOD"),
+        value=round(turn),
+        limit=wrong if turn > wrong else turned,
+    )
+
+
+def turn_deg(survey: Survey) -> float | None:
+    """Return the angle between anterior and the air of the face; ``None`` where none is seen."""
+    deep = (survey.depths_mm >= _FACE_MM[0]) & (survey.depths_mm <= _FACE_MM[1])
+    air = survey.head & (survey.hu < _AIR_HU) & deep[:, None, None]
+    weights = survey.heights_mm * survey.pixel_area_mm2 / 1000.0
+    if float(air.sum(axis=(1, 2)) @ weights) < _LEAST_AIR_ML:
+        return None
+    where, row, column = np.nonzero(air)
+    places = np.stack([row, column], axis=1) - survey.centres[where]
+    offset = np.average(places * survey.pixel_mm, axis=0, weights=weights[where])
+    if float(np.linalg.norm(offset)) < _LEAST_OFFSET_MM:
+        return None
+    front = offset @ survey.directions
+    return float(np.degrees(np.arctan2(abs(front[0]), -front[1])))
 
 
 def judge_domain(survey: Survey, limits: Limits) -> Iterator[Finding]:

@@ -1,4 +1,8 @@
-"""NOT-HEAD, AGE, INCOMPLETE: a human head, an adult's, scanned to its top (hazards H7, H10)."""
+"""NOT-HEAD, AGE, INCOMPLETE: a human head, an adult's, scanned to its top (hazards H7, H10).
+
+Whether the head stands upright is judged first (H3): an orientation that was written wrongly, e.g.
+feet first for head first, would mirror the patient, and headers alone cannot show it.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,28 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.steps.check.survey import Survey
 
+#: over this height every head tapers, wherever it is cut
+_TAPER_MM = 80.0
+
 
 def judge_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
-    """Find what is no head: no ring of skull, no brain in it, or nothing but one material.
+    """Find what is no head: no taper, no ring of skull, no brain in it, nothing but one material.
 
     A plastic phantom fails here: its inside is air or one plastic, without the spread between
     fluid, grey and white matter.
     """
+    least = least_share(survey)
+    if least > limits.head.taper_share:
+        yield Finding(
+            code="NOT-HEAD",
+            sentence=(
+                f"the smallest section of what was scanned is {100 * least:.0f} % of the largest, "
+                f"a head tapers to at most {100 * limits.head.taper_share:g} %: it is a cylinder "
+                "or a part of the trunk"
+            ),
+            value=round(least, 3),
+            limit=limits.head.taper_share,
+        )
     height = ring_height_mm(survey, limits.head.ring_share)
     if height < limits.head.ring_height_mm:
         yield Finding(
@@ -55,6 +74,43 @@ def judge_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
         )
 
 
+def judge_upright(survey: Survey, limits: Limits) -> Iterator[Finding]:
+    """Find a head whose top lies where the header says that the feet are.
+
+    The top of a head is a dome: the outermost slice is small. Below, the series ends in the skull
+    base, the face or the neck.
+    """
+    upper, lower = end_shares(survey)
+    if lower <= limits.head.dome_share < upper:
+        yield Finding(
+            code="GEOM-ORIENTATION",
+            sentence=(
+                f"the head is upside down: the slice nearest to the feet shows {100 * lower:.0f} % "
+                f"of its largest section, the one farthest from them {100 * upper:.0f} %; the "
+                "orientation or the patient's position was written wrongly at the scanner"
+            ),
+            value=round(lower, 3),
+            limit=limits.head.dome_share,
+        )
+
+
+def end_shares(survey: Survey) -> tuple[float, float]:
+    """Return the sections of the uppermost and the lowest slice with head, of the largest one."""
+    sections = survey.sections_cm2[survey.occupied]
+    if len(sections) == 0:
+        return 0.0, 0.0
+    first, last = (float(sections[end] / sections.max()) for end in (0, -1))
+    return (last, first) if survey.head_first else (first, last)
+
+
+def least_share(survey: Survey) -> float:
+    """Return the smallest section of the largest; 0 where too little is scanned to tell."""
+    found = survey.occupied
+    height_mm = np.ptp(survey.distances_mm[found]) if len(found) else 0.0
+    sections = survey.sections_cm2[found]
+    return float(sections.min() / sections.max()) if height_mm >= _TAPER_MM else 0.0
+
+
 def ring_height_mm(survey: Survey, share: float) -> float:
     """Return the height over which bone is met in at least ``share`` of the directions."""
     rings = np.isfinite(survey.inner_mm[survey.vault]).mean(axis=1)
@@ -69,7 +125,7 @@ def brain_volume_ml(survey: Survey) -> float:
 
 def tissue_spread_hu(survey: Survey) -> float:
     """Return half the distance from the 5th to the 95th percentile of the smoothed brain."""
-    smooth = ndimage.uniform_filter(survey.hu, (1, 3, 3))[survey.brain]
+    smooth = ndimage.uniform_filter(survey.hu, (1, 5, 5))[survey.brain]
     if len(smooth) == 0:
         return 0.0
     low, high = np.percentile(smooth, [5.0, 95.0])

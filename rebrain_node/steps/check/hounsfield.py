@@ -12,6 +12,11 @@ from rebrain_node.domain.volume import FloatArray, SourceVolume
 from rebrain_node.steps.check.survey import Survey
 
 _BONE_HU = 250.0
+#: a peak is known as well from so many values as from all
+_ENOUGH_VALUES = 2_000_000
+#: where the peaks are looked for
+_AIR_SEARCH_HU = (-1100.0, -700.0)
+_BRAIN_SEARCH_HU = (-200.0, 400.0)
 
 
 def judge_scale(volume: SourceVolume, limits: HounsfieldLimits) -> Iterator[Finding]:
@@ -37,6 +42,8 @@ def judge_scale(volume: SourceVolume, limits: HounsfieldLimits) -> Iterator[Find
             value=round(share, 4),
             limit=limits.air_share,
         )
+    else:
+        yield from _judge_air(measured, limits)
     wrapped = float(np.mean(measured > limits.overflow_hu))
     if wrapped > limits.overflow_share:
         yield Finding(
@@ -51,6 +58,14 @@ def judge_scale(volume: SourceVolume, limits: HounsfieldLimits) -> Iterator[Find
         )
 
 
+def _judge_air(measured: FloatArray, limits: HounsfieldLimits) -> Iterator[Finding]:
+    """Find a scale that is shifted as a whole: air has one value, whoever is scanned."""
+    step = max(1, len(measured) // _ENOUGH_VALUES)
+    air = peak_hu(measured[::step], _AIR_SEARCH_HU)
+    if air is not None and not limits.air_hu[0] <= air <= limits.air_hu[1]:
+        yield _off("air", air, limits.air_hu)
+
+
 def judge_tissues(survey: Survey, limits: HounsfieldLimits) -> Iterator[Finding]:
     """Find brain and bone peaks that are not where they belong."""
     brain = peak_hu(survey.hu[survey.brain])
@@ -63,9 +78,9 @@ def judge_tissues(survey: Survey, limits: HounsfieldLimits) -> Iterator[Finding]
             yield _off("bone", median, limits.bone_hu)
 
 
-def peak_hu(values: FloatArray) -> float | None:
-    """Return the most frequent value between -200 and 400 HU, smoothed over 10 HU, or ``None``."""
-    counts, edges = np.histogram(values, bins=np.arange(-200.0, 402.0, 2.0))
+def peak_hu(values: FloatArray, among: tuple[float, float] = _BRAIN_SEARCH_HU) -> float | None:
+    """Return the most frequent value of a range of HU, smoothed over 10 HU, or ``None``."""
+    counts, edges = np.histogram(values, bins=np.arange(among[0], among[1] + 2.0, 2.0))
     if not counts.any():
         return None
     smooth = np.convolve(counts, np.ones(5), mode="same")

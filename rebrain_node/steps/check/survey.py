@@ -44,6 +44,7 @@ class Survey:
     measured: MaskArray  #: (n, rows, columns), false where any pixel is padding
     head: MaskArray  #: (n, rows, columns), filled
     pixel_mm: tuple[float, float]  #: between rows, between columns
+    directions: MillimetreArray  #: (2, 3) LPS of rising rows and of rising columns
     positions_mm: MillimetreArray  #: (n, 2) in-plane place of pixel (0, 0): along rows, columns
     distances_mm: MillimetreArray  #: (n,) along the normal
     heights_mm: MillimetreArray  #: (n,) what each slice stands for along the normal
@@ -60,12 +61,16 @@ class Survey:
         return np.asarray(self.head.sum(axis=(1, 2)) * self.pixel_area_mm2 / 100.0)
 
     @cached_property
+    def occupied(self) -> IndexArray:
+        """Slices with head, in the order of the volume; above it is only hair, pillow or air."""
+        return np.flatnonzero(self.sections_cm2 >= _SECTION_CM2)
+
+    @cached_property
     def depths_mm(self) -> MillimetreArray:
         """Depth of each slice below the uppermost slice with head, (n,); negative above it."""
-        with_head = np.flatnonzero(self.sections_cm2 >= _SECTION_CM2)
-        if len(with_head) == 0:
+        if len(self.occupied) == 0:
             return np.full(len(self.hu), -np.inf)
-        top, sign = (with_head[-1], -1.0) if self.head_first else (with_head[0], 1.0)
+        top, sign = (self.occupied[-1], -1.0) if self.head_first else (self.occupied[0], 1.0)
         return np.asarray(sign * (self.distances_mm - self.distances_mm[top]))
 
     @cached_property
@@ -80,7 +85,7 @@ class Survey:
 
     def _between(self, least: float, greatest: float) -> IndexArray:
         inside = (self.depths_mm >= least) & (self.depths_mm <= greatest)
-        found = np.flatnonzero(inside & (self.sections_cm2 >= _SECTION_CM2))
+        found = self.occupied[inside[self.occupied]]
         return found[np.argsort(self.depths_mm[found], kind="stable")]
 
     @cached_property
@@ -170,17 +175,15 @@ def survey(volume: SourceVolume) -> Survey:
     pixel_mm = (volume.pixel_spacing_mm[0] * rows, volume.pixel_spacing_mm[1] * columns)
     hu = _block_mean(volume.hu, rows, columns)
     padding = _block_mean(volume.padding.astype(np.float32), rows, columns) > 0.0
-    in_plane = np.stack(
-        [volume.positions_mm @ volume.column_direction, volume.positions_mm @ volume.row_direction],
-        axis=1,
-    )
+    directions = np.stack([volume.column_direction, volume.row_direction])
     distances = volume.distances_mm - volume.distances_mm[0]
     return Survey(
         hu=hu,
         measured=~padding,
         head=_head(hu),
         pixel_mm=pixel_mm,
-        positions_mm=in_plane,
+        directions=directions,
+        positions_mm=volume.positions_mm @ directions.T,
         distances_mm=distances,
         heights_mm=np.abs(np.gradient(distances)) if len(distances) > 1 else np.ones(1),
         head_first=bool(volume.normal[2] >= 0.0),

@@ -32,6 +32,9 @@ _NO_CONTRAST = frozenset(
     {"NO", "NONE", "N", "0", "NO CONTRAST", "WITHOUT", "WO", "W/O", "UNENHANCED"}
 )
 
+#: of a CT image (PS3.3 C.8.2.1.1.4)
+_LEAST_BITS = 12
+
 Rule = Callable[[Series, Limits], Iterator[Finding]]
 
 
@@ -199,6 +202,21 @@ def _matrix(series: Series, limits: Limits) -> Iterator[Finding]:
         )
 
 
+def _bits(series: Series, _: Limits) -> Iterator[Finding]:
+    """Find copies of fewer bits than a CT image may have (PS3.3 C.8.2.1.1.4: 12 to 16)."""
+    least = min((f.bits_stored for f in series.frames if f.bits_stored is not None), default=None)
+    if least is not None and least < _LEAST_BITS:
+        yield Finding(
+            code="HU",
+            sentence=(
+                f"an image stores {least} bits a pixel (Bits Stored), Hounsfield units need at "
+                f"least {_LEAST_BITS}: it is a windowed copy; send the original CT"
+            ),
+            value=float(least),
+            limit=float(_LEAST_BITS),
+        )
+
+
 def _head(series: Series, limits: Limits) -> Iterator[Finding]:
     part = (series.first.body_part or "").upper()
     if part and not any(word in part for word in limits.series.body_parts):
@@ -336,6 +354,6 @@ def _coverage(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
-    _synthetic, _modality, _localizer, _derived, _identity, _charset, _size, _orientation, _matrix,
-    _arrangement, _kernel, _thickness, _head, _count, _contrast, _age, _coverage,
+    _synthetic, _modality, _localizer, _derived, _identity, _charset, _size, _bits, _orientation,
+    _matrix, _arrangement, _kernel, _thickness, _head, _count, _contrast, _age, _coverage,
 )  # fmt: skip

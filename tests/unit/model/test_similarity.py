@@ -58,5 +58,5 @@ def test_the_scale_takes_the_percentiles_of_the_reference_in_the_mask_to_zero_an
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_scale_of_nothing_or_of_a_flat_image_is_refused(kept: int) -> None:
-    with pytest.raises(ValueError, match="empty|flat"):
+    with pytest.raises(ValueError, match=r"empty|flat"):
         Scale.of(np.full(9, 7.0), np.arange(9) < 5 * kept)

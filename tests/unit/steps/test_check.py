@@ -12,7 +12,7 @@ from rebrain_node.domain.limits import load_limits, shipped_limits
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.steps.check import check, judge_volume
 from tests import phantom_conditions as conditions
-from tests.phantoms import head_ct
+from tests.phantoms import Ellipsoid, head_ct
 
 LIMITS = shipped_limits()
 
@@ -96,6 +96,31 @@ def test_a_large_bleeding_is_out_of_domain_and_a_small_one_is_not():
         for k in range(10, 18):
             hu[k][clot & (hu[k] > 0) & (hu[k] < 100)] = 68.0
         assert codes(conditions.with_hu(hu)) == found
+
+
+def with_a_nose(**changes):
+    """A head with air in its face, scanned to its top."""
+    sinus = Ellipsoid((0.0, -66.0, -42.0), (14.0, 14.0, 14.0), -1000.0)
+    places = tuple(-52.0 + 6.0 * k for k in range(24))
+    return conditions.changed(parts=(sinus,), slice_distances_mm=places, **changes)
+
+
+@pytest.mark.hazard("H3")
+@pytest.mark.hazard("H13")
+def test_a_head_that_stands_upside_down_or_looks_backwards_is_refused():
+    sound = with_a_nose()
+    assert codes(sound) == set()
+    assert codes(replace(sound, hu=sound.hu[::-1])) == {"GEOM-ORIENTATION"}
+    assert "GEOM-ORIENTATION" in codes(replace(sound, hu=sound.hu[:, ::-1, ::-1]))
+
+
+@pytest.mark.hazard("H13")
+def test_a_head_that_is_turned_aside_is_out_of_domain():
+    aside = judge_volume(with_a_nose(patient_position="HFDR"), LIMITS)
+    assert aside == ()  # the header says so: nothing is turned
+    sound = with_a_nose()
+    turned = judge_volume(replace(sound, hu=np.rot90(sound.hu, axes=(1, 2)).copy()), LIMITS)
+    assert {f.code: f.severity for f in turned}["OOD"] == "flag"
 
 
 @pytest.mark.hazard("H18")

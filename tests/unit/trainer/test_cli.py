@@ -21,7 +21,17 @@ from trainer.train_bridge import fresh_state, save
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "conf" / "train" / "demo.toml"
-COMMANDS = ["head", "simulate", "bridge", "score", "release", "demo-head", "gates"]
+COMMANDS = [
+    "head",
+    "simulate",
+    "bridge",
+    "score",
+    "release",
+    "release-prepared",
+    "demo-head",
+    "gates",
+    "objectives",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -109,7 +109,7 @@ def test_an_unfit_subject_is_not_written(tmp_path, changes, words):
 def _pairs(folder: Path, **changes: np.ndarray) -> Path:
     y, x = np.mgrid[-1:1:256j, -1:1:256j]
     radius = np.hypot(y, x)
-    ct = np.where(radius < 0.7, 110, np.where(radius < 0.8, 255, 0)).astype(np.uint8)
+    ct = np.where(radius < 0.7, 110, np.where(radius < 0.8, 250, 0)).astype(np.uint8)
     arrays = {
         "ct": np.stack([ct + i for i in range(5)]),
         "t1": np.stack([ct // 2] * 5),

@@ -7,6 +7,7 @@ import pytest
 
 from trainer.conditions import motion, noise, scanner_noise
 from trainer.gates import CLASSES, IN_DOMAIN, Score, Trial, scores, table
+from trainer.outside import OUTSIDE
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,8 @@ def test_a_class_is_caught_by_its_own_code_only_and_a_sound_head_by_any():
 
 
 def test_the_classes_are_those_that_the_node_names():
-    assert set(CLASSES) == {"AGE", "CRANIECTOMY", "CONTRAST", "METAL", "NOISE", "MOTION"}
+    named = {"AGE", "CRANIECTOMY", "CONTRAST", "METAL", "NOISE", "MOTION"}
+    assert set(CLASSES) == named | OUTSIDE.keys()
 
 
 def test_noise_has_the_level_asked_for_and_motion_moves():

@@ -25,6 +25,7 @@ from trainer.prepared import Placed, PreparedSource, Protocol
 from trainer.prepared_release import Title, release_prepared, scores_of
 from trainer.sources import draw_batch
 from trainer.train_bridge import fresh_state, open_run, train
+from trainer.workers import Workers
 
 ROOT = Path(__file__).parents[3]
 PRESETS = ROOT / "conf" / "train"
@@ -279,3 +280,11 @@ def test_scores_of_an_evaluation_go_on_the_card() -> None:
 
     assert "rebrain" in {score.method for score in scores}
     assert all(np.isfinite(v) for score in scores for v in score.figures.values())
+
+
+def test_processes_share_a_batch_without_overlap_or_rest() -> None:
+    shares = [Workers(rank, 4, CPU).share(8) for rank in range(4)]
+
+    assert [sample for share in shares for sample in share] == list(range(8))
+    with pytest.raises(ValueError, match="a batch of 8 does not divide by 3 processes"):
+        Workers(0, 3, CPU).share(8)

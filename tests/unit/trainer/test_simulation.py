@@ -1,11 +1,19 @@
 """The simulated CT: known truth in, known levels out."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import ndimage as ndi
 
 from tests.ball_head import ball_maps
-from trainer.hounsfield import Tissues, draw_hu, tissues
+from trainer.config import TrainConfig
+from trainer.hounsfield import Tissues, draw_hu, sharpened, tissues
+from trainer.samples import picture_alone
 from trainer.slabs import COLUMNS, ROWS, Block, Plan, rotation
+
+DEMO = Path(__file__).parents[3] / "conf" / "train" / "demo.toml"
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +98,32 @@ def test_a_plane_above_the_vertex_is_black_on_ct_and_t1(head: Tissues) -> None:
     assert (sample.hu == -1000).all()
     assert (sample.t1 == 0).all()
     assert (sample.known == 255).all()
+
+
+def test_sharpening_undoes_most_of_the_blur_of_two_millimetre_voxels_and_invents_no_level(
+    head: Tissues,
+) -> None:
+    blurred = replace(head, smooth_t1=ndi.gaussian_filter(head.smooth_t1, 1.0))
+    restored = sharpened(blurred, 2.0)
+
+    left, before = (
+        np.abs(t1 - head.smooth_t1)[head.brain > 0.5].mean()
+        for t1 in (restored.smooth_t1, blurred.smooth_t1)
+    )
+    assert left < 0.7 * before
+    np.testing.assert_array_equal(restored.t1, restored.smooth_t1)
+    assert restored.t1.max() <= blurred.smooth_t1.max()
+    assert restored.t1.min() >= blurred.smooth_t1.min()
+
+
+def test_a_picture_that_comes_alone_is_its_own_neighbour_in_eight_bits() -> None:
+    recipe = TrainConfig.load(DEMO).recipe
+    hu = np.random.default_rng(3).uniform(-1000, 1500, recipe.grid.shape).astype(np.float32)
+
+    source, wide, below, above = picture_alone(hu, recipe).channels
+
+    np.testing.assert_array_equal(below, source)
+    np.testing.assert_array_equal(above, source)
+    assert (wide == -1).all()
+    assert np.unique(source).size <= 256
+    assert picture_alone(hu, recipe).distances_mm == (0.0, 0.0, 0.0)

@@ -59,6 +59,15 @@ def test_every_slice_bears_every_mark(series):
         assert image.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
 
 
+@pytest.mark.hazard("H21")
+def test_no_value_claims_a_unit_that_could_be_measured(series):
+    """Intensities are a display range: no rescale, no real world value, no quantity."""
+    for keyword in ("RescaleSlope", "RescaleIntercept", "RescaleType", "Units",
+                    "RealWorldValueMappingSequence", "QuantityDefinitionSequence"):  # fmt: skip
+        assert not any(keyword in image for image in series)
+    assert {tuple(image.ImageType)[:2] for image in series} == {("DERIVED", "SECONDARY")}
+
+
 def test_nothing_pretends_to_a_scanner(series):
     for keyword in ("RepetitionTime", "EchoTime", "EchoTrainLength", "MRAcquisitionType"):
         assert all(keyword in image and not image[keyword].value for image in series)
@@ -145,8 +154,11 @@ def test_the_private_block_tells_how_each_slice_came_about(source, series):
         assert block[marks.JOB.offset].value == provenance().digest
         assert block[marks.FINDINGS.offset].value == "AGE"
         assert (marks.SIMILARITY.offset in block) == (guide.kind == "retrieved")
+        assert block[marks.UNCERTAIN_ABOVE.offset].value == MR_ONLY.uncertain_above
+        assert marks.PREDECESSOR.offset not in block  # a first revision has none
         for element in (*marks.OBJECT_ELEMENTS, *marks.SLICE_ELEMENTS_ALWAYS):
-            assert element.vr == block[element.offset].VR
+            if element is not marks.PREDECESSOR:
+                assert element.vr == block[element.offset].VR
     assert kinds == {"measured", "retrieved", "interpolated"}
 
 

@@ -1,0 +1,64 @@
+"""A late result is an alarm: `status` names what waits too long and ends with 1 (hazard H19)."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from rebrain_node.app import open_state
+from rebrain_node.cli import program
+from rebrain_node.domain.backlog import late
+from rebrain_node.domain.delivery import PendingDelivery
+from rebrain_node.domain.ledger import SeriesRecord
+from rebrain_node.settings import Settings
+from tests.store_cases import received
+
+NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
+
+
+def series(uid, state, minutes):
+    return SeriesRecord(
+        series_instance_uid=uid, study_instance_uid="1.2", state=state, revision=1,
+        instance_count=30, completeness=None, findings=(), explanation=(),
+        changed_at=NOW - timedelta(minutes=minutes),
+    )  # fmt: skip
+
+
+def delivery(uid, minutes):
+    return PendingDelivery(
+        set_id=1, destination="pacs", study_instance_uid="1.2", source_series_uid=uid, revision=1,
+        outstanding=3, attempts=9, reason="refused", since=NOW - timedelta(minutes=minutes),
+    )  # fmt: skip
+
+
+@pytest.mark.hazard("H19")
+def test_what_waits_too_long_is_listed_the_longest_first_and_what_has_ended_is_not():
+    records = [
+        series("1.1", "accepted", 90),
+        series("1.2", "receiving", 59),
+        series("1.3", "published", 5000),
+        series("1.4", "refused", 5000),
+        series("1.5", "failed", 5000),
+        series("1.6", "complete", 61),
+    ]
+    found = late(records, [delivery("1.7", 300), delivery("1.8", 2)], NOW, 60.0)
+    told = [(w.series_instance_uid, w.waits_for, w.waited_minutes(NOW)) for w in found]
+    assert told == [("1.7", "pacs", 300.0), ("1.1", "accepted", 90.0), ("1.6", "complete", 61.0)]
+
+
+@pytest.mark.hazard("H19")
+def test_status_ends_with_1_while_something_is_late(tmp_path, monkeypatch):
+    monkeypatch.setenv("REBRAIN_STORAGE__FOLDER", str(tmp_path / "state"))
+    with open_state(Settings()) as state:
+        state.ledger.record_received(received())
+    command = ["status", "--json", "--late-after"]
+    calm = CliRunner().invoke(program, [*command, "60"])
+    assert (calm.exit_code, json.loads(calm.stdout)["late"]) == (0, [])
+    alarm = CliRunner().invoke(program, [*command, "0"])
+    assert alarm.exit_code == 1
+    assert json.loads(alarm.stdout)["late"][0]["waits_for"] == "receiving"
+    told = CliRunner().invoke(program, ["status", "--late-after", "0"])
+    assert "Late" in told.stdout
