@@ -101,8 +101,8 @@ class HeadLimits:
     vertex_share: Annotated[float, Within("share of the largest section", 0, 1)]
     #: of the smallest slice
     taper_share: Annotated[float, Within("share of the largest section", 0, 1)]
-    #: an end of the series that is no larger is the top of the head
-    dome_share: Annotated[float, Within("share of the largest section", 0, 1)]
+    #: an end of the series up to the first is the top of a head, from the second on it is cut
+    dome_share: Annotated[Range, Within("share of the largest section", 0, 1)]
     #: of the face from the front: above the first OOD, above the second GEOM-ORIENTATION
     turn_deg: Annotated[Range, Within("degrees", 10, 180)]
 

@@ -10,7 +10,7 @@ its own box and stretched to a square) a slice is stretched to a frame of plausi
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ from rebrain_node.model.resample import axis_weights
 
 Mask = NDArray[np.bool_]
 
-FRAME_SHARE = (0.9375, 0.9423)  # of the grid that a stretched head is given: 240 x 196 of 256 x 208
+# A stretched head is drawn in frames of these shares of the grid's rows, which span the sizes that
+# training stretches heads to; columns by a head's aspect.
+FRAME_SHARES = (0.875, 0.8, 0.95)
+ASPECT = 0.8167
 
 
 class Placement(Protocol):
@@ -91,21 +94,24 @@ class Stretched:
     ----------
     frame : tuple of int
         Rows and columns of the grid that the slice is given, in its middle.
+    turn : {1, -1}
+        -1 draws the mirror image.
     """
 
     grid: Grid
     shape: tuple[int, int]
     frame: tuple[int, int]
+    turn: Literal[1, -1] = 1
 
     def onto(self, plane: Image, outside: float) -> Image:
         """Stretch a slice into the frame."""
         drawn = np.full(self.grid.shape, outside, np.float32)
-        drawn[self._window()] = _stretched(plane, self.frame)
+        drawn[self._window()] = _stretched(plane, self.frame)[:, :: self.turn]
         return drawn
 
     def back(self, drawn: Image, outside: float) -> Image:  # noqa: ARG002 -- the frame is the slice
         """Stretch the frame back to the square."""
-        return _stretched(drawn[self._window()], self.shape)
+        return _stretched(drawn[self._window()][:, :: self.turn], self.shape)
 
     def _window(self) -> tuple[slice, slice]:
         top, left = (
@@ -137,10 +143,10 @@ def placements(
     grid = recipe.grid
     shape = (head.shape[1], head.shape[2])
     if pixel_mm is None:
-        rows, columns = (
-            round(size * share) for size, share in zip(grid.shape, FRAME_SHARE, strict=True)
-        )
-        return (Stretched(grid, shape, (rows, columns)),)
+        heights = [round(share * grid.rows) for share in FRAME_SHARES]
+        frames = [(rows, min(grid.columns, round(ASPECT * rows))) for rows in heights]
+        both: tuple[Literal[1, -1], ...] = (1, -1)
+        return tuple(Stretched(grid, shape, frame, turn) for frame in frames for turn in both)
     down, across = np.flatnonzero(head.any(axis=(0, 2))), np.flatnonzero(head.any(axis=(0, 1)))
     centre = (float(down[0] + down[-1]) / 2, float(across[0] + across[-1]) / 2)
     return (InMillimetres(grid, shape, pixel_mm, centre),)

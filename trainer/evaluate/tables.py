@@ -113,8 +113,9 @@ def meanings(scores: Scores, wanted: Sequence[str]) -> str:
 
 
 def placed_table(scores: Scores) -> Table | None:
-    """Measured and filled positions side by side."""
-    held = [name for name in PLACED if f"{name}_filled" in metrics_of(scores)]
+    """Measured and filled positions side by side; None where there is only one kind."""
+    there = metrics_of(scores)
+    held = [n for n in PLACED if f"{n}_measured" in there and f"{n}_filled" in there]
     if not held:
         return None
     wanted = [f"{name}_{place}" for name in held for place in ("measured", "filled")]

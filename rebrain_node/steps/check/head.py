@@ -81,7 +81,8 @@ def judge_upright(survey: Survey, limits: Limits) -> Iterator[Finding]:
     base, the face or the neck.
     """
     upper, lower = end_shares(survey)
-    if lower <= limits.head.dome_share < upper:
+    dome, cut = limits.head.dome_share
+    if lower <= dome and upper >= cut:
         yield Finding(
             code="GEOM-ORIENTATION",
             sentence=(
@@ -90,7 +91,7 @@ def judge_upright(survey: Survey, limits: Limits) -> Iterator[Finding]:
                 "orientation or the patient's position was written wrongly at the scanner"
             ),
             value=round(lower, 3),
-            limit=limits.head.dome_share,
+            limit=dome,
         )
 
 

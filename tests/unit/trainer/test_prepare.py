@@ -24,6 +24,14 @@ def run(*arguments):
     return result.exit_code, json.loads(result.stdout)
 
 
+def test_the_command_explains_itself_and_wants_the_kind_of_a_source_it_cannot_know(tmp_path):
+    assert len(CliRunner().invoke(program, ["prepare", "--help"]).output) > 100
+    result = CliRunner().invoke(program, ["prepare", "pairs", "x", "--out", str(tmp_path / "o")])
+
+    assert result.exit_code == 2
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.fixture
 def source(tmp_path):
     folder = tmp_path / "Task1" / "brain"

@@ -1,16 +1,20 @@
 """Paired DICOM: the source is kept, the target is brought onto it, and a wrong fit is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from pydicom.uid import MRImageStorage, generate_uid
+from scipy import ndimage
 from typer.testing import CliRunner
 
 from rebrain_node.steps.assemble import assemble
 from tests.phantoms import PhantomSpec, head_ct, write
 from trainer.cli import program
-from trainer.dataset import PreparedData
+from trainer.dataset import DatasetRefused, PreparedData
+from trainer.prepare.register import register
 
 COARSE = {"rows": 64, "columns": 64, "pixel_spacing_mm": (4.0, 4.0), "table": False}
 
@@ -46,6 +50,7 @@ def _run(*arguments):
     return result.exit_code, json.loads(result.stdout)
 
 
+@pytest.mark.full
 def test_a_displaced_target_is_brought_onto_a_tilted_source_that_stays_as_measured(tmp_path):
     ct = head_ct(PhantomSpec(**COARSE, gantry_tilt_deg=12.0))
     _subject(tmp_path / "in", ct, _mr(offset_mm=(9.0, -7.0, 11.0)))
@@ -68,6 +73,7 @@ def test_a_displaced_target_is_brought_onto_a_tilted_source_that_stays_as_measur
     assert same > 0.8 > displaced
 
 
+@pytest.mark.full
 def test_noise_as_a_target_is_refused_because_the_registration_is_not_to_be_trusted(tmp_path):
     mr, rng = _mr(), np.random.default_rng(0)
     for instance in mr:
@@ -81,6 +87,50 @@ def test_noise_as_a_target_is_refused_because_the_registration_is_not_to_be_trus
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    _subject(folder, head_ct(PhantomSpec(**COARSE)), _mr())
+    return folder
+
+
+def _block(origin_mm, seed):
+    """Draw one asymmetric head, its MR brightness or CT, at 6 mm; return image and head."""
+    places = 6.0 * np.stack(np.meshgrid(*[np.arange(-16, 17)] * 3, indexing="ij"), -1)
+    z, y, x = np.moveaxis(places + origin_mm[::-1], -1, 0)
+    shown = (z / 80) ** 2 + (y / 85) ** 2 + (x / 65) ** 2 < 1
+    part = shown & (x > 10) & (y < 20) & (z > 0)
+    other = shown & (y > 40) & (z < 10)
+    levels = ((0, 200, 40, 120), (-1000, 40, 900, 300))[seed]
+    sharp = np.select([part, other, shown], levels[1:], levels[0]).astype(np.float32)
+    array = ndimage.gaussian_filter(sharp, 1.0)
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((6.0, 6.0, 6.0))
+    return image, shown
+
+
+def test_a_known_displacement_is_found_to_a_millimetre():
+    (source, own), (target, other) = _block((0, 0, 0), 1), _block((7.0, -5.0, 4.0), 0)
+
+    found = register(source, target, (own, other))
+
+    centre = (96.0, 96.0, 96.0)
+    moved = np.subtract(found.transform.TransformPoint(centre), centre)
+    np.testing.assert_allclose(moved, (-7.0, 5.0, -4.0), atol=1.0)
+    assert found.overlap > 0.95
+    assert found.residual_mm < 2.0
+
+
+def test_noise_is_never_registered():
+    source, own = _block((0, 0, 0), 1)
+    noise = np.random.default_rng(0).normal(300, 80, own.shape).astype(np.float32)
+    target = sitk.GetImageFromArray(noise)
+    target.SetSpacing(source.GetSpacing())
+
+    with pytest.raises(DatasetRefused, match="registration"):
+        register(source, target, (own, own))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -91,8 +141,8 @@ def test_noise_as_a_target_is_refused_because_the_registration_is_not_to_be_trus
         (lambda f: sorted((f / "mr").iterdir())[20].unlink(), "mr: the slices lie uneven"),
     ],
 )
-def test_a_series_that_is_unfit_is_refused_with_its_folder(tmp_path, damage, words):
-    _subject(tmp_path / "in", head_ct(PhantomSpec(**COARSE)), _mr())
+def test_a_series_that_is_unfit_is_refused_with_its_folder(sound, tmp_path, damage, words):
+    shutil.copytree(sound, tmp_path / "in")
     damage(tmp_path / "in" / "p1")
 
     code, document = _run(tmp_path / "in", "--out", tmp_path / "out")

@@ -60,3 +60,17 @@ def test_the_head_lies_in_the_middle_of_the_grid() -> None:
     rows, columns = np.nonzero(placement.onto(head[0].astype(np.float32), 0.0))
     assert (rows.min() + rows.max()) / 2 == pytest.approx(31.5, abs=0.5)
     assert (columns.min() + columns.max()) / 2 == pytest.approx(23.5, abs=0.5)
+
+
+def test_slices_of_unknown_size_are_placed_in_three_sizes_and_both_ways_round() -> None:
+    image = plane(50, 50)
+    ways = placements(np.ones((1, 50, 50), dtype=bool), None, tiny_recipe())
+
+    drawn = [way.onto(image, -1.0) for way in ways]
+
+    assert len(ways) == 6
+    for one, other in zip(drawn[::2], drawn[1::2], strict=True):
+        np.testing.assert_array_equal(one, other[:, ::-1])
+    assert len({int((one == -1).sum()) for one in drawn}) == 3
+    for way, one in zip(ways, drawn, strict=True):
+        assert np.corrcoef(way.back(one, -1.0).ravel(), image.ravel())[0, 1] > 0.4

@@ -21,7 +21,7 @@ from trainer.evaluate.report import json_text, write_report
 from trainer.evaluate.scores import read_scores
 from trainer.evaluate.sections import headline_tables
 from trainer.evaluate.statements import limits
-from trainer.evaluate.tables import IMAGE, factor_table, table, wins_table
+from trainer.evaluate.tables import IMAGE, factor_table, placed_table, table, wins_table
 from trainer.evaluate.vocabulary import metric
 
 _VOID = {"meta", "img"}
@@ -184,6 +184,17 @@ def test_protocols_stand_side_by_side_only_for_the_same_subjects_and_bundle(tmp_
     with pytest.raises(ValueError, match="other subjects"):
         write_report(first, tmp_path / "b", Beside(documents=[other.document]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_positions_are_compared_only_where_some_are_measured_and_some_filled():
+    both = read_scores(an_evaluation(methods=FEW).document)
+    made = placed_table(both)
+    assert [len(row.cells) for row in made.rows] == [len(made.columns)] * len(FEW)
+    filled = {
+        method: {name: value for name, value in found.items() if not name.endswith("_measured")}
+        for method, found in both.items()
+    }
+    assert placed_table(filled) is None
 
 
 def test_the_papers_figures_stand_only_beside_the_same_data_at_half_resolution():
