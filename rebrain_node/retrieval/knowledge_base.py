@@ -310,8 +310,9 @@ def _cells(arrays: Mapping[str, npt.NDArray[Any]]) -> Cells | None:
 
 
 def _check_values(base: KnowledgeBase, where: str) -> None:
-    for name, values in (("embeddings", base.embeddings), ("position_mm", base.position_mm)):
-        bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    columns = base.position_mm[:, None]
+    for name, values in (("embeddings", base.embeddings), ("position_mm", columns)):
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if bad.size:
             raise KnowledgeBaseRefused(
                 "KB-NAN",
