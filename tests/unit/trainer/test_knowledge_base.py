@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
-from rebrain_node.model.encoder import SliceEncoder
 from rebrain_node.model.headtemplate import load_head_template
 from rebrain_node.retrieval.knowledge_base import check_usable, contents_of, read
 from rebrain_node.retrieval.opening import prove
+from tests.tiny_encoder import tiny_encoder_graph
 from trainer.cli import program
 from trainer.config import TrainConfig
 from trainer.knowledge_base import KnowledgeBaseError, Making, Person, grown, without, write
@@ -197,18 +196,9 @@ def _stacks(folder) -> None:
     write_index(folder, StackIndex(seed=0, subjects=tuple(records)))
 
 
-def _encoder_graph(path) -> None:
-    torch.manual_seed(0)
-    program_ = torch.onnx.export(
-        SliceEncoder().eval(), (torch.zeros(1, 1, *PLANE),), dynamo=True, verbose=False
-    )
-    program_.save(path)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_the_commands_build_tell_and_take_out(tmp_path):
     _stacks(tmp_path / "stacks")
-    _encoder_graph(tmp_path / "encoder.onnx")
+    (tmp_path / "encoder.onnx").write_bytes(tiny_encoder_graph(*PLANE))
     base = str(tmp_path / "base")
 
     def run(*arguments: str, code: int = 0):
@@ -221,7 +211,7 @@ def test_the_commands_build_tell_and_take_out(tmp_path):
     run("build", base, *source, "--series", "1")
     told = json.loads(run("info", base, "--json").stdout)
     assert (told["entries"], told["subjects"], told["usable"]) == (9, 3, True)
-    assert told["dimension"] == 192
+    assert told["dimension"] == 208
     assert [row["percent"] for row in told["tau"]] == [1, 2, 5, 10, 20]
     assert run("build", base, *source, code=1).exception is not None
     run("remove", base, "--subject", "bert")
