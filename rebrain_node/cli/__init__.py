@@ -14,7 +14,18 @@ from typing import NoReturn
 
 import typer
 
-from rebrain_node.cli import audit, bundle, config, demo, doctor, folder, network, node, queue, recall
+from rebrain_node.cli import (
+    audit,
+    bundle,
+    config,
+    demo,
+    doctor,
+    folder,
+    network,
+    node,
+    queue,
+    recall,
+)
 from rebrain_node.errors import BundleRefused, RebrainError, SettingsError
 
 program = typer.Typer(

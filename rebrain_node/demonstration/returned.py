@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import MRImageStorage, ParametricMapStorage
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, ParametricMapStorage
 from scipy import ndimage
 
 from rebrain_node.domain import marks
@@ -14,6 +15,8 @@ from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, Synthe
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
+
+_MR: Final = (MRImageStorage, EnhancedMRImageStorage)
 
 
 def volume_of(
@@ -65,10 +68,23 @@ def _images(derived: Sequence[Dataset]) -> list[Dataset]:
 
 
 def _intensity(derived: Sequence[Dataset]) -> FloatArray:
+<<<<<<< HEAD
     """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers."""
     images = _images(derived)
+=======
+    """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers.
+
+    An Enhanced MR holds its frames in that order (``GATE-ORDER``).
+    """
+    images = sorted(
+        (instance for instance in derived if instance.SOPClassUID in _MR),
+        key=lambda instance: int(instance.InstanceNumber),
+    )
+>>>>>>> obj
     white = 2 ** int(images[0].BitsStored) - 1
-    stored = np.stack([image.pixel_array for image in images])
+    stored = np.concatenate(
+        [image.pixel_array.reshape(-1, image.Rows, image.Columns) for image in images]
+    )
     return np.asarray(stored, dtype=np.float32) / np.float32(white)
 
 

@@ -114,7 +114,9 @@ def test_a_series_has_slices_of_all_three_kinds(run):
 
 def test_every_instance_says_by_its_private_block_what_the_guide_says(run):
     receipt, _, _ = run
-    images = [dcmread(BytesIO(one.content)) for one in receipt.derived.instances if one.kind == "MR"]
+    images = [
+        dcmread(BytesIO(one.content)) for one in receipt.derived.instances if one.kind == "MR"
+    ]
     assert len(images) == len(receipt.guides)
     for image, guide in zip(images, receipt.guides, strict=True):
         block = image.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
