@@ -49,38 +49,39 @@ def _guides(prepared: PreparedVolume, derived: Sequence[Dataset]) -> tuple[Guide
     """How each slice came about, as its private block says."""
     kinds = {word: kind for kind, word in marks.POSITION_KINDS.items()}
     return tuple(
-        Guide(target=target, kind=kinds[_kind(image)], reason="as the received instance says")
-        for target, image in zip(prepared.targets, _images(derived), strict=True)
+        Guide(target=target, kind=kinds[_kind(told)], reason="as the received instance says")
+        for target, told in zip(prepared.targets, _slices(derived), strict=True)
     )
 
 
-def _kind(image: Dataset) -> str:
-    block = image.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
+def _slices(derived: Sequence[Dataset]) -> list[Dataset]:
+    """What is told of each slice: by its instance, or by its frame of an Enhanced MR."""
+    return [
+        told
+        for image in _images(derived)
+        for told in image.get("PerFrameFunctionalGroupsSequence", [image])
+    ]
+
+
+def _kind(told: Dataset) -> str:
+    block = told.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
     return str(block[marks.POSITION_KIND.offset].value)
 
 
 def _images(derived: Sequence[Dataset]) -> list[Dataset]:
     """Return the MR series in the order of its numbers."""
     return sorted(
-        (instance for instance in derived if instance.SOPClassUID == MRImageStorage),
+        (instance for instance in derived if instance.SOPClassUID in _MR),
         key=lambda instance: int(instance.InstanceNumber),
     )
 
 
 def _intensity(derived: Sequence[Dataset]) -> FloatArray:
-<<<<<<< HEAD
-    """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers."""
-    images = _images(derived)
-=======
     """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers.
 
     An Enhanced MR holds its frames in that order (``GATE-ORDER``).
     """
-    images = sorted(
-        (instance for instance in derived if instance.SOPClassUID in _MR),
-        key=lambda instance: int(instance.InstanceNumber),
-    )
->>>>>>> obj
+    images = _images(derived)
     white = 2 ** int(images[0].BitsStored) - 1
     stored = np.concatenate(
         [image.pixel_array.reshape(-1, image.Rows, image.Columns) for image in images]
