@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rebrain_node.folder import Folder, Progress, SeriesResult
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.pipeline import Configuration
-    from rebrain_node.ports import Engine, JsonValue
+    from rebrain_node.ports import JsonValue, Model
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
@@ -101,8 +101,10 @@ def configuration(settings: Settings) -> Configuration:
     )
 
 
-def engine(settings: Settings, verified: ModelBundle, workers: int = 1) -> Engine:
-    """Start the engine in force and hold it against the bundle's golden output.
+def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
+    """Open a bundle: its engine, and encoder and knowledge base where its recipe retrieves.
+
+    Each proves itself: the engine by the golden output, the encoder by the knowledge base.
 
     Parameters
     ----------
@@ -112,12 +114,22 @@ def engine(settings: Settings, verified: ModelBundle, workers: int = 1) -> Engin
     Raises
     ------
     EngineFailed
-        It cannot start, or deviates on this machine.
+        An engine cannot start, or deviates on this machine.
+    BundleRefused
+        The knowledge base is not fit to be searched, or belongs to another encoder.
     """
-    from rebrain_node.engine.choose import open_engine
+    from rebrain_node.engine.choose import open_encoder, open_engine
+    from rebrain_node.ports import Model
 
+    name = settings.model.engine
     threads = settings.model.threads or max(1, len(os.sched_getaffinity(0)) // workers)
-    return open_engine(settings.model.engine, verified, threads)
+    engine = open_engine(name, verified, threads)
+    if not verified.recipe.retrieves:
+        return Model(engine=engine)
+    from rebrain_node.retrieval.opening import open_exemplars
+
+    encoder = open_encoder(name, verified, threads)
+    return Model(engine=engine, encoder=encoder, exemplars=open_exemplars(verified, encoder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,15 +218,15 @@ def process_folder(settings: Settings, study: Path, out: Path, progress: Progres
 
     begun = time.monotonic()
     shaping = configuration(settings)
-    started: list[Engine] = []
+    opened: list[Model] = []
 
-    def engine_in_force() -> Engine:
-        if not started:
-            started.append(engine(settings, shaping.bundle))
-        return started[0]
+    def model_in_force() -> Model:
+        if not opened:
+            opened.append(model(settings, shaping.bundle))
+        return opened[0]
 
     folder = read_folder(study, progress)
-    results = tuple(judge(folder, shaping, engine_in_force, progress))
+    results = tuple(judge(folder, shaping, model_in_force, progress))
     made = [result.receipt.derived for result in results if result.receipt is not None]
     outputs = [path for derived in made for path in write_out(derived, out)]
     return FolderRun(
@@ -222,7 +234,7 @@ def process_folder(settings: Settings, study: Path, out: Path, progress: Progres
         results=results,
         outputs=tuple(outputs),
         seconds=time.monotonic() - begun,
-        engine=started[0].identity if started else None,
+        engine=opened[0].engine.identity if opened else None,
         bundle_digest=shaping.bundle.digest,
     )
 
@@ -373,11 +385,14 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
 
     shaping = _verified_configuration(settings, state)
     try:
-        running = engine(settings, shaping.bundle, settings.workers)
+        opened = model(settings, shaping.bundle, settings.workers)
+    except BundleRefused as error:
+        state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
+        raise
     except EngineFailed as error:
         state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
         raise
-    told = {"engine": running.identity, "bundle": shaping.bundle.digest}
+    told = {"engine": opened.engine.identity, "bundle": shaping.bundle.digest}
     state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", told)
     return Work(
         ledger=state.ledger,
@@ -385,8 +400,7 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
         ports=Ports(
             inbox=InboxFolder(state.inbox, state.ledger),
             audit=state.audit,
-            engine=running,
-            exemplars=None,
+            model=opened,
         ),
         configuration=shaping,
         destinations={

@@ -3,6 +3,7 @@
     RebrainError
     ├── SettingsError            a setting is missing or wrong                (exit 2)
     ├── BundleRefused            a model bundle is altered, truncated, foreign (exit 4)
+    │   └── KnowledgeBaseRefused its exemplars are not fit to be searched; has a code
     ├── EngineFailed             an engine cannot start or deviates            (worth retrying)
     ├── StoreUnavailable         the database is locked, down or full          (worth retrying)
     ├── StateRefused             the ledger or the outbox forbids a change
@@ -59,6 +60,15 @@ class SettingsError(RebrainError):
 
 class BundleRefused(RebrainError):
     """A model bundle is not exactly what its manifest says."""
+
+
+class KnowledgeBaseRefused(BundleRefused):
+    """The exemplars of a bundle are altered, foreign or not fit to be searched."""
+
+    def __init__(self, code: str, where: object, sentence: str) -> None:
+        super().__init__(f"{code}: {where} {sentence}")
+        #: stable code for audit and docs, e.g. ``KB-EMPTY``
+        self.code = code
 
 
 class EngineFailed(RebrainError):

@@ -33,7 +33,7 @@ from rebrain_node.errors import (
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.scan import scan
 from rebrain_node.pipeline import Configuration, Ports, process
-from rebrain_node.ports import Engine, JsonValue
+from rebrain_node.ports import JsonValue, Model
 from rebrain_node.steps.select import select
 
 Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
@@ -160,15 +160,15 @@ def _is_news(content: bytes, sha256: dict[str, str]) -> bool:
 def judge(
     folder: Folder,
     configuration: Configuration,
-    engine: Callable[[], Engine],
+    model: Callable[[], Model],
     progress: Progress | None = None,
 ) -> Iterator[SeriesResult]:
     """Judge every series of every study of the folder and take the accepted ones down the path.
 
     Parameters
     ----------
-    engine : callable
-        Called once a series is accepted and not before: an engine costs seconds.
+    model : callable
+        Called once a series is accepted and not before: opening costs seconds.
     progress : callable, optional
         Told how many slices are drawn.
     """
@@ -176,13 +176,13 @@ def judge(
         if candidate.decision == "refused":
             yield SeriesResult(candidate=candidate, findings=candidate.findings)
         else:
-            yield _processed(folder, candidate, engine(), configuration, progress)
+            yield _processed(folder, candidate, model(), configuration, progress)
 
 
 def _processed(
     folder: Folder,
     candidate: Candidate,
-    engine: Engine,
+    model: Model,
     configuration: Configuration,
     progress: Progress | None,
 ) -> SeriesResult:
@@ -194,7 +194,7 @@ def _processed(
     )
     told = None if progress is None else partial(progress, "synthesise")
     steps = StepTimes()
-    ports = Ports(inbox=folder, audit=steps, engine=engine, exemplars=None, progress=told)
+    ports = Ports(inbox=folder, audit=steps, model=model, progress=told)
     try:
         receipt = process(job, ports, configuration)
     except (SeriesRejected, GateRefused) as error:

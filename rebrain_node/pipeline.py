@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
+from rebrain_node.domain.guidance import guidance
 from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
 from rebrain_node.errors import GateRefused, SeriesRejected
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.ports import AuditLog, Engine, Exemplars, Inbox
+from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.ports import AuditLog, Exemplars, Inbox, JsonValue, Model
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
 from rebrain_node.steps.gate import gate
+from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
@@ -30,8 +33,7 @@ class Ports:
 
     inbox: Inbox
     audit: AuditLog
-    engine: Engine
-    exemplars: Exemplars | None
+    model: Model
     progress: Callable[[int, int], None] | None = None  #: told (slices drawn, slices in all)
 
 
@@ -58,16 +60,18 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     """
     begun = time.monotonic()
     recipe, limits = configuration.bundle.recipe, configuration.limits
-    step = _Audited(job, ports.audit)
+    step, model = _Audited(job, ports.audit), ports.model
     instances = step(ports.inbox.read, job)
     provenance = _provenance(job, ports, configuration)
     seed = provenance.seed
     volume = step(assemble, instances)
     flags = step(check, volume, instances, limits)
     prepared = step(preprocess, volume, recipe)
-    guides = step(retrieve, prepared, ports.exemplars, recipe)
+    frame = step(locate, prepared, load_head_template()) if recipe.retrieves else None
+    guides = step(retrieve, prepared, recipe, frame, model.encoder, model.exemplars)
+    step.tell("series.guided", guidance(guides, frame, _digest(model.exemplars)))
     synthetic = step(
-        synthesise, prepared, guides, ports.engine, recipe, seed, progress=ports.progress
+        synthesise, prepared, guides, model.engine, recipe, seed, progress=ports.progress
     )
     findings = (*job.findings, *flags)
     options = _options(job, ports, configuration)
@@ -81,8 +85,12 @@ class _Audited:
     """Runs one step and puts what came of it on the audit log; no audit, no step."""
 
     def __init__(self, job: Job, audit: AuditLog) -> None:
-        self._subject = job.series_instance_uid
+        self._subject, self._revision = job.series_instance_uid, job.revision
         self._audit = audit
+
+    def tell(self, event: str, details: Mapping[str, JsonValue]) -> None:
+        """Put what a step decided on the audit log."""
+        self._audit.record(event, self._subject, {"revision": self._revision, **details})
 
     def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         name = step.__name__
@@ -98,6 +106,10 @@ class _Audited:
         return result
 
 
+def _digest(exemplars: Exemplars | None) -> str | None:
+    return None if exemplars is None else exemplars.digest
+
+
 def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provenance:
     """Collect everything the bytes of the result will depend on."""
     bundle = configuration.bundle
@@ -107,7 +119,7 @@ def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provena
         bundle_name=bundle.name,
         bundle_version=bundle.version,
         bundle_digest=bundle.digest,
-        engine_identity=ports.engine.identity,
+        engine_identity=ports.model.engine.identity,
         configuration_digest=configuration.digest,
         software_version=configuration.software_version,
         revision=job.revision,

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.delivery import TakenInstance
@@ -24,8 +22,12 @@ class Engine(Protocol):
     def identity(self) -> str:
         """Name, version and precision, e.g. ``openvino 2026.4.1 bf16``."""
 
-    def evaluate(self, x: FloatArray, s: FloatArray) -> FloatArray:
-        """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns)."""
+    def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
+        """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
+
+        ``guide`` (1, 1, rows, columns), brain window in [-1, 1], is a retrieved CT slice; without
+        one the bridge goes unguided.
+        """
 
 
 class Inbox(Protocol):
@@ -52,15 +54,48 @@ class Exemplar:
     key: str  #: keyed hash, opaque
     similarity: float  #: cosine, [-1, 1]
     position_mm: float  #: head frame
-    hu: FloatArray  #: (rows, columns)
+    hu: FloatArray  #: (rows / 2, columns / 2) of the recipe's grid, within the brain window
+
+
+class Encoder(Protocol):
+    """One slice to the vector by which it is compared."""
+
+    @property
+    def identity(self) -> str:
+        """Name, version and precision, e.g. ``openvino 2026.4.1 bf16``."""
+
+    def embed(self, image: FloatArray) -> FloatArray:
+        """Embed (1, 1, rows / 2, columns / 2), brain window in [-1, 1], to (d,) of length 1."""
 
 
 class Exemplars(Protocol):
     """The knowledge base; ``None`` when nothing may be retrieved."""
 
+    @property
+    def tau(self) -> float:
+        """Least similarity of an exemplar that may guide, [-1, 1]."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names every byte of it."""
+
     def nearest(
-        self, embedding: npt.NDArray[np.float32], position_mm: float, window_mm: float
-    ) -> Exemplar | None: ...
+        self,
+        embedding: FloatArray,
+        position_mm: float,
+        window_mm: float,
+        excluded: str | None = None,
+    ) -> Exemplar | None:
+        """Find the most similar slice near a position, never of the person ``excluded``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A bundle that was opened and has proved itself on this machine."""
+
+    engine: Engine
+    encoder: Encoder | None = None  #: None where the recipe retrieves no exemplars
+    exemplars: Exemplars | None = None  #: the same
 
 
 class Destination(Protocol):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage as ndi
 from torch.nn import functional
 
 from rebrain_node.model.card import Score
@@ -20,6 +19,7 @@ from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.source import SourceSlice, at_measured
 from trainer.metrics import Mask, correlation, local_correlation, slice_offsets
 from trainer.score import Method
+from trainer.windowed import head_in_window, inside_skull_in_window
 
 FILE = "ct_t1_pairs_7patients.npz"
 TEST = "real CT-T1 pairs, 7 patients, zero-shot"
@@ -48,30 +48,6 @@ class Patient:
     upper: NDArray[np.bool_]
 
 
-def _largest(mask: Mask) -> Mask:
-    labels, count = ndi.label(mask)
-    if count == 0:
-        return mask
-    sizes = ndi.sum_labels(mask, labels, range(1, count + 1))
-    return np.asarray(labels == 1 + int(np.argmax(sizes)))
-
-
-def _head(ct: Image) -> Mask:
-    return _largest(ndi.binary_fill_holes(ndi.binary_closing(ct > 0.05, iterations=3)))
-
-
-def _inside_skull(ct: Image) -> Mask:
-    bone = ndi.gaussian_filter(ct, 1.0) > 0.93
-    bone = ndi.binary_closing(np.pad(bone, 10), iterations=5)[10:-10, 10:-10]
-    inside = ndi.binary_opening(ndi.binary_fill_holes(bone) & ~bone, iterations=4)
-    labels, count = ndi.label(inside)
-    if count == 0:
-        return np.zeros_like(bone)
-    sizes = np.asarray(ndi.sum_labels(inside, labels, range(1, count + 1)))
-    large = np.isin(labels, 1 + np.flatnonzero(sizes > 1500))
-    return np.asarray(ndi.binary_erosion(large, iterations=2))
-
-
 def load_patients(data: Path) -> list[Patient]:
     """Load the seven patients from the folder of shared data."""
     with np.load(data / FILE) as arrays:
@@ -80,8 +56,8 @@ def load_patients(data: Path) -> list[Patient]:
     for name in np.unique(owner):
         ct = ct_all[owner == name].astype(np.float32) / 255
         t1 = t1_all[owner == name].astype(np.float32)
-        head = np.stack([_head(plane) for plane in ct])
-        brain = np.stack([_inside_skull(plane) for plane in ct])
+        head = np.stack([head_in_window(plane) for plane in ct])
+        brain = np.stack([inside_skull_in_window(plane) for plane in ct])
         low, high = np.percentile(t1[head], [0.5, 99.5])
         upper = brain.sum((1, 2)) > 0.5 * head.sum((1, 2))
         patients.append(Patient(ct, np.clip((t1 - low) / (high - low), 0, 1), brain, upper))

@@ -47,7 +47,7 @@ def verify(
 ) -> None:
     """Check every file by its SHA-256, the engine by the golden output; exit code 4 if altered."""
     from rebrain_node.app import bundle as bundle_in_force
-    from rebrain_node.app import engine
+    from rebrain_node.app import model as opened
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
@@ -55,7 +55,7 @@ def verify(
         model = settings.model.model_copy(update={"bundle": folder})
         settings = settings.model_copy(update={"model": model})
     found = bundle_in_force(settings)
-    identity = engine(settings, found).identity
+    identity = opened(settings, found).engine.identity
     if as_json:
         print_json({"verified": True, "digest": found.digest, "engine": identity})
         return

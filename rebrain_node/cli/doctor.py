@@ -92,9 +92,9 @@ def _bundle(settings: Settings) -> str:
 
 
 def _engine(settings: Settings) -> str:
-    from rebrain_node.app import bundle, engine
+    from rebrain_node.app import bundle, model
 
-    return f"{engine(settings, bundle(settings)).identity} reproduces the golden output"
+    return f"{model(settings, bundle(settings)).engine.identity} reproduces the golden output"
 
 
 _LOOKS: dict[str, Callable[[Settings], str]] = {

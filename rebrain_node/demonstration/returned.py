@@ -9,11 +9,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage, ParametricMapStorage
 from scipy import ndimage
 
-from rebrain_node.domain.volume import FloatArray, SyntheticVolume
+from rebrain_node.domain import marks
+from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SyntheticVolume
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
-from rebrain_node.steps.retrieve import retrieve
 
 
 def volume_of(
@@ -37,17 +37,36 @@ def volume_of(
         uncertainty=_uncertainty(derived, intensity),
         calibrated=False,
         head=np.stack([ndimage.binary_fill_holes(drawn) for drawn in intensity > 0.0]),
-        guides=tuple(retrieve(prepared, None, recipe)),
+        guides=_guides(prepared, derived),
         prepared=prepared,
+    )
+
+
+def _guides(prepared: PreparedVolume, derived: Sequence[Dataset]) -> tuple[Guide, ...]:
+    """How each slice came about, as its private block says."""
+    kinds = {word: kind for kind, word in marks.POSITION_KINDS.items()}
+    return tuple(
+        Guide(target=target, kind=kinds[_kind(image)], reason="as the received instance says")
+        for target, image in zip(prepared.targets, _images(derived), strict=True)
+    )
+
+
+def _kind(image: Dataset) -> str:
+    block = image.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
+    return str(block[marks.POSITION_KIND.offset].value)
+
+
+def _images(derived: Sequence[Dataset]) -> list[Dataset]:
+    """Return the MR series in the order of its numbers."""
+    return sorted(
+        (instance for instance in derived if instance.SOPClassUID == MRImageStorage),
+        key=lambda instance: int(instance.InstanceNumber),
     )
 
 
 def _intensity(derived: Sequence[Dataset]) -> FloatArray:
     """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers."""
-    images = sorted(
-        (instance for instance in derived if instance.SOPClassUID == MRImageStorage),
-        key=lambda instance: int(instance.InstanceNumber),
-    )
+    images = _images(derived)
     white = 2 ** int(images[0].BitsStored) - 1
     stored = np.stack([image.pixel_array for image in images])
     return np.asarray(stored, dtype=np.float32) / np.float32(white)

@@ -114,14 +114,20 @@ class PreparedVolume:
 
 @dataclass(frozen=True, kw_only=True)
 class Guide:
-    """How one target is drawn, and why so: the provenance of a slice."""
+    """How one target is drawn, and why so: the provenance of a slice.
+
+    A ``retrieved`` slice has all four of ``exemplar``, ``similarity``, ``tau`` and
+    ``position_difference_mm``, with ``similarity >= tau``; no other slice has an ``exemplar``, but
+    it may say by ``similarity`` and ``tau`` why none was good enough. The gate holds the written
+    objects to that.
+    """
 
     target: Target
     kind: SliceKind
     reason: str  #: one sentence: why this kind
     similarity: float | None = None  #: cosine of the best exemplar, [-1, 1]
     tau: float | None = None  #: the bundle's threshold on it
-    exemplar: str | None = None  #: keyed hash of the exemplar slice
+    exemplar: str | None = None  #: keyed hash of the exemplar slice, 16 to 64 digits, 0-9 a-f
     position_difference_mm: float | None = None  #: exemplar minus target, head frame
     exemplar_hu: FloatArray | None = field(default=None, repr=False)  #: (rows, columns)
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.ports import Engine
+from rebrain_node.ports import Encoder, Engine
 
 
 class TestableEngine(Engine, Protocol):
@@ -47,6 +47,30 @@ def open_engine(name: str, bundle: ModelBundle, threads: int | None = None) -> E
     engine = ENGINES[name](bundle, threads)
     self_test(engine, bundle)
     return engine
+
+
+def open_encoder(name: str, bundle: ModelBundle, threads: int | None = None) -> Encoder:
+    """Start the encoder of retrieval; the knowledge base proves it (`retrieval.opening`).
+
+    Parameters
+    ----------
+    name : str
+        ``openvino`` or ``torch`` (setting ``model.engine``).
+    bundle : ModelBundle
+        Verified, with the files of an encoder.
+    threads : int or None
+        Threads of one evaluation.
+
+    Raises
+    ------
+    EngineFailed
+        There is no such engine, or it cannot start here.
+    BundleRefused
+        The bundle has no encoder of this kind.
+    """
+    if name not in ENCODERS:
+        raise EngineFailed(f"there is no engine {name!r}; set model.engine to {_listed()}")
+    return ENCODERS[name](bundle, threads)
 
 
 def self_test(engine: TestableEngine, bundle: ModelBundle) -> float:
@@ -105,11 +129,29 @@ def _open_torch(bundle: ModelBundle, threads: int | None) -> TestableEngine:
     try:
         from rebrain_node.engine.torch_engine import TorchEngine
     except ImportError as error:
-        raise EngineFailed(
-            f"the torch engine needs torch, which is not installed ({error}); "
-            'run `pip install "rebrain-node[train]"`, or set model.engine to "openvino"'
-        ) from error
+        raise _torch_is_absent(error) from error
     return TorchEngine(bundle, threads)
+
+
+def _openvino_encoder(bundle: ModelBundle, threads: int | None) -> Encoder:
+    from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+
+    return OpenVinoEncoder(bundle.read("encoder.onnx"), threads)
+
+
+def _torch_encoder(bundle: ModelBundle, _: int | None) -> Encoder:
+    try:
+        from rebrain_node.engine.torch_encoder import TorchEncoder
+    except ImportError as error:
+        raise _torch_is_absent(error) from error
+    return TorchEncoder(bundle.read("encoder.safetensors"))
+
+
+def _torch_is_absent(error: ImportError) -> EngineFailed:
+    return EngineFailed(
+        f"the torch engine needs torch, which is not installed ({error}); "
+        'run `pip install "rebrain-node[train]"`, or set model.engine to "openvino"'
+    )
 
 
 def _listed() -> str:
@@ -120,4 +162,10 @@ def _listed() -> str:
 ENGINES: Final[Mapping[str, Callable[[ModelBundle, int | None], TestableEngine]]] = {
     "openvino": _open_openvino,
     "torch": _open_torch,
+}
+
+#: every encoder by the name of its engine
+ENCODERS: Final[Mapping[str, Callable[[ModelBundle, int | None], Encoder]]] = {
+    "openvino": _openvino_encoder,
+    "torch": _torch_encoder,
 }

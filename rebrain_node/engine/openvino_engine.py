@@ -52,7 +52,7 @@ class OpenVinoEngine:
             self._request = compiled.create_infer_request()
         except RuntimeError as error:
             raise EngineFailed(
-                f"openvino cannot compile network.onnx: {_first_line(error)}; "
+                f"openvino cannot compile network.onnx: {first_line(error)}; "
                 "check the bundle with `rebrain-node bundle verify`"
             ) from error
         version = openvino.get_version().split("-")[0]
@@ -63,14 +63,20 @@ class OpenVinoEngine:
         """Largest normalised deviation from the golden output at this precision."""
         return LIMITS[self.precision]
 
-    def evaluate(self, x: FloatArray, s: FloatArray) -> FloatArray:
+    def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
         """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
 
         Raises
         ------
         EngineFailed
-            The shapes are not those the network was exported for.
+            A guide is given, and this engine runs no control branch; or the shapes are not
+            those the network was exported for.
         """
+        if guide is not None:
+            raise EngineFailed(
+                f"{self.identity} runs no control branch and was given a guide; "
+                'use a bundle with retrieval.method "none"'
+            )
         given = {"x": x.shape, "s": s.shape}
         if given != self._shapes:
             raise EngineFailed(
@@ -117,6 +123,7 @@ def _plan(precision: str, threads: int | None) -> dict[str, object]:
     return plan
 
 
-def _first_line(error: RuntimeError) -> str:
+def first_line(error: RuntimeError) -> str:
+    """Take the one line of an OpenVINO error that says what is wrong."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

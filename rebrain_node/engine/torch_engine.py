@@ -52,14 +52,20 @@ class TorchEngine:
         """Largest normalised deviation from the golden output."""
         return LIMIT
 
-    def evaluate(self, x: FloatArray, s: FloatArray) -> FloatArray:
+    def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
         """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
 
         Raises
         ------
         EngineFailed
-            The shapes are not those the network takes.
+            A guide is given, and this engine runs no control branch; or the shapes are not
+            those the network takes.
         """
+        if guide is not None:
+            raise EngineFailed(
+                f"{self.identity} runs no control branch and was given a guide; "
+                'use a bundle with retrieval.method "none"'
+            )
         image = torch.tensor(x).to(memory_format=torch.channels_last)
         try:
             with torch.inference_mode():

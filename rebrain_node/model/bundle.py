@@ -7,12 +7,21 @@
     network.onnx           the same network, static shapes
     golden.safetensors     x, s and the float32 output f: every engine must reproduce it
 
+and, where its recipe retrieves exemplars:
+
+    encoder.onnx           one CT slice to the vector by which it is compared
+    encoder.safetensors    the same encoder for torch (optional)
+    control.onnx           how a retrieved slice guides the network
+    control.safetensors    the same for torch (optional)
+    exemplars/*            the knowledge base (rebrain_node.retrieval.knowledge_base)
+
 Every file is read into memory, held against the manifest, and only those bytes are used: what is
 loaded is what was hashed. The SHA-256 of the manifest therefore names the whole bundle.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +44,15 @@ FILES = (
     "network.onnx",
     "golden.safetensors",
 )
+OPTIONAL_FILES = (
+    "encoder.onnx",
+    "encoder.safetensors",
+    "control.onnx",
+    "control.safetensors",
+)
+EXEMPLARS = "exemplars"
+#: a file of the knowledge base: one folder deep, nothing that a path could be bent with
+_EXEMPLAR_FILE = re.compile(rf"{EXEMPLARS}/[a-z0-9][a-z0-9_]*\.(npy|json)")
 
 
 class FileRecord(BaseModel):
@@ -99,6 +117,19 @@ class ModelBundle:
             raise BundleRefused(f"bundle {self.path} has no file {name}")
         return self._contents[name]
 
+    @property
+    def exemplars(self) -> Mapping[str, bytes]:
+        """Verified bytes of the knowledge base by the names in its folder; empty without one."""
+        return {
+            name.removeprefix(f"{EXEMPLARS}/"): content
+            for name, content in self._contents.items()
+            if name.startswith(f"{EXEMPLARS}/")
+        }
+
+    def holds(self, name: str) -> bool:
+        """Whether the bundle has this file."""
+        return name in self._contents
+
 
 def load_bundle(path: Path) -> ModelBundle:
     """Load and verify the bundle in the folder `path`.
@@ -115,10 +146,12 @@ def load_bundle(path: Path) -> ModelBundle:
     contents = {
         name: _verified(path, name, record) for name, record in sorted(manifest.files.items())
     }
+    recipe = _parsed(Recipe, contents["recipe.json"], path / "recipe.json")
+    _check_retrieval(path, recipe, set(contents))
     return ModelBundle(
         path=path,
         manifest=manifest,
-        recipe=_parsed(Recipe, contents["recipe.json"], path / "recipe.json"),
+        recipe=recipe,
         card=_parsed(Card, contents["card.json"], path / "card.json"),
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         _contents=contents,
@@ -131,12 +164,13 @@ def write_bundle(path: Path, name: str, version: str, contents: Mapping[str, byt
     Raises
     ------
     BundleRefused
-        `contents` does not hold exactly the files of a bundle.
+        `contents` lacks a file of a bundle, or holds one that is none.
     """
-    if set(contents) != set(FILES):
+    if not _are_files_of_a_bundle(set(contents)):
         raise BundleRefused(f"a bundle holds {sorted(FILES)}, not {sorted(contents)}")
     path.mkdir(parents=True, exist_ok=True)
     for file_name, content in contents.items():
+        (path / file_name).parent.mkdir(exist_ok=True)
         (path / file_name).write_bytes(content)
     manifest = Manifest(
         name=name,
@@ -149,7 +183,7 @@ def write_bundle(path: Path, name: str, version: str, contents: Mapping[str, byt
 
 def _read(path: Path, name: str) -> bytes:
     file = path / name
-    if file.is_symlink() or not file.is_file():
+    if file.is_symlink() or file.parent.is_symlink() or not file.is_file():
         raise BundleRefused(f"{file}: expected a regular file, found none; copy the bundle again")
     return file.read_bytes()
 
@@ -170,16 +204,53 @@ def _verified(path: Path, name: str, expected: FileRecord) -> bytes:
     return content
 
 
+def _are_files_of_a_bundle(names: set[str]) -> bool:
+    more = names - set(FILES) - set(OPTIONAL_FILES)
+    return set(FILES) <= names and all(_EXEMPLAR_FILE.fullmatch(name) for name in more)
+
+
 def _check_names(path: Path, manifest: Manifest) -> None:
     named = set(manifest.files)
-    if named != set(FILES):
+    if not _are_files_of_a_bundle(named):
         raise BundleRefused(
-            f"{path / MANIFEST}: expected the files {sorted(FILES)}, found {sorted(named)}"
+            f"{path / MANIFEST}: expected the files {sorted(FILES)}, and beside them "
+            f"{sorted(OPTIONAL_FILES)} and {EXEMPLARS}/* only; found {sorted(named)}"
         )
-    for extra in sorted({file.name for file in path.iterdir()} - named - {MANIFEST}):
+    for extra in sorted(_lying_in(path) - named - {MANIFEST}):
         raise BundleRefused(
             f"{path / extra}: expected only files named in {MANIFEST}, found this one; remove it"
         )
+
+
+def _lying_in(path: Path) -> set[str]:
+    """Names of everything in the folder: of the folder of exemplars its files, else itself."""
+    found: set[str] = set()
+    for entry in path.iterdir():
+        if entry.name == EXEMPLARS and entry.is_dir() and not entry.is_symlink():
+            found |= {f"{EXEMPLARS}/{file.name}" for file in entry.iterdir()}
+        else:
+            found.add(entry.name)
+    return found
+
+
+def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
+    """Hold the recipe's retrieval against the files it needs.
+
+    Raises
+    ------
+    BundleRefused
+        One is missing: a part of it would only pretend.
+    """
+    if not recipe.retrieves:
+        return
+    needs = ("encoder.onnx", f"{EXEMPLARS}/index.json", "control.onnx")
+    for needed in needs:
+        if needed not in names:
+            raise BundleRefused(
+                f"{path / 'recipe.json'}: retrieval.method is {recipe.retrieval.method!r}, which "
+                f"needs {', '.join(needs)}; the bundle has no {needed}: release it with one, or "
+                'with retrieval.method "none"'
+            )
 
 
 def _parsed(kind: type[T], content: bytes, file: Path) -> T:

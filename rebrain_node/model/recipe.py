@@ -77,14 +77,22 @@ class Retrieval(_Frozen):
     Attributes
     ----------
     tau : float or None
-        Least cosine similarity for an exemplar to be used, -1 to 1.
+        Least cosine similarity for an exemplar to be used, -1 to 1; None takes the knowledge
+        base's own threshold for `p`.
+    p : int
+        Which of the thresholds: the mean of the top `p` per cent of similarities between people.
+    window_mm : float
+        An exemplar lies at most this far from the target in the head frame, or 1.5 times the
+        gap between the measured slices where that is more.
     k : int
-        Number of candidates looked at.
+        Number of candidates judged: the best one alone.
     """
 
     method: Literal["none", "exemplar"] = "none"
     tau: float | None = Field(default=None, ge=-1, le=1)
-    k: int = Field(default=1, ge=1)
+    p: Literal[1, 2, 5, 10, 20] = 5
+    window_mm: float = Field(default=6.0, gt=0)
+    k: Literal[1] = 1
 
 
 class Output(_Frozen):
@@ -138,6 +146,11 @@ class Recipe(_Frozen):
                 f"sampling {self.sampling} must fall from exactly 1.0 and stay above 0"
             )
         return self
+
+    @property
+    def retrieves(self) -> bool:
+        """Whether missing positions ask the knowledge base."""
+        return self.retrieval.method != "none"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from rebrain_node.domain.volume import Guide, PreparedVolume, Target
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from rebrain_node.domain.headframe import HeadFrame
+from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, Target
 from rebrain_node.errors import BundleRefused
+from rebrain_node.model.directions import between
+from rebrain_node.model.half import doubled, halved
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.ports import Exemplars
+from rebrain_node.ports import Encoder, Exemplars
+
+#: below this the head frame says nothing about where a slice lies
+LEAST_PLAUSIBILITY: Final = 0.5
+#: an exemplar may lie this many gaps between measured slices from the target
+_GAPS: Final = 1.5
 
 
 def retrieve(
-    prepared: PreparedVolume, exemplars: Exemplars | None, recipe: Recipe
+    prepared: PreparedVolume,
+    recipe: Recipe,
+    frame: HeadFrame | None = None,
+    encoder: Encoder | None = None,
+    exemplars: Exemplars | None = None,
 ) -> tuple[Guide, ...]:
     """Give every target its guide.
 
@@ -17,38 +34,122 @@ def retrieve(
     ----------
     prepared : PreparedVolume
         Its targets are guided, in their order.
-    exemplars : Exemplars or None
-        The knowledge base; ``None`` where the bundle has none.
     recipe : Recipe
-        Says whether exemplars are used at all.
+        Says whether exemplars are used at all, and how near they must lie.
+    frame : HeadFrame, optional
+        Where its measured slices lie; not needed where the recipe retrieves none.
+    encoder : Encoder, optional
+        Of the bundle; as `frame`.
+    exemplars : Exemplars, optional
+        The bundle's knowledge base; as `frame`.
 
     Returns
     -------
     tuple of Guide
-        One for each target.
+        One for each target. Between measured slices it is ``retrieved`` where the best exemplar
+        near its position reaches the threshold, else ``interpolated`` with the reason.
 
     Raises
     ------
     BundleRefused
-        The recipe asks for exemplars, which this version does not retrieve.
+        The recipe retrieves exemplars and no knowledge base was opened.
     """
-    if recipe.retrieval.method != "none":
+    if not recipe.retrieves:
+        return tuple(_guide(target, None, prepared) for target in prepared.targets)
+    if frame is None or encoder is None or exemplars is None:
         raise BundleRefused(
-            f"the recipe's retrieval method is {recipe.retrieval.method!r}, this version knows "
-            "'none' only; use a bundle without retrieval or a newer version of the node"
+            f"the recipe's retrieval method is {recipe.retrieval.method!r}, but no encoder and "
+            "knowledge base were opened; use a bundle that has them, or one without retrieval"
         )
-    absent = (
-        "the bundle has no knowledge base" if exemplars is None else "the recipe retrieves none"
+    query = _Query(
+        prepared=prepared,
+        frame=frame,
+        embeddings=_embeddings(prepared, encoder, recipe),
+        exemplars=exemplars,
+        window_mm=recipe.retrieval.window_mm,
     )
-    return tuple(_guide(target, absent, prepared) for target in prepared.targets)
+    return tuple(_guide(target, query, prepared) for target in prepared.targets)
 
 
-def _guide(target: Target, absent: str, prepared: PreparedVolume) -> Guide:
+@dataclass(frozen=True, kw_only=True)
+class _Query:
+    """A series that asks the knowledge base."""
+
+    prepared: PreparedVolume
+    frame: HeadFrame
+    embeddings: tuple[FloatArray, ...]  #: of each measured slice, (d,)
+    exemplars: Exemplars
+    window_mm: float
+
+    def guide(self, target: Target) -> Guide | str:
+        """Retrieve an exemplar for a target between measured slices, or say why there is none."""
+        if not self.frame.plausibility >= LEAST_PLAUSIBILITY:
+            return (
+                f"the head frame is not sure, plausibility {self.frame.plausibility:.2f} "
+                f"below {LEAST_PLAUSIBILITY:.2f}"
+            )
+        position = self.frame.position_at_mm(target.alpha, target.below, target.above)
+        if not np.isfinite(position):
+            return "its position in the head frame is not a number"
+        direction = between(
+            self.embeddings[target.below], self.embeddings[target.above], target.alpha
+        )
+        if direction is None:
+            return "the encoder gave no direction for the measured slices beside it"
+        window = self._window_mm(target)
+        found = self.exemplars.nearest(direction, position, window)
+        if found is None:
+            return f"no exemplar lies within {window:.1f} mm of {position:.1f} mm in the head frame"
+        tau = self.exemplars.tau
+        difference = found.position_mm - position
+        if not found.similarity >= tau:
+            return Guide(
+                target=target,
+                kind="interpolated",
+                reason=f"the best exemplar within {window:.1f} mm has the similarity "
+                f"{found.similarity:.3f}, below {tau:.3f}: {_as_between(target, self.prepared)}",
+                similarity=found.similarity,
+                tau=tau,
+            )
+        return Guide(
+            target=target,
+            kind="retrieved",
+            reason=f"an exemplar {difference:+.1f} mm from here is similar enough: "
+            f"{found.similarity:.3f}, at least {tau:.3f}",
+            similarity=found.similarity,
+            tau=tau,
+            exemplar=found.key,
+            position_difference_mm=difference,
+            exemplar_hu=doubled(found.hu),
+        )
+
+    def _window_mm(self, target: Target) -> float:
+        low, high = (self.prepared.distances_mm[k] for k in (target.below, target.above))
+        return max(_GAPS * float(high - low), self.window_mm)
+
+
+def _embeddings(
+    prepared: PreparedVolume, encoder: Encoder, recipe: Recipe
+) -> tuple[FloatArray, ...]:
+    """Embed every measured slice."""
+    images = halved(recipe.brain_window.apply(prepared.hu))
+    return tuple(encoder.embed(image[None, None]) for image in images)
+
+
+def _guide(target: Target, query: _Query | None, prepared: PreparedVolume) -> Guide:
     if target.above == target.below:
         return Guide(target=target, kind="measured", reason="a slice was measured here")
+    answer = "the recipe retrieves no exemplar" if query is None else query.guide(target)
+    if isinstance(answer, Guide):
+        return answer
+    reason = f"no slice was measured here and {answer}: {_as_between(target, prepared)}"
+    tau = None if query is None else query.exemplars.tau
+    return Guide(target=target, kind="interpolated", reason=reason, tau=tau)
+
+
+def _as_between(target: Target, prepared: PreparedVolume) -> str:
     below, above = prepared.distances_mm[target.below], prepared.distances_mm[target.above]
-    reason = (
-        f"no slice was measured here and {absent}: interpolated between the measured slices "
+    return (
+        "interpolated between the measured slices "
         f"{target.distance_mm - below:.1f} mm below and {above - target.distance_mm:.1f} mm above"
     )
-    return Guide(target=target, kind="interpolated", reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -79,7 +80,8 @@ def synthesise(
     drawn = np.empty((len(guides), *recipe.grid.shape), dtype=np.float32)
     for k, guide in enumerate(guides):
         conditioning = conditioning_at(slices, guide.target.distance_mm)
-        drawn[k] = walk(evaluate, conditioning, recipe.sampling, eta=recipe.eta, noise=noise)
+        guided = partial(evaluate, guide=_condition(guide, recipe))
+        drawn[k] = walk(guided, conditioning, recipe.sampling, eta=recipe.eta, noise=noise)
         if progress is not None:
             progress(k + 1, len(guides))
     depth_mm = _depth_mm(prepared, guides)
@@ -94,11 +96,18 @@ def synthesise(
     )
 
 
-def _checked(engine: Engine) -> Callable[[FloatArray, FloatArray], FloatArray]:
+def _condition(guide: Guide, recipe: Recipe) -> FloatArray | None:
+    """What the control branch is shown, (1, 1, rows, columns); None without an exemplar."""
+    if guide.kind != "retrieved" or guide.exemplar_hu is None:
+        return None
+    return recipe.brain_window.apply(guide.exemplar_hu)[None, None]
+
+
+def _checked(engine: Engine) -> Callable[..., FloatArray]:
     """Hold every answer of the engine against what was asked."""
 
-    def evaluate(x: FloatArray, s: FloatArray) -> FloatArray:
-        answer = engine.evaluate(x, s)
+    def evaluate(x: FloatArray, s: FloatArray, guide: FloatArray | None) -> FloatArray:
+        answer = engine.evaluate(x, s) if guide is None else engine.evaluate(x, s, guide)
         expected = (1, 1, *x.shape[2:])
         if answer.shape != expected:
             raise EngineFailed(

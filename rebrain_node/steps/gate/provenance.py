@@ -91,24 +91,6 @@ def _slice_block_fault(written: Written) -> str | None:
     return None
 
 
-def _retrieved(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.mr, _retrieved_fault)
-
-
-def _retrieved_fault(written: Written) -> str | None:
-    """A guide from another person is named and similar enough; without one, none is named."""
-    exemplar = private(written.dataset, marks.EXEMPLAR)
-    similarity = private(written.dataset, marks.SIMILARITY)
-    tau = private(written.dataset, marks.TAU)
-    if private(written.dataset, marks.POSITION_KIND) != marks.POSITION_KINDS["retrieved"]:
-        return None if exemplar is None else "it names an exemplar that did not guide it"
-    if None in (exemplar, similarity, tau):
-        return "it is retrieved, but exemplar, similarity or threshold is absent"
-    if not float(similarity) >= float(tau):
-        return f"its exemplar's similarity {similarity} is below the threshold {tau}"
-    return None
-
-
 def _kind_in_words(evidence: Evidence) -> Iterator[Breach]:
     return each(evidence.mr, _kind_in_words_fault)
 
@@ -247,11 +229,6 @@ RULES: Final = (
         _source_series,
     ),
     Rule("GATE-SLICE-BLOCK", "Every MR slice says in numbers how it came about.", _slice_block),
-    Rule(
-        "GATE-RETRIEVED",
-        "A slice guided by an exemplar names it, and it is similar enough.",
-        _retrieved,
-    ),
     Rule("GATE-KIND-IN-WORDS", "Image Comments and private block say the same.", _kind_in_words),
     Rule(
         "GATE-SOURCE-IMAGES",

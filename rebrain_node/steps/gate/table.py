@@ -14,6 +14,7 @@ from rebrain_node.steps.gate import (
     overlay,
     pixels,
     provenance,
+    retrieval,
 )
 from rebrain_node.steps.gate.rule import Rule
 
@@ -23,6 +24,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *marking.RULES,
     *acquisition.RULES,
     *provenance.RULES,
+    *retrieval.RULES,
     *geometry.RULES,
     *pixels.RULES,
     *overlay.RULES,

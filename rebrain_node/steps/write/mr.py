@@ -17,6 +17,7 @@ from rebrain_node.steps.write.geometry import decimal, decimals, orientation
 from rebrain_node.steps.write.references import reference, source_series
 from rebrain_node.steps.write.result import Result, SliceRecord
 from rebrain_node.steps.write.stamp import stamp, stamp_image, stamp_slice
+from rebrain_node.steps.write.text import LONG_STRING, plain
 
 BITS_STORED: Final = 12
 LARGEST: Final = 2**BITS_STORED - 1  #: stored value of intensity 1
@@ -49,6 +50,7 @@ class SyntheticMRImage(SOPClass):
         )
         self.update(shared)
         self.ImagePositionPatient = decimals(record.position_mm)
+        self.DerivationDescription = derivation(result, record)
         self.SourceImageSequence = _source_images(result, record)
         pixels = stored_values(result.synthetic.intensity[record.index])
         self.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
@@ -117,10 +119,6 @@ def _add_pixel_format(dataset: Dataset, result: Result) -> None:
 
 def _add_derivation(dataset: Dataset, result: Result) -> None:
     """General Image and Common Instance Reference modules, PS3.3 C.7.6.1 and C.12.2."""
-    dataset.DerivationDescription = (
-        f"{marks.DERIVATION_PREFIX}: T1-like MR drawn from CT by a Brownian bridge network "
-        f"(bundle {result.provenance.bundle_digest[:16]}), {marks.NOT_FOR_DIAGNOSIS}"
-    )
     dataset.DerivationCodeSequence = [concept(SPATIAL_RESAMPLING), concept(marks.DERIVATION_CODE)]
     dataset.ReferencedSeriesSequence = [source_series(result)]
 
@@ -128,6 +126,23 @@ def _add_derivation(dataset: Dataset, result: Result) -> None:
 def stored_values(intensity: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
     """Map intensity [0, 1] to stored values [0, 4095]; what lies outside is clipped."""
     return np.rint(np.clip(intensity, 0.0, 1.0) * LARGEST).astype(np.uint16)
+
+
+def derivation(result: Result, record: SliceRecord) -> str:
+    """Say how a slice was made; of a retrieved one also by which exemplar it was guided."""
+    sentence = (
+        f"{marks.DERIVATION_PREFIX}: T1-like MR drawn from CT by a Brownian bridge network "
+        f"(bundle {result.provenance.bundle_digest[:16]}), {marks.NOT_FOR_DIAGNOSIS}"
+    )
+    guide = record.guide
+    if guide.exemplar is None:
+        return sentence
+    facts = [f"guided by exemplar {plain(guide.exemplar, LONG_STRING)} of another person"]
+    if guide.similarity is not None and guide.tau is not None:
+        facts.append(f"similarity {guide.similarity:.3f} (threshold {guide.tau:.3f})")
+    if guide.position_difference_mm is not None:
+        facts.append(f"{guide.position_difference_mm:+.1f} mm from this place")
+    return f"{sentence}; {', '.join(facts)}"
 
 
 def _source_images(result: Result, record: SliceRecord) -> list[Dataset]:

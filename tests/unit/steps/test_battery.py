@@ -119,7 +119,7 @@ def test_whatever_the_axes_anatomy_is_where_it_was_measured(number, phantom):
             preprocess(volume, RECIPE)
         return
     prepared = preprocess(volume, RECIPE)
-    synthetic = synthesise(prepared, retrieve(prepared, None, RECIPE), WindowedSource(), RECIPE, 1)
+    synthetic = synthesise(prepared, retrieve(prepared, RECIPE), WindowedSource(), RECIPE, 1)
     options = ObjectOptions(companions=())
     derived = write(synthetic, source, provenance(), (), options)
     written = [pydicom.dcmread(BytesIO(instance.content)) for instance in derived.instances]
@@ -139,7 +139,7 @@ def test_the_battery_sees_a_mirrored_and_a_shifted_result():
                 slice_distances_mm=(-6.0, 0.0, 6.0)), axis
     )  # fmt: skip
     prepared = preprocess(assemble(source), RECIPE)
-    synthetic = synthesise(prepared, retrieve(prepared, None, RECIPE), WindowedSource(), RECIPE, 1)
+    synthetic = synthesise(prepared, retrieve(prepared, RECIPE), WindowedSource(), RECIPE, 1)
     derived = write(synthetic, source, provenance(), (), ObjectOptions(companions=()))
     images = [pydicom.dcmread(BytesIO(instance.content)) for instance in derived.instances]
     assert error_mm(images, source, axis) <= 0.01

@@ -190,7 +190,7 @@ def test_a_sagittal_series_and_a_single_slice_are_refused():
 
 def test_each_slice_says_whether_it_was_measured_or_interpolated_and_why():
     prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
-    guides = retrieve(prepared, None, RECIPE)
+    guides = retrieve(prepared, RECIPE)
     kinds = [guide.kind for guide in guides]
     assert kinds.count("measured") == 8
     assert set(kinds) == {"measured", "interpolated"}
@@ -201,7 +201,7 @@ def test_each_slice_says_whether_it_was_measured_or_interpolated_and_why():
 
 def test_the_synthetic_volume_lies_on_the_source_and_is_black_outside_the_head():
     prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
-    guides = retrieve(prepared, None, RECIPE)
+    guides = retrieve(prepared, RECIPE)
     volume = synthesise(prepared, guides, WindowedSource(), RECIPE, 1)
     assert volume.intensity.shape == (len(guides), RECIPE.grid.rows, RECIPE.grid.columns)
     assert not volume.calibrated
@@ -215,7 +215,7 @@ def test_the_synthetic_volume_lies_on_the_source_and_is_black_outside_the_head()
 
 def test_the_same_seed_draws_the_same_volume_and_uncertainty_grows_away_from_measured_slices():
     prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
-    guides = retrieve(prepared, None, RECIPE)
+    guides = retrieve(prepared, RECIPE)
     first, again = (synthesise(prepared, guides, WindowedSource(), RECIPE, 7) for _ in range(2))
     assert np.array_equal(first.intensity, again.intensity)
     far = np.array([g.target.alpha * (1.0 - g.target.alpha) for g in guides])
@@ -238,7 +238,7 @@ def test_irregular_steps_give_a_uniform_volume_whose_anatomy_stays():
 def test_an_engine_that_answers_nonsense_is_not_believed(answer):
     prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
     with pytest.raises(EngineFailed):
-        synthesise(prepared, retrieve(prepared, None, RECIPE), WindowedSource(answer), RECIPE, 1)
+        synthesise(prepared, retrieve(prepared, RECIPE), WindowedSource(answer), RECIPE, 1)
 
 
 @pytest.mark.hazard("H5")

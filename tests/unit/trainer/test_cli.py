@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.card import Score
 from tests.ball_head import ball_maps
-from trainer.cli import app
+from trainer.cli import program
 from trainer.config import TrainConfig
 from trainer.heads import Head
 from trainer.stages import Folders, release_run, simulate_head, walk_name
@@ -25,7 +25,7 @@ COMMANDS = ["head", "simulate", "bridge", "score", "release", "demo-head", "gate
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
-    result = CliRunner().invoke(app, [command, "--help"])
+    result = CliRunner().invoke(program, [command, "--help"])
 
     assert result.exit_code == 0
     assert len(result.output) > 100

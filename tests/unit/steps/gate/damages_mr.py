@@ -185,9 +185,26 @@ def measured_between_two_slices(good: Set) -> None:
     """Slice 2 is drawn between two measured ones; say that it was measured."""
     dataset = good.mr[1]
     private(marks.POSITION_KIND, "MEASURED")(good)
-    for element in (marks.EXEMPLAR, marks.SIMILARITY, marks.TAU):
-        private(element, None)(good)
     dataset.ImageComments = "SYNTHETIC, not for diagnosis. This slice: measured."
+
+
+def renamed_exemplar(good: Set, name: str | None, place: int = 2) -> None:
+    """Name another exemplar for a slice, in block and words alike."""
+    private(marks.EXEMPLAR, name, place)(good)
+    words = "SYNTHETIC: drawn from CT" + ("" if name is None else f", guided by exemplar {name}")
+    good.mr[place].DerivationDescription = words
+
+
+def retrieved_without_exemplar(good: Set) -> None:
+    renamed_exemplar(good, None)
+
+
+def exemplar_by_name(good: Set) -> None:
+    renamed_exemplar(good, "SMITH^JOHN 42")
+
+
+def exemplar_of_an_interpolated_slice(good: Set) -> None:
+    renamed_exemplar(good, "e" * 32, place=1)
 
 
 def referenced_series_short_of_one(good: Set) -> None:
@@ -414,7 +431,7 @@ DAMAGES = {
     "no node named": ("GATE-CONTRIBUTING-EQUIPMENT", equipment_without("109102")),
     "derivation not described": (
         "GATE-DERIVATION-DESCRIPTION",
-        setting("DerivationDescription", "resampled"),
+        lambda good: setattr(good.mr[1], "DerivationDescription", "resampled"),
     ),
     "derivation code lost": ("GATE-DERIVATION-CODE", derivation_code_of_the_standard_only),
     "coding scheme unknown": (
@@ -440,7 +457,23 @@ DAMAGES = {
     "slice kind gone": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, None)),
     "slice kind unknown": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, "GUESSED")),
     "uncertainty not a number": ("GATE-SLICE-BLOCK", private(marks.UNCERTAINTY, float("nan"))),
-    "exemplar below the threshold": ("GATE-RETRIEVED", private(marks.SIMILARITY, 0.1, 2)),
+    "retrieved without exemplar": ("GATE-RETRIEVED", retrieved_without_exemplar),
+    "exemplar by a person's name": ("GATE-RETRIEVED", exemplar_by_name),
+    "retrieved without similarity": ("GATE-RETRIEVED", private(marks.SIMILARITY, None, 2)),
+    "retrieved without threshold": ("GATE-RETRIEVED", private(marks.TAU, None, 2)),
+    "retrieved from nowhere": ("GATE-RETRIEVED", private(marks.POSITION_DIFFERENCE, None, 2)),
+    "similarity not a number": ("GATE-RETRIEVED", private(marks.SIMILARITY, float("nan"), 2)),
+    "exemplar of an interpolated slice": ("GATE-RETRIEVED", exemplar_of_an_interpolated_slice),
+    "exemplar below the threshold": ("GATE-SIMILARITY", private(marks.SIMILARITY, 0.1, 2)),
+    "similarity no cosine": ("GATE-SIMILARITY", private(marks.SIMILARITY, 1.1, 2)),
+    "exemplar not in words": (
+        "GATE-EXEMPLAR-IN-WORDS",
+        lambda good: setattr(good.mr[2], "DerivationDescription", "SYNTHETIC: drawn from CT"),
+    ),
+    "exemplar in words alone": (
+        "GATE-EXEMPLAR-IN-WORDS",
+        lambda good: setattr(good.mr[1], "DerivationDescription", "SYNTHETIC: by an exemplar"),
+    ),
     "words of another kind": (
         "GATE-KIND-IN-WORDS",
         lambda good: setattr(

@@ -1,0 +1,62 @@
+"""Plain arrays from verified bytes: no pickle, no copy, and no larger than the bytes say."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+
+
+class NotPlain(ValueError):
+    """The bytes are no plain array of the kind that was expected."""
+
+
+def plain_array(content: bytes, dtype: str, axes: int) -> npt.NDArray[Any]:
+    """Read a ``.npy`` file as a read-only view of its bytes.
+
+    Parameters
+    ----------
+    content : bytes
+        The whole file.
+    dtype : str
+        Expected, in numpy's words, e.g. ``<f4``.
+    axes : int
+        Expected number of axes.
+
+    Raises
+    ------
+    NotPlain
+        Not a ``.npy`` file, pickled objects, another dtype or number of axes, or more or fewer
+        bytes than its own header says.
+    """
+    stream = io.BytesIO(content)
+    if not content.startswith(_MAGIC):
+        raise NotPlain("is no .npy file of version 1.0")
+    stream.seek(len(_MAGIC))
+    try:
+        header = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise NotPlain(f"has no readable head: {error}") from error
+    shape, fortran_order, found = header
+    if found.hasobject or found != np.dtype(dtype):
+        raise NotPlain(f"holds {found}, expected {np.dtype(dtype)}")
+    if fortran_order or len(shape) != axes:
+        raise NotPlain(f"has the shape {shape}, expected {axes} axes in C order")
+    count = int(np.prod(shape, dtype=object)) if shape else 1
+    held = len(content) - stream.tell()
+    if count * found.itemsize != held:
+        raise NotPlain(f"holds {held} bytes of values, its header says {count * found.itemsize}")
+    return np.frombuffer(content, dtype=found, offset=stream.tell(), count=count).reshape(shape)
+
+
+def plain_bytes(array: npt.NDArray[Any]) -> bytes:
+    """Write an array as a ``.npy`` file of version 1.0 in C order."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(  # type: ignore[no-untyped-call]
+        stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
+    )
+    return stream.getvalue()

@@ -1,0 +1,149 @@
+"""The nearest exemplar by exact inner product among the rows near a position."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from rebrain_node.ports import Exemplar
+from rebrain_node.retrieval.knowledge_base import Cells, FloatArray, KnowledgeBase
+
+#: from so many rows on a base is searched by cells of similar embeddings, no longer exactly
+CELLS_FROM_ROWS: Final = 1_000_000
+#: cells looked into by one query; see tests/benchmarks/retrieval.py for the recall
+PROBES: Final = 16
+_CELLS_PER_ROOT: Final = 2
+_TRAINING_ROWS_PER_CELL: Final = 40
+_SEED: Final = 20250101
+
+
+class FaissExemplars:
+    """A knowledge base in memory (port ``Exemplars``); any number of threads may ask it.
+
+    Rows rise in position, so that the slices near a position are one range of rows: the position
+    check comes first and costs nothing, and only that range is compared.
+
+    Parameters
+    ----------
+    base : KnowledgeBase
+        Verified.
+    tau : float
+        Least similarity of an exemplar that may guide; kept for those who ask, not applied here.
+    """
+
+    def __init__(self, base: KnowledgeBase, tau: float) -> None:
+        self.tau = tau
+        self._base = base
+        self._index = _flat(base.embeddings) if base.cells is None else _celled(base)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the base's index."""
+        return self._base.digest
+
+    def nearest(
+        self,
+        embedding: npt.NDArray[np.float32],
+        position_mm: float,
+        window_mm: float,
+        excluded: str | None = None,
+    ) -> Exemplar | None:
+        """Find the most similar slice within ``window_mm`` of a position, of another person.
+
+        Parameters
+        ----------
+        embedding : ndarray
+            (d,), length 1.
+        position_mm : float
+            Head frame.
+        window_mm : float
+            Largest distance from it.
+        excluded : str, optional
+            Keyed hash of the person who asks.
+
+        Returns
+        -------
+        Exemplar or None
+            None where nothing lies there, or where the query is not finite: never a guess.
+        """
+        if not (np.isfinite(embedding).all() and np.isfinite(position_mm)):
+            return None
+        positions = self._base.position_mm
+        first = int(np.searchsorted(positions, position_mm - window_mm, side="left"))
+        last = int(np.searchsorted(positions, position_mm + window_mm, side="right"))
+        own = self._own(excluded, first, last)
+        if last - first <= own:
+            return None
+        for similarity, row in self._search(embedding, first, last, 1 + own):
+            if excluded is None or self._base.subject[row] != excluded.encode():
+                return Exemplar(
+                    key=self._base.key(row),
+                    similarity=similarity,
+                    position_mm=float(positions[row]),
+                    hu=self._base.hu(row),
+                )
+        return None
+
+    def _own(self, excluded: str | None, first: int, last: int) -> int:
+        if excluded is None:
+            return 0
+        return int(np.count_nonzero(self._base.subject[first:last] == excluded.encode()))
+
+    def _search(
+        self, embedding: FloatArray, first: int, last: int, count: int
+    ) -> list[tuple[float, int]]:
+        selector = faiss.IDSelectorRange(first, last, True)
+        if self._base.cells is None:
+            parameters = faiss.SearchParameters(sel=selector)
+        else:
+            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=PROBES)
+        query = np.ascontiguousarray(embedding, dtype=np.float32)[None]
+        similarities, rows = self._index.search(query, count, params=parameters)
+        return [(float(s), int(r)) for s, r in zip(similarities[0], rows[0], strict=True) if r >= 0]
+
+
+def into_cells(embeddings: FloatArray) -> Cells:
+    """Divide a large base's rows into cells of similar embeddings, by k-means.
+
+    Parameters
+    ----------
+    embeddings : ndarray
+        (n, d), length 1.
+    """
+    count = max(1, _CELLS_PER_ROOT * round(len(embeddings) ** 0.5))
+    means = faiss.Kmeans(
+        embeddings.shape[1],
+        count,
+        niter=8,
+        seed=_SEED,
+        spherical=True,
+        max_points_per_centroid=_TRAINING_ROWS_PER_CELL,
+        min_points_per_centroid=1,
+    )
+    means.train(embeddings)
+    quantiser = _flat(means.centroids)
+    _, cells = quantiser.search(embeddings, 1)
+    return Cells(centroids=np.array(means.centroids), of_row=cells[:, 0].astype(np.int32))
+
+
+def _flat(rows: FloatArray) -> Any:
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(np.ascontiguousarray(rows))
+    return index
+
+
+def _celled(base: KnowledgeBase) -> Any:
+    cells = base.cells
+    assert cells is not None  # noqa: S101 - asked by the caller
+    quantiser = _flat(cells.centroids)
+    index = faiss.IndexIVFFlat(
+        quantiser, base.index.dimension, len(cells.centroids), faiss.METRIC_INNER_PRODUCT
+    )
+    index.is_trained = True
+    rows = np.ascontiguousarray(base.embeddings)
+    of_row = cells.of_row.astype(np.int64)
+    index.add_core(len(rows), faiss.swig_ptr(rows), None, faiss.swig_ptr(of_row))
+    return index

@@ -1,0 +1,96 @@
+"""Every search for exemplars through the same test, and against its definition in numpy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rebrain_node.retrieval.search import FaissExemplars, into_cells
+from tests.knowledge_bases import NumpyExemplars, drawn_base, person, sealed, verified
+
+BASE = verified(drawn_base(entries=400, people=5))
+
+
+def _in_few_cells(base, tau):
+    """Cells as in a large base; here every cell is looked into, so that nothing is missed."""
+    cells = into_cells(base.embeddings[:])
+    few = replace(cells, centroids=cells.centroids[:16], of_row=cells.of_row % 16)
+    return FaissExemplars(verified(replace(base, cells=few)), tau)
+
+
+SEARCHES = {"numpy": NumpyExemplars, "exact": FaissExemplars, "cells": _in_few_cells}
+
+
+@pytest.fixture(scope="module", params=sorted(SEARCHES))
+def exemplars(request):
+    return SEARCHES[request.param](BASE, 0.5)
+
+
+def _query(rng):
+    query = rng.standard_normal(BASE.index.dimension, dtype=np.float32)
+    return query / np.linalg.norm(query)
+
+
+def test_the_answer_is_the_one_of_the_definition(exemplars):
+    rng, twin = np.random.default_rng(1), NumpyExemplars(BASE, 0.5)
+    for _ in range(200):
+        query, position, window = _query(rng), rng.uniform(-80, 130), rng.uniform(1, 20)
+        excluded = person(int(rng.integers(6))) if rng.random() < 0.5 else None
+        found = exemplars.nearest(query, position, window, excluded)
+        expected = twin.nearest(query, position, window, excluded)
+        assert (found is None) == (expected is None)
+        if found is not None:
+            assert found.key == expected.key
+            assert found.similarity == pytest.approx(expected.similarity, abs=1e-6)
+            assert found.position_mm == expected.position_mm
+            assert np.array_equal(found.hu, expected.hu)
+
+
+def test_a_slice_finds_itself_but_never_one_of_its_own_person(exemplars):
+    for row in range(0, 400, 7):
+        query, position = BASE.embeddings[row], float(BASE.position_mm[row])
+        own = BASE.subject[row].decode()
+        assert exemplars.nearest(query, position, 6.0).key == BASE.key(row)
+        other = exemplars.nearest(query, position, 30.0, own)
+        assert not other.key.startswith(own)
+
+
+def test_the_position_comes_first(exemplars):
+    row = 200
+    query, position = BASE.embeddings[row], float(BASE.position_mm[row])
+    far = exemplars.nearest(query, position + 20.0, 6.0)
+    assert far.key != BASE.key(row)
+    assert abs(far.position_mm - (position + 20.0)) <= 6.0
+    edge = exemplars.nearest(query, position + 6.0, 6.0)
+    assert edge.similarity == pytest.approx(1.0, abs=1e-5)
+
+
+def test_nothing_in_the_window_is_nothing_and_never_the_nearest_beyond_it(exemplars):
+    query = BASE.embeddings[0]
+    assert exemplars.nearest(query, 300.0, 6.0) is None
+    assert exemplars.nearest(query, -300.0, 6.0) is None
+    assert exemplars.nearest(query, float(BASE.position_mm[0]) - 1e-6, 0.0) is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_query_that_is_not_finite_finds_nothing(exemplars, value):
+    query = BASE.embeddings[0].copy()
+    query[3] = value
+    assert exemplars.nearest(query, 0.0, 50.0) is None
+    assert exemplars.nearest(BASE.embeddings[0], float(value), 50.0) is None
+
+
+@pytest.mark.parametrize("search", [NumpyExemplars, FaissExemplars])
+def test_where_all_candidates_are_of_the_one_who_asks_nothing_is_found(search):
+    one = person(1)
+    base = sealed(
+        embeddings=BASE.embeddings[:50],
+        position_mm=BASE.position_mm[:50],
+        subject=np.array([one.encode()] * 50, dtype="S32"),
+        ct=BASE.ct[:50],
+    )
+    query, position = BASE.embeddings[9], float(BASE.position_mm[9])
+    assert search(base, 0.5).nearest(query, position, 50.0) is not None
+    assert search(base, 0.5).nearest(query, position, 50.0, one) is None

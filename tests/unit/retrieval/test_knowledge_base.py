@@ -1,0 +1,221 @@
+"""A knowledge base is plain arrays that hold together, or it is refused by a code."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rebrain_node.errors import KnowledgeBaseRefused
+from rebrain_node.model.bundle import FileRecord
+from rebrain_node.retrieval.knowledge_base import (
+    Cells,
+    check_usable,
+    contents_of,
+    parse,
+    read,
+)
+from rebrain_node.retrieval.plain import plain_bytes
+from rebrain_node.retrieval.search import FaissExemplars
+from tests.knowledge_bases import drawn_base, person, sealed, verified
+
+BASE = drawn_base()
+
+
+def _refusal(contents):
+    with pytest.raises(KnowledgeBaseRefused) as caught:
+        parse(contents, "exemplars")
+    return caught.value
+
+
+def _changed(**arrays):
+    """The base with other arrays, its digests made to fit: only the values are wrong."""
+    return contents_of(replace(BASE, **arrays))
+
+
+def test_a_base_that_was_written_is_read_as_it_was(tmp_path):
+    for name, content in contents_of(BASE).items():
+        (tmp_path / name).write_bytes(content)
+    found = read(tmp_path)
+    for name in ("embeddings", "position_mm", "subject", "ct"):
+        assert np.array_equal(getattr(found, name), getattr(BASE, name))
+    assert found.index.subjects == BASE.index.subjects
+    assert found.tau(5) == pytest.approx(0.85)
+    check_usable(found, "exemplars")
+
+
+def test_values_are_read_in_place_and_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        verified(BASE).embeddings[0, 0] = 0.0
+
+
+@pytest.mark.parametrize("name", sorted(set(contents_of(BASE)) - {"index.json"}))
+def test_no_single_changed_byte_of_an_array_goes_unseen(name):
+    contents = contents_of(BASE)
+    content = bytearray(contents[name])
+    content[-9] ^= 1
+    assert _refusal(contents | {name: bytes(content)}).code == "KB-DIGEST"
+
+
+@pytest.mark.parametrize("name", sorted(contents_of(BASE)))
+def test_a_missing_file_is_refused(name):
+    contents = contents_of(BASE)
+    del contents[name]
+    assert _refusal(contents).code == "KB-FILES"
+
+
+def test_a_file_that_the_index_does_not_name_is_refused(tmp_path):
+    contents = contents_of(BASE) | {"key": b"secret"}
+    assert _refusal(contents).code == "KB-FILES"
+
+
+def test_a_link_in_the_folder_is_refused(tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    for name, content in contents_of(BASE).items():
+        (folder / name).write_bytes(content)
+    (folder / "ct.npy").rename(tmp_path / "ct.npy")
+    (folder / "ct.npy").symlink_to(tmp_path / "ct.npy")
+    with pytest.raises(KnowledgeBaseRefused, match="KB-FILES"):
+        read(folder)
+
+
+def test_an_embedding_that_is_not_finite_is_refused_by_its_row():
+    embeddings = BASE.embeddings.copy()
+    embeddings[7, 3] = np.nan
+    refusal = _refusal(_changed(embeddings=embeddings))
+    assert refusal.code == "KB-NAN"
+    assert "row 7" in str(refusal)
+
+
+def test_a_position_that_is_not_finite_is_refused():
+    positions = BASE.position_mm.copy()
+    positions[-1] = np.inf
+    assert _refusal(_changed(position_mm=positions)).code == "KB-NAN"
+
+
+def test_an_embedding_whose_length_is_not_one_is_refused():
+    assert _refusal(_changed(embeddings=BASE.embeddings * np.float32(1.01))).code == "KB-LENGTH"
+
+
+def test_rows_out_of_order_are_refused():
+    positions = BASE.position_mm.copy()
+    positions[[10, 11]] = positions[[11, 10]]
+    refusal = _refusal(_changed(position_mm=positions))
+    assert refusal.code == "KB-ORDER"
+    assert "row 10" in str(refusal)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"embeddings": BASE.embeddings[:, :-1]},
+        {"embeddings": BASE.embeddings[:-1]},
+        {"position_mm": BASE.position_mm[:-1]},
+        {"ct": BASE.ct[:, :-1]},
+        {"cells": Cells(centroids=BASE.embeddings[:4, :-1], of_row=np.zeros(60, dtype=np.int32))},
+        {"cells": Cells(centroids=BASE.embeddings[:4], of_row=np.full(60, 4, dtype=np.int32))},
+    ],
+)
+def test_dimensions_that_do_not_agree_are_refused(arrays):
+    assert _refusal(_changed(**arrays)).code == "KB-DIMENSION"
+
+
+def test_people_other_than_the_index_tells_are_refused():
+    subject = BASE.subject.copy()
+    subject[0] = person(9).encode()
+    assert _refusal(_changed(subject=subject)).code == "KB-SUBJECTS"
+
+
+def test_a_person_named_in_clear_is_refused():
+    subject = np.array([b"SMITH^JOHN"] * 30 + [person(1).encode()] * 30, dtype="S32")
+    base = sealed(
+        embeddings=BASE.embeddings, position_mm=BASE.position_mm, subject=subject, ct=BASE.ct
+    )
+    assert _refusal(contents_of(base)).code == "KB-SUBJECTS"
+
+
+def _of_objects() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.array([{"run": "me"}] * 60, dtype=object), allow_pickle=True)
+    return stream.getvalue()
+
+
+_HUGE = plain_bytes(BASE.embeddings).replace(b"(60, 16)", b"(99999999, 16)", 1)
+_HUGE = _HUGE[:120].replace(b"      ", b"", 1) + _HUGE[120:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _of_objects(),
+        pickle.dumps([1, 2]),
+        b"",
+        b"\x93NUMPY",
+        plain_bytes(BASE.embeddings)[:-4],
+        plain_bytes(BASE.embeddings) + b"more",
+        plain_bytes(BASE.embeddings.astype(np.float64)),
+        plain_bytes(BASE.embeddings.astype(np.float32).T).replace(b"False", b"True ", 1),
+        _HUGE,
+    ],
+    ids=["objects", "pickle", "empty", "cut head", "short", "long", "double", "order", "huge"],
+)
+def test_bytes_that_are_no_plain_array_are_refused_and_never_run(content):
+    contents = contents_of(BASE)
+    index = json.loads(contents["index.json"])
+    index["files"]["embeddings.npy"] = FileRecord.of(content).model_dump()
+    contents |= {"embeddings.npy": content, "index.json": json.dumps(index).encode()}
+    assert _refusal(contents).code == "KB-FORMAT"
+
+
+def test_an_index_that_cannot_be_read_is_refused():
+    assert _refusal(contents_of(BASE) | {"index.json": b"{"}).code == "KB-FORMAT"
+    assert _refusal(contents_of(BASE) | {"index.json": b'{"format": 2}'}).code == "KB-FORMAT"
+
+
+def test_an_empty_base_is_read_but_cannot_be_used():
+    base = sealed(
+        embeddings=BASE.embeddings[:0],
+        position_mm=BASE.position_mm[:0],
+        subject=BASE.subject[:0],
+        ct=BASE.ct[:0],
+    )
+    with pytest.raises(KnowledgeBaseRefused, match="KB-EMPTY"):
+        check_usable(verified(base), "exemplars")
+
+
+def test_a_base_of_one_person_cannot_be_used():
+    with pytest.raises(KnowledgeBaseRefused, match="KB-ONE-SUBJECT"):
+        check_usable(verified(drawn_base(people=1)), "exemplars")
+
+
+def test_a_threshold_that_was_not_measured_is_not_guessed():
+    with pytest.raises(KnowledgeBaseRefused, match=r"KB-TAU.*only 1, 2, 5, 10, 20"):
+        verified(BASE).tau(3)
+
+
+def test_the_hash_of_a_slice_names_its_person_and_survives_another_order():
+    base = verified(BASE)
+    again = verified(replace(BASE, position_mm=BASE.position_mm + 3.0))
+    assert base.key(5) == again.key(5)
+    assert base.key(5).startswith(base.subject[5].decode())
+    assert len({base.key(row) for row in range(60)}) == 60
+    assert len(base.key(0)) <= 64  # fits a DICOM long string
+
+
+def test_a_slice_comes_back_in_hounsfield_units():
+    hu = verified(BASE).hu(3)
+    assert hu.dtype == np.float32
+    assert np.abs(hu - BASE.ct[3] * (80.0 / 255.0)).max() < 1e-4
+
+
+def test_the_digest_of_a_base_names_its_bytes():
+    altered = BASE.ct.copy()
+    altered[0, 0, 0] ^= 1
+    assert verified(BASE).digest == verified(BASE).digest
+    assert verified(BASE).digest != verified(replace(BASE, ct=altered)).digest
+    assert FaissExemplars(verified(BASE), 0.5).digest == verified(BASE).digest

@@ -1,0 +1,170 @@
+"""The prepared data set: what is written is read, and nothing else is."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.prepared_balls import ball_subject, write_balls
+from trainer.dataset import DatasetRefused, Meta, PreparedData, open_any, write_subject
+
+SPLIT = {"train": ("a", "b"), "validation": ("c",), "test": ("d",)}
+META = Meta(pixel_mm=None, affine=None, files={}, inputs={}, notes=(), sha256={})
+
+
+@pytest.mark.parametrize("kind", ["ct", "mr"])
+def test_what_is_written_is_read(tmp_path, kind):
+    data = write_balls(tmp_path, SPLIT, kind)
+
+    assert data.split == SPLIT
+    assert data.source_kind == kind
+    subject, truth = data.subject("b"), ball_subject("b", seed=1)
+    for field in ("source", "target", "mask", "brain", "positions_mm"):
+        assert getattr(subject, field).dtype == getattr(truth, field).dtype
+        np.testing.assert_array_equal(getattr(subject, field), getattr(truth, field))
+    assert subject.pixel_mm == (1.5, 1.25)
+
+
+@pytest.mark.parametrize("file", ["source.npy", "target.npy", "mask.npy", "brain.npy", "meta.json"])
+def test_one_changed_byte_is_found_on_opening(tmp_path, file):
+    write_balls(tmp_path, SPLIT, "ct")
+    path = tmp_path / "c" / file
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(DatasetRefused, match=f"c/{file} differs"):
+        PreparedData.open(tmp_path)
+
+
+def test_a_missing_file_is_found_on_opening(tmp_path):
+    write_balls(tmp_path, SPLIT, "ct")
+    (tmp_path / "d" / "mask.npy").unlink()
+
+    with pytest.raises(DatasetRefused, match=r"d/mask\.npy is missing"):
+        PreparedData.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ({"train": ["a", "b"], "validation": ["c"], "test": ["a", "d"]}, "a .* train and test"),
+        ({"train": ["a", "b"], "validation": [], "test": ["d"]}, "c .* no role"),
+        ({"train": ["a", "b", "b"], "validation": ["c"], "test": ["d"]}, "b .* train and train"),
+        ({"train": ["a", "b", "x"], "validation": ["c"], "test": ["d"]}, "x is listed 0 times"),
+    ],
+)
+def test_a_split_in_which_somebody_does_not_play_exactly_one_role_is_refused(
+    tmp_path, split, words
+):
+    write_balls(tmp_path, SPLIT, "ct")
+    path = tmp_path / "dataset.json"
+    document = json.loads(path.read_text())
+    document["split"] = split
+    path.write_text(json.dumps(document))
+
+    with pytest.raises(DatasetRefused, match=words):
+        PreparedData.open(tmp_path)
+
+
+def test_a_folder_without_an_index_is_unfinished(tmp_path):
+    write_balls(tmp_path, SPLIT, "ct")
+    (tmp_path / "dataset.json").unlink()
+
+    with pytest.raises(DatasetRefused, match=r"dataset\.json is missing"):
+        open_any(tmp_path)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path):
+    write_balls(tmp_path, SPLIT, "ct")
+    path = tmp_path / "dataset.json"
+    path.write_text(path.read_text().replace('"d"', '"../d"'))
+
+    with pytest.raises(DatasetRefused, match="pattern"):
+        PreparedData.open(tmp_path)
+
+
+BALL = ball_subject("x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"target": BALL.target[1:]}, "shapes"),
+        ({"mask": np.zeros_like(BALL.mask)}, "empty"),
+        ({"target": np.full_like(BALL.target, np.nan)}, "4800 values of the target"),
+        ({"positions_mm": BALL.positions_mm[::-1]}, "not rising"),
+        ({"brain": BALL.brain[:, 1:]}, "shapes"),
+    ],
+)
+def test_an_unfit_subject_is_not_written(tmp_path, changes, words):
+    with pytest.raises(DatasetRefused, match=f"x: .*{words}"):
+        write_subject(tmp_path, replace(BALL, **changes), "ct", META)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def _pairs(folder: Path, **changes: np.ndarray) -> Path:
+    y, x = np.mgrid[-1:1:256j, -1:1:256j]
+    radius = np.hypot(y, x)
+    ct = np.where(radius < 0.7, 110, np.where(radius < 0.8, 255, 0)).astype(np.uint8)
+    arrays = {
+        "ct": np.stack([ct + i for i in range(5)]),
+        "t1": np.stack([ct // 2] * 5),
+        "patient": np.array([7, 7, 7, 10, 10]),
+        "slice": np.array([2, 0, 1, 0, 1]),
+        **changes,
+    }
+    np.savez(folder / "pairs.npz", **{k: v for k, v in arrays.items() if v is not None})
+    return folder / "pairs.npz"
+
+
+def test_an_archive_of_pairs_opens_as_a_test_set_in_slice_order(tmp_path):
+    data = open_any(_pairs(tmp_path))
+    subject = data.subject("7")
+
+    assert data.split == {"train": (), "validation": (), "test": ("10", "7")}
+    assert not data.volumetric
+    assert data.source_kind == "ct-window"
+    assert subject.source[:, 128, 128].tolist() == [111, 112, 110]
+    assert subject.positions_mm.tolist() == [0, 1, 2]
+    assert subject.pixel_mm is None
+    assert 0.9 < subject.mask.mean() / (np.pi * 0.8**2 / 4) < 1.1
+    assert 0.85 < subject.brain.mean() / (np.pi * 0.7**2 / 4) < 1.05
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"t1": None}, "keys t1 are missing"),
+        ({"slice": np.arange(4)}, "one entry for each image"),
+        ({"ct": np.zeros((5, 256, 256), np.float32)}, "ct uint8"),
+    ],
+)
+def test_an_archive_that_is_not_one_is_refused_with_its_path(tmp_path, changes, words):
+    with pytest.raises(DatasetRefused, match=rf"pairs\.npz: .*{words}"):
+        open_any(_pairs(tmp_path, **changes))
+
+
+def test_two_slices_of_a_patient_with_one_number_are_refused(tmp_path):
+    data = open_any(_pairs(tmp_path, slice=np.array([0, 0, 1, 0, 1])))
+
+    with pytest.raises(DatasetRefused, match=r"7: .*not rising"):
+        data.subject("7")
+
+
+def test_anything_else_is_neither(tmp_path):
+    (tmp_path / "x.txt").write_text("no data")
+
+    with pytest.raises(DatasetRefused, match="neither"):
+        open_any(tmp_path / "x.txt")
+
+
+def test_the_seven_patients_open(shared_data):
+    data = open_any(shared_data / "ct_t1_pairs_7patients.npz")
+
+    assert data.names == ("1", "3", "4", "6", "7", "8", "9")
+    assert data.subject("4").source.shape == (9, 256, 256)
+    assert data.subject("4").brain.any()

@@ -1,0 +1,42 @@
+"""`rebrain-train`: from data to a bundle and a report.
+
+One module per group of commands, registered below; heavy imports live inside the commands, so that
+`--help` answers at once.
+
+    0 done    1 failed, or some subjects refused    2 usage    3 everything refused
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from rebrain_node.errors import RebrainError
+from trainer.cli import demonstration, gates, knowledge_base, stages
+
+program = typer.Typer(
+    name="rebrain-train",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make a ReBrain model bundle: head -> simulate -> bridge -> score -> release.",
+)
+program.command("head")(stages.head)
+program.command("simulate")(stages.simulate)
+program.command("bridge")(stages.bridge)
+program.command("score")(stages.score)
+program.command("release")(stages.release)
+program.command("demo-head")(demonstration.demo_head)
+program.command("gates")(gates.gates)
+program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
+
+
+def app(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the program and leave the process with its exit code."""
+    try:
+        program(arguments)
+    except (RebrainError, OSError) as error:
+        line = " ".join(str(error).split())
+        sys.stderr.write(f"rebrain-train: {line}\n")
+        sys.exit(1)
+    sys.exit(0)
