@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -11,7 +11,7 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, ParametricMapSto
 from scipy import ndimage
 
 from rebrain_node.domain import marks
-from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SyntheticVolume
+from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SliceKind, SyntheticVolume
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
@@ -47,7 +47,7 @@ def volume_of(
 
 def _guides(prepared: PreparedVolume, derived: Sequence[Dataset]) -> tuple[Guide, ...]:
     """How each slice came about, as its private block says."""
-    kinds = {word: kind for kind, word in marks.POSITION_KINDS.items()}
+    kinds: dict[str, SliceKind] = {marks.POSITION_KINDS[k]: k for k in get_args(SliceKind)}
     return tuple(
         Guide(target=target, kind=kinds[_kind(told)], reason="as the received instance says")
         for target, told in zip(prepared.targets, _slices(derived), strict=True)

@@ -97,9 +97,9 @@ class FaissExemplars:
     ) -> list[tuple[float, int]]:
         selector = faiss.IDSelectorRange(first, last, True)
         if self._base.cells is None:
-            parameters = faiss.SearchParameters(sel=selector)
+            parameters = _parameters("SearchParameters", sel=selector)
         else:
-            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=PROBES)
+            parameters = _parameters("SearchParametersIVF", sel=selector, nprobe=PROBES)
         query = np.ascontiguousarray(embedding, dtype=np.float32)[None]
         similarities, rows = self._index.search(query, count, params=parameters)
         return [(float(s), int(r)) for s, r in zip(similarities[0], rows[0], strict=True) if r >= 0]
@@ -124,9 +124,15 @@ def into_cells(embeddings: FloatArray) -> Cells:
         min_points_per_centroid=1,
     )
     means.train(embeddings)
-    quantiser = _flat(means.centroids)
+    centroids = np.array(means.centroids, dtype=np.float32)
+    quantiser = _flat(centroids)
     _, cells = quantiser.search(embeddings, 1)
-    return Cells(centroids=np.array(means.centroids), of_row=cells[:, 0].astype(np.int32))
+    return Cells(centroids=centroids, of_row=cells[:, 0].astype(np.int32))
+
+
+def _parameters(kind: str, **given: object) -> Any:
+    """Make faiss's search parameters; its stubs do not know that they take keywords."""
+    return getattr(faiss, kind)(**given)
 
 
 def _flat(rows: FloatArray) -> Any:

@@ -136,4 +136,4 @@ def _destinations(session: Session, instance: int) -> dict[str, str]:
     query = select(DeliveryRow.destination, DeliveryRow.state).where(
         DeliveryRow.derived_instance_id == instance
     )
-    return {name: state for name, state in session.execute(query)}
+    return {str(name): str(state) for name, state in session.execute(query)}
