@@ -17,6 +17,7 @@ CELLS_FROM_ROWS: Final = 1_000_000
 PROBES: Final = 16
 _CELLS_PER_ROOT: Final = 2
 _TRAINING_ROWS_PER_CELL: Final = 40
+_ROUNDS: Final = 8
 _SEED: Final = 20250101
 
 
@@ -113,20 +114,17 @@ def into_cells(embeddings: FloatArray) -> Cells:
     embeddings : ndarray
         (n, d), length 1.
     """
-    count = max(1, _CELLS_PER_ROOT * round(len(embeddings) ** 0.5))
-    means = faiss.Kmeans(
-        embeddings.shape[1],
-        count,
-        niter=8,
-        seed=_SEED,
-        spherical=True,
-        max_points_per_centroid=_TRAINING_ROWS_PER_CELL,
-        min_points_per_centroid=1,
-    )
-    means.train(embeddings)
-    centroids = np.array(means.centroids, dtype=np.float32)
-    quantiser = _flat(centroids)
-    _, cells = quantiser.search(embeddings, 1)
+    rows = np.ascontiguousarray(embeddings, dtype=np.float32)
+    count = max(1, _CELLS_PER_ROOT * round(len(rows) ** 0.5))
+    quantiser = faiss.IndexFlatIP(rows.shape[1])
+    # Not faiss.Kmeans: where SimpleITK was loaded first, its answer comes as a type of SimpleITK.
+    index = faiss.IndexIVFFlat(quantiser, rows.shape[1], count, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.seed, index.cp.spherical = _ROUNDS, _SEED, True
+    index.cp.min_points_per_centroid = 1
+    index.cp.max_points_per_centroid = _TRAINING_ROWS_PER_CELL
+    index.train(rows)
+    _, cells = quantiser.search(rows, 1)
+    centroids = np.array(quantiser.reconstruct_n(0, count), dtype=np.float32)
     return Cells(centroids=centroids, of_row=cells[:, 0].astype(np.int32))
 
 
