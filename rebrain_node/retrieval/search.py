@@ -38,6 +38,10 @@ class FaissExemplars:
     def __init__(self, base: KnowledgeBase, tau: float) -> None:
         self.tau = tau
         self._base = base
+        names, of_row = np.unique(base.subject, return_inverse=True)
+        self._rows_of = {
+            name.decode("ascii"): np.flatnonzero(of_row == k) for k, name in enumerate(names)
+        }
         self._index = _flat(base.embeddings) if base.cells is None else _celled(base)
 
     @property
@@ -89,9 +93,11 @@ class FaissExemplars:
         return None
 
     def _own(self, excluded: str | None, first: int, last: int) -> int:
-        if excluded is None:
+        """How many rows of a range are of one person."""
+        if excluded is None or excluded not in self._rows_of:
             return 0
-        return int(np.count_nonzero(self._base.subject[first:last] == excluded.encode()))
+        low, high = np.searchsorted(self._rows_of[excluded], (first, last))
+        return int(high - low)
 
     def _search(
         self, embedding: FloatArray, first: int, last: int, count: int
