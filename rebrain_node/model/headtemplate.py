@@ -1,4 +1,4 @@
-"""The head template: a mean head CT of many people in MNI space, 4 mm.
+"""The head template: the mean of simulated head CTs of many people in MNI space, 4 mm.
 
 It ships with the package, not with a bundle: the node asks it of any series whether this is a
 head and where. A knowledge base names the template's digest, because positions are comparable
@@ -16,7 +16,7 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
-from rebrain_node.domain.volume import FloatArray, MillimetreArray
+from rebrain_node.domain.volume import FloatArray, MaskArray, MillimetreArray
 
 SPACING_MM = 4.0
 #: LPS mm of the first voxel (x, y, z) and the size (z, y, x) of the template's grid
@@ -32,7 +32,8 @@ class HeadTemplate:
     """Arrays on the template's grid, axis order (z, y, x), LPS."""
 
     level: FloatArray  #: 0 to 1, see `levels`
-    brain: FloatArray  #: 0 to 1, probability of brain
+    brain: FloatArray  #: 0 to 1, share of the heads that have brain here
+    known: MaskArray  #: where enough heads were seen
     digest: str  #: SHA-256 of the file, hexadecimal
 
 
@@ -57,6 +58,7 @@ def read_head_template(content: bytes) -> HeadTemplate:
         return HeadTemplate(
             level=arrays["level"].astype(np.float32) / 255,
             brain=arrays["brain"].astype(np.float32) / 255,
+            known=arrays["known"] > 0,
             digest=hashlib.sha256(content).hexdigest(),
         )
 

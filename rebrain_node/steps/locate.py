@@ -30,6 +30,7 @@ TOLERANCE = 0.15
 SPREAD = 0.06
 _LEAST_SHARE = 0.1  # of the points that must lie between the first and the last slice
 _BEST_STARTS = 4
+_HOLD = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +82,7 @@ def locate(prepared: PreparedVolume, template: HeadTemplate) -> HeadFrame:
 def _scene(prepared: PreparedVolume, template: HeadTemplate) -> _Scene:
     reach = int(np.ceil(AROUND_BRAIN_MM / SPACING_MM))
     ball = np.linalg.norm(np.mgrid[[slice(-reach, reach + 1)] * 3], axis=0) <= reach
-    counted = ndimage.binary_dilation(template.brain > 0.5, ball)
+    counted = ndimage.binary_dilation(template.brain > 0.5, ball) & template.known
     about_middle = (points_mm()[counted] - MIDDLE_MM).T
     grid = prepared.grid
     fold = max(1, round(SPACING_MM / grid.pixel_mm))
@@ -194,7 +195,7 @@ def _descend(
     """Take Gauss-Newton steps from `start`; stretch and shear of an affine are held near none."""
     held = np.zeros(len(basis))
     if len(basis) > len(_SIMILARITY):
-        held[3:] = 0.01 * len(scene.level) * (TOLERANCE / SPREAD) ** 2
+        held[3:] = _HOLD * len(scene.level) * (TOLERANCE / SPREAD) ** 2
     moved = np.zeros(len(basis))
     transform = start
     for _ in range(steps):

@@ -9,7 +9,7 @@ import pytest
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
 from rebrain_node.model.card import Card, TrainingFacts
-from rebrain_node.model.recipe import Grid, Output, Recipe, Window
+from rebrain_node.model.recipe import Grid, Output, Recipe, Retrieval, Window
 
 
 def _contents() -> dict[str, bytes]:
@@ -152,6 +152,98 @@ def test_no_single_changed_byte_goes_unseen(bundle: Path, name: str) -> None:
 
     with pytest.raises(BundleRefused, match=name):
         load_bundle(bundle)
+
+
+def _retrieving(**files: bytes | None) -> dict[str, bytes]:
+    """Contents with a knowledge base, and a recipe that retrieves; `files` override."""
+    contents = _contents()
+    recipe = Recipe.model_validate_json(contents["recipe.json"])
+    told = recipe.model_copy(update={"retrieval": Retrieval(method="exemplar")})
+    more: dict[str, bytes | None] = {
+        "recipe.json": told.to_json().encode(),
+        "encoder.onnx": b"encoder",
+        "control.onnx": b"control",
+        "exemplars/index.json": b"{}",
+        "exemplars/ct.npy": b"slices",
+    }
+    return {n: c for n, c in (contents | more | files).items() if c is not None}
+
+
+def test_a_bundle_may_carry_a_knowledge_base(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "b", "tiny", "0.1", _retrieving())
+    loaded = load_bundle(tmp_path / "b")
+
+    assert loaded.exemplars == {"index.json": b"{}", "ct.npy": b"slices"}
+    assert loaded.holds("control.onnx")
+    assert loaded.recipe.retrieves
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "control.onnx", "exemplars/index.json"])
+def test_a_recipe_that_retrieves_is_refused_without_what_it_needs(
+    tmp_path: Path, name: str
+) -> None:
+    write_bundle(tmp_path / "b", "tiny", "0.1", _retrieving(**{name: None}))
+
+    with pytest.raises(BundleRefused, match=rf"the bundle has no {name}.*\"none\""):
+        load_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../exemplars.npy",
+        "/exemplars/ct.npy",
+        "exemplars/../ct.npy",
+        "exemplars/sub/ct.npy",
+        "exemplars/.hidden.npy",
+        "exemplars/run.py",
+        "exemplars\\ct.npy",
+        "other/ct.npy",
+        "exemplars/",
+        "exemplars",
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused(bundle: Path, name: str) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    manifest["files"][name] = manifest["files"]["network.onnx"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(BundleRefused, match="expected the files"):
+        load_bundle(bundle)
+    with pytest.raises(BundleRefused, match="a bundle holds"):
+        write_bundle(bundle.parent / "other", "tiny", "0.1", _contents() | {name: b""})
+    assert not (bundle.parent / "other").exists()
+
+
+def _add_exemplar(folder: Path) -> None:
+    (folder / "exemplars" / "more.npy").write_bytes(b"")
+
+
+def _link_exemplars(folder: Path) -> None:
+    (folder / "exemplars").rename(folder.parent / "elsewhere")
+    (folder / "exemplars").symlink_to(folder.parent / "elsewhere")
+
+
+def _alter_exemplar(folder: Path) -> None:
+    (folder / "exemplars" / "ct.npy").write_bytes(b"slicez")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_add_exemplar, r"exemplars/more\.npy: expected only files named"),
+        (_link_exemplars, r"exemplars"),
+        (_alter_exemplar, r"exemplars/ct\.npy: expected SHA-256"),
+    ],
+)
+def test_a_damaged_knowledge_base_is_refused_by_name(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    write_bundle(tmp_path / "b", "tiny", "0.1", _retrieving())
+    damage(tmp_path / "b")
+
+    with pytest.raises(BundleRefused, match=message):
+        load_bundle(tmp_path / "b")
 
 
 def test_a_bundle_is_not_written_without_all_its_files(tmp_path: Path) -> None:

@@ -1,0 +1,275 @@
+"""Which exemplar guides a slice, and why none does: no case ends in a crash or a silent guess."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rebrain_node.domain.guidance import exemplars_of, guidance
+from rebrain_node.domain.headframe import HeadFrame
+from rebrain_node.domain.volume import Grid, PreparedVolume, Target
+from rebrain_node.errors import BundleRefused, EngineFailed
+from rebrain_node.model.recipe import Recipe, Retrieval
+from rebrain_node.retrieval.search import FaissExemplars
+from rebrain_node.steps.retrieve import retrieve
+from rebrain_node.steps.synthesise import synthesise
+from tests.knowledge_bases import person, sealed, verified
+from tests.tiny_bundle import tiny_recipe
+from tests.unit.steps.geometry_cases import WindowedSource
+
+DISTANCES = np.array([0.0, 6.0, 12.0])
+POSITIONS = DISTANCES + 20.0  #: head frame
+TAU = 0.9
+
+
+def _recipe(**retrieval) -> Recipe:
+    told = Retrieval(method="exemplar", **retrieval)
+    return tiny_recipe(rows=64, columns=48).model_copy(update={"retrieval": told})
+
+
+def _prepared() -> PreparedVolume:
+    targets = [
+        Target(
+            distance_mm=float(d),
+            below=int(d // 6),
+            above=int(d // 6) + (d % 6 > 0),
+            alpha=float(d % 6) / 6,
+        )
+        for d in range(0, 13, 2)
+    ]
+    rng = np.random.default_rng(0)
+    return PreparedVolume(
+        hu=rng.uniform(0, 80, (3, 64, 48)).astype(np.float32),
+        head=np.ones((3, 64, 48), dtype=bool),
+        grid=Grid(
+            origin_mm=np.zeros(3),
+            row_direction=np.array([1.0, 0.0, 0.0]),
+            column_direction=np.array([0.0, 1.0, 0.0]),
+            pixel_mm=4.0,
+            rows=64,
+            columns=48,
+        ),
+        distances_mm=DISTANCES,
+        thickness_mm=(6.0,) * 3,
+        targets=tuple(targets),
+        spacing_mm=2.0,
+        sop_instance_uids=("1.2.1", "1.2.2", "1.2.3"),
+        frame_numbers=(None,) * 3,
+        frame_of_reference_uid="1.2",
+    )
+
+
+def _frame(**more) -> HeadFrame:
+    told = {
+        "position_mm": POSITIONS,
+        "head_from_patient": np.eye(4),
+        "pitch_deg": 0.0,
+        "roll_deg": 0.0,
+        "yaw_deg": 0.0,
+        "size": 1.0,
+        "coverage": 1.0,
+        "symmetry": 1.0,
+        "likeness": 1.0,
+        "plausibility": 0.9,
+    }
+    return HeadFrame(**(told | more))
+
+
+class _Turning:
+    """An encoder in the plane: the three slices, in order, at 0, 60 and 120 degrees."""
+
+    identity = "turning"
+
+    def __init__(self, angles_deg=(0.0, 60.0, 120.0)):
+        self._angles = iter(angles_deg)
+        self.shapes = []
+
+    def embed(self, image):
+        self.shapes.append(image.shape)
+        angle = np.radians(next(self._angles))
+        return np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
+
+
+def _exemplars(entries: dict[float, float], tau=TAU) -> FaissExemplars:
+    """Slices by position in the head frame: the angle of each, degrees."""
+    angles = np.radians([entries[position] for position in sorted(entries)])
+    count = len(entries)
+    base = sealed(
+        embeddings=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32),
+        position_mm=np.array(sorted(entries)),
+        subject=np.array([person(k % 2).encode() for k in range(count)], dtype="S32"),
+        ct=np.arange(count * 32 * 24, dtype=np.int64).reshape(count, 32, 24).astype(np.uint8),
+    )
+    return FaissExemplars(verified(base), tau)
+
+
+#: exact at 22 mm (20 degrees), near at 26.5, unlike (by 60 degrees) from 30 mm on
+HELD = {22.0: 20.0, 26.5: 75.0, 31.0: 10.0}
+
+
+def _guides(exemplars=None, frame=None, encoder=None, recipe=None):
+    return retrieve(
+        _prepared(),
+        recipe or _recipe(),
+        frame or _frame(),
+        encoder or _Turning(),
+        exemplars or _exemplars(HELD),
+    )
+
+
+def test_a_series_has_all_three_kinds_each_with_its_reason():
+    guides = _guides(_exemplars(HELD, tau=0.97))
+    kinds = [guide.kind for guide in guides]
+    assert kinds[0::3] == ["measured"] * 3
+    assert {"retrieved", "interpolated"} <= set(kinds)
+    assert all(guide.reason for guide in guides)
+    for guide in guides:
+        if guide.kind == "retrieved":
+            assert guide.similarity >= guide.tau == 0.97
+            assert guide.exemplar is not None
+            assert guide.exemplar_hu.shape == (64, 48)
+        else:
+            assert guide.exemplar is None
+            assert guide.exemplar_hu is None
+
+
+def test_the_query_is_the_way_between_the_neighbours_and_the_difference_is_told():
+    first = _guides()[1]  # a third of the way from 0 to 60 degrees, at 22 mm
+    assert first.kind == "retrieved"
+    assert first.similarity == pytest.approx(1.0, abs=1e-6)
+    assert first.position_difference_mm == pytest.approx(0.0, abs=1e-9)
+    assert "+0.0 mm" in first.reason
+
+
+def test_the_position_comes_before_the_likeness():
+    # the same direction stands 9.5 mm away: beyond 1.5 gaps of 6 mm
+    guide = _guides(_exemplars({22.0 + 9.5: 20.0, 24.0: 60.0}, tau=0.5))[1]
+    assert guide.position_difference_mm == pytest.approx(2.0)
+    assert guide.similarity == pytest.approx(np.cos(np.radians(40.0)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("window", "found"), [(6.0, 9.0), (12.0, 12.0)])
+def test_the_window_is_the_wider_of_one_and_a_half_gaps_and_the_recipes(window, found):
+    recipe = _recipe(window_mm=window)
+    inside = _guides(_exemplars({22.0 + found - 0.01: 20.0, 200.0: 0.0}), recipe=recipe)[1]
+    beyond = _guides(_exemplars({22.0 + found + 0.01: 20.0, 200.0: 0.0}), recipe=recipe)[1]
+    assert (inside.kind, beyond.kind) == ("retrieved", "interpolated")
+
+
+def test_below_the_threshold_the_slice_is_interpolated_and_says_by_how_much():
+    guide = _guides(_exemplars({22.0: 80.0, 23.0: 90.0}))[1]
+    assert guide.kind == "interpolated"
+    assert guide.similarity == pytest.approx(0.5, abs=1e-6)
+    assert guide.tau == TAU
+    assert "0.500, below 0.900" in guide.reason
+    assert "2.0 mm below and 4.0 mm above" in guide.reason
+
+
+def test_with_all_candidates_outside_the_window_no_slice_is_retrieved():
+    guides = _guides(_exemplars({120.0: 20.0, 130.0: 20.0}))
+    assert {guide.kind for guide in guides} == {"measured", "interpolated"}
+    assert "no exemplar lies within 9.0 mm of 22.0 mm" in guides[1].reason
+    assert guides[1].similarity is None
+
+
+def test_a_query_outside_the_template_is_interpolated():
+    guides = _guides(frame=_frame(position_mm=POSITIONS - 400.0))
+    assert {guide.kind for guide in guides} == {"measured", "interpolated"}
+
+
+@pytest.mark.parametrize("plausibility", [0.49, float("nan")])
+def test_where_the_head_frame_is_not_sure_nothing_is_retrieved(plausibility):
+    guides = _guides(frame=_frame(plausibility=plausibility))
+    assert {guide.kind for guide in guides} == {"measured", "interpolated"}
+    assert "the head frame is not sure" in guides[1].reason
+
+
+def test_a_position_that_is_no_number_is_interpolated():
+    guides = _guides(frame=_frame(position_mm=np.array([20.0, np.nan, 32.0])))
+    assert {guide.kind for guide in guides} == {"measured", "interpolated"}
+    assert "not a number" in guides[1].reason
+
+
+@pytest.mark.parametrize("angles", [(0.0, np.nan, 120.0), (0.0, 180.0, 0.0)])
+def test_an_embedding_without_direction_is_interpolated(angles):
+    guides = _guides(encoder=_Turning(angles))
+    assert {guide.kind for guide in guides} == {"measured", "interpolated"}
+    assert "no direction" in guides[1].reason
+
+
+def test_every_measured_slice_is_embedded_once_on_half_the_grid():
+    encoder = _Turning()
+    _guides(encoder=encoder)
+    assert encoder.shapes == [(1, 1, 32, 24)] * 3
+
+
+def test_a_recipe_without_retrieval_asks_nobody():
+    guides = retrieve(_prepared(), tiny_recipe(rows=64, columns=48))
+    assert {guide.kind for guide in guides} == {"measured", "interpolated"}
+    assert "retrieves no exemplar" in guides[1].reason
+
+
+def test_a_recipe_with_retrieval_without_a_knowledge_base_is_refused():
+    with pytest.raises(BundleRefused, match="no encoder and knowledge base were opened"):
+        retrieve(_prepared(), _recipe(), _frame(), _Turning(), None)
+
+
+class _Guided(WindowedSource):
+    """An engine that notes what it was guided by."""
+
+    def __init__(self):
+        super().__init__()
+        self.guides = []
+
+    def evaluate(self, x, s, guide=None):
+        self.guides.append(guide)
+        return super().evaluate(x, s)
+
+
+def test_the_engine_is_guided_where_a_slice_is_retrieved_and_nowhere_else():
+    engine, guides = _Guided(), _guides()
+    recipe = _recipe().model_copy(update={"sampling": (1.0,)})
+    synthesise(_prepared(), guides, engine, recipe, 1)
+    assert [g is not None for g in engine.guides] == [g.kind == "retrieved" for g in guides]
+    shown = next(g for g in engine.guides if g is not None)
+    assert shown.shape == (1, 1, 64, 48)
+    assert -1.0 <= shown.min() <= shown.max() <= 1.0
+
+
+def test_an_engine_without_a_control_branch_never_pretends():
+    from rebrain_node.engine.torch_engine import TorchEngine
+
+    engine = object.__new__(TorchEngine)
+    engine.identity = "torch"
+    image = np.zeros((1, 5, 64, 48), dtype=np.float32)
+    with pytest.raises(EngineFailed, match="no control branch"):
+        engine.evaluate(image, np.zeros((1, 4), dtype=np.float32), image[:, :1])
+
+
+def test_the_audit_log_is_told_every_slice():
+    guides, frame = _guides(_exemplars(HELD, tau=0.97)), _frame()
+    told = guidance(guides, frame, "d" * 64)
+    assert told["slices_in_all"] == sum(told["kinds"].values()) == len(guides)
+    assert told["kinds"]["measured"] == 3
+    assert told["tau"] == 0.97
+    assert told["plausibility"] == 0.9
+    for row, guide in zip(told["slices"], guides, strict=True):
+        assert row[1] == guide.kind
+        assert row[4] == guide.exemplar
+        assert told["reasons"][row[6]] == guide.reason
+    assert exemplars_of(told) == [
+        (k, guide.exemplar) for k, guide in enumerate(guides) if guide.exemplar
+    ]
+
+
+def test_nothing_retrieved_is_told_as_nothing():
+    guides = retrieve(_prepared(), tiny_recipe(rows=64, columns=48))
+    told = guidance(guides, None, None)
+    assert told["kinds"]["retrieved"] == 0
+    assert (told["tau"], told["knowledge_base"], told["plausibility"]) == (None, None, None)
+    assert exemplars_of(told) == []
+
+
+def test_the_exemplar_of_another_run_is_the_same():
+    first, again = _guides(), _guides()
+    assert [g.exemplar for g in first] == [g.exemplar for g in again]

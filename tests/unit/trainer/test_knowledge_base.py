@@ -1,0 +1,223 @@
+"""A knowledge base is built from people under keyed hashes, and a person can be taken out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.retrieval.knowledge_base import check_usable, contents_of, read
+from rebrain_node.retrieval.opening import prove
+from tests.tiny_encoder import tiny_encoder_graph
+from trainer.cli import program
+from trainer.config import TrainConfig
+from trainer.knowledge_base import KnowledgeBaseError, Making, Person, grown, without, write
+from trainer.person_keys import KeyRefused, key_beside, make_key, person_hash, read_key
+from trainer.stacks import Stack, StackIndex, StackRecord, write_index, write_subject
+from trainer.thresholds import tau_table
+
+RECIPE = TrainConfig.load(Path("conf/train/demo.toml")).recipe
+PLANE = (128, 104)
+KEY = bytes(range(32))
+NAMES = ("anna", "bert", "carl")
+
+
+class Means:
+    """An encoder that knows 6 means of a slice; fast, and different for different slices."""
+
+    identity = "means"
+
+    def embed(self, image):
+        rows = image[0, 0].reshape(6, -1)[:, :2000] if image.size % 6 == 0 else image[0, 0][:6]
+        means = rows.mean(axis=1).astype(np.float32) + np.float32(1e-3)
+        return means / np.linalg.norm(means)
+
+
+def hash_of(name: str) -> str:
+    return person_hash(KEY, name)
+
+
+MAKING = Making(graph=b"graph", encoder=Means(), recipe=RECIPE, hash_of=hash_of)
+
+
+def _person(name: str, count: int = 12) -> Person:
+    rng = np.random.default_rng([*name.encode()])
+    slices = rng.integers(0, 256, (count, *PLANE), dtype=np.uint8)
+    slices[:, :64] //= rng.integers(1, 9, (count, 1, 1), dtype=np.uint8)
+    position = np.sort(rng.uniform(-60, 80, count))
+    return Person(name, f"licence of {name}", slices, position)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    base = grown(MAKING.empty(), map(_person, NAMES), MAKING)
+    write(base, tmp_path / "base")
+    return tmp_path / "base"
+
+
+def test_a_base_holds_every_slice_in_the_order_of_position(folder):
+    base = read(folder)
+    assert base.index.entries == 36
+    assert {r.entries for r in base.index.subjects.values()} == {12}
+    assert (np.diff(base.position_mm) >= 0).all()
+    assert base.index.template_sha256 == load_head_template().digest
+    assert base.index.encoder_sha256 == hashlib.sha256(b"graph").hexdigest()
+    for name in NAMES:
+        person, rows = _person(name), base.subject == hash_of(name).encode()
+        assert np.array_equal(base.ct[rows], person.slices)
+        assert np.array_equal(base.position_mm[rows], person.position_mm)
+    prove(base, Means(), "base")
+    check_usable(base, "base")
+
+
+def test_the_same_people_give_the_same_bytes(folder, tmp_path):
+    again = grown(MAKING.empty(), map(_person, reversed(NAMES)), MAKING)
+    assert contents_of(again) == {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_nobody_is_named_and_the_key_is_not_in_the_folder(folder):
+    held = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert KEY not in held
+    assert KEY.hex().encode() not in held
+    assert hash_of("anna").encode() in held  # the search finds what is there
+    assert person_hash(bytes(32), "anna") != hash_of("anna")
+    index = (folder / "index.json").read_text()
+    assert not [name for name in NAMES if f'"{name}"' in index]
+
+
+def test_a_person_who_is_taken_out_leaves_no_embedding_no_slice_and_no_hash(folder, tmp_path):
+    before = read(folder)
+    own = before.subject == hash_of("bert").encode()
+    traces = [before.embeddings[row].tobytes() for row in np.flatnonzero(own)]
+    traces += [before.ct[row].tobytes() for row in np.flatnonzero(own)]
+    traces += [before.key(row).encode()[32:] for row in np.flatnonzero(own)]
+    traces += [hash_of("bert").encode(), bytes.fromhex(hash_of("bert")), b"licence of bert"]
+    held = b"".join(path.read_bytes() for path in folder.iterdir())
+    found = [trace in held for trace in traces]
+    assert sum(found) >= 12 + 12 + 2  # the search does find them before
+
+    write(without(before, hash_of("bert")), folder)
+
+    everything = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert not [trace for trace in traces if trace in everything]
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+    after = read(folder)
+    assert after.index.entries == 24
+    expected = grown(MAKING.empty(), map(_person, ("anna", "carl")), MAKING)
+    assert contents_of(after) == contents_of(expected)  # as if never added
+
+
+def test_a_person_who_is_added_later_is_as_if_there_from_the_start(folder):
+    part = without(read(folder), hash_of("carl"))
+    whole = grown(part, [_person("carl")], MAKING)
+    assert contents_of(whole) == {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_the_last_but_one_and_the_last_can_be_taken_out_too(folder):
+    base = without(without(read(folder), hash_of("anna")), hash_of("bert"))
+    assert write(base, folder).index.tau == ()
+    assert write(without(base, hash_of("carl")), folder).index.entries == 0
+
+
+def test_nobody_is_added_twice_and_nobody_unknown_is_taken_out(folder):
+    base = read(folder)
+    with pytest.raises(KnowledgeBaseError, match="anna is in the base already"):
+        grown(base, [_person("anna")], MAKING)
+    with pytest.raises(KnowledgeBaseError, match="is this the key it was built with"):
+        without(base, person_hash(bytes(32), "anna"))
+
+
+def test_a_base_of_another_encoder_does_not_grow(folder):
+    other = Making(graph=b"other", encoder=Means(), recipe=RECIPE, hash_of=hash_of)
+    with pytest.raises(KnowledgeBaseError, match="encoder_sha256"):
+        grown(read(folder), [_person("dora")], other)
+
+
+def test_tau_is_what_its_definition_says():
+    rng = np.random.default_rng(3)
+    embeddings = rng.standard_normal((300, 8)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    subject = np.array([b"a", b"b", b"c"])[rng.integers(3, size=300)]
+    position = rng.uniform(0, 40, 300)
+    table = {record.percent: record for record in tau_table(embeddings, subject, position)}
+    for percent, record in table.items():
+        tops, best = [], []
+        for row in range(300):
+            other = subject != subject[row]
+            similar = np.sort(embeddings[other] @ embeddings[row])[::-1]
+            tops.append(similar[: int(np.ceil(percent / 100 * other.sum()))].mean())
+            near = other & (np.abs(position - position[row]) <= 6.0)
+            best.append((embeddings[near] @ embeddings[row]).max())
+        assert record.tau == pytest.approx(np.mean(tops), abs=1e-5)
+        assert record.acceptance == pytest.approx(np.mean(np.array(best) >= record.tau), abs=0.01)
+    taus = [table[p].tau for p in (1, 2, 5, 10, 20)]
+    assert taus == sorted(taus, reverse=True)
+
+
+def test_one_person_alone_has_no_threshold():
+    one = np.eye(4, dtype=np.float32)
+    assert tau_table(one, np.array([b"a"] * 4), np.arange(4.0)) == ()
+    assert tau_table(one[:0], np.array([], dtype="S1"), np.empty(0)) == ()
+
+
+def test_a_key_is_for_its_owner_alone_and_never_overwritten(tmp_path):
+    path = key_beside(tmp_path / "base")
+    key = make_key(path)
+    assert read_key(path) == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(KeyRefused, match="never overwritten"):
+        make_key(path)
+    path.write_text("abcd")
+    with pytest.raises(KeyRefused, match="2 bytes"):
+        read_key(path)
+    with pytest.raises(KeyRefused, match="is missing"):
+        read_key(tmp_path / "none")
+
+
+def _stacks(folder) -> None:
+    records = []
+    for name in NAMES:
+        person = _person(name, count=6)
+        half = [slice(0, 3), slice(3, 6)]
+        stacks = [
+            Stack(person.slices[s], person.position_mm[s], np.arange(3, dtype=np.int32))
+            for s in half
+        ]
+        count, digest = write_subject(folder / f"{name}.npz", iter(stacks))
+        records.append(
+            StackRecord(name=name, role="train", licence="CC0-1.0", slices=count, sha256=digest)
+        )
+    write_index(folder, StackIndex(seed=0, subjects=tuple(records)))
+
+
+def test_the_commands_build_tell_and_take_out(tmp_path):
+    _stacks(tmp_path / "stacks")
+    (tmp_path / "encoder.onnx").write_bytes(tiny_encoder_graph(*PLANE))
+    base = str(tmp_path / "base")
+
+    def run(*arguments: str, code: int = 0):
+        result = CliRunner().invoke(program, ["knowledge-base", *arguments])
+        assert result.exit_code == code, result.output
+        return result
+
+    source = ["--from", str(tmp_path / "stacks"), "--encoder", str(tmp_path / "encoder.onnx")]
+    source += ["--config", "conf/train/demo.toml"]
+    run("build", base, *source, "--series", "1")
+    told = json.loads(run("info", base, "--json").stdout)
+    assert (told["entries"], told["subjects"], told["usable"]) == (9, 3, True)
+    assert told["dimension"] == 208
+    assert [row["percent"] for row in told["tau"]] == [1, 2, 5, 10, 20]
+    assert run("build", base, *source, code=1).exception is not None
+    run("remove", base, "--subject", "bert")
+    run("remove", base, "--hash", person_hash(read_key(key_beside(tmp_path / "base")), "anna"))
+    told = json.loads(run("info", base, "--json").stdout)
+    assert (told["entries"], told["usable"], told["refusal"]) == (3, False, "KB-ONE-SUBJECT")
+    run("build", base, *source, "--replace")
+    assert json.loads(run("info", base, "--json").stdout)["entries"] == 18
+    run("remove", base, code=2)
