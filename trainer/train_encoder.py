@@ -191,12 +191,11 @@ def augmented(images: Tensor, dice: Dice) -> Tensor:
         dim=1,
     )
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images + 1, grid, align_corners=False) - 1
+    bright = functional.grid_sample(images + 1, grid, align_corners=False)
     gain = dice.uniform(0.85, 1.15, count, 1, 1, 1)
     shift = dice.uniform(-0.15, 0.15, count, 1, 1, 1)
     grain = dice.uniform(0, 0.15, count, 1, 1, 1) * dice.normal(*images.shape)
-    seen = (moved > -0.999).float()
-    return (moved * gain + (shift + grain) * seen).clamp(-1, 1)
+    return (bright * gain + (shift + grain) * (bright > 0.001) - 1).clamp(-1, 1)
 
 
 def fresh_state(training: EncoderTraining, stacks: Stacks, start: Path | None = None) -> State:

@@ -30,7 +30,7 @@ from trainer.train_encoder import (
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = tomllib.loads((ROOT / "conf/train/demo.toml").read_text())["encoder"]
 TINY = EncoderTraining(
-    **{**DEMO, "runs": 2, "run_length": 3, "steps": 2, "warm_up": 1, "checkpoint_every": 1}
+    **{**DEMO, "runs": 2, "run_length": 4, "steps": 2, "warm_up": 1, "checkpoint_every": 1}
 )
 
 
@@ -128,7 +128,7 @@ def test_slices_of_another_series_at_the_same_position_are_not_negatives():
     assert negatives[0].tolist() == [False, False, True, True, True]
 
 
-def test_without_augmentation_left_to_draw_a_slice_keeps_its_air_and_its_range():
+def test_an_augmented_slice_keeps_its_air_its_range_and_about_its_size():
     images = torch.full((3, 1, ROWS, COLUMNS), -1.0)
     images[:, :, 40:80, 30:70] = 0.4
     moved = augmented(images, Dice(1, 0))
@@ -143,7 +143,7 @@ def test_without_augmentation_left_to_draw_a_slice_keeps_its_air_and_its_range()
 def test_a_batch_is_made_of_runs_and_depends_on_its_dice_alone(stacks):
     first, again = (draw_batch(stacks, TINY, Dice(TINY.seed, 5)) for _ in range(2))
     other = draw_batch(stacks, TINY, Dice(TINY.seed, 6))
-    assert first.images.shape == (6, 1, ROWS, COLUMNS)
+    assert first.images.shape == (8, 1, ROWS, COLUMNS)
     assert first.positives[0].tolist()[:3] == [False, True, True]
     assert torch.equal(first.images, again.images)
     assert not torch.equal(first.images, other.images)
