@@ -15,6 +15,7 @@ import typer
 from rebrain_node.errors import RebrainError
 from trainer.cli import (
     demonstration,
+    encoder,
     evaluate,
     gates,
     knowledge_base,
@@ -41,6 +42,8 @@ program.command("demo-head")(demonstration.demo_head)
 program.command("evaluate")(evaluate.evaluate)
 program.command("gates")(gates.gates)
 program.command("objectives")(objectives.objectives)
+program.command("head-template")(encoder.head_template)
+program.command("encoder")(encoder.encoder)
 program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
 
 
