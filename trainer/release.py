@@ -81,11 +81,11 @@ def _guided(
 
     Raises
     ------
-    ValueError
+    TypeError
         The network is not one that takes a control branch.
     """
     if not isinstance(network, BridgeUNet):
-        raise ValueError(f"a network of the objective {recipe.objective} takes no control branch")
+        raise TypeError(f"a network of the objective {recipe.objective} takes no control branch")
     halves = halves_of(guidance.control)
     control = ControlBranch(network)
     control.load_state_dict(halves)

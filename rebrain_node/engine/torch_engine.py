@@ -79,7 +79,13 @@ class TorchEngine:
     def _added(
         self, image: torch.Tensor, scalars: torch.Tensor, guide: FloatArray | None
     ) -> tuple[torch.Tensor, ...]:
-        """What the control branch adds to every level; nothing without a guide."""
+        """Return what the control branch adds to every level; nothing without a guide.
+
+        Raises
+        ------
+        EngineFailed
+            The bundle has no control branch.
+        """
         if guide is None:
             return ()
         if self._control is None:

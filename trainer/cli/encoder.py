@@ -68,6 +68,7 @@ def encoder(
     from trainer import train_encoder
     from trainer.config import TrainConfig
     from trainer.heads import catalogue
+    from trainer.release import halves_of
     from trainer.stacks import Stacks
 
     settings = TrainConfig.load(config)
@@ -88,10 +89,9 @@ def encoder(
 
         bar.update(task, completed=state.step)
         train_encoder.train(settings.encoder, stacks, state, run, report)
-    network = train_encoder.trained(run)
-    (run / "encoder.onnx").write_bytes(train_encoder.export_onnx(network))
-    halves = {name: value.half() for name, value in network.state_dict().items()}
-    save_file(halves, run / "encoder.safetensors")
+    weights = train_encoder.trained(run).state_dict()
+    (run / "encoder.onnx").write_bytes(train_encoder.export_encoder(weights))
+    save_file(halves_of(weights), run / "encoder.safetensors")
     typer.echo(f"{run / 'encoder.onnx'}")
 
 
