@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
+    from rebrain_node.store.recall import Recall
     from rebrain_node.worker.durable import Durable
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
@@ -139,6 +140,7 @@ class State:
     ledger: Ledger
     audit: AuditLog
     outbox: Outbox
+    recall: Recall
     folder: Path
 
     @property
@@ -180,6 +182,7 @@ def open_state(settings: Settings) -> Iterator[State]:
     from rebrain_node.store.database import Database
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
+    from rebrain_node.store.recall import Recall
 
     folder = make_folder(settings)
     url = settings.storage.database_url or f"sqlite:///{folder.absolute() / 'node.sqlite'}"
@@ -188,6 +191,7 @@ def open_state(settings: Settings) -> Iterator[State]:
             ledger=Ledger(database),
             audit=AuditLog(database),
             outbox=Outbox(database, folder / "outbox"),
+            recall=Recall(database),
             folder=folder,
         )
 

@@ -76,7 +76,7 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     findings = (*job.findings, *flags)
     options = _options(job, ports, configuration)
     derived = step(write, synthetic, instances, provenance, findings, options)
-    step(gate, derived, instances, options.companions)
+    step(gate, derived, instances, options.companions, options.mr)
     seconds = time.monotonic() - begun
     return Receipt(job=job, derived=derived, guides=guides, findings=findings, seconds=seconds)
 
@@ -123,6 +123,7 @@ def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provena
         configuration_digest=configuration.digest,
         software_version=configuration.software_version,
         revision=job.revision,
+        predecessor=job.predecessor,
     )
 
 

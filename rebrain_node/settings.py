@@ -94,13 +94,16 @@ class Model(_Part):
 
 
 class Objects(_Part):
-    """Which objects beside the MR series."""
+    """Which objects are written, and how."""
 
+    mr: Literal["classic", "enhanced"] = "classic"  #: one instance a slice, or one for all
     companions: tuple[Literal["PM", "SEG", "SC", "SR", "KOS"], ...] = (
         "PM", "SEG", "SC", "SR", "KOS",
     )  # fmt: skip
     map_precision: Literal["float32", "uint16"] = "float32"
     preview_banner: Literal["none", "border", "full"] = "border"
+    #: voxels with a larger expected error, as a ratio of the display range, are in the SEG
+    uncertain_above: float = Field(default=0.1, gt=0, lt=1)
 
 
 class Settings(BaseSettings):

@@ -14,7 +14,18 @@ from typing import NoReturn
 
 import typer
 
-from rebrain_node.cli import audit, bundle, config, demo, doctor, folder, network, node, queue
+from rebrain_node.cli import (
+    audit,
+    bundle,
+    config,
+    demo,
+    doctor,
+    folder,
+    network,
+    node,
+    queue,
+    recall,
+)
 from rebrain_node.errors import BundleRefused, RebrainError, SettingsError
 
 program = typer.Typer(
@@ -34,6 +45,7 @@ program.command("worker", hidden=True)(node.worker)
 program.command("send")(network.send)
 program.command("doctor")(doctor.doctor)
 program.command("status")(queue.status)
+program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(audit.audit, name="audit")
 program.add_typer(bundle.bundle, name="bundle")

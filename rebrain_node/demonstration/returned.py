@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, get_args
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import MRImageStorage, ParametricMapStorage
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, ParametricMapStorage
 from scipy import ndimage
 
 from rebrain_node.domain import marks
-from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SyntheticVolume
+from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SliceKind, SyntheticVolume
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
+
+_MR: Final = (MRImageStorage, EnhancedMRImageStorage)
 
 
 def volume_of(
@@ -44,31 +47,45 @@ def volume_of(
 
 def _guides(prepared: PreparedVolume, derived: Sequence[Dataset]) -> tuple[Guide, ...]:
     """How each slice came about, as its private block says."""
-    kinds = {word: kind for kind, word in marks.POSITION_KINDS.items()}
+    kinds: dict[str, SliceKind] = {marks.POSITION_KINDS[k]: k for k in get_args(SliceKind)}
     return tuple(
-        Guide(target=target, kind=kinds[_kind(image)], reason="as the received instance says")
-        for target, image in zip(prepared.targets, _images(derived), strict=True)
+        Guide(target=target, kind=kinds[_kind(told)], reason="as the received instance says")
+        for target, told in zip(prepared.targets, _slices(derived), strict=True)
     )
 
 
-def _kind(image: Dataset) -> str:
-    block = image.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
+def _slices(derived: Sequence[Dataset]) -> list[Dataset]:
+    """What is told of each slice: by its instance, or by its frame of an Enhanced MR."""
+    return [
+        told
+        for image in _images(derived)
+        for told in image.get("PerFrameFunctionalGroupsSequence", [image])
+    ]
+
+
+def _kind(told: Dataset) -> str:
+    block = told.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
     return str(block[marks.POSITION_KIND.offset].value)
 
 
 def _images(derived: Sequence[Dataset]) -> list[Dataset]:
     """Return the MR series in the order of its numbers."""
     return sorted(
-        (instance for instance in derived if instance.SOPClassUID == MRImageStorage),
+        (instance for instance in derived if instance.SOPClassUID in _MR),
         key=lambda instance: int(instance.InstanceNumber),
     )
 
 
 def _intensity(derived: Sequence[Dataset]) -> FloatArray:
-    """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers."""
+    """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers.
+
+    An Enhanced MR holds its frames in that order (``GATE-ORDER``).
+    """
     images = _images(derived)
     white = 2 ** int(images[0].BitsStored) - 1
-    stored = np.stack([image.pixel_array for image in images])
+    stored = np.concatenate(
+        [image.pixel_array.reshape(-1, image.Rows, image.Columns) for image in images]
+    )
     return np.asarray(stored, dtype=np.float32) / np.float32(white)
 
 

@@ -14,6 +14,16 @@ ObjectKind = Literal["MR", "PM", "SEG", "SC", "SR", "KOS"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Predecessor:
+    """The set made from an earlier revision of the same series, which a new one replaces."""
+
+    revision: int
+    mr_series_uid: str
+    report_series_uid: str | None = None  #: None where the site wanted no report
+    report_uid: str | None = None  #: SOP Instance UID of its report
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One series to be processed."""
 
@@ -22,6 +32,7 @@ class Job:
     revision: int = 1  #: 1 for the first judgement of the series, +1 for each late change
     findings: tuple[Finding, ...] = ()  #: flags raised by the selection, carried into the objects
     completeness: str = "UNVERIFIED"  #: verdict of the receiver: VERIFIED or UNVERIFIED
+    predecessor: Predecessor | None = None  #: None for a series of which nothing was made before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +48,7 @@ class Provenance:
     configuration_digest: str  #: SHA-256 of limits and of the settings that shape the objects
     software_version: str
     revision: int
+    predecessor: Predecessor | None = None  #: what an earlier revision gave
 
     @property
     def digest(self) -> str:

@@ -16,6 +16,8 @@ SYNTHETIC_DATA: Final = "YES"  #: (0008,001C), PS3.3 C.12.1; on every object
 CONTENT_QUALIFICATION: Final = "RESEARCH"  #: (0018,9004), on every image
 #: (0008,0008) of the MR series; the fourth value is ours, no defined term says synthetic
 IMAGE_TYPE: Final = ("DERIVED", "SECONDARY", "OTHER", "SYNTHETIC")
+#: the same of an Enhanced MR, whose second value must be PRIMARY (PS3.3 C.8.16.1.2)
+ENHANCED_IMAGE_TYPE: Final = ("DERIVED", "PRIMARY", "OTHER", "SYNTHETIC")
 SERIES_NUMBER_OFFSET: Final = 9000  #: MR SeriesNumber = this + the source's
 #: (0020,0011) of each companion = SERIES_NUMBER_OFFSET + source + 100 * place in this tuple
 SERIES_ORDER: Final = ("MR", "PM", "SEG", "SC", "SR", "KOS")
@@ -63,7 +65,10 @@ CONFIGURATION_DIGEST: Final = PrivateElement(0x07, "Configuration digest", "LO")
 SOFTWARE: Final = PrivateElement(0x08, "Software version", "LO")
 COMPLETENESS: Final = PrivateElement(0x09, "Completeness verdict", "LO")
 FINDINGS: Final = PrivateElement(0x0A, "Codes of findings", "LO")
-# Of one slice, on the MR series.
+UNCERTAIN_ABOVE: Final = PrivateElement(0x0B, "Limit on the expected absolute error", "FD")
+#: only where an earlier revision gave a set
+PREDECESSOR: Final = PrivateElement(0x0C, "MR series of the revision before", "UI")
+# Of one slice, on the MR series; of an Enhanced MR, in an item of SLICE_PROVENANCE a frame.
 POSITION_KIND: Final = PrivateElement(0x10, "Position kind", "CS")  #: POSITION_KINDS
 ALPHA: Final = PrivateElement(0x11, "Place between the neighbours", "FD")
 NEIGHBOURS: Final = PrivateElement(0x12, "Source instances below and above", "UI")
@@ -75,9 +80,12 @@ UNCERTAINTY: Final = PrivateElement(0x17, "Mean uncertainty inside the head", "F
 CALIBRATED: Final = PrivateElement(0x18, "Whether the uncertainty is calibrated", "CS")  #: YES, NO
 NEIGHBOUR_FRAMES: Final = PrivateElement(0x19, "Frames of the neighbours, 0 if classic", "US")
 
+#: functional group of each frame of an Enhanced MR (PS3.3 C.7.6.16)
+SLICE_PROVENANCE: Final = PrivateElement(0x20, "How each slice came about", "SQ")
+
 OBJECT_ELEMENTS: Final = (
     JOB, REVISION, INPUT_DIGEST, BUNDLE, BUNDLE_DIGEST, ENGINE, CONFIGURATION_DIGEST, SOFTWARE,
-    COMPLETENESS, FINDINGS,
+    COMPLETENESS, FINDINGS, UNCERTAIN_ABOVE, PREDECESSOR,
 )  # fmt: skip
 SLICE_ELEMENTS: Final = (
     POSITION_KIND, ALPHA, NEIGHBOURS, EXEMPLAR, SIMILARITY, POSITION_DIFFERENCE, TAU, UNCERTAINTY,

@@ -180,9 +180,10 @@ def parse(contents: Mapping[str, bytes], where: str) -> KnowledgeBase:
     """
     index = _index(contents, where)
     _check_files(contents, index, where)
-    kinds = {name: kind for name, kind in (ARRAYS | CELL_ARRAYS).items() if name in index.files}
     arrays = {
-        name: _array(contents[name], *kind, f"{where}/{name}") for name, kind in kinds.items()
+        name: _array(contents[name], kind, f"{where}/{name}")
+        for name, kind in {**ARRAYS, **CELL_ARRAYS}.items()
+        if name in index.files
     }
     _check_shapes(arrays, index, where)
     base = KnowledgeBase(
@@ -277,9 +278,9 @@ def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> Non
             )
 
 
-def _array(content: bytes, dtype: str, axes: int, where: str) -> npt.NDArray[Any]:
+def _array(content: bytes, kind: tuple[str, int], where: str) -> npt.NDArray[Any]:
     try:
-        return plain_array(content, dtype, axes)
+        return plain_array(content, *kind)
     except NotPlain as error:
         raise KnowledgeBaseRefused("KB-FORMAT", where, str(error)) from error
 

@@ -38,7 +38,7 @@ def plain_array(content: bytes, dtype: str, axes: int) -> npt.NDArray[Any]:
         raise NotPlain("is no .npy file of version 1.0")
     stream.seek(len(_MAGIC))
     try:
-        header = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
+        header = np.lib.format.read_array_header_1_0(stream)
     except ValueError as error:
         raise NotPlain(f"has no readable head: {error}") from error
     shape, fortran_order, found = header
@@ -56,7 +56,7 @@ def plain_array(content: bytes, dtype: str, axes: int) -> npt.NDArray[Any]:
 def plain_bytes(array: npt.NDArray[Any]) -> bytes:
     """Write an array as a ``.npy`` file of version 1.0 in C order."""
     stream = io.BytesIO()
-    np.lib.format.write_array(  # type: ignore[no-untyped-call]
+    np.lib.format.write_array(
         stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
     )
     return stream.getvalue()

@@ -17,6 +17,7 @@ CELLS_FROM_ROWS: Final = 1_000_000
 PROBES: Final = 16
 _CELLS_PER_ROOT: Final = 2
 _TRAINING_ROWS_PER_CELL: Final = 40
+_ROUNDS: Final = 8
 _SEED: Final = 20250101
 
 
@@ -37,6 +38,10 @@ class FaissExemplars:
     def __init__(self, base: KnowledgeBase, tau: float) -> None:
         self.tau = tau
         self._base = base
+        names, of_row = np.unique(base.subject, return_inverse=True)
+        self._rows_of = {
+            name.decode("ascii"): np.flatnonzero(of_row == k) for k, name in enumerate(names)
+        }
         self._index = _flat(base.embeddings) if base.cells is None else _celled(base)
 
     @property
@@ -88,18 +93,20 @@ class FaissExemplars:
         return None
 
     def _own(self, excluded: str | None, first: int, last: int) -> int:
-        if excluded is None:
+        """How many rows of a range are of one person."""
+        if excluded is None or excluded not in self._rows_of:
             return 0
-        return int(np.count_nonzero(self._base.subject[first:last] == excluded.encode()))
+        low, high = np.searchsorted(self._rows_of[excluded], (first, last))
+        return int(high - low)
 
     def _search(
         self, embedding: FloatArray, first: int, last: int, count: int
     ) -> list[tuple[float, int]]:
         selector = faiss.IDSelectorRange(first, last, True)
         if self._base.cells is None:
-            parameters = faiss.SearchParameters(sel=selector)
+            parameters = _parameters("SearchParameters", sel=selector)
         else:
-            parameters = faiss.SearchParametersIVF(sel=selector, nprobe=PROBES)
+            parameters = _parameters("SearchParametersIVF", sel=selector, nprobe=PROBES)
         query = np.ascontiguousarray(embedding, dtype=np.float32)[None]
         similarities, rows = self._index.search(query, count, params=parameters)
         return [(float(s), int(r)) for s, r in zip(similarities[0], rows[0], strict=True) if r >= 0]
@@ -113,20 +120,23 @@ def into_cells(embeddings: FloatArray) -> Cells:
     embeddings : ndarray
         (n, d), length 1.
     """
-    count = max(1, _CELLS_PER_ROOT * round(len(embeddings) ** 0.5))
-    means = faiss.Kmeans(
-        embeddings.shape[1],
-        count,
-        niter=8,
-        seed=_SEED,
-        spherical=True,
-        max_points_per_centroid=_TRAINING_ROWS_PER_CELL,
-        min_points_per_centroid=1,
-    )
-    means.train(embeddings)
-    quantiser = _flat(means.centroids)
-    _, cells = quantiser.search(embeddings, 1)
-    return Cells(centroids=np.array(means.centroids), of_row=cells[:, 0].astype(np.int32))
+    rows = np.ascontiguousarray(embeddings, dtype=np.float32)
+    count = max(1, _CELLS_PER_ROOT * round(len(rows) ** 0.5))
+    quantiser = faiss.IndexFlatIP(rows.shape[1])
+    # Not faiss.Kmeans: where SimpleITK was loaded first, its answer comes as a type of SimpleITK.
+    index = faiss.IndexIVFFlat(quantiser, rows.shape[1], count, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.seed, index.cp.spherical = _ROUNDS, _SEED, True
+    index.cp.min_points_per_centroid = 1
+    index.cp.max_points_per_centroid = _TRAINING_ROWS_PER_CELL
+    index.train(rows)
+    _, cells = quantiser.search(rows, 1)
+    centroids = np.array(quantiser.reconstruct_n(0, count), dtype=np.float32)
+    return Cells(centroids=centroids, of_row=cells[:, 0].astype(np.int32))
+
+
+def _parameters(kind: str, **given: object) -> Any:
+    """Make faiss's search parameters; its stubs do not know that they take keywords."""
+    return getattr(faiss, kind)(**given)
 
 
 def _flat(rows: FloatArray) -> Any:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import PendingDelivery
-from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind
+from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
 from rebrain_node.errors import StateRefused, StoreUnavailable, Taken
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
@@ -71,6 +71,36 @@ class Outbox:
         """Id of the set made from this revision of a source series; None before ``put``."""
         with self._database.reading() as session:
             return _set_of(session, series_instance_uid, revision)
+
+    def predecessor(self, series_instance_uid: str, revision: int) -> Predecessor | None:
+        """What the newest revision before ``revision`` of a source series gave, if any did."""
+        newest = (
+            select(DerivedSetRow.id)
+            .where(
+                DerivedSetRow.source_series_uid == series_instance_uid,
+                DerivedSetRow.revision < revision,
+            )
+            .order_by(DerivedSetRow.revision.desc())
+            .limit(1)
+        )
+        query = (
+            select(DerivedSetRow.revision, DerivedInstanceRow)
+            .join(DerivedInstanceRow, DerivedInstanceRow.set_id == DerivedSetRow.id)
+            .where(DerivedSetRow.id.in_(newest), DerivedInstanceRow.kind.in_(("MR", "SR")))
+            .order_by(DerivedInstanceRow.position)
+        )
+        with self._database.reading() as session:
+            found = {one.kind: (earlier, one) for earlier, one in session.execute(query)}
+            if "MR" not in found:
+                return None
+            earlier, image = found["MR"]
+            report = found["SR"][1] if "SR" in found else None
+            return Predecessor(
+                revision=earlier,
+                mr_series_uid=image.series_instance_uid,
+                report_series_uid=None if report is None else report.series_instance_uid,
+                report_uid=None if report is None else report.sop_instance_uid,
+            )
 
     def pending(self, destination: str | None = None) -> tuple[PendingDelivery, ...]:
         """Sets that a destination has not wholly taken, oldest first."""

@@ -113,6 +113,7 @@ class Work:
             revision=record.revision,
             findings=record.findings,
             completeness=record.completeness or "UNVERIFIED",
+            predecessor=self.outbox.predecessor(*_key(record)),
         )
         receipt = process(job, self.ports, self.configuration)
         set_id = self.outbox.put(receipt.derived, tuple(self.destinations), job)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK  # noqa: F401 - loaded first as in the node: its types must not meet faiss's
 
 from rebrain_node.retrieval.search import FaissExemplars, into_cells
 from tests.knowledge_bases import NumpyExemplars, drawn_base, person, sealed, verified

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -169,6 +170,38 @@ def test_every_object_is_valid_and_of_the_source_s_patient(case, tmp_path):
         assert dataset.get("SpecificCharacterSet") == source[0].get("SpecificCharacterSet")
         scanner = dataset.ContributingEquipmentSequence[0]
         assert scanner.get("InstitutionName") == source[0].get("InstitutionName")
+
+
+#: the others are judged with REBRAIN_FULL=1
+_QUICK = ("irregular", "enhanced", "without optional attributes")
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in _QUICK else pytest.param(c, marks=pytest.mark.full) for c in CASES]
+)
+def test_an_enhanced_mr_and_its_companions_are_valid(case, tmp_path):
+    derived = written(stored(CASES[case]()), replace(OPTIONS, mr="enhanced"))
+    assert [i.kind for i in derived.instances] == ["MR", "PM", "SEG", "SC", "SR", "KOS"]
+    for instance in derived.instances:
+        assert dciodvfy_errors(instance.content, tmp_path) == []
+        assert missing_attributes(pydicom.dcmread(BytesIO(instance.content))) == []
+
+
+def test_an_independent_reader_finds_the_enhanced_mr_where_the_grid_is(tmp_path):
+    source = head_ct(**SMALL | {"slice_distances_mm": IRREGULAR}, gantry_tilt_deg=-23.7)
+    volume = synthetic_volume(source, rows=20, columns=18, pixel_mm=9.0)
+    options = ObjectOptions(mr="enhanced", companions=())
+    (instance,) = write(volume, source, provenance(), (), options).instances
+    path = tmp_path / "mr.dcm"
+    path.write_bytes(instance.content)
+    image = SimpleITK.ReadImage(str(path))
+    grid = volume.grid
+    for k in (0, len(volume.guides) - 1):
+        true = grid.plane_origin_mm(volume.prepared.targets[k].distance_mm)
+        found = image.TransformIndexToPhysicalPoint((0, 0, k))
+        assert np.linalg.norm(np.array(found) - true) <= 0.01
+    values = SimpleITK.GetArrayFromImage(image)
+    assert np.abs(values / 4095.0 - volume.intensity).max() < 1e-3
 
 
 @pytest.mark.parametrize("precision", ["float32", "uint16"])

@@ -30,6 +30,8 @@ NAMES = {
     "P-UTF": ("ISO_IR 192", "Wang^XiaoDong=王^小東"),
 }
 
+ENHANCED = ("P-GR", "P-CN")  #: their MR is one of many frames
+
 
 def file_of(orthanc: Orthanc, instance: str) -> bytes:
     with urllib.request.urlopen(f"{orthanc.url}/instances/{instance}/file", timeout=20) as answer:
@@ -48,7 +50,8 @@ def test_what_orthanc_gives_back_is_what_was_written(tmp_path):
         source = head_ct(
             **SOURCE, patient_id=patient, character_set=character_set, patient_name=name
         )
-        options = ObjectOptions(audit_head=AuditHead(sequence=1, sha256="a" * 64))
+        form = "enhanced" if patient in ENHANCED else "classic"
+        options = ObjectOptions(mr=form, audit_head=AuditHead(sequence=1, sha256="a" * 64))
         made_by = provenance(source_series_uid=source[0].SeriesInstanceUID)
         volume = synthetic_volume(source)
         for instance in write(volume, source, made_by, (), options).instances:

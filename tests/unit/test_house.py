@@ -84,7 +84,7 @@ def test_every_dependency_is_pinned_and_in_the_lock_with_its_hashes(lock, extras
     assert text.count("--hash=sha256:") >= len(locked)
 
 
-@pytest.mark.parametrize("name", ["torch", "pytest", "hypothesis", "mypy", "triton", "faiss-cpu"])
+@pytest.mark.parametrize("name", ["torch", "pytest", "hypothesis", "mypy", "triton"])
 def test_the_runtime_lock_pulls_neither_development_tools_nor_torch(name):
     locked = _pins((ROOT / "deploy/locks/runtime.txt").read_text(encoding="utf-8"))
     assert name not in locked

@@ -18,6 +18,7 @@ CLASSES: Final = {
     "KOS": ("1.2.840.10008.5.1.4.1.1.88.59", "KO"),
 }
 
+ENHANCED_MR: Final = "1.2.840.10008.5.1.4.1.1.4.1"
 #: what only a magnet can know (PS3.3 C.8.3.1, C.8.13): never present, not even empty
 MAGNET: Final = (
     "MagneticFieldStrength", "ImagingFrequency", "ImagedNucleus", "ReceiveCoilName",
@@ -39,12 +40,15 @@ TIMINGS: Final = (
 
 
 def _class(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.written, _class_fault)
+    classes = {kind: sop_class for kind, (sop_class, _) in CLASSES.items()}
+    if evidence.mr_form == "enhanced":
+        classes["MR"] = ENHANCED_MR
 
+    def fault(written: Written) -> str | None:
+        found = str(written.get("SOPClassUID"))
+        return None if found == classes[written.kind] else f"its SOP class is {found}"
 
-def _class_fault(written: Written) -> str | None:
-    found = str(written.get("SOPClassUID"))
-    return None if found == CLASSES[written.kind][0] else f"its SOP class is {found}"
+    return each(evidence.written, fault)
 
 
 def _modality(evidence: Evidence) -> Iterator[Breach]:
@@ -57,10 +61,14 @@ def _modality_fault(written: Written) -> str | None:
 
 
 def _scanning_sequence(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.mr, _scanning_sequence_fault)
+    objects = (*evidence.mr, *evidence.of("MR"))  # an Enhanced MR says it of itself and its frames
+    return each(objects, _scanning_sequence_fault)
 
 
 def _scanning_sequence_fault(written: Written) -> str | None:
+    if written.get("SOPClassUID") == ENHANCED_MR:
+        contrast = written.get("AcquisitionContrast")
+        return None if contrast == "UNKNOWN" else f"Acquisition Contrast is {contrast}"
     found = written.get("ScanningSequence"), written.get("SequenceVariant")
     wanted = ("RM", "NONE")
     return None if found == wanted else f"scanning sequence and variant are {found}, not {wanted}"
@@ -71,11 +79,13 @@ def _timings(evidence: Evidence) -> Iterator[Breach]:
 
 
 def _magnet(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.written, lambda w: _present(w, MAGNET, allow_empty=False))
+    objects = (*evidence.mr, *evidence.written)
+    return each(objects, lambda w: _present(w, MAGNET, allow_empty=False))
 
 
 def _tube(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.written, lambda w: _present(w, TUBE, allow_empty=False))
+    objects = (*evidence.mr, *evidence.written)
+    return each(objects, lambda w: _present(w, TUBE, allow_empty=False))
 
 
 def _device(evidence: Evidence) -> Iterator[Breach]:
@@ -100,7 +110,8 @@ RULES: Final = (
     Rule("GATE-MODALITY", "Modality fits the kind of the object.", _modality),
     Rule(
         "GATE-SCANNING-SEQUENCE",
-        "Scanning Sequence is RM (research mode) and Sequence Variant NONE.",
+        "Scanning Sequence is RM (research mode) and Sequence Variant NONE; the contrast of an "
+        "Enhanced MR is UNKNOWN.",
         _scanning_sequence,
     ),
     Rule("GATE-TIMINGS", "No repetition, echo or inversion time has a value.", _timings),

@@ -19,8 +19,10 @@ FEWEST_SLICES: Final = 2
 
 def _complete(evidence: Evidence) -> Iterator[Breach]:
     counts = Counter(record.kind for record in evidence.records)
-    if counts["MR"] < FEWEST_SLICES:
-        yield Breach("set", f"it holds {counts['MR']} MR slices")
+    if len(evidence.mr) < FEWEST_SLICES:
+        yield Breach("set", f"it holds {len(evidence.mr)} MR slices")
+    if evidence.mr_form == "enhanced" and counts["MR"] != 1:
+        yield Breach("set", f"it holds {counts['MR']} Enhanced MR, not one")
     for kind in evidence.companions:
         if counts[kind] != 1:
             yield Breach("set", f"it holds {counts[kind]} {kind}, not one")
@@ -91,16 +93,20 @@ def _map_sources(evidence: Evidence) -> Iterator[Breach]:
 
 def _map_frames(evidence: Evidence) -> Iterator[Breach]:
     """Each frame of map and segmentation names the MR slice on which it lies."""
-    positions = {str(w.get("SOPInstanceUID")): w.get("ImagePositionPatient") for w in evidence.mr}
+    enhanced = evidence.mr_form == "enhanced"
+    positions = {
+        (str(w.get("SOPInstanceUID")), number if enhanced else None): w.get("ImagePositionPatient")
+        for number, w in enumerate(evidence.mr, start=1)
+    }
 
     def fault(written: Written) -> str | None:
         for number, frame in enumerate(written.items("PerFrameFunctionalGroupsSequence"), start=1):
             named = {
-                str(source.get("ReferencedSOPInstanceUID"))
+                (str(source.get("ReferencedSOPInstanceUID")), source.get("ReferencedFrameNumber"))
                 for derivation in frame.get("DerivationImageSequence") or ()
                 for source in derivation.get("SourceImageSequence") or ()
             }
-            own = [positions[uid] for uid in named if positions.get(uid) is not None]
+            own = [positions[name] for name in named if positions.get(name) is not None]
             places = [item.get("ImagePositionPatient") for item in frame.PlanePositionSequence]
             if len(own) != 1 or not np.allclose(own, places, rtol=0.0, atol=TOLERANCE_MM):
                 return f"frame {number} names {len(own)} MR slices, or one that lies elsewhere"

@@ -6,18 +6,20 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, ObjectKind, Provenance
+from rebrain_node.steps.gate.frames import flattened
 from rebrain_node.steps.gate.plane import Plane, planes
 
 PixelArray = npt.NDArray[np.uint16]
+MRForm = Literal["classic", "enhanced"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Written:
 
     name: str
     record: DerivedInstance
-    dataset: FileDataset
+    dataset: Dataset
 
     @property
     def kind(self) -> ObjectKind:
@@ -53,6 +55,7 @@ class Evidence:
     source: tuple[Dataset, ...]
     provenance: Provenance
     companions: tuple[ObjectKind, ...]  #: kinds that must stand beside the MR series
+    mr_form: MRForm  #: whether the MR is a series of images or one of many frames
 
     def of(self, *kinds: ObjectKind) -> Iterator[Written]:
         """Objects of the kinds given, in order."""
@@ -60,8 +63,8 @@ class Evidence:
 
     @cached_property
     def mr(self) -> tuple[Written, ...]:
-        """The slices of the synthetic series."""
-        return tuple(self.of("MR"))
+        """The slices of the synthetic series; frames of an Enhanced MR, one by one."""
+        return tuple(slice_ for written in self.of("MR") for slice_ in _slices(written))
 
     @cached_property
     def mr_planes(self) -> tuple[Plane, ...]:
@@ -90,7 +93,10 @@ class Evidence:
 
 
 def read(
-    derived: DerivedSet, source: Sequence[Dataset], companions: Sequence[ObjectKind]
+    derived: DerivedSet,
+    source: Sequence[Dataset],
+    companions: Sequence[ObjectKind],
+    mr_form: MRForm = "classic",
 ) -> Evidence:
     """Parse every object of the set from its bytes."""
     written, unreadable = [], []
@@ -109,15 +115,27 @@ def read(
         source=tuple(source),
         provenance=derived.provenance,
         companions=tuple(companions),
+        mr_form=mr_form,
     )
 
 
+def _slices(written: Written) -> Iterator[Written]:
+    if "PerFrameFunctionalGroupsSequence" not in written.dataset:
+        yield written
+        return
+    for number, flat in enumerate(flattened(written.dataset), start=1):
+        yield Written(f"{written.name} frame {number}", written.record, flat)
+
+
 #: what pydicom raises on bytes that are no data set
-_NOT_DICOM = (InvalidDicomError, EOFError, OSError, ValueError, KeyError, NotImplementedError)
+_NOT_DICOM = (
+    InvalidDicomError, BytesLengthException, EOFError, OSError, ValueError, KeyError,
+    NotImplementedError,
+)  # fmt: skip
 
 
-def _parse(content: bytes) -> FileDataset:
-    dataset = dcmread(io.BytesIO(content), force=False)
+def _parse(content: bytes) -> Dataset:
+    dataset: Dataset = dcmread(io.BytesIO(content), force=False)
     # Values are decoded when first read; decode all now, so that no rule stumbles later.
     for element in dataset.iterall():
         _ = element.value

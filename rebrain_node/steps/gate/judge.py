@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedSet, ObjectKind
 from rebrain_node.errors import GateRefused
-from rebrain_node.steps.gate.evidence import Evidence, read
+from rebrain_node.steps.gate.evidence import Evidence, MRForm, read
 from rebrain_node.steps.gate.rule import Rule
 from rebrain_node.steps.gate.table import RULES
 
@@ -27,6 +27,7 @@ def gate(
     derived: DerivedSet,
     instances: Sequence[Dataset],
     companions: Sequence[ObjectKind] = COMPANIONS,
+    mr_form: MRForm = "classic",
 ) -> None:
     """Refuse a set of which any object may not leave the node.
 
@@ -38,13 +39,15 @@ def gate(
         The source instances it was made from.
     companions : sequence of ObjectKind
         Which objects the site wants beside the MR series.
+    mr_form : {"classic", "enhanced"}
+        Whether the site wants a series of MR images, or one of many frames.
 
     Raises
     ------
     GateRefused
         At least one rule is broken; one finding for each broken rule, its code the rule's.
     """
-    findings = tuple(judge(read(derived, instances, companions), RULES))
+    findings = tuple(judge(read(derived, instances, companions, mr_form), RULES))
     if findings:
         raise GateRefused(findings)
 

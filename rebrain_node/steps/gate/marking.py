@@ -25,13 +25,15 @@ def _content_qualification(evidence: Evidence) -> Iterator[Breach]:
 
 
 def _image_type(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.of(*IMAGES), _image_type_fault)
+    enhanced = evidence.mr_form == "enhanced"
+    wanted = marks.ENHANCED_IMAGE_TYPE if enhanced else marks.IMAGE_TYPE
+    objects = (*evidence.of(*IMAGES), *(evidence.mr if enhanced else ()))  # frames have their own
+    return each(objects, lambda written: _image_type_fault(written, wanted))
 
 
-def _image_type_fault(written: Written) -> str | None:
+def _image_type_fault(written: Written, wanted: tuple[str, ...]) -> str | None:
     found = tuple(written.dataset.get("ImageType") or ())
     if written.kind == "MR":
-        wanted = marks.IMAGE_TYPE
         return None if found == wanted else f"ImageType is {_list(found)}, not {_list(wanted)}"
     return None if found[:1] == ("DERIVED",) else f"ImageType is {_list(found)}, not DERIVED first"
 

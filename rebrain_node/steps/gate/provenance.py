@@ -15,8 +15,10 @@ from rebrain_node.steps.gate.geometry import TOLERANCE_MM
 from rebrain_node.steps.gate.plane import Plane
 from rebrain_node.steps.gate.rule import Breach, Rule, each
 
-#: elements of the private block that every object has; findings only where there are any
-OBJECT_ELEMENTS: Final = tuple(e for e in marks.OBJECT_ELEMENTS if e is not marks.FINDINGS)
+#: elements of the private block that every object has; the two others only where there are any
+OBJECT_ELEMENTS: Final = tuple(
+    e for e in marks.OBJECT_ELEMENTS if e not in (marks.FINDINGS, marks.PREDECESSOR)
+)
 #: a slice this near to a measured one is at its place
 SAME_PLACE_MM: Final = 0.05
 #: transfer syntaxes that lose information whatever the flag says (PS3.5 A.4)
@@ -60,6 +62,27 @@ def _private_values(evidence: Evidence) -> Iterator[Breach]:
         found = {element: private(written.dataset, element) for element in wanted}
         unlike = [e.name for e, v in found.items() if v is not None and str(v) != wanted[e]]
         return f"{', '.join(unlike)} is not that of the job" if unlike else None
+
+    return each(evidence.written, fault)
+
+
+def _predecessor(evidence: Evidence) -> Iterator[Breach]:
+    """A result of a late slice names what it replaces: series in the block, report in the SR."""
+    before = evidence.provenance.predecessor
+    series = None if before is None else before.mr_series_uid
+    report = None if before is None else before.report_uid
+
+    def fault(written: Written) -> str | None:
+        if private(written.dataset, marks.PREDECESSOR) != series:
+            return "its private block does not name the MR series of the revision before"
+        named = [
+            reference.get("ReferencedSOPInstanceUID")
+            for study in written.items("PredecessorDocumentsSequence")
+            for item in study.get("ReferencedSeriesSequence") or ()
+            for reference in item.get("ReferencedSOPSequence") or ()
+        ]
+        wanted = [report] if report is not None and written.kind == "SR" else []
+        return None if named == wanted else "it does not name the report of the revision before"
 
     return each(evidence.written, fault)
 
@@ -223,6 +246,11 @@ def _neighbour_planes(evidence: Evidence, written: Written) -> list[Plane]:
 RULES: Final = (
     Rule("GATE-PRIVATE-BLOCK", "Every object bears our private block, whole.", _private_block),
     Rule("GATE-PRIVATE-VALUES", "The private block names this job and no other.", _private_values),
+    Rule(
+        "GATE-PREDECESSOR",
+        "A later revision names series and report of the one before, a first one names none.",
+        _predecessor,
+    ),
     Rule(
         "GATE-SOURCE-SERIES",
         "The source instances are of one series, study and frame, the job's.",

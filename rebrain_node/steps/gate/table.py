@@ -7,6 +7,7 @@ from typing import Final
 from rebrain_node.steps.gate import (
     acquisition,
     companions,
+    doubt,
     geometry,
     identifiers,
     identity,
@@ -14,6 +15,7 @@ from rebrain_node.steps.gate import (
     overlay,
     pixels,
     provenance,
+    report,
     retrieval,
 )
 from rebrain_node.steps.gate.rule import Rule
@@ -29,4 +31,6 @@ RULES: Final[tuple[Rule, ...]] = (
     *pixels.RULES,
     *overlay.RULES,
     *companions.RULES,
+    *doubt.RULES,
+    *report.RULES,
 )

@@ -10,8 +10,9 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedSet, ObjectKind, Provenance
 from rebrain_node.domain.volume import SyntheticVolume
 from rebrain_node.steps.write.encoding import encode
+from rebrain_node.steps.write.enhanced_mr import write_enhanced_mr
 from rebrain_node.steps.write.key_objects import write_key_objects
-from rebrain_node.steps.write.mr import write_mr
+from rebrain_node.steps.write.mr import write_classic_mr
 from rebrain_node.steps.write.options import AuditHead, ObjectOptions
 from rebrain_node.steps.write.parametric_map import write_parametric_map
 from rebrain_node.steps.write.preview import write_preview
@@ -57,7 +58,7 @@ def write(
         Text of the source does not fit its declared character set.
     """
     result = gather(synthetic, instances, provenance, findings, options)
-    images = write_mr(result)
+    images = write_enhanced_mr(result) if result.is_enhanced else write_classic_mr(result)
     objects: list[tuple[ObjectKind, Dataset]] = [("MR", image) for image in images]
     if "PM" in options.companions:
         objects.append(("PM", write_parametric_map(result, images)))

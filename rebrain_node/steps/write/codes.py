@@ -19,6 +19,8 @@ SPATIAL_RESAMPLING: Final = ("113085", "DCM", "Spatial resampling")
 SOURCE_IMAGE: Final = ("121322", "DCM", "Source image for image processing operation")
 #: PS3.16 CID 7162
 ARTIFICIAL_INTELLIGENCE: Final = ("123110", "DCM", "Artificial Intelligence")
+#: PS3.16 CID 4031
+HEAD: Final = ("69536005", "SCT", "Head")
 NO_UNITS: Final = ("1", "UCUM", "no units")
 MILLIMETRE: Final = ("mm", "UCUM", "mm")
 

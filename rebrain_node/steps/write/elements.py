@@ -73,6 +73,7 @@ def _own_equipment(provenance: Provenance) -> list[Dataset]:
 def _values(
     provenance: Provenance, findings: Sequence[Finding], options: ObjectOptions
 ) -> Iterable[tuple[PrivateElement, object]]:
+    before = provenance.predecessor
     return (
         (marks.JOB, provenance.digest),
         (marks.REVISION, provenance.revision),
@@ -87,4 +88,6 @@ def _values(
         (marks.SOFTWARE, plain(provenance.software_version, LONG_STRING)),
         (marks.COMPLETENESS, plain(options.completeness, LONG_STRING)),
         (marks.FINDINGS, list(dict.fromkeys(f.code for f in findings)) or None),
+        (marks.UNCERTAIN_ABOVE, options.uncertain_above),
+        (marks.PREDECESSOR, before.mr_series_uid if before is not None else None),
     )

@@ -22,7 +22,7 @@ from rebrain_node.steps.write.text import LONG_STRING, plain
 BITS_STORED: Final = 12
 LARGEST: Final = 2**BITS_STORED - 1  #: stored value of intensity 1
 
-_DESCRIPTION: Final = f"{marks.SERIES_DESCRIPTION_PREFIX} from CT, {marks.NOT_FOR_DIAGNOSIS}"
+SERIES_DESCRIPTION: Final = f"{marks.SERIES_DESCRIPTION_PREFIX} from CT, {marks.NOT_FOR_DIAGNOSIS}"
 _SENTENCES: Final = {
     "measured": "at the place of a measured CT slice",
     "retrieved": "between measured CT slices, guided by a slice of another person",
@@ -44,23 +44,23 @@ class SyntheticMRImage(SOPClass):
             instance_number=record.index + 1,
             modality="MR",
             transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description=_DESCRIPTION,
+            series_description=SERIES_DESCRIPTION,
             content_date=source.content_date,
             content_time=source.content_time,
         )
         self.update(shared)
         self.ImagePositionPatient = decimals(record.position_mm)
         self.DerivationDescription = derivation(result, record)
-        self.SourceImageSequence = _source_images(result, record)
+        self.SourceImageSequence = source_images(result, record)
         pixels = stored_values(result.synthetic.intensity[record.index])
         self.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
-        self.ImageComments = _comment(result, record)
+        self.ImageComments = comment(result, record)
 
 
-def write_mr(result: Result) -> list[SyntheticMRImage]:
+def write_classic_mr(result: Result) -> list[Dataset]:
     """Build the MR series, one instance a slice, in order of position."""
     shared = encoded_once(_shared(result))
-    images = []
+    images: list[Dataset] = []
     for record in result.slices:
         image = SyntheticMRImage(result, record, shared)
         stamp(image, result)
@@ -75,9 +75,11 @@ def _shared(result: Result) -> Dataset:
     dataset.update(result.source.frame)
     dataset.update(result.source.acquisition)
     _add_mr_attributes(dataset)
-    _add_plane(dataset, result)
-    _add_pixel_format(dataset, result)
-    _add_derivation(dataset, result)
+    dataset.update(plane(result))
+    add_pixel_format(dataset, result)
+    dataset.update(window())
+    dataset.DerivationCodeSequence = derivation_codes()
+    dataset.ReferencedSeriesSequence = [source_series(result)]
     stamp_image(dataset, result)
     return dataset
 
@@ -95,17 +97,19 @@ def _add_mr_attributes(dataset: Dataset) -> None:
     dataset.BodyPartExamined = "HEAD"
 
 
-def _add_plane(dataset: Dataset, result: Result) -> None:
+def plane(result: Result) -> Dataset:
     """Image Plane module, PS3.3 C.7.6.2, without the position."""
     grid, spacing = result.synthetic.grid, result.synthetic.prepared.spacing_mm
+    dataset = Dataset()
     dataset.ImageOrientationPatient = orientation(grid)
     dataset.PixelSpacing = decimals((grid.pixel_mm, grid.pixel_mm))
     dataset.SliceThickness = decimal(spacing)
     dataset.SpacingBetweenSlices = decimal(spacing)
+    return dataset
 
 
-def _add_pixel_format(dataset: Dataset, result: Result) -> None:
-    """Image Pixel and VOI LUT modules, PS3.3 C.7.6.3 and C.11.2, without the pixels."""
+def add_pixel_format(dataset: Dataset, result: Result) -> None:
+    """Image Pixel module, PS3.3 C.7.6.3, without the pixels."""
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = result.synthetic.grid.rows, result.synthetic.grid.columns
@@ -113,14 +117,19 @@ def _add_pixel_format(dataset: Dataset, result: Result) -> None:
     dataset.BitsStored = BITS_STORED
     dataset.HighBit = BITS_STORED - 1
     dataset.PixelRepresentation = 0
+
+
+def derivation_codes() -> list[Dataset]:
+    """Code how the images were made: a true standard code, and our own (PS3.16 CID 7203)."""
+    return [concept(SPATIAL_RESAMPLING), concept(marks.DERIVATION_CODE)]
+
+
+def window() -> Dataset:
+    """Show the whole range of stored values (VOI LUT module, PS3.3 C.11.2)."""
+    dataset = Dataset()
     dataset.WindowCenter = decimal((LARGEST + 1) / 2)
     dataset.WindowWidth = decimal(LARGEST + 1)
-
-
-def _add_derivation(dataset: Dataset, result: Result) -> None:
-    """General Image and Common Instance Reference modules, PS3.3 C.7.6.1 and C.12.2."""
-    dataset.DerivationCodeSequence = [concept(SPATIAL_RESAMPLING), concept(marks.DERIVATION_CODE)]
-    dataset.ReferencedSeriesSequence = [source_series(result)]
+    return dataset
 
 
 def stored_values(intensity: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
@@ -145,7 +154,7 @@ def derivation(result: Result, record: SliceRecord) -> str:
     return f"{sentence}; {', '.join(facts)}"
 
 
-def _source_images(result: Result, record: SliceRecord) -> list[Dataset]:
+def source_images(result: Result, record: SliceRecord) -> list[Dataset]:
     """Refer to the measured slices that bracket this one; frames of one instance together."""
     frames: dict[str, list[int]] = {}
     for neighbour in record.neighbours:
@@ -163,7 +172,8 @@ def _source_images(result: Result, record: SliceRecord) -> list[Dataset]:
     return items
 
 
-def _comment(result: Result, record: SliceRecord) -> str:
+def comment(result: Result, record: SliceRecord) -> str:
+    """Say in words how one slice came about, and how far it can be trusted."""
     return (
         f"{marks.COMMENT_PREFIX} T1-like image drawn from CT, research only, "
         f"{marks.NOT_FOR_DIAGNOSIS}. This slice: {record.guide.kind}, "

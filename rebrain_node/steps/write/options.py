@@ -18,8 +18,9 @@ class AuditHead:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectOptions:
-    """Which objects are written, and how; the first three are site settings."""
+    """Which objects are written, and how; the first five are site settings."""
 
+    mr: Literal["classic", "enhanced"] = "classic"
     companions: tuple[Companion, ...] = ("PM", "SEG", "SC", "SR", "KOS")
     map_precision: Literal["float32", "uint16"] = "float32"
     preview_banner: Literal["none", "border", "full"] = "border"

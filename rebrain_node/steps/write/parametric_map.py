@@ -13,7 +13,6 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.domain import marks
 from rebrain_node.steps.write.codes import NO_UNITS, concept, private
-from rebrain_node.steps.write.mr import SyntheticMRImage
 from rebrain_node.steps.write.multiframe import finish, reference_images
 from rebrain_node.steps.write.result import Result
 from rebrain_node.steps.write.text import LONG_STRING, plain
@@ -23,12 +22,12 @@ _LARGEST: Final = 2**16 - 1  #: stored value of an expected error of 1 with uint
 _SHOWN_UP_TO: Final = 0.3  #: expected error shown white
 
 
-def write_parametric_map(result: Result, images: Sequence[SyntheticMRImage]) -> Dataset:
+def write_parametric_map(result: Result, images: Sequence[Dataset]) -> Dataset:
     """Build the map of expected absolute error, ratio of the display range, one frame a slice."""
     pixels, mapping, scale = _stored(result)
     provenance = result.provenance
     dataset = ParametricMap(
-        source_images=reference_images(images),
+        source_images=reference_images(result),
         pixel_array=pixels,
         series_instance_uid=result.uids.series("PM"),
         series_number=result.series_number("PM"),
@@ -51,7 +50,7 @@ def write_parametric_map(result: Result, images: Sequence[SyntheticMRImage]) -> 
         content_description=f"Expected absolute error / display range, {result.label}",
         series_description=f"{marks.SERIES_DESCRIPTION_WORD} uncertainty of MR T1, {result.label}",
     )
-    finish(dataset, result, "PM")
+    finish(dataset, result, images, "PM")
     return dataset
 
 

@@ -15,12 +15,10 @@ import numpy.typing as npt
 from highdicom.sc import SCImage
 from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
-from pydicom.uid import MRImageStorage
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.volume import FloatArray, SyntheticVolume
 from rebrain_node.steps.write.lettering import lettering
-from rebrain_node.steps.write.mr import SyntheticMRImage
 from rebrain_node.steps.write.references import reference, whole_series
 from rebrain_node.steps.write.result import Result
 from rebrain_node.steps.write.stamp import stamp, stamp_image
@@ -43,7 +41,7 @@ _LETTER: Final = 2  #: pixels of the picture for one of a letter
 _FRAME: Final = 4  #: pixels, width of the border
 
 
-def write_preview(result: Result, images: Sequence[SyntheticMRImage]) -> Dataset:
+def write_preview(result: Result, images: Sequence[Dataset]) -> Dataset:
     """Build the Secondary Capture with the banner that the site asks for."""
     picture = draw(result.synthetic, result.options.preview_banner)
     dataset = SCImage(
@@ -73,8 +71,8 @@ def write_preview(result: Result, images: Sequence[SyntheticMRImage]) -> Dataset
         f"{marks.COMMENT_PREFIX}: preview, research only, {marks.NOT_FOR_DIAGNOSIS}. "
         f"Uncertainty is {result.label}."
     )
-    shown = images[_middle(result.synthetic)[0]]
-    dataset.SourceImageSequence = [reference(MRImageStorage, shown.SOPInstanceUID)]
+    shown = result.slice_name(_middle(result.synthetic)[0])
+    dataset.SourceImageSequence = [reference(*shown)]
     dataset.ReferencedSeriesSequence = [whole_series(images)]
     correct_ambiguous_vr(dataset, is_little_endian=True)
     stamp(dataset, result)

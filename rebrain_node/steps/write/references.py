@@ -30,11 +30,13 @@ _LISTED: Final = (
 )
 
 
-def reference(class_uid: str, instance_uid: str) -> Dataset:
-    """Refer to one instance (SOP Instance Reference Macro, PS3.3 10.8)."""
+def reference(class_uid: str, instance_uid: str, frame: int | None = None) -> Dataset:
+    """Refer to one instance or one frame of it (Image SOP Instance Reference, PS3.3 10.3)."""
     item = Dataset()
     item.ReferencedSOPClassUID = class_uid
     item.ReferencedSOPInstanceUID = instance_uid
+    if frame is not None:
+        item.ReferencedFrameNumber = frame
     return item
 
 
@@ -47,6 +49,19 @@ def source_series(result: Result) -> Dataset:
         for instance_uid, class_uid in result.source.class_uids.items()
     ]
     return item
+
+
+def source_evidence(result: Result) -> Dataset:
+    """Refer to the whole source series below its study (PS3.3 C.8.13.2.1, C.17.2.3)."""
+    series, study = Dataset(), Dataset()
+    series.SeriesInstanceUID = result.source.series_instance_uid
+    series.ReferencedSOPSequence = [
+        reference(class_uid, instance_uid)
+        for instance_uid, class_uid in result.source.class_uids.items()
+    ]
+    study.StudyInstanceUID = result.source.study_instance_uid
+    study.ReferencedSeriesSequence = [series]
+    return study
 
 
 def whole_series(instances: Sequence[Dataset]) -> Dataset:

@@ -9,11 +9,12 @@ from highdicom import sr
 from highdicom.sr import RelationshipTypeValues
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import Comprehensive3DSRStorage
 
 from rebrain_node.domain import marks
+from rebrain_node.domain.job import Predecessor
 from rebrain_node.steps.write.codes import Triple, concept, private
 from rebrain_node.steps.write.identity import derived_uid
-from rebrain_node.steps.write.mr import SyntheticMRImage
 from rebrain_node.steps.write.references import listed
 from rebrain_node.steps.write.report_table import slice_group, volume_group
 from rebrain_node.steps.write.result import Result
@@ -23,7 +24,7 @@ IMAGE: Final = private("LISTED-IMAGE", "Image of the library")
 
 
 def write_report(
-    result: Result, images: Sequence[SyntheticMRImage], companions: Sequence[Dataset]
+    result: Result, images: Sequence[Dataset], companions: Sequence[Dataset]
 ) -> Dataset:
     """Build the report over the MR series and the companions written so far; unverified."""
     content = sr.MeasurementReport(
@@ -49,8 +50,23 @@ def write_report(
     dataset.ContentSequence.insert(-1, _library(result, images))
     for record in result.slices:
         dataset.ContentSequence[-1].ContentSequence.extend(slice_group(result, record))
+    before = result.provenance.predecessor
+    if before is not None and before.report_uid is not None:
+        dataset.PredecessorDocumentsSequence = [_predecessor(result, before)]
     stamp(dataset, result)
     return dataset
+
+
+def _predecessor(result: Result, before: Predecessor) -> Dataset:
+    """Refer to the report of the revision before (PS3.3 C.17.2, C.17.2.3)."""
+    report, series, study = Dataset(), Dataset(), Dataset()
+    report.ReferencedSOPClassUID = Comprehensive3DSRStorage
+    report.ReferencedSOPInstanceUID = before.report_uid
+    series.SeriesInstanceUID = before.report_series_uid
+    series.ReferencedSOPSequence = [report]
+    study.StudyInstanceUID = result.source.study_instance_uid
+    study.ReferencedSeriesSequence = [series]
+    return study
 
 
 def _source_evidence(result: Result) -> Iterable[Dataset]:
@@ -78,7 +94,7 @@ def _observer(result: Result) -> sr.ObservationContext:
     )
 
 
-def _library(result: Result, images: Sequence[SyntheticMRImage]) -> sr.ContainerContentItem:
+def _library(result: Result, images: Sequence[Dataset]) -> sr.ContainerContentItem:
     """Image library (TID 1600): source and MR series, one group each, described once a group."""
     library = sr.ContainerContentItem(
         name=codes.DCM.ImageLibrary, relationship_type=RelationshipTypeValues.CONTAINS

@@ -9,7 +9,6 @@ from typing import Final, TypeAlias
 import numpy as np
 from highdicom import sr
 from highdicom.sr import RelationshipTypeValues
-from pydicom.uid import MRImageStorage
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.volume import Guide, SliceKind
@@ -45,6 +44,7 @@ CONFIGURATION_DIGEST: Final = private("CONFIG-DIGEST", "SHA-256 of limits and se
 ENGINE: Final = private("ENGINE", "Engine")
 JOB: Final = private("JOB", "Digest of the job")
 REVISION: Final = private("REVISION", "Revision of the result")
+PREDECESSOR: Final = private("PREDECESSOR", "MR series of the revision before")
 SYNTHETIC: Final = private("SYNTHETIC", "Synthetic, not for diagnosis")
 _WHAT: Final = private("WHAT", "What the images are")
 _LONG_TEXT: Final = 1024  #: characters, of a finding or reason
@@ -55,7 +55,7 @@ def volume_group(result: Result) -> _Group:
     """Say of the whole result: algorithm, digests, verdict, findings, audit head, totals."""
     provenance, synthetic = result.provenance, result.synthetic
     counts = Counter(record.guide.kind for record in result.slices)
-    inside = synthetic.uncertainty[synthetic.head]
+    inside = np.clip(synthetic.uncertainty[synthetic.head], 0.0, 1.0)
     limit = result.options.uncertain_above
     group = _Group(
         tracking_identifier=_tracking(result, "Whole volume"),
@@ -103,11 +103,13 @@ def slice_group(result: Result, record: SliceRecord) -> _Group:
         ],
     )
     content = group[0].ContentSequence
+    class_uid, instance_uid, frame = result.slice_name(record.index)
     content.append(
         sr.ImageContentItem(
             concept(SYNTHETIC),
-            MRImageStorage,
-            result.uids.instance("MR", record.index),
+            class_uid,
+            instance_uid,
+            referenced_frame_numbers=None if frame is None else [frame],
             relationship_type=RelationshipTypeValues.CONTAINS,
         )
     )
@@ -141,6 +143,8 @@ def _texts(result: Result) -> Iterable[sr.TextContentItem]:
         yield _text(FINDING, NO_FINDING)
     yield _text(JOB, provenance.digest)
     yield _text(REVISION, str(provenance.revision))
+    if provenance.predecessor is not None:
+        yield _text(PREDECESSOR, provenance.predecessor.mr_series_uid)
     yield _text(INPUT_DIGEST, provenance.input_digest)
     yield _text(BUNDLE_DIGEST, provenance.bundle_digest)
     yield _text(CONFIGURATION_DIGEST, provenance.configuration_digest)

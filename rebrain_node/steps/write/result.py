@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import ObjectKind, Provenance
@@ -56,6 +57,17 @@ class Result:
         """How far the uncertainty can be trusted."""
         return "calibrated" if self.synthetic.calibrated else "UNCALIBRATED"
 
+    @property
+    def is_enhanced(self) -> bool:
+        """Whether all slices are frames of one Enhanced MR."""
+        return self.options.mr == "enhanced"
+
+    def slice_name(self, index: int) -> tuple[str, str, int | None]:
+        """SOP class, instance and frame number (None of a classic image) of a synthetic slice."""
+        if self.is_enhanced:
+            return str(EnhancedMRImageStorage), self.uids.instance("MR"), index + 1
+        return str(MRImageStorage), self.uids.instance("MR", index), None
+
     def series_number(self, kind: ObjectKind) -> int:
         """Series number: far above those of scanners, apart by kind."""
         place = SERIES_ORDER.index(kind)
@@ -104,7 +116,8 @@ def gather(
 def _record(synthetic: SyntheticVolume, index: int) -> SliceRecord:
     guide, prepared = synthetic.guides[index], synthetic.prepared
     target = guide.target
-    inside = synthetic.uncertainty[index][synthetic.head[index]]
+    # as the map shows it: an expected error is no larger than the display range
+    inside = np.clip(synthetic.uncertainty[index][synthetic.head[index]], 0.0, 1.0)
     return SliceRecord(
         index=index,
         guide=guide,

@@ -22,7 +22,6 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.domain import marks
 from rebrain_node.steps.write.codes import ARTIFICIAL_INTELLIGENCE, Triple, concept, private
-from rebrain_node.steps.write.mr import SyntheticMRImage
 from rebrain_node.steps.write.multiframe import finish, reference_images
 from rebrain_node.steps.write.result import Result
 from rebrain_node.steps.write.text import LONG_STRING, plain
@@ -34,14 +33,14 @@ _ORANGE: Final = CIELabColor(67.0, 43.0, 74.0)
 _GREY: Final = CIELabColor(54.0, 0.0, 0.0)
 
 
-def write_segmentation(result: Result, images: Sequence[SyntheticMRImage]) -> Dataset:
+def write_segmentation(result: Result, images: Sequence[Dataset]) -> Dataset:
     """Build the segmentation; frames without a voxel are left out."""
     synthetic, limit = result.synthetic, result.options.uncertain_above
     uncertain = synthetic.head & (synthetic.uncertainty > limit)
     voxels = np.stack([uncertain, ~synthetic.head], axis=-1).astype(np.uint8)
     provenance = result.provenance
     dataset = Segmentation(
-        source_images=reference_images(images),
+        source_images=reference_images(result),
         pixel_array=voxels,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
@@ -61,7 +60,7 @@ def write_segmentation(result: Result, images: Sequence[SyntheticMRImage]) -> Da
         content_description="Voxels of the synthetic MR that are not to be trusted",
         series_description=f"{marks.SERIES_DESCRIPTION_WORD} voxels of MR T1 not to be trusted",
     )
-    finish(dataset, result, "SEG")
+    finish(dataset, result, images, "SEG")
     return dataset
 
 

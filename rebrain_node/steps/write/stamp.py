@@ -40,6 +40,13 @@ def stamp_slice(dataset: Dataset, result: Result, record: SliceRecord) -> None:
     add_private(dataset, _slice_values(result, record))
 
 
+def add_slice_provenance(groups: Dataset, result: Result, record: SliceRecord) -> None:
+    """Add the same to the functional groups of a frame, as a group of our own."""
+    item = Dataset()
+    add_private(item, _slice_values(result, record))
+    add_private(groups, [(marks.SLICE_PROVENANCE, [item])])
+
+
 def _slice_values(result: Result, record: SliceRecord) -> Iterable[tuple[PrivateElement, object]]:
     guide = record.guide
     frames = [n.frame_number for n in record.neighbours]

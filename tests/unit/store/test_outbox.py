@@ -220,3 +220,25 @@ def test_an_unknown_set_or_destination_is_refused(outbox: Outbox, job: Job) -> N
     set_id = outbox.put(derived_set(job), ["pacs"], job)
     with pytest.raises(StateRefused, match="archive"):
         outbox.failed(set_id, "archive", "no connection")
+
+
+def test_the_predecessor_of_a_revision_is_the_newest_set_before_it(
+    outbox: Outbox, ledger: Ledger, job: Job
+) -> None:
+    series = job.series_instance_uid
+    assert outbox.predecessor(series, 1) is None
+    first = derived_set(job)
+    report = replace(first.instances[0], kind="SR", sop_instance_uid="2.25.7")
+    outbox.put(replace(first, instances=(report, *first.instances[1:])), [], job)
+    assert outbox.predecessor(series, 1) is None
+    found = outbox.predecessor(series, 2)
+    assert found is not None
+    assert (found.revision, found.report_uid) == (1, "2.25.7")
+    assert found.mr_series_uid == first.instances[1].series_instance_uid
+    ledger.record_received(received(2))
+    ledger.record_received(received(3))
+    newer = accept(ledger)
+    outbox.put(derived_set(newer), [], newer)  # a site that wants no report any more
+    last = outbox.predecessor(series, newer.revision + 1)
+    assert last is not None
+    assert (last.revision, last.report_uid) == (newer.revision, None)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
-from tests.unit.steps.gate.damages_mr import FOREIGN_UID, setting
+from rebrain_node.domain import marks
+from tests.unit.steps.gate.damages_mr import FOREIGN_UID, leave_out, private, setting
 from tests.unit.steps.gate.forge import Set
 
 
@@ -126,7 +128,84 @@ def map_below_zero(good: Set) -> None:
 
 
 def map_constant(good: Set) -> None:
+    """The slices say so too, and there is no segmentation that would not."""
+    leave_out(good, "SEG")
+    for place in range(len(good.mr)):
+        private(marks.UNCERTAINTY, 0.1, place)(good)
     one(good, "PM").FloatPixelData = np.full_like(map_values(good), 0.1).tobytes()
+
+
+def map_of_more_doubt(good: Set) -> None:
+    """A little more, but not about the limit of the segmentation."""
+    values = map_values(good)
+    raised = (values > 0.0) & (np.abs(values - 0.1) > 0.01)
+    one(good, "PM").FloatPixelData = np.where(raised, values + np.float32(0.002), values).tobytes()
+
+
+def map_of_far_more_doubt_without_mask(good: Set) -> None:
+    leave_out(good, "SEG", "KOS")
+    one(good, "PM").FloatPixelData = (map_values(good) + np.float32(1.0)).tobytes()
+
+
+def mask_short_of_a_voxel(good: Set) -> None:
+    """Say of one voxel of the head that it is sure, or unsure, against the map."""
+    dataset = one(good, "SEG")
+    size = dataset.Rows * dataset.Columns
+    bits = np.unpackbits(np.frombuffer(dataset.PixelData, np.uint8), bitorder="little")
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    numbers = [f.SegmentIdentificationSequence[0].ReferencedSegmentNumber for f in frames]
+    place = numbers.index(1) * size
+    bits[place + int(bits[place : place + size].argmax())] ^= 1
+    dataset.PixelData = np.packbits(bits, bitorder="little").tobytes()
+
+
+def groups(report: Dataset) -> list[Dataset]:
+    """Measurement groups of a report: of the whole, then of each slice."""
+    return list(report.ContentSequence[-1].ContentSequence)
+
+
+def item_of(group: Dataset, code: str) -> Dataset:
+    return next(
+        item for item in group.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == code
+    )
+
+
+def report_of_another_similarity(good: Set) -> None:
+    number = item_of(groups(one(good, "SR"))[3], "SIMILARITY").MeasuredValueSequence[0]
+    number.NumericValue, number.FloatingPointValue = "0.99", 0.99
+
+
+def report_of_another_uncertainty(good: Set) -> None:
+    number = item_of(groups(one(good, "SR"))[2], "MEAN-UNCERTAINTY").MeasuredValueSequence[0]
+    number.NumericValue, number.FloatingPointValue = "0.001", 0.001
+
+
+def report_of_another_exemplar(good: Set) -> None:
+    item_of(groups(one(good, "SR"))[3], "EXEMPLAR").TextValue = "f" * 32
+
+
+def report_that_calls_it_measured(good: Set) -> None:
+    item_of(groups(one(good, "SR"))[3], "POSITION-KIND").ConceptCodeSequence[
+        0
+    ].CodeValue = "MEASURED"
+
+
+def report_without_a_slice(good: Set) -> None:
+    one(good, "SR").ContentSequence[-1].ContentSequence.pop()
+
+
+def report_of_another_bundle(good: Set) -> None:
+    item_of(groups(one(good, "SR"))[0], "BUNDLE-DIGEST").TextValue = "f" * 64
+
+
+def report_that_counts_wrongly(good: Set) -> None:
+    item = item_of(groups(one(good, "SR"))[0], "SLICE-COUNT")
+    item.MeasuredValueSequence[0].NumericValue = "1"
+
+
+def report_of_a_revision_it_has_not(good: Set) -> None:
+    study = one(good, "SR").CurrentRequestedProcedureEvidenceSequence[0]
+    one(good, "SR").PredecessorDocumentsSequence = [study]
 
 
 def map_without_unit(good: Set) -> None:
@@ -144,7 +223,8 @@ def preview_black(good: Set) -> None:
 #: name to (code of the rule that finds it, damage)
 DAMAGES = {
     "no file at all": ("GATE-READABLE", bytes_of("SC", lambda content: b"DICM")),
-    "cut short": ("GATE-STRUCTURE", bytes_of("SR", lambda content: content[:-2])),
+    "number cut short": ("GATE-READABLE", bytes_of("SR", lambda content: content[:-2])),
+    "cut short": ("GATE-STRUCTURE", bytes_of("SC", lambda content: content[:-2])),
     "patient id twice": ("GATE-STRUCTURE", bytes_of("KOS", patient_id_twice)),
     "preview in another study": ("GATE-STUDY", setting("StudyInstanceUID", FOREIGN_UID, ("SC",))),
     "report of another patient": ("GATE-PATIENT", setting("PatientID", "OTHER", ("SR",))),
@@ -180,6 +260,17 @@ DAMAGES = {
     "map not a number": ("GATE-MAP-FINITE", map_with_a_nan),
     "map below zero": ("GATE-MAP-FINITE", map_below_zero),
     "map constant": ("GATE-MAP-CONSTANT", map_constant),
+    "map of more doubt than the slices": ("GATE-MAP-MEAN", map_of_more_doubt),
+    "map beyond the slices, no mask": ("GATE-MAP-MEAN", map_of_far_more_doubt_without_mask),
+    "mask short of a voxel": ("GATE-MASK", mask_short_of_a_voxel),
+    "report of another similarity": ("GATE-REPORT-SLICES", report_of_another_similarity),
+    "report of another uncertainty": ("GATE-REPORT-SLICES", report_of_another_uncertainty),
+    "report of another exemplar": ("GATE-REPORT-SLICES", report_of_another_exemplar),
+    "report that calls it measured": ("GATE-REPORT-SLICES", report_that_calls_it_measured),
+    "report without a slice": ("GATE-REPORT-SLICES", report_without_a_slice),
+    "report of another bundle": ("GATE-REPORT-WHOLE", report_of_another_bundle),
+    "report that counts wrongly": ("GATE-REPORT-WHOLE", report_that_counts_wrongly),
+    "report of a revision it has not": ("GATE-PREDECESSOR", report_of_a_revision_it_has_not),
     "map without unit": ("GATE-MAP-UNIT", map_without_unit),
     "preview black": ("GATE-PREVIEW", preview_black),
 }

@@ -139,10 +139,20 @@ def block(dataset: Dataset):
     return dataset.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
 
 
+def leave_out(good: Set, *kinds: str) -> None:
+    good.objects = [pair for pair in good.objects if pair[0] not in kinds]
+    good.companions = tuple(kind for kind in good.companions if kind not in kinds)
+
+
 def private(element: marks.PrivateElement, value: object, place: int = 1):
-    """Set an element of one MR slice's private block; None deletes it."""
+    """Set an element of one MR slice's private block; None deletes it.
+
+    Companions that would miss it too are left out.
+    """
 
     def damage(good: Set) -> None:
+        if element in marks.SLICE_ELEMENTS:
+            leave_out(good, "SR", "KOS")
         own = block(good.mr[place])
         if element.offset in own:
             del own[element.offset]
@@ -157,6 +167,12 @@ def private_block_removed(good: Set) -> None:
     for element in marks.OBJECT_ELEMENTS:
         if element.offset in block(dataset):
             del block(dataset)[element.offset]
+
+
+def revision_of_nothing(good: Set) -> None:
+    """Say that the first result of a series replaces another one."""
+    for dataset in good.all:
+        block(dataset).add_new(marks.PREDECESSOR.offset, "UI", FOREIGN_UID)
 
 
 def source_of_two_series(good: Set) -> None:
@@ -453,6 +469,7 @@ DAMAGES = {
         "GATE-PRIVATE-VALUES",
         private(marks.BUNDLE_DIGEST, "f" * 64),
     ),
+    "revision of nothing": ("GATE-PREDECESSOR", revision_of_nothing),
     "source of two series": ("GATE-SOURCE-SERIES", source_of_two_series),
     "slice kind gone": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, None)),
     "slice kind unknown": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, "GUESSED")),

@@ -47,7 +47,7 @@ def t1_like(instances: Sequence[Dataset], spec: PhantomSpec) -> SyntheticVolume:
     head = hu > -200.0
     texture = np.random.default_rng(0).normal(0.0, 0.01, hu.shape)
     intensity = np.where(head, np.clip(np.interp(hu, _HU, _T1) + texture, 0.02, 1.0), 0.0)
-    uncertainty = np.where(head, 0.03 + np.abs(texture), 0.0)
+    uncertainty = np.where(head, 0.03 + 3.0 * np.abs(texture), 0.0)
     return replace(
         volume,
         intensity=intensity.astype(np.float32),
@@ -64,12 +64,19 @@ class Set:
     source: list[Dataset]
     objects: list[tuple[str, Dataset]]  #: (kind, data set) in the order of sending
     companions: tuple[str, ...] = ()
+    mr_form: str = "classic"
     records: Callable[[list[DerivedInstance]], list[DerivedInstance]] = list
 
     @classmethod
-    def of(cls, derived: DerivedSet, source: Sequence[Dataset], companions: Iterable[str]) -> Set:
+    def of(
+        cls,
+        derived: DerivedSet,
+        source: Sequence[Dataset],
+        companions: Iterable[str],
+        mr_form: str = "classic",
+    ) -> Set:
         objects = [(i.kind, dcmread(BytesIO(i.content))) for i in derived.instances]
-        return cls(derived.provenance, list(source), objects, tuple(companions))
+        return cls(derived.provenance, list(source), objects, tuple(companions), mr_form)
 
     def copy(self) -> Set:
         return copy.deepcopy(self)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rebrain_node.domain.job import Predecessor
 from rebrain_node.errors import GateRefused
 from rebrain_node.steps.gate import gate
 from rebrain_node.steps.gate.evidence import read
@@ -16,7 +17,7 @@ from rebrain_node.steps.gate.table import RULES
 from rebrain_node.steps.write import ObjectOptions, write
 from tests.phantoms import enhanced_ct, head_ct
 from tests.synthetic_volumes import provenance
-from tests.unit.steps.gate import damages_companions, damages_mr
+from tests.unit.steps.gate import damages_companions, damages_enhanced, damages_mr
 from tests.unit.steps.gate.forge import SOURCE, Set, source_and_provenance, t1_like
 
 DAMAGES = {**damages_mr.DAMAGES, **damages_companions.DAMAGES}
@@ -36,13 +37,59 @@ def good(result):
 
 
 def codes(good, rules=RULES):
-    evidence = read(good.derived(), good.source, good.companions)
+    evidence = read(good.derived(), good.source, good.companions, good.mr_form)
     return [finding.code for finding in judge(evidence, rules)]
 
 
 def test_an_untouched_set_passes(result):
     derived, source = result
     gate(derived, source)
+
+
+ENHANCED = ObjectOptions(mr="enhanced")
+
+
+@pytest.fixture(scope="module")
+def enhanced_result():
+    source, made_by = source_and_provenance()
+    return write(t1_like(source, SOURCE), source, made_by, (), ENHANCED), source
+
+
+@pytest.fixture
+def enhanced(enhanced_result):
+    return Set.of(*enhanced_result, COMPANIONS, "enhanced").copy()
+
+
+def test_an_untouched_enhanced_mr_passes(enhanced_result):
+    derived, source = enhanced_result
+    gate(derived, source, mr_form="enhanced")
+
+
+@pytest.mark.hazard("H6")
+@pytest.mark.parametrize("name", damages_enhanced.DAMAGES)
+def test_a_damage_to_an_enhanced_mr_is_refused_by_its_rule_and_by_no_other(name, enhanced):
+    code, damage = damages_enhanced.DAMAGES[name]
+    damage(enhanced)
+    assert codes(enhanced) == [code]
+
+
+def test_a_form_of_the_mr_that_the_site_did_not_ask_for_is_refused(good, enhanced):
+    good.mr_form, enhanced.mr_form = "enhanced", "classic"
+    assert "GATE-SOP-CLASS" in codes(good)
+    assert "GATE-SOP-CLASS" in codes(enhanced)
+
+
+def test_a_later_revision_names_the_one_before(result):
+    source = result[1]
+    before = Predecessor(
+        revision=1, mr_series_uid="2.25.1", report_series_uid="2.25.2", report_uid="2.25.3"
+    )
+    made_by = replace(source_and_provenance()[1], revision=2, predecessor=before)
+    derived = write(t1_like(source, SOURCE), source, made_by, (), ObjectOptions())
+    good = Set.of(derived, source, COMPANIONS)
+    assert codes(good) == []
+    del good.of_kind("SR")[0].PredecessorDocumentsSequence
+    assert codes(good) == ["GATE-PREDECESSOR"]
 
 
 NAMES = {

@@ -145,8 +145,11 @@ def test_the_private_block_tells_how_each_slice_came_about(source, series):
         assert block[marks.JOB.offset].value == provenance().digest
         assert block[marks.FINDINGS.offset].value == "AGE"
         assert (marks.SIMILARITY.offset in block) == (guide.kind == "retrieved")
+        assert block[marks.UNCERTAIN_ABOVE.offset].value == MR_ONLY.uncertain_above
+        assert marks.PREDECESSOR.offset not in block  # a first revision has none
         for element in (*marks.OBJECT_ELEMENTS, *marks.SLICE_ELEMENTS_ALWAYS):
-            assert element.vr == block[element.offset].VR
+            if element is not marks.PREDECESSOR:
+                assert element.vr == block[element.offset].VR
     assert kinds == {"measured", "retrieved", "interpolated"}
 
 

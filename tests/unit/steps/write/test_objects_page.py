@@ -10,6 +10,7 @@ import pydicom
 import pytest
 
 from rebrain_node.domain import marks
+from rebrain_node.domain.job import Predecessor
 from rebrain_node.steps.write import AuditHead, ObjectOptions, write
 from rebrain_node.steps.write.source import (
     IDENTITY_SEQUENCES,
@@ -22,8 +23,8 @@ from tests.synthetic_volumes import provenance, synthetic_volume
 PAGE = (Path(__file__).resolve().parents[4] / "docs" / "objects.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("precision", ["float32", "uint16"])
-def test_every_attribute_that_is_written_is_explained(precision):
+@pytest.mark.parametrize(("mr", "precision"), [("classic", "float32"), ("enhanced", "uint16")])
+def test_every_attribute_that_is_written_is_explained(mr, precision):
     source = head_ct(
         rows=16,
         columns=16,
@@ -32,9 +33,13 @@ def test_every_attribute_that_is_written_is_explained(precision):
         extra={"LossyImageCompression": "01", "LossyImageCompressionRatio": 4.0},
     )
     options = ObjectOptions(
-        map_precision=precision, audit_head=AuditHead(sequence=1, sha256="a" * 64)
+        mr=mr, map_precision=precision, audit_head=AuditHead(sequence=1, sha256="a" * 64)
     )
-    derived = write(synthetic_volume(source), source, provenance(), (), options)
+    before = Predecessor(
+        revision=1, mr_series_uid="2.25.1", report_series_uid="2.25.2", report_uid="2.25.3"
+    )
+    made_by = provenance(revision=2, predecessor=before)
+    derived = write(synthetic_volume(source), source, made_by, (), options)
     written = {
         element.keyword
         for instance in derived.instances
@@ -50,7 +55,7 @@ def test_every_attribute_that_may_be_copied_is_listed():
 
 
 def test_every_private_element_has_its_row():
-    for element in (*marks.OBJECT_ELEMENTS, *marks.SLICE_ELEMENTS):
+    for element in (*marks.OBJECT_ELEMENTS, *marks.SLICE_ELEMENTS, marks.SLICE_PROVENANCE):
         assert f"| {element.offset:02X} | {element.vr} |" in PAGE, element.name
 
 

@@ -1,0 +1,154 @@
+"""The path of a series with a knowledge base: three kinds of slices, told everywhere alike.
+
+The encoder is a graph of patch means and the engine shows its source, so that only the retrieval
+is looked at; head frame, search, writer and gate are the real ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from rebrain_node.app import bundle, configuration
+from rebrain_node.demonstration.study import draw_study
+from rebrain_node.domain import marks
+from rebrain_node.domain.job import Job
+from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+from rebrain_node.folder import Folder
+from rebrain_node.model.half import halved
+from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.recipe import Retrieval
+from rebrain_node.pipeline import Ports, process
+from rebrain_node.ports import Model
+from rebrain_node.retrieval.search import FaissExemplars
+from rebrain_node.settings import Settings
+from rebrain_node.steps.assemble import assemble
+from rebrain_node.steps.locate import locate
+from rebrain_node.steps.preprocess import preprocess
+from tests.knowledge_bases import person, sealed, verified
+from tests.tiny_encoder import tiny_encoder_graph
+
+TOP_MM = 30.0  #: the base holds nobody's slices above
+
+
+class Showing:
+    """An engine that draws its source, and a little of its guide where it has one."""
+
+    identity = "showing 1 fp32"
+
+    def evaluate(self, x, s, guide=None):
+        source = x[:, 1:2]
+        return x[:, :1] - 0.6 * source - 0.2 * (source if guide is None else guide)
+
+
+class Log:
+    """An audit log in memory."""
+
+    def __init__(self):
+        self.events = {}
+
+    def record(self, event, subject, details):
+        self.events.setdefault(event, []).append(dict(details))
+
+    def head(self):
+        return None
+
+
+@pytest.fixture(scope="module")
+def run():
+    """One series down the path: receipt, log and exemplars."""
+    study = [i for i in draw_study().instances if "LOCALIZER" not in i.ImageType]
+    shaping = configuration(Settings())
+    recipe = shaping.bundle.recipe.model_copy(
+        update={"spacing_mm": 2.5, "retrieval": Retrieval(method="exemplar", tau=0.98)}
+    )
+    shaping = replace(
+        shaping,
+        bundle=replace(shaping.bundle, recipe=recipe),
+        objects=replace(shaping.objects, companions=()),
+    )
+    encoder = OpenVinoEncoder(tiny_encoder_graph(128, 104), threads=1)
+    exemplars = _own_slices(study, recipe, encoder)
+    uid = str(study[0].SeriesInstanceUID)
+    sha256 = {str(i.SOPInstanceUID): hashlib.sha256(i.PixelData).hexdigest() for i in study}
+    log = Log()
+    ports = Ports(
+        inbox=Folder(instances=tuple(study), sha256=sha256, refused=()),
+        audit=log,
+        model=Model(engine=Showing(), encoder=encoder, exemplars=exemplars),
+    )
+    job = Job(study_instance_uid=str(study[0].StudyInstanceUID), series_instance_uid=uid)
+    return process(job, ports, shaping), log, exemplars
+
+
+def _own_slices(study, recipe, encoder) -> FaissExemplars:
+    """The head's own slices as those of two others, up to `TOP_MM`."""
+    prepared = preprocess(assemble(study), recipe)
+    position = locate(prepared, load_head_template()).position_mm
+    kept = position < TOP_MM
+    brain = halved(recipe.brain_window.apply(prepared.hu[kept]))
+    names = [person(k % 2).encode() for k in range(int(kept.sum()))]
+    base = sealed(
+        embeddings=np.stack([encoder.embed(image[None, None]) for image in brain]),
+        position_mm=position[kept],
+        subject=np.array(names, dtype="S32"),
+        ct=np.rint((brain + 1) * 127.5).astype(np.uint8),
+    )
+    return FaissExemplars(verified(base), 0.98)
+
+
+def test_a_series_has_slices_of_all_three_kinds(run):
+    receipt, _, _ = run
+    counts = Counter(guide.kind for guide in receipt.guides)
+    assert min(counts[kind] for kind in ("measured", "retrieved", "interpolated")) > 0
+    beyond = [g for g in receipt.guides if "no exemplar lies within" in g.reason]
+    assert beyond
+    assert {g.kind for g in beyond} == {"interpolated"}
+
+
+def test_every_instance_says_by_its_private_block_what_the_guide_says(run):
+    receipt, _, _ = run
+    images = [
+        dcmread(BytesIO(one.content)) for one in receipt.derived.instances if one.kind == "MR"
+    ]
+    assert len(images) == len(receipt.guides)
+    for image, guide in zip(images, receipt.guides, strict=True):
+        block = image.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
+        assert block[marks.POSITION_KIND.offset].value == guide.kind.upper()
+        assert (marks.EXEMPLAR.offset in block) == (guide.kind == "retrieved")
+        if guide.kind == "retrieved":
+            assert block[marks.EXEMPLAR.offset].value == guide.exemplar
+            assert block[marks.SIMILARITY.offset].value >= block[marks.TAU.offset].value
+            difference = block[marks.POSITION_DIFFERENCE.offset].value
+            assert difference == pytest.approx(guide.position_difference_mm)
+
+
+def test_the_audit_log_has_one_row_with_every_slice(run):
+    receipt, log, exemplars = run
+    (told,) = log.events["series.guided"]
+    assert told["kinds"] == dict(Counter(guide.kind for guide in receipt.guides))
+    assert told["knowledge_base"] == exemplars.digest
+    assert told["tau"] == 0.98
+    assert told["revision"] == 1
+    assert [row[4] for row in told["slices"]] == [guide.exemplar for guide in receipt.guides]
+    steps = [row["step"] for row in log.events["step.completed"]][1:]
+    assert steps == [
+        "assemble",
+        "check",
+        "preprocess",
+        "locate",
+        "retrieve",
+        "synthesise",
+        "write",
+        "gate",
+    ]
+
+
+def test_the_shipped_bundle_asks_nobody():
+    assert not bundle(Settings()).recipe.retrieves
