@@ -97,9 +97,16 @@ class EncoderTraining(_Section):
     clip: float = Field(gt=0)
     checkpoint_every: int = Field(gt=0)
 
-    def digest(self, stacks_digest: str) -> str:
-        """Return the SHA-256 of what shapes the weights; a resume must not change it."""
-        return hashlib.sha256((self.model_dump_json() + stacks_digest).encode()).hexdigest()
+    def digest(self, *inputs: str) -> str:
+        """Return the SHA-256 of what shapes the weights; a resume must not change it.
+
+        Parameters
+        ----------
+        *inputs : str
+            Digests of the stacks and of the starting weights.
+        """
+        relevant = "".join([self.model_dump_json(), *inputs])
+        return hashlib.sha256(relevant.encode()).hexdigest()
 
 
 class TrainConfig(_Section):

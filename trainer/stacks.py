@@ -26,11 +26,12 @@ from pydantic import BaseModel, ConfigDict
 
 from rebrain_node.domain.headframe import AXIS_MM, plane_position_mm
 from rebrain_node.domain.volume import MillimetreArray
-from rebrain_node.model.encoder import halved
+from rebrain_node.model.half import halved
 from rebrain_node.model.recipe import Recipe
 from trainer.dice import Dice
-from trainer.hounsfield import Tissues, draw_hu
-from trainer.mni import mni_from_voxel
+from trainer.heads import Head
+from trainer.hounsfield import Tissues, draw_hu, tissues
+from trainer.mni import MOST_STRETCH, mni_from_voxel, stretch
 from trainer.scanner import scan
 from trainer.slabs import Plan, average, rotation, slab_points
 
@@ -158,6 +159,39 @@ def write_subject(path: Path, stacks: Iterator[Stack]) -> tuple[int, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type] # arrays only
     return len(arrays["rank"]), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def stack_head(
+    head: Head, maps: Path, folder: Path, seed: int, recipe: Recipe
+) -> StackRecord | None:
+    """Draw and write the stacks of one head, unless the folder has them; return its record.
+
+    Returns
+    -------
+    StackRecord or None
+        None where the head's own positions cannot be trusted, see `trainer.mni.stretch`.
+
+    Raises
+    ------
+    FileNotFoundError
+        The head has no maps: run `rebrain-train head` first.
+    """
+    torch.set_num_threads(1)
+    finished = folder / f"{head.name}.json"
+    if finished.exists():
+        return StackRecord.model_validate_json(finished.read_bytes())
+    with np.load(maps / f"{head.name}.npz") as arrays:
+        anatomy = tissues(dict(arrays))
+    if stretch(mni_from_voxel(anatomy)) > MOST_STRETCH:
+        return None
+    count, digest = write_subject(
+        folder / f"{head.name}.npz", draw_stacks(anatomy, head.name, seed, recipe)
+    )
+    record = StackRecord(
+        name=head.name, role=head.role, licence=head.licence, slices=count, sha256=digest
+    )
+    finished.write_text(record.model_dump_json(indent=1) + "\n")
+    return record
 
 
 def write_index(folder: Path, index: StackIndex) -> None:

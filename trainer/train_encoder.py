@@ -10,6 +10,7 @@ not.
 """
 
 import csv
+import hashlib
 import io
 import math
 import os
@@ -24,7 +25,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -65,6 +66,7 @@ class State:
     optimiser: torch.optim.Optimizer
     step: int
     seconds: float
+    digest: str  # of parameters, stacks and starting weights
 
 
 def pairs(
@@ -189,15 +191,14 @@ def augmented(images: Tensor, dice: Dice) -> Tensor:
         dim=1,
     )
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images + 1, grid, align_corners=False) - 1
+    bright = functional.grid_sample(images + 1, grid, align_corners=False)
     gain = dice.uniform(0.85, 1.15, count, 1, 1, 1)
     shift = dice.uniform(-0.15, 0.15, count, 1, 1, 1)
     grain = dice.uniform(0, 0.15, count, 1, 1, 1) * dice.normal(*images.shape)
-    seen = (moved > -0.999).float()
-    return (moved * gain + (shift + grain) * seen).clamp(-1, 1)
+    return (bright * gain + (shift + grain) * (bright > 0.001) - 1).clamp(-1, 1)
 
 
-def fresh_state(training: EncoderTraining, start: Path | None = None) -> State:
+def fresh_state(training: EncoderTraining, stacks: Stacks, start: Path | None = None) -> State:
     """Return a seeded untrained state, or one that starts from pretrained weights.
 
     Parameters
@@ -207,16 +208,18 @@ def fresh_state(training: EncoderTraining, start: Path | None = None) -> State:
     """
     torch.manual_seed(training.seed)
     network = SliceEncoder()
-    if start is not None:
-        network.load_state_dict(load_file(start))
+    given = b"" if start is None else start.read_bytes()
+    if given:
+        network.load_state_dict(load(given))
     optimiser = torch.optim.AdamW(
         network.parameters(), training.learning_rate, weight_decay=training.weight_decay
     )
     mean = {name: value.clone() for name, value in network.state_dict().items()}
-    return State(network, mean, optimiser, 0, 0.0)
+    digest = training.digest(stacks.digest, hashlib.sha256(given).hexdigest())
+    return State(network, mean, optimiser, 0, 0.0, digest)
 
 
-def save(state: State, digest: str, path: Path) -> None:
+def save(state: State, path: Path) -> None:
     """Write a checkpoint so that a reader finds the old one or the new one, never half of one."""
     content = {
         "network": state.network.state_dict(),
@@ -224,7 +227,7 @@ def save(state: State, digest: str, path: Path) -> None:
         "optimiser": state.optimiser.state_dict(),
         "step": state.step,
         "seconds": state.seconds,
-        "digest": digest,
+        "digest": state.digest,
     }
     part = path.with_suffix(".part")
     with part.open("wb") as stream:
@@ -234,23 +237,17 @@ def save(state: State, digest: str, path: Path) -> None:
     part.replace(path)
 
 
-def read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
-    """Read a checkpoint of ours, tensors and numbers only.
+def resume(state: State, path: Path) -> None:
+    """Bring `state` to where the checkpoint at `path` was written.
 
     Raises
     ------
     ValueError
-        It was trained with other parameters, stacks or starting weights than `digest` names.
+        It was trained with other parameters, stacks or starting weights.
     """
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if content["digest"] != digest:
+    if content["digest"] != state.digest:
         raise ValueError(f"{path} was trained with other parameters or data; give another --run")
-    return content
-
-
-def resume(state: State, digest: str, path: Path) -> None:
-    """Bring `state` to where the checkpoint at `path` was written."""
-    content = read_checkpoint(path, digest)
     state.network.load_state_dict(content["network"])
     state.optimiser.load_state_dict(content["optimiser"])
     state.mean = content["mean"]
@@ -279,7 +276,6 @@ def train(
 
     Writes `out/curve.csv` (step, seconds, loss, learning rate) and `out/checkpoint.pt`.
     """
-    digest = training.digest(stacks.digest)
     losses: list[float] = []
     begun = time.monotonic() - state.seconds
     state.network.train()
@@ -307,7 +303,7 @@ def train(
             report(state.step, mean_loss)
             losses.clear()
         if state.step % training.checkpoint_every == 0 or state.step == training.steps:
-            save(state, digest, out / "checkpoint.pt")
+            save(state, out / "checkpoint.pt")
 
 
 def trained(run: Path) -> SliceEncoder:

@@ -57,5 +57,5 @@ def plane_position_mm(
     turn, shift = head_from_patient[:3, :3], head_from_patient[:3, 3]
     start = turn @ origin_mm + shift
     spans = turn @ np.stack([across, down], axis=1)
-    steps = np.linalg.solve(spans[:2], np.asarray(AXIS_MM) - start[:2])
+    steps, *_ = np.linalg.lstsq(spans[:2], np.asarray(AXIS_MM) - start[:2])
     return float(start[2] + spans[2] @ steps)

@@ -7,9 +7,7 @@ this module is the network that the trainer trains and exports.
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -98,10 +96,3 @@ class SliceEncoder(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the embedding alone, (batch, EMBEDDING)."""
         return self.encode(image).embedding
-
-
-def halved(brain: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Average 2 x 2 pixels: (..., 2 rows, 2 columns) of the model grid to (..., rows, columns)."""
-    *front, rows, columns = brain.shape
-    folded = brain.reshape(*front, rows // 2, 2, columns // 2, 2)
-    return np.asarray(folded.mean(axis=(-3, -1)), dtype=np.float32)

@@ -18,7 +18,7 @@ from rebrain_node.domain.volume import FloatArray, MillimetreArray, PreparedVolu
 from rebrain_node.model.headtemplate import SPACING_MM, HeadTemplate, levels, points_mm
 
 #: points of the template that count lie in the brain or within this of it: skull and scalp
-AROUND_BRAIN_MM = 20.0
+AROUND_BRAIN_MM = 28.0
 #: middle of the template's brain, LPS mm; every parameter turns and stretches about it
 MIDDLE_MM = np.array([0.0, 18.0, 10.0])
 #: nods of the head tried at the start, degrees, and steps along the body, mm
@@ -28,9 +28,12 @@ STEP_MM = 12.0
 TOLERANCE = 0.15
 #: spread of stretch and shear among heads; holds what few slices cannot tell
 SPREAD = 0.06
+#: share of the points that this holding counts as; neighbouring points say much the same
+HOLD = 0.03
+SKULL_LEVEL = 0.7  # of the template; there the series must be brighter than its brain
+BRAIN_LEVELS = (0.36, 0.66)  # of brain and water, from -10 to about 140 HU once smoothed
 _LEAST_SHARE = 0.1  # of the points that must lie between the first and the last slice
 _BEST_STARTS = 4
-_HOLD = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class _Scene:
     first_mm: MillimetreArray  # (3,) place of voxel 0 in the frame of the grid
     points: MillimetreArray  # (4, n) template points about MIDDLE_MM, homogeneous
     level: FloatArray  # (n,)
+    brain: FloatArray  # (n,), 0 to 1
 
     def index(self, transform: MillimetreArray, points: MillimetreArray) -> MillimetreArray:
         """Where points fall in the volume, (3, n) in the order z, y, x."""
@@ -76,7 +80,7 @@ def locate(prepared: PreparedVolume, template: HeadTemplate) -> HeadFrame:
     best = min(tried, key=lambda transform: _cost(coarse, transform))
     best = _descend(sharp, best, _SIMILARITY, 8)
     best = _descend(sharp, best, _AFFINE, 20)
-    return _frame(prepared, template, sharp, best)
+    return _frame(prepared, sharp, best)
 
 
 def _scene(prepared: PreparedVolume, template: HeadTemplate) -> _Scene:
@@ -97,6 +101,7 @@ def _scene(prepared: PreparedVolume, template: HeadTemplate) -> _Scene:
             first_mm=np.array([first, first, 0.0]),
             points=np.vstack([about_middle, np.ones(about_middle.shape[1])]),
             level=template.level[counted],
+            brain=template.brain[counted],
         )
     )
 
@@ -131,11 +136,17 @@ def _regular(stack: FloatArray, distances_mm: MillimetreArray) -> FloatArray:
 
 
 def _coarse(scene: _Scene) -> _Scene:
-    """Blur the volume by 6 mm and keep every eighth point of the template, equally blurred."""
+    """Blur the volume by 6 mm and keep every seventh point of the template."""
     volume = ndimage.gaussian_filter(scene.volume, 1.5, mode="nearest")
     kept = slice(None, None, 7)
     return _with_slopes(
-        replace(scene, volume=volume, points=scene.points[:, kept], level=scene.level[kept])
+        replace(
+            scene,
+            volume=volume,
+            points=scene.points[:, kept],
+            level=scene.level[kept],
+            brain=scene.brain[kept],
+        )
     )
 
 
@@ -195,7 +206,7 @@ def _descend(
     """Take Gauss-Newton steps from `start`; stretch and shear of an affine are held near none."""
     held = np.zeros(len(basis))
     if len(basis) > len(_SIMILARITY):
-        held[3:] = _HOLD * len(scene.level) * (TOLERANCE / SPREAD) ** 2
+        held[3:] = HOLD * len(scene.level) * (TOLERANCE / SPREAD) ** 2
     moved = np.zeros(len(basis))
     transform = start
     for _ in range(steps):
@@ -213,7 +224,7 @@ def _descend(
         towards = transform[:3, :3].T @ slopes
         jacobian = np.stack([(towards * (g @ points)[:3]).sum(axis=0) for g in basis])
         normal = (jacobian * weight) @ jacobian.T + np.diag(held)
-        normal[np.diag_indices(len(basis))] *= 1.0 + 1e-4
+        normal[np.diag_indices(len(basis))] += 1e-4 * normal.diagonal() + 1e-9
         step = np.linalg.solve(normal, -(jacobian * weight) @ residual - held * moved)
         moved += step
         if len(basis) > len(_SIMILARITY):
@@ -231,31 +242,18 @@ def _correlation(a: FloatArray, b: FloatArray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _frame(
-    prepared: PreparedVolume, template: HeadTemplate, scene: _Scene, transform: MillimetreArray
-) -> HeadFrame:
+def _frame(prepared: PreparedVolume, scene: _Scene, transform: MillimetreArray) -> HeadFrame:
+    head_from_patient = _head_from_grid(transform) @ np.linalg.inv(_patient_from_grid(prepared))
     grid = prepared.grid
-    patient_from_grid = np.eye(4)
-    patient_from_grid[:3, :3] = np.stack(
-        [grid.row_direction, grid.column_direction, grid.normal], axis=1
-    )
-    patient_from_grid[:3, 3] = grid.origin_mm
-    template_from_middle = np.eye(4)
-    template_from_middle[:3, 3] = MIDDLE_MM
-    ras_from_lps = np.diag([-1.0, -1.0, 1.0, 1.0])
-    head_from_grid = ras_from_lps @ template_from_middle @ np.linalg.inv(transform)
-    head_from_patient = head_from_grid @ np.linalg.inv(patient_from_grid)
-    positions = np.array(
-        [
-            plane_position_mm(
-                head_from_patient,
-                grid.plane_origin_mm(distance),
-                grid.row_direction,
-                grid.column_direction,
-            )
-            for distance in prepared.distances_mm
-        ]
-    )
+    positions = [
+        plane_position_mm(
+            head_from_patient,
+            grid.plane_origin_mm(distance),
+            grid.row_direction,
+            grid.column_direction,
+        )
+        for distance in prepared.distances_mm
+    ]
     index = scene.index(transform, scene.points)
     covered = scene.covered(index)
     mirrored = scene.points[:, covered] * np.array([-1.0, 1.0, 1.0, 1.0])[:, None]
@@ -263,21 +261,58 @@ def _frame(
         ndimage.map_coordinates(scene.volume, places, order=1, cval=0.0)
         for places in (index[:, covered], scene.index(transform, mirrored))
     )
-    likeness = _correlation(seen, scene.level[covered])
-    turn, stretch, _ = np.linalg.svd(transform[:3, :3])
-    rotation = turn @ _
-    brain = template.brain
-    everywhere = np.vstack([(points_mm().reshape(-1, 3) - MIDDLE_MM).T, np.ones(brain.size)])
-    inside = scene.covered(scene.index(transform, everywhere))
-    return HeadFrame(
-        position_mm=positions,
+    left, stretch, right = np.linalg.svd(transform[:3, :3])
+    turn = left @ right
+    weight = scene.brain * scene.covered(index)
+    frame = HeadFrame(
+        position_mm=np.array(positions),
         head_from_patient=head_from_patient,
-        pitch_deg=float(np.degrees(np.arctan2(rotation[1, 2], rotation[2, 2]))),
-        roll_deg=float(np.degrees(np.arctan2(rotation[2, 0], rotation[0, 0]))),
-        yaw_deg=float(np.degrees(np.arctan2(-rotation[0, 1], rotation[1, 1]))),
+        pitch_deg=float(np.degrees(np.arctan2(turn[1, 2], turn[2, 2]))),
+        roll_deg=float(np.degrees(np.arctan2(turn[2, 0], turn[0, 0]))),
+        yaw_deg=float(np.degrees(np.arctan2(-turn[0, 1], turn[1, 1]))),
         size=float(np.prod(stretch) ** (1 / 3)),
-        coverage=float(brain.ravel()[inside].sum() / brain.sum()),
+        coverage=float(weight.sum() / scene.brain.sum()),
         symmetry=_correlation(seen, opposite),
-        likeness=likeness,
-        plausibility=likeness,
+        likeness=_correlation(seen, scene.level[covered]),
+        plausibility=0.0,
     )
+    is_brain, is_skull = scene.brain[covered] > 0.9, scene.level[covered] > SKULL_LEVEL
+    return replace(frame, plausibility=_plausibility(frame, seen[is_brain], seen[is_skull]))
+
+
+def _patient_from_grid(prepared: PreparedVolume) -> MillimetreArray:
+    grid = prepared.grid
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([grid.row_direction, grid.column_direction, grid.normal], axis=1)
+    affine[:3, 3] = grid.origin_mm
+    return affine
+
+
+def _head_from_grid(transform: MillimetreArray) -> MillimetreArray:
+    from_middle = np.eye(4)
+    from_middle[:3, 3] = MIDDLE_MM
+    ras_from_lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    return np.asarray(ras_from_lps @ from_middle @ np.linalg.inv(transform))
+
+
+def _plausibility(frame: HeadFrame, brain: FloatArray, skull: FloatArray) -> float:
+    """Multiply what a head must all be; each factor falls from 1 to 0 between two bounds."""
+    if len(brain) == 0 or len(skull) == 0:
+        return 0.0
+    lean_deg = max(abs(frame.pitch_deg), abs(frame.roll_deg), abs(frame.yaw_deg))
+    like_brain = float(((brain > BRAIN_LEVELS[0]) & (brain < BRAIN_LEVELS[1])).mean())
+    factors = (
+        _ramp(frame.likeness, 0.6, 0.78),
+        _ramp(frame.size, 0.72, 0.82),
+        _ramp(frame.size, 1.3, 1.2),
+        _ramp(lean_deg, 60.0, 45.0),
+        _ramp(frame.coverage, 0.03, 0.1),
+        _ramp(like_brain, 0.5, 0.8),
+        _ramp(float(np.median(skull)) - float(np.median(brain)), 0.0, 0.06),
+    )
+    return float(np.prod(factors))
+
+
+def _ramp(value: float, never: float, surely: float) -> float:
+    """0 at `never` and beyond, 1 at `surely` and beyond, linear between."""
+    return float(np.clip((value - never) / (surely - never), 0.0, 1.0))

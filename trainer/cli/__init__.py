@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from rebrain_node.errors import RebrainError
-from trainer.cli import demonstration, gates, knowledge_base, stages
+from trainer.cli import demonstration, encoder, gates, knowledge_base, stages
 
 program = typer.Typer(
     name="rebrain-train",
@@ -28,6 +28,8 @@ program.command("score")(stages.score)
 program.command("release")(stages.release)
 program.command("demo-head")(demonstration.demo_head)
 program.command("gates")(gates.gates)
+program.command("head-template")(encoder.head_template)
+program.command("encoder")(encoder.encoder)
 program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
 
 

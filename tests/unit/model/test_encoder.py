@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from rebrain_node.model.encoder import COLUMNS, EMBEDDING, PATCH, ROWS, SliceEncoder, halved
+from rebrain_node.model.encoder import COLUMNS, EMBEDDING, PATCH, ROWS, SliceEncoder
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +52,3 @@ def test_every_parameter_is_reached_by_the_gradient_of_the_embedding():
 
 def test_it_has_about_two_million_parameters(encoder):
     assert 1.5e6 < sum(p.numel() for p in encoder.parameters()) < 2.5e6
-
-
-def test_halving_averages_two_by_two_pixels():
-    brain = np.arange(2 * 4 * 6, dtype=np.float32).reshape(2, 4, 6)
-    small = halved(brain)
-    assert small.shape == (2, 2, 3)
-    assert small[1, 0, 2] == brain[1, 0:2, 4:6].mean()

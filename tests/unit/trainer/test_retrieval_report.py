@@ -1,0 +1,103 @@
+"""The figures of the retrieval report on embeddings whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trainer.retrieval_report import (
+    Slices,
+    acceptance,
+    assess,
+    position_errors_mm,
+    reidentification,
+    retrieved_ssim,
+    search,
+    size_curve,
+    thresholds,
+)
+
+
+def _arc(subjects: int, wobble: float = 0.0, start: int = 0) -> Slices:
+    """Twenty slices of each subject, 5 mm apart: the angle of an embedding is its position."""
+    position = np.tile(np.arange(20) * 5.0, subjects)
+    subject = np.repeat(np.arange(subjects) + start, 20)
+    angle = position / 100.0 + wobble * subject
+    embedding = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    return Slices(embedding, subject, position)
+
+
+def test_a_perfect_encoder_has_no_position_error_and_a_shifted_one_has_its_shift():
+    assert position_errors_mm(_arc(1, start=9), _arc(3)).max() == 0.0
+    shifted = position_errors_mm(_arc(2, wobble=0.1), _arc(2, wobble=0.1))
+    assert np.median(shifted) == pytest.approx(10.0)
+
+
+def test_the_own_subject_is_never_found():
+    base = _arc(4)
+    found = search(base, base)
+    assert found.any.all()
+    assert (base.subject[found.row] != base.subject).all()
+
+
+def test_the_position_check_comes_first_and_may_leave_nothing():
+    base, query = _arc(2, wobble=0.1, start=5), _arc(1)
+    found = search(query, base, window_mm=4.0)
+    assert np.abs(base.position_mm[found.row] - query.position_mm).max() <= 4.0
+    far = Slices(query.embedding, query.subject, query.position_mm + 500.0)
+    nothing = search(far, base, window_mm=6.0)
+    assert not nothing.any.any()
+    assert np.isnan(nothing.similarity).all()
+
+
+def test_tau_is_the_mean_of_the_best_percent_by_hand():
+    embedding = np.array([[1, 0], [0, 1], [1, 0], [0.6, 0.8]], dtype=np.float32)
+    base = Slices(embedding, np.array([0, 0, 1, 1]), np.zeros(4))
+    best = [1.0, 0.8, 1.0, 0.8]  # of the slices of the other subject
+    every = [(1.0 + 0.6) / 2, (0.0 + 0.8) / 2, (1.0 + 0.0) / 2, (0.6 + 0.8) / 2]
+    taus = thresholds(base, (5.0, 100.0))
+    assert taus[5.0] == pytest.approx(np.mean(best))
+    assert taus[100.0] == pytest.approx(np.mean(every))
+
+
+def test_tau_falls_and_acceptance_rises_with_the_percentage():
+    base, query = _arc(6, wobble=0.01), _arc(1, start=9)
+    taus = thresholds(base)
+    assert list(taus.values()) == sorted(taus.values(), reverse=True)
+    accepted = list(acceptance(search(query, base), taus).values())
+    assert accepted == sorted(accepted)
+
+
+def test_one_subject_alone_has_no_tau():
+    with pytest.raises(ValueError, match="at least two subjects"):
+        thresholds(_arc(1))
+
+
+def test_subjects_apart_are_reidentified_and_subjects_alike_are_not():
+    apart = _arc(3)
+    own = np.eye(3, dtype=np.float32)[apart.subject]
+    marked = Slices(np.hstack([0.1 * apart.embedding, own]), apart.subject, apart.position_mm)
+    assert reidentification(marked, seed=0) == 1.0
+    assert reidentification(_arc(3), seed=0) < 0.7
+
+
+def test_a_slice_is_like_itself_and_less_like_another():
+    random = np.random.default_rng(0)
+    slices = random.integers(50, 255, (2, 32, 32)).astype(np.uint8)
+    same, other = retrieved_ssim(slices, slices[[0, 0]])
+    assert same == pytest.approx(1.0)
+    assert other < 0.3
+
+
+def test_a_smaller_base_is_part_of_the_larger_one():
+    curve = size_curve(_arc(1, start=99), _arc(10), lambda _, b: float(len(np.unique(b.subject))))
+    assert list(curve.values()) == [10.0, 7.0, 5.0, 3.0]
+
+
+def test_all_figures_come_together():
+    base, query = _arc(3), _arc(2, start=7)
+    planes = np.full((60, 16, 16), 128, dtype=np.uint8)
+    figures = assess(query, planes[:40], base, planes, window_mm=6.0)
+    assert figures.median_mm == 0.0
+    assert figures.ssim == pytest.approx(1.0)
+    assert set(figures.accepted) == {1.0, 2.0, 5.0, 10.0, 20.0}
