@@ -5,6 +5,7 @@ import numpy as np
 from rebrain_node.domain.volume import MillimetreArray
 from trainer.hounsfield import Tissues
 
+MOST_STRETCH = 1.25
 _STEP = 3  # every third brain voxel along each axis is plenty for twelve numbers
 
 
@@ -28,3 +29,13 @@ def mni_from_voxel(head: Tissues) -> MillimetreArray:
     affine = np.eye(4)
     affine[:3] = fit.T
     return affine
+
+
+def stretch(affine: MillimetreArray) -> float:
+    """Return how much more an affine stretches along one direction than along another, >= 1.
+
+    Heads differ by up to 1.2; more than `MOST_STRETCH` means that the registration of the head to
+    the template went astray, and with it every position taken from it.
+    """
+    values = np.linalg.svd(affine[:3, :3], compute_uv=False)
+    return float(values[0] / values[-1])

@@ -31,7 +31,7 @@ from rebrain_node.model.recipe import Recipe
 from trainer.dice import Dice
 from trainer.heads import Head
 from trainer.hounsfield import Tissues, draw_hu, tissues
-from trainer.mni import mni_from_voxel
+from trainer.mni import MOST_STRETCH, mni_from_voxel, stretch
 from trainer.scanner import scan
 from trainer.slabs import Plan, average, rotation, slab_points
 
@@ -161,8 +161,15 @@ def write_subject(path: Path, stacks: Iterator[Stack]) -> tuple[int, str]:
     return len(arrays["rank"]), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def stack_head(head: Head, maps: Path, folder: Path, seed: int, recipe: Recipe) -> StackRecord:
+def stack_head(
+    head: Head, maps: Path, folder: Path, seed: int, recipe: Recipe
+) -> StackRecord | None:
     """Draw and write the stacks of one head, unless the folder has them; return its record.
+
+    Returns
+    -------
+    StackRecord or None
+        None where the head's own positions cannot be trusted, see `trainer.mni.stretch`.
 
     Raises
     ------
@@ -175,6 +182,8 @@ def stack_head(head: Head, maps: Path, folder: Path, seed: int, recipe: Recipe) 
         return StackRecord.model_validate_json(finished.read_bytes())
     with np.load(maps / f"{head.name}.npz") as arrays:
         anatomy = tissues(dict(arrays))
+    if stretch(mni_from_voxel(anatomy)) > MOST_STRETCH:
+        return None
     count, digest = write_subject(
         folder / f"{head.name}.npz", draw_stacks(anatomy, head.name, seed, recipe)
     )

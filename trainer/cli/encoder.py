@@ -110,7 +110,12 @@ def _draw_stacks(
         ]
         records = []
         for job in as_completed(jobs):
-            records.append(job.result())
+            record = job.result()
+            if record is not None:
+                records.append(record)
             bar.advance(task)
+    left_out = sorted({head.name for head in heads} - {record.name for record in records})
+    if left_out:
+        typer.echo(f"left out, their registration to MNI is not credible: {', '.join(left_out)}")
     records.sort(key=lambda record: record.name)
     write_index(folder, StackIndex(seed=seed, subjects=tuple(records)))

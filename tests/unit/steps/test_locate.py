@@ -34,7 +34,7 @@ TEMPLATE = load_head_template()
     ],
     ids=["straight", "chin-up", "chin-down-turned", "thick", "no-base-no-vertex", "no-vertex"],
 )
-def test_a_head_is_found_in_any_pose_within_three_millimetres(pose):
+def test_a_head_is_found_in_any_pose_within_four_millimetres_and_three_on_average(pose):
     volume, truth = posed(pose)
     frame = locate(volume, TEMPLATE)
     assert frame.plausibility > 0.9
@@ -172,16 +172,12 @@ def test_a_hospital_study_rotated_by_ten_degrees_keeps_its_positions_within_two_
         for distance in turned.distances_mm
     ]
     found = locate(turned, TEMPLATE)
-    assert PIXEL_MM == turned.grid.pixel_mm
+    assert turned.grid.pixel_mm == PIXEL_MM
     assert np.abs(found.position_mm - expected).max() < 2.0
 
 
 def test_a_plastic_phantom_is_not_plausible(shared_data):
-    instances = [
-        instance
-        for path in sorted((shared_data / "ct_philips_phantom").rglob("*"))
-        if path.is_file()
-        if "BRAIN" in str((instance := pydicom.dcmread(path)).get("SeriesDescription"))
-    ]
+    paths = sorted(p for p in (shared_data / "ct_philips_phantom/S2010").rglob("*") if p.is_file())
+    instances = [i for i in map(pydicom.dcmread, paths) if "PixelData" in i]
     frame = locate(preprocess(assemble(instances), RECIPE), TEMPLATE)
     assert frame.plausibility < 0.2
