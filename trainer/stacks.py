@@ -32,6 +32,7 @@ from trainer.dice import Dice
 from trainer.heads import Head
 from trainer.hounsfield import Tissues, draw_hu, tissues
 from trainer.mni import MOST_STRETCH, mni_from_voxel, stretch
+from trainer.retrieval_report import Slices
 from trainer.scanner import scan
 from trainer.slabs import Plan, average, rotation, slab_points
 
@@ -225,6 +226,17 @@ class Stacks:
     rank: NDArray[np.int32]
     names: tuple[str, ...]
     digest: str
+
+    def thick(self) -> "Stacks":
+        """Return the series in steps of their thickness alone, as hospitals acquire them."""
+        last = {int(s): int(self.stack[self.subject == s].max()) for s in np.unique(self.subject)}
+        kept = self.stack != np.array([last[int(s)] for s in self.subject])
+        chosen = (a[kept] for a in (self.slices, self.position_mm, self.subject, self.stack))
+        return Stacks(*chosen, self.rank[kept], self.names, self.digest)
+
+    def embedded(self, embedding: NDArray[np.float32], after: int = 0) -> Slices:
+        """Return the slices as the retrieval report takes them; subjects count from `after`."""
+        return Slices(embedding, self.subject + after, self.position_mm)
 
     @classmethod
     def open(cls, folder: Path, *roles: str) -> "Stacks":

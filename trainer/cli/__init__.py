@@ -30,6 +30,7 @@ program.command("demo-head")(demonstration.demo_head)
 program.command("gates")(gates.gates)
 program.command("head-template")(encoder.head_template)
 program.command("encoder")(encoder.encoder)
+program.command("retrieval")(encoder.retrieval)
 program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
 
 
