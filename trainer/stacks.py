@@ -15,7 +15,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +119,7 @@ def draw_stack(
         positions.append(plane_position_mm(affine, origin, turn[:, 0], turn[:, 1]))
         ranks.append(rank)
     scanned = scan(torch.from_numpy(np.stack(hu)), Dice(int(rng.integers(2**31)), 0)).numpy()
-    window = _centred(np.stack(inside).any(axis=0), recipe.grid.shape)
+    window = _centred(np.logical_or.reduce(inside), recipe.grid.shape)
     brain = halved(recipe.brain_window.apply(scanned[:, *window]))
     return Stack(
         slices=np.rint((brain + 1) * 127.5).astype(np.uint8),
@@ -231,8 +231,14 @@ class Stacks:
         """Return the series in steps of their thickness alone, as hospitals acquire them."""
         last = {int(s): int(self.stack[self.subject == s].max()) for s in np.unique(self.subject)}
         kept = self.stack != np.array([last[int(s)] for s in self.subject])
-        chosen = (a[kept] for a in (self.slices, self.position_mm, self.subject, self.stack))
-        return Stacks(*chosen, self.rank[kept], self.names, self.digest)
+        return replace(
+            self,
+            slices=self.slices[kept],
+            position_mm=self.position_mm[kept],
+            subject=self.subject[kept],
+            stack=self.stack[kept],
+            rank=self.rank[kept],
+        )
 
     def embedded(self, embedding: NDArray[np.float32], after: int = 0) -> Slices:
         """Return the slices as the retrieval report takes them; subjects count from `after`."""
