@@ -68,7 +68,9 @@ class GuidedSource:
     def of(cls, pool: Pool, guides: Guides) -> "GuidedSource":
         """Draw the missing positions as often as their heads deserve, the measured ones never."""
         missing = np.concatenate([np.asarray(arrays["missing"]) for arrays in pool.arrays])
-        return cls(pool, sample_weights(pool) * torch.from_numpy(missing.astype(np.float32)), guides)
+        return cls(
+            pool, sample_weights(pool) * torch.from_numpy(missing.astype(np.float32)), guides
+        )
 
     def draw(self, dice: Dice) -> Batch:
         """Draw, place, scan and condition one sample, and find its guide."""

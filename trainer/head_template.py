@@ -19,6 +19,7 @@ from trainer.heads import Head
 from trainer.hounsfield import AIR_HU, Tissues, draw_hu
 from trainer.mni import mni_from_voxel
 
+HEADS = 12  # a mean of so many hardly changes with one more
 LEAST_HEADS = 3  # that must be seen at a voxel for the template to be known there
 _SEED = 4
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -30,8 +31,8 @@ It shows no single person. The licence of their source follows.
 
 
 def chosen(heads: Iterable[Head]) -> list[Head]:
-    """Return the heads the template is made of: the training heads under one licence."""
-    return [head for head in heads if head.role == "train" and not head.sharp]
+    """Return the heads the template is made of: the first training heads under one licence."""
+    return [head for head in heads if head.role == "train" and not head.sharp][:HEADS]
 
 
 def in_head_frame(head: Tissues, seed: int) -> tuple[FloatArray, FloatArray, FloatArray]:

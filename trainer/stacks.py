@@ -15,7 +15,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from trainer.dice import Dice
 from trainer.heads import Head
 from trainer.hounsfield import Tissues, draw_hu, tissues
 from trainer.mni import MOST_STRETCH, mni_from_voxel, stretch
+from trainer.retrieval_report import Slices
 from trainer.scanner import scan
 from trainer.slabs import Plan, average, rotation, slab_points
 
@@ -118,7 +119,7 @@ def draw_stack(
         positions.append(plane_position_mm(affine, origin, turn[:, 0], turn[:, 1]))
         ranks.append(rank)
     scanned = scan(torch.from_numpy(np.stack(hu)), Dice(int(rng.integers(2**31)), 0)).numpy()
-    window = _centred(np.stack(inside).any(axis=0), recipe.grid.shape)
+    window = _centred(np.logical_or.reduce(inside), recipe.grid.shape)
     brain = halved(recipe.brain_window.apply(scanned[:, *window]))
     return Stack(
         slices=np.rint((brain + 1) * 127.5).astype(np.uint8),
@@ -225,6 +226,23 @@ class Stacks:
     rank: NDArray[np.int32]
     names: tuple[str, ...]
     digest: str
+
+    def thick(self) -> "Stacks":
+        """Return the series in steps of their thickness alone, as hospitals acquire them."""
+        last = {int(s): int(self.stack[self.subject == s].max()) for s in np.unique(self.subject)}
+        kept = self.stack != np.array([last[int(s)] for s in self.subject])
+        return replace(
+            self,
+            slices=self.slices[kept],
+            position_mm=self.position_mm[kept],
+            subject=self.subject[kept],
+            stack=self.stack[kept],
+            rank=self.rank[kept],
+        )
+
+    def embedded(self, embedding: NDArray[np.float32], after: int = 0) -> Slices:
+        """Return the slices as the retrieval report takes them; subjects count from `after`."""
+        return Slices(embedding, self.subject + after, self.position_mm)
 
     @classmethod
     def open(cls, folder: Path, *roles: str) -> "Stacks":

@@ -42,7 +42,5 @@ def fresh_state(recipe: Recipe, training: Training, backbone: dict[str, Tensor])
 def control_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of the control branch out of those of a `GuidedUNet`."""
     return {
-        name.removeprefix(_PART): value
-        for name, value in weights.items()
-        if name.startswith(_PART)
+        name.removeprefix(_PART): value for name, value in weights.items() if name.startswith(_PART)
     }

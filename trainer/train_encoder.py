@@ -36,6 +36,7 @@ from trainer.stacks import Stacks
 Progress = Callable[[int, float], None]  # step, mean loss since the last report
 REPORT_EVERY = 10
 _LAST_RATE = 0.02
+_AT_ONCE = 64  # slices embedded together
 
 
 @dataclass(frozen=True)
@@ -304,12 +305,28 @@ def train(
             save(state, out / "checkpoint.pt")
 
 
+def untrained(seed: int = 0) -> SliceEncoder:
+    """Return an encoder of random weights: what the architecture sees by itself."""
+    torch.manual_seed(seed)
+    return SliceEncoder().eval()
+
+
 def trained(run: Path) -> SliceEncoder:
     """Return the encoder of a run: the running mean of its weights, rounded to half precision."""
     content = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     network = SliceEncoder()
     network.load_state_dict({name: value.half() for name, value in content["mean"].items()})
     return network.eval()
+
+
+def embedded(network: SliceEncoder, slices: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embed slices, (n, ROWS, COLUMNS) in the brain window 0 to 255, to (n, EMBEDDING)."""
+    found = []
+    with torch.no_grad():
+        for first in range(0, len(slices), _AT_ONCE):
+            some = torch.from_numpy(slices[first : first + _AT_ONCE])
+            found.append(network(some.float()[:, None] / 127.5 - 1).numpy())
+    return np.concatenate(found)
 
 
 def export_encoder(weights: dict[str, Tensor]) -> bytes:

@@ -39,7 +39,7 @@ class HeadTemplate:
 
 def levels(hu: npt.NDArray[np.floating]) -> FloatArray:
     """Map HU to the template's brightness, 0 to 1, any shape."""
-    return np.interp(hu, _HU, _LEVEL).astype(np.float32)
+    return np.asarray(np.interp(hu, _HU, _LEVEL), dtype=np.float32)
 
 
 def points_mm() -> MillimetreArray:

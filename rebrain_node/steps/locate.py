@@ -107,7 +107,7 @@ def _scene(prepared: PreparedVolume, template: HeadTemplate) -> _Scene:
 
 
 def _with_slopes(scene: _Scene) -> _Scene:
-    slopes = np.stack(np.gradient(scene.volume))[::-1] / scene.voxel_mm[:, None, None, None]
+    slopes = np.stack([*np.gradient(scene.volume)])[::-1] / scene.voxel_mm[:, None, None, None]
     return replace(scene, slopes=slopes.astype(np.float32))
 
 
@@ -132,7 +132,8 @@ def _regular(stack: FloatArray, distances_mm: MillimetreArray) -> FloatArray:
     to_slices[np.arange(len(fine)), above] += alpha
     to_fine = np.maximum(0.0, 1.0 - np.abs(wanted[:, None] - fine) / SPACING_MM)
     to_fine /= to_fine.sum(axis=1, keepdims=True)
-    return np.einsum("ks,sij->kij", (to_fine @ to_slices).astype(np.float32), stack, optimize=True)
+    weights = (to_fine @ to_slices).astype(np.float32)
+    return np.asarray(np.einsum("ks,sij->kij", weights, stack, optimize=True))
 
 
 def _coarse(scene: _Scene) -> _Scene:
@@ -179,7 +180,7 @@ def _starts(scene: _Scene, prepared: PreparedVolume) -> list[MillimetreArray]:
     if len(down) == 0:
         down, across = np.array([0, grid.rows - 1]), np.array([0, grid.columns - 1])
     x, y = ((side[0] + side[-1]) / 2 * grid.pixel_mm for side in (across, down))
-    found = []
+    found: list[tuple[float, int, MillimetreArray]] = []
     for height in np.arange(-70.0, prepared.distances_mm[-1] + 70.0, STEP_MM):
         for nod in np.radians(NODS_DEG):
             start = np.eye(4)

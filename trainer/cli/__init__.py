@@ -44,6 +44,7 @@ program.command("gates")(gates.gates)
 program.command("objectives")(objectives.objectives)
 program.command("head-template")(encoder.head_template)
 program.command("encoder")(encoder.encoder)
+program.command("retrieval")(encoder.retrieval)
 program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
 
 

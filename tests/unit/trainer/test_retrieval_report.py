@@ -9,11 +9,13 @@ from trainer.retrieval_report import (
     Slices,
     acceptance,
     assess,
+    curve_of,
     position_errors_mm,
     reidentification,
     retrieved_ssim,
     search,
     size_curve,
+    table,
     thresholds,
 )
 
@@ -101,3 +103,8 @@ def test_all_figures_come_together():
     assert figures.median_mm == 0.0
     assert figures.ssim == pytest.approx(1.0)
     assert set(figures.accepted) == {1.0, 2.0, 5.0, 10.0, 20.0}
+    curve = curve_of(query, base, window_mm=6.0)
+    assert min(row["accepted"] for row in curve.values()) > 0.9
+    text = table({"mine": figures}, {"mine": curve})
+    assert "| mine | 0.0 (0.0) | 1.000 |" in text
+    assert "| mine | 30% | 0.0 |" in text
