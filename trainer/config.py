@@ -117,14 +117,13 @@ class EncoderTraining(_Section):
 class TrainConfig(_Section):
     """One `conf/train/*.toml`; a stage whose section is absent cannot be run from it.
 
-    Without [simulate] the bridge trains on prepared data alone; [control] reads like [train].
+    Without [simulate] the bridge trains on prepared data alone.
     """
 
     simulate: Simulation | None = None
     train: Training
     recipe: Recipe
     encoder: EncoderTraining | None = None
-    control: Training | None = None
 
     @model_validator(mode="after")
     def _one_objective(self) -> Self:

@@ -76,28 +76,6 @@ class SteeredUNet(nn.Module):
         return cast("Tensor", self.backbone(x, s, added))
 
 
-class GuidedUNet(nn.Module):
-    """The frozen network with its control branch, as it is trained: f(x and guide, s).
-
-    Parameters
-    ----------
-    backbone : BridgeUNet
-        Its parameters no longer take a gradient.
-    control : ControlBranch
-        The only part that learns.
-    """
-
-    def __init__(self, backbone: BridgeUNet, control: ControlBranch) -> None:
-        super().__init__()
-        self.backbone = backbone.requires_grad_(requires_grad=False)
-        self.control = control
-
-    def forward(self, x: Tensor, s: Tensor) -> Tensor:
-        """Evaluate once; `x` carries the guide as one channel more, the last."""
-        bare, guide = x[:, :-1], x[:, -1:]
-        return cast("Tensor", self.backbone(bare, s, self.control(bare, s, guide)))
-
-
 def _zero(width: int) -> nn.Conv2d:
     mix = nn.Conv2d(width, width, 1)
     nn.init.zeros_(mix.weight)
