@@ -9,9 +9,10 @@ import torch
 
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Card, TrainingFacts
+from rebrain_node.model.control import ControlBranch
 from rebrain_node.model.recipe import Grid, Output, Recipe, Window
 from rebrain_node.model.unet import BridgeUNet
-from trainer.release import release
+from trainer.release import Guidance, release
 
 CARD = Card(
     name="tiny",
@@ -50,13 +51,32 @@ def tiny_recipe(rows: int = 64, columns: int = 48) -> Recipe:
     )
 
 
-def write_tiny_bundle(folder: Path, recipe: Recipe | None = None) -> ModelBundle:
-    """Release untrained weights; the export of the graph takes some seconds."""
+def _untrained(recipe: Recipe) -> BridgeUNet:
     torch.manual_seed(0)
-    network = BridgeUNet()
+    network = BridgeUNet(recipe.widths)
     for module in network.modules():
         if isinstance(module, torch.nn.Linear):  # zero at the start: nothing would reach s
             torch.nn.init.normal_(module.weight, std=0.1)
+    return network
+
+
+def write_tiny_bundle(
+    folder: Path, recipe: Recipe | None = None, guidance: Guidance | None = None
+) -> ModelBundle:
+    """Release untrained weights; the export of the graph takes some seconds."""
+    recipe = recipe or tiny_recipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # raised inside torch's exporter
-        return release(dict(network.state_dict()), recipe or tiny_recipe(), CARD, folder)
+        return release(dict(_untrained(recipe).state_dict()), recipe, CARD, folder, guidance)
+
+
+def write_tiny_guided_bundle(folder: Path) -> ModelBundle:
+    """Release untrained weights with a control branch that adds something; nothing to retrieve."""
+    recipe = tiny_recipe()
+    control = ControlBranch(_untrained(recipe))
+    for mix in control.zero:
+        torch.nn.init.normal_(mix.weight, std=0.05)
+    guidance = Guidance(
+        control=control.state_dict(), encoder={}, encoder_graph=b"not opened", exemplars={}
+    )
+    return write_tiny_bundle(folder, recipe, guidance)

@@ -44,7 +44,7 @@ class TorchEngine:
             self._control = control_of(bundle) if steered else None
         except RuntimeError as error:
             raise EngineFailed(
-                f"the weights do not fit the network of this version: {error}; "
+                f"the weights of the bundle do not fit the network of this version: {error}; "
                 "use the bundle that belongs to it"
             ) from error
         # torch's stub of Module.to lacks memory_format alone

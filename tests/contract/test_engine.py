@@ -12,7 +12,7 @@ import pytest
 from rebrain_node.engine.choose import ENGINES, deviation, open_engine, self_test
 from rebrain_node.engine.openvino_engine import REPORTING_MODULES, OpenVinoEngine
 from rebrain_node.errors import EngineFailed
-from tests.tiny_bundle import write_tiny_bundle
+from tests.tiny_bundle import write_tiny_bundle, write_tiny_guided_bundle
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_weights_of_another_network_are_refused_by_torch(bundle, tmp_path):
     contents = {name: bundle.read(name) for name in bundle.manifest.files}
     contents["weights.safetensors"] = save({})
     write_bundle(tmp_path / "other", "other", "1", contents)
-    with pytest.raises(EngineFailed, match=r"weights\.safetensors does not fit"):
+    with pytest.raises(EngineFailed, match="the weights of the bundle do not fit"):
         open_engine("torch", load_bundle(tmp_path / "other"))
 
 
@@ -152,3 +152,72 @@ def test_openvino_sends_nothing_and_loads_neither_torch_nor_a_reporter(bundle, t
     assert result.returncode == 0, result.stderr
     # The reporter would leave its client id in the home folder.
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def guided_bundle(tmp_path_factory):
+    return write_tiny_guided_bundle(tmp_path_factory.mktemp("guided"))
+
+
+@pytest.fixture(scope="module", params=sorted(ENGINES))
+def guided(request, guided_bundle):
+    return open_engine(request.param, guided_bundle, threads=1)
+
+
+def _guide(bundle, seed=5):
+    grid = bundle.recipe.grid
+    random = np.random.default_rng(seed)
+    return random.uniform(-1, 1, (1, 1, grid.rows, grid.columns)).astype(np.float32)
+
+
+def test_a_guide_reaches_the_network_and_another_guide_otherwise(guided, guided_bundle):
+    bare = guided.evaluate(*_input(guided_bundle))
+    one, other = (
+        guided.evaluate(*_input(guided_bundle), _guide(guided_bundle, seed)) for seed in (5, 6)
+    )
+    assert deviation(one, bare) > 0.01
+    assert not np.array_equal(one, other)
+    assert np.array_equal(guided.evaluate(*_input(guided_bundle)), bare)
+
+
+def test_without_a_guide_a_guided_bundle_draws_as_its_bare_network(guided, guided_bundle, bundle):
+    # The backbone is frozen: the same weights, whether a control branch stands beside or not.
+    assert guided_bundle.read("weights.safetensors") == bundle.read("weights.safetensors")
+    bare = open_engine(guided.identity.split(" ")[0], bundle, threads=1)
+    found = guided.evaluate(*_input(bundle))
+    assert deviation(found, bare.evaluate(*_input(bundle))) <= guided.deviation_limit
+
+
+def test_the_engines_agree_on_a_guided_evaluation(guided_bundle):
+    engines = {name: open_engine(name, guided_bundle) for name in ENGINES}
+    given = (*_input(guided_bundle), _guide(guided_bundle))
+    golden = engines["torch"].evaluate(*given)
+    for engine in engines.values():
+        assert deviation(engine.evaluate(*given), golden) <= engine.deviation_limit
+
+
+def test_the_self_test_asks_the_control_branch_as_well(guided_bundle, guided):
+    # Negative control: a control branch that adds nothing is not let through.
+    deaf = type("Deaf", (), {})()
+    deaf.identity, deaf.deviation_limit = guided.identity, guided.deviation_limit
+    deaf.evaluate = lambda x, s, guide=None: guided.evaluate(x, s)
+    with pytest.raises(EngineFailed, match="deviates"):
+        self_test(deaf, guided_bundle)
+
+
+def test_a_guide_without_a_control_branch_is_refused(engine, bundle):
+    with pytest.raises(EngineFailed, match="no control branch"):
+        engine.evaluate(*_input(bundle), _guide(bundle))
+
+
+def test_an_untrained_control_branch_changes_nothing():
+    torch = pytest.importorskip("torch")
+    from rebrain_node.model.control import ControlBranch, SteeredUNet
+    from rebrain_node.model.unet import BridgeUNet
+
+    torch.manual_seed(1)
+    network = BridgeUNet((8, 16, 16)).eval()
+    control = ControlBranch(network)
+    x, s, guide = torch.randn(1, 5, 16, 16), torch.rand(1, 4), torch.randn(1, 1, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(SteeredUNet(network)(x, s, *control(x, s, guide)), network(x, s))
