@@ -100,7 +100,7 @@ def _guided(
     exemplars = {f"{EXEMPLARS}/{name}": held for name, held in guidance.exemplars.items()}
     return golden, exemplars | {
         "network.onnx": export_onnx(
-            SteeredUNet(network), (x, s, *added), Names(("x", "s", *levels), ("f",))
+            SteeredUNet(network).eval(), (x, s, *added), Names(("x", "s", *levels), ("f",))
         ),
         "control.onnx": export_onnx(control, (x, s, guide), Names(("x", "s", "guide"), levels)),
         "control.safetensors": save_tensors(halves),
