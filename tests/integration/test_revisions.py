@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from rebrain_node import __version__
-from rebrain_node.app import engine
+from rebrain_node.app import model
 from rebrain_node.demonstration.returned import volume_of
 from rebrain_node.domain import marks
 from rebrain_node.domain.limits import shipped_limits
@@ -37,7 +37,7 @@ def shaping(tmp_path_factory):
         software_version=__version__,
         digest="3" * 64,
     )
-    return configuration, engine(Settings(model=Model(threads=1)), bundle)
+    return configuration, model(Settings(model=Model(threads=1)), bundle)
 
 
 def folder_of(instances) -> Folder:
@@ -57,7 +57,7 @@ def test_the_set_of_a_late_slice_names_series_and_report_of_the_set_before(shapi
         ledger, outbox = Ledger(database), Outbox(database, folder / "outbox")
         for revision, instances in enumerate((study[:-1], study), start=1):
             inbox = folder_of(instances)
-            ports = Ports(inbox=inbox, audit=AuditLog(database), engine=running, exemplars=None)
+            ports = Ports(inbox=inbox, audit=AuditLog(database), model=running)
             work = Work(
                 ledger=ledger,
                 outbox=outbox,
