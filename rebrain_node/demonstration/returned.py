@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, get_args
+from typing import get_args
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -14,9 +14,8 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SliceKind, SyntheticVolume
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.assemble import assemble
+from rebrain_node.steps.gate.frames import flattened
 from rebrain_node.steps.preprocess import preprocess
-
-_MR: Final = (MRImageStorage, EnhancedMRImageStorage)
 
 
 def volume_of(
@@ -49,43 +48,36 @@ def _guides(prepared: PreparedVolume, derived: Sequence[Dataset]) -> tuple[Guide
     """How each slice came about, as its private block says."""
     kinds: dict[str, SliceKind] = {marks.POSITION_KINDS[k]: k for k in get_args(SliceKind)}
     return tuple(
-        Guide(target=target, kind=kinds[_kind(told)], reason="as the received instance says")
-        for target, told in zip(prepared.targets, _slices(derived), strict=True)
+        Guide(target=target, kind=kinds[_kind(image)], reason="as the received instance says")
+        for target, image in zip(prepared.targets, _images(derived), strict=True)
     )
 
 
-def _slices(derived: Sequence[Dataset]) -> list[Dataset]:
-    """What is told of each slice: by its instance, or by its frame of an Enhanced MR."""
-    return [
-        told
-        for image in _images(derived)
-        for told in image.get("PerFrameFunctionalGroupsSequence", [image])
-    ]
-
-
-def _kind(told: Dataset) -> str:
-    block = told.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
+def _kind(image: Dataset) -> str:
+    block = image.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
     return str(block[marks.POSITION_KIND.offset].value)
 
 
 def _images(derived: Sequence[Dataset]) -> list[Dataset]:
-    """Return the MR series in the order of its numbers."""
-    return sorted(
-        (instance for instance in derived if instance.SOPClassUID in _MR),
-        key=lambda instance: int(instance.InstanceNumber),
-    )
+    """Return the slices of the MR series in the order of its numbers, frames as slices."""
+    images = [instance for instance in derived if instance.SOPClassUID == MRImageStorage]
+    for enhanced in derived:
+        if enhanced.SOPClassUID == EnhancedMRImageStorage:
+            images.extend(_of_one_frame(frame) for frame in flattened(enhanced))
+    return sorted(images, key=lambda image: int(image.InstanceNumber))
+
+
+def _of_one_frame(frame: Dataset) -> Dataset:
+    """Let a flattened frame, which still counts those of its instance, be read as an image."""
+    frame.NumberOfFrames = 1
+    return frame
 
 
 def _intensity(derived: Sequence[Dataset]) -> FloatArray:
-    """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers.
-
-    An Enhanced MR holds its frames in that order (``GATE-ORDER``).
-    """
+    """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers."""
     images = _images(derived)
     white = 2 ** int(images[0].BitsStored) - 1
-    stored = np.concatenate(
-        [image.pixel_array.reshape(-1, image.Rows, image.Columns) for image in images]
-    )
+    stored = np.stack([image.pixel_array for image in images])
     return np.asarray(stored, dtype=np.float32) / np.float32(white)
 
 

@@ -154,7 +154,9 @@ def _matrix(listed: Sequence[SourceFrame]) -> list[Finding]:
     matrices = {(f.rows, f.columns) for f in listed}
     if len(matrices) > 1:
         sentence = "the number of rows and columns differs between the images of the series"
-        found.append(Finding(code="GEOM-SPACING", sentence=sentence, value=str(sorted(matrices, key=str))))
+        found.append(
+            Finding(code="GEOM-SPACING", sentence=sentence, value=str(sorted(matrices, key=str)))
+        )
     return found
 
 
