@@ -69,7 +69,7 @@ def _images(derived: Sequence[Dataset]) -> list[Dataset]:
 
 def _of_one_frame(frame: Dataset) -> Dataset:
     """Let a flattened frame, which still counts those of its instance, be read as an image."""
-    frame.NumberOfFrames = 1
+    frame.add_new("NumberOfFrames", "IS", 1)  # a new element: the old one is the instance's
     return frame
 
 
