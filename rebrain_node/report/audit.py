@@ -23,6 +23,8 @@ _WARNING: Final = "Synthetic images: research software, not for diagnosis"
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 #: events that carry what a result is made of
 _RESULT: Final = Event.SERIES_SYNTHESISED
+#: details of hundreds of values (``series.guided``): too long for the page
+_TABLES: Final = ("slices", "reasons")
 
 
 def render(
@@ -244,9 +246,14 @@ def _row(event: AuditEvent) -> Html:
         tag("td", f"{event.recorded_at:%Y-%m-%d %H:%M:%S.%f}"[:-3]),
         tag("td", event.event),
         tag("td", tag("code", event.subject)),
-        tag("td", tag("code", _value(event.details))),
+        tag("td", tag("code", _value(_told(event)))),
         tag("td", tag("code", event.hash)),
     )
+
+
+def _told(event: AuditEvent) -> Mapping[str, object]:
+    """Details without the table of slices, which `audit show` prints in full."""
+    return {name: value for name, value in event.details.items() if name not in _TABLES}
 
 
 def _table(names: Sequence[str], rows: Sequence[Html], *, class_: str = "rows") -> Html:

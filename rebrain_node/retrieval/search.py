@@ -14,7 +14,7 @@ from rebrain_node.retrieval.knowledge_base import Cells, FloatArray, KnowledgeBa
 #: from so many rows on a base is searched by cells of similar embeddings, no longer exactly
 CELLS_FROM_ROWS: Final = 1_000_000
 #: cells looked into by one query; see tests/benchmarks/retrieval.py for the recall
-PROBES: Final = 16
+PROBES: Final = 4
 _CELLS_PER_ROOT: Final = 2
 _TRAINING_ROWS_PER_CELL: Final = 40
 _ROUNDS: Final = 8

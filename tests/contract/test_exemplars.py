@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK  # noqa: F401 - loaded first as in the node: its types must not meet faiss's
 
-from rebrain_node.retrieval.search import FaissExemplars, into_cells
+from rebrain_node.retrieval.search import PROBES, FaissExemplars, into_cells
 from tests.knowledge_bases import NumpyExemplars, drawn_base, person, sealed, verified
 
 BASE = verified(drawn_base(entries=400, people=5))
@@ -17,7 +17,7 @@ BASE = verified(drawn_base(entries=400, people=5))
 def _in_few_cells(base, tau):
     """Cells as in a large base; here every cell is looked into, so that nothing is missed."""
     cells = into_cells(base.embeddings[:])
-    few = replace(cells, centroids=cells.centroids[:16], of_row=cells.of_row % 16)
+    few = replace(cells, centroids=cells.centroids[:PROBES], of_row=cells.of_row % PROBES)
     return FaissExemplars(verified(replace(base, cells=few)), tau)
 
 

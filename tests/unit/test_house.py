@@ -137,7 +137,7 @@ def test_the_shipped_bundle_stays_within_25_megabytes():
 
 
 def test_no_file_of_the_bundle_names_a_folder_of_the_machine_it_was_made_on():
-    for path in (ROOT / "rebrain_node/bundles/demo").iterdir():
+    for path in (ROOT / "rebrain_node/bundles/demo").rglob("*.*"):
         content = path.read_bytes()
         assert not [word for word in (b'File "/', b"site-packages", b"/home/") if word in content]
 

@@ -7,10 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save
 
 from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+from rebrain_node.engine.torch_encoder import TorchEncoder
 from rebrain_node.errors import EngineFailed, KnowledgeBaseRefused
 from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.encoder import SliceEncoder
 from rebrain_node.model.recipe import Retrieval
 from rebrain_node.retrieval.knowledge_base import contents_of
 from rebrain_node.retrieval.opening import open_exemplars
@@ -103,6 +107,19 @@ def test_an_encoder_of_other_dimensions_or_without_an_answer_is_refused(
     with pytest.raises(KnowledgeBaseRefused) as caught:
         open_exemplars(_bundle(tmp_path, base), broken)
     assert caught.value.code == code
+
+
+def test_the_encoder_on_torch_gives_a_direction_and_refuses_what_it_cannot_take():
+    torch.manual_seed(0)
+    encoder = TorchEncoder(save(SliceEncoder().state_dict()))
+    found = encoder.embed(np.zeros((1, 1, 128, 104), dtype=np.float32))
+    assert found.shape == (192,)
+    assert float(np.linalg.norm(found)) == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(EngineFailed, match="cannot embed"):
+        encoder.embed(np.zeros((1, 1, 32, 24), dtype=np.float32))
+    for weights in (save({}), b"no weights"):
+        with pytest.raises(EngineFailed, match=r"encoder\.safetensors does not fit"):
+            TorchEncoder(weights)
 
 
 def test_an_encoder_refuses_a_slice_of_another_size_and_a_graph_that_is_none(encoder):
