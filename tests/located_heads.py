@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from rebrain_node.demonstration.study import load_head
+from rebrain_node.demonstration.study import Head, load_head
 from rebrain_node.domain.headframe import plane_position_mm
 from rebrain_node.domain.volume import AIR_HU, Grid, PreparedVolume, Target
 
@@ -82,11 +83,16 @@ def places_of(pose: Pose) -> npt.NDArray:
     return np.stack([along_x, along_y, along_z], axis=-1) @ pose.rotation.T
 
 
+@cache
+def _smooth_head() -> tuple[Head, npt.NDArray[np.float32]]:
+    head = load_head()
+    return head, ndimage.uniform_filter(head.hu.astype(np.float32), (4, 3, 3))
+
+
 def posed(pose: Pose) -> tuple[PreparedVolume, npt.NDArray]:
     """Scan the demonstration head; also the true position of every slice, (n,)."""
-    head = load_head()
+    head, smooth = _smooth_head()
     middle = head.origin_mm + (np.array(head.hu.shape[::-1]) - 1.0) / 2.0
-    smooth = ndimage.uniform_filter(head.hu.astype(np.float32), (4, 3, 3))
     hu = head.sample(smooth, places_of(pose) + middle)
     volume = volume_of(np.where(hu < -300.0, np.float32(AIR_HU), hu), pose)
     turned = np.eye(4)
