@@ -109,7 +109,7 @@ class BetweenNeighbours(WindowedSource):
 def synthesised(source: list[Dataset], recipe=RECIPE) -> list[Dataset]:
     """Take a series down the path to its written MR."""
     prepared = preprocess(assemble(source), recipe)
-    guides = retrieve(prepared, None, recipe)
+    guides = retrieve(prepared, recipe)
     synthetic = synthesise(prepared, guides, BetweenNeighbours(), recipe, 1)
     derived = write(synthetic, source, provenance(), (), ObjectOptions(companions=()))
     return [pydicom.dcmread(BytesIO(instance.content)) for instance in derived.instances]

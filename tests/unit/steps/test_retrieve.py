@@ -8,7 +8,7 @@ import pytest
 from rebrain_node.domain.guidance import exemplars_of, guidance
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import Grid, PreparedVolume, Target
-from rebrain_node.errors import BundleRefused, EngineFailed
+from rebrain_node.errors import BundleRefused
 from rebrain_node.model.recipe import Recipe, Retrieval
 from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.steps.retrieve import retrieve
@@ -234,16 +234,6 @@ def test_the_engine_is_guided_where_a_slice_is_retrieved_and_nowhere_else():
     shown = next(g for g in engine.guides if g is not None)
     assert shown.shape == (1, 1, 64, 48)
     assert -1.0 <= shown.min() <= shown.max() <= 1.0
-
-
-def test_an_engine_without_a_control_branch_never_pretends():
-    from rebrain_node.engine.torch_engine import TorchEngine
-
-    engine = object.__new__(TorchEngine)
-    engine.identity = "torch"
-    image = np.zeros((1, 5, 64, 48), dtype=np.float32)
-    with pytest.raises(EngineFailed, match="no control branch"):
-        engine.evaluate(image, np.zeros((1, 4), dtype=np.float32), image[:, :1])
 
 
 def test_the_audit_log_is_told_every_slice():
