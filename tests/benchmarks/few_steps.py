@@ -1,0 +1,42 @@
+"""Few places on the bridge against a hundred, the same weights on the same slices.
+
+Run: ``python -m tests.benchmarks.few_steps RUN_OR_BUNDLE DATA [PROTOCOL]``: the first test subject
+of a prepared data set. Wanted: at most 8 places within 0.1 dB PSNR, 0.002 SSIM and 0.002 of the
+I-SSIM gap of 100.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from rebrain_node.model.walk import uniform_places
+from trainer.dataset import PreparedData
+from trainer.evaluate import judge
+from trainer.evaluate.bridges import Bridge
+from trainer.evaluate.networks import open_network
+from trainer.evaluate.protocols import Sparsity, thinned
+
+COUNTS = (1, 2, 4, 8, 100)
+METRICS = ("psnr", "ssim", "i_ssim_gap")
+
+
+def main(where: str, data_folder: Path, protocol: str = "decimate:2") -> int:
+    """Print the table."""
+    data = PreparedData.open(data_folder)
+    case = thinned(data.subject(data.split["test"][0]), Sparsity.parse(protocol))
+    truth = judge.Truth.of(case, volumetric=True)
+    network = open_network(where)
+    print("places  " + "  ".join(f"{name:>10s}" for name in METRICS))
+    for count in COUNTS:
+        recipe = network.recipe.model_copy(update={"sampling": uniform_places(count)})
+        bridge = Bridge("bridge", replace(network, recipe=recipe), data, 0)
+        _, volume = next(iter(bridge.draw(case, lambda: None)))
+        figures = judge.figures(volume, truth, "standard")
+        print(f"{count:6d}  " + "  ".join(f"{figures[name]:10.4f}" for name in METRICS), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))
