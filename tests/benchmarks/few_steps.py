@@ -28,13 +28,15 @@ def main(where: str, data_folder: Path, protocol: str = "decimate:2") -> int:
     case = thinned(data.subject(data.split["test"][0]), Sparsity.parse(protocol))
     truth = judge.Truth.of(case, volumetric=True)
     network = open_network(where)
-    print("places  " + "  ".join(f"{name:>10s}" for name in METRICS))
+    sys.stdout.write("places  " + "  ".join(f"{name:>10s}" for name in METRICS) + "\n")
     for count in COUNTS:
         recipe = network.recipe.model_copy(update={"sampling": uniform_places(count)})
         bridge = Bridge("bridge", replace(network, recipe=recipe), data, 0)
         _, volume = next(iter(bridge.draw(case, lambda: None)))
         figures = judge.figures(volume, truth, "standard")
-        print(f"{count:6d}  " + "  ".join(f"{figures[name]:10.4f}" for name in METRICS), flush=True)
+        sys.stdout.write(
+            f"{count:6d}  " + "  ".join(f"{figures[name]:10.4f}" for name in METRICS) + "\n"
+        )
     return 0
 
 
