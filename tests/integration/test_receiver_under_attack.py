@@ -213,10 +213,10 @@ def test_a_message_without_end_is_cut_at_its_sum(tmp_path: Path, bound_s: float)
         fragment += bytes(65530)
         sent = 0
         with contextlib.suppress(OSError):
-            while sent < 200:
+            while sent < 2000:  # 131 MB; buffers of both ends may hold some 10 MB beyond the sum
                 connection.sendall(fragment)
                 sent += 1
-        assert sent < 100
+        assert sent < 400
         assert echo_s(node) < bound_s
         assert len(node.ledger.received) == 1
 
