@@ -173,42 +173,35 @@ def test_the_hospital_study_gives_its_brain_series_on_the_ct(shared_data, tmp_pa
 
 
 def _dice_on_the_ct(study, answer, series_uid):
-    """Overlap of the head in the MR and in the CT, from the written DICOM alone."""
+    """Overlap of the head in the MR and in the CT: SimpleITK reads, places and resamples both."""
+    import SimpleITK as sitk  # noqa: N813
     from scipy import ndimage
 
-    from rebrain_node.instance.codecs import register
+    def header(path):
+        return dcmread(path, stop_before_pixels=True)
 
-    register()
-    source = [dcmread(path) for path in sorted(study.rglob("*")) if path.is_file()]
-    source = [d for d in source if d.SeriesInstanceUID == series_uid]
-    images = [d for p in answer["outputs"] if (d := dcmread(p)).SOPClassUID == MRImageStorage]
-    images.sort(key=lambda d: int(d.InstanceNumber))
-    assert {d.FrameOfReferenceUID for d in images} == {d.FrameOfReferenceUID for d in source}
-    mr = np.stack([image.pixel_array for image in images])
-    heads = np.stack([ndimage.binary_fill_holes(plane > 0.08 * 4095) for plane in mr])
-    first, last = images[0], images[-1]
-    row, column = (np.array(first.ImageOrientationPatient[a:b], float) for a, b in ((0, 3), (3, 6)))
-    origin = np.array(first.ImagePositionPatient, float)
-    step = (np.array(last.ImagePositionPatient, float) - origin) / (len(images) - 1)
-    spacing = [float(v) for v in first.PixelSpacing]
-    to_voxel = np.linalg.inv(np.stack([step, column * spacing[0], row * spacing[1]], axis=1))
+    images = [p for p in answer["outputs"] if header(p).SOPClassUID == MRImageStorage]
+    images.sort(key=lambda path: int(header(path).InstanceNumber))
+    source = [p for p in study.rglob("*") if p.is_file()]
+    source = [p for p in source if header(p).SeriesInstanceUID == series_uid]
+    source.sort(key=lambda path: float(header(path).ImagePositionPatient[2]))
+    assert {header(p).FrameOfReferenceUID for p in (*images, *source)} == {
+        header(source[0]).FrameOfReferenceUID
+    }
+    mr = sitk.ReadImage([str(path) for path in images])
+    drawn = sitk.GetArrayFromImage(mr) > 0.08 * 4095
+    heads = np.stack([ndimage.binary_fill_holes(plane) for plane in drawn]).astype(np.uint8)
+    heads = sitk.GetImageFromArray(heads + 1)  # 0 is left for what lies outside the MR
+    heads.CopyInformation(mr)
     both = ct_all = mr_all = 0
-    for instance in source[3:-3]:
-        hu = instance.pixel_array * float(instance.RescaleSlope) + float(instance.RescaleIntercept)
-        inside = ndimage.binary_opening(hu > -300, iterations=3)
+    for path in source[3:-3]:
+        ct = sitk.ReadImage(str(path))
+        inside = ndimage.binary_opening(sitk.GetArrayFromImage(ct)[0] > -300, iterations=3)
         labels, _ = ndimage.label(inside)
         inside = ndimage.binary_fill_holes(labels == np.argmax(np.bincount(labels.flat)[1:]) + 1)
-        a = np.array(instance.ImageOrientationPatient, float)
-        p = np.array(instance.ImagePositionPatient, float)
-        pixel = [float(v) for v in instance.PixelSpacing]
-        r, c = np.mgrid[: hu.shape[0] : 2, : hu.shape[1] : 2]
-        points = p + r[..., None] * pixel[0] * a[3:] + c[..., None] * pixel[1] * a[:3]
-        voxels = np.rint((points - origin) @ to_voxel.T).astype(int)
-        valid = np.all((voxels >= 0) & (voxels < heads.shape), axis=-1)
-        drawn = np.zeros(valid.shape, bool)
-        drawn[valid] = heads[tuple(voxels[valid].T)]
-        ct = inside[::2, ::2] & valid
-        both += (ct & drawn).sum()
-        ct_all += ct.sum()
-        mr_all += drawn.sum()
+        there = sitk.Resample(heads, ct, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+        there = sitk.GetArrayFromImage(there)[0]
+        both += (inside & (there == 2)).sum()
+        ct_all += (inside & (there > 0)).sum()
+        mr_all += (there == 2).sum()
     return 2 * both / (ct_all + mr_all)

@@ -13,8 +13,8 @@ from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from rebrain_node.model.half import doubled, halved
 from rebrain_node.model.recipe import Image, Recipe
 from trainer.dataset import PreparedData, Subject
 from trainer.evaluate.intensities import truth_unit, unit
@@ -59,7 +59,7 @@ def teach(subject: Subject, data: PreparedData, recipe: Recipe) -> Lesson:
     truth = truth_unit(subject.target, subject.mask)
     placement = placements(subject.mask, subject.pixel_mm, recipe)[0]
     rows = np.flatnonzero(subject.mask.any(axis=(1, 2)))
-    images = [_halved(placement.onto(truth[row], 0.0)) for row in rows]
+    images = [halved(placement.onto(truth[row], 0.0)) for row in rows]
     top = _top_mm(subject.mask, subject.positions_mm)
     return Lesson(
         tally=Tally.of(source * 2 - 1, truth, subject.mask.astype(np.float32)),
@@ -126,7 +126,7 @@ class Baselines:
             likeness = features @ _feature(plane, placement)
             likeness[apart > max(window, float(apart.min()))] = -np.inf
             image = images[int(np.argmax(likeness))].astype(np.float32) / np.float32(255)
-            drawn[k] = placement.back(_doubled(image), 0.0)
+            drawn[k] = placement.back(doubled(image), 0.0)
         return drawn
 
 
@@ -144,18 +144,7 @@ def _top_mm(head: NDArray[np.bool_], positions_mm: NDArray[np.float64]) -> float
     return float(positions_mm[head.any(axis=(1, 2))].max())
 
 
-def _halved(image: Image) -> Image:
-    rows, columns = image.shape
-    blocks = image.reshape(rows // 2, 2, columns // 2, 2)
-    return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
-
-
-def _doubled(image: Image) -> Image:
-    zoomed = ndimage.zoom(image, 2, order=1, mode="nearest", grid_mode=True)
-    return np.asarray(zoomed, dtype=np.float32)
-
-
 def _feature(plane: Image, placement: Placement) -> NDArray[np.float32]:
     """Return the pixels of a slice, [0, 1], at a quarter of the grid's resolution, unit length."""
-    pixels = _halved(_halved(placement.onto(plane, 0.0))).ravel()
+    pixels = halved(halved(placement.onto(plane, 0.0))).ravel()
     return np.asarray(pixels / max(float(np.linalg.norm(pixels)), 1e-6), dtype=np.float32)
