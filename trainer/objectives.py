@@ -18,7 +18,7 @@ import numpy as np
 from rebrain_node.model.recipe import Objective, Recipe
 from rebrain_node.model.similarity import psnr_db, ssim
 from rebrain_node.model.source import Conditioning, conditioning_at
-from rebrain_node.model.unet import network_of
+from rebrain_node.model.unet import Network, network_of
 from trainer.config import Trial, TrialConfig
 from trainer.dataset import PreparedData
 from trainer.evaluate.intensities import source_slices, truth_unit
@@ -27,9 +27,10 @@ from trainer.evaluate.placing import placements
 from trainer.evaluate.protocols import Sparsity, thinned
 from trainer.pool import Pool
 from trainer.prepared import PreparedSource
+from trainer.run_state import State
 from trainer.score import Case, cases, walking
 from trainer.sources import Bank, PoolSource, Source
-from trainer.train_bridge import State, fresh_state, train
+from trainer.train_bridge import fresh_state, train
 from trainer.workers import ALONE_ON_CPU
 
 Advance = Callable[[int], None]
@@ -161,7 +162,7 @@ def _chosen(held_out: Sequence[Case], count: int) -> tuple[Case, ...]:
     )
 
 
-def scored(state: State, recipe: Recipe, held_out: Sequence[Case]) -> tuple[float, float]:
+def scored(state: State[Network], recipe: Recipe, held_out: Sequence[Case]) -> tuple[float, float]:
     """Return PSNR (dB) and SSIM of the running mean: over slices, then over subjects."""
     network = network_of(recipe)
     network.load_state_dict(state.mean)

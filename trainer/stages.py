@@ -23,6 +23,7 @@ from trainer.hounsfield import sharpened, tissues
 from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
 from trainer.prepared import PreparedSource
 from trainer.release import release
+from trainer.run_state import read_checkpoint
 from trainer.score import (
     PAIRS,
     Method,
@@ -34,7 +35,6 @@ from trainer.score import (
 )
 from trainer.sources import PoolSource, Source
 from trainer.template import load_template
-from trainer.train_bridge import read_checkpoint
 
 # Tried at every release; the recipe ships the one that scores best on the held-out heads.
 WALKS = (uniform_places(1), uniform_places(2), (1.0, 0.6, 0.3), uniform_places(4))

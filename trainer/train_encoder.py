@@ -9,15 +9,11 @@ and the optimiser: a run that was interrupted and resumed gives the same weights
 not.
 """
 
-import csv
 import hashlib
-import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +27,11 @@ from trainer.config import EncoderTraining
 from trainer.dice import Dice
 from trainer.export import Names, export_onnx
 from trainer.release import halves_of
+from trainer.run_state import State, checkpoint, rate_at
 from trainer.stacks import Stacks
 
 Progress = Callable[[int, float], None]  # step, mean loss since the last report
 REPORT_EVERY = 10
-_LAST_RATE = 0.02
 _AT_ONCE = 64  # slices embedded together
 
 
@@ -54,18 +50,6 @@ class Batch:
     images: Tensor
     positives: Tensor
     negatives: Tensor
-
-
-@dataclass
-class State:
-    """Everything that a checkpoint must hold; changed in place by the loop."""
-
-    network: SliceEncoder
-    mean: dict[str, Tensor]
-    optimiser: torch.optim.Optimizer
-    step: int
-    seconds: float
-    digest: str  # of parameters, stacks and starting weights
 
 
 def pairs(
@@ -197,7 +181,9 @@ def augmented(images: Tensor, dice: Dice) -> Tensor:
     return (bright * gain + (shift + grain) * (bright > 0.001) - 1).clamp(-1, 1)
 
 
-def fresh_state(training: EncoderTraining, stacks: Stacks, start: Path | None = None) -> State:
+def fresh_state(
+    training: EncoderTraining, stacks: Stacks, start: Path | None = None
+) -> State[SliceEncoder]:
     """Return a seeded untrained state, or one that starts from pretrained weights.
 
     Parameters
@@ -210,66 +196,16 @@ def fresh_state(training: EncoderTraining, stacks: Stacks, start: Path | None = 
     given = b"" if start is None else start.read_bytes()
     if given:
         network.load_state_dict(load(given))
-    optimiser = torch.optim.AdamW(
-        network.parameters(), training.learning_rate, weight_decay=training.weight_decay
-    )
-    mean = {name: value.clone() for name, value in network.state_dict().items()}
     digest = training.digest(stacks.digest, hashlib.sha256(given).hexdigest())
-    return State(network, mean, optimiser, 0, 0.0, digest)
-
-
-def save(state: State, path: Path) -> None:
-    """Write a checkpoint so that a reader finds the old one or the new one, never half of one."""
-    content = {
-        "network": state.network.state_dict(),
-        "mean": state.mean,
-        "optimiser": state.optimiser.state_dict(),
-        "step": state.step,
-        "seconds": state.seconds,
-        "digest": state.digest,
-    }
-    part = path.with_suffix(".part")
-    with part.open("wb") as stream:
-        torch.save(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
-
-
-def resume(state: State, path: Path) -> None:
-    """Bring `state` to where the checkpoint at `path` was written.
-
-    Raises
-    ------
-    ValueError
-        It was trained with other parameters, stacks or starting weights.
-    """
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if content["digest"] != state.digest:
-        raise ValueError(f"{path} was trained with other parameters or data; give another --run")
-    state.network.load_state_dict(content["network"])
-    state.optimiser.load_state_dict(content["optimiser"])
-    state.mean = content["mean"]
-    state.step, state.seconds = content["step"], content["seconds"]
-
-
-def learning_rate(training: EncoderTraining, step: int) -> float:
-    """Return the rate at a step: linear warm-up, then a cosine."""
-    warm = min(1.0, (step + 1) / training.warm_up)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / training.steps)))
-    return training.learning_rate * warm * (_LAST_RATE + (1 - _LAST_RATE) * cosine)
-
-
-def update_mean(state: State, decay: float) -> None:
-    """Move the running mean of the weights; it starts as a plain average."""
-    decay = min(decay, 1 - 1 / (state.step + 1))
-    with torch.no_grad():
-        for name, value in state.network.state_dict().items():
-            state.mean[name].lerp_(value, 1 - decay)
+    return State.fresh(network, training, digest)
 
 
 def train(
-    training: EncoderTraining, stacks: Stacks, state: State, out: Path, report: Progress
+    training: EncoderTraining,
+    stacks: Stacks,
+    state: State[SliceEncoder],
+    out: Path,
+    report: Progress,
 ) -> None:
     """Train to `training.steps`, from wherever `state` is.
 
@@ -279,9 +215,8 @@ def train(
     begun = time.monotonic() - state.seconds
     state.network.train()
     while state.step < training.steps:
-        rate = learning_rate(training, state.step)
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate
+        rate = rate_at(state.step, training.steps, training.learning_rate, training.warm_up)
+        state.set_rate(rate)
         batch = draw_batch(stacks, training, Dice(training.seed, state.step))
         loss = loss_of(state.network, batch, training)
         state.optimiser.zero_grad(set_to_none=True)
@@ -289,20 +224,17 @@ def train(
         nn.utils.clip_grad_norm_(state.network.parameters(), training.clip)
         state.optimiser.step()
         state.step += 1
-        update_mean(state, training.ema)
+        state.update_mean(training.ema)
 
         losses.append(loss.item())
         state.seconds = time.monotonic() - begun
         if state.step % REPORT_EVERY == 0 or state.step == training.steps:
             mean_loss = sum(losses) / len(losses)
-            with (out / "curve.csv").open("a", newline="") as stream:
-                csv.writer(stream).writerow(
-                    [state.step, round(state.seconds, 1), round(mean_loss, 5), f"{rate:.3e}"]
-                )
+            state.note(out, mean_loss, rate)
             report(state.step, mean_loss)
             losses.clear()
         if state.step % training.checkpoint_every == 0 or state.step == training.steps:
-            save(state, out / "checkpoint.pt")
+            state.save(out / "checkpoint.pt")
 
 
 def untrained(seed: int = 0) -> SliceEncoder:
@@ -313,7 +245,7 @@ def untrained(seed: int = 0) -> SliceEncoder:
 
 def trained(run: Path) -> SliceEncoder:
     """Return the encoder of a run: the running mean of its weights, rounded to half precision."""
-    content = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    content = checkpoint(run / "checkpoint.pt")
     network = SliceEncoder()
     network.load_state_dict({name: value.half() for name, value in content["mean"].items()})
     return network.eval()

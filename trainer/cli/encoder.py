@@ -83,7 +83,7 @@ def encoder(
     state = train_encoder.fresh_state(settings.encoder, stacks, start)
     checkpoint = run / "checkpoint.pt"
     if checkpoint.exists():
-        train_encoder.resume(state, checkpoint)
+        state.resume(checkpoint)
     with bar_of("steps", settings.encoder.steps) as (bar, task):
 
         def report(step: int, loss: float) -> None:

@@ -86,7 +86,7 @@ def bridge(
     """
     from trainer.config import TrainConfig
     from trainer.stages import source_of
-    from trainer.train_bridge import fresh_state, resume, train
+    from trainer.train_bridge import fresh_state, train
     from trainer.workers import joined
 
     if (pool is None) == (data is None):
@@ -101,7 +101,7 @@ def bridge(
         bar.update(task, visible=workers.writes)
         state = fresh_state(settings, workers.device)
         if (run / "checkpoint.pt").exists():
-            resume(state, settings.training_digest, run / "checkpoint.pt")
+            state.resume(run / "checkpoint.pt")
         bar.update(task, completed=state.step)
         source = source_of(settings.recipe, pool, data)
         train(settings, source, state, run, report, workers)

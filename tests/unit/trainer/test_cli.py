@@ -17,7 +17,7 @@ from trainer.cli import program
 from trainer.config import TrainConfig
 from trainer.heads import Head
 from trainer.stages import Folders, release_run, simulate_head, walk_name
-from trainer.train_bridge import fresh_state, save
+from trainer.train_bridge import fresh_state
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "conf" / "train" / "demo.toml"
@@ -102,7 +102,7 @@ def finished(tmp_path: Path, shared_data: Path) -> tuple[TrainConfig, Folders]:
     (pool / "index.json").write_text(json.dumps({"seed": 1, "subjects": [record]}))
     state = fresh_state(config, torch.device("cpu"))
     state.step = 1
-    save(state, config.training_digest, run / "checkpoint.pt")
+    state.save(run / "checkpoint.pt")
     return config, Folders(pool, run, shared_data)
 
 
@@ -136,7 +136,7 @@ def test_a_run_that_has_not_ended_is_not_released(
 ) -> None:
     config, folders = finished
     state = fresh_state(config, torch.device("cpu"))
-    save(state, config.training_digest, folders.run / "checkpoint.pt")
+    state.save(folders.run / "checkpoint.pt")
 
     with pytest.raises(ValueError, match="at step 0 of 1"):
         release_run(config, folders, tmp_path / "bundle", "0.0.1")

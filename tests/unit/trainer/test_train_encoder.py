@@ -23,7 +23,6 @@ from trainer.train_encoder import (
     loss_of,
     pairs,
     percept,
-    resume,
     train,
 )
 
@@ -168,7 +167,7 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(stacks, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         train(TINY, stacks, fresh_state(TINY, stacks), parted, _interrupt)
     resumed = fresh_state(TINY, stacks)
-    resume(resumed, parted / "checkpoint.pt")
+    resumed.resume(parted / "checkpoint.pt")
     assert resumed.step == 1
     train(TINY, stacks, resumed, parted, lambda *_: None)
     for name, value in straight.mean.items():
@@ -176,7 +175,7 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(stacks, tmp_pat
 
     changed = fresh_state(TINY.model_copy(update={"alpha": 1.0}), stacks)
     with pytest.raises(ValueError, match="other parameters"):
-        resume(changed, parted / "checkpoint.pt")
+        changed.resume(parted / "checkpoint.pt")
 
 
 def _interrupt(step: int, _: float) -> None:

@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from rebrain_node.model.recipe import Grid
+from rebrain_node.model.unet import Network
 from tests.ball_head import ball_maps
 from trainer import losses, train_bridge
 from trainer.config import TrainConfig
 from trainer.dice import Dice
 from trainer.hounsfield import tissues
 from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
+from trainer.run_state import State
 from trainer.sources import PoolSource, draw_batch
-from trainer.train_bridge import State, fresh_state, open_run, resume, train
+from trainer.train_bridge import fresh_state, open_run, train
 
 WIDTHS = (8, 16)
 CPU = torch.device("cpu")
@@ -54,14 +56,14 @@ def source(pool_folder: Path, config: TrainConfig) -> PoolSource:
     return PoolSource.of(Pool.open(pool_folder, "train"), config.recipe)
 
 
-def _trained(config: TrainConfig, source: PoolSource, out: Path) -> State:
+def _trained(config: TrainConfig, source: PoolSource, out: Path) -> State[Network]:
     out.mkdir()
     state = fresh_state(config, CPU)
     train(config, source, state, out, lambda _step, _loss: None)
     return state
 
 
-def _assert_same_weights(a: State, b: State) -> None:
+def _assert_same_weights(a: State[Network], b: State[Network]) -> None:
     for name, value in a.mean.items():
         torch.testing.assert_close(value, b.mean[name], rtol=0, atol=0, msg=name)
 
@@ -91,7 +93,7 @@ def test_a_run_that_was_interrupted_ends_with_the_weights_of_one_that_was_not(
     with pytest.raises(KeyboardInterrupt):
         train(config, source, fresh_state(config, CPU), out, pull_the_plug)
     state = fresh_state(config, CPU)
-    resume(state, config.training_digest, out / "checkpoint.pt")
+    state.resume(out / "checkpoint.pt")
     assert state.step == 2
     train(config, source, state, out, lambda _step, _loss: None)
 
@@ -103,8 +105,10 @@ def test_a_checkpoint_of_other_parameters_is_not_resumed(
 ) -> None:
     _trained(config, source, tmp_path / "run")
 
+    other = config.model_copy(update={"train": config.train.model_copy(update={"seed": 8})})
+    begun = fresh_state(other, CPU)
     with pytest.raises(ValueError, match="other parameters"):
-        resume(fresh_state(config, CPU), "0" * 64, tmp_path / "run" / "checkpoint.pt")
+        begun.resume(tmp_path / "run" / "checkpoint.pt")
 
 
 def _with_objective(config: TrainConfig, objective: str) -> TrainConfig:
