@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,13 +16,20 @@ class _Section(BaseModel):
 
 
 class Simulation(_Section):
-    """How many samples the pool holds per head, by the kind of head."""
+    """How many samples the pool holds per head, by the kind of head.
+
+    Attributes
+    ----------
+    gap_mm : tuple of float or None
+        Draw missing positions alone, between slabs so far apart: least and most.
+    """
 
     seed: int
     samples_2mm: int = Field(gt=0)
     samples_sharp: int = Field(gt=0)
     samples_brain_only: int = Field(gt=0)
     samples_validation: int = Field(gt=0)
+    gap_mm: tuple[float, float] | None = None
 
     def samples(self, head: Head) -> int:
         """Return the number of samples to draw of `head`."""
@@ -83,6 +90,9 @@ class EncoderTraining(_Section):
         Scale of equation 9.
     percept_weight : float
         Lambda of equation 11; 0 leaves the perceptual loss out.
+    across_mm : float
+        Slices of other series nearer than this attract each other, in a term of its own beside
+        equation 11; 0 is the paper, which knows the slices of one series alone.
     """
 
     seed: int
@@ -95,6 +105,7 @@ class EncoderTraining(_Section):
     alpha: float = Field(gt=0)
     beta: float = Field(gt=0)
     percept_weight: float = Field(ge=0)
+    across_mm: float = Field(default=0.0, ge=0)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     warm_up: int = Field(gt=0)
@@ -114,16 +125,51 @@ class EncoderTraining(_Section):
         return hashlib.sha256(relevant.encode()).hexdigest()
 
 
+class ControlTraining(_Section):
+    """What the loop of `trainer.train_control` does otherwise than [train].
+
+    Attributes
+    ----------
+    target : {"self", "donor"}
+        Whose MR is drawn: the query's own at the missing position, or, as in the paper, the one
+        that belongs to the exemplar.
+    retrieved_share, slerp_share : float
+        How often the guide is the exemplar, and how often the SLERP of the slices beside the
+        position; else it is a blank slice. A sample without an exemplar takes the SLERP.
+    """
+
+    target: Literal["self", "donor"] = "self"
+    seed: int
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    retrieved_share: float = Field(ge=0, le=1)
+    slerp_share: float = Field(ge=0, le=1)
+    checkpoint_every: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.retrieved_share + self.slerp_share > 1:
+            raise ValueError(
+                f"retrieved_share {self.retrieved_share} and slerp_share {self.slerp_share} "
+                "must not add up to more than 1"
+            )
+        return self
+
+
 class TrainConfig(_Section):
     """One `conf/train/*.toml`; a stage whose section is absent cannot be run from it.
 
-    Without [simulate] the bridge trains on prepared data alone.
+    Without [simulate] the bridge trains on prepared data alone; [gaps] draws the pool of missing
+    positions that [control] learns from.
     """
 
     simulate: Simulation | None = None
+    gaps: Simulation | None = None
     train: Training
     recipe: Recipe
     encoder: EncoderTraining | None = None
+    control: ControlTraining | None = None
 
     @model_validator(mode="after")
     def _one_objective(self) -> Self:

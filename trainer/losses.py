@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rebrain_node.model import bridge
+from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.unet import Network, UnitizedUNet
 from trainer.config import Training
 from trainer.dice import Dice
@@ -88,16 +89,20 @@ class Loss(nn.Module):
     A module, so that data-parallel training wraps network and loss together.
     """
 
-    def __init__(self, network: Network, training: Training) -> None:
+    def __init__(self, network: Network | GuidedUNet, training: Training) -> None:
         super().__init__()
         self.network = network
         self.training_of = training
 
-    def forward(self, batch: Batch, draws: Draws, total: Tensor) -> Tensor:
+    def forward(
+        self, batch: Batch, draws: Draws, total: Tensor, guide: Tensor | None = None
+    ) -> Tensor:
         """Return the loss.
 
         Parameters
         ----------
+        guide : Tensor, optional
+            Of a `GuidedUNet`, (batch, 1, rows, columns).
         total : Tensor
             What the weighted sums are divided by: the mean over all processes of the sum of
             `batch.weight`, so that parts of a batch average to the loss of the whole.
@@ -107,12 +112,14 @@ class Loss(nn.Module):
         x = torch.cat([state, batch.conditioning], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)
         s = torch.cat([m.flatten(1), batch.distances_mm], dim=1)
-        error, x0_hat, beside = self._error(x, s, batch)
+        error, x0_hat, beside = self._error(x, s, batch, guide)
         absolute = (error.abs() * batch.weight).sum() / total
         unlike = dissimilarity(x0_hat, batch.x0, batch.weight, total)
         return absolute + self.training_of.ssim_weight * unlike + beside
 
-    def _error(self, x: Tensor, s: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _error(
+        self, x: Tensor, s: Tensor, batch: Batch, guide: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the weighted error of each pixel, x0_hat, and the loss of the scalar head."""
         state, y, m = x[:, :1], x[:, 1:2], s[:, :1, None, None]
         nothing = torch.zeros((), device=x.device)
@@ -127,7 +134,7 @@ class Loss(nn.Module):
             error = direction - bridge.direction(batch.x0, y, state, weight)
             return error, x0_hat, (log_rho - rho.log()).abs().mean()
         with torch.autocast(x.device.type, torch.bfloat16):
-            flow = self.network(x, s)
+            flow = self.network(x, s) if guide is None else self.network(x, s, guide)
         x0_hat = bridge.estimate(state, flow.float())
         error = x0_hat - batch.x0
         return (weight * error if objective == "directional" else error), x0_hat, nothing

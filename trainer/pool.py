@@ -9,6 +9,7 @@
       <subject>/known.npy     (n, 288, 240) uint8, 255 where truth exists
       <subject>/distances.npy (n, 2) float32, mm to the slab below and above
       <subject>/missing.npy   (n,) bool, nothing was measured at the target
+    <subject>/position.npy  (n,) float32, mm in the head frame; NaN where it is not known
 
 Rows run from anterior to posterior, columns from right to left, 0.9 mm. The arrays are read by
 memory map: a pool may be larger than memory.
@@ -29,7 +30,7 @@ from trainer.hounsfield import Tissues, draw_hu
 from trainer.slabs import Block, Sample, draw_plan
 
 SAMPLES_PER_DRAW = 12
-ARRAYS = ("hu", "t1", "brain", "head", "known", "distances", "missing")
+ARRAYS = ("hu", "t1", "brain", "head", "known", "distances", "missing", "position")
 _LEAST_HEAD = 0.002  # share of the plane; emptier samples are kept one time in four
 
 
@@ -59,16 +60,21 @@ class PoolIndex(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-def draw_samples(head: Tissues, name: str, count: int, seed: int) -> Iterator[Sample]:
-    """Draw `count` samples of one head; a new HU volume after every `SAMPLES_PER_DRAW`."""
+def draw_samples(
+    head: Tissues, name: str, count: int, seed: int, gap_mm: tuple[float, float] | None = None
+) -> Iterator[Sample]:
+    """Draw `count` samples of one head; a new HU volume after every `SAMPLES_PER_DRAW`.
+
+    `gap_mm` as of `slabs.draw_plan`.
+    """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     drawn = 0
     while drawn < count:
         block = Block.of(head, draw_hu(head, rng))
         for _ in range(min(SAMPLES_PER_DRAW, count - drawn)):
-            sample = block.cut(draw_plan(head, rng))
+            sample = block.cut(draw_plan(head, rng, gap_mm))
             while (sample.head > 127).mean() < _LEAST_HEAD and rng.random() < 0.75:
-                sample = block.cut(draw_plan(head, rng))
+                sample = block.cut(draw_plan(head, rng, gap_mm))
             drawn += 1
             yield sample
 
@@ -82,6 +88,7 @@ def _rows(sample: Sample) -> dict[str, NDArray[np.generic]]:
         "known": sample.known,
         "distances": np.array(sample.distances_mm, dtype=np.float32),
         "missing": np.array(sample.missing),
+        "position": np.array(sample.position_mm, dtype=np.float32),
     }
 
 
@@ -159,4 +166,5 @@ class Pool:
             known=rows["known"],
             distances_mm=(below_mm, above_mm),
             missing=bool(rows["missing"]),
+            position_mm=float(rows["position"]),
         )

@@ -12,7 +12,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from rebrain_node.domain.headframe import plane_position_mm
 from trainer.hounsfield import Tissues
+from trainer.mni import MOST_STRETCH, mni_from_voxel, stretch
 from trainer.template import Volume
 
 ROWS, COLUMNS, PIXEL_MM = 288, 240, 0.9  # of the pool: the model grid with room to move
@@ -48,6 +50,8 @@ class Sample:
     distances_mm : tuple of float
         To the slab below and above.
     missing : bool
+    position_mm : float
+        Of the target in the head frame; NaN where the head's own frame cannot be trusted.
     """
 
     hu: NDArray[np.int16]
@@ -57,6 +61,7 @@ class Sample:
     known: NDArray[np.uint8]
     distances_mm: tuple[float, float]
     missing: bool
+    position_mm: float
 
 
 def rotation(tilt_deg: float, roll_deg: float, yaw_deg: float) -> NDArray[np.float64]:
@@ -68,8 +73,14 @@ def rotation(tilt_deg: float, roll_deg: float, yaw_deg: float) -> NDArray[np.flo
     return np.array(about_x) @ np.array(about_y) @ np.array(about_z)
 
 
-def draw_plan(head: Tissues, rng: Generator) -> Plan:
-    """Draw a sample's geometry: mostly in the brain, the rest from neck to above the vertex."""
+def draw_plan(head: Tissues, rng: Generator, gap_mm: tuple[float, float] | None = None) -> Plan:
+    """Draw a sample's geometry: mostly in the brain, the rest from neck to above the vertex.
+
+    Parameters
+    ----------
+    gap_mm : tuple of float, optional
+        Draw missing positions alone, with so much between the slabs beside them: least and most.
+    """
     brain_z, brain_y, brain_x = np.nonzero(head.brain[::4, ::4, ::4] > 0.5)
     low, high = np.percentile(brain_z * 4, [0.5, 99.5])
     whole = np.flatnonzero((head.head > 0.5).any(axis=(1, 2)))
@@ -79,7 +90,10 @@ def draw_plan(head: Tissues, rng: Generator) -> Plan:
         z = rng.uniform(max(whole[0], low - 55), whole[-1] + 7)
     thickness = rng.uniform(3, 8) if rng.random() < 0.7 else rng.uniform(1, 3)
     spacing = thickness * (rng.uniform(1, 1.4) if rng.random() < 0.25 else 1.0)
-    missing = bool(rng.random() < 0.5)
+    missing = bool(rng.random() < 0.5) or gap_mm is not None
+    if gap_mm is not None:
+        spacing = rng.uniform(*gap_mm)
+        thickness = min(thickness, spacing)
     alpha = rng.uniform(0.08, 0.92)
     return Plan(
         centre=np.array([z, 4 * brain_y.mean(), 4 * brain_x.mean()]),
@@ -140,6 +154,7 @@ class Block:
     """One head with one drawn HU volume, ready to be cut: all its volumes as tensors."""
 
     head: Tissues
+    mni_from_voxel: NDArray[np.float64] | None  # (4, 4); None where it cannot be trusted
     truth: torch.Tensor  # (3, z, y, x): canonical T1, brain, head
     raised_hu: torch.Tensor  # (1, z, y, x): HU + 1000, so that outside is air
 
@@ -147,7 +162,9 @@ class Block:
     def of(cls, head: Tissues, hu: Volume) -> "Block":
         """Prepare a block for cutting."""
         truth = torch.from_numpy(np.stack([head.t1, head.brain, head.head]))
-        return cls(head, truth, torch.from_numpy(hu + 1000)[None])
+        affine = mni_from_voxel(head)
+        trusted = affine if stretch(affine) <= MOST_STRETCH else None
+        return cls(head, trusted, truth, torch.from_numpy(hu + 1000)[None])
 
     def cut(self, plan: Plan) -> Sample:
         """Cut one sample."""
@@ -164,4 +181,11 @@ class Block:
             known=_known(at_target, self.head.known),
             distances_mm=(plan.below_mm, plan.above_mm),
             missing=plan.missing,
+            position_mm=self._position_mm(plan),
         )
+
+    def _position_mm(self, plan: Plan) -> float:
+        if self.mni_from_voxel is None:
+            return float("nan")
+        across, down = plan.rotation[:, 0], plan.rotation[:, 1]
+        return plane_position_mm(self.mni_from_voxel, plan.centre[::-1], across, down)

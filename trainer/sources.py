@@ -24,7 +24,7 @@ class Source(Protocol):
 
 def draw_batch(source: Source, dice: Sequence[Dice]) -> Batch:
     """Draw one sample from each of `dice`."""
-    return _joined([source.draw(d) for d in dice])
+    return joined([source.draw(d) for d in dice])
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
@@ -32,7 +32,8 @@ def moved(batch: Batch, device: torch.device) -> Batch:
     return Batch(*(getattr(batch, field.name).to(device) for field in fields(batch)))
 
 
-def _joined(samples: Sequence[Batch]) -> Batch:
+def joined(samples: Sequence[Batch]) -> Batch:
+    """Put batches together, one after the other."""
     return Batch(
         *(torch.cat([getattr(sample, f.name) for sample in samples]) for f in fields(Batch))
     )
@@ -68,7 +69,7 @@ class Bank:
     @classmethod
     def of(cls, source: Source, count: int, shrink: int = 1) -> "Bank":
         """Keep `count` samples of `source`, means over `shrink` x `shrink` pixels."""
-        return cls(_joined([_shrunk(source.draw(Dice(0, k)), shrink) for k in range(count)]))
+        return cls(joined([_shrunk(source.draw(Dice(0, k)), shrink) for k in range(count)]))
 
     def draw(self, dice: Dice) -> Batch:
         """Draw one of the samples kept."""

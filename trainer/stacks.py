@@ -3,6 +3,7 @@
     stacks/
       index.json            format, seed, one record per subject
       <subject>.npz         slices (n, 128, 104) uint8, brain window at 1.8 mm;
+                            mr (n, 128, 104) uint8, the T1 there, canonical, black to white;
                             position_mm (n,) float64, head frame; stack (n,) int32, which stack;
                             rank (n,) int32, place within it, rising from inferior to superior
 
@@ -50,6 +51,8 @@ class Stack:
     ----------
     slices : ndarray of uint8
         (n, 128, 104), brain window 0 to 255, 1.8 mm.
+    mr : ndarray of uint8
+        (n, 128, 104), canonical T1 0 to 255, 1.8 mm.
     position_mm : MillimetreArray
         (n,), head frame, rising.
     rank : ndarray of int32
@@ -57,6 +60,7 @@ class Stack:
     """
 
     slices: NDArray[np.uint8]
+    mr: NDArray[np.uint8]
     position_mm: MillimetreArray
     rank: NDArray[np.int32]
 
@@ -103,18 +107,19 @@ def draw_stack(
     axis = np.linalg.inv(affine) @ [*AXIS_MM, 0.0, 1.0]  # voxel x, y, z of the origin's plane
     turn = rotation(rng.uniform(-22, 12), rng.normal(0, 3), rng.normal(0, 3))
     plan = Plan(axis[2::-1].copy(), turn, thickness_mm, 0.0, 0.0, missing=False)
-    volumes = torch.from_numpy(np.stack([draw_hu(head, rng) + 1000, head.head]))
-    hu, inside, positions, ranks = [], [], [], []
+    volumes = torch.from_numpy(np.stack([draw_hu(head, rng) + 1000, head.head, head.t1]))
+    hu, inside, t1, positions, ranks = [], [], [], [], []
     offsets = np.arange(LOWEST_MM, HIGHEST_MM, step_mm) + rng.uniform(0, step_mm)
     for rank, offset in enumerate(offsets):
         points = slab_points(plan, float(offset))
         if _known_share(points, head.known) < _LEAST_KNOWN:
             continue
-        slab, mask = average(volumes, points)
+        slab, mask, truth = average(volumes, points)
         if (mask > 0.5).sum() * recipe.grid.pixel_mm**2 < _LEAST_HEAD_MM2:
             continue
         hu.append(slab - 1000)
         inside.append(mask > 0.5)
+        t1.append(truth)
         origin = plan.centre[::-1] + turn[:, 2] * offset
         positions.append(plane_position_mm(affine, origin, turn[:, 0], turn[:, 1]))
         ranks.append(rank)
@@ -123,6 +128,7 @@ def draw_stack(
     brain = halved(recipe.brain_window.apply(scanned[:, *window]))
     return Stack(
         slices=np.rint((brain + 1) * 127.5).astype(np.uint8),
+        mr=np.rint(np.clip(halved(np.stack(t1)[:, *window]), 0, 1) * 255).astype(np.uint8),
         position_mm=np.array(positions),
         rank=np.array(ranks, dtype=np.int32),
     )
@@ -153,6 +159,7 @@ def write_subject(path: Path, stacks: Iterator[Stack]) -> tuple[int, str]:
     drawn = list(stacks)
     arrays = {
         "slices": np.concatenate([s.slices for s in drawn]),
+        "mr": np.concatenate([s.mr for s in drawn]),
         "position_mm": np.concatenate([s.position_mm for s in drawn]),
         "stack": np.repeat(np.arange(len(drawn), dtype=np.int32), [len(s.rank) for s in drawn]),
         "rank": np.concatenate([s.rank for s in drawn]),
@@ -207,7 +214,7 @@ class Stacks:
 
     Attributes
     ----------
-    slices : ndarray of uint8
+    slices, mr : ndarray of uint8
         (n, 128, 104).
     position_mm : MillimetreArray
         (n,).
@@ -220,6 +227,7 @@ class Stacks:
     """
 
     slices: NDArray[np.uint8]
+    mr: NDArray[np.uint8]
     position_mm: MillimetreArray
     subject: NDArray[np.int32]
     stack: NDArray[np.int32]
@@ -234,6 +242,7 @@ class Stacks:
         return replace(
             self,
             slices=self.slices[kept],
+            mr=self.mr[kept],
             position_mm=self.position_mm[kept],
             subject=self.subject[kept],
             stack=self.stack[kept],
@@ -271,6 +280,7 @@ class Stacks:
         before = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
         return cls(
             slices=np.concatenate([a["slices"] for a in read]),
+            mr=np.concatenate([a["mr"] for a in read]),
             position_mm=np.concatenate([a["position_mm"] for a in read]),
             subject=np.repeat(np.arange(len(read), dtype=np.int32), [len(a["rank"]) for a in read]),
             stack=np.concatenate([a["stack"] + b for a, b in zip(read, before, strict=True)]),

@@ -67,7 +67,7 @@ def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) ->
     count = simulation.samples(head)
     with np.load(maps / f"{head.name}.npz") as arrays:
         anatomy = sharpened(tissues(dict(arrays)), 1.0 if head.sharp else 2.0)
-    samples = draw_samples(anatomy, head.name, count, simulation.seed)
+    samples = draw_samples(anatomy, head.name, count, simulation.seed, simulation.gap_mm)
     record = SubjectRecord(
         name=head.name,
         role=head.role,

@@ -45,11 +45,15 @@ class Batch:
         (n, 1, ROWS, COLUMNS) in [-1, 1].
     positives, negatives : Tensor
         (n, n) bool: what each row is to lie near to, and far from; many pairs are neither.
+    across, apart : Tensor
+        (n, n) bool: the same between slices of different series alone.
     """
 
     images: Tensor
     positives: Tensor
     negatives: Tensor
+    across: Tensor
+    apart: Tensor
 
 
 def pairs(
@@ -82,6 +86,35 @@ def pairs(
     positives = together & (ahead >= 1) & (ahead <= reach)
     negatives = np.where(together, np.abs(ahead) > reach, far)
     return torch.from_numpy(positives), torch.from_numpy(negatives)
+
+
+def pairs_across(
+    stack: NDArray[np.int32],
+    position_mm: NDArray[np.float64],
+    across_mm: float,
+    near_mm: float,
+) -> tuple[Tensor, Tensor]:
+    """Decide which slices of *different* series attract and which repel, by position alone.
+
+    Not in the paper: its positives are slices of one series, so what two people have in common
+    is learned by chance only. Here it is the aim.
+
+    Parameters
+    ----------
+    across_mm, near_mm : float
+        Nearer than the first they attract, from the second on they repel.
+
+    Returns
+    -------
+    positives, negatives : Tensor
+        (n, n) bool, row: anchor.
+    """
+    other = stack[None, :] != stack[:, None]
+    apart_mm = np.abs(position_mm[None, :] - position_mm[:, None])
+    return (
+        torch.from_numpy(other & (apart_mm < across_mm)),
+        torch.from_numpy(other & (apart_mm >= near_mm)),
+    )
 
 
 def log_ratio(scores: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -117,10 +150,14 @@ def percept(middle: Tensor, batch: Batch, beta: float) -> Tensor:
 
 
 def loss_of(network: SliceEncoder, batch: Batch, training: EncoderTraining) -> Tensor:
-    """Return equation 11: contrast + lambda percept."""
+    """Return equation 11, contrast + lambda percept, and the term across series if there is one."""
     with torch.autocast("cpu", torch.bfloat16):
         encoded = network.encode(batch.images)
-    loss = contrast(encoded.embedding.float(), batch, training.alpha)
+    embedding = encoded.embedding.float()
+    loss = contrast(embedding, batch, training.alpha)
+    if training.across_mm > 0 and batch.across.any():
+        scores = embedding @ embedding.T / training.alpha
+        loss = loss + log_ratio(scores, batch.across, batch.apart)
     if training.percept_weight > 0:
         loss = loss + training.percept_weight * percept(encoded.middle, batch, training.beta)
     return loss
@@ -145,8 +182,11 @@ def draw_batch(stacks: Stacks, training: EncoderTraining, dice: Dice) -> Batch:
         stacks.stack[taken], stacks.rank[taken], stacks.position_mm[taken],
         training.reach, training.near_mm,
     )  # fmt: skip
+    across, apart = pairs_across(
+        stacks.stack[taken], stacks.position_mm[taken], training.across_mm, training.near_mm
+    )
     images = torch.from_numpy(stacks.slices[taken]).float()[:, None] / 127.5 - 1
-    return Batch(augmented(images, dice), positives, negatives)
+    return Batch(augmented(images, dice), positives, negatives, across, apart)
 
 
 def augmented(images: Tensor, dice: Dice) -> Tensor:

@@ -64,6 +64,25 @@ class ControlBranch(nn.Module):
         return tuple(mix(level) for mix, level in zip(self.zero, levels, strict=True))
 
 
+class GuidedUNet(nn.Module):
+    """A frozen network and its control branch, as one network to train.
+
+    Parameters
+    ----------
+    backbone : BridgeUNet
+        Takes no gradient and is never changed.
+    """
+
+    def __init__(self, backbone: BridgeUNet) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(requires_grad=False)
+        self.control = ControlBranch(backbone).requires_grad_()
+
+    def forward(self, x: Tensor, s: Tensor, guide: Tensor) -> Tensor:
+        """Evaluate once; arguments as of `ControlBranch.forward`, result as of `BridgeUNet`."""
+        return cast("Tensor", self.backbone(x, s, self.control(x, s, guide)))
+
+
 class SteeredUNet(nn.Module):
     """A network as an engine runs it beside a control branch: f(x, s, what is added)."""
 

@@ -18,7 +18,7 @@ from rebrain_node.ports import Encoder, Exemplars
 #: below this the head frame says nothing about where a slice lies
 LEAST_PLAUSIBILITY: Final = 0.5
 #: an exemplar may lie this many gaps between measured slices from the target
-_GAPS: Final = 1.5
+GAPS: Final = 1.5
 
 
 def retrieve(
@@ -125,7 +125,7 @@ class _Query:
 
     def _window_mm(self, target: Target) -> float:
         low, high = (self.prepared.distances_mm[k] for k in (target.below, target.above))
-        return max(_GAPS * float(high - low), self.window_mm)
+        return max(GAPS * float(high - low), self.window_mm)
 
 
 def _embeddings(

@@ -14,6 +14,7 @@ import typer
 
 from rebrain_node.errors import RebrainError
 from trainer.cli import (
+    control,
     demonstration,
     encoder,
     evaluate,
@@ -44,6 +45,8 @@ program.command("gates")(gates.gates)
 program.command("objectives")(objectives.objectives)
 program.command("head-template")(encoder.head_template)
 program.command("encoder")(encoder.encoder)
+program.command("control")(control.control)
+program.command("guide")(control.guide)
 program.command("retrieval")(encoder.retrieval)
 program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
 

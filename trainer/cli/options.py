@@ -16,6 +16,7 @@ Config = Annotated[Path, typer.Option(help="Parameters, e.g. conf/train/demo.tom
 Maps = Annotated[Path, typer.Option(help="Folder of anatomy maps, one file per head.")]
 Samples = Annotated[Path, typer.Option("--pool", help="Folder of the pool of simulated samples.")]
 Run = Annotated[Path, typer.Option(help="Folder of the training run.")]
+Bundle = Annotated[str, typer.Option(help="demo, or the folder of a bundle.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Processes = Annotated[int, typer.Option(min=1, help="Heads worked on at the same time.")]
 

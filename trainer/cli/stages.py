@@ -41,7 +41,14 @@ def head(maps: Maps, data: Data = None, processes: Processes = 2) -> None:
 
 
 def simulate(
-    config: Config, maps: Maps, pool: Samples, data: Data = None, processes: Processes = 2
+    config: Config,
+    maps: Maps,
+    pool: Samples,
+    data: Data = None,
+    processes: Processes = 2,
+    gaps: Annotated[
+        bool, typer.Option("--gaps", help="Draw by [gaps]: missing positions, for `control`.")
+    ] = False,
 ) -> None:
     """Draw the pool of simulated CT samples with their T1; finished heads are passed over.
 
@@ -55,9 +62,10 @@ def simulate(
     from trainer.pool import PoolIndex, write_index
     from trainer.stages import simulate_head
 
-    simulation = TrainConfig.load(config).simulate
+    settings = TrainConfig.load(config)
+    simulation = settings.gaps if gaps else settings.simulate
     if simulation is None:
-        raise typer.BadParameter(f"{config} has no [simulate]: it trains on prepared data")
+        raise typer.BadParameter(f"{config} has no [{'gaps' if gaps else 'simulate'}]")
     heads = [h for h in catalogue(data_of(data)) if h.role != "demonstration"]
     records = []
     with ProcessPoolExecutor(processes) as workers, bar_of("heads", len(heads)) as (bar, task):

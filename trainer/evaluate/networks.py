@@ -48,15 +48,28 @@ def open_network(where: str) -> Network:
     EngineFailed
         The engine does not reproduce the golden output of the bundle.
     """
+    if (Path(where) / CHECKPOINT).is_file():
+        return _of_run(Path(where))
+    return _of_bundle(bundle_at(where))
+
+
+def bundle_at(where: str) -> ModelBundle:
+    """Load `demo`, or the folder of a bundle.
+
+    Raises
+    ------
+    NetworkRefused
+        There is no such folder.
+    BundleRefused
+        The bundle is damaged.
+    """
     if where == DEMO:
         with resources.as_file(resources.files("rebrain_node") / "bundles" / DEMO) as shipped:
-            return _of_bundle(load_bundle(shipped))
+            return load_bundle(shipped)
     folder = Path(where)
-    if (folder / CHECKPOINT).is_file():
-        return _of_run(folder)
     if not folder.is_dir():
         raise NetworkRefused(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
-    return _of_bundle(load_bundle(folder))
+    return load_bundle(folder)
 
 
 def _of_bundle(bundle: ModelBundle) -> Network:

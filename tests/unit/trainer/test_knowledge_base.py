@@ -186,7 +186,12 @@ def _stacks(folder) -> None:
         person = _person(name, count=6)
         half = [slice(0, 3), slice(3, 6)]
         stacks = [
-            Stack(person.slices[s], person.position_mm[s], np.arange(3, dtype=np.int32))
+            Stack(
+                person.slices[s],
+                person.slices[s],
+                person.position_mm[s],
+                np.arange(3, dtype=np.int32),
+            )
             for s in half
         ]
         count, digest = write_subject(folder / f"{name}.npz", iter(stacks))

@@ -50,7 +50,7 @@ def test_a_stack_is_widest_in_the_middle_of_the_ball_and_steps_evenly(head):
 
 def _stack(first: int, count: int) -> Stack:
     slices = np.full((count, ROWS, COLUMNS), first, dtype=np.uint8)
-    return Stack(slices, 5.0 * np.arange(count), np.arange(count, dtype=np.int32))
+    return Stack(slices, slices // 2, 5.0 * np.arange(count), np.arange(count, dtype=np.int32))
 
 
 def test_stacks_are_numbered_through_all_subjects_and_the_dense_one_is_left_out(tmp_path):

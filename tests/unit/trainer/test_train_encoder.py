@@ -22,6 +22,7 @@ from trainer.train_encoder import (
     fresh_state,
     loss_of,
     pairs,
+    pairs_across,
     percept,
     train,
 )
@@ -41,6 +42,7 @@ def stacks() -> Stacks:
     discs = [(np.hypot(y, x) < 20 + z) * np.uint8(120) for z in position]
     return Stacks(
         slices=np.stack(discs).astype(np.uint8),
+        mr=np.zeros((16, ROWS, COLUMNS), np.uint8),
         position_mm=position,
         subject=np.repeat(np.arange(2, dtype=np.int32), 8),
         stack=np.repeat(np.arange(4, dtype=np.int32), 4),
@@ -57,7 +59,8 @@ def _batch(positives: list[tuple[int, int]], negatives: list[tuple[int, int]], n
         for row, column in listed:
             matrix[row, column] = True
         matrices.append(matrix)
-    return Batch(torch.zeros(n, 1, ROWS, COLUMNS), *matrices)
+    none = torch.zeros(n, n, dtype=torch.bool)
+    return Batch(torch.zeros(n, 1, ROWS, COLUMNS), *matrices, across=none, apart=none)
 
 
 def test_the_contrast_is_equation_8_computed_by_hand():
@@ -125,6 +128,24 @@ def test_slices_of_another_series_at_the_same_position_are_not_negatives():
     positives, negatives = pairs(stack, rank, position, reach=2, near_mm=5.0)
     assert not positives[0].any()
     assert negatives[0].tolist() == [False, False, True, True, True]
+
+
+def test_across_series_position_alone_attracts_and_repels():
+    position = np.array([0.0, 1.0, 3.0, 6.0, 0.0])
+    stack = np.array([0, 1, 1, 2, 0], dtype=np.int32)
+    across, apart = pairs_across(stack, position, across_mm=2.5, near_mm=5.0)
+    assert across[0].tolist() == [False, True, False, False, False]  # the last is its own series
+    assert apart[0].tolist() == [False, False, False, True, False]
+
+
+def test_a_term_across_series_is_added_where_two_of_them_meet(stacks):
+    state = fresh_state(TINY, stacks)
+    batches = (draw_batch(stacks, TINY, Dice(1, step)) for step in range(20))
+    batch = next(drawn for drawn in batches if drawn.across.any())
+    alone = TINY.model_copy(update={"across_mm": 0.0})
+    with torch.no_grad():
+        extra = loss_of(state.network, batch, TINY) - loss_of(state.network, batch, alone)
+    assert extra > 0
 
 
 def test_an_augmented_slice_keeps_its_air_its_range_and_about_its_size():
