@@ -238,30 +238,3 @@ def curve_of(queries: Slices, base: Slices, window_mm: float) -> dict[float, dic
     median = size_curve(queries, base, lambda q, b: float(np.median(position_errors_mm(q, b))))
     accepted = size_curve(queries, base, lambda q, b: acceptance(search(q, b, window_mm), tau)[5.0])
     return {size: {"median_mm": median[size], "accepted": accepted[size]} for size in median}
-
-
-def table(
-    figures: Mapping[str, Retrieval], curves: Mapping[str, Mapping[float, Mapping[str, float]]]
-) -> str:
-    """Write the figures as Markdown: encoders, acceptance by percentage, size of the base."""
-    lines = [
-        "| encoder | position error, median (90 %), mm | SSIM | re-identified |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {name} | {f.median_mm:.1f} ({f.p90_mm:.1f}) | {f.ssim:.3f} | {f.reidentified:.1%} |"
-        for name, f in figures.items()
-    ]
-    lines += ["", "| encoder | p, % | tau | accepted |", "|---|---|---|---|"]
-    lines += [
-        f"| {name} | {percent:g} | {tau:.4f} | {f.accepted[percent]:.1%} |"
-        for name, f in figures.items()
-        for percent, tau in f.tau.items()
-    ]
-    lines += ["", "| encoder | size | median, mm | accepted, p = 5 |", "|---|---|---|---|"]
-    lines += [
-        f"| {name} | {size:.0%} | {row['median_mm']:.1f} | {row['accepted']:.1%} |"
-        for name, curve in curves.items()
-        for size, row in curve.items()
-    ]
-    return "\n".join(lines)

@@ -17,7 +17,7 @@ from rebrain_node.domain.volume import (
 )
 from rebrain_node.errors import EngineFailed
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.model.source import conditioning_at, windowed
+from rebrain_node.model.source import Conditioning, conditioning_at, windowed
 from rebrain_node.model.walk import noise_field, walk
 from rebrain_node.ports import Engine
 
@@ -80,7 +80,7 @@ def synthesise(
     drawn = np.empty((len(guides), *recipe.grid.shape), dtype=np.float32)
     for k, guide in enumerate(guides):
         conditioning = conditioning_at(slices, guide.target.distance_mm)
-        guided = partial(evaluate, guide=_condition(guide, recipe))
+        guided = partial(evaluate, guide=shown(guide, conditioning, recipe))
         drawn[k] = walk(guided, conditioning, recipe.sampling, eta=recipe.eta, noise=noise)
         if progress is not None:
             progress(k + 1, len(guides))
@@ -96,10 +96,20 @@ def synthesise(
     )
 
 
-def _condition(guide: Guide, recipe: Recipe) -> FloatArray | None:
-    """What the control branch is shown, (1, 1, rows, columns); None without an exemplar."""
-    if guide.kind != "retrieved" or guide.exemplar_hu is None:
+def shown(guide: Guide, conditioning: Conditioning, recipe: Recipe) -> FloatArray | None:
+    """Choose what the control branch is shown at a position, as it was trained.
+
+    Returns
+    -------
+    FloatArray or None
+        (1, 1, rows, columns), brain window, [-1, 1]: the exemplar, or the SLERP of the slices
+        beside the position where none was similar enough. None where a slice was measured, and
+        with a recipe that retrieves none: there the bridge goes unguided.
+    """
+    if not recipe.retrieves or guide.kind == "measured":
         return None
+    if guide.exemplar_hu is None:
+        return conditioning.source[None, None]
     return recipe.brain_window.apply(guide.exemplar_hu)[None, None]
 
 

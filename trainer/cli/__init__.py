@@ -47,7 +47,6 @@ program.command("head-template")(encoder.head_template)
 program.command("encoder")(encoder.encoder)
 program.command("control")(control.control)
 program.command("guide")(control.guide)
-program.command("retrieval")(encoder.retrieval)
 program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
 
 

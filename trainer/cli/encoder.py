@@ -1,15 +1,13 @@
-"""`head-template`, `encoder`, `retrieval`: where a slice lies in a head, what it looks like."""
+"""`head-template`, `encoder`: where a slice lies in a head, and what it looks like."""
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.options import AsJson, Config, Data, Maps, Processes, Run, bar_of, data_of
+from trainer.cli.options import Config, Data, Maps, Processes, Run, bar_of, data_of
 
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
@@ -95,38 +93,6 @@ def encoder(
     (run / "encoder.onnx").write_bytes(train_encoder.export_encoder(weights))
     save_file(halves_of(weights), run / "encoder.safetensors")
     typer.echo(f"{run / 'encoder.onnx'}")
-
-
-def retrieval(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of encoder runs to compare.")],
-    window_mm: Annotated[float, typer.Option(min=0, help="Of the slice-position check.")] = 7.5,
-    as_json: AsJson = False,
-) -> None:
-    """Report how well encoders find the same anatomy in other heads; the first run's stacks.
-
-    Queries are the thick series of the held-out heads, the base holds all training heads. An
-    encoder without training stands beside them.
-    """
-    from trainer.retrieval_report import assess, curve_of, table
-    from trainer.stacks import Stacks
-    from trainer.train_encoder import embedded, trained, untrained
-
-    base = Stacks.open(runs[0] / "stacks", "train")
-    queries = Stacks.open(runs[0] / "stacks", "validation", "demonstration").thick()
-    networks = {"untrained": untrained(), **{run.name: trained(run) for run in runs}}
-    figures, curves = {}, {}
-    with bar_of("encoders", len(networks)) as (bar, task):
-        for name, network in networks.items():
-            asked = queries.embedded(embedded(network, queries.slices))
-            held = base.embedded(embedded(network, base.slices), after=len(queries.names))
-            figures[name] = assess(asked, queries.slices, held, base.slices, window_mm)
-            curves[name] = curve_of(asked, held, window_mm)
-            bar.advance(task)
-    if as_json:
-        document = {name: asdict(figures[name]) | {"sizes": curves[name]} for name in networks}
-        typer.echo(json.dumps(document))
-    else:
-        typer.echo(table(figures, curves))
 
 
 def _draw_stacks(

@@ -12,15 +12,23 @@ from rich.table import Table
 
 from trainer.cli.options import AsJson, bar_of
 
-REPORT = "evaluation.json"
+REPORTS = ("evaluation.json", "ablation.json", "retrieval.json")
+REPORT = REPORTS[0]
 SHOWN = ("psnr", "ssim", "nrmse", "i_ssim_gap", "slice_id_exact", "slice_id_within_one",
          "brain_correlation", "lncc")  # fmt: skip
 
 
 def evaluate(  # noqa: PLR0913 -- each is an option of the command
     bundle: Annotated[str, typer.Option(help="demo, the folder of a bundle, or of a run.")],
-    data: Annotated[Path, typer.Option(help="A prepared data set, or a .npz of 2-D pairs.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Prepared data set, or .npz of 2-D pairs; stacks for retrieval."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the report; a report there is replaced.")],
+    report: Annotated[
+        Literal["scores", "ablation", "retrieval"],
+        typer.Option(help="Scores by one protocol, what guidance adds, or how well it finds."),
+    ] = "scores",
     protocol: Annotated[str, typer.Option(help="none, decimate:K or thick:K; K = 2, 3, 4.")] = (
         "none"
     ),
@@ -47,7 +55,18 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
     seed: Annotated[int, typer.Option(help="Of the noise and of the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Score a bundle beside every baseline, by one protocol; writes a report to OUT."""
+    """Score a bundle beside every baseline, by one protocol; writes a report to OUT.
+
+    With --report ablation: what guidance adds at missing positions, decimate:2 and decimate:4.
+    With --report retrieval: how well the encoder finds the same anatomy; --network names the runs
+    of other encoders.
+
+    Raises
+    ------
+    typer.BadParameter
+        OUT holds other things, or an option does not belong to the report.
+    """
+    from trainer.cli import guidance_reports
     from trainer.evaluate import run
     from trainer.evaluate.contents import Beside
     from trainer.evaluate.contest import Progress
@@ -56,6 +75,24 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
     from trainer.evaluate.report import json_text, write_report
 
     check_out(out)
+    if report != "scores":
+        foreign = {
+            "--protocol": protocol != "none",
+            "--mode": mode != "standard",
+            "--predictions": predictions,
+            "--beside": beside,
+            "--curves": curves,
+        }
+        if any(foreign.values()):
+            named = ", ".join(name for name, given in foreign.items() if given)
+            raise typer.BadParameter(f"{named}: not an option of --report {report}")
+        if report == "ablation":
+            document = guidance_reports.ablation(bundle, data, out, seed)
+        else:
+            document = guidance_reports.retrieval(bundle, data, out, _named(network, "RUN"))
+        if as_json:
+            typer.echo(json_text(document), nl=False)
+        return
     company = Beside(
         documents=[json.loads((folder / REPORT).read_bytes()) for folder in beside or []],
         curves=read_curves(curves) if curves else {},
@@ -104,7 +141,10 @@ def check_out(out: Path) -> None:
     typer.BadParameter
         `out` holds other things.
     """
-    if out.exists() and not (out.is_dir() and ((out / REPORT).is_file() or not any(out.iterdir()))):
+    if not out.exists():
+        return
+    written = out.is_dir() and any((out / name).is_file() for name in REPORTS)
+    if not (written or (out.is_dir() and not any(out.iterdir()))):
         raise typer.BadParameter(f"{out} holds something that is not a report; give another --out")
 
 

@@ -5,12 +5,15 @@ Every position is conditioned and walked by the node's own code (`model/source`,
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rebrain_node.domain.volume import Guide
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, conditioning_at
 from rebrain_node.model.walk import noise_field, walk
+from rebrain_node.steps.synthesise import shown
 from trainer.dataset import PreparedData
 from trainer.evaluate.intensities import source_slices
 from trainer.evaluate.networks import Network
@@ -49,7 +52,13 @@ class Bridge:
         linear = case.linear(given)
         whole = linear.copy()  # at measured positions the interpolation is the slice itself
         whole[missing] = self._drawn_at(case, case.targets_mm[missing], progress)
-        yield self.name, whole
+        full = whole
+        if self._guided:
+            full = linear.copy()
+            full[missing] = self._drawn_at(
+                case, case.targets_mm[missing], progress, self._guides(case)
+            )
+        yield self.name, full
         below, _ = case.bracket()
         average = linear.copy()
         average[missing] = (given[below[missing]] + given[below[missing] + 1]) / 2
@@ -63,12 +72,33 @@ class Bridge:
     def positions(self, case: Case) -> int:
         """Return how many positions `draw` draws."""
         ways = placements(case.head, case.subject.pixel_mm, self.network.recipe)
-        return len(ways) * (len(case.source) + int((~case.measured).sum()))
+        rounds = 2 if self._guided else 1
+        return len(ways) * (len(case.source) + rounds * int((~case.measured).sum()))
+
+    @property
+    def _guided(self) -> bool:
+        """Whether missing positions take exemplars: the bundle has them, and the data HU and mm."""
+        ct = self.data.volumetric and self.data.source_kind == "ct"
+        return ct and self.network.guiding is not None
+
+    def _guides(self, case: Case) -> tuple[Guide, ...]:
+        """Retrieve for every missing position; a volume in mm is placed in one way."""
+        assert self.network.guiding is not None  # noqa: S101 - asked by the caller
+        (placement,) = placements(case.head, case.subject.pixel_mm, self.network.recipe)
+        every = self.network.guiding.guides(case, placement)
+        return tuple(g for g, measured in zip(every, case.measured, strict=True) if not measured)
 
     def _drawn_at(
-        self, case: Case, positions_mm: NDArray[np.float64], progress: Callable[[], None]
+        self,
+        case: Case,
+        positions_mm: NDArray[np.float64],
+        progress: Callable[[], None],
+        guides: Sequence[Guide] = (),
     ) -> Volume:
-        """Draw positions, (n, row, column) on the grid of the data set, averaged over placings."""
+        """Draw positions, (n, row, column) on the grid of the data set, averaged over placings.
+
+        `guides` has one for each position, or is empty: then the bridge goes unguided.
+        """
         recipe = self.network.recipe
         noise = noise_field(recipe.grid.shape, self.seed)
         ways = placements(case.head, case.subject.pixel_mm, recipe)
@@ -76,9 +106,11 @@ class Bridge:
         for placement in ways:
             slices = source_slices(case, self.data.source_kind, recipe, placement)
             for k, position in enumerate(positions_mm):
+                conditioning = self._conditioning(slices, float(position))
+                guide = shown(guides[k], conditioning, recipe) if guides else None
                 image = walk(
-                    self.network.evaluate,
-                    self._conditioning(slices, float(position)),
+                    partial(self.network.evaluate, guide=guide),
+                    conditioning,
                     recipe.sampling,
                     eta=recipe.eta,
                     noise=noise,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from pickle import UnpicklingError  # the name of a refusal; nothing is unpickled here
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
@@ -14,13 +14,20 @@ from rebrain_node.errors import RebrainError
 from rebrain_node.model import unet
 from rebrain_node.model.bundle import ModelBundle, load_bundle
 from rebrain_node.model.recipe import Image, Recipe
-from rebrain_node.model.walk import Evaluate
 from trainer.dataset import digest_of
 from trainer.evaluate.evaluation import BundleFacts
+from trainer.evaluate.guiding import Guiding
 from trainer.train_bridge import open_run
 
 DEMO = "demo"
 CHECKPOINT = "checkpoint.pt"
+
+
+class GuidedEvaluate(Protocol):
+    """One evaluation, guided or not: as of port `Engine`."""
+
+    def __call__(self, x: Image, s: NDArray[Any], guide: Image | None = None) -> Image:
+        """Evaluate f, (1, 1, rows, columns)."""
 
 
 class NetworkRefused(RebrainError):
@@ -32,8 +39,9 @@ class Network:
     """One network ready to be evaluated, and how its recipe says to use it."""
 
     recipe: Recipe
-    evaluate: Evaluate
+    evaluate: GuidedEvaluate
     facts: BundleFacts
+    guiding: Guiding | None = None  #: None where missing positions take no exemplar
 
 
 def open_network(where: str) -> Network:
@@ -50,7 +58,7 @@ def open_network(where: str) -> Network:
     """
     if (Path(where) / CHECKPOINT).is_file():
         return _of_run(Path(where))
-    return _of_bundle(bundle_at(where))
+    return network_of_bundle(bundle_at(where))
 
 
 def bundle_at(where: str) -> ModelBundle:
@@ -72,7 +80,16 @@ def bundle_at(where: str) -> ModelBundle:
     return load_bundle(folder)
 
 
-def _of_bundle(bundle: ModelBundle) -> Network:
+def network_of_bundle(bundle: ModelBundle) -> Network:
+    """Open a bundle by the node's engine, and what it retrieves with.
+
+    Raises
+    ------
+    EngineFailed
+        The engine does not reproduce the golden output of the bundle.
+    KnowledgeBaseRefused
+        Its knowledge base is not fit to be searched.
+    """
     engine = open_engine("openvino", bundle)
     facts: BundleFacts = {
         "name": bundle.name,
@@ -80,7 +97,7 @@ def _of_bundle(bundle: ModelBundle) -> Network:
         "digest": bundle.digest,
         "engine": engine.identity,
     }
-    return Network(bundle.recipe, engine.evaluate, facts)
+    return Network(bundle.recipe, engine.evaluate, facts, Guiding.of(bundle))
 
 
 def _of_run(folder: Path) -> Network:
@@ -105,11 +122,11 @@ def _of_run(folder: Path) -> Network:
     return Network(recipe, of_torch(network), facts)
 
 
-def of_torch(network: unet.Network) -> Evaluate:
-    """Return one evaluation of the network in float32, numpy in and out."""
+def of_torch(network: unet.Network) -> GuidedEvaluate:
+    """Return one evaluation of the network in float32, numpy in and out; it takes no guide."""
     network.eval()
 
-    def evaluate(x: Image, s: NDArray[Any]) -> Image:
+    def evaluate(x: Image, s: NDArray[Any], guide: Image | None = None) -> Image:  # noqa: ARG001
         with torch.inference_mode():
             flow = network(torch.from_numpy(x), torch.from_numpy(s))
         answer: Image = flow.numpy()

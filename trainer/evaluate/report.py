@@ -48,16 +48,22 @@ def write_report(
     beside = beside or Beside()
     for other in beside.documents:
         _same_but_protocol(evaluation.document, other)
-    contents = gather(evaluation, beside)
+    write_contents(gather(evaluation, beside), evaluation.document, out, "evaluation")
+
+
+def write_contents(
+    contents: Contents, document: Mapping[str, object], out: Path, name: str
+) -> None:
+    """Write a report as `out/NAME.json`, `.md`, `.html` and `figures/*.png`."""
     files = {
-        "evaluation.json": json_text(evaluation.document).encode(),
-        "evaluation.md": _markdown(contents).encode(),
-        "evaluation.html": page(contents).encode(),
+        f"{name}.json": json_text(document).encode(),
+        f"{name}.md": _markdown(contents).encode(),
+        f"{name}.html": page(contents).encode(),
     } | {f"figures/{plate.name}.png": plate.png for plate in contents.plates}
     _place(files, out)
 
 
-def json_text(document: Document) -> str:
+def json_text(document: Mapping[str, object]) -> str:
     """Write a document as JSON; what is not a number is null there."""
     return json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -91,7 +97,7 @@ def _markdown(contents: Contents) -> str:
         f"## Read this first\n\n{bullets(contents.limits)}",
         "## Scores\n",
         *(markdown_table(table) for table in contents.tables),
-        "## Pictures\n",
+        *(["## Pictures\n"] if contents.plates else []),
         *(
             f"![{escaped(plate.title)}](figures/{plate.name}.png)\n\n{escaped(plate.caption)}\n"
             for plate in contents.plates
@@ -103,7 +109,8 @@ def _markdown(contents: Contents) -> str:
         parts.append(f"## Methods left out\n\n{bullets(contents.skipped)}")
     if contents.notes:
         parts.append(f"## Notes\n\n{bullets(contents.notes)}")
-    parts += ["## Every subject\n", *(markdown_table(table) for table in contents.folded)]
+    if contents.folded:
+        parts += ["## Every subject\n", *(markdown_table(table) for table in contents.folded)]
     return "\n".join(parts)
 
 

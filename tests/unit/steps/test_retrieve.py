@@ -10,6 +10,7 @@ from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import Grid, PreparedVolume, Target
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.recipe import Recipe, Retrieval
+from rebrain_node.model.source import conditioning_at, windowed
 from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
@@ -226,14 +227,38 @@ class _Guided(WindowedSource):
         return super().evaluate(x, s)
 
 
-def test_the_engine_is_guided_where_a_slice_is_retrieved_and_nowhere_else():
+def test_the_engine_is_guided_where_nothing_was_measured_and_nowhere_else():
     engine, guides = _Guided(), _guides()
     recipe = _recipe().model_copy(update={"sampling": (1.0,)})
     synthesise(_prepared(), guides, engine, recipe, 1)
-    assert [g is not None for g in engine.guides] == [g.kind == "retrieved" for g in guides]
-    shown = next(g for g in engine.guides if g is not None)
-    assert shown.shape == (1, 1, 64, 48)
-    assert -1.0 <= shown.min() <= shown.max() <= 1.0
+    assert [g is not None for g in engine.guides] == [g.kind != "measured" for g in guides]
+    given = next(g for g in engine.guides if g is not None)
+    assert given.shape == (1, 1, 64, 48)
+    assert -1.0 <= given.min() <= given.max() <= 1.0
+
+
+def test_without_an_exemplar_the_branch_is_shown_what_lies_between_the_slices():
+    prepared, recipe = _prepared(), _recipe().model_copy(update={"sampling": (1.0,)})
+    guides = _guides(_exemplars(HELD, tau=1.1))
+    engine = _Guided()
+    synthesise(prepared, guides, engine, recipe, 1)
+    slices = [
+        windowed(hu, float(d), recipe)
+        for hu, d in zip(prepared.hu, prepared.distances_mm, strict=True)
+    ]
+    for guide, given in zip(guides, engine.guides, strict=True):
+        if guide.kind == "interpolated":
+            source = conditioning_at(slices, guide.target.distance_mm).source
+            np.testing.assert_array_equal(given[0, 0], source)
+    assert {guide.kind for guide in guides} == {"measured", "interpolated"}
+
+
+def test_a_recipe_that_retrieves_none_guides_nothing():
+    engine = _Guided()
+    recipe = tiny_recipe(rows=64, columns=48)
+    synthesise(_prepared(), retrieve(_prepared(), recipe), engine, recipe, 1)
+    assert engine.guides
+    assert all(guide is None for guide in engine.guides)
 
 
 def test_the_audit_log_is_told_every_slice():

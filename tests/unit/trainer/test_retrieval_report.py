@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
+from trainer.evaluate.retrieval_page import contents_of
 from trainer.retrieval_report import (
     Slices,
     acceptance,
@@ -15,7 +18,6 @@ from trainer.retrieval_report import (
     retrieved_ssim,
     search,
     size_curve,
-    table,
     thresholds,
 )
 
@@ -105,6 +107,17 @@ def test_all_figures_come_together():
     assert set(figures.accepted) == {1.0, 2.0, 5.0, 10.0, 20.0}
     curve = curve_of(query, base, window_mm=6.0)
     assert min(row["accepted"] for row in curve.values()) > 0.9
-    text = table({"mine": figures}, {"mine": curve})
-    assert "| mine | 0.0 (0.0) | 1.000 |" in text
-    assert "| mine | 30% | 0.0 |" in text
+    document = {
+        "format": 1,
+        "bundle": {"name": "b", "version": "1", "digest": "d"},
+        "stacks": "s",
+        "subjects": ["held"],
+        "window_mm": 6.0,
+        "encoders": {"mine": asdict(figures)},
+        "sizes": {"mine": curve},
+    }
+    encoders, tau, sizes = contents_of(document).tables
+    assert [cell.text for cell in encoders.rows[0].cells][:2] == ["0.0", "1.000"]
+    assert tau.rows[0].cells[0].note == f"accepts {figures.accepted[1.0]:.1%}"
+    assert sizes.columns == ("100%", "70%", "50%", "30%")
+    assert sizes.rows[0].cells[3].text == "0.0 mm"

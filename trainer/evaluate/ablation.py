@@ -1,0 +1,350 @@
+"""The ablation of guidance on held-out subjects (Tables 4 and 5, Figures 6 and 11 of the paper).
+
+Protocols decimate:2 and decimate:4, missing positions alone. Every figure is a mean over the
+positions of a subject, then over subjects, with the bootstrap interval of that mean.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypedDict
+
+import numpy as np
+from scipy import stats
+
+from rebrain_node.engine.choose import open_encoder
+from rebrain_node.errors import RebrainError
+from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.source import conditioning_at
+from rebrain_node.retrieval.knowledge_base import KnowledgeBase, parse
+from rebrain_node.retrieval.search import FaissExemplars
+from trainer.dataset import PreparedData
+from trainer.evaluate.contest import Progress, figure
+from trainer.evaluate.evaluation import BundleFacts, Figure
+from trainer.evaluate.fillings import WAYS, Drawing, Filling, fill
+from trainer.evaluate.guiding import Guiding
+from trainer.evaluate.intensities import source_slices
+from trainer.evaluate.lesions import Planted, plant
+from trainer.evaluate.networks import Network, network_of_bundle
+from trainer.evaluate.placing import placements
+from trainer.evaluate.protocols import Case, Sparsity, thinned
+
+PROTOCOLS: Final = ("decimate:2", "decimate:4")
+SHARES: Final = (1.0, 0.7, 0.5, 0.3)  # of the people of the knowledge base
+_ANY = -1.0  # a tau that every exemplar reaches
+
+
+class Compared(TypedDict):
+    """One way of filling: its SSIM and error, and by how much "full" has the higher SSIM."""
+
+    ssim: Figure
+    mae: Figure
+    gain: Figure
+
+
+class AtTau(TypedDict):
+    """The recipe at one percentage of the threshold."""
+
+    percent: int
+    tau: float
+    accepted: float
+    ssim: float
+
+
+class AtSize(TypedDict):
+    """The recipe with a part of the people in the knowledge base."""
+
+    share: float
+    people: int
+    accepted: float
+    position_error_mm: float
+    ssim: float
+
+
+class Lesions(TypedDict):
+    """Leak and erasure, each with its exact binomial 95 % interval."""
+
+    planted: int
+    leaked: float
+    leaked_ci95: list[float]
+    leak_largest: float
+    drawn: int
+    erased: float
+    erased_ci95: list[float]
+    kept_median: float
+
+
+class Ablation(TypedDict):
+    """The whole ablation as JSON; `ways` by protocol and way."""
+
+    format: int
+    bundle: BundleFacts
+    knowledge_base: str
+    data: str
+    subjects: list[str]
+    seed: int
+    positions: dict[str, int]
+    retrieved: dict[str, float]
+    ways: dict[str, dict[str, Compared]]
+    percents: list[AtTau]
+    sizes: list[AtSize]
+    similarity_error: dict[str, float]
+    points: list[list[float]]
+    lesions: Lesions
+    verdict: str
+
+
+class AblationRefused(RebrainError):
+    """The bundle or the data cannot be put to this question."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who draws what: the network, its knowledge base at any tau, and the held-out subjects."""
+
+    bundle: ModelBundle
+    network: Network
+    base: KnowledgeBase
+    guiding: Guiding
+    drawing: Drawing
+    data: PreparedData
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, bundle: ModelBundle, data: PreparedData, seed: int) -> "Scene":
+        """Open a bundle for an ablation on the test subjects of `data`.
+
+        Raises
+        ------
+        AblationRefused
+            The bundle retrieves none, the data are no volumes of CT in HU, or nobody is held out.
+        """
+        if not bundle.recipe.retrieves:
+            raise AblationRefused(
+                f"bundle {bundle.name} {bundle.version} retrieves no exemplars: there is nothing "
+                "to leave out; make one with `rebrain-train guide`"
+            )
+        names = data.split["test"]
+        if data.source_kind != "ct" or not data.volumetric or not names:
+            raise AblationRefused(
+                "the ablation needs volumes of CT in HU with subjects in the split test, these are "
+                f"{data.source_kind!r}, volumes: {data.volumetric}, subjects: {len(names)}"
+            )
+        network = network_of_bundle(bundle)
+        base = parse(bundle.exemplars, "exemplars")
+        guiding = Guiding(
+            open_encoder("openvino", bundle), FaissExemplars(base, _ANY), bundle.recipe
+        )
+        return cls(bundle, network, base, guiding, Drawing.of(network, seed), data, names)
+
+    @property
+    def tau(self) -> float:
+        """Threshold of the recipe."""
+        told = self.bundle.recipe.retrieval
+        return self.base.tau(told.p) if told.tau is None else told.tau
+
+    def case(self, name: str, protocol: str) -> Case:
+        """Put a subject under a protocol."""
+        return thinned(self.data.subject(name), Sparsity.parse(protocol))
+
+    def fillings(
+        self, protocol: str, guiding: Guiding, advance: Callable[[], None]
+    ) -> list[Filling]:
+        """Draw the missing positions of every subject."""
+        found = []
+        for name in self.names:
+            case = self.case(name, protocol)
+            (placement,) = placements(case.head, case.subject.pixel_mm, self.network.recipe)
+            guides = guiding.guides(case, placement)
+            found += fill(case, guides, self.drawing, advance)
+        return found
+
+    def missing(self, protocol: str) -> int:
+        """Count the missing positions of all subjects."""
+        return sum(int((~self.case(name, protocol).measured).sum()) for name in self.names)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which bundle is put to the ablation, on whom; `seed` of the noise and of the bootstrap."""
+
+    bundle: ModelBundle
+    data: PreparedData
+    data_name: str
+    seed: int
+
+
+def ablate(question: Question, progress: Progress) -> Ablation:
+    """Draw every missing position of the held-out subjects in every way.
+
+    Raises
+    ------
+    AblationRefused
+        As of `Scene.of`.
+    """
+    seed = question.seed
+    scene = Scene.of(question.bundle, question.data, seed)
+    last = PROTOCOLS[-1]
+    rounds = [*PROTOCOLS, *(last for _ in SHARES[1:]), last]
+    progress.started(sum(scene.missing(protocol) for protocol in rounds))
+    drawn = {p: scene.fillings(p, scene.guiding, progress.advance) for p in PROTOCOLS}
+    ways = {p: _compared(found, scene.tau, seed) for p, found in drawn.items()}
+    return {
+        "format": 1,
+        "bundle": scene.network.facts,
+        "knowledge_base": scene.base.digest,
+        "data": question.data_name,
+        "subjects": list(scene.names),
+        "seed": seed,
+        "positions": {p: len(found) for p, found in drawn.items()},
+        "retrieved": {p: _accepted(found, scene.tau) for p, found in drawn.items()},
+        "ways": ways,
+        "percents": [
+            {
+                "percent": record.percent,
+                "tau": record.tau,
+                "accepted": _accepted(drawn[last], record.tau),
+                "ssim": _mean(drawn[last], "full", record.tau),
+            }
+            for record in scene.base.index.tau
+        ],
+        "sizes": [_at_size(scene, 1.0, len(scene.base.index.subjects), drawn[last])]
+        + [_smaller(scene, share, progress.advance) for share in SHARES[1:]],
+        "similarity_error": _similarity_error(drawn[last]),
+        "points": _points(drawn[last]),
+        "lesions": _lesions(scene, last, seed, progress.advance),
+        "verdict": verdict(ways),
+    }
+
+
+def verdict(ways: dict[str, dict[str, Compared]]) -> str:
+    """Say in a sentence which way the recipe should ship: the best that is not within noise."""
+    sentences = []
+    for protocol, found in ways.items():
+        for rival in ("slerp", "linear"):
+            low, high = found[rival]["gain"]["ci95"]
+            word = "beats" if low > 0 else "does not reach" if high < 0 else "equals"
+            gain = found[rival]["gain"]["mean"]
+            sentences.append(f"{protocol}: full {word} {rival} by {gain:+.4f} SSIM")
+    return "; ".join(sentences) + "."
+
+
+def _compared(found: Sequence[Filling], tau: float, seed: int) -> dict[str, Compared]:
+    full = _by_subject(found, "full", tau, "ssim")
+    answer: dict[str, Compared] = {}
+    for way in WAYS:
+        ssim = _by_subject(found, way, tau, "ssim")
+        answer[way] = {
+            "ssim": figure(ssim, seed),
+            "mae": figure(_by_subject(found, way, tau, "mae"), seed),
+            "gain": figure({name: full[name] - ssim[name] for name in ssim}, seed),
+        }
+    return answer
+
+
+def _by_subject(found: Sequence[Filling], way: str, tau: float, score: str) -> dict[str, float]:
+    """Mean of a score over the positions of each subject."""
+    values: dict[str, list[float]] = {}
+    for filling in found:
+        values.setdefault(filling.subject, []).append(getattr(filling, score)[filling.by(way, tau)])
+    return {name: float(np.mean(each)) for name, each in values.items()}
+
+
+def _mean(found: Sequence[Filling], way: str, tau: float) -> float:
+    return float(np.mean(list(_by_subject(found, way, tau, "ssim").values())))
+
+
+def _accepted(found: Sequence[Filling], tau: float) -> float:
+    """Share of the missing positions that an exemplar guides."""
+    return float(np.mean([filling.by("full", tau) == "retrieved" for filling in found]))
+
+
+def _at_size(scene: Scene, share: float, people: int, found: Sequence[Filling]) -> AtSize:
+    apart = [abs(f.guide.position_difference_mm or 0.0) for f in found if f.guide.exemplar]
+    return {
+        "share": share,
+        "people": people,
+        "accepted": _accepted(found, scene.tau),
+        "position_error_mm": float(np.median(apart)) if apart else float("nan"),
+        "ssim": _mean(found, "full", scene.tau),
+    }
+
+
+def _smaller(scene: Scene, share: float, advance: Callable[[], None]) -> AtSize:
+    """Leave people out of the knowledge base, whole; a smaller base is part of a larger one."""
+    people = np.array(sorted(scene.base.index.subjects))
+    order = np.random.default_rng(0).permutation(len(people))
+    kept = people[order[: max(1, round(share * len(people)))]]
+    rows = np.isin(scene.base.subject.astype(str), kept)
+    base = replace(
+        scene.base,
+        embeddings=scene.base.embeddings[rows],
+        position_mm=scene.base.position_mm[rows],
+        subject=scene.base.subject[rows],
+        ct=scene.base.ct[rows],
+        cells=None,
+    )
+    guiding = replace(scene.guiding, exemplars=FaissExemplars(base, _ANY))
+    found = scene.fillings(PROTOCOLS[-1], guiding, advance)
+    return _at_size(scene, share, len(kept), found)
+
+
+def _points(found: Sequence[Filling]) -> list[list[float]]:
+    """Similarity of the best exemplar, and the error of what it guides."""
+    return [
+        [round(float(f.guide.similarity or 0.0), 4), round(f.mae["retrieved"], 5)]
+        for f in found
+        if f.guide.kind == "retrieved"
+    ]
+
+
+def _similarity_error(found: Sequence[Filling]) -> dict[str, float]:
+    """Rank correlation of similarity with error, and with what guidance gains over the SLERP."""
+    guided = [f for f in found if f.guide.kind == "retrieved"]
+    if len(guided) < 3:
+        return {}
+    similarity = [f.guide.similarity for f in guided]
+    error = stats.spearmanr(similarity, [f.mae["retrieved"] for f in guided]).statistic
+    gain = stats.spearmanr(
+        similarity, [f.ssim["retrieved"] - f.ssim["slerp"] for f in guided]
+    ).statistic
+    return {"spearman_error": float(error), "spearman_gain": float(gain)}
+
+
+def _lesions(scene: Scene, protocol: str, seed: int, advance: Callable[[], None]) -> Lesions:
+    planted: list[Planted] = []
+    for name in scene.names:
+        case = scene.case(name, protocol)
+        (placement,) = placements(case.head, case.subject.pixel_mm, scene.network.recipe)
+        slices = source_slices(case, "ct", scene.network.recipe, placement)
+        guides = scene.guiding.guides(case, placement)
+        places = [
+            (conditioning_at(slices, float(case.targets_mm[k])), guides[k])
+            for k in np.flatnonzero(~case.measured)
+        ]
+        reached = [p for p in places if (p[1].similarity or _ANY) >= scene.tau]
+        planted += plant(reached, scene.drawing, seed)
+        for _ in places:
+            advance()
+    leaked = sum(each.leaked for each in planted)
+    drawn = [each for each in planted if each.drawn]
+    erased = sum(each.erased for each in drawn)
+    return {
+        "planted": len(planted),
+        "leaked": leaked / len(planted) if planted else float("nan"),
+        "leaked_ci95": exact_interval(leaked, len(planted)),
+        "leak_largest": max((each.leak for each in planted), default=float("nan")),
+        "drawn": len(drawn),
+        "erased": erased / len(drawn) if drawn else float("nan"),
+        "erased_ci95": exact_interval(erased, len(drawn)),
+        "kept_median": float(np.median([e.guided / e.unguided for e in drawn]))
+        if drawn
+        else float("nan"),
+    }
+
+
+def exact_interval(hits: int, count: int) -> list[float]:
+    """Return the exact (Clopper-Pearson) 95 % interval of a share; [0, 1] of nothing."""
+    if count == 0:
+        return [0.0, 1.0]
+    interval = stats.binomtest(hits, count).proportion_ci(0.95, "exact")
+    return [float(interval.low), float(interval.high)]
