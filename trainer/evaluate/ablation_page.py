@@ -54,8 +54,8 @@ def contents_of(found: Ablation) -> Contents:
                 "bootstrapped over subjects."
             ),
             (
-                "The paper's Table 4 prints, on BraTS, SSIM .8460 without and .8887 with control; its "
-                "network was trained with the exemplar's own MR as the target."
+                "The paper's Table 4 prints, on BraTS, SSIM .8460 without and .8887 with control; "
+                "its network was trained with the exemplar's own MR as the target."
             ),
         ),
         folded=(),

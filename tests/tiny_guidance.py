@@ -1,0 +1,64 @@
+"""A whole retrieving bundle at tiny size: encoder, control branch and knowledge base that fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.control import ControlBranch
+from rebrain_node.model.recipe import Recipe, Retrieval
+from rebrain_node.model.unet import BridgeUNet
+from rebrain_node.retrieval.knowledge_base import KnowledgeBase, contents_of
+from tests.tiny_bundle import tiny_recipe, write_tiny_bundle
+from tests.tiny_encoder import tiny_encoder_graph
+from trainer.knowledge_base import Making, Person, grown
+from trainer.person_keys import person_hash
+from trainer.release import Guidance
+
+KEY = bytes(range(32))
+PEOPLE = ("anna", "bert", "carl")
+
+
+def hash_of(name: str) -> str:
+    """The keyed hash of a made-up person."""
+    return person_hash(KEY, name)
+
+
+def tiny_base(recipe: Recipe, graph: bytes, people: tuple[str, ...] = PEOPLE) -> KnowledgeBase:
+    """Twelve slices of noise of each person, between -60 and 80 mm."""
+    making = Making(graph=graph, encoder=OpenVinoEncoder(graph), recipe=recipe, hash_of=hash_of)
+    plane = (recipe.grid.rows // 2, recipe.grid.columns // 2)
+
+    def person(name: str) -> Person:
+        rng = np.random.default_rng([*name.encode()])
+        slices = rng.integers(0, 256, (12, *plane), dtype=np.uint8)
+        return Person(name, "CC0-1.0", slices, np.sort(rng.uniform(-60, 80, 12)))
+
+    return grown(making.empty(), map(person, people), making)
+
+
+def tiny_retrieving_recipe() -> Recipe:
+    """The tiny recipe, which retrieves exemplars and draws in one step."""
+    told = {"retrieval": Retrieval(method="exemplar", p=20), "sampling": (1.0,)}
+    return tiny_recipe().model_copy(update=told)
+
+
+def write_tiny_retrieving_bundle(folder: Path) -> ModelBundle:
+    """Release untrained weights whose control branch adds something."""
+    recipe = tiny_retrieving_recipe()
+    torch.manual_seed(0)
+    control = ControlBranch(BridgeUNet(recipe.widths))
+    for mix in control.zero:
+        torch.nn.init.normal_(mix.weight, std=0.2)
+    graph = tiny_encoder_graph(recipe.grid.rows // 2, recipe.grid.columns // 2)
+    guidance = Guidance(
+        control=control.state_dict(),
+        encoder={},
+        encoder_graph=graph,
+        exemplars=contents_of(tiny_base(recipe, graph)),
+    )
+    return write_tiny_bundle(folder, recipe, guidance)

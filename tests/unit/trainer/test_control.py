@@ -1,0 +1,260 @@
+"""The control branch: it begins as nothing, and learns beside a frozen bridge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.control import GuidedUNet
+from rebrain_node.model.half import doubled
+from rebrain_node.model.recipe import Grid, Recipe, Retrieval
+from rebrain_node.model.unet import BridgeUNet
+from rebrain_node.retrieval.knowledge_base import KnowledgeBase
+from rebrain_node.retrieval.search import FaissExemplars
+from tests.ball_head import ball_maps
+from tests.tiny_guidance import PEOPLE, hash_of, tiny_base, write_tiny_retrieving_bundle
+from trainer.config import ControlTraining, TrainConfig
+from trainer.dice import Dice
+from trainer.donors import Donors
+from trainer.guided import BLANK, Asking, GuidedSource, find_guides
+from trainer.guided_release import GuidanceFolders, release_guided
+from trainer.hounsfield import tissues
+from trainer.knowledge_base import write
+from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
+from trainer.stacks import Stacks
+from trainer.train_control import (
+    backbone_bytes,
+    branch_of,
+    fresh_state,
+    read_facts,
+    train,
+    training_of,
+    write_facts,
+)
+
+DEMO = TrainConfig.load(Path(__file__).parents[3] / "conf" / "train" / "demo.toml")
+GRID = Grid(rows=64, columns=48, pixel_mm=4.0)
+COUNT = 4
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    return write_tiny_retrieving_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def recipe(bundle: ModelBundle) -> Recipe:
+    return bundle.recipe
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """Missing positions alone, of a person who is in the knowledge base."""
+    folder, head = tmp_path_factory.mktemp("pool"), tissues(ball_maps())
+    digests = write_subject(
+        folder / "anna", draw_samples(head, "anna", COUNT, seed=1, gap_mm=(4.0, 20.0)), COUNT
+    )
+    record = SubjectRecord(
+        name="anna",
+        role="train",
+        sharp=True,
+        whole_head_truth=True,
+        samples=COUNT,
+        sha256=digests,
+    )
+    write_index(folder, PoolIndex(seed=1, subjects=(record,)))
+    return Pool.open(folder, "train")
+
+
+@pytest.fixture(scope="module")
+def asking(recipe: Recipe, bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Asking:
+    folder = tmp_path_factory.mktemp("base")
+    graph = bundle.read("encoder.onnx")
+    (folder / "encoder.onnx").write_bytes(graph)
+    write(tiny_base(recipe, graph), folder / "base")
+    opened = Asking.opened(
+        recipe, folder / "encoder.onnx", folder / "base", {"anna": hash_of("anna")}
+    )
+    opened.exemplars.tau = -1.0
+    return opened
+
+
+def control(**changes: object) -> ControlTraining:
+    assert DEMO.control is not None
+    told = {"steps": 3, "batch": 2, "checkpoint_every": 1, **changes}
+    return DEMO.control.model_copy(update=told)
+
+
+@pytest.fixture
+def source(pool: Pool, recipe: Recipe, asking: Asking) -> GuidedSource:
+    guides = find_guides(pool, asking, lambda: None)
+    return GuidedSource.of(pool, recipe, control(), guides)
+
+
+def test_untrained_it_draws_what_the_bare_bridge_draws() -> None:
+    torch.manual_seed(0)
+    backbone = BridgeUNet((8, 16)).eval()
+    network = GuidedUNet(backbone).eval()
+    x, s, guide = torch.randn(1, 5, 32, 32), torch.rand(1, 4), torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(network(x, s, guide), backbone(x, s))
+
+
+def test_a_gap_pool_holds_missing_positions_alone_with_their_place(pool: Pool) -> None:
+    for row in range(COUNT):
+        sample = pool.sample(0, row)
+        assert sample.missing
+        assert 4.0 <= sum(sample.distances_mm) <= 20.0
+        assert np.isfinite(sample.position_mm)
+
+
+def test_nobody_is_guided_by_herself(pool: Pool, asking: Asking) -> None:
+    guides = find_guides(pool, asking, lambda: None)
+    assert all(guide is not None for guide in guides)
+    assert not {guide.key[:32] for guide in guides} & {hash_of("anna")}
+
+
+def test_where_the_node_would_interpolate_there_is_no_guide(pool: Pool, asking: Asking) -> None:
+    sample = pool.sample(0, 0)
+    strict = replace(asking, exemplars=_with_tau(asking, 1.1))
+    assert asking.guide(sample, "anna") is not None
+    assert asking.guide(replace(sample, missing=False), "anna") is None
+    assert asking.guide(replace(sample, position_mm=float("nan")), "anna") is None
+    assert asking.guide(replace(sample, position_mm=500.0), "anna") is None
+    assert strict.guide(sample, "anna") is None
+
+
+def _with_tau(asking: Asking, tau: float) -> FaissExemplars:
+    return FaissExemplars(_base_of(asking), tau)
+
+
+def _base_of(asking: Asking) -> KnowledgeBase:
+    assert isinstance(asking.exemplars, FaissExemplars)
+    return asking.exemplars._base
+
+
+def test_the_guide_is_the_exemplar_the_slerp_or_blank_as_often_as_told(
+    source: GuidedSource, pool: Pool, recipe: Recipe
+) -> None:
+    def drawn(**shares: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        told = replace(source, training=control(**shares))
+        return [(b.conditioning[:, :1], g) for b, g in (told.draw(Dice(1, k)) for k in range(6))]
+
+    exemplars = [torch.from_numpy(doubled(g.image)) for g in source.guides if g is not None]
+    for y, guide in drawn(retrieved_share=1.0, slerp_share=0.0):
+        assert any(torch.equal(guide[0, 0], each) for each in exemplars)
+        assert not torch.equal(guide, y)
+    for y, guide in drawn(retrieved_share=0.0, slerp_share=1.0):
+        assert torch.equal(guide, y)
+    for _, guide in drawn(retrieved_share=0.0, slerp_share=0.0):
+        assert (guide == BLANK).all()
+
+
+def test_shares_beyond_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="must not add up to more than 1"):
+        ControlTraining.model_validate({**control().model_dump(), "slerp_share": 0.9})
+
+
+def test_a_pool_without_missing_positions_is_refused(pool: Pool, recipe: Recipe) -> None:
+    arrays = ({**pool.arrays[0], "missing": np.zeros(COUNT, bool)},)
+    with pytest.raises(ValueError, match="no missing position"):
+        GuidedSource.of(replace(pool, arrays=arrays), recipe, control(), [None] * COUNT)
+
+
+def test_training_leaves_the_bridge_as_it_is_and_goes_on_where_it_was(
+    bundle: ModelBundle, source: GuidedSource, tmp_path: Path
+) -> None:
+    told = control()
+    training = training_of(DEMO.train, told)
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    for folder in (whole, half):
+        folder.mkdir()
+    state = fresh_state(bundle, training, told, "pool")
+    before = backbone_bytes(state)
+    untrained = {name: value.clone() for name, value in state.network.control.state_dict().items()}
+    train(training, source, state, whole, lambda *_: None)
+
+    assert backbone_bytes(state) == before
+    assert set(branch_of(whole)) == set(untrained)
+    learned = branch_of(whole)
+    assert any(not torch.equal(learned[name], untrained[name]) for name in untrained)
+
+    short = fresh_state(bundle, training, told, "pool")
+    train(training.model_copy(update={"steps": 1}), source, short, half, lambda *_: None)
+    again = fresh_state(bundle, training, told, "pool")
+    again.resume(half / "checkpoint.pt")
+    train(training, source, again, half, lambda *_: None)
+    # the learning rate knows the last step, so step 1 of a run of 1 differs from step 1 of 3
+    assert again.step == 3
+    assert backbone_bytes(again) == before
+
+
+def test_a_run_of_other_data_is_not_gone_on_with(
+    bundle: ModelBundle, source: GuidedSource, tmp_path: Path
+) -> None:
+    told = control(steps=1)
+    training = training_of(DEMO.train, told)
+    train(training, source, fresh_state(bundle, training, told, "a"), tmp_path, lambda *_: None)
+    with pytest.raises(ValueError, match="other parameters or data"):
+        fresh_state(bundle, training, told, "b").resume(tmp_path / "checkpoint.pt")
+
+
+def test_the_donor_target_is_the_mr_of_the_exemplar(
+    pool: Pool, recipe: Recipe, asking: Asking
+) -> None:
+    guides = find_guides(pool, asking, lambda: None)
+    base = _base_of(asking)
+    names = {hash_of(name): name for name in PEOPLE}
+    subject = [PEOPLE.index(names[each.decode()]) for each in base.subject]
+    stacks = Stacks(
+        slices=base.ct,
+        mr=255 - base.ct,
+        position_mm=base.position_mm,
+        subject=np.array(subject, np.int32),
+        stack=np.array(subject, np.int32),
+        rank=np.arange(len(subject), dtype=np.int32),
+        names=PEOPLE,
+        digest="none",
+    )
+    told = control(target="donor")
+    drawing = GuidedSource.of(pool, recipe, told, guides, Donors.of(stacks, hash_of))
+    batch, guide = drawing.draw(Dice(1, 1))
+    np.testing.assert_allclose(batch.x0, -guide, atol=0.02)
+    with pytest.raises(KeyError):
+        Donors.of(stacks, str.upper).truth(guides[0].key)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # raised inside torch's exporter
+def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
+    bundle: ModelBundle, source: GuidedSource, asking: Asking, tmp_path: Path
+) -> None:
+    told = control(steps=1)
+    training = training_of(DEMO.train, told)
+    state = fresh_state(bundle, training, told)
+    folders = GuidanceFolders(tmp_path / "encoder", tmp_path / "control", tmp_path / "base")
+    for folder in (folders.encoder, folders.control):
+        folder.mkdir()
+    train(training, source, state, folders.control, lambda *_: None)
+    write(_base_of(asking), folders.exemplars)
+    (folders.encoder / "encoder.onnx").write_bytes(bundle.read("encoder.onnx"))
+    (folders.encoder / "encoder.safetensors").write_bytes(bundle.read("encoder.safetensors"))
+    retrieval = Retrieval(method="exemplar", p=5)
+    with pytest.raises(ValueError, match="has not ended"):
+        release_guided(bundle, folders, retrieval, "2.0.0", tmp_path / "out")
+
+    write_facts(folders.control, bundle, told, state)
+    made = release_guided(bundle, folders, retrieval, "2.0.0", tmp_path / "out")
+
+    assert made.recipe.retrieval == retrieval
+    assert made.version == "2.0.0"
+    assert read_facts(folders.control).bundle == bundle.digest
+    assert any("control branch trained for 1 steps" in choice for choice in made.card.choices)
+    with pytest.raises(FileExistsError):
+        release_guided(bundle, folders, retrieval, "2.0.0", tmp_path / "out")
+    with pytest.raises(ValueError, match="trained beside the bundle"):
+        release_guided(made, folders, retrieval, "2.0.1", tmp_path / "other")
