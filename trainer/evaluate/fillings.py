@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rebrain_node.domain.volume import Guide
 from rebrain_node.model.recipe import Image
@@ -131,7 +132,7 @@ def fill(
     linear = case.linear(given)
     truth = Truth.of(case)
     found = []
-    for k in np.flatnonzero(~case.measured):
+    for k in np.flatnonzero(~case.measured).tolist():
         conditioning = conditioning_at(slices, float(case.targets_mm[k]))
         drawn = drawing.ways(conditioning, guides[k])
         pictures = {way: placement.back(image, 0.0) for way, image in drawn.items()}
@@ -155,7 +156,7 @@ class Truth:
     """The true slices at the positions drawn, in the unit of the scores."""
 
     reference: Volume
-    head: Volume
+    head: NDArray[np.bool_]
 
     @classmethod
     def of(cls, case: Case) -> "Truth":
