@@ -32,18 +32,15 @@ class MeanT1:
         Sum of the T1 in the unit of the scores, each times its head's coverage.
     coverage : Volume
         Sum of the coverages: how many heads are here.
-    heads : tuple of str
-        Who is in it.
     """
 
     brightness: Volume
     coverage: Volume
-    heads: tuple[str, ...]
 
     @classmethod
     def of_nobody(cls) -> "MeanT1":
         """Return the sum over no head."""
-        return cls(np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.float32), ())
+        return cls(np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.float32))
 
     def plus(self, subject: Subject, head_from_slices: Affine) -> "MeanT1":
         """Add a head.
@@ -54,15 +51,12 @@ class MeanT1:
             (4, 4), see `trainer.located.Located`.
         """
         brightness, coverage = _in_head_frame(subject, head_from_slices)
-        return MeanT1(
-            self.brightness + brightness, self.coverage + coverage, (*self.heads, subject.name)
-        )
+        return MeanT1(self.brightness + brightness, self.coverage + coverage)
 
     def minus(self, subject: Subject, head_from_slices: Affine) -> "MeanT1":
         """Take out a head that was added with the same affine."""
         brightness, coverage = _in_head_frame(subject, head_from_slices)
-        others = tuple(name for name in self.heads if name != subject.name)
-        return MeanT1(self.brightness - brightness, self.coverage - coverage, others)
+        return MeanT1(self.brightness - brightness, self.coverage - coverage)
 
     def drawn(self, case: Case, head_from_slices: Affine) -> Volume:
         """Resample the mean at every position drawn; 0, air, where no head was seen."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebrain_node.model.recipe import Recipe
-from trainer.dataset import PreparedData, Subject
+from trainer.dataset import PreparedData
 from trainer.evaluate.mean_t1 import MeanT1
 from trainer.evaluate.protocols import Case
 from trainer.located import NotLocated, located
@@ -35,13 +35,15 @@ class Template:
 
     Attributes
     ----------
+    places : mapping of str to NDArray
+        The heads in the mean, each with its (4, 4) `Located.head_from_slices`.
     left_out : mapping of str to str
         Training heads that could not be placed, and why.
     """
 
-    data: PreparedData
     recipe: Recipe
     mean: MeanT1
+    places: Mapping[str, NDArray[np.float64]]
     left_out: Mapping[str, str]
 
     @classmethod
@@ -52,18 +54,21 @@ class Template:
         reason = why_no_template(data)
         if reason is not None:
             return reason
-        mean, left_out = MeanT1.of_nobody(), {}
+        mean, places, left_out = MeanT1.of_nobody(), {}, {}
         for name in data.split["train"]:
             subject = data.subject(name)
             try:
-                mean = mean.plus(subject, _affine_of(subject, recipe))
+                found = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
             except NotLocated as error:
                 left_out[name] = str(error)
+            else:
+                places[name] = found.head_from_slices
+                mean = mean.plus(subject, places[name])
             progress()
-        if not mean.heads:
+        if not places:
             whose, why = next(iter(left_out.items()))
             return f"no training head can be placed in the head frame; {whose}: {why}"
-        return cls(data, recipe, mean, left_out)
+        return cls(recipe, mean, places, left_out)
 
     def draw(self, case: Case) -> NDArray[np.float32]:
         """Draw a case, (drawn, row, column), by the heads of others.
@@ -73,15 +78,8 @@ class Template:
         NotLocated
             The slices given cannot be placed in the head frame.
         """
-        affine = located(
-            case.source, case.positions_mm, case.subject.pixel_mm, self.recipe
-        ).head_from_slices
-        mean = self.mean
-        if case.subject.name in mean.heads:
-            mean = mean.minus(case.subject, _affine_of(case.subject, self.recipe))
-        return mean.drawn(case, affine)
-
-
-def _affine_of(subject: Subject, recipe: Recipe) -> NDArray[np.float64]:
-    found = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
-    return found.head_from_slices
+        subject, mean = case.subject, self.mean
+        place = located(case.source, case.positions_mm, subject.pixel_mm, self.recipe)
+        if subject.name in self.places:
+            mean = mean.minus(subject, self.places[subject.name])
+        return mean.drawn(case, place.head_from_slices)
