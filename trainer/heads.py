@@ -20,6 +20,15 @@ _TWO_MM_LICENCE = "SBIA licence v1.1, NiChart demonstration data"
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What is known of a head by its name; the attributes are those of `Head`."""
+
+    licence: str
+    sharp: bool
+    whole_head_truth: bool
+
+
+@dataclass(frozen=True)
 class Head:
     """One whole-head T1 volume and what may be done with it.
 
@@ -68,6 +77,12 @@ def role_of(name: str) -> Role:
     if name == DEMONSTRATION:
         return "demonstration"
     return "validation" if name in VALIDATION else "train"
+
+
+def terms_of(name: str) -> Terms:
+    """Return what is known of a head of the catalogue by its name."""
+    licence, whole = _HIGHRES.get(name, (_TWO_MM_LICENCE, True))
+    return Terms(licence, name in _HIGHRES, whole)
 
 
 def catalogue(data: Path) -> list[Head]:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.half import halved
 from rebrain_node.model.headtemplate import load_head_template
@@ -28,16 +27,14 @@ from rebrain_node.retrieval.knowledge_base import (
     parse,
 )
 from rebrain_node.retrieval.search import CELLS_FROM_ROWS, into_cells
-from rebrain_node.steps.locate import locate
-from rebrain_node.steps.preprocess import preprocess
 from trainer.dataset import PreparedData, Subject
+from trainer.located import NotLocated, located
 from trainer.stacks import StackIndex, Stacks
 from trainer.thresholds import tau_table
 
 Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
 
 _LEAST_HEAD_MM2 = 1500.0
-_LEAST_PLAUSIBILITY = 0.5
 
 
 class KnowledgeBaseError(RebrainError):
@@ -148,45 +145,15 @@ def people_of_data(data: PreparedData, roles: Sequence[str], recipe: Recipe) -> 
 
 
 def _placed(subject: Subject, licence: str, recipe: Recipe) -> Person:
-    prepared = preprocess(_volume(subject), recipe)
-    frame = locate(prepared, load_head_template())
-    if not frame.plausibility >= _LEAST_PLAUSIBILITY:
-        raise KnowledgeBaseError(
-            f"{subject.name} does not lie in the head frame with certainty: plausibility "
-            f"{frame.plausibility:.2f}, at least {_LEAST_PLAUSIBILITY:.2f}; leave this subject out"
-        )
-    area_mm2 = prepared.head.sum(axis=(1, 2)) * recipe.grid.pixel_mm**2
+    try:
+        found = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
+    except NotLocated as error:
+        raise KnowledgeBaseError(f"{subject.name}: {error}; leave this subject out") from error
+    area_mm2 = found.prepared.head.sum(axis=(1, 2)) * recipe.grid.pixel_mm**2
     kept = area_mm2 >= _LEAST_HEAD_MM2
-    brain = halved(recipe.brain_window.apply(prepared.hu[kept]))
+    brain = halved(recipe.brain_window.apply(found.prepared.hu[kept]))
     slices = np.rint((brain + 1) * 127.5).astype(np.uint8)
-    return Person(subject.name, licence, slices, frame.position_mm[kept])
-
-
-def _volume(subject: Subject) -> SourceVolume:
-    """Take a subject as a series: rows to posterior, columns to the left, slices upwards.
-
-    Raises
-    ------
-    KnowledgeBaseError
-        The pixel size is not known.
-    """
-    if subject.pixel_mm is None:
-        raise KnowledgeBaseError(f"{subject.name}: the pixel size is not known")
-    count = len(subject.source)
-    positions = np.zeros((count, 3))
-    positions[:, 2] = subject.positions_mm
-    return SourceVolume(
-        hu=subject.source,
-        positions_mm=positions,
-        row_direction=np.array([1.0, 0.0, 0.0]),
-        column_direction=np.array([0.0, 1.0, 0.0]),
-        pixel_spacing_mm=subject.pixel_mm,
-        thickness_mm=(float(np.median(np.diff(subject.positions_mm))),) * count,
-        sop_instance_uids=tuple(f"2.25.{k + 1}" for k in range(count)),
-        frame_numbers=(None,) * count,
-        frame_of_reference_uid="2.25.1",
-        padding=np.zeros(subject.source.shape, dtype=bool),
-    )
+    return Person(subject.name, licence, slices, found.frame.position_mm[kept])
 
 
 def grown(

@@ -25,7 +25,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from rebrain_node.domain.headframe import AXIS_MM, plane_position_mm
+from rebrain_node.domain.headframe import plane_position_mm
 from rebrain_node.domain.volume import MillimetreArray
 from rebrain_node.model.half import halved
 from rebrain_node.model.recipe import Recipe
@@ -35,12 +35,9 @@ from trainer.hounsfield import Tissues, draw_hu, tissues
 from trainer.mni import MOST_STRETCH, mni_from_voxel, stretch
 from trainer.retrieval_report import Slices
 from trainer.scanner import scan
-from trainer.slabs import Plan, average, rotation, slab_points
+from trainer.series import nodding, offsets_mm, slabs_through
 
 THICK_STACKS = 4
-LOWEST_MM, HIGHEST_MM = -75.0, 90.0
-_LEAST_HEAD_MM2 = 1500.0
-_LEAST_KNOWN = 0.97
 
 
 @dataclass(frozen=True)
@@ -104,23 +101,15 @@ def draw_stack(
 ) -> Stack:
     """Draw one series: a new HU volume, a nod of -22 to +12 degrees, one scanner."""
     affine = mni_from_voxel(head)
-    axis = np.linalg.inv(affine) @ [*AXIS_MM, 0.0, 1.0]  # voxel x, y, z of the origin's plane
-    turn = rotation(rng.uniform(-22, 12), rng.normal(0, 3), rng.normal(0, 3))
-    plan = Plan(axis[2::-1].copy(), turn, thickness_mm, 0.0, 0.0, missing=False)
+    plan = nodding(affine, rng, thickness_mm)
     volumes = torch.from_numpy(np.stack([draw_hu(head, rng) + 1000, head.head, head.t1]))
+    turn, offsets = plan.rotation, offsets_mm(rng, step_mm)
     hu, inside, t1, positions, ranks = [], [], [], [], []
-    offsets = np.arange(LOWEST_MM, HIGHEST_MM, step_mm) + rng.uniform(0, step_mm)
-    for rank, offset in enumerate(offsets):
-        points = slab_points(plan, float(offset))
-        if _known_share(points, head.known) < _LEAST_KNOWN:
-            continue
-        slab, mask, truth = average(volumes, points)
-        if (mask > 0.5).sum() * recipe.grid.pixel_mm**2 < _LEAST_HEAD_MM2:
-            continue
+    for rank, (slab, mask, truth) in slabs_through(volumes, head.known, plan, offsets):
         hu.append(slab - 1000)
         inside.append(mask > 0.5)
         t1.append(truth)
-        origin = plan.centre[::-1] + turn[:, 2] * offset
+        origin = plan.centre[::-1] + turn[:, 2] * offsets[rank]
         positions.append(plane_position_mm(affine, origin, turn[:, 0], turn[:, 1]))
         ranks.append(rank)
     scanned = scan(torch.from_numpy(np.stack(hu)), Dice(int(rng.integers(2**31)), 0)).numpy()
@@ -132,16 +121,6 @@ def draw_stack(
         position_mm=np.array(positions),
         rank=np.array(ranks, dtype=np.int32),
     )
-
-
-def _known_share(points: torch.Tensor, bounds: MillimetreArray) -> float:
-    """Share of the middle of a slab, (planes, rows, columns, 3), that lies where truth exists."""
-    rows, columns = points.shape[1:3]
-    middle = points[
-        len(points) // 2, rows // 5 : -rows // 5 : 4, columns // 5 : -columns // 5 : 4
-    ].numpy()
-    low, high = bounds[::-1].T
-    return float(((middle >= low) & (middle <= high)).all(axis=-1).mean())
 
 
 def _centred(head: NDArray[np.bool_], shape: tuple[int, int]) -> tuple[slice, slice]:

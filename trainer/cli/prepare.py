@@ -8,7 +8,7 @@ import typer
 
 from trainer.cli.options import AsJson, bar_of
 
-LayoutName = Literal["synthrad", "brats", "flair-t1", "pairs", "dicom", "archive"]
+LayoutName = Literal["synthrad", "brats", "flair-t1", "pairs", "dicom", "maps", "archive"]
 
 
 def prepare(  # noqa: PLR0913 - the options of a command are its parameters

@@ -16,6 +16,7 @@ from trainer.evaluate.intensities import unit
 from trainer.evaluate.methods import Baselines
 from trainer.evaluate.predicted import Predictions
 from trainer.evaluate.protocols import Case, Sparsity, thinned
+from trainer.evaluate.template import why_no_template
 
 Volume = NDArray[np.float32]
 Found = dict[str, dict[str, dict[str, float]]]  # method, subject, metric
@@ -67,9 +68,12 @@ class Contest:
                 other.path(name)  # a missing file is found before an hour of drawing
         teachers = self.data.split["train"] or tuple(names)
         drawn = sum(bridge.positions(self._case(name)) for name in names for bridge in self.bridges)
-        progress.started(len(teachers) + drawn)
+        placed = 0 if why_no_template(self.data) else len(self.data.split["train"])
+        progress.started(len(teachers) + placed + drawn)
         baselines = Baselines.taught(self.data, teachers, self.recipe, progress.advance)
         outcome = Outcome()
+        if isinstance(baselines.template, str):
+            outcome.skipped["template"] = baselines.template
         for name in names:
             case = self._case(name)
             truth = judge.Truth.of(case, volumetric=self.data.volumetric)
@@ -82,6 +86,7 @@ class Contest:
                     kept[method] = volume
             if not outcome.montages:
                 outcome.montages.append(self._montage(case, truth, kept))
+        outcome.remarks.extend(baselines.remarks)
         return outcome
 
     def _case(self, name: str) -> Case:
@@ -120,6 +125,8 @@ class Outcome:
         Positions scored, by subject.
     montages : list of Montage
         Of the first subject.
+    skipped : dict
+        Why a method has no figure, by method.
     remarks : list of str
         What a reader of the figures should know.
     """
@@ -127,6 +134,7 @@ class Outcome:
     found: Found = field(default_factory=dict)
     slices: dict[str, int] = field(default_factory=dict)
     montages: list[Montage] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     def remark(self, method: str, name: str, volume: Volume, truth: judge.Truth) -> None:

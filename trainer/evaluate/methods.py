@@ -20,17 +20,14 @@ from trainer.dataset import PreparedData, Subject
 from trainer.evaluate.intensities import truth_unit, unit
 from trainer.evaluate.placing import Placement, placements
 from trainer.evaluate.protocols import Case
+from trainer.evaluate.template import Template
+from trainer.located import NotLocated
 from trainer.lookup import Lookup, Tally
 
 Volume = NDArray[np.float32]
 
 #: candidates of the nearest exemplar lie this near in position; the floor is in mm
 WINDOW_SPACINGS, WINDOW_FLOOR_MM = 1.5, 6.0
-
-NO_TEMPLATE = (
-    "no T1 template: none may be shipped or installed with the project, and the CT template's "
-    "tissue priors hold no T1"
-)
 
 
 @dataclass(frozen=True)
@@ -77,23 +74,34 @@ class Baselines:
     ----------
     lessons : mapping of str to Lesson
         By subject.
+    template : Template or str
+        The mean T1 of the training heads, or why there is none.
+    remarks : list of str
+        Which heads could not be placed; filled as they are drawn.
     """
 
     data: PreparedData
     recipe: Recipe
     lessons: Mapping[str, Lesson]
+    template: Template | str
+    remarks: list[str]
 
     @classmethod
     def taught(
         cls, data: PreparedData, teachers: tuple[str, ...], recipe: Recipe,
         progress: Callable[[], None],
     ) -> "Baselines":  # fmt: skip
-        """Learn from the subjects named."""
+        """Learn from the subjects named, and the template from the training subjects alone."""
         lessons = {}
         for name in teachers:
             lessons[name] = teach(data.subject(name), data, recipe)
             progress()
-        return cls(data, recipe, lessons)
+        template = Template.taught(data, recipe, progress)
+        left_out = {} if isinstance(template, str) else template.left_out
+        remarks = [
+            f"template: the mean T1 is without {who}: {why}" for who, why in left_out.items()
+        ]
+        return cls(data, recipe, lessons, template, remarks)
 
     def draw(self, case: Case) -> Iterator[tuple[str, Volume]]:
         """Draw a case by every baseline that applies to it, one after the other."""
@@ -108,6 +116,11 @@ class Baselines:
         if not case.measured.all():
             yield "linear-lut", _looked_up(lookup, linear)
         yield "exemplar", self._exemplars(case, linear, lessons)
+        if not isinstance(self.template, str):
+            try:
+                yield "template", self.template.draw(case)
+            except NotLocated as error:
+                self.remarks.append(f"template: no figure for {case.subject.name}: {error}")
 
     def _exemplars(self, case: Case, source: Volume, lessons: list[Lesson]) -> Volume:
         """Draw each position by the T1 of the most similar slice at a like place."""

@@ -10,7 +10,6 @@ from trainer.evaluate.bridges import OURS, Bridge
 from trainer.evaluate.contest import Contest, Found, Outcome, Progress
 from trainer.evaluate.evaluation import BundleFacts, DatasetFacts, Document, Evaluation
 from trainer.evaluate.judge import Mode
-from trainer.evaluate.methods import NO_TEMPLATE
 from trainer.evaluate.networks import open_network
 from trainer.evaluate.predicted import Predictions
 from trainer.evaluate.protocols import ProtocolRefused, Sparsity
@@ -129,12 +128,12 @@ def _document(
         "bundle": bundle,
         "seed": request.seed,
         "methods": outcome.methods(request.seed),
-        "skipped": _skipped(request.sparsity, outcome.found),
+        "skipped": outcome.skipped | _nothing_to_fill(request.sparsity, outcome.found),
         "notes": [*notes, *outcome.remarks],
         "montage": outcome.montages[0].subject,
     }
 
 
-def _skipped(sparsity: Sparsity, found: Found) -> dict[str, str]:
+def _nothing_to_fill(sparsity: Sparsity, found: Found) -> dict[str, str]:
     whole = f"the protocol {sparsity} leaves no position to fill"
-    return {"template": NO_TEMPLATE} | {name: whole for name in FILLING if name not in found}
+    return {name: whole for name in FILLING if name not in found}

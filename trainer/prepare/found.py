@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.dataset import SourceKind, Subject
+from trainer.dataset import Role, SourceKind, Subject
 
 Affine = tuple[tuple[float, float, float, float], ...]
 
@@ -19,11 +19,14 @@ class Found:
         File or folder by what it holds: source, target, mask.
     problem : str or None
         Why the subject cannot be used, where the names alone tell.
+    role : {"train", "validation", "test"} or None
+        Fixed by the source; None where a split is drawn.
     """
 
     name: str
     files: dict[str, Path]
     problem: str | None = None
+    role: Role | None = None
 
 
 @dataclass(frozen=True)

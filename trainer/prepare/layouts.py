@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer.dataset import DatasetRefused
-from trainer.prepare import archive, dicom
+from trainer.prepare import archive, dicom, simulated
 from trainer.prepare.found import Found, Layout
 from trainer.prepare.nifti import read_pair, read_stripped_pair
 
@@ -175,6 +175,15 @@ LAYOUTS: dict[str, Layout] = {
         ),
         Layout("pairs", None, True, "not stated", "0.7/0.15/0.15", _pairs, read_pair),
         Layout("dicom", None, True, "not stated", "0.7/0.15/0.15", dicom.find, dicom.read),
+        Layout(
+            "maps",
+            "ct",
+            True,
+            simulated.LICENCE,
+            "as the heads are catalogued",
+            simulated.find,
+            simulated.read,
+        ),
         Layout("archive", "ct-window", False, "not stated", "0/0/1", archive.find, archive.read),
     )
 }

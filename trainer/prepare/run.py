@@ -91,11 +91,15 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
     ------
     DatasetRefused
         The source is no such layout, the folder holds another data set, or the split does not
-        fit. Subjects that are finished stay.
+        fit, or is fixed by the layout. Subjects that are finished stay.
     """
     found = task.layout.find(task.source)
     if not found:
         raise DatasetRefused(f"{task.source} holds no subject in the layout {task.layout.name}")
+    if task.split is not None and any(subject.role for subject in found):
+        raise DatasetRefused(
+            f"the layout {task.layout.name} says who trains and who tests; leave --split out"
+        )
     earlier = _earlier(task, found)
     task.out.mkdir(parents=True, exist_ok=True)
     begun(len(found))
@@ -265,9 +269,10 @@ def _index(
 ) -> Index:
     names = [record.name for record in records]
     rule = task.split or task.layout.default_split
-    seed, kept = task.seed, dict[str, Role]()
+    kept: dict[str, Role] = {f.name: f.role for f in found if f.role is not None}
+    seed = task.seed
     if earlier is not None:
-        kept = {name: role for role in ROLES for name in earlier.split.get(role, ())}
+        kept |= {name: role for role in ROLES for name in earlier.split.get(role, ())}
         seed = earlier.seed
         rule = task.split or earlier.split_rule
     if rule.endswith(".json"):

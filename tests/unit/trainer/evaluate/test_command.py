@@ -68,6 +68,7 @@ def test_a_report_has_the_shape_of_the_example(run: Path, tmp_path: Path) -> Non
     example = json.loads(EXAMPLE.read_text())
     example["dataset"]["slices"] = document["dataset"]["slices"]
     example["skipped"] = document["skipped"]
+    assert "no CT in HU" in document["skipped"]["template"]
     assert keys(document) == keys(example)
     assert (
         document["methods"]["rebrain"]["psnr"].keys()
@@ -82,7 +83,9 @@ def test_pairs_are_scored_by_slice_identity(run: Path, tmp_path: Path) -> None:
     result = evaluated(run, archive, tmp_path / "out", "--json")
 
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)["methods"]
+    document = json.loads(result.stdout)
+    found = document["methods"]
+    assert "no positions in millimetres" in document["skipped"]["template"]
     assert found["lut"]["slice_id_exact"]["per_subject"] == {"1": 1.0, "2": 1.0}
     assert found["lut"]["slice_id_exact"]["pooled"] == 1.0
     assert found["constant"]["slice_id_within_one"]["mean"] == 0
