@@ -1,8 +1,6 @@
 """`rebrain-train evaluate`."""
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.cli.options import AsJson, bar_of
+from trainer.cli.report_folder import SCORES, check_out, replaced
 
-REPORTS = ("evaluation.json", "ablation.json", "retrieval.json")
-REPORT = REPORTS[0]
 SHOWN = ("psnr", "ssim", "nrmse", "i_ssim_gap", "slice_id_exact", "slice_id_within_one",
          "brain_correlation", "lncc")  # fmt: skip
 
@@ -94,7 +91,7 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
             typer.echo(json_text(document), nl=False)
         return
     company = Beside(
-        documents=[json.loads((folder / REPORT).read_bytes()) for folder in beside or []],
+        documents=[json.loads((folder / SCORES).read_bytes()) for folder in beside or []],
         curves=read_curves(curves) if curves else {},
     )
     request = run.Request(
@@ -131,35 +128,3 @@ def _named(given: list[str] | None, what: str) -> dict[str, str]:
             raise typer.BadParameter(f"{item!r}: expected NAME={what}, each name once")
         found[name] = value
     return found
-
-
-def check_out(out: Path) -> None:
-    """Refuse to replace anything but a report.
-
-    Raises
-    ------
-    typer.BadParameter
-        `out` holds other things.
-    """
-    if not out.exists():
-        return
-    written = out.is_dir() and any((out / name).is_file() for name in REPORTS)
-    if not (written or (out.is_dir() and not any(out.iterdir()))):
-        raise typer.BadParameter(f"{out} holds something that is not a report; give another --out")
-
-
-def replaced(out: Path, write_into: Callable[[Path], None]) -> None:
-    """Write a folder beside its place, then put it there: never half of one."""
-    part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        write_into(part)
-    except BaseException:
-        shutil.rmtree(part)
-        raise
-    if out.exists():
-        out.rename(old)
-    part.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import typer
 
 from trainer.cli.options import bar_of
+from trainer.cli.report_folder import replaced
 
 
 def ablation(bundle: str, data: Path, out: Path, seed: int) -> Mapping[str, object]:
     """Draw the missing positions of held-out subjects in every way; write the report to `out`."""
-    from trainer.cli.evaluate import replaced
     from trainer.dataset import PreparedData
     from trainer.evaluate.ablation import Question, ablate
     from trainer.evaluate.ablation_page import contents_of
@@ -34,7 +34,6 @@ def retrieval(bundle: str, stacks: Path, out: Path, runs: dict[str, str]) -> Map
     Queries are the thick series of the held-out heads, the base holds all training heads. An
     encoder without training stands beside them.
     """
-    from trainer.cli.evaluate import replaced
     from trainer.evaluate.networks import bundle_at
     from trainer.evaluate.report import write_contents
     from trainer.evaluate.retrieval_page import UNTRAINED, compared, contents_of, encoder_of
