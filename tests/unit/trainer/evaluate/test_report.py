@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.trainer.evaluations import an_evaluation
-from trainer.cli.evaluate import replaced
+from trainer.cli.report_folder import replaced
 from trainer.evaluate.contents import Beside
 from trainer.evaluate.curves import read_curves
 from trainer.evaluate.drawing import DOTS_PER_INCH, WIDTH_INCH
