@@ -25,7 +25,7 @@ LICENCE = "that of each head's T1, in the notes of its meta.json"
 STEP_MM = 2.5  # of the slices, which are as thick
 _SEED = 6
 _ROLES: dict[heads.Role, Role] = {
-    "train": "train", "validation": "validation", "demonstration": "test",
+    "train": "train", "validation": "test", "demonstration": "test",
 }  # fmt: skip
 
 

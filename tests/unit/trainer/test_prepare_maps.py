@@ -26,7 +26,7 @@ def test_every_head_has_the_role_of_the_catalogue(tmp_path: Path) -> None:
     found = {head.name: head for head in simulated.find(tmp_path)}
 
     roles = {name: head.role for name, head in found.items() if head.problem is None}
-    assert roles == {"colin27": "test", "sub21": "validation", "sub01": "train"}
+    assert roles == {"colin27": "test", "sub21": "test", "sub01": "train"}
     assert "no truth outside the brain" in str(found["t1w_biolab"].problem)
     with pytest.raises(DatasetRefused, match="is no folder"):
         simulated.find(tmp_path / "nowhere")
