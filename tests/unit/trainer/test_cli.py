@@ -28,6 +28,8 @@ COMMANDS = [
     "score",
     "release",
     "release-prepared",
+    "key",
+    "sign",
     "demo-head",
     "gates",
     "objectives",
