@@ -111,12 +111,12 @@ def configuration(settings: Settings) -> Configuration:
     from rebrain_node.pipeline import Configuration
     from rebrain_node.steps.write import ObjectOptions
 
-    in_force = limits(settings)
+    clinical = limits(settings)
     objects = settings.objects.model_dump(mode="json")
-    shaping = json.dumps({"limits": in_force.digest, "objects": objects}, sort_keys=True)
+    shaping = json.dumps({"limits": clinical.digest, "objects": objects}, sort_keys=True)
     return Configuration(
         bundle=bundle(settings),
-        limits=in_force,
+        limits=clinical,
         objects=ObjectOptions(**settings.objects.model_dump()),
         software_version=__version__,
         digest=hashlib.sha256(shaping.encode()).hexdigest(),
@@ -430,7 +430,7 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
     from rebrain_node.pipeline import Ports
     from rebrain_node.worker.work import Work
 
-    shaping, opened = _in_force(settings, state)
+    shaping, opened = in_force(settings, state)
     told = {"engine": opened.engine.identity, "bundle": shaping.bundle.digest}
     state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", told)
     return Work(
@@ -449,7 +449,7 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
     )
 
 
-def _in_force(settings: Settings, state: State) -> tuple[Configuration, Model]:
+def in_force(settings: Settings, state: State) -> tuple[Configuration, Model]:
     """Put the bundle into force: from its row on the audit log on, no older one is taken.
 
     Raises
