@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from threading import Thread
@@ -476,7 +476,7 @@ def in_force(settings: Settings, state: State) -> tuple[Configuration, Model]:
     told = {
         "name": found.name,
         "version": found.version,
-        "signed_by": None if signed_by is None else str(signed_by),
+        "signed_by": None if signed_by is None else asdict(signed_by),
     }
     state.audit.record(Event.BUNDLE_VERIFIED, found.digest, told)
     return shaping, opened

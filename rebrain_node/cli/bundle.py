@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,7 +65,11 @@ def verify(folder: Folder = None, config: Config = None, as_json: AsJson = False
         print_json(answer)
         return
     typer.echo(f"{answer['name']} {answer['version']} is as released: {answer['digest']}")
-    typer.echo(f"signed by {answer['signed_by'] or 'nobody, which model.unsigned accepts'}")
+    signed_by = answer["signed_by"]
+    who = "nobody, which model.unsigned accepts"
+    if signed_by is not None:
+        who = f"{signed_by['name']}, key {signed_by['key']}"
+    typer.echo(f"signed by {who}")
     typer.echo(f"{answer['engine']} reproduces the golden output")
     if not answer["held_against_history"]:
         typer.echo("no bundle was in force here before: there is no node in storage.folder")
@@ -86,7 +91,7 @@ def _judged(settings: Settings) -> dict[str, Any]:
         "name": found.name,
         "version": found.version,
         "digest": found.digest,
-        "signed_by": None if signed_by is None else str(signed_by),
+        "signed_by": None if signed_by is None else asdict(signed_by),
         "engine": app.model(settings, found).engine.identity,
         "held_against_history": has_history,
     }

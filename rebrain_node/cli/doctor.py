@@ -91,8 +91,9 @@ def _bundle(settings: Settings) -> str:
     found = bundle(settings)
     with open_state(settings) as state:
         refuse_left_behind(settings, state, found)
-    signed_by = signer(settings, found) or "nobody, which model.unsigned accepts"
-    return f"{found.name} {found.version}, digest {found.digest[:12]}, signed by {signed_by}"
+    signed_by = signer(settings, found)
+    who = "nobody" if signed_by is None else f"{signed_by.name}, key {signed_by.key[:12]}"
+    return f"{found.name} {found.version}, digest {found.digest[:12]}, signed by {who}"
 
 
 def _engine(settings: Settings) -> str:

@@ -62,9 +62,6 @@ class Signer:
     name: str
     key: str
 
-    def __str__(self) -> str:
-        return f"{self.name} (key {self.key})"
-
 
 def make_key(private: Path, public: Path) -> str:
     """Write a new pair of keys, the private one for the owner alone; the public key.
