@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from threading import Thread
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rebrain_node import __version__
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.limits import Limits, load_limits, shipped_limits
+from rebrain_node.domain.release import refuse_older
 from rebrain_node.errors import BundleRefused, EngineFailed, SettingsError
 from rebrain_node.logs import log_as_json
 from rebrain_node.settings import DestinationSettings, Settings
@@ -37,12 +38,15 @@ if TYPE_CHECKING:
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
+    from rebrain_node.store.releases import Releases
     from rebrain_node.worker.durable import Durable
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
 
 #: so many events stand in an audit report
 NEWEST_EVENTS = 5000
+#: the SQLite database within the folder of the node's state
+_DATABASE = "node.sqlite"
 
 
 def limits(settings: Settings) -> Limits:
@@ -62,7 +66,24 @@ def limits(settings: Settings) -> Limits:
 
 
 def bundle(settings: Settings) -> ModelBundle:
-    """Load and verify the bundle in force.
+    """Load the bundle in force, verified and released by somebody whom the settings trust.
+
+    Raises
+    ------
+    BundleRefused
+        It is not exactly what its manifest says, is unsigned, or signed by a stranger.
+    SettingsError
+        A trusted key cannot be read.
+    """
+    from rebrain_node.trust import signer
+
+    found = intact_bundle(settings)
+    signer(settings, found)
+    return found
+
+
+def intact_bundle(settings: Settings) -> ModelBundle:
+    """Load the bundle in force whoever released it: to be looked at, not to be used.
 
     Raises
     ------
@@ -83,19 +104,19 @@ def configuration(settings: Settings) -> Configuration:
     Raises
     ------
     SettingsError
-        The limits are not fit to run.
+        The limits or the trusted keys are not fit to run.
     BundleRefused
-        The bundle is not exactly what its manifest says.
+        `bundle` refuses it.
     """
     from rebrain_node.pipeline import Configuration
     from rebrain_node.steps.write import ObjectOptions
 
-    in_force = limits(settings)
+    clinical = limits(settings)
     objects = settings.objects.model_dump(mode="json")
-    shaping = json.dumps({"limits": in_force.digest, "objects": objects}, sort_keys=True)
+    shaping = json.dumps({"limits": clinical.digest, "objects": objects}, sort_keys=True)
     return Configuration(
         bundle=bundle(settings),
-        limits=in_force,
+        limits=clinical,
         objects=ObjectOptions(**settings.objects.model_dump()),
         software_version=__version__,
         digest=hashlib.sha256(shaping.encode()).hexdigest(),
@@ -115,9 +136,10 @@ def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
     Raises
     ------
     EngineFailed
-        An engine cannot start, or deviates on this machine.
+        An engine cannot start here.
     BundleRefused
-        The knowledge base is not fit to be searched, or belongs to another encoder.
+        The golden output is not reproduced on this machine, or the knowledge base is not fit to
+        be searched or belongs to another encoder.
     """
     from rebrain_node.engine.choose import open_encoder, open_engine
     from rebrain_node.ports import Model
@@ -141,6 +163,7 @@ class State:
     audit: AuditLog
     outbox: Outbox
     recall: Recall
+    releases: Releases
     folder: Path
 
     @property
@@ -167,6 +190,12 @@ def make_folder(settings: Settings) -> Path:
     return folder
 
 
+def has_state(settings: Settings) -> bool:
+    """Say whether a node ran with these settings before; makes nothing."""
+    url = settings.storage.database_url
+    return url is not None or (settings.storage.folder / _DATABASE).is_file()
+
+
 @contextmanager
 def open_state(settings: Settings) -> Iterator[State]:
     """Open the node's database and folders.
@@ -183,17 +212,31 @@ def open_state(settings: Settings) -> Iterator[State]:
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
+    from rebrain_node.store.releases import Releases
 
     folder = make_folder(settings)
-    url = settings.storage.database_url or f"sqlite:///{folder.absolute() / 'node.sqlite'}"
+    url = settings.storage.database_url or f"sqlite:///{folder.absolute() / _DATABASE}"
     with Database.open(url) as database:
         yield State(
             ledger=Ledger(database),
             audit=AuditLog(database),
             outbox=Outbox(database, folder / "outbox"),
             recall=Recall(database),
+            releases=Releases(database),
             folder=folder,
         )
+
+
+def refuse_left_behind(settings: Settings, state: State, found: ModelBundle) -> None:
+    """Refuse a bundle that is older than one that was in force on this node.
+
+    Raises
+    ------
+    BundleRefused
+        It is, and ``model.accept_older`` does not name it.
+    """
+    known = state.releases.named(found.name)
+    refuse_older(found.release, known, settings.model.accept_older)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,9 +397,9 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
     Raises
     ------
     BundleRefused
-        The bundle is not exactly what its manifest says.
+        The bundle is not what was released, was left behind, or deviates on this machine.
     EngineFailed
-        The engine cannot start, or deviates on this machine.
+        The engine cannot start.
     """
     from rebrain_node.worker.durable import launch, progress_url
 
@@ -387,15 +430,7 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
     from rebrain_node.pipeline import Ports
     from rebrain_node.worker.work import Work
 
-    shaping = _verified_configuration(settings, state)
-    try:
-        opened = model(settings, shaping.bundle, settings.workers)
-    except BundleRefused as error:
-        state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
-        raise
-    except EngineFailed as error:
-        state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
-        raise
+    shaping, opened = in_force(settings, state)
     told = {"engine": opened.engine.identity, "bundle": shaping.bundle.digest}
     state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", told)
     return Work(
@@ -414,15 +449,37 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
     )
 
 
-def _verified_configuration(settings: Settings, state: State) -> Configuration:
+def in_force(settings: Settings, state: State) -> tuple[Configuration, Model]:
+    """Put the bundle into force: from its row on the audit log on, no older one is taken.
+
+    Raises
+    ------
+    BundleRefused
+        It is not what was released, or was left behind; the reason stands on the audit log.
+    EngineFailed
+        The engine cannot start; so does this.
+    """
+    from rebrain_node.trust import signer
+
     try:
         shaping = configuration(settings)
+        refuse_left_behind(settings, state, shaping.bundle)
+        opened = model(settings, shaping.bundle, settings.workers)
     except BundleRefused as error:
         state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
         raise
-    told = {"name": shaping.bundle.name, "version": shaping.bundle.version}
-    state.audit.record(Event.BUNDLE_VERIFIED, shaping.bundle.digest, told)
-    return shaping
+    except EngineFailed as error:
+        state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
+        raise
+    found = shaping.bundle
+    signed_by = signer(settings, found)
+    told = {
+        "name": found.name,
+        "version": found.version,
+        "signed_by": None if signed_by is None else asdict(signed_by),
+    }
+    state.audit.record(Event.BUNDLE_VERIFIED, found.digest, told)
+    return shaping, opened
 
 
 def _watcher(settings: Settings, state: State, work: Work, durable: Durable) -> Watcher:

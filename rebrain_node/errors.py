@@ -2,9 +2,10 @@
 
     RebrainError
     ├── SettingsError            a setting is missing or wrong                (exit 2)
-    ├── BundleRefused            a model bundle is altered, truncated, foreign (exit 4)
+    ├── KeyRefused               a key file is missing, foreign or open to others
+    ├── BundleRefused            a model bundle is not what was released, or deviates (exit 4)
     │   └── KnowledgeBaseRefused its exemplars are not fit to be searched; has a code
-    ├── EngineFailed             an engine cannot start or deviates            (worth retrying)
+    ├── EngineFailed             an engine cannot start, or answers wrongly    (worth retrying)
     ├── StoreUnavailable         the database is locked, down or full          (worth retrying)
     ├── StateRefused             the ledger or the outbox forbids a change
     │   ├── Superseded           a late instance made a newer revision
@@ -58,8 +59,16 @@ class SettingsError(RebrainError):
     """A setting is missing, unknown or outside its range."""
 
 
+class KeyRefused(RebrainError):
+    """A key file is missing, foreign, open to others, or would be overwritten."""
+
+
 class BundleRefused(RebrainError):
-    """A model bundle is not exactly what its manifest says."""
+    """A model bundle is not exactly what was released by somebody this node trusts.
+
+    Altered, unsigned, signed by a stranger, older than the one before, or not reproducing its
+    golden output on this machine.
+    """
 
 
 class KnowledgeBaseRefused(BundleRefused):
@@ -72,7 +81,7 @@ class KnowledgeBaseRefused(BundleRefused):
 
 
 class EngineFailed(RebrainError):
-    """An engine could not start, or its golden output deviates on this machine."""
+    """An engine could not start, or answers what no network answers."""
 
     worth_retrying = True
 

@@ -86,9 +86,13 @@ class Storage(_Part):
 
 
 class Model(_Part):
-    """Which bundle, on which engine."""
+    """Which bundle, by whom it may be released, on which engine."""
 
     bundle: Path | None = None  #: default: the demonstration bundle that ships
+    trusted_keys: tuple[Path, ...] = ()  #: public keys (PEM), beside the one that ships
+    unsigned: Literal["refuse", "accept"] = "refuse"  #: a bundle without a signature
+    #: digest of the one bundle that may follow a newer one of its name
+    accept_older: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     engine: Literal["openvino", "torch"] = "openvino"
     threads: int | None = Field(default=None, ge=1, le=256)  #: default: all cores
 

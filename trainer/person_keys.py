@@ -8,14 +8,10 @@ import hmac
 import secrets
 from pathlib import Path
 
-from rebrain_node.errors import RebrainError
+from rebrain_node.errors import KeyRefused
 
 _KEY_BYTES = 32
 _DIGITS = 32  #: of the hash that are kept: 128 bits
-
-
-class KeyRefused(RebrainError):
-    """The key file cannot be used; the message says why."""
 
 
 def key_beside(base: Path) -> Path:

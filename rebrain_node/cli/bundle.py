@@ -1,63 +1,134 @@
-"""`bundle`: what the model is, and whether it is as it was released."""
+"""`bundle`: what the model is, and whether it is what was released."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rebrain_node.cli.options import AsJson, Config
 from rebrain_node.cli.present import print_json, print_table
 
-bundle = typer.Typer(help="What the model is, and whether it is unaltered.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from rebrain_node.model.bundle import ModelBundle
+    from rebrain_node.settings import Settings
+
+bundle = typer.Typer(help="What the model is, and who released it.", no_args_is_help=True)
+
+Folder = Annotated[
+    Path | None, typer.Argument(help="Folder of a bundle; default: the bundle in force.")
+]
 
 
 @bundle.command("info")
-def info(config: Config = None, as_json: AsJson = False) -> None:
-    """Show name, version, digest, recipe and card of the bundle in force."""
-    from rebrain_node.app import bundle as bundle_in_force
-    from rebrain_node.settings import load_settings
+def info(folder: Folder = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Show name, version, digest, signer, recipe and card; refuses only what is altered."""
+    from rebrain_node.app import intact_bundle
 
-    found = bundle_in_force(load_settings(config))
+    settings = _settings(config, folder)
+    found = intact_bundle(settings)
     answer = {
         "name": found.name,
         "version": found.version,
         "digest": found.digest,
+        "signed_by": _signed_by(settings, found),
         "files": {name: file.size for name, file in found.manifest.files.items()},
+        "size": sum(file.size for file in found.manifest.files.values()),
         "recipe": found.recipe.model_dump(mode="json"),
         "card": found.card.model_dump(mode="json"),
+        "knowledge_base": _knowledge_base(found),
     }
     if as_json:
         print_json(answer)
         return
-    rows = [(name, answer[name]) for name in ("name", "version", "digest")]
+    shown = ("name", "version", "digest", "signed_by", "size", "knowledge_base")
+    rows = [(name, answer[name]) for name in shown]
     rows += [(f"recipe {name}", value) for name, value in found.recipe.model_dump().items()]
     print_table("Bundle", ("what", "value"), rows)
     typer.echo(found.read("CARD.md").decode())
 
 
 @bundle.command("verify")
-def verify(
-    folder: Annotated[
-        Path | None, typer.Argument(help="Folder of a bundle; default: the bundle in force.")
-    ] = None,
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check every file by its SHA-256, the engine by the golden output; exit code 4 if altered."""
-    from rebrain_node.app import bundle as bundle_in_force
-    from rebrain_node.app import model as opened
+def verify(folder: Folder = None, config: Config = None, as_json: AsJson = False) -> None:
+    """Check files, signature, age and golden output as `serve` does; exit code 4 if refused."""
+    from rebrain_node.errors import BundleRefused
+
+    try:
+        answer = _judged(_settings(config, folder))
+    except BundleRefused as error:
+        if as_json:
+            print_json({"verified": False, "reason": str(error)})
+        raise
+    if as_json:
+        print_json(answer)
+        return
+    typer.echo(f"{answer['name']} {answer['version']} is as released: {answer['digest']}")
+    signed_by = answer["signed_by"]
+    who = "nobody, which model.unsigned accepts"
+    if signed_by is not None:
+        who = f"{signed_by['name']}, key {signed_by['key']}"
+    typer.echo(f"signed by {who}")
+    typer.echo(f"{answer['engine']} reproduces the golden output")
+    if not answer["held_against_history"]:
+        typer.echo("no bundle was in force here before: there is no node in storage.folder")
+
+
+def _judged(settings: Settings) -> dict[str, Any]:
+    """Judge a bundle as a worker does when it starts, without putting it into force."""
+    from rebrain_node import app
+    from rebrain_node.trust import signer
+
+    found = app.bundle(settings)
+    signed_by = signer(settings, found)
+    has_history = app.has_state(settings)
+    if has_history:
+        with app.open_state(settings) as state:
+            app.refuse_left_behind(settings, state, found)
+    return {
+        "verified": True,
+        "name": found.name,
+        "version": found.version,
+        "digest": found.digest,
+        "signed_by": None if signed_by is None else asdict(signed_by),
+        "engine": app.model(settings, found).engine.identity,
+        "held_against_history": has_history,
+    }
+
+
+def _settings(config: Path | None, folder: Path | None) -> Settings:
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    if folder is not None:
-        model = settings.model.model_copy(update={"bundle": folder})
-        settings = settings.model_copy(update={"model": model})
-    found = bundle_in_force(settings)
-    identity = opened(settings, found).engine.identity
-    if as_json:
-        print_json({"verified": True, "digest": found.digest, "engine": identity})
-        return
-    typer.echo(f"{found.name} {found.version} is as released: {found.digest}")
-    typer.echo(f"{identity} reproduces the golden output")
+    if folder is None:
+        return settings
+    model = settings.model.model_copy(update={"bundle": folder})
+    return settings.model_copy(update={"model": model})
+
+
+def _signed_by(settings: Settings, found: ModelBundle) -> dict[str, str | None] | None:
+    """Key of the signer, with its name where the settings trust it; None without a signature."""
+    from rebrain_node.model.signature import signing_key
+    from rebrain_node.trust import trusted_keys
+
+    key = signing_key(found)
+    return None if key is None else {"key": key, "name": trusted_keys(settings).get(key)}
+
+
+def _knowledge_base(found: ModelBundle) -> dict[str, Any] | None:
+    """Say what the knowledge base holds; None without one."""
+    if not found.exemplars:
+        return None
+    from rebrain_node.model.bundle import EXEMPLARS
+    from rebrain_node.retrieval.knowledge_base import parse
+
+    base = parse(found.exemplars, str(found.path / EXEMPLARS))
+    index = base.index
+    return {
+        "digest": base.digest,
+        "entries": index.entries,
+        "subjects": len(index.subjects),
+        "dimension": index.dimension,
+        "tau": [record.model_dump() for record in index.tau],
+    }

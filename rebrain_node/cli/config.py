@@ -12,11 +12,13 @@ config = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
 
 @config.command("check")
 def check(config: Config = None, as_json: AsJson = False) -> None:
-    """Say whether settings and limits are fit to run; exit code 2 if not."""
+    """Say whether settings, limits and trusted keys are fit to run; exit code 2 if not."""
     from rebrain_node.app import limits
     from rebrain_node.settings import load_settings
+    from rebrain_node.trust import trusted_keys
 
     settings = load_settings(config)
+    trusted_keys(settings)
     digest = limits(settings).digest
     if as_json:
         print_json({"fit": True, "limits_digest": digest})

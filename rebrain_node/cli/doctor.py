@@ -85,10 +85,15 @@ def _decoders(settings: Settings) -> str:  # noqa: ARG001 - one signature for al
 
 
 def _bundle(settings: Settings) -> str:
-    from rebrain_node.app import bundle
+    from rebrain_node.app import bundle, open_state, refuse_left_behind
+    from rebrain_node.trust import signer
 
     found = bundle(settings)
-    return f"{found.name} {found.version}, digest {found.digest[:12]}"
+    with open_state(settings) as state:
+        refuse_left_behind(settings, state, found)
+    signed_by = signer(settings, found)
+    who = "nobody" if signed_by is None else f"{signed_by.name}, key {signed_by.key[:12]}"
+    return f"{found.name} {found.version}, digest {found.digest[:12]}, signed by {who}"
 
 
 def _engine(settings: Settings) -> str:

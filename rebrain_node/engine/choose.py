@@ -42,9 +42,9 @@ def open_engine(name: str, bundle: ModelBundle, threads: int | None = None) -> E
     Raises
     ------
     EngineFailed
-        There is no such engine, it cannot start here, or its output deviates.
+        There is no such engine, or it cannot start here.
     BundleRefused
-        The bundle's golden output cannot be read.
+        The bundle's golden output cannot be read, or is not reproduced on this machine.
     """
     if name not in ENGINES:
         raise EngineFailed(f"there is no engine {name!r}; set model.engine to {_listed()}")
@@ -82,10 +82,9 @@ def self_test(engine: TestableEngine, bundle: ModelBundle) -> float:
 
     Raises
     ------
-    EngineFailed
-        The deviation is beyond the engine's limit, or not a number.
     BundleRefused
-        The bundle's golden output cannot be read.
+        The bundle's golden output cannot be read, or the deviation is beyond the engine's limit
+        or not a number: no restart mends either.
     """
     golden = _golden(bundle)
     found = deviation(engine.evaluate(golden["x"], golden["s"]), golden["f"])
@@ -93,7 +92,7 @@ def self_test(engine: TestableEngine, bundle: ModelBundle) -> float:
         guided = engine.evaluate(golden["x"], golden["s"], golden["guide"])
         found = float(np.max([found, deviation(guided, golden["f_guided"])]))
     if not found <= engine.deviation_limit:  # a deviation that is no number is refused too
-        raise EngineFailed(
+        raise BundleRefused(
             f"{engine.identity} deviates by {found:.2g} from the golden output of bundle "
             f"{bundle.name} {bundle.version}, limit {engine.deviation_limit:g}; "
             f"set model.engine to another of {_listed()}"

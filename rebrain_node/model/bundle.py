@@ -1,6 +1,8 @@
 """A model bundle: a folder whose manifest names every byte in it.
 
     manifest.json          format, name, version, SHA-256 and size of every other file
+    manifest.sig           who released it: a signature of the manifest's bytes, the one file that
+                           the manifest does not name (rebrain_node.model.signature)
     recipe.json            how the network is to be used (rebrain_node.model.recipe)
     card.json  CARD.md     what it learned from and how well it does (rebrain_node.model.card)
     weights.safetensors    for torch
@@ -16,7 +18,9 @@ and, where its recipe retrieves exemplars:
     exemplars/*            the knowledge base (rebrain_node.retrieval.knowledge_base)
 
 Every file is read into memory, held against the manifest, and only those bytes are used: what is
-loaded is what was hashed. The SHA-256 of the manifest therefore names the whole bundle.
+loaded is what was hashed. The SHA-256 of the manifest therefore names the whole bundle, and its
+signature covers the name, the version and every byte. Whose signature is good enough is not asked
+here: that is the node's policy (`rebrain_node.app.bundle`).
 """
 
 import hashlib
@@ -29,6 +33,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rebrain_node.domain.release import VERSION, Release
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.card import Card
 from rebrain_node.model.recipe import Recipe
@@ -36,6 +41,7 @@ from rebrain_node.model.recipe import Recipe
 T = TypeVar("T", bound=BaseModel)
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 FILES = (
     "recipe.json",
     "card.json",
@@ -74,7 +80,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: Literal[1] = 1
     name: str = Field(pattern="^[a-z0-9][a-z0-9.-]*$")
-    version: str
+    version: str = Field(pattern=f"^{VERSION}$")
     files: dict[str, FileRecord]
 
 
@@ -105,8 +111,13 @@ class ModelBundle:
         """Version of the model."""
         return self.manifest.version
 
+    @property
+    def release(self) -> Release:
+        """What tells this bundle from an older one of its name."""
+        return Release(name=self.name, version=self.version, digest=self.digest)
+
     def read(self, name: str) -> bytes:
-        """Return the verified bytes of one file of the bundle.
+        """Return the bytes of one file of the bundle as they were verified.
 
         Raises
         ------
@@ -132,7 +143,7 @@ class ModelBundle:
 
 
 def load_bundle(path: Path) -> ModelBundle:
-    """Load and verify the bundle in the folder `path`.
+    """Load the bundle in the folder `path` and hold every file against its manifest.
 
     Raises
     ------
@@ -141,18 +152,23 @@ def load_bundle(path: Path) -> ModelBundle:
         card cannot be read. The message names the file, what was expected and what was found.
     """
     manifest_bytes = _read(path, MANIFEST)
-    manifest = _parsed(Manifest, manifest_bytes, path / MANIFEST)
-    _check_names(path, manifest)
+    manifest = parsed(Manifest, manifest_bytes, path / MANIFEST)
+    lying = _lying_in(path)
+    _check_names(path, manifest, lying)
     contents = {
         name: _verified(path, name, record) for name, record in sorted(manifest.files.items())
     }
-    recipe = _parsed(Recipe, contents["recipe.json"], path / "recipe.json")
+    recipe = parsed(Recipe, contents["recipe.json"], path / "recipe.json")
     _check_retrieval(path, recipe, set(contents))
+    card = parsed(Card, contents["card.json"], path / "card.json")
+    contents[MANIFEST] = manifest_bytes
+    if SIGNATURE in lying:
+        contents[SIGNATURE] = _read(path, SIGNATURE)
     return ModelBundle(
         path=path,
         manifest=manifest,
         recipe=recipe,
-        card=_parsed(Card, contents["card.json"], path / "card.json"),
+        card=card,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         _contents=contents,
     )
@@ -164,28 +180,57 @@ def write_bundle(path: Path, name: str, version: str, contents: Mapping[str, byt
     Raises
     ------
     BundleRefused
-        `contents` lacks a file of a bundle, or holds one that is none.
+        `contents` lacks a file of a bundle or holds one that is none, or name or version are not
+        such as a manifest takes.
     """
     if not _are_files_of_a_bundle(set(contents)):
         raise BundleRefused(f"a bundle holds {sorted(FILES)}, not {sorted(contents)}")
+    records = {
+        file_name: FileRecord.of(contents[file_name]).model_dump() for file_name in sorted(contents)
+    }
+    told = {"format": 1, "name": name, "version": version, "files": records}
+    manifest = (json.dumps(told, indent=2) + "\n").encode()
+    parsed(Manifest, manifest, path / MANIFEST)
     path.mkdir(parents=True, exist_ok=True)
     for file_name, content in contents.items():
         (path / file_name).parent.mkdir(exist_ok=True)
         (path / file_name).write_bytes(content)
-    manifest = Manifest(
-        name=name,
-        version=version,
-        files={file_name: FileRecord.of(contents[file_name]) for file_name in sorted(contents)},
-    )
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n"
-    (path / MANIFEST).write_text(text)
+    (path / MANIFEST).write_bytes(manifest)
+
+
+def parsed(kind: type[T], content: bytes, file: Path) -> T:
+    """Read one JSON file of a bundle.
+
+    Raises
+    ------
+    BundleRefused
+        It cannot be read as what it is to be; the first value that is wrong is named.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        found = "" if first["type"] == "json_invalid" else f", found {first['input']!r:.80}"
+        raise BundleRefused(
+            f"{file}: {where}: {first['msg']}{found}; copy the bundle again, or use the version "
+            "of this software that it was made for"
+        ) from error
 
 
 def _read(path: Path, name: str) -> bytes:
     file = path / name
-    if file.is_symlink() or file.parent.is_symlink() or not file.is_file():
+    if file.is_symlink() or file.parent.is_symlink():
+        raise BundleRefused(
+            f"{file}: expected a regular file, found a symbolic link on its way; "
+            "copy the bundle itself"
+        )
+    if not file.is_file():
         raise BundleRefused(f"{file}: expected a regular file, found none; copy the bundle again")
-    return file.read_bytes()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BundleRefused(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _verified(path: Path, name: str, expected: FileRecord) -> bytes:
@@ -209,14 +254,14 @@ def _are_files_of_a_bundle(names: set[str]) -> bool:
     return set(FILES) <= names and all(_EXEMPLAR_FILE.fullmatch(name) for name in more)
 
 
-def _check_names(path: Path, manifest: Manifest) -> None:
+def _check_names(path: Path, manifest: Manifest, lying: set[str]) -> None:
     named = set(manifest.files)
     if not _are_files_of_a_bundle(named):
         raise BundleRefused(
             f"{path / MANIFEST}: expected the files {sorted(FILES)}, and beside them "
             f"{sorted(OPTIONAL_FILES)} and {EXEMPLARS}/* only; found {sorted(named)}"
         )
-    for extra in sorted(_lying_in(path) - named - {MANIFEST}):
+    for extra in sorted(lying - named - {MANIFEST, SIGNATURE}):
         raise BundleRefused(
             f"{path / extra}: expected only files named in {MANIFEST}, found this one; remove it"
         )
@@ -224,12 +269,11 @@ def _check_names(path: Path, manifest: Manifest) -> None:
 
 def _lying_in(path: Path) -> set[str]:
     """Names of everything in the folder: of the folder of exemplars its files, else itself."""
-    found: set[str] = set()
-    for entry in path.iterdir():
-        if entry.name == EXEMPLARS and entry.is_dir() and not entry.is_symlink():
-            found |= {f"{EXEMPLARS}/{file.name}" for file in entry.iterdir()}
-        else:
-            found.add(entry.name)
+    found = {entry.name for entry in path.iterdir()}
+    exemplars = path / EXEMPLARS
+    if exemplars.is_dir() and not exemplars.is_symlink() and any(exemplars.iterdir()):
+        found.remove(EXEMPLARS)
+        found |= {f"{EXEMPLARS}/{file.name}" for file in exemplars.iterdir()}
     return found
 
 
@@ -251,12 +295,3 @@ def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
                 f"needs {', '.join(needs)}; the bundle has no {needed}: release it with one, or "
                 'with retrieval.method "none"'
             )
-
-
-def _parsed(kind: type[T], content: bytes, file: Path) -> T:
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BundleRefused(f"{file}: {where}: {first['msg']}") from error

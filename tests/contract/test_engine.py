@@ -11,7 +11,7 @@ import pytest
 
 from rebrain_node.engine.choose import ENGINES, deviation, open_engine, self_test
 from rebrain_node.engine.openvino_engine import REPORTING_MODULES, OpenVinoEngine
-from rebrain_node.errors import EngineFailed
+from rebrain_node.errors import BundleRefused, EngineFailed
 from tests.tiny_bundle import write_tiny_bundle, write_tiny_guided_bundle
 
 
@@ -96,7 +96,7 @@ def test_an_engine_on_other_weights_fails_its_self_test(bundle, engine):
     altered = type("Altered", (), {})()
     altered.identity, altered.deviation_limit = engine.identity, engine.deviation_limit
     altered.evaluate = lambda x, s: engine.evaluate(x, s) * np.float32(1.05)
-    with pytest.raises(EngineFailed, match=r"deviates by 0\.0[3-7]\d* from the golden output"):
+    with pytest.raises(BundleRefused, match=r"deviates by 0\.0[3-7]\d* from the golden output"):
         self_test(altered, bundle)
 
 
@@ -104,7 +104,7 @@ def test_an_engine_that_answers_with_nan_fails_its_self_test(bundle, engine):
     broken = type("Broken", (), {})()
     broken.identity, broken.deviation_limit = engine.identity, engine.deviation_limit
     broken.evaluate = lambda x, s: np.full_like(x[:, :1], np.nan)
-    with pytest.raises(EngineFailed, match="deviates by nan"):
+    with pytest.raises(BundleRefused, match="deviates by nan"):
         self_test(broken, bundle)
 
 
@@ -201,7 +201,7 @@ def test_the_self_test_asks_the_control_branch_as_well(guided_bundle, guided):
     deaf = type("Deaf", (), {})()
     deaf.identity, deaf.deviation_limit = guided.identity, guided.deviation_limit
     deaf.evaluate = lambda x, s, guide=None: guided.evaluate(x, s)
-    with pytest.raises(EngineFailed, match="deviates"):
+    with pytest.raises(BundleRefused, match="deviates"):
         self_test(deaf, guided_bundle)
 
 

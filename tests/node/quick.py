@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rebrain_node.app import bundle, open_state
 from rebrain_node.demonstration.running_node import free_port
-from rebrain_node.model.bundle import FILES, write_bundle
+from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
+from rebrain_node.model.signature import make_key, read_private_key, sign_bundle
 from rebrain_node.settings import DestinationSettings, Settings, load_settings
 from tests import phantoms
 
@@ -22,13 +23,21 @@ PROGRAM = (sys.executable, "-m", "rebrain_node.cli")
 
 
 def write_quick_bundle(folder: Path, spacing_mm: float = 8.0) -> Path:
-    """Write the shipped network with a recipe of few slices."""
+    """Write the shipped network with a recipe of few slices, signed with a key of its own."""
     shipped = bundle(Settings())
     contents = {name: shipped.read(name) for name in FILES}
     recipe = json.loads(contents["recipe.json"]) | {"spacing_mm": spacing_mm}
     contents["recipe.json"] = json.dumps(recipe).encode()
     write_bundle(folder, "quick", "0.0.1", contents)
+    private = folder.with_suffix(".key")
+    make_key(private, public_key(folder))
+    sign_bundle(load_bundle(folder), read_private_key(private))
     return folder
+
+
+def public_key(bundle_folder: Path) -> Path:
+    """Name the public key that lies beside a quick bundle."""
+    return bundle_folder.with_suffix(".pub")
 
 
 def quick_study(**changes):
@@ -41,6 +50,7 @@ def run(*arguments, bundle_folder: Path | None = None, timeout_s: float = 150.0)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     if bundle_folder is not None:
         environment["REBRAIN_MODEL__BUNDLE"] = str(bundle_folder)
+        environment["REBRAIN_MODEL__TRUSTED_KEYS"] = json.dumps([str(public_key(bundle_folder))])
     return subprocess.run(
         [*PROGRAM, *map(str, arguments)],
         env=environment,
@@ -119,6 +129,7 @@ def make_node(folder: Path, bundle_folder: Path, pacs_ae_title: str, pacs_port: 
         hard_mark_bytes = 0
         [model]
         bundle = "{bundle_folder}"
+        trusted_keys = ["{public_key(bundle_folder)}"]
         [[destinations]]
         name = "pacs"
         ae_title = "{pacs_ae_title}"

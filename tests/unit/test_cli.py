@@ -1,6 +1,7 @@
 """The command line: every command documented, errors in one line, nothing heavy at the door."""
 
 import inspect
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,9 @@ import typer.main
 from rebrain_node import __version__, errors
 from rebrain_node.cli import program
 from rebrain_node.cli.present import plain
+from rebrain_node.model.bundle import load_bundle, write_bundle
+from rebrain_node.model.signature import make_key, read_private_key, sign_bundle, signing_key
+from tests.plain_bundle import plain_contents
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "openvino", "SimpleITK", "highdicom", "pynetdicom", "sqlalchemy", "dbos", "numpy")
@@ -117,9 +121,26 @@ def test_bundle_verify_tells_the_shipped_bundle_from_an_altered_copy(tmp_path):
     assert run("bundle", "verify", str(shipped)).returncode == 0
     copy = Path(shutil.copytree(shipped, tmp_path / "copy"))
     (copy / "recipe.json").write_bytes((copy / "recipe.json").read_bytes().replace(b"0.9", b"0.8"))
-    result = run("bundle", "verify", str(copy))
+    result = run("bundle", "verify", str(copy), "--json")
     assert result.returncode == 4
     assert "recipe.json" in result.stderr
+    assert json.loads(result.stdout)["verified"] is False
+    assert "recipe.json" in json.loads(result.stdout)["reason"]
+
+
+def test_bundle_info_describes_a_bundle_whoever_released_it(tmp_path):
+    write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents())
+    make_key(tmp_path / "site.key", tmp_path / "site.pub")
+    signed = sign_bundle(load_bundle(tmp_path / "b"), read_private_key(tmp_path / "site.key"))
+    result = run("bundle", "info", str(tmp_path / "b"), "--json")
+    answer = json.loads(result.stdout)
+    assert (answer["name"], answer["version"]) == ("tiny", "0.1")
+    assert answer["digest"] == signed.digest
+    assert answer["signed_by"] == {"key": signing_key(signed), "name": None}
+    assert answer["size"] == sum(answer["files"].values())
+    assert answer["knowledge_base"] is None
+    assert answer["card"]["limits"] == ["It draws nothing."]
+    assert run("bundle", "verify", str(tmp_path / "b")).returncode == 4
 
 
 def test_an_altered_bundle_gives_exit_code_4(tmp_path):

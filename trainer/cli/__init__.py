@@ -23,6 +23,7 @@ from trainer.cli import (
     objectives,
     prepare,
     releases,
+    signing,
     stages,
 )
 
@@ -39,6 +40,8 @@ program.command("bridge")(stages.bridge)
 program.command("score")(stages.score)
 program.command("release")(stages.release)
 program.command("release-prepared")(releases.release_prepared)
+program.command("key")(signing.key)
+program.command("sign")(signing.sign)
 program.command("demo-head")(demonstration.demo_head)
 program.command("evaluate")(evaluate.evaluate)
 program.command("gates")(gates.gates)

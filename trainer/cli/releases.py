@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from trainer.cli.options import Config, Run
+from trainer.cli.signing import KeyFile, finish, private_key
 
 
-def release_prepared(
+def release_prepared(  # noqa: PLR0913 - one option each
     config: Config,
     data: Annotated[Path, typer.Option(help="The prepared data set that the run learned from.")],
     run: Run,
@@ -17,15 +18,16 @@ def release_prepared(
     evaluation: Annotated[
         Path | None, typer.Option(help="JSON of `rebrain-train evaluate`, for the card.")
     ] = None,
+    key: KeyFile = None,
 ) -> None:
-    """Turn a finished run on prepared data into a bundle."""
+    """Turn a finished run on prepared data into a bundle, signed where a key is given."""
     from trainer import prepared_release as released
     from trainer.config import TrainConfig
 
+    signing = private_key(key)
     name, _, version = title.partition(":")
     words = released.Title(
         name, version, () if evaluation is None else released.scores_of(evaluation)
     )
     bundle = released.release_prepared(TrainConfig.load(config), run, data, out, words)
-    size = sum(record.size for record in bundle.manifest.files.values())
-    typer.echo(f"{out}: {bundle.name} {bundle.version}, {size / 1e6:.1f} MB, {bundle.digest}")
+    finish(bundle, signing)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainer.cli.options import AsJson, Config, Data, Maps, Processes, Run, Samples, bar_of, data_of
+from trainer.cli.signing import KeyFile, finish, private_key
 
 if TYPE_CHECKING:
     from rebrain_node.model.card import Score
@@ -151,19 +152,20 @@ def _table(test: str, scores: "list[Score]") -> Table:
     return table
 
 
-def release(
+def release(  # noqa: PLR0913 - one option each
     config: Config,
     pool: Samples,
     run: Run,
     out: Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")],
     version: Annotated[str, typer.Option(help="Version of the model.")],
     data: Data = None,
+    key: KeyFile = None,
 ) -> None:
-    """Turn a finished and scored run into a bundle."""
+    """Turn a finished and scored run into a bundle, signed where a key is given."""
     from trainer import stages
     from trainer.config import TrainConfig
 
+    signing = private_key(key)
     folders = stages.Folders(pool, run, data_of(data))
     bundle = stages.release_run(TrainConfig.load(config), folders, out, version)
-    size = sum(record.size for record in bundle.manifest.files.values())
-    typer.echo(f"{out}: {bundle.name} {version}, {size / 1e6:.1f} MB, {bundle.digest}")
+    finish(bundle, signing)

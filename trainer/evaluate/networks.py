@@ -52,9 +52,9 @@ def open_network(where: str) -> Network:
     NetworkRefused
         The folder is neither, or its checkpoint cannot be used.
     BundleRefused
-        The bundle is damaged.
+        The bundle is damaged, or the engine does not reproduce its golden output.
     EngineFailed
-        The engine does not reproduce the golden output of the bundle.
+        The engine cannot start.
     """
     if (Path(where) / CHECKPOINT).is_file():
         return _of_run(Path(where))

@@ -57,7 +57,7 @@ def test_the_limit_is_where_it_says(off, passes):
     if passes:
         assert self_test(Doubling(off), bundle) == pytest.approx(off, rel=1e-2)
     else:
-        with pytest.raises(EngineFailed, match=r"deviates by 0\.00011 .* limit 0\.0001"):
+        with pytest.raises(BundleRefused, match=r"deviates by 0\.00011 .* limit 0\.0001"):
             self_test(Doubling(off), bundle)
 
 

@@ -8,56 +8,13 @@ import pytest
 
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
-from rebrain_node.model.card import Card, TrainingFacts
-from rebrain_node.model.recipe import Grid, Output, Recipe, Retrieval, Window
-
-
-def _contents() -> dict[str, bytes]:
-    recipe = Recipe(
-        objective="directional",
-        grid=Grid(rows=32, columns=32, pixel_mm=0.9),
-        brain_window=Window(low_hu=0, high_hu=80),
-        wide_window=Window(low_hu=-200, high_hu=1300),
-        spacing_mm=1.0,
-        sampling=(1.0,),
-        eta=0.0,
-        output=Output(black=0, white=4095),
-    )
-    card = Card(
-        name="tiny",
-        version="0.1",
-        summary="A bundle without a network.",
-        intended_use="Tests.",
-        data=(),
-        training=TrainingFacts(
-            objective="directional",
-            steps=0,
-            batch=1,
-            hours=0,
-            hardware="none",
-            parameters=1,
-            pool_digest="none",
-            pool_samples=1,
-            seed=0,
-        ),
-        scores=(),
-        choices=(),
-        limits=("It draws nothing.",),
-    )
-    return {
-        "recipe.json": recipe.to_json().encode(),
-        "card.json": card.model_dump_json().encode(),
-        "CARD.md": card.to_markdown().encode(),
-        "weights.safetensors": b"weights",
-        "network.onnx": b"network",
-        "golden.safetensors": b"golden",
-    }
+from tests.plain_bundle import plain_contents, retrieving_contents
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
-    write_bundle(folder, "tiny", "0.1", _contents())
+    write_bundle(folder, "tiny", "0.1", plain_contents())
     return folder
 
 
@@ -72,7 +29,7 @@ def test_a_bundle_that_was_written_can_be_loaded(bundle: Path) -> None:
 def test_the_same_contents_have_the_same_digest_wherever_they_lie(
     bundle: Path, tmp_path: Path
 ) -> None:
-    write_bundle(tmp_path / "other", "tiny", "0.1", _contents())
+    write_bundle(tmp_path / "other", "tiny", "0.1", plain_contents())
 
     assert load_bundle(bundle).digest == load_bundle(tmp_path / "other").digest
 
@@ -154,23 +111,8 @@ def test_no_single_changed_byte_goes_unseen(bundle: Path, name: str) -> None:
         load_bundle(bundle)
 
 
-def _retrieving(**files: bytes | None) -> dict[str, bytes]:
-    """Contents with a knowledge base, and a recipe that retrieves; `files` override."""
-    contents = _contents()
-    recipe = Recipe.model_validate_json(contents["recipe.json"])
-    told = recipe.model_copy(update={"retrieval": Retrieval(method="exemplar")})
-    more: dict[str, bytes | None] = {
-        "recipe.json": told.to_json().encode(),
-        "encoder.onnx": b"encoder",
-        "control.onnx": b"control",
-        "exemplars/index.json": b"{}",
-        "exemplars/ct.npy": b"slices",
-    }
-    return {n: c for n, c in (contents | more | files).items() if c is not None}
-
-
 def test_a_bundle_may_carry_a_knowledge_base(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "b", "tiny", "0.1", _retrieving())
+    write_bundle(tmp_path / "b", "tiny", "0.1", retrieving_contents())
     loaded = load_bundle(tmp_path / "b")
 
     assert loaded.exemplars == {"index.json": b"{}", "ct.npy": b"slices"}
@@ -182,7 +124,7 @@ def test_a_bundle_may_carry_a_knowledge_base(tmp_path: Path) -> None:
 def test_a_recipe_that_retrieves_is_refused_without_what_it_needs(
     tmp_path: Path, name: str
 ) -> None:
-    write_bundle(tmp_path / "b", "tiny", "0.1", _retrieving(**{name: None}))
+    write_bundle(tmp_path / "b", "tiny", "0.1", retrieving_contents(**{name: None}))
 
     with pytest.raises(BundleRefused, match=rf"the bundle has no {name}.*\"none\""):
         load_bundle(tmp_path / "b")
@@ -211,7 +153,7 @@ def test_a_name_that_leads_elsewhere_is_refused(bundle: Path, name: str) -> None
     with pytest.raises(BundleRefused, match="expected the files"):
         load_bundle(bundle)
     with pytest.raises(BundleRefused, match="a bundle holds"):
-        write_bundle(bundle.parent / "other", "tiny", "0.1", _contents() | {name: b""})
+        write_bundle(bundle.parent / "other", "tiny", "0.1", plain_contents() | {name: b""})
     assert not (bundle.parent / "other").exists()
 
 
@@ -239,7 +181,7 @@ def _alter_exemplar(folder: Path) -> None:
 def test_a_damaged_knowledge_base_is_refused_by_name(
     tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
-    write_bundle(tmp_path / "b", "tiny", "0.1", _retrieving())
+    write_bundle(tmp_path / "b", "tiny", "0.1", retrieving_contents())
     damage(tmp_path / "b")
 
     with pytest.raises(BundleRefused, match=message):
@@ -247,7 +189,7 @@ def test_a_damaged_knowledge_base_is_refused_by_name(
 
 
 def test_a_bundle_is_not_written_without_all_its_files(tmp_path: Path) -> None:
-    contents = _contents()
+    contents = plain_contents()
     del contents["CARD.md"]
 
     with pytest.raises(BundleRefused, match=r"CARD\.md"):

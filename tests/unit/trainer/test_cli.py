@@ -31,6 +31,8 @@ COMMANDS = [
     "encoder",
     "control",
     "guide",
+    "key",
+    "sign",
     "demo-head",
     "gates",
     "objectives",

@@ -1,0 +1,6 @@
+{
+  "format": 1,
+  "algorithm": "Ed25519",
+  "key": "cd3bf531653e8725583793601c7e1173326612be5f8fce71b63956a8004febb3",
+  "signature": "4ea2f7f7284cb5faeb800fd7f6acb973d2023f3de253e08aa7cfb7dd6e561c7da23c691061f7ac1fd2df7e97b6957b2f3116cc892fc5760f7ea1a7c72d605c06"
+}

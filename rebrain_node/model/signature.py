@@ -1,0 +1,205 @@
+"""Who released a bundle: the Ed25519 signature (RFC 8032) of its manifest.
+
+`manifest.sig` lies beside the manifest and is not named in it, so signing changes no digest:
+
+    {
+      "format": 1,
+      "algorithm": "Ed25519",
+      "key": "<the signer's public key, 32 bytes in hexadecimal>",
+      "signature": "<of exactly the bytes of manifest.json, 64 bytes in hexadecimal>"
+    }
+
+It is held byte by byte against the one way we write it. Keys are PEM files, as `openssl genpkey
+-algorithm ed25519` makes them: the private one PKCS#8, the public one SubjectPublicKeyInfo
+(RFC 8410). The only room of `cryptography`.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from pydantic import BaseModel, ConfigDict, Field
+
+from rebrain_node.errors import BundleRefused, KeyRefused
+from rebrain_node.model.bundle import MANIFEST, SIGNATURE, ModelBundle, load_bundle, parsed
+
+#: what signs; named here, so that nobody else imports `cryptography`
+PrivateKey = Ed25519PrivateKey
+
+_OTHERS = 0o077  #: permission bits of everybody but the owner
+
+
+class Signature(BaseModel):
+    """`manifest.sig`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    algorithm: Literal["Ed25519"] = "Ed25519"
+    key: str = Field(pattern="^[0-9a-f]{64}$")
+    signature: str = Field(pattern="^[0-9a-f]{128}$")
+
+    def to_json(self) -> bytes:
+        """Write the one form that is accepted."""
+        return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signer:
+    """Who signed: a public key in hexadecimal, and the name it is trusted by."""
+
+    name: str
+    key: str
+
+
+def make_key(private: Path, public: Path) -> str:
+    """Write a new pair of keys, the private one for the owner alone; the public key.
+
+    Raises
+    ------
+    KeyRefused
+        A file exists: a key is never overwritten.
+    """
+    for file in (private, public):
+        if file.exists():
+            raise KeyRefused(f"{file} exists and a key is never overwritten; name another file")
+    key = Ed25519PrivateKey.generate()
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(text)
+    with public.open("xb") as stream:
+        stream.write(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return _hexadecimal(key.public_key())
+
+
+def read_private_key(path: Path) -> PrivateKey:
+    """Read the key that signs.
+
+    Raises
+    ------
+    KeyRefused
+        It is missing, no Ed25519 key, encrypted, or open to others than its owner.
+    """
+    try:
+        mode, content = path.stat().st_mode, path.read_bytes()
+    except OSError as error:
+        raise KeyRefused(f"{path}: {error.strerror}; make one with `rebrain-train key`") from error
+    if mode & _OTHERS:
+        raise KeyRefused(
+            f"{path} has the mode {mode & 0o777:o}, a private key is its owner's alone; "
+            f"run `chmod 600 {path}`, and make a new one if somebody may have read it"
+        )
+    try:
+        key = load_pem_private_key(content, password=None)
+    except (ValueError, TypeError) as error:  # TypeError: it is encrypted
+        raise KeyRefused(f"{path} is no plain private key in PEM: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyRefused(f"{path} holds a key of another kind; an Ed25519 key is needed")
+    return key
+
+
+def read_public_key(content: bytes, path: Path) -> str:
+    """Read a key to be trusted: 32 bytes in hexadecimal.
+
+    Raises
+    ------
+    KeyRefused
+        It is no public Ed25519 key in PEM.
+    """
+    try:
+        key = load_pem_public_key(content)
+    except ValueError as error:
+        raise KeyRefused(f"{path} is no public key in PEM: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise KeyRefused(f"{path} holds a key of another kind; an Ed25519 key is needed")
+    return _hexadecimal(key)
+
+
+def sign(manifest: bytes, key: PrivateKey) -> bytes:
+    """Return the content of `manifest.sig`."""
+    return Signature(
+        key=_hexadecimal(key.public_key()), signature=key.sign(manifest).hex()
+    ).to_json()
+
+
+def sign_bundle(bundle: ModelBundle, key: PrivateKey) -> ModelBundle:
+    """Write the signature of a bundle beside its manifest; load the bundle with it.
+
+    Raises
+    ------
+    BundleRefused
+        The bundle is signed already.
+    """
+    file = bundle.path / SIGNATURE
+    if bundle.holds(SIGNATURE):
+        raise BundleRefused(f"{file}: the bundle is signed already; remove it to sign anew")
+    with file.open("xb") as stream:
+        stream.write(sign(bundle.read(MANIFEST), key))
+    return load_bundle(bundle.path)
+
+
+def signing_key(bundle: ModelBundle) -> str | None:
+    """Return the public key that signed exactly this manifest; None for an unsigned bundle.
+
+    Whether to trust the key is another question (`trusted_signer`).
+
+    Raises
+    ------
+    BundleRefused
+        The signature cannot be read, or belongs to another manifest or key.
+    """
+    if not bundle.holds(SIGNATURE):
+        return None
+    file, content = bundle.path / SIGNATURE, bundle.read(SIGNATURE)
+    told = parsed(Signature, content, file)
+    if content != told.to_json():
+        raise BundleRefused(f"{file} is not as it was written; copy the bundle again")
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(told.key))
+        key.verify(bytes.fromhex(told.signature), bundle.read(MANIFEST))
+    except (InvalidSignature, ValueError) as error:
+        raise BundleRefused(
+            f"{file}: the key {told.key} did not sign this {MANIFEST} (SHA-256 {bundle.digest}): "
+            "one of the two was altered or is another bundle's; copy the bundle again"
+        ) from error
+    return told.key
+
+
+def trusted_signer(bundle: ModelBundle, trusted: Mapping[str, str]) -> Signer | None:
+    """Return who signed a bundle; None for an unsigned one.
+
+    Parameters
+    ----------
+    trusted : mapping of str to str
+        Names by public key in hexadecimal.
+
+    Raises
+    ------
+    BundleRefused
+        The signature is not of this bundle, or of a key that is not trusted.
+    """
+    key = signing_key(bundle)
+    if key is None:
+        return None
+    if key not in trusted:
+        names = ", ".join(sorted(trusted.values()))
+        raise BundleRefused(
+            f"{bundle.path / SIGNATURE}: the key {key} signed it, which is none of the trusted "
+            f"ones ({names}); if it is the releaser's, add its file to model.trusted_keys"
+        )
+    return Signer(name=trusted[key], key=key)
+
+
+def _hexadecimal(key: Ed25519PublicKey) -> str:
+    return key.public_bytes_raw().hex()

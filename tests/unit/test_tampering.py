@@ -1,0 +1,146 @@
+"""Whatever is done to a released bundle, the node does not use it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rebrain_node import app
+from rebrain_node.domain.audit import Event
+from rebrain_node.errors import BundleRefused
+from rebrain_node.model.bundle import load_bundle, write_bundle
+from rebrain_node.model.signature import PrivateKey, make_key, read_private_key, sign_bundle
+from rebrain_node.settings import Model, Settings, Storage
+from tests.plain_bundle import retrieving_contents
+from tests.tamperings import TAMPERINGS, Contents, Stock, files_of, fill
+
+SEED = 20261128
+Judge = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the releaser's keys."""
+    folder = tmp_path_factory.mktemp("desk")
+    make_key(folder / "site.key", folder / "site.pub")
+    return folder
+
+
+def _released(desk: Path, name: str, version: str, word: bytes) -> dict[str, bytes]:
+    """Every file of a signed bundle whose every file is its own."""
+    folder = desk / "made"
+    contents = {
+        file: content if file.endswith(".json") else content + word
+        for file, content in retrieving_contents().items()
+    }
+    contents["card.json"] = contents["card.json"].replace(b"Tests.", b"Tests " + word)
+    contents["recipe.json"] += b" " * len(word)
+    write_bundle(folder, name, version, contents)
+    sign_bundle(load_bundle(folder), read_private_key(desk / "site.key"))
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files_of(folder)}
+    shutil.rmtree(folder)
+    return found
+
+
+@pytest.fixture(scope="module")
+def released(desk: Path) -> dict[str, bytes]:
+    return _released(desk, "tiny", "0.2", b"!")
+
+
+@pytest.fixture(scope="module")
+def stock(desk: Path) -> Stock:
+    return Stock(
+        other=_released(desk, "other", "0.2", b"??"),
+        older=_released(desk, "tiny", "0.1", b"..."),
+        twin=_released(desk, "tiny", "0.2", b",,,,"),
+        stranger=PrivateKey.generate(),
+        releaser=read_private_key(desk / "site.key"),
+    )
+
+
+def _node(folder: Path, desk: Path) -> Settings:
+    return Settings(
+        model=Model(bundle=folder, trusted_keys=(desk / "site.pub",)),
+        storage=Storage(folder=desk / "state"),
+    )
+
+
+@pytest.fixture(scope="module")
+def judge(
+    desk: Path, released: Contents, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Judge]:
+    """The node's judgement of a bundle before it opens an engine; `released` was in force."""
+    first = tmp_path_factory.mktemp("first") / "bundle"
+    fill(first, released)
+    with app.open_state(_node(first, desk)) as state:
+        found = app.bundle(_node(first, desk))
+        told = {"name": found.name, "version": found.version}
+        state.audit.record(Event.BUNDLE_VERIFIED, found.digest, told)
+
+        def judged(folder: Path) -> None:
+            settings = _node(folder, desk)
+            app.refuse_left_behind(settings, state, app.bundle(settings))
+
+        yield judged
+
+
+def _passing(
+    judge: Judge, numbers: Iterable[int], folder: Path, released: Contents, stock: Stock
+) -> list[tuple[int, str]]:
+    """Number and name of every tampering that a judge lets through."""
+    passed = []
+    for number in numbers:
+        tampering = TAMPERINGS[number % len(TAMPERINGS)]
+        bundle = folder / str(number) / "bundle"
+        fill(bundle, released)
+        tampering(bundle, random.Random(f"{SEED} {number}"), stock)
+        try:
+            judge(bundle)
+        except BundleRefused:
+            continue
+        passed.append((number, tampering.__name__))
+    return passed
+
+
+@pytest.mark.hazard("H17")
+@pytest.mark.parametrize("count", [96, pytest.param(1000, marks=pytest.mark.full)])
+def test_every_random_tampering_is_refused(
+    judge: Judge, count: int, tmp_path: Path, released: Contents, stock: Stock
+) -> None:
+    passed = _passing(judge, range(count), tmp_path, released, stock)
+
+    assert passed == [], f"seed {SEED}; each is its number in the sequence and what was done"
+
+
+def test_what_was_not_tampered_with_is_taken(
+    judge: Judge, tmp_path: Path, released: Contents
+) -> None:
+    for copy in ("one", "another"):
+        fill(tmp_path / copy, released)
+        judge(tmp_path / copy)
+
+
+def test_a_judge_who_asks_for_no_signature_and_no_age_lets_forgeries_through(
+    tmp_path: Path, released: Contents, stock: Stock
+) -> None:
+    # Negative control: the battery can fail, and digests alone are not enough.
+    def digests_alone(folder: Path) -> None:
+        load_bundle(folder)
+
+    passed = _passing(digests_alone, range(len(TAMPERINGS)), tmp_path, released, stock)
+
+    assert {name for _, name in passed} >= {
+        "alter_and_rehash",
+        "alter_rehash_and_sign_as_a_stranger",
+        "alter_rehash_and_leave_unsigned",
+        "alter_rehash_sign_and_claim_the_trusted_key",
+        "sign_as_a_stranger",
+        "take_the_signature_away",
+        "put_the_older_bundle_back",
+        "put_another_of_the_same_version",
+    }
+    assert len(passed) < len(TAMPERINGS) // 2
