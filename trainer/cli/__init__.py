@@ -15,6 +15,7 @@ import typer
 from rebrain_node.errors import RebrainError
 from trainer.cli import (
     demonstration,
+    domain,
     encoder,
     evaluate,
     gates,
@@ -41,6 +42,8 @@ program.command("release-prepared")(releases.release_prepared)
 program.command("demo-head")(demonstration.demo_head)
 program.command("evaluate")(evaluate.evaluate)
 program.command("gates")(gates.gates)
+program.command("domain")(domain.domain)
+program.command("domain-report")(domain.domain_report)
 program.command("objectives")(objectives.objectives)
 program.command("head-template")(encoder.head_template)
 program.command("encoder")(encoder.encoder)

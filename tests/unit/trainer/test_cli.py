@@ -30,6 +30,8 @@ COMMANDS = [
     "release-prepared",
     "demo-head",
     "gates",
+    "domain",
+    "domain-report",
     "objectives",
 ]
 
