@@ -4,8 +4,8 @@ The Gaussians and their scales are fitted anew with each person left out, and th
 are scored by them: held-out scores of people of whom the fit knew nothing. The threshold is their
 quantile, each person of equal weight (after Lee, Barber and Willett, "Distribution-free inference
 with hierarchical data", arXiv 2306.06342), so that at most the wanted share of the series of a new
-person from the same simulation is expected above it. With fewer than 19 people no quantile can promise 5 %: the largest score
-is taken, and one share in people + 1 is what is promised.
+person from the same simulation is expected above it. With fewer than 19 people no quantile can
+promise 5 %: the largest score is taken, and one share in people + 1 is what is promised.
 """
 
 import hashlib
