@@ -124,9 +124,10 @@ def configuration(settings: Settings) -> Configuration:
 
 
 def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
-    """Open a bundle: its engine, and encoder and knowledge base where its recipe retrieves.
+    """Open a bundle: its engine, and encoder and knowledge base where they are asked for.
 
-    Each proves itself: the engine by the golden output, the encoder by the knowledge base.
+    Each proves itself: the engine by the golden output, the encoder by the knowledge base. Where
+    nothing is retrieved, the encoder only serves the out-of-domain score.
 
     Parameters
     ----------
@@ -147,11 +148,13 @@ def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
     name = settings.model.engine
     threads = settings.model.threads or max(1, len(os.sched_getaffinity(0)) // workers)
     engine = open_engine(name, verified, threads)
-    if not verified.recipe.retrieves:
+    if not verified.embeds:
         return Model(engine=engine)
+    encoder = open_encoder(name, verified, threads)
+    if not verified.recipe.retrieves:
+        return Model(engine=engine, encoder=encoder)
     from rebrain_node.retrieval.opening import open_exemplars
 
-    encoder = open_encoder(name, verified, threads)
     return Model(engine=engine, encoder=encoder, exemplars=open_exemplars(verified, encoder))
 
 

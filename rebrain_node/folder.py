@@ -76,6 +76,7 @@ class SeriesResult:
     findings: tuple[Finding, ...]  #: the first decides
     receipt: Receipt | None = None  #: None if the series was refused
     seconds: Mapping[str, float] = field(default_factory=dict)  #: by step of the path
+    ood: Mapping[str, JsonValue] | None = None  #: score, threshold and parts; None without them
 
     @property
     def decision(self) -> Literal["accepted", "refused"]:
@@ -88,14 +89,17 @@ class SeriesResult:
         return self.findings[0].sentence if self.findings else self.candidate.sentence
 
 
-class StepTimes:
-    """How long each step took (port ``AuditLog``); a folder has no audit log to write into."""
+class Notes:
+    """What the answer needs of the path (port ``AuditLog``); a folder has no log to write into."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.ood: Mapping[str, JsonValue] | None = None
 
     def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None:  # noqa: ARG002 - the port's signature
-        """Note a step's seconds."""
+        """Note a step's seconds and the out-of-domain score."""
+        if event == "series.recognised":
+            self.ood = {name: value for name, value in details.items() if name != "revision"}
         seconds = details.get("seconds")
         if isinstance(seconds, float):
             self.seconds[str(details["step"])] = seconds
@@ -193,15 +197,19 @@ def _processed(
         findings=candidate.findings,
     )
     told = None if progress is None else partial(progress, "synthesise")
-    steps = StepTimes()
-    ports = Ports(inbox=folder, audit=steps, model=model, progress=told)
+    notes = Notes()
+    ports = Ports(inbox=folder, audit=notes, model=model, progress=told)
     try:
         receipt = process(job, ports, configuration)
     except (SeriesRejected, GateRefused) as error:
         findings = tuple(f for f in error.findings if isinstance(f, Finding))
-        return SeriesResult(candidate=candidate, findings=findings)
+        return SeriesResult(candidate=candidate, findings=findings, ood=notes.ood)
     return SeriesResult(
-        candidate=candidate, findings=receipt.findings, receipt=receipt, seconds=steps.seconds
+        candidate=candidate,
+        findings=receipt.findings,
+        receipt=receipt,
+        seconds=notes.seconds,
+        ood=notes.ood,
     )
 
 

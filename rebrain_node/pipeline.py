@@ -16,9 +16,11 @@ from rebrain_node.model.headtemplate import load_head_template
 from rebrain_node.ports import AuditLog, Exemplars, Inbox, JsonValue, Model
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
+from rebrain_node.steps.embed import embed
 from rebrain_node.steps.gate import gate
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
+from rebrain_node.steps.recognise import admit, recognise
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
 from rebrain_node.steps.write import AuditHead, ObjectOptions, write
@@ -59,7 +61,8 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         A written object is not fit to leave; a defect of ours, nothing is sent.
     """
     begun = time.monotonic()
-    recipe, limits = configuration.bundle.recipe, configuration.limits
+    bundle, limits = configuration.bundle, configuration.limits
+    recipe = bundle.recipe
     step, model = _Audited(job, ports.audit), ports.model
     instances = step(ports.inbox.read, job)
     provenance = _provenance(job, ports, configuration)
@@ -67,8 +70,13 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     volume = step(assemble, instances)
     flags = step(check, volume, instances, limits)
     prepared = step(preprocess, volume, recipe)
-    frame = step(locate, prepared, load_head_template()) if recipe.retrieves else None
-    guides = step(retrieve, prepared, recipe, frame, model.encoder, model.exemplars)
+    frame = step(locate, prepared, load_head_template()) if bundle.locates else None
+    embeddings = step(embed, prepared, model.encoder, recipe) if model.encoder else None
+    if bundle.known_domain is not None and frame is not None:
+        strange = step(recognise, prepared, frame, embeddings, bundle.known_domain)
+        step.tell("series.recognised", strange.told())
+        flags += step(admit, strange, limits)
+    guides = step(retrieve, prepared, recipe, frame, embeddings, model.exemplars)
     step.tell("series.guided", guidance(guides, frame, _digest(model.exemplars)))
     synthetic = step(
         synthesise, prepared, guides, model.engine, recipe, seed, progress=ports.progress

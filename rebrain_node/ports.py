@@ -94,8 +94,8 @@ class Model:
     """A bundle that was opened and has proved itself on this machine."""
 
     engine: Engine
-    encoder: Encoder | None = None  #: None where the recipe retrieves no exemplars
-    exemplars: Exemplars | None = None  #: the same
+    encoder: Encoder | None = None  #: None where neither retrieval nor the domain asks for it
+    exemplars: Exemplars | None = None  #: None where the recipe retrieves no exemplars
 
 
 class Destination(Protocol):

@@ -12,23 +12,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
-from scipy import ndimage as ndi
 
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.steps.check import judge_volume
 from trainer.anatomy import map_anatomy
 from trainer.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
+from trainer.ct_series import Pose, cut, series_of
 from trainer.heads import Head, catalogue
-from trainer.hounsfield import AIR_HU, Tissues, draw_hu, tissues
+from trainer.hounsfield import Tissues, draw_hu, tissues
 from trainer.outside import OUTSIDE
 from trainer.template import Template, Volume, load_template
 
 CLASSES = (*OF_THE_HEAD, *OF_THE_SCAN, *OUTSIDE)
 IN_DOMAIN = "IN-DOMAIN"
-_SIDE = 256
-_CLIP_HU = (-1024.0, 3071.0)
 _Z95 = 1.959964
 
 
@@ -149,71 +146,7 @@ def _changed(hu: Volume, head: Tissues, condition: str, rng: Generator) -> Volum
 
 def _scan(hu: Volume, condition: str, rng: Generator) -> SourceVolume:
     """Cut a head into thick, tilted slices, with noise and the condition of the scan, if any."""
-    thickness_mm = float(rng.choice([3.0, 4.0, 5.0, 6.0, 7.0]))
-    pixel_mm = float(rng.uniform(0.85, 0.98))
-    tilt = float(np.radians(rng.uniform(-20.0, 24.0)))
-    slices = scanner_noise(_cut(hu, thickness_mm, pixel_mm, tilt), rng)
+    pose = Pose.drawn(rng)
+    slices = scanner_noise(cut(hu, pose), rng)
     change = OF_THE_SCAN.get(condition)
-    if change is not None:
-        slices = change(slices, pixel_mm, rng)
-    return _volume(np.clip(slices, *_CLIP_HU).astype(np.float32), thickness_mm, pixel_mm, tilt)
-
-
-def _cut(hu: Volume, thickness_mm: float, pixel_mm: float, tilt: float) -> Volume:
-    """Average slabs from 6 mm above the head down to 160 mm below its top, along the table."""
-    body = hu > -500.0
-    middle_y, middle_x = (
-        float(np.flatnonzero(body.any(axis=axes)).mean()) for axes in ((0, 2), (0, 1))
-    )
-    levels = np.flatnonzero(body.any(axis=(1, 2)))
-    top = levels[-1] + 6.0
-    height = min(top - levels[0], 160.0)
-    step = thickness_mm / np.cos(tilt)  # along the table; the slices lie one thickness apart
-    centres = top - step * (np.arange(int(height / step), 0, -1) - 0.5)
-    places = np.asarray((np.arange(_SIDE) - (_SIDE - 1) / 2) * pixel_mm, dtype=np.float64)
-    planes = max(2, int(np.ceil(thickness_mm / 1.25)))
-    depths = ((np.arange(planes) + 0.5) / planes - 0.5) * thickness_mm
-    return np.stack(
-        [
-            np.mean([_plane(hu, c, d, places, (middle_y, middle_x, tilt)) for d in depths], axis=0)
-            for c in centres
-        ]
-    ).astype(np.float32)
-
-
-def _plane(
-    hu: Volume,
-    centre: float,
-    depth: float,
-    places: NDArray[np.float64],
-    frame: tuple[float, float, float],
-) -> Volume:
-    """Sample one plane, ``depth`` above that through ``centre``, leaning by the tilt."""
-    middle_y, middle_x, tilt = frame
-    y = middle_y + places * np.cos(tilt) - depth * np.sin(tilt)
-    z = centre + places * np.sin(tilt) + depth * np.cos(tilt)
-    shape = (len(places), len(places))
-    points = [
-        np.broadcast_to(z[:, None], shape),
-        np.broadcast_to(y[:, None], shape),
-        np.broadcast_to(middle_x + places, shape),
-    ]
-    return np.asarray(ndi.map_coordinates(hu, points, order=1, cval=AIR_HU))
-
-
-def _volume(hu: Volume, thickness_mm: float, pixel_mm: float, tilt: float) -> SourceVolume:
-    count = len(hu)
-    table_mm = np.arange(count) * thickness_mm / np.cos(tilt)
-    positions = np.stack([np.zeros(count), np.zeros(count), table_mm], axis=1)
-    return SourceVolume(
-        hu=hu,
-        positions_mm=positions,
-        row_direction=np.array([1.0, 0.0, 0.0]),
-        column_direction=np.array([0.0, np.cos(tilt), np.sin(tilt)]),
-        pixel_spacing_mm=(pixel_mm, pixel_mm),
-        thickness_mm=(thickness_mm,) * count,
-        sop_instance_uids=tuple(f"1.2.{k}" for k in range(count)),
-        frame_numbers=(None,) * count,
-        frame_of_reference_uid="1.2.0",
-        padding=np.zeros(hu.shape, dtype=bool),
-    )
+    return series_of(slices if change is None else change(slices, pose.pixel_mm, rng), pose)

@@ -85,6 +85,7 @@ def _series(result: SeriesResult) -> dict[str, Any]:
         "codes": list(dict.fromkeys(finding.code for finding in result.findings)),
         "sentence": result.sentence,
         "explanation": list(candidate.explanation),
+        "ood": result.ood,
     }
 
 

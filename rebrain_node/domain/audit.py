@@ -29,6 +29,7 @@ class Event(StrEnum):
     SERIES_REFUSED = "series.refused"
     STEP_COMPLETED = "step.completed"
     STEP_FAILED = "step.failed"
+    SERIES_RECOGNISED = "series.recognised"
     SERIES_GUIDED = "series.guided"
     SERIES_SYNTHESISED = "series.synthesised"
     SERIES_FAILED = "series.failed"

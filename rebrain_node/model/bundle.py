@@ -17,6 +17,10 @@ and, where its recipe retrieves exemplars:
     control.safetensors    the same for torch (optional)
     exemplars/*            the knowledge base (rebrain_node.retrieval.knowledge_base)
 
+and, where it was fitted (`rebrain-train domain`):
+
+    domain.json            what series it was made for (rebrain_node.model.known_domain)
+
 Every file is read into memory, held against the manifest, and only those bytes are used: what is
 loaded is what was hashed. The SHA-256 of the manifest therefore names the whole bundle, and its
 signature covers the name, the version and every byte. Whose signature is good enough is not asked
@@ -36,6 +40,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rebrain_node.domain.release import VERSION, Release
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.card import Card
+from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.known_domain import KnownDomain
 from rebrain_node.model.recipe import Recipe
 
 T = TypeVar("T", bound=BaseModel)
@@ -55,6 +61,7 @@ OPTIONAL_FILES = (
     "encoder.safetensors",
     "control.onnx",
     "control.safetensors",
+    "domain.json",
 )
 EXEMPLARS = "exemplars"
 #: a file of the knowledge base: one folder deep, nothing that a path could be bent with
@@ -92,6 +99,8 @@ class ModelBundle:
     ----------
     digest : str
         SHA-256 of the bytes of the manifest, hexadecimal: the identity of the model.
+    known_domain : KnownDomain or None
+        None where the bundle tells of no domain: then no series is held against it.
     """
 
     path: Path
@@ -99,6 +108,7 @@ class ModelBundle:
     recipe: Recipe
     card: Card
     digest: str
+    known_domain: KnownDomain | None = None
     _contents: Mapping[str, bytes] = field(repr=False)
 
     @property
@@ -141,6 +151,17 @@ class ModelBundle:
         """Whether the bundle has this file."""
         return name in self._contents
 
+    @property
+    def embeds(self) -> bool:
+        """Whether the measured slices are to be embedded: to retrieve, or to know the domain."""
+        known = self.known_domain
+        return self.recipe.retrieves or (known is not None and known.embedding is not None)
+
+    @property
+    def locates(self) -> bool:
+        """Whether the place of the slices in the head is asked for."""
+        return self.recipe.retrieves or self.known_domain is not None
+
 
 def load_bundle(path: Path) -> ModelBundle:
     """Load the bundle in the folder `path` and hold every file against its manifest.
@@ -170,6 +191,7 @@ def load_bundle(path: Path) -> ModelBundle:
         recipe=recipe,
         card=card,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
+        known_domain=_known_domain(path, recipe, contents),
         _contents=contents,
     )
 
@@ -295,3 +317,30 @@ def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
                 f"needs {', '.join(needs)}; the bundle has no {needed}: release it with one, or "
                 'with retrieval.method "none"'
             )
+
+
+def _known_domain(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> KnownDomain | None:
+    """Read `domain.json` and hold it against what it was measured with.
+
+    Raises
+    ------
+    BundleRefused
+        It was fitted with another head template, grid or encoder: its distances mean nothing.
+    """
+    if "domain.json" not in contents:
+        return None
+    known = parsed(KnownDomain, contents["domain.json"], path / "domain.json")
+    held = [
+        ("template_sha256", known.template_sha256, load_head_template().digest),
+        ("pixel_mm", known.pixel_mm, recipe.grid.pixel_mm),
+    ]
+    if known.embedding is not None:
+        encoder = hashlib.sha256(contents.get("encoder.onnx", b"")).hexdigest()
+        held.append(("embedding.encoder_sha256", known.embedding.encoder_sha256, encoder))
+    for name, expected, found in held:
+        if expected != found:
+            raise BundleRefused(
+                f"{path / 'domain.json'}: {name} is {expected}, found {found}; "
+                "fit it anew with `rebrain-train domain`"
+            )
+    return known

@@ -11,9 +11,9 @@ from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, Target
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.directions import between
-from rebrain_node.model.half import doubled, halved
+from rebrain_node.model.half import doubled
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.ports import Encoder, Exemplars
+from rebrain_node.ports import Exemplars
 
 #: below this the head frame says nothing about where a slice lies
 LEAST_PLAUSIBILITY: Final = 0.5
@@ -25,7 +25,7 @@ def retrieve(
     prepared: PreparedVolume,
     recipe: Recipe,
     frame: HeadFrame | None = None,
-    encoder: Encoder | None = None,
+    embeddings: FloatArray | None = None,
     exemplars: Exemplars | None = None,
 ) -> tuple[Guide, ...]:
     """Give every target its guide.
@@ -38,8 +38,8 @@ def retrieve(
         Says whether exemplars are used at all, and how near they must lie.
     frame : HeadFrame, optional
         Where its measured slices lie; not needed where the recipe retrieves none.
-    encoder : Encoder, optional
-        Of the bundle; as `frame`.
+    embeddings : FloatArray, optional
+        (n, d) of its measured slices; as `frame`.
     exemplars : Exemplars, optional
         The bundle's knowledge base; as `frame`.
 
@@ -56,7 +56,7 @@ def retrieve(
     """
     if not recipe.retrieves:
         return tuple(_guide(target, None, prepared) for target in prepared.targets)
-    if frame is None or encoder is None or exemplars is None:
+    if frame is None or embeddings is None or exemplars is None:
         raise BundleRefused(
             f"the recipe's retrieval method is {recipe.retrieval.method!r}, but no encoder and "
             "knowledge base were opened; use a bundle that has them, or one without retrieval"
@@ -64,7 +64,7 @@ def retrieve(
     query = _Query(
         prepared=prepared,
         frame=frame,
-        embeddings=_embeddings(prepared, encoder, recipe),
+        embeddings=embeddings,
         exemplars=exemplars,
         window_mm=recipe.retrieval.window_mm,
     )
@@ -77,7 +77,7 @@ class _Query:
 
     prepared: PreparedVolume
     frame: HeadFrame
-    embeddings: tuple[FloatArray, ...]  #: of each measured slice, (d,)
+    embeddings: FloatArray  #: (n, d), of each measured slice
     exemplars: Exemplars
     window_mm: float
 
@@ -126,14 +126,6 @@ class _Query:
     def _window_mm(self, target: Target) -> float:
         low, high = (self.prepared.distances_mm[k] for k in (target.below, target.above))
         return max(GAPS * float(high - low), self.window_mm)
-
-
-def _embeddings(
-    prepared: PreparedVolume, encoder: Encoder, recipe: Recipe
-) -> tuple[FloatArray, ...]:
-    """Embed every measured slice."""
-    images = halved(recipe.brain_window.apply(prepared.hu))
-    return tuple(encoder.embed(image[None, None]) for image in images)
 
 
 def _guide(target: Target, query: _Query | None, prepared: PreparedVolume) -> Guide:

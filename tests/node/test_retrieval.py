@@ -32,6 +32,7 @@ from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from tests.knowledge_bases import person, sealed, verified
+from tests.known_domains import known_domain
 from tests.tiny_encoder import tiny_encoder_graph
 
 TOP_MM = 30.0  #: the base holds nobody's slices above
@@ -70,7 +71,7 @@ def run():
     )
     shaping = replace(
         shaping,
-        bundle=replace(shaping.bundle, recipe=recipe),
+        bundle=replace(shaping.bundle, recipe=recipe, known_domain=known_domain()),
         objects=replace(shaping.objects, companions=()),
     )
     encoder = OpenVinoEncoder(tiny_encoder_graph(128, 104), threads=1)
@@ -143,11 +144,25 @@ def test_the_audit_log_has_one_row_with_every_slice(run):
         "check",
         "preprocess",
         "locate",
+        "embed",
+        "recognise",
+        "admit",
         "retrieve",
         "synthesise",
         "write",
         "gate",
     ]
+
+
+@pytest.mark.hazard("H13")
+def test_the_audit_log_and_the_findings_say_that_the_series_is_out_of_domain(run):
+    receipt, log, _ = run  # this domain was fitted to noise: nothing real is in it
+    (told,) = log.events["series.recognised"]
+    assert told["score"] > told["threshold"]
+    assert set(told["parts"]) == {"head frame", "picture"}
+    found = [finding for finding in receipt.findings if finding.code == "OOD"]
+    assert [finding.severity for finding in found] == ["flag"]
+    assert found[0].value == pytest.approx(told["score"], abs=0.01)
 
 
 def test_the_shipped_bundle_asks_nobody():

@@ -16,6 +16,7 @@ from rebrain_node.errors import RebrainError
 from trainer.cli import (
     control,
     demonstration,
+    domain,
     encoder,
     evaluate,
     gates,
@@ -45,6 +46,8 @@ program.command("sign")(signing.sign)
 program.command("demo-head")(demonstration.demo_head)
 program.command("evaluate")(evaluate.evaluate)
 program.command("gates")(gates.gates)
+program.command("domain")(domain.domain)
+program.command("domain-report")(domain.domain_report)
 program.command("objectives")(objectives.objectives)
 program.command("head-template")(encoder.head_template)
 program.command("encoder")(encoder.encoder)

@@ -1,5 +1,6 @@
 """A bundle is exactly what its manifest says, or it is refused."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
+from tests.known_domains import known_domain
 from tests.plain_bundle import plain_contents, retrieving_contents
 
 
@@ -155,6 +157,43 @@ def test_a_name_that_leads_elsewhere_is_refused(bundle: Path, name: str) -> None
     with pytest.raises(BundleRefused, match="a bundle holds"):
         write_bundle(bundle.parent / "other", "tiny", "0.1", plain_contents() | {name: b""})
     assert not (bundle.parent / "other").exists()
+
+
+def test_a_bundle_may_tell_what_series_it_was_made_for(tmp_path: Path) -> None:
+    graph = hashlib.sha256(b"encoder").hexdigest()
+    told = {"encoder.onnx": b"encoder", "domain.json": known_domain(8, graph).to_json().encode()}
+    write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents() | told)
+    loaded = load_bundle(tmp_path / "b")
+
+    assert loaded.known_domain == known_domain(8, graph)
+    assert (loaded.locates, loaded.embeds, loaded.recipe.retrieves) == (True, True, False)
+
+
+def test_a_bundle_without_a_domain_is_asked_for_none(bundle: Path) -> None:
+    loaded = load_bundle(bundle)
+
+    assert loaded.known_domain is None
+    assert (loaded.locates, loaded.embeds) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("dimension", "change", "message"),
+    [
+        (None, {"template_sha256": "b" * 64}, "template_sha256 is b"),
+        (None, {"pixel_mm": 1.0}, "pixel_mm is 1.0, found 0.9"),
+        (8, {}, "embedding.encoder_sha256 is a"),
+        (None, {"threshold": -1.0}, "threshold"),
+    ],
+)
+def test_a_domain_measured_with_other_things_is_refused(
+    tmp_path: Path, dimension: int | None, change: dict[str, object], message: str
+) -> None:
+    told = json.loads(known_domain(dimension).to_json()) | change
+    content = json.dumps(told).encode()
+    write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents() | {"domain.json": content})
+
+    with pytest.raises(BundleRefused, match=rf"domain\.json: {message}"):
+        load_bundle(tmp_path / "b")
 
 
 def _add_exemplar(folder: Path) -> None:

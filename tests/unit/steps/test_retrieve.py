@@ -12,6 +12,7 @@ from rebrain_node.errors import BundleRefused
 from rebrain_node.model.recipe import Recipe, Retrieval
 from rebrain_node.model.source import conditioning_at, windowed
 from rebrain_node.retrieval.search import FaissExemplars
+from rebrain_node.steps.embed import embed
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
 from tests.knowledge_bases import person, sealed, verified
@@ -109,12 +110,10 @@ HELD = {22.0: 20.0, 26.5: 75.0, 31.0: 10.0}
 
 
 def _guides(exemplars=None, frame=None, encoder=None, recipe=None):
+    recipe = recipe or _recipe()
+    embeddings = embed(_prepared(), encoder or _Turning(), recipe)
     return retrieve(
-        _prepared(),
-        recipe or _recipe(),
-        frame or _frame(),
-        encoder or _Turning(),
-        exemplars or _exemplars(HELD),
+        _prepared(), recipe, frame or _frame(), embeddings, exemplars or _exemplars(HELD)
     )
 
 
@@ -212,7 +211,7 @@ def test_a_recipe_without_retrieval_asks_nobody():
 
 def test_a_recipe_with_retrieval_without_a_knowledge_base_is_refused():
     with pytest.raises(BundleRefused, match="no encoder and knowledge base were opened"):
-        retrieve(_prepared(), _recipe(), _frame(), _Turning(), None)
+        retrieve(_prepared(), _recipe(), _frame(), np.eye(3, 2), None)
 
 
 class _Guided(WindowedSource):

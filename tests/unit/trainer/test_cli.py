@@ -35,6 +35,8 @@ COMMANDS = [
     "sign",
     "demo-head",
     "gates",
+    "domain",
+    "domain-report",
     "objectives",
 ]
 
