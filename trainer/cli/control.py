@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from trainer.cli.options import Bundle, Config, Run, Samples, bar_of
+from trainer.cli.signing import KeyFile, finish, private_key
 
 EncoderRun = Annotated[Path, typer.Option("--encoder", help="Folder of the run of `encoder`.")]
 Base = Annotated[Path, typer.Option("--knowledge-base", help="Folder of the knowledge base.")]
@@ -84,6 +85,7 @@ def guide(  # noqa: PLR0913 - one option each
     percent: Annotated[
         int, typer.Option("--p", help="Which threshold of the knowledge base: 1, 2, 5, 10 or 20.")
     ] = 5,
+    key: KeyFile = None,
 ) -> None:
     """Write a new bundle: BUNDLE, and what guides it where nothing was measured."""
     from rebrain_node.model.recipe import Retrieval
@@ -92,6 +94,5 @@ def guide(  # noqa: PLR0913 - one option each
 
     retrieval = Retrieval.model_validate({"method": "exemplar", "p": percent})
     folders = GuidanceFolders(encoder, branch, base)
-    made = release_guided(bundle_at(bundle), folders, retrieval, version, out)
-    size = sum(record.size for record in made.manifest.files.values())
-    typer.echo(f"{out}: {made.name} {version}, {size / 1e6:.1f} MB, {made.digest}")
+    signing = private_key(key)
+    finish(release_guided(bundle_at(bundle), folders, retrieval, version, out), signing)

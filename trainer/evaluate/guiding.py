@@ -11,6 +11,7 @@ from rebrain_node.model.headtemplate import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Encoder, Exemplars
 from rebrain_node.retrieval.opening import open_exemplars
+from rebrain_node.steps.embed import embed
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.retrieve import retrieve
 from trainer.evaluate.intensities import without_table
@@ -52,7 +53,8 @@ class Guiding:
         """
         prepared = prepared_of(case, placement, self.recipe)
         frame = locate(prepared, load_head_template())
-        return retrieve(prepared, self.recipe, frame, self.encoder, self.exemplars)
+        embeddings = embed(prepared, self.encoder, self.recipe)
+        return retrieve(prepared, self.recipe, frame, embeddings, self.exemplars)
 
 
 def prepared_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:
