@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from threading import Thread
@@ -90,22 +90,26 @@ def configuration(settings: Settings) -> Configuration:
     from rebrain_node.pipeline import Configuration
     from rebrain_node.steps.write import ObjectOptions
 
-    in_force = limits(settings)
+    in_force, verified = limits(settings), bundle(settings)
     objects = settings.objects.model_dump(mode="json")
     shaping = json.dumps({"limits": in_force.digest, "objects": objects}, sort_keys=True)
+    options = ObjectOptions(**settings.objects.model_dump(exclude_none=True))
+    if settings.objects.uncertain_above is None and verified.recipe.abstain is not None:
+        options = replace(options, uncertain_above=verified.recipe.abstain.voxel_above)
     return Configuration(
-        bundle=bundle(settings),
+        bundle=verified,
         limits=in_force,
-        objects=ObjectOptions(**settings.objects.model_dump()),
+        objects=options,
         software_version=__version__,
         digest=hashlib.sha256(shaping.encode()).hexdigest(),
     )
 
 
 def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
-    """Open a bundle: its engine, and encoder and knowledge base where its recipe retrieves.
+    """Open a bundle: its engine, and what its recipe retrieves and its calibration counts with.
 
-    Each proves itself: the engine by the golden output, the encoder by the knowledge base.
+    Each proves itself: engine and residual-scale head by the golden output, the encoder by the
+    knowledge base.
 
     Parameters
     ----------
@@ -119,18 +123,20 @@ def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
     BundleRefused
         The knowledge base is not fit to be searched, or belongs to another encoder.
     """
-    from rebrain_node.engine.choose import open_encoder, open_engine
+    from rebrain_node.engine.choose import open_encoder, open_engine, open_scale
     from rebrain_node.ports import Model
 
     name = settings.model.engine
     threads = settings.model.threads or max(1, len(os.sched_getaffinity(0)) // workers)
     engine = open_engine(name, verified, threads)
+    scale = None if verified.calibration is None else open_scale(name, verified, threads)
     if not verified.recipe.retrieves:
-        return Model(engine=engine)
+        return Model(engine=engine, scale=scale)
     from rebrain_node.retrieval.opening import open_exemplars
 
     encoder = open_encoder(name, verified, threads)
-    return Model(engine=engine, encoder=encoder, exemplars=open_exemplars(verified, encoder))
+    exemplars = open_exemplars(verified, encoder)
+    return Model(engine=engine, encoder=encoder, exemplars=exemplars, scale=scale)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,12 @@ and, where its recipe retrieves exemplars:
     control.safetensors    the same for torch (optional)
     exemplars/*            the knowledge base (rebrain_node.retrieval.knowledge_base)
 
+and, where its uncertainty was calibrated on people (golden.safetensors then holds b as well):
+
+    scale.onnx             how far a drawn slice may be from the truth
+    scale.safetensors      the same for torch (optional)
+    calibration.json       how many scales hold the truth (rebrain_node.model.calibration)
+
 Every file is read into memory, held against the manifest, and only those bytes are used: what is
 loaded is what was hashed. The SHA-256 of the manifest therefore names the whole bundle.
 """
@@ -30,6 +36,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rebrain_node.errors import BundleRefused
+from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Card
 from rebrain_node.model.recipe import Recipe
 
@@ -49,6 +56,9 @@ OPTIONAL_FILES = (
     "encoder.safetensors",
     "control.onnx",
     "control.safetensors",
+    "scale.onnx",
+    "scale.safetensors",
+    "calibration.json",
 )
 EXEMPLARS = "exemplars"
 #: a file of the knowledge base: one folder deep, nothing that a path could be bent with
@@ -86,6 +96,8 @@ class ModelBundle:
     ----------
     digest : str
         SHA-256 of the bytes of the manifest, hexadecimal: the identity of the model.
+    calibration : Calibration or None
+        Of its uncertainty; None where there is a rule of thumb alone.
     """
 
     path: Path
@@ -93,6 +105,7 @@ class ModelBundle:
     recipe: Recipe
     card: Card
     digest: str
+    calibration: Calibration | None = None
     _contents: Mapping[str, bytes] = field(repr=False)
 
     @property
@@ -137,8 +150,9 @@ def load_bundle(path: Path) -> ModelBundle:
     Raises
     ------
     BundleRefused
-        A file is missing, altered, truncated or not in the manifest, or the manifest, recipe or
-        card cannot be read. The message names the file, what was expected and what was found.
+        A file is missing, altered, truncated or not in the manifest, the manifest, recipe, card
+        or calibration cannot be read, or the calibration belongs to another network. The message
+        names the file, what was expected and what was found.
     """
     manifest_bytes = _read(path, MANIFEST)
     manifest = _parsed(Manifest, manifest_bytes, path / MANIFEST)
@@ -154,6 +168,7 @@ def load_bundle(path: Path) -> ModelBundle:
         recipe=recipe,
         card=_parsed(Card, contents["card.json"], path / "card.json"),
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
+        calibration=_calibration(path, manifest, contents),
         _contents=contents,
     )
 
@@ -251,6 +266,32 @@ def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
                 f"needs {', '.join(needs)}; the bundle has no {needed}: release it with one, or "
                 'with retrieval.method "none"'
             )
+
+
+def _calibration(
+    path: Path, manifest: Manifest, contents: Mapping[str, bytes]
+) -> Calibration | None:
+    """Read the calibration and hold it against the files it was made with.
+
+    Raises
+    ------
+    BundleRefused
+        It stands without the head whose scales it counts, or the head without it; or it belongs
+        to other files.
+    """
+    if "calibration.json" not in contents and "scale.onnx" not in contents:
+        return None
+    for needed, beside in (("calibration.json", "scale.onnx"), ("scale.onnx", "calibration.json")):
+        if needed not in contents:
+            raise BundleRefused(
+                f"{path}: the bundle has {beside} but no {needed}; calibrate it again"
+            )
+    file = path / "calibration.json"
+    calibration = _parsed(Calibration, contents["calibration.json"], file)
+    fault = calibration.fault({name: each.sha256 for name, each in manifest.files.items()})
+    if fault:
+        raise BundleRefused(f"{file}: {fault}; calibrate the bundle again")
+    return calibration
 
 
 def _parsed(kind: type[T], content: bytes, file: Path) -> T:
