@@ -1,22 +1,14 @@
-"""Series of held-out heads through the node's own steps, and how far they are from the truth."""
+"""Series of heads through the node's own steps, and how far the result is from the truth."""
 
 import hashlib
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from rebrain_node.domain.volume import (
-    FloatArray,
-    Guide,
-    MaskArray,
-    PreparedVolume,
-    SliceKind,
-    SyntheticVolume,
-)
+from rebrain_node.domain.volume import FloatArray, Guide, MaskArray, SliceKind, SyntheticVolume
 from rebrain_node.model.headtemplate import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Model
@@ -28,11 +20,12 @@ from rebrain_node.steps.synthesise import synthesise
 from trainer.calibrate.series import DrawnSeries
 
 KINDS: tuple[SliceKind, ...] = ("measured", "retrieved", "interpolated")
+SPREAD_SEEDS = 8
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Slices of one person as drawn, and their errors; order is that of drawing.
+    """Slices of one person as drawn, and their errors, in order of drawing.
 
     Attributes
     ----------
@@ -44,6 +37,8 @@ class Residuals:
         (k, rows, columns), absolute, in units of intensity.
     rule : ndarray of float16
         (k, rows, columns), the uncertainty by rule of thumb.
+    spread : ndarray of float16 or None
+        (k, rows, columns), standard deviation of samples; None where the walk has no noise.
     inside : MaskArray
         (k, rows, columns), head whose truth is known.
     kinds : tuple of SliceKind
@@ -57,10 +52,10 @@ class Residuals:
     s: FloatArray
     error: NDArray[np.float16]
     rule: NDArray[np.float16]
+    spread: NDArray[np.float16] | None
     inside: MaskArray
     kinds: tuple[SliceKind, ...]
     series: NDArray[np.int32]
-    seconds_per_slice: float  #: of synthesis alone
 
     @property
     def digest(self) -> str:
@@ -75,28 +70,37 @@ class Residuals:
         return np.array([each == kind for each in self.kinds], dtype=bool)
 
 
-def drawn(
-    series: DrawnSeries, model: Model, recipe: Recipe, per_kind: int, rng: Generator
-) -> tuple[SyntheticVolume, float]:
-    """Take one series down the path to its synthetic slices, `per_kind` of each kind at most.
+@dataclass(frozen=True)
+class Path:
+    """The node's own steps with an opened bundle, on so many slices of a kind in each series."""
 
-    Returns
-    -------
-    volume : SyntheticVolume
-    seconds : float
-        Of the synthesis, per slice.
-    """
-    prepared = preprocess(series.source, recipe)
-    guides = chosen(guides_of(prepared, model, recipe), per_kind, rng)
-    begun = time.perf_counter()
-    volume = synthesise(prepared, guides, model.engine, recipe, int(rng.integers(2**31)))
-    return volume, (time.perf_counter() - begun) / len(guides)
+    model: Model
+    recipe: Recipe
+    per_kind: int
+
+    def draw(self, series: DrawnSeries, rng: Generator) -> SyntheticVolume:
+        """Take one series to its synthetic slices."""
+        prepared = preprocess(series.source, self.recipe)
+        frame = locate(prepared, load_head_template()) if self.recipe.retrieves else None
+        model = self.model
+        guides = retrieve(prepared, self.recipe, frame, model.encoder, model.exemplars)
+        some = chosen(guides, self.per_kind, rng)
+        return synthesise(prepared, some, model.engine, self.recipe, int(rng.integers(2**31)))
+
+    def spread(self, volume: SyntheticVolume) -> FloatArray | None:
+        """Standard deviation of samples, (k, rows, columns); None where the walk has no noise."""
+        if not is_noisy(self.recipe):
+            return None
+        samples = [
+            synthesise(volume.prepared, volume.guides, self.model.engine, self.recipe, seed)
+            for seed in range(SPREAD_SEEDS)
+        ]
+        return np.asarray(np.std([sample.intensity for sample in samples], axis=0))
 
 
-def guides_of(prepared: PreparedVolume, model: Model, recipe: Recipe) -> tuple[Guide, ...]:
-    """Guide every target as the node does; a held-out head is in no knowledge base."""
-    frame = locate(prepared, load_head_template()) if recipe.retrieves else None
-    return retrieve(prepared, recipe, frame, model.encoder, model.exemplars)
+def is_noisy(recipe: Recipe) -> bool:
+    """Whether the noise field reaches the result: a walk of one evaluation starts and ends on y."""
+    return len(recipe.sampling) > 1
 
 
 def chosen(guides: Sequence[Guide], per_kind: int, rng: Generator) -> tuple[Guide, ...]:
@@ -108,41 +112,57 @@ def chosen(guides: Sequence[Guide], per_kind: int, rng: Generator) -> tuple[Guid
     return tuple(guides[k] for k in sorted(kept))
 
 
-def residuals_of(
-    person: str, drawn_from: Sequence[tuple[DrawnSeries, SyntheticVolume, float]], recipe: Recipe
-) -> Residuals:
-    """Hold the volumes of one person against the truth."""
-    x, s, error, rule, inside, kinds, which = [], [], [], [], [], [], []
-    for number, (series, volume, _) in enumerate(drawn_from):
-        spacing_mm = volume.prepared.spacing_mm
-        for k, (given, told) in enumerate(scale_inputs(volume, recipe)):
-            distance_mm = volume.guides[k].target.distance_mm
-            truth = series.truth(volume.grid, distance_mm, spacing_mm)
-            known = volume.head[k] & series.known(volume.grid, distance_mm, spacing_mm)
-            if not known.any():
-                continue
-            x.append(given[0].astype(np.float16))
-            s.append(told[0])
-            error.append(np.abs(volume.intensity[k] - truth).astype(np.float16))
-            rule.append(volume.uncertainty[k].astype(np.float16))
-            inside.append(known)
-            kinds.append(volume.guides[k].kind)
-            which.append(number)
+def residuals_of(person: str, many: Sequence[DrawnSeries], path: Path, rng: Generator) -> Residuals:
+    """Draw every series of one person and hold it against the truth.
+
+    Raises
+    ------
+    ValueError
+        Nothing of the person's head with known truth was drawn.
+    """
+    rows = [
+        (number, *row)
+        for number, series in enumerate(many)
+        for row in _rows(series, path.draw(series, rng), path)
+    ]
+    if not rows:
+        raise ValueError(f"no slice of {person} shows a head whose truth is known")
+    which, kinds, x, s, error, rule, spread, inside = zip(*rows, strict=True)
     return Residuals(
         person=person,
         x=np.stack(x),
         s=np.stack(s),
         error=np.stack(error),
         rule=np.stack(rule),
+        spread=np.stack(spread) if is_noisy(path.recipe) else None,
         inside=np.stack(inside),
         kinds=tuple(kinds),
         series=np.array(which, dtype=np.int32),
-        seconds_per_slice=float(np.median([seconds for _, _, seconds in drawn_from])),
     )
 
 
+def _rows(series: DrawnSeries, volume: SyntheticVolume, path: Path) -> Iterator[tuple[object, ...]]:
+    """Kind, inputs, error, rule of thumb, spread and known head of every slice that shows any."""
+    spread = path.spread(volume)
+    spacing_mm = volume.prepared.spacing_mm
+    for k, (x, s) in enumerate(scale_inputs(volume, path.recipe)):
+        guide = volume.guides[k]
+        truth, known = series.truth(volume.grid, guide.target.distance_mm, spacing_mm)
+        inside = volume.head[k] & known
+        if inside.any():
+            yield (
+                guide.kind,
+                x[0].astype(np.float16),
+                s[0],
+                np.abs(volume.intensity[k] - truth).astype(np.float16),
+                volume.uncertainty[k].astype(np.float16),
+                None if spread is None else spread[k].astype(np.float16),
+                inside,
+            )
+
+
 def joined(parts: Sequence[Residuals]) -> Residuals:
-    """Put the slices of several people one after the other."""
+    """Put the slices of several people one after the other, to teach from."""
     return replace(
         parts[0],
         person="+".join(part.person for part in parts),
@@ -150,6 +170,7 @@ def joined(parts: Sequence[Residuals]) -> Residuals:
         s=np.concatenate([part.s for part in parts]),
         error=np.concatenate([part.error for part in parts]),
         rule=np.concatenate([part.rule for part in parts]),
+        spread=None,
         inside=np.concatenate([part.inside for part in parts]),
         kinds=tuple(kind for part in parts for kind in part.kinds),
         series=np.concatenate([part.series for part in parts]),

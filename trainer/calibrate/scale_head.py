@@ -13,8 +13,8 @@ from trainer.calibrate.residuals import Residuals
 from trainer.dice import Dice
 
 STEPS = 360
-BATCH = 6
-LEARNING_RATE = 4e-3  # cosine to zero
+BATCH = 4
+LEARNING_RATE = 5e-3  # cosine to zero
 _CLIP = 1.0  # gradient norm
 Report = Callable[[int], None]
 

@@ -27,17 +27,23 @@ class DrawnSeries:
     source: SourceVolume
     head: Tissues
 
-    def truth(self, grid: Grid, distance_mm: float, spacing_mm: float) -> FloatArray:
-        """Return the true T1 of one synthetic slice, (rows, columns), 0 to 1, over its spacing."""
-        volumes = torch.from_numpy(self.head.t1)[None]
-        return np.asarray(average(volumes, _points(grid, distance_mm, spacing_mm))[0])
+    def truth(
+        self, grid: Grid, distance_mm: float, spacing_mm: float
+    ) -> tuple[FloatArray, MaskArray]:
+        """Return the truth behind one synthetic slice, and where there is one.
 
-    def known(self, grid: Grid, distance_mm: float, spacing_mm: float) -> MaskArray:
-        """Return where the truth of one synthetic slice is known, (rows, columns)."""
-        low, high = torch.from_numpy(self.head.known[::-1].astype(np.float32).copy()).T
+        Returns
+        -------
+        t1 : FloatArray
+            (rows, columns), 0 to 1, the mean over the thickness of the synthetic slice.
+        known : MaskArray
+            (rows, columns).
+        """
         points = _points(grid, distance_mm, spacing_mm)
+        t1 = average(torch.from_numpy(self.head.t1)[None], points)[0]
+        low, high = torch.from_numpy(self.head.known[::-1].astype(np.float32).copy()).T
         inside = ((points >= low) & (points <= high)).all(dim=-1).all(dim=0)
-        return np.asarray(inside.numpy(), dtype=bool)
+        return np.asarray(t1), np.asarray(inside.numpy(), dtype=bool)
 
 
 def draw_series(head: Tissues, rng: Generator) -> DrawnSeries:

@@ -14,6 +14,7 @@ import typer
 
 from rebrain_node.errors import RebrainError
 from trainer.cli import (
+    calibration,
     demonstration,
     encoder,
     evaluate,
@@ -38,6 +39,7 @@ program.command("bridge")(stages.bridge)
 program.command("score")(stages.score)
 program.command("release")(stages.release)
 program.command("release-prepared")(releases.release_prepared)
+program.command("calibrate")(calibration.calibrate)
 program.command("demo-head")(demonstration.demo_head)
 program.command("evaluate")(evaluate.evaluate)
 program.command("gates")(gates.gates)

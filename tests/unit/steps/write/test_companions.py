@@ -13,8 +13,7 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.meaning import Meaning
-from rebrain_node.steps.write import AuditHead, ObjectOptions, write
-from rebrain_node.steps.write import preview
+from rebrain_node.steps.write import AuditHead, ObjectOptions, preview, write
 from rebrain_node.steps.write import report_table as table
 from rebrain_node.steps.write.lettering import lettering
 from rebrain_node.steps.write.preview import BANNER, CAPTIONS, KIND_COLOURS, WARNING, draw
@@ -245,7 +244,8 @@ def test_the_report_names_source_series_and_companions_as_evidence(full):
 
 
 def test_every_letter_of_the_banner_has_a_glyph():
-    for text in (BANNER, preview.CALIBRATED, preview.UNCALIBRATED, *(caption for row in CAPTIONS for caption in row)):
+    lines = (BANNER, preview.CALIBRATED, preview.UNCALIBRATED)
+    for text in (*lines, *(caption for row in CAPTIONS for caption in row)):
         assert lettering(text, 2).shape == (14, 12 * len(text))
         assert all(lettering(letter, 1).any() for letter in text if letter != " ")
 
