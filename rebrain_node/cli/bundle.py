@@ -24,6 +24,7 @@ def info(config: Config = None, as_json: AsJson = False) -> None:
         "name": found.name,
         "version": found.version,
         "digest": found.digest,
+        "uncertainty": found.meaning.label,
         "files": {name: file.size for name, file in found.manifest.files.items()},
         "recipe": found.recipe.model_dump(mode="json"),
         "card": found.card.model_dump(mode="json"),
@@ -31,7 +32,7 @@ def info(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(answer)
         return
-    rows = [(name, answer[name]) for name in ("name", "version", "digest")]
+    rows = [(name, answer[name]) for name in ("name", "version", "digest", "uncertainty")]
     rows += [(f"recipe {name}", value) for name, value in found.recipe.model_dump().items()]
     print_table("Bundle", ("what", "value"), rows)
     typer.echo(found.read("CARD.md").decode())

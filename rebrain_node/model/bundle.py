@@ -35,6 +35,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rebrain_node.domain.meaning import RULE_OF_THUMB, Meaning
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Card
@@ -138,6 +139,16 @@ class ModelBundle:
             for name, content in self._contents.items()
             if name.startswith(f"{EXEMPLARS}/")
         }
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the values of its uncertainty maps mean."""
+        if self.calibration is None:
+            return RULE_OF_THUMB
+        limit = None if self.recipe.abstain is None else self.recipe.abstain.slice_above
+        return Meaning(
+            alpha=self.calibration.alpha, people=self.calibration.people, untrusted_above=limit
+        )
 
     def holds(self, name: str) -> bool:
         """Whether the bundle has this file."""

@@ -145,6 +145,7 @@ def test_the_audit_log_has_one_row_with_every_slice(run):
         "locate",
         "retrieve",
         "synthesise",
+        "abstain",
         "write",
         "gate",
     ]
