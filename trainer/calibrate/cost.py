@@ -12,7 +12,7 @@ from rebrain_node.ports import Engine
 from rebrain_node.steps.estimate import estimate
 from rebrain_node.steps.synthesise import synthesise
 
-RUNS = 5
+RUNS = 3
 
 
 def cost_of(

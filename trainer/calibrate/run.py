@@ -124,7 +124,7 @@ def calibrate(
         for head in steps.through("held-out heads", people.calibrating)
     ]
     steps.started("residual-scale head", STEPS)
-    head = rounded(teach(joined(taught_by), Teaching(SEED), lambda _: steps.advance()))
+    head = rounded(teach(joined(taught_by), Teaching(SEED, STEPS), lambda _: steps.advance()))
     judged = [Judged(each, scales(head, each)) for each in held_out]
     calibration = calibration_of(judged)
     report = report_of(bundle, judged, calibration, [each.person for each in taught_by])
