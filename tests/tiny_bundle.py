@@ -6,8 +6,9 @@ import warnings
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 
-from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
 from rebrain_node.model.calibration import Calibration, Width
 from rebrain_node.model.card import Card, TrainingFacts
 from rebrain_node.model.control import ControlBranch
@@ -15,7 +16,7 @@ from rebrain_node.model.recipe import Abstain, Grid, Output, Recipe, Window
 from rebrain_node.model.uncertainty import ScaleHead
 from rebrain_node.model.unet import BridgeUNet
 from trainer.calibrate.bundle import Added, rounded, write_calibrated
-from trainer.release import Guidance, release
+from trainer.release import Guidance, golden_input, release
 
 CARD = Card(
     name="tiny",
@@ -83,6 +84,22 @@ def write_tiny_guided_bundle(folder: Path) -> ModelBundle:
         control=control.state_dict(), encoder={}, encoder_graph=b"not opened", exemplars={}
     )
     return write_tiny_bundle(folder, recipe, guidance)
+
+
+def write_bundle_without_network(folder: Path) -> ModelBundle:
+    """Write a bundle whose network is never opened: no graph need be exported."""
+    recipe = tiny_recipe()
+    x, _ = golden_input(recipe)
+    contents = {
+        "recipe.json": recipe.to_json().encode(),
+        "card.json": CARD.model_dump_json().encode(),
+        "CARD.md": CARD.to_markdown().encode(),
+        "weights.safetensors": b"not opened",
+        "network.onnx": b"not opened",
+        "golden.safetensors": save({"x": x.half()}),
+    }
+    write_bundle(folder, CARD.name, CARD.version, contents)
+    return load_bundle(folder)
 
 
 def tiny_calibration(people: int = 25) -> Calibration:

@@ -15,7 +15,7 @@ from rebrain_node.model.recipe import CHANNELS
 
 WIDTH = 16
 SMALLEST, LARGEST = 0.004, 0.6  # of b, in units of intensity: black to white is 1
-_AROUND = 5  # pixels, of the local deviation
+_SEEN = 3  # channels of `_seen`
 _UNIT_MM = 4.0  # of the distance as the head sees it
 
 
@@ -28,7 +28,8 @@ class ScaleHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(len(CHANNELS) + 3, WIDTH, 3, stride=2, padding=1)
+        self.enter = nn.Conv2d(len(CHANNELS), WIDTH, 3, stride=2, padding=1)
+        self.seen = nn.Conv2d(_SEEN, WIDTH, 3, padding=1)
         self.told = nn.Linear(2, WIDTH)
         self.near = nn.Conv2d(WIDTH, WIDTH, 3, padding=2, dilation=2)
         self.whole = nn.Linear(WIDTH, WIDTH)
@@ -50,7 +51,7 @@ class ScaleHead(nn.Module):
             0 where none did.
         """
         told = self.told(s / torch.tensor([_UNIT_MM, 1.0]))[:, :, None, None]
-        features = functional.relu(self.enter(torch.cat([x, _seen(x)], dim=1)) + told)
+        features = functional.relu(self.enter(x) + self.seen(_seen(x)) + told)
         features = functional.relu(self.near(features))
         whole = self.whole(features.mean(dim=(2, 3)))[:, :, None, None]
         features = functional.relu(self.far(features) + whole)
@@ -60,12 +61,13 @@ class ScaleHead(nn.Module):
 
 
 def _seen(x: Tensor) -> Tensor:
-    """Return what a few convolutions would be long in learning, (batch, 3, rows, columns).
+    """Return what a few convolutions would be long in learning, at half resolution.
 
-    Local deviation of the drawn slice and of the CT, and how much the neighbours differ.
+    Local deviation of the drawn slice and of the CT, and how much the neighbours differ,
+    (batch, 3, rows / 2, columns / 2).
     """
-    pair = x[:, :2]
-    both = torch.cat([pair, pair * pair], dim=1)  # one pooling of four costs as one of two
-    mean, square = functional.avg_pool2d(both, _AROUND, 1, _AROUND // 2).split(2, dim=1)
-    deviation = (square - mean * mean).clamp(min=1e-6).sqrt()
-    return torch.cat([4.0 * deviation, (x[:, 3:4] - x[:, 4:5]).abs()], dim=1)
+    pair, apart = x[:, :2], (x[:, 3:4] - x[:, 4:5]).abs()
+    small = functional.avg_pool2d(torch.cat([pair, pair * pair, apart], dim=1), 2)
+    means = functional.avg_pool2d(small[:, :4], 3, 1, 1)
+    deviation = (means[:, 2:] - means[:, :2] ** 2).clamp(min=1e-6).sqrt()
+    return torch.cat([4.0 * deviation, small[:, 4:]], dim=1)

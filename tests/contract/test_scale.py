@@ -9,13 +9,13 @@ from rebrain_node.engine.choose import ENGINES, SCALES, deviation, open_scale
 from rebrain_node.engine.openvino_scale import OpenVinoScale
 from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import load_bundle, write_bundle
-from tests.tiny_bundle import calibrated, write_tiny_bundle
+from tests.tiny_bundle import calibrated, write_bundle_without_network
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
-    return calibrated(write_tiny_bundle(folder / "bare"), folder / "calibrated")
+    return calibrated(write_bundle_without_network(folder / "bare"), folder / "calibrated")
 
 
 @pytest.fixture(scope="module", params=sorted(SCALES))

@@ -12,7 +12,7 @@ from rebrain_node.model.uncertainty import ScaleHead
 from trainer.calibrate.residuals import Residuals
 from trainer.dice import Dice
 
-STEPS = 360
+STEPS = 600
 BATCH = 4
 LEARNING_RATE = 5e-3  # cosine to zero
 _CLIP = 1.0  # gradient norm
