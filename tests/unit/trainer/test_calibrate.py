@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,11 @@ def calibrated(maps, tmp_path_factory):
         folder / "old", tiny_recipe().model_copy(update={"sampling": (1.0,)})
     )
     told = []
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # raised inside torch's exporter
         patch.setattr(run, "STEPS", 3)
         patch.setattr(run, "TEACHING_SLICES", 3)
-        patch.setattr(run, "CALIBRATING_SLICES", 3)
+        patch.setattr(run, "CALIBRATING_SLICES", 12)
         patch.setattr(run, "CALIBRATING_SERIES", 1)
         steps = Steps(lambda what, count: told.append((what, count)), lambda: told.append("step"))
         report = calibrate(bundle, People.of(HEADS, maps), folder / "new", "0.1.0", steps)
