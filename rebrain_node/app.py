@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from threading import Thread
@@ -111,23 +111,26 @@ def configuration(settings: Settings) -> Configuration:
     from rebrain_node.pipeline import Configuration
     from rebrain_node.steps.write import ObjectOptions
 
-    clinical = limits(settings)
+    clinical, verified = limits(settings), bundle(settings)
     objects = settings.objects.model_dump(mode="json")
     shaping = json.dumps({"limits": clinical.digest, "objects": objects}, sort_keys=True)
+    options = ObjectOptions(**settings.objects.model_dump(exclude_none=True))
+    if settings.objects.uncertain_above is None and verified.recipe.abstain is not None:
+        options = replace(options, uncertain_above=verified.recipe.abstain.voxel_above)
     return Configuration(
-        bundle=bundle(settings),
+        bundle=verified,
         limits=clinical,
-        objects=ObjectOptions(**settings.objects.model_dump()),
+        objects=options,
         software_version=__version__,
         digest=hashlib.sha256(shaping.encode()).hexdigest(),
     )
 
 
 def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
-    """Open a bundle: its engine, and encoder and knowledge base where they are asked for.
+    """Open a bundle: its engine, and what else is asked for.
 
-    Each proves itself: the engine by the golden output, the encoder by the knowledge base. Where
-    nothing is retrieved, the encoder only serves the out-of-domain score.
+    Each proves itself: engine and residual-scale head by the golden output, the encoder by the
+    knowledge base. Where nothing is retrieved, the encoder only serves the out-of-domain score.
 
     Parameters
     ----------
@@ -142,20 +145,20 @@ def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
         The golden output is not reproduced on this machine, or the knowledge base is not fit to
         be searched or belongs to another encoder.
     """
-    from rebrain_node.engine.choose import open_encoder, open_engine
+    from rebrain_node.engine.choose import open_encoder, open_engine, open_scale
     from rebrain_node.ports import Model
 
     name = settings.model.engine
     threads = settings.model.threads or max(1, len(os.sched_getaffinity(0)) // workers)
     engine = open_engine(name, verified, threads)
-    if not verified.embeds:
-        return Model(engine=engine)
-    encoder = open_encoder(name, verified, threads)
-    if not verified.recipe.retrieves:
-        return Model(engine=engine, encoder=encoder)
+    scale = None if verified.calibration is None else open_scale(name, verified, threads)
+    encoder = open_encoder(name, verified, threads) if verified.embeds else None
+    if encoder is None or not verified.recipe.retrieves:
+        return Model(engine=engine, encoder=encoder, scale=scale)
     from rebrain_node.retrieval.opening import open_exemplars
 
-    return Model(engine=engine, encoder=encoder, exemplars=open_exemplars(verified, encoder))
+    exemplars = open_exemplars(verified, encoder)
+    return Model(engine=engine, encoder=encoder, exemplars=exemplars, scale=scale)
 
 
 @dataclass(frozen=True, kw_only=True)

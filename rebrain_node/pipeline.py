@@ -14,9 +14,11 @@ from rebrain_node.errors import GateRefused, SeriesRejected
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.headtemplate import load_head_template
 from rebrain_node.ports import AuditLog, Exemplars, Inbox, JsonValue, Model
+from rebrain_node.steps.abstain import abstain
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
 from rebrain_node.steps.embed import embed
+from rebrain_node.steps.estimate import estimate
 from rebrain_node.steps.gate import gate
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
@@ -81,12 +83,23 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     synthetic = step(
         synthesise, prepared, guides, model.engine, recipe, seed, progress=ports.progress
     )
-    findings = (*job.findings, *flags)
+    if model.scale is not None and bundle.calibration is not None:
+        synthetic = step(estimate, synthetic, recipe, model.scale, bundle.calibration)
+    doubts = step(abstain, synthetic, recipe.abstain, limits)
+    findings = (*job.findings, *flags, *doubts)
     options = _options(job, ports, configuration)
     derived = step(write, synthetic, instances, provenance, findings, options)
     step(gate, derived, instances, options.companions, options.mr)
     seconds = time.monotonic() - begun
-    return Receipt(job=job, derived=derived, guides=guides, findings=findings, seconds=seconds)
+    return Receipt(
+        job=job,
+        derived=derived,
+        guides=guides,
+        uncertainty=synthetic.slice_uncertainty,
+        meaning=synthetic.meaning,
+        findings=findings,
+        seconds=seconds,
+    )
 
 
 class _Audited:

@@ -68,6 +68,21 @@ class Encoder(Protocol):
         """Embed (1, 1, rows / 2, columns / 2), brain window in [-1, 1], to (d,) of length 1."""
 
 
+class Scale(Protocol):
+    """One evaluation of the residual-scale head."""
+
+    @property
+    def identity(self) -> str:
+        """Name, version and precision, e.g. ``openvino 2026.4.1 fp32``."""
+
+    def estimate(self, x: FloatArray, s: FloatArray) -> FloatArray:
+        """Estimate b: x (1, 5, rows, columns), s (1, 2) to (1, 1, rows, columns), intensity.
+
+        ``x`` is as the network's with the drawn slice in the place of the state; ``s`` holds the
+        mm to the nearest measured slice and the similarity of the exemplar that guided, else 0.
+        """
+
+
 class Exemplars(Protocol):
     """The knowledge base; ``None`` when nothing may be retrieved."""
 
@@ -96,6 +111,7 @@ class Model:
     engine: Engine
     encoder: Encoder | None = None  #: None where neither retrieval nor the domain asks for it
     exemplars: Exemplars | None = None  #: None where the recipe retrieves no exemplars
+    scale: Scale | None = None  #: None where the bundle is not calibrated
 
 
 class Destination(Protocol):

@@ -107,7 +107,7 @@ class Objects(_Part):
     map_precision: Literal["float32", "uint16"] = "float32"
     preview_banner: Literal["none", "border", "full"] = "border"
     #: voxels with a larger expected error, as a ratio of the display range, are in the SEG
-    uncertain_above: float = Field(default=0.1, gt=0, lt=1)
+    uncertain_above: float | None = Field(default=None, gt=0, lt=1)
 
 
 class Settings(BaseSettings):

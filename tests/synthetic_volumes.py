@@ -8,6 +8,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.job import Provenance
+from rebrain_node.domain.meaning import RULE_OF_THUMB, Meaning
 from rebrain_node.domain.volume import (
     Grid,
     Guide,
@@ -40,7 +41,7 @@ def synthetic_volume(
     columns: int = 24,
     pixel_mm: float = 7.0,
     spacing_mm: float = 4.0,
-    calibrated: bool = False,
+    meaning: Meaning = RULE_OF_THUMB,
 ) -> SyntheticVolume:
     """Make a volume over the source series: a ball, brighter towards its middle and one corner.
 
@@ -76,7 +77,7 @@ def synthetic_volume(
     return SyntheticVolume(
         intensity=intensity,
         uncertainty=uncertainty,
-        calibrated=calibrated,
+        meaning=meaning,
         head=head,
         guides=tuple(_guide(target, k) for k, target in enumerate(targets)),
         prepared=prepared,

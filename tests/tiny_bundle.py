@@ -6,13 +6,17 @@ import warnings
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 
-from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
+from rebrain_node.model.calibration import Calibration, Width
 from rebrain_node.model.card import Card, TrainingFacts
 from rebrain_node.model.control import ControlBranch
-from rebrain_node.model.recipe import Grid, Output, Recipe, Window
+from rebrain_node.model.recipe import Abstain, Grid, Output, Recipe, Window
+from rebrain_node.model.uncertainty import ScaleHead
 from rebrain_node.model.unet import BridgeUNet
-from trainer.release import Guidance, release
+from trainer.calibrate.bundle import Added, rounded, write_calibrated
+from trainer.release import Guidance, golden_input, release
 
 CARD = Card(
     name="tiny",
@@ -80,3 +84,54 @@ def write_tiny_guided_bundle(folder: Path) -> ModelBundle:
         control=control.state_dict(), encoder={}, encoder_graph=b"not opened", exemplars={}
     )
     return write_tiny_bundle(folder, recipe, guidance)
+
+
+def write_bundle_without_network(folder: Path) -> ModelBundle:
+    """Write a bundle whose network is never opened: no graph need be exported."""
+    recipe = tiny_recipe()
+    x, _ = golden_input(recipe)
+    contents = {
+        "recipe.json": recipe.to_json().encode(),
+        "card.json": CARD.model_dump_json().encode(),
+        "CARD.md": CARD.to_markdown().encode(),
+        "weights.safetensors": b"not opened",
+        "network.onnx": b"not opened",
+        "golden.safetensors": save({"x": x.half()}),
+    }
+    write_bundle(folder, CARD.name, CARD.version, contents)
+    return load_bundle(folder)
+
+
+def tiny_calibration(people: int = 25) -> Calibration:
+    """Widths of 2, 4 and 3 scales, set by so many people."""
+    widths = {"measured": 2.0, "retrieved": 4.0, "interpolated": 3.0}
+    word = "calibrated" if people >= 20 else "UNCALIBRATED"
+    return Calibration(
+        alpha=0.1,
+        people=people,
+        label=f"{word}, n = {people}",
+        widths={
+            kind: Width(scales=scales, people=people, conformal=people >= 9)
+            for kind, scales in widths.items()
+        },
+        set_digest="c" * 64,
+        subjects=tuple(f"person {k}" for k in range(people)),
+        files={},
+    )
+
+
+def calibrated(bundle: ModelBundle, folder: Path, people: int = 25) -> ModelBundle:
+    """Give a bundle an untaught residual-scale head that answers to what it is told."""
+    torch.manual_seed(2)
+    head = ScaleHead()
+    torch.nn.init.normal_(head.leave.weight, std=0.2)
+    added = Added(
+        head=rounded(head),
+        calibration=tiny_calibration(people),
+        abstain=Abstain(voxel_above=0.3, slice_above=0.2, series_share=0.5),
+        scores=(),
+        choice="The uncertainty is that of a test.",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return write_calibrated(bundle, added, folder, "0.0.2")

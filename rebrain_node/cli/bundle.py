@@ -34,6 +34,7 @@ def info(folder: Folder = None, config: Config = None, as_json: AsJson = False) 
         "version": found.version,
         "digest": found.digest,
         "signed_by": _signed_by(settings, found),
+        "uncertainty": found.meaning.label,
         "files": {name: file.size for name, file in found.manifest.files.items()},
         "size": sum(file.size for file in found.manifest.files.values()),
         "recipe": found.recipe.model_dump(mode="json"),
@@ -43,7 +44,7 @@ def info(folder: Folder = None, config: Config = None, as_json: AsJson = False) 
     if as_json:
         print_json(answer)
         return
-    shown = ("name", "version", "digest", "signed_by", "size", "knowledge_base")
+    shown = ("name", "version", "digest", "signed_by", "uncertainty", "size", "knowledge_base")
     rows = [(name, answer[name]) for name in shown]
     rows += [(f"recipe {name}", value) for name, value in found.recipe.model_dump().items()]
     print_table("Bundle", ("what", "value"), rows)

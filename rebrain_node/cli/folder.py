@@ -86,12 +86,14 @@ def _series(result: SeriesResult) -> dict[str, Any]:
         "sentence": result.sentence,
         "explanation": list(candidate.explanation),
         "ood": result.ood,
+        "calibration": None if result.receipt is None else result.receipt.meaning.label,
     }
 
 
 def _slices(result: SeriesResult) -> list[dict[str, object]]:
     if result.receipt is None:
         return []
+    receipt = result.receipt
     return [
         {
             "position_mm": round(guide.target.distance_mm, 4),
@@ -102,8 +104,10 @@ def _slices(result: SeriesResult) -> list[dict[str, object]]:
             "tau": guide.tau,
             "exemplar": guide.exemplar,
             "position_difference_mm": guide.position_difference_mm,
+            "uncertainty": round(uncertainty, 6),
+            "trusted": receipt.meaning.trusts(uncertainty),
         }
-        for guide in result.receipt.guides
+        for guide, uncertainty in zip(receipt.guides, receipt.uncertainty, strict=True)
     ]
 
 

@@ -37,7 +37,6 @@ def volume_of(
     return SyntheticVolume(
         intensity=intensity,
         uncertainty=_uncertainty(derived, intensity),
-        calibrated=False,
         head=np.stack([ndimage.binary_fill_holes(drawn) for drawn in intensity > 0.0]),
         guides=_guides(prepared, derived),
         prepared=prepared,

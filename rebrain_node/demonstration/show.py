@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
@@ -105,7 +105,7 @@ def show(out: Path, study: Path | None, told: Told) -> Shown:
     if objects:
         told("drawing the picture")
         made_by = bundle(node.settings)
-        volume = _volume(source, objects, made_by.recipe)
+        volume = replace(_volume(source, objects, made_by.recipe), meaning=made_by.meaning)
         picture = out / "overview.png"
         caption = f"{len(volume.prepared.hu)} slices in, bundle {made_by.name} {made_by.version}"
         picture.write_bytes(overview(volume, caption))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.meaning import Meaning
 from rebrain_node.domain.volume import Guide
 
 ObjectKind = Literal["MR", "PM", "SEG", "SC", "SR", "KOS"]
@@ -93,5 +94,7 @@ class Receipt:
     job: Job
     derived: DerivedSet
     guides: tuple[Guide, ...]
+    uncertainty: tuple[float, ...]  #: of each slice, mean inside the head
+    meaning: Meaning  #: of the uncertainty
     findings: tuple[Finding, ...]  #: flags with which the result is published
     seconds: float

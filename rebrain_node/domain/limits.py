@@ -23,7 +23,7 @@ from rebrain_node.errors import SettingsError
 #: codes for which the site may choose between refusing and publishing with a flag
 POLICY_CODES = (
     "AGE", "CONTRAST", "CRANIECTOMY", "INCOMPLETE", "KERNEL-UNKNOWN", "METAL", "MOTION", "NOISE",
-    "OOD",
+    "OOD", "UNCERTAIN",
 )  # fmt: skip
 
 Range = tuple[float, float]

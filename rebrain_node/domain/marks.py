@@ -26,6 +26,8 @@ SERIES_DESCRIPTION_WORD: Final = "SYNTH"
 SERIES_DESCRIPTION_PREFIX: Final = "SYNTH MR T1"  #: of the MR series
 COMMENT_PREFIX: Final = "SYNTHETIC"  #: ImageComments (0020,4000) begins with it
 NOT_FOR_DIAGNOSIS: Final = "not for diagnosis"  #: and contains this
+#: Image Comments of a slice whose uncertainty is above the recipe's limit contain this
+NOT_TRUSTED: Final = "not to be trusted"
 DERIVATION_PREFIX: Final = "SYNTHETIC"  #: DerivationDescription (0008,2111) begins with it
 UID_ROOT: Final = "2.25."  #: PS3.5 B.2: the decimal form of a UUID
 #: (0002,0012) of every file and A-ASSOCIATE of this node; 2.25 form of uuid5(DNS, "rebrain-node")
@@ -65,9 +67,12 @@ CONFIGURATION_DIGEST: Final = PrivateElement(0x07, "Configuration digest", "LO")
 SOFTWARE: Final = PrivateElement(0x08, "Software version", "LO")
 COMPLETENESS: Final = PrivateElement(0x09, "Completeness verdict", "LO")
 FINDINGS: Final = PrivateElement(0x0A, "Codes of findings", "LO")
-UNCERTAIN_ABOVE: Final = PrivateElement(0x0B, "Limit on the expected absolute error", "FD")
+UNCERTAIN_ABOVE: Final = PrivateElement(0x0B, "Limit on the uncertainty of a voxel", "FD")
 #: only where an earlier revision gave a set
 PREDECESSOR: Final = PrivateElement(0x0C, "MR series of the revision before", "UI")
+CALIBRATION: Final = PrivateElement(0x0D, "Calibration of the uncertainty", "LO")  #: Meaning.label
+#: only where the recipe sets one
+UNTRUSTED_ABOVE: Final = PrivateElement(0x0E, "Limit on the mean uncertainty of a slice", "FD")
 # Of one slice, on the MR series; of an Enhanced MR, in an item of SLICE_PROVENANCE a frame.
 POSITION_KIND: Final = PrivateElement(0x10, "Position kind", "CS")  #: POSITION_KINDS
 ALPHA: Final = PrivateElement(0x11, "Place between the neighbours", "FD")
@@ -79,17 +84,19 @@ TAU: Final = PrivateElement(0x16, "Threshold on the similarity", "FD")
 UNCERTAINTY: Final = PrivateElement(0x17, "Mean uncertainty inside the head", "FD")
 CALIBRATED: Final = PrivateElement(0x18, "Whether the uncertainty is calibrated", "CS")  #: YES, NO
 NEIGHBOUR_FRAMES: Final = PrivateElement(0x19, "Frames of the neighbours, 0 if classic", "US")
+#: YES, NO; only where the recipe sets a limit
+TRUSTED: Final = PrivateElement(0x1A, "Whether the slice is to be trusted", "CS")
 
 #: functional group of each frame of an Enhanced MR (PS3.3 C.7.6.16)
 SLICE_PROVENANCE: Final = PrivateElement(0x20, "How each slice came about", "SQ")
 
 OBJECT_ELEMENTS: Final = (
     JOB, REVISION, INPUT_DIGEST, BUNDLE, BUNDLE_DIGEST, ENGINE, CONFIGURATION_DIGEST, SOFTWARE,
-    COMPLETENESS, FINDINGS, UNCERTAIN_ABOVE, PREDECESSOR,
+    COMPLETENESS, FINDINGS, UNCERTAIN_ABOVE, PREDECESSOR, CALIBRATION, UNTRUSTED_ABOVE,
 )  # fmt: skip
 SLICE_ELEMENTS: Final = (
     POSITION_KIND, ALPHA, NEIGHBOURS, EXEMPLAR, SIMILARITY, POSITION_DIFFERENCE, TAU, UNCERTAINTY,
-    CALIBRATED, NEIGHBOUR_FRAMES,
+    CALIBRATED, NEIGHBOUR_FRAMES, TRUSTED,
 )  # fmt: skip
 #: elements of SLICE_ELEMENTS that every MR instance has; the others only with an exemplar
 SLICE_ELEMENTS_ALWAYS: Final = (POSITION_KIND, ALPHA, NEIGHBOURS, UNCERTAINTY, CALIBRATED)

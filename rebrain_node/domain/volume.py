@@ -7,10 +7,13 @@ direction of increasing row index, columns along the direction of increasing col
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from rebrain_node.domain.meaning import RULE_OF_THUMB, Meaning
 
 FloatArray = npt.NDArray[np.float32]
 MillimetreArray = npt.NDArray[np.float64]
@@ -137,11 +140,25 @@ class SyntheticVolume:
     """The synthetic T1-like volume on the recipe's grid, with its provenance by slice."""
 
     intensity: FloatArray  #: (k, rows, columns), [0, 1]
-    uncertainty: FloatArray  #: (k, rows, columns), expected absolute error, same unit
-    calibrated: bool  #: whether ``uncertainty`` was conformally calibrated (n >= 20)
+    uncertainty: FloatArray  #: (k, rows, columns), same unit, to be read as ``meaning`` says
     head: MaskArray  #: (k, rows, columns)
     guides: tuple[Guide, ...]  #: (k,)
     prepared: PreparedVolume
+    meaning: Meaning = RULE_OF_THUMB  #: of ``uncertainty``
+
+    @cached_property
+    def slice_uncertainty(self) -> tuple[float, ...]:
+        """Mean uncertainty of each slice inside the head, (k,), as the map shows it: at most 1."""
+        means = []
+        for values, head in zip(self.uncertainty, self.head, strict=True):
+            inside = np.clip(values[head], 0.0, 1.0)
+            means.append(float(inside.mean(dtype=np.float64)) if inside.size else 0.0)
+        return tuple(means)
+
+    @property
+    def trusted(self) -> tuple[bool | None, ...]:
+        """Whether each slice is within the recipe's limit, (k,); None without a limit."""
+        return tuple(self.meaning.trusts(mean) for mean in self.slice_uncertainty)
 
     @property
     def grid(self) -> Grid:

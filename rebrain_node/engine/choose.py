@@ -12,11 +12,15 @@ from safetensors.numpy import load
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.ports import Encoder, Engine
+from rebrain_node.ports import Encoder, Engine, Scale
 
 #: what golden.safetensors holds; with a control branch it is asked guided as well
 GOLDEN: Final = ("x", "s", "f")
 GOLDEN_GUIDED: Final = (*GOLDEN, "guide", "f_guided")
+#: RMS of the deviation of the scales over their RMS: both engines run the head in fp32
+SCALE_LIMIT: Final = 1e-3
+#: what the residual-scale head is asked beside x: 2 mm from a measured slice, an exemplar of 0.5
+GOLDEN_TOLD: Final = (2.0, 0.5)
 
 
 class TestableEngine(Engine, Protocol):
@@ -77,6 +81,40 @@ def open_encoder(name: str, bundle: ModelBundle, threads: int | None = None) -> 
     return ENCODERS[name](bundle, threads)
 
 
+def open_scale(name: str, bundle: ModelBundle, threads: int | None = None) -> Scale:
+    """Start the residual-scale head and evaluate the golden input once.
+
+    Parameters
+    ----------
+    name : str
+        ``openvino`` or ``torch`` (setting ``model.engine``).
+    bundle : ModelBundle
+        Verified, with a calibration.
+    threads : int or None
+        Threads of one evaluation.
+
+    Raises
+    ------
+    EngineFailed
+        There is no such engine, it cannot start here, or its output deviates.
+    BundleRefused
+        The bundle has no head of this kind, or no golden output of it.
+    """
+    if name not in SCALES:
+        raise EngineFailed(f"there is no engine {name!r}; set model.engine to {_listed()}")
+    scale = SCALES[name](bundle, threads)
+    golden = _golden(bundle, ("x", "b"))
+    told = np.array([GOLDEN_TOLD], dtype=np.float32)
+    found = deviation(scale.estimate(golden["x"], told), golden["b"])
+    if not found <= SCALE_LIMIT:
+        raise EngineFailed(
+            f"{scale.identity} deviates by {found:.2g} from the golden scales of bundle "
+            f"{bundle.name} {bundle.version}, limit {SCALE_LIMIT:g}; "
+            f"set model.engine to another of {_listed()}"
+        )
+    return scale
+
+
 def self_test(engine: TestableEngine, bundle: ModelBundle) -> float:
     """Evaluate the golden input and return the deviation from the golden output.
 
@@ -86,7 +124,7 @@ def self_test(engine: TestableEngine, bundle: ModelBundle) -> float:
         The bundle's golden output cannot be read, or the deviation is beyond the engine's limit
         or not a number: no restart mends either.
     """
-    golden = _golden(bundle)
+    golden = _golden(bundle, GOLDEN_GUIDED if bundle.holds("control.onnx") else GOLDEN)
     found = deviation(engine.evaluate(golden["x"], golden["s"]), golden["f"])
     if bundle.holds("control.onnx"):
         guided = engine.evaluate(golden["x"], golden["s"], golden["guide"])
@@ -109,14 +147,13 @@ def deviation(found: FloatArray, golden: FloatArray) -> float:
     return error / size if size > 0 else float("inf")
 
 
-def _golden(bundle: ModelBundle) -> Mapping[str, FloatArray]:
+def _golden(bundle: ModelBundle, wanted: tuple[str, ...]) -> Mapping[str, FloatArray]:
     try:
         golden = load(bundle.read("golden.safetensors"))
     except SafetensorError as error:
         raise BundleRefused(
             f"golden.safetensors of bundle {bundle.name} {bundle.version} cannot be read: {error}"
         ) from error
-    wanted = GOLDEN_GUIDED if bundle.holds("control.onnx") else GOLDEN
     missing = set(wanted) - golden.keys()
     if missing:
         raise BundleRefused(
@@ -155,6 +192,20 @@ def _torch_encoder(bundle: ModelBundle, _: int | None) -> Encoder:
     return TorchEncoder(bundle.read("encoder.safetensors"))
 
 
+def _openvino_scale(bundle: ModelBundle, threads: int | None) -> Scale:
+    from rebrain_node.engine.openvino_scale import OpenVinoScale
+
+    return OpenVinoScale(bundle.read("scale.onnx"), threads)
+
+
+def _torch_scale(bundle: ModelBundle, _: int | None) -> Scale:
+    try:
+        from rebrain_node.engine.torch_scale import TorchScale
+    except ImportError as error:
+        raise _torch_is_absent(error) from error
+    return TorchScale(bundle.read("scale.safetensors"))
+
+
 def _torch_is_absent(error: ImportError) -> EngineFailed:
     return EngineFailed(
         f"the torch engine needs torch, which is not installed ({error}); "
@@ -176,4 +227,10 @@ ENGINES: Final[Mapping[str, Callable[[ModelBundle, int | None], TestableEngine]]
 ENCODERS: Final[Mapping[str, Callable[[ModelBundle, int | None], Encoder]]] = {
     "openvino": _openvino_encoder,
     "torch": _torch_encoder,
+}
+
+#: every residual-scale head by the name of its engine
+SCALES: Final[Mapping[str, Callable[[ModelBundle, int | None], Scale]]] = {
+    "openvino": _openvino_scale,
+    "torch": _torch_scale,
 }

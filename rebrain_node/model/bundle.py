@@ -21,6 +21,12 @@ and, where it was fitted (`rebrain-train domain`):
 
     domain.json            what series it was made for (rebrain_node.model.known_domain)
 
+and, where its uncertainty was calibrated on people (golden.safetensors then holds b as well):
+
+    scale.onnx             how far a drawn slice may be from the truth
+    scale.safetensors      the same for torch (optional)
+    calibration.json       how many scales hold the truth (rebrain_node.model.calibration)
+
 Every file is read into memory, held against the manifest, and only those bytes are used: what is
 loaded is what was hashed. The SHA-256 of the manifest therefore names the whole bundle, and its
 signature covers the name, the version and every byte. Whose signature is good enough is not asked
@@ -37,8 +43,10 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rebrain_node.domain.meaning import RULE_OF_THUMB, Meaning
 from rebrain_node.domain.release import VERSION, Release
 from rebrain_node.errors import BundleRefused
+from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Card
 from rebrain_node.model.headtemplate import load_head_template
 from rebrain_node.model.known_domain import KnownDomain
@@ -62,6 +70,9 @@ OPTIONAL_FILES = (
     "control.onnx",
     "control.safetensors",
     "domain.json",
+    "scale.onnx",
+    "scale.safetensors",
+    "calibration.json",
 )
 EXEMPLARS = "exemplars"
 #: a file of the knowledge base: one folder deep, nothing that a path could be bent with
@@ -101,6 +112,8 @@ class ModelBundle:
         SHA-256 of the bytes of the manifest, hexadecimal: the identity of the model.
     known_domain : KnownDomain or None
         None where the bundle tells of no domain: then no series is held against it.
+    calibration : Calibration or None
+        Of its uncertainty; None where there is a rule of thumb alone.
     """
 
     path: Path
@@ -109,6 +122,7 @@ class ModelBundle:
     card: Card
     digest: str
     known_domain: KnownDomain | None = None
+    calibration: Calibration | None = None
     _contents: Mapping[str, bytes] = field(repr=False)
 
     @property
@@ -147,6 +161,16 @@ class ModelBundle:
             if name.startswith(f"{EXEMPLARS}/")
         }
 
+    @property
+    def meaning(self) -> Meaning:
+        """What the values of its uncertainty maps mean."""
+        if self.calibration is None:
+            return RULE_OF_THUMB
+        limit = None if self.recipe.abstain is None else self.recipe.abstain.slice_above
+        return Meaning(
+            alpha=self.calibration.alpha, people=self.calibration.people, untrusted_above=limit
+        )
+
     def holds(self, name: str) -> bool:
         """Whether the bundle has this file."""
         return name in self._contents
@@ -169,8 +193,9 @@ def load_bundle(path: Path) -> ModelBundle:
     Raises
     ------
     BundleRefused
-        A file is missing, altered, truncated or not in the manifest, or the manifest, recipe or
-        card cannot be read. The message names the file, what was expected and what was found.
+        A file is missing, altered, truncated or not in the manifest, the manifest, recipe, card
+        or calibration cannot be read, or the calibration belongs to another network. The message
+        names the file, what was expected and what was found.
     """
     manifest_bytes = _read(path, MANIFEST)
     manifest = parsed(Manifest, manifest_bytes, path / MANIFEST)
@@ -192,6 +217,7 @@ def load_bundle(path: Path) -> ModelBundle:
         card=card,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         known_domain=_known_domain(path, recipe, contents),
+        calibration=_calibration(path, manifest, contents),
         _contents=contents,
     )
 
@@ -344,3 +370,29 @@ def _known_domain(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> 
                 "fit it anew with `rebrain-train domain`"
             )
     return known
+
+
+def _calibration(
+    path: Path, manifest: Manifest, contents: Mapping[str, bytes]
+) -> Calibration | None:
+    """Read the calibration and hold it against the files it was made with.
+
+    Raises
+    ------
+    BundleRefused
+        It stands without the head whose scales it counts, or the head without it; or it belongs
+        to other files.
+    """
+    if "calibration.json" not in contents and "scale.onnx" not in contents:
+        return None
+    for needed, beside in (("calibration.json", "scale.onnx"), ("scale.onnx", "calibration.json")):
+        if needed not in contents:
+            raise BundleRefused(
+                f"{path}: the bundle has {beside} but no {needed}; calibrate it again"
+            )
+    file = path / "calibration.json"
+    calibration = parsed(Calibration, contents["calibration.json"], file)
+    fault = calibration.fault({name: each.sha256 for name, each in manifest.files.items()})
+    if fault:
+        raise BundleRefused(f"{file}: {fault}; calibrate the bundle again")
+    return calibration

@@ -101,6 +101,25 @@ class Retrieval(_Frozen):
     k: Literal[1] = 1
 
 
+class Abstain(_Frozen):
+    """From where on the network does not know; in the unit of the uncertainty map.
+
+    Attributes
+    ----------
+    voxel_above : float
+        A voxel of larger uncertainty is in the mask of voxels not to be trusted.
+    slice_above : float
+        A slice of larger mean uncertainty inside the head is marked as not to be trusted.
+    series_share : float
+        A series of which more than this share of the slices is marked is refused, or published
+        with the finding `UNCERTAIN`, as the site's policy says.
+    """
+
+    voxel_above: float = Field(gt=0, lt=1)
+    slice_above: float = Field(gt=0, lt=1)
+    series_share: float = Field(gt=0, lt=1)
+
+
 class Output(_Frozen):
     """How the network's [-1, 1] becomes stored pixel values of the synthetic series."""
 
@@ -128,6 +147,8 @@ class Recipe(_Frozen):
         Places on the bridge where the network is evaluated, from 1.0 downwards.
     eta : float
         Share of fresh noise per step: 0 deterministic, 1 the paper's (eq. 4).
+    abstain : Abstain or None
+        Limits on the uncertainty; None where no calibration set any.
     channels, scalars : tuple of str
         Order of the network's input, fixed; written out so that a bundle explains itself.
     """
@@ -143,6 +164,7 @@ class Recipe(_Frozen):
     eta: float = Field(ge=0, le=1)
     output: Output
     retrieval: Retrieval = Retrieval()
+    abstain: Abstain | None = None
     channels: Channels = CHANNELS
     scalars: Scalars = SCALARS
 

@@ -78,7 +78,7 @@ class _Sheet:
         self.head = self._upright(synthetic, synthetic.head.astype(np.float32))
         self.white = _bright(synthetic.intensity, synthetic.head)
         self.largest = _bright(synthetic.uncertainty, synthetic.head)
-        self.calibrated = synthetic.calibrated
+        self.meaning = synthetic.meaning
 
     def draw(self, caption: str) -> bytes:
         axial_width = (_INNER - (AXIAL_COUNT - 1) * GAP) // AXIAL_COUNT
@@ -177,10 +177,10 @@ class _Sheet:
                 (left, top + 32 + inset, right - 1 - gap, top + 76 - inset), KINDS[guide.kind]
             )
         self._ruler(top + 82, count)
-        calibrated = "calibrated" if self.calibrated else "not calibrated"
         words = (
-            f"Uncertainty: expected absolute error as a ratio of the display range, {calibrated}. "
-            "Research software: a network drew these images from a CT, no magnet measured them."
+            f"Uncertainty: {self.meaning.quantity.lower()} as a ratio of the display range, "
+            f"{self.meaning.label}. Research software: a network drew these images from a CT, "
+            "no magnet measured them."
         )
         self.canvas.text((MARGIN, top + 120), words, 14, FAINT)
 

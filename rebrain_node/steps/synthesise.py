@@ -64,7 +64,7 @@ def synthesise(
     Returns
     -------
     SyntheticVolume
-        Intensity in [0, 1], black outside the head; the uncertainty map is not calibrated.
+        Intensity in [0, 1], black outside the head; the uncertainty is a rule of thumb.
 
     Raises
     ------
@@ -89,7 +89,6 @@ def synthesise(
     return SyntheticVolume(
         intensity=intensity,
         uncertainty=_uncertainty(intensity, prepared, guides),
-        calibrated=False,
         head=depth_mm >= 0.0,
         guides=tuple(guides),
         prepared=prepared,
@@ -165,7 +164,8 @@ def _uncertainty(
     """Expected absolute error by rule of thumb, in units of intensity, (k, rows, columns).
 
     It rises with the local deviation of the picture and with the distance to the nearest
-    measured slice. It is an ordering, not a coverage: ``calibrated`` is false wherever it goes.
+    measured slice. It is an ordering, not a coverage: it is labelled uncalibrated wherever it
+    goes. A bundle with a calibration replaces it (`steps.estimate`).
     """
     mean = ndimage.uniform_filter(intensity, _NEIGHBOURHOOD, mode="nearest")
     square = ndimage.uniform_filter(intensity * intensity, _NEIGHBOURHOOD, mode="nearest")

@@ -149,6 +149,7 @@ def test_the_audit_log_has_one_row_with_every_slice(run):
         "admit",
         "retrieve",
         "synthesise",
+        "abstain",
         "write",
         "gate",
     ]

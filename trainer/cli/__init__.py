@@ -14,6 +14,7 @@ import typer
 
 from rebrain_node.errors import RebrainError
 from trainer.cli import (
+    calibration,
     control,
     demonstration,
     domain,
@@ -43,6 +44,7 @@ program.command("release")(stages.release)
 program.command("release-prepared")(releases.release_prepared)
 program.command("key")(signing.key)
 program.command("sign")(signing.sign)
+program.command("calibrate")(calibration.calibrate)
 program.command("demo-head")(demonstration.demo_head)
 program.command("evaluate")(evaluate.evaluate)
 program.command("gates")(gates.gates)

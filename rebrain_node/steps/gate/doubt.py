@@ -68,6 +68,18 @@ def _mask(evidence: Evidence) -> Iterator[Breach]:
             yield Breach(doubt.written.name, what)
 
 
+def _trusted(evidence: Evidence) -> Iterator[Breach]:
+    for written in evidence.mr:
+        limit, said = (private(written.dataset, e) for e in (marks.UNTRUSTED_ABOVE, marks.TRUSTED))
+        mean = private(written.dataset, marks.UNCERTAINTY)
+        if mean is None or not math.isfinite(mean):
+            continue  # GATE-SLICE-BLOCK says so
+        wanted = None if limit is None else ("YES" if mean <= limit else "NO")
+        if said != wanted:
+            what = f"it says trusted {said}; {mean:.4f} against a limit of {limit} is {wanted}"
+            yield Breach(written.name, what)
+
+
 def _doubts(evidence: Evidence) -> Iterator[_Doubt]:
     """Bring each MR slice together with its frames of map and segmentation, by their places."""
     slices = {written.name: written for written in evidence.mr}
@@ -127,5 +139,10 @@ RULES: Final = (
         "GATE-MASK",
         "The segmentation marks the voxels of the head at which the map is above the limit.",
         _mask,
+    ),
+    Rule(
+        "GATE-TRUSTED",
+        "A slice is marked as not to be trusted exactly where it is above the limit.",
+        _trusted,
     ),
 )

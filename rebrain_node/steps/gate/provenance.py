@@ -15,9 +15,11 @@ from rebrain_node.steps.gate.geometry import TOLERANCE_MM
 from rebrain_node.steps.gate.plane import Plane
 from rebrain_node.steps.gate.rule import Breach, Rule, each
 
-#: elements of the private block that every object has; the two others only where there are any
+#: elements of the private block that every object has; the others only where there are any
 OBJECT_ELEMENTS: Final = tuple(
-    e for e in marks.OBJECT_ELEMENTS if e not in (marks.FINDINGS, marks.PREDECESSOR)
+    e
+    for e in marks.OBJECT_ELEMENTS
+    if e not in (marks.FINDINGS, marks.PREDECESSOR, marks.UNTRUSTED_ABOVE)
 )
 #: a slice this near to a measured one is at its place
 SAME_PLACE_MM: Final = 0.05

@@ -56,6 +56,8 @@ def _unlike(group: Dataset, written: Written) -> list[str]:
             unlike.append(element.name)
     if _code(group, "POSITION-KIND") != private(written.dataset, marks.POSITION_KIND):
         unlike.append(marks.POSITION_KIND.name)
+    if _text(group, "TRUSTED") != private(written.dataset, marks.TRUSTED):
+        unlike.append(marks.TRUSTED.name)
     if _text(group, "EXEMPLAR") != private(written.dataset, marks.EXEMPLAR):
         unlike.append(marks.EXEMPLAR.name)
     return unlike
@@ -80,6 +82,9 @@ def _whole(evidence: Evidence) -> Iterator[Breach]:
         limit = private(written.dataset, marks.UNCERTAIN_ABOVE)
         if limit is not None and _number(whole, "UNCERTAIN-LIMIT") != limit:
             unlike.append("UNCERTAIN-LIMIT")
+        label = private(written.dataset, marks.CALIBRATION)
+        if label is not None and _text(whole, "CALIBRATION") != label:
+            unlike.append("CALIBRATION")
         counts = _counts(whole)
         unlike += [k for k in marks.POSITION_KINDS.values() if counts.get(k, 0) != kinds[k]]
         return f"it says another {', '.join(unlike)} than the images" if unlike else None

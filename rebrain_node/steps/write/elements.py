@@ -11,6 +11,7 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import Provenance
 from rebrain_node.domain.marks import PrivateElement
+from rebrain_node.domain.meaning import Meaning
 from rebrain_node.steps.write.codes import coding_scheme, concept
 from rebrain_node.steps.write.encoding import encoded_once
 from rebrain_node.steps.write.identity import derived_uid
@@ -20,7 +21,11 @@ from rebrain_node.steps.write.text import LONG_STRING, plain
 
 
 def common_elements(
-    source: Source, provenance: Provenance, findings: Sequence[Finding], options: ObjectOptions
+    source: Source,
+    provenance: Provenance,
+    findings: Sequence[Finding],
+    options: ObjectOptions,
+    meaning: Meaning,
 ) -> Dataset:
     """Gather what all objects share, encoded once for all of them."""
     dataset = Dataset()
@@ -35,6 +40,7 @@ def common_elements(
     dataset.CodingSchemeIdentificationSequence = [coding_scheme()]
     dataset.ContributingEquipmentSequence = [source.equipment, *_own_equipment(provenance)]
     add_private(dataset, _values(provenance, findings, options))
+    add_private(dataset, _reading(options, meaning))
     return encoded_once(dataset)
 
 
@@ -70,6 +76,15 @@ def _own_equipment(provenance: Provenance) -> list[Dataset]:
     return [model, node]
 
 
+def _reading(options: ObjectOptions, meaning: Meaning) -> Iterable[tuple[PrivateElement, object]]:
+    """How the uncertainty is to be read, and from where on nothing is to be trusted."""
+    return (
+        (marks.UNCERTAIN_ABOVE, options.uncertain_above),
+        (marks.CALIBRATION, meaning.label),
+        (marks.UNTRUSTED_ABOVE, meaning.untrusted_above),
+    )
+
+
 def _values(
     provenance: Provenance, findings: Sequence[Finding], options: ObjectOptions
 ) -> Iterable[tuple[PrivateElement, object]]:
@@ -88,6 +103,5 @@ def _values(
         (marks.SOFTWARE, plain(provenance.software_version, LONG_STRING)),
         (marks.COMPLETENESS, plain(options.completeness, LONG_STRING)),
         (marks.FINDINGS, list(dict.fromkeys(f.code for f in findings)) or None),
-        (marks.UNCERTAIN_ABOVE, options.uncertain_above),
         (marks.PREDECESSOR, before.mr_series_uid if before is not None else None),
     )

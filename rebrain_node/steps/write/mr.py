@@ -174,9 +174,10 @@ def source_images(result: Result, record: SliceRecord) -> list[Dataset]:
 
 def comment(result: Result, record: SliceRecord) -> str:
     """Say in words how one slice came about, and how far it can be trusted."""
+    warning = f": {marks.NOT_TRUSTED}" if record.trusted is False else ""
     return (
         f"{marks.COMMENT_PREFIX} T1-like image drawn from CT, research only, "
         f"{marks.NOT_FOR_DIAGNOSIS}. This slice: {record.guide.kind}, "
         f"{_SENTENCES[record.guide.kind]}. Mean uncertainty {record.uncertainty:.3f} "
-        f"of the display range, {result.label}."
+        f"of the display range, {result.label}{warning}."
     )

@@ -18,12 +18,13 @@ from rebrain_node.steps.write.result import Result
 from rebrain_node.steps.write.text import LONG_STRING, plain
 
 EXPECTED_ERROR: Final = private("EXPECTED-ABS-ERROR", "Expected absolute error")
+HALF_WIDTH: Final = private("INTERVAL-HALF-WIDTH", "Half-width of the conformal interval")
 _LARGEST: Final = 2**16 - 1  #: stored value of an expected error of 1 with uint16
-_SHOWN_UP_TO: Final = 0.3  #: expected error shown white
+_SHOWN_UP_TO: Final = 0.3  #: uncertainty shown white
 
 
 def write_parametric_map(result: Result, images: Sequence[Dataset]) -> Dataset:
-    """Build the map of expected absolute error, ratio of the display range, one frame a slice."""
+    """Build the map of uncertainty, ratio of the display range, one frame a slice."""
     pixels, mapping, scale = _stored(result)
     provenance = result.provenance
     dataset = ParametricMap(
@@ -47,7 +48,7 @@ def write_parametric_map(result: Result, images: Sequence[Dataset]) -> Dataset:
             )
         ],
         content_label="UNCERTAINTY",
-        content_description=f"Expected absolute error / display range, {result.label}",
+        content_description=_says(result),
         series_description=f"{marks.SERIES_DESCRIPTION_WORD} uncertainty of MR T1, {result.label}",
     )
     finish(dataset, result, images, "PM")
@@ -66,12 +67,18 @@ def _stored(result: Result) -> tuple[npt.NDArray[np.generic], RealWorldValueMapp
 def _mapping(
     result: Result, value_range: tuple[int, int] | tuple[float, float], slope: float
 ) -> RealWorldValueMapping:
+    meaning = result.synthetic.meaning
     return RealWorldValueMapping(
-        lut_label="UNCERTAINTY" if result.synthetic.calibrated else "UNCALIBRATED",
-        lut_explanation=f"Expected absolute error / display range, {result.label}",
+        lut_label="UNCERTAINTY" if meaning.calibrated else "UNCALIBRATED",
+        lut_explanation=_says(result),
         unit=concept(NO_UNITS),
         value_range=value_range,
         slope=slope,
         intercept=0.0,
-        quantity_definition=concept(EXPECTED_ERROR),
+        quantity_definition=concept(EXPECTED_ERROR if meaning.alpha is None else HALF_WIDTH),
     )
+
+
+def _says(result: Result) -> str:
+    """What a value of the map is, and how far it can be trusted; at most 64 characters (LO)."""
+    return f"{result.synthetic.meaning.quantity} / range, {result.label}"

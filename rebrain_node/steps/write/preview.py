@@ -27,6 +27,7 @@ Picture = npt.NDArray[np.uint8]  #: (rows, columns, 3), RGB
 
 BANNER: Final = "SYNTHETIC MR - NOT FOR DIAGNOSIS"
 CAPTIONS: Final = (("MR AXIAL", "CORONAL", "SAGITTAL"), ("ERROR AXIAL", "CORONAL", "SAGITTAL"))
+CALIBRATED, UNCALIBRATED = "ERROR CALIBRATED", "ERROR UNCALIBRATED"  # above the lower row
 WARNING: Final = (255, 140, 0)
 KIND_COLOURS: Final = {
     "measured": (0, 170, 80),
@@ -103,6 +104,8 @@ def draw(synthetic: SyntheticVolume, banner: str) -> Picture:
         if banner == "full":
             panels = [_above(_line(text), p) for text, p in zip(captions, panels, strict=True)]
         rows.append(_beside(panels))
+    if banner == "full":
+        rows.insert(1, _line(CALIBRATED if synthetic.meaning.calibrated else UNCALIBRATED))
     picture = _above(*rows)
     if banner == "none":
         return picture

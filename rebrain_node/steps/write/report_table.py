@@ -22,9 +22,9 @@ KINDS: Final[Mapping[SliceKind, Triple]] = {
     "retrieved": private("RETRIEVED", "Guided by an exemplar"),
     "interpolated": private("INTERPOLATED", "Interpolated between measured slices"),
 }
-UNCERTAINTY: Final = private("MEAN-UNCERTAINTY", "Mean expected absolute error in the head")
+UNCERTAINTY: Final = private("MEAN-UNCERTAINTY", "Mean uncertainty in the head")
 UNCERTAIN_SHARE: Final = private("UNCERTAIN-SHARE", "Share of the head above the limit")
-LIMIT: Final = private("UNCERTAIN-LIMIT", "Limit on the expected absolute error")
+LIMIT: Final = private("UNCERTAIN-LIMIT", "Limit on the uncertainty of a voxel")
 COUNT: Final = private("SLICE-COUNT", "Number of slices of this kind")
 DISTANCE: Final = private("DISTANCE", "Distance from the first measured slice")
 ALPHA: Final = private("ALPHA", "Place between the neighbours, 0 below, 1 above")
@@ -33,6 +33,9 @@ POSITION_DIFFERENCE: Final = private("POSITION-DIFF", "Exemplar minus target pos
 TAU: Final = private("TAU", "Threshold on the similarity")
 EXEMPLAR: Final = private("EXEMPLAR", "Keyed hash of the exemplar")
 REASON: Final = private("REASON", "Why this kind")
+SLICE_LIMIT: Final = private("SLICE-LIMIT", "Limit on the mean uncertainty of a slice")
+TRUSTED: Final = private("TRUSTED", "Whether the slice is to be trusted")
+QUANTITY: Final = private("UNCERTAINTY-IS", "What a value of the uncertainty is")
 CALIBRATED: Final = private("CALIBRATION", "Calibration of the uncertainty")
 COMPLETENESS: Final = private("COMPLETENESS", "Completeness verdict on the source series")
 FINDING: Final = private("FINDING", "Finding with which the result is published")
@@ -56,7 +59,7 @@ def volume_group(result: Result) -> _Group:
     provenance, synthetic = result.provenance, result.synthetic
     counts = Counter(record.guide.kind for record in result.slices)
     inside = np.clip(synthetic.uncertainty[synthetic.head], 0.0, 1.0)
-    limit = result.options.uncertain_above
+    limit, slice_limit = result.options.uncertain_above, synthetic.meaning.untrusted_above
     group = _Group(
         tracking_identifier=_tracking(result, "Whole volume"),
         algorithm_id=sr.AlgorithmIdentification(
@@ -72,6 +75,7 @@ def volume_group(result: Result) -> _Group:
             _number(UNCERTAINTY, float(inside.mean(dtype=np.float64)) if inside.size else 0.0),
             _number(UNCERTAIN_SHARE, float((inside > limit).mean()) if inside.size else 0.0),
             _number(LIMIT, limit),
+            *([] if slice_limit is None else [_number(SLICE_LIMIT, slice_limit)]),
         ],
         qualitative_evaluations=[
             sr.QualitativeEvaluation(concept(_WHAT), concept(SYNTHETIC)),
@@ -114,6 +118,8 @@ def slice_group(result: Result, record: SliceRecord) -> _Group:
         )
     )
     content.append(_text(REASON, guide.reason))
+    if record.trusted is not None:
+        content.append(_text(TRUSTED, "YES" if record.trusted else "NO"))
     if guide.exemplar is not None:
         content.append(_text(EXEMPLAR, guide.exemplar))
     return group
@@ -137,6 +143,7 @@ def _texts(result: Result) -> Iterable[sr.TextContentItem]:
     provenance, head = result.provenance, result.options.audit_head
     yield _text(COMPLETENESS, result.options.completeness)
     yield _text(CALIBRATED, result.label)
+    yield _text(QUANTITY, result.synthetic.meaning.quantity)
     for finding in result.findings:
         yield _text(FINDING, _sentence(finding))
     if not result.findings:

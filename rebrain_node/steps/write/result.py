@@ -37,6 +37,7 @@ class SliceRecord:
     position_mm: MillimetreArray  #: (3,) LPS of the centre of voxel (0, 0)
     neighbours: tuple[Neighbour, ...]  #: below and above; one where measured
     uncertainty: float  #: mean inside the head, ratio of the display range
+    trusted: bool | None  #: whether that is within the recipe's limit; None without a limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Result:
     @property
     def label(self) -> str:
         """How far the uncertainty can be trusted."""
-        return "calibrated" if self.synthetic.calibrated else "UNCALIBRATED"
+        return self.synthetic.meaning.label
 
     @property
     def is_enhanced(self) -> bool:
@@ -108,7 +109,7 @@ def gather(
         findings=findings,
         options=options,
         uids=DerivedUids.of(provenance, findings, options),
-        common=common_elements(source, provenance, findings, options),
+        common=common_elements(source, provenance, findings, options, synthetic.meaning),
         slices=tuple(_record(synthetic, k) for k in range(len(synthetic.guides))),
     )
 
@@ -116,8 +117,6 @@ def gather(
 def _record(synthetic: SyntheticVolume, index: int) -> SliceRecord:
     guide, prepared = synthetic.guides[index], synthetic.prepared
     target = guide.target
-    # as the map shows it: an expected error is no larger than the display range
-    inside = np.clip(synthetic.uncertainty[index][synthetic.head[index]], 0.0, 1.0)
     return SliceRecord(
         index=index,
         guide=guide,
@@ -129,5 +128,6 @@ def _record(synthetic: SyntheticVolume, index: int) -> SliceRecord:
             )
             for n in dict.fromkeys((target.below, target.above))
         ),
-        uncertainty=float(inside.mean(dtype=np.float64)) if inside.size else 0.0,
+        uncertainty=synthetic.slice_uncertainty[index],
+        trusted=synthetic.trusted[index],
     )

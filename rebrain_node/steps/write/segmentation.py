@@ -1,6 +1,6 @@
 """Voxels not to be trusted as a Segmentation (PS3.3 A.51): viewers show it where they show no map.
 
-Segment 1: inside the head, expected error above the limit of the options. Segment 2: outside the
+Segment 1: inside the head, uncertainty above the limit of the options. Segment 2: outside the
 head, where nothing was synthesised and any structure is an artefact.
 """
 
@@ -27,7 +27,7 @@ from rebrain_node.steps.write.result import Result
 from rebrain_node.steps.write.text import LONG_STRING, plain
 
 _CATEGORY: Final = ("309825002", "SCT", "Spatial and Relational Concept")
-UNCERTAIN: Final = private("UNCERTAIN", "Expected error above the limit")
+UNCERTAIN: Final = private("UNCERTAIN", "Uncertainty above the limit")
 OUTSIDE: Final = private("OUTSIDE-HEAD", "Outside the head")
 _ORANGE: Final = CIELabColor(67.0, 43.0, 74.0)
 _GREY: Final = CIELabColor(54.0, 0.0, 0.0)
@@ -44,7 +44,7 @@ def write_segmentation(result: Result, images: Sequence[Dataset]) -> Dataset:
         pixel_array=voxels,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _segment(result, 1, f"Expected error above {limit:g}, {result.label}", UNCERTAIN),
+            _segment(result, 1, f"Uncertainty above {limit:g}, {result.label}", UNCERTAIN),
             _segment(result, 2, "Outside the head", OUTSIDE),
         ],
         series_instance_uid=result.uids.series("SEG"),

@@ -17,6 +17,8 @@ from rebrain_node.steps.write.text import LONG_STRING, plain
 #: set by highdicom from the wall clock; an object must not depend on it
 _CLOCKED: Final = ("InstanceCreationDate", "InstanceCreationTime")
 
+_YES_NO: Final = {True: "YES", False: "NO"}
+
 
 def stamp(dataset: Dataset, result: Result) -> None:
     """Overwrite identity, marks, dates, equipment and file meta of a finished object in place."""
@@ -59,6 +61,7 @@ def _slice_values(result: Result, record: SliceRecord) -> Iterable[tuple[Private
         (marks.POSITION_DIFFERENCE, guide.position_difference_mm),
         (marks.TAU, guide.tau),
         (marks.UNCERTAINTY, record.uncertainty),
-        (marks.CALIBRATED, "YES" if result.synthetic.calibrated else "NO"),
+        (marks.CALIBRATED, _YES_NO[result.synthetic.meaning.calibrated]),
+        (marks.TRUSTED, None if record.trusted is None else _YES_NO[record.trusted]),
         (marks.NEIGHBOUR_FRAMES, None if None in frames else frames),
     )

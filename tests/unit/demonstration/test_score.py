@@ -29,7 +29,7 @@ def made_of(head: Head, offset_mm: float) -> SyntheticVolume:
         sop_instance_uids=("1.2",) * 13, frame_numbers=(None,) * 13, frame_of_reference_uid="1.2",
     )  # fmt: skip
     return SyntheticVolume(
-        intensity=np.roll(truth, round(offset_mm), axis=2), uncertainty=truth, calibrated=False,
+        intensity=np.roll(truth, round(offset_mm), axis=2), uncertainty=truth,
         head=prepared.head, prepared=prepared,
         guides=tuple(Guide(target=t, kind="measured", reason="measured") for t in targets),
     )  # fmt: skip

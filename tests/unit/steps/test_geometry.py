@@ -204,7 +204,7 @@ def test_the_synthetic_volume_lies_on_the_source_and_is_black_outside_the_head()
     guides = retrieve(prepared, RECIPE)
     volume = synthesise(prepared, guides, WindowedSource(), RECIPE, 1)
     assert volume.intensity.shape == (len(guides), RECIPE.grid.rows, RECIPE.grid.columns)
-    assert not volume.calibrated
+    assert not volume.meaning.calibrated
     assert volume.intensity[:, :4].max() == 0.0
     for guide, drawn in zip(guides, volume.intensity, strict=True):
         if guide.kind == "measured":

@@ -12,7 +12,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.steps.write import AuditHead, ObjectOptions, write
+from rebrain_node.domain.meaning import Meaning
+from rebrain_node.steps.write import AuditHead, ObjectOptions, preview, write
 from rebrain_node.steps.write import report_table as table
 from rebrain_node.steps.write.lettering import lettering
 from rebrain_node.steps.write.preview import BANNER, CAPTIONS, KIND_COLOURS, WARNING, draw
@@ -26,6 +27,7 @@ TINY = {
     "slice_distances_mm": (-18.0, -6.0, 6.0, 18.0),
 }
 FLAG = Finding(code="AGE", sentence="older than 90° years", severity="flag", value=97.0, limit=90.0)
+CALIBRATED = Meaning(alpha=0.1, people=20)
 HEAD = AuditHead(sequence=42, sha256="b" * 64)
 
 
@@ -104,7 +106,7 @@ def test_an_uncalibrated_uncertainty_says_so_everywhere(full):
 
 def test_a_calibrated_uncertainty_does_not():
     source = head_ct(**TINY)
-    volume = synthetic_volume(source, calibrated=True)
+    volume = synthetic_volume(source, meaning=CALIBRATED)
     for instance in write(volume, source, provenance(), (), ObjectOptions()).instances:
         assert b"UNCALIBRATED" not in instance.content
 
@@ -242,7 +244,8 @@ def test_the_report_names_source_series_and_companions_as_evidence(full):
 
 
 def test_every_letter_of_the_banner_has_a_glyph():
-    for text in (BANNER, *(caption for row in CAPTIONS for caption in row)):
+    lines = (BANNER, preview.CALIBRATED, preview.UNCALIBRATED)
+    for text in (*lines, *(caption for row in CAPTIONS for caption in row)):
         assert lettering(text, 2).shape == (14, 12 * len(text))
         assert all(lettering(letter, 1).any() for letter in text if letter != " ")
 

@@ -1,0 +1,56 @@
+"""What the values of an uncertainty map mean, and how far they can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: people on whom a map must have been calibrated for it to be called calibrated
+LEAST_PEOPLE: Final = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """How an uncertainty map is to be read; without a calibration it is a rule of thumb.
+
+    Attributes
+    ----------
+    alpha : float or None
+        The map holds the half-width of the interval that misses the truth in this share of a
+        head's voxels; None: an expected absolute error by rule of thumb.
+    people : int
+        n, the people whose residuals set the width.
+    untrusted_above : float or None
+        A slice whose mean uncertainty inside the head is larger is not to be trusted; None where
+        the recipe sets no limit.
+    """
+
+    alpha: float | None = None
+    people: int = 0
+    untrusted_above: float | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether enough people stand behind the map."""
+        return self.alpha is not None and self.people >= LEAST_PEOPLE
+
+    @property
+    def label(self) -> str:
+        """Words that stand beside the map wherever it goes."""
+        word = "calibrated" if self.calibrated else "UNCALIBRATED"
+        return word if self.alpha is None else f"{word}, n = {self.people}"
+
+    @property
+    def quantity(self) -> str:
+        """What one value is, in words."""
+        if self.alpha is None:
+            return "Expected absolute error"
+        return f"Half-width of {1.0 - self.alpha:.0%} interval"
+
+    def trusts(self, uncertainty: float) -> bool | None:
+        """Whether a slice of this mean uncertainty is within the limit; None without a limit."""
+        return None if self.untrusted_above is None else uncertainty <= self.untrusted_above
+
+
+#: of a map that no calibration stands behind
+RULE_OF_THUMB: Final = Meaning()

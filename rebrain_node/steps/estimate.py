@@ -1,0 +1,100 @@
+"""How far each drawn voxel may be from the truth, where the bundle was calibrated on people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from rebrain_node.domain.meaning import Meaning
+from rebrain_node.domain.volume import FloatArray, SyntheticVolume
+from rebrain_node.errors import EngineFailed
+from rebrain_node.model.calibration import Calibration
+from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.source import conditioning_at, stack_channels, windowed
+from rebrain_node.ports import Scale
+
+#: place of the distance to the nearest measured slice among the scalars of the network
+_NEAREST: Final = 3
+
+
+def estimate(
+    synthetic: SyntheticVolume, recipe: Recipe, scale: Scale, calibration: Calibration
+) -> SyntheticVolume:
+    """Replace the rule of thumb by calibrated intervals.
+
+    Parameters
+    ----------
+    synthetic : SyntheticVolume
+        As drawn.
+    recipe : Recipe
+        Windows, and the limit on a slice.
+    scale : Scale
+        One evaluation of the residual-scale head.
+    calibration : Calibration
+        How many scales wide an interval is, for each kind of slice.
+
+    Returns
+    -------
+    SyntheticVolume
+        The uncertainty is the half-width of the interval that misses the truth in the share
+        alpha of the voxels of a head, at most 1.
+
+    Raises
+    ------
+    EngineFailed
+        The head returned another shape than asked for, or values that are no scales.
+    """
+    widths = np.empty_like(synthetic.intensity)
+    for k, (x, s) in enumerate(scale_inputs(synthetic, recipe)):
+        widths[k] = _checked(scale, x, s) * calibration.width_of(synthetic.guides[k].kind)
+    limit = None if recipe.abstain is None else recipe.abstain.slice_above
+    return replace(
+        synthetic,
+        uncertainty=np.minimum(widths, np.float32(1.0)),
+        meaning=Meaning(alpha=calibration.alpha, people=calibration.people, untrusted_above=limit),
+    )
+
+
+def scale_inputs(
+    synthetic: SyntheticVolume, recipe: Recipe
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """What the residual-scale head is given of each slice; the trainer teaches it with the same.
+
+    Yields
+    ------
+    x : FloatArray
+        (1, 5, rows, columns), channels as in `recipe.CHANNELS` with the drawn slice, black
+        outside the head, in the place of the bridge's state.
+    s : FloatArray
+        (1, 2): mm to the nearest measured slice; similarity of the exemplar that guided, else 0.
+    """
+    prepared = synthetic.prepared
+    slices = [
+        windowed(hu, float(distance), recipe)
+        for hu, distance in zip(prepared.hu, prepared.distances_mm, strict=True)
+    ]
+    for guide, intensity in zip(synthetic.guides, synthetic.intensity, strict=True):
+        conditioning = conditioning_at(slices, guide.target.distance_mm)
+        drawn = intensity * np.float32(2.0) - np.float32(1.0)
+        x, scalars = stack_channels(conditioning, drawn, 0.0)
+        similarity = guide.similarity if guide.kind == "retrieved" else None
+        yield x, np.array([[scalars[0, _NEAREST], similarity or 0.0]], dtype=np.float32)
+
+
+def _checked(scale: Scale, x: FloatArray, s: FloatArray) -> FloatArray:
+    answer = scale.estimate(x, s)
+    expected = (1, 1, *x.shape[2:])
+    if answer.shape != expected:
+        raise EngineFailed(
+            f"{scale.identity} returned scales of shape {answer.shape}, expected {expected}; "
+            "run `rebrain-node doctor` to test the engine"
+        )
+    if not (np.isfinite(answer).all() and (answer > 0.0).all()):
+        raise EngineFailed(
+            f"{scale.identity} returned scales that are not finite or not positive; "
+            "run `rebrain-node doctor` to test the engine"
+        )
+    return np.asarray(answer[0, 0])

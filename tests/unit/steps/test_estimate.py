@@ -1,0 +1,141 @@
+"""Calibrated intervals take the place of the rule of thumb; what is too wide is marked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rebrain_node.domain.limits import shipped_limits
+from rebrain_node.domain.meaning import Meaning
+from rebrain_node.errors import EngineFailed, SeriesRejected
+from rebrain_node.model.recipe import Abstain
+from rebrain_node.steps.abstain import abstain
+from rebrain_node.steps.assemble import assemble
+from rebrain_node.steps.estimate import estimate, scale_inputs
+from rebrain_node.steps.preprocess import preprocess
+from rebrain_node.steps.retrieve import retrieve
+from rebrain_node.steps.synthesise import synthesise
+from tests.phantoms import head_ct
+from tests.synthetic_volumes import synthetic_volume
+from tests.tiny_bundle import tiny_calibration
+from tests.unit.steps.geometry_cases import RECIPE, SMALL, WindowedSource
+
+LIMITS = Abstain(voxel_above=0.3, slice_above=0.14, series_share=0.5)
+
+
+class Distance:
+    """A head that answers 0.02, and 0.01 more for each millimetre from a measured slice."""
+
+    identity = "distance 1 fp32"
+
+    def __init__(self, nonsense=""):
+        self.nonsense = nonsense
+
+    def estimate(self, x, s):
+        answer = np.full((1, 1, *x.shape[2:]), 0.02 + 0.01 * s[0, 0], dtype=np.float32)
+        if self.nonsense == "zero":
+            answer[..., 3, 3] = 0.0
+        return answer[..., 1:] if self.nonsense == "shape" else answer
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
+    return synthesise(prepared, retrieve(prepared, RECIPE), WindowedSource(), RECIPE, 1)
+
+
+def test_a_slice_is_so_many_scales_wide_as_its_kind_says(drawn):
+    found = estimate(drawn, RECIPE, Distance(), tiny_calibration())
+    scales = {"measured": 2.0, "interpolated": 3.0}
+    for guide, values in zip(found.guides, found.uncertainty, strict=True):
+        distances = np.abs(found.prepared.distances_mm - guide.target.distance_mm)
+        expected = scales[guide.kind] * (0.02 + 0.01 * distances.min())
+        assert np.allclose(values, expected, atol=1e-5)
+    assert np.array_equal(found.intensity, drawn.intensity)
+    assert found.meaning == Meaning(alpha=0.1, people=25)
+    assert found.meaning.calibrated
+
+
+def test_few_people_are_not_called_a_calibration(drawn):
+    found = estimate(drawn, RECIPE, Distance(), tiny_calibration(people=4))
+    assert found.meaning.label == "UNCALIBRATED, n = 4"
+    assert not found.meaning.calibrated
+
+
+def test_no_interval_is_wider_than_the_display_range(drawn):
+    class Wide(Distance):
+        def estimate(self, x, s):
+            return np.full((1, 1, *x.shape[2:]), 0.6, dtype=np.float32)
+
+    assert estimate(drawn, RECIPE, Wide(), tiny_calibration()).uncertainty.max() == 1.0
+
+
+@pytest.mark.parametrize("nonsense", ["shape", "zero"])
+def test_a_head_that_answers_nonsense_is_not_believed(drawn, nonsense):
+    with pytest.raises(EngineFailed, match="distance 1 fp32"):
+        estimate(drawn, RECIPE, Distance(nonsense), tiny_calibration())
+
+
+def test_the_head_sees_the_drawn_slice_the_ct_and_how_far_the_next_measured_one_is(drawn):
+    for guide, image, (x, s) in zip(
+        drawn.guides, drawn.intensity, scale_inputs(drawn, RECIPE), strict=True
+    ):
+        assert x.shape == (1, 5, RECIPE.grid.rows, RECIPE.grid.columns)
+        assert np.allclose(x[0, 0], 2 * image - 1, atol=1e-6)
+        if guide.kind == "measured":
+            hu = drawn.prepared.hu[guide.target.below]
+            assert np.allclose(x[0, 1], RECIPE.brain_window.apply(hu))
+            assert s[0, 0] == 0.0
+        else:
+            assert 0.0 < s[0, 0] <= 3.0
+        assert s[0, 1] == 0.0
+
+
+def test_an_exemplar_that_was_not_used_is_not_told_to_the_head():
+    volume = synthetic_volume(head_ct(**SMALL), rows=64, columns=48)
+    recipe = RECIPE.model_copy(
+        update={"grid": RECIPE.grid.model_copy(update={"rows": 64, "columns": 48})}
+    )
+    told = [s[0, 1] for _, s in scale_inputs(volume, recipe)]
+    for guide, similarity in zip(volume.guides, told, strict=True):
+        used = guide.similarity if guide.kind == "retrieved" else 0.0
+        assert similarity == pytest.approx(used)
+    assert max(told) > 0
+
+
+def test_a_slice_above_the_limit_is_marked_and_without_a_limit_none_is(drawn):
+    recipe = RECIPE.model_copy(update={"abstain": LIMITS})
+    found = estimate(drawn, recipe, Distance(), tiny_calibration())
+    by_kind = dict.fromkeys(zip((g.kind for g in found.guides), found.trusted, strict=True))
+    assert ("measured", True) in by_kind
+    assert ("measured", False) not in by_kind
+    assert ("interpolated", False) in by_kind  # 3 mm from a measured slice: 0.15
+    assert set(estimate(drawn, RECIPE, Distance(), tiny_calibration()).trusted) == {None}
+
+
+def uncertain(share):
+    """A volume of which so large a share of the slices is above the limit."""
+    volume = synthetic_volume(head_ct(**SMALL))
+    count = len(volume.guides)
+    values = np.zeros_like(volume.uncertainty)
+    values[: round(share * count)] = 0.5
+    everywhere = np.ones_like(volume.head)
+    limit = Meaning(untrusted_above=0.14)
+    return replace(volume, uncertainty=values, head=everywhere, meaning=limit)
+
+
+def test_a_series_is_flagged_above_the_share_and_not_at_it():
+    assert abstain(uncertain(0.45), LIMITS, shipped_limits()) == ()
+    assert abstain(uncertain(1.0), None, shipped_limits()) == ()
+    (finding,) = abstain(uncertain(0.8), LIMITS, shipped_limits())
+    assert (finding.code, finding.severity, finding.limit) == ("UNCERTAIN", "flag", 0.5)
+    assert finding.value == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_site_may_refuse_an_uncertain_series():
+    strict = replace(shipped_limits(), policy={**shipped_limits().policy, "UNCERTAIN": "refuse"})
+    with pytest.raises(SeriesRejected) as refused:
+        abstain(uncertain(0.8), LIMITS, strict)
+    assert [f.code for f in refused.value.findings] == ["UNCERTAIN"]

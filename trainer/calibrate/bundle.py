@@ -1,0 +1,108 @@
+"""From a bundle without a calibration to one with: the head, its golden output, limits, card."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from rebrain_node.engine.choose import GOLDEN_TOLD
+from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
+from rebrain_node.model.calibration import CALIBRATED_FILES, Calibration
+from rebrain_node.model.card import Card, Score
+from rebrain_node.model.recipe import Abstain
+from rebrain_node.model.uncertainty import ScaleHead
+from trainer.calibrate.figures import Judged
+from trainer.export import Names, export_onnx
+from trainer.release import halves_of
+
+#: one voxel in ten of people like these is in the mask, one slice in twenty is marked
+VOXEL_QUANTILE, SLICE_QUANTILE = 0.90, 0.95
+#: five times as many marked slices as people like these have
+SERIES_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a calibration adds to a bundle; the digests of its files are filled in here."""
+
+    head: ScaleHead
+    calibration: Calibration
+    abstain: Abstain
+    scores: tuple[Score, ...]
+    choice: str
+
+
+def rounded(head: ScaleHead) -> ScaleHead:
+    """Round the weights to half precision, as they are stored: widths are set on these."""
+    found = ScaleHead()
+    found.load_state_dict({name: w.float() for name, w in halves_of(head.state_dict()).items()})
+    return found.eval()
+
+
+def write_calibrated(bundle: ModelBundle, added: Added, out: Path, version: str) -> ModelBundle:
+    """Write a new bundle at `out` and load it back; the old one is left as it is.
+
+    Raises
+    ------
+    BundleRefused
+        What was written cannot be loaded.
+    """
+    contents = {name: bundle.read(name) for name in bundle.manifest.files}
+    golden = load_tensors(contents["golden.safetensors"])
+    x, told = golden["x"].float(), torch.tensor([GOLDEN_TOLD])
+    with torch.no_grad():
+        golden["b"] = added.head(x, told)
+    contents["scale.onnx"] = export_onnx(added.head, (x, told), Names(("x", "s"), ("b",)))
+    contents["scale.safetensors"] = save_tensors(halves_of(added.head.state_dict()))
+    contents["golden.safetensors"] = save_tensors(golden)
+    recipe = bundle.recipe.model_copy(update={"abstain": added.abstain})
+    contents["recipe.json"] = recipe.to_json().encode()
+    files = {name: hashlib.sha256(contents[name]).hexdigest() for name in CALIBRATED_FILES}
+    calibration = added.calibration.model_copy(update={"files": files})
+    contents["calibration.json"] = calibration.to_json().encode()
+    contents |= _card(bundle.card, added, version)
+    write_bundle(out, bundle.name, version, contents)
+    return load_bundle(out)
+
+
+def _card(card: Card, added: Added, version: str) -> Mapping[str, bytes]:
+    tests = {score.test for score in added.scores}
+    extended = card.model_copy(
+        update={
+            "version": version,
+            "scores": (*(s for s in card.scores if s.test not in tests), *added.scores),
+            "choices": (*card.choices, added.choice),
+        }
+    )
+    return {
+        "card.json": (extended.model_dump_json(indent=2) + "\n").encode(),
+        "CARD.md": extended.to_markdown().encode(),
+    }
+
+
+def limits_of(judged: Sequence[Judged], calibration: Calibration) -> Abstain:
+    """Set the limits by the held-out people: what is rare among them is not to be trusted."""
+    widths = []
+    for each in judged:
+        lambdas = [calibration.width_of(kind) for kind in each.residuals.kinds]
+        widths.append(each.scale * np.array(lambdas, dtype=np.float32)[:, None, None])
+    means = [
+        float(wide[inside].mean())
+        for each, many in zip(judged, widths, strict=True)
+        for wide, inside in zip(many, each.residuals.inside, strict=True)
+    ]
+    voxels = np.concatenate([e.sampled(wide) for e, wide in zip(judged, widths, strict=True)])
+    return Abstain(
+        voxel_above=_limit(float(np.quantile(voxels, VOXEL_QUANTILE))),
+        slice_above=_limit(float(np.quantile(means, SLICE_QUANTILE))),
+        series_share=SERIES_SHARE,
+    )
+
+
+def _limit(value: float) -> float:
+    return round(min(max(value, 0.001), 0.99), 4)
