@@ -55,7 +55,7 @@ def test_the_truth_lies_where_the_ct_does():
 def calibrated(maps, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
     bundle = write_tiny_bundle(
-        folder / "old", tiny_recipe().model_copy(update={"sampling": (1.0,)})
+        folder / "old", tiny_recipe().model_copy(update={"sampling": (1.0,), "spacing_mm": 1.5})
     )
     told = []
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
