@@ -13,6 +13,7 @@ from rebrain_node.model.headtemplate import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Model
 from rebrain_node.steps.estimate import scale_inputs
+from rebrain_node.steps.embed import embed
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
@@ -83,7 +84,8 @@ class Path:
         prepared = preprocess(series.source, self.recipe)
         frame = locate(prepared, load_head_template()) if self.recipe.retrieves else None
         model = self.model
-        guides = retrieve(prepared, self.recipe, frame, model.encoder, model.exemplars)
+        embeddings = embed(prepared, model.encoder, self.recipe) if model.encoder else None
+        guides = retrieve(prepared, self.recipe, frame, embeddings, model.exemplars)
         some = chosen(guides, self.per_kind, rng)
         return synthesise(prepared, some, model.engine, self.recipe, int(rng.integers(2**31)))
 

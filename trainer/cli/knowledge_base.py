@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +44,9 @@ def build(  # noqa: PLR0913 - one option each
     config: Config,
     roles: Roles = ["train"],  # noqa: B006 - typer reads the default
     series: Series = None,
+    number: Annotated[
+        int | None, typer.Option("--people", min=2, help="Take so many people; default all.")
+    ] = None,
     key: Key = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Build anew in the place of an old one.")
@@ -66,7 +70,7 @@ def build(  # noqa: PLR0913 - one option each
         make_key(key)
     making = _making(encoder, config, key)
     with _progress() as told:
-        people = _people(source, roles, series, making)
+        people = islice(_people(source, roles, series, making), number)
         made = write(grown(making.empty(), people, making, told), base)
     _say(base, made)
 
