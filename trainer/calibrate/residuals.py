@@ -12,8 +12,8 @@ from rebrain_node.domain.volume import FloatArray, Guide, MaskArray, SliceKind, 
 from rebrain_node.model.headtemplate import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Model
-from rebrain_node.steps.estimate import scale_inputs
 from rebrain_node.steps.embed import embed
+from rebrain_node.steps.estimate import scale_inputs
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
