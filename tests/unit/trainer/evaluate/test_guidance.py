@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from rebrain_node.domain.volume import Guide, Target
 from rebrain_node.errors import RebrainError
-from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.bundle import ModelBundle, write_bundle
 from rebrain_node.model.source import at_measured, windowed
 from tests.prepared_balls import write_balls
 from tests.tiny_bundle import tiny_recipe
@@ -215,11 +215,14 @@ def test_the_ablation_is_one_command(bundle: ModelBundle, tmp_path: Path) -> Non
 
 def test_a_question_that_cannot_be_put_is_refused(bundle: ModelBundle, tmp_path: Path) -> None:
     write_balls(tmp_path / "mr", {"test": ("c",)}, "mr")
-    for data, where, reason in (
-        (tmp_path / "mr", str(bundle.path), "needs volumes of CT in HU"),
-        (tmp_path / "mr", "demo", "retrieves no exemplars"),
+    contents = {name: bundle.read(name) for name in bundle.manifest.files}
+    contents["recipe.json"] = tiny_recipe().to_json().encode()
+    write_bundle(tmp_path / "alone", "tiny", "0.0.1", contents)
+    for where, reason in (
+        (bundle.path, "needs volumes of CT in HU"),
+        (tmp_path / "alone", "retrieves no exemplars"),
     ):
-        result = ablation_of(Path(where), data, tmp_path / "out")
+        result = ablation_of(where, tmp_path / "mr", tmp_path / "out")
         assert isinstance(result.exception, RebrainError)
         assert reason in str(result.exception)
     assert not (tmp_path / "out").exists()
