@@ -107,7 +107,7 @@ def _passing(
 
 
 @pytest.mark.hazard("H17")
-@pytest.mark.parametrize("count", [96, pytest.param(1000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("count", [320, pytest.param(1000, marks=pytest.mark.full)])
 def test_every_random_tampering_is_refused(
     judge: Judge, count: int, tmp_path: Path, released: Contents, stock: Stock
 ) -> None:
