@@ -97,8 +97,9 @@ def draw(synthetic: SyntheticVolume, banner: str) -> Picture:
         (rows, columns, 3), RGB.
     """
     rows = []
+    inside = np.where(synthetic.head, synthetic.uncertainty, np.float32(0))
     for values, colour, captions in zip(
-        (synthetic.intensity, synthetic.uncertainty), (_grey, _hot), CAPTIONS, strict=True
+        (synthetic.intensity, inside), (_grey, _hot), CAPTIONS, strict=True
     ):
         panels = _planes(values, colour, synthetic)
         if banner == "full":
