@@ -11,8 +11,8 @@ from tests import phantom_conditions as conditions
 from tests.ball_head import ball_maps
 from tests.known_domains import known_domain, look
 from tests.phantoms import Ellipsoid
+from tests.plain_bundle import plain_contents
 from tests.tiny_bundle import tiny_recipe
-from tests.unit.model.test_bundle import _contents
 from trainer.bodies import BODIES
 from trainer.domain_release import sounds, with_domain
 from trainer.domain_report import interval, markdown, rows, verdict
@@ -118,7 +118,7 @@ def test_what_must_be_caught_is_what_the_report_counts():
 
 
 def test_the_domain_is_written_into_a_new_bundle_and_every_other_byte_stays(tmp_path):
-    write_bundle(tmp_path / "old", "tiny", "0.1", _contents())
+    write_bundle(tmp_path / "old", "tiny", "0.1", plain_contents())
     old = load_bundle(tmp_path / "old")
     made = with_domain(old, known_domain(), tmp_path / "new")
     assert made.known_domain == known_domain()
