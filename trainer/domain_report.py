@@ -13,14 +13,15 @@ from typing import Any
 import pydicom
 from scipy import stats
 
+from rebrain_node.instance.codecs import register
 from rebrain_node.model.known_domain import KnownDomain
 from rebrain_node.steps.assemble import assemble
 from trainer.domain_series import CONDITIONS, IN_DOMAIN, Seen, Way
 
-#: real series with a known answer: name, folder under the data, description (None: any)
+#: real series with a known answer: name, its files under the data, description (None: any)
 REAL = (
-    ("clinical head", "ct_toshiba_head_study", "Brain Head 5.0"),
-    ("plastic phantom", "ct_philips_phantom/S2010", None),
+    ("clinical head", "ct_toshiba_head_study/*.dcm", "Brain Head 5.0"),
+    ("plastic phantom", "ct_philips_phantom/S2010/I*", None),
 )
 
 
@@ -55,8 +56,9 @@ def verdict(seen: Seen, known: KnownDomain) -> Verdict:
 def real_series(way: Way, data: Path) -> list[Seen]:
     """Look at the real series of `REAL` that lie in the folder of shared data."""
     found = []
-    for name, folder, description in REAL:
-        instances = [pydicom.dcmread(path) for path in sorted((data / folder).glob("*[!.md]"))]
+    register()
+    for name, files, description in REAL:
+        instances = [pydicom.dcmread(path) for path in sorted(data.glob(files))]
         chosen = [i for i in instances if description in (None, i.get("SeriesDescription"))]
         if chosen:
             found.append(way.seen(assemble(chosen), ("real", name, 0)))
