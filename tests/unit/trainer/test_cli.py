@@ -1,6 +1,7 @@
 """`rebrain-train` from the outside."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,24 @@ def test_every_command_is_in_the_how_to(command: str) -> None:
     page = (ROOT / "docs" / "how-to" / "train-a-bundle.md").read_text()
 
     assert f"rebrain-train {command} " in page
+
+
+def _stages() -> list[list[str]]:
+    """The commands of `deploy/demo-bundle`, as words."""
+    lines = (ROOT / "deploy" / "demo-bundle").read_text().splitlines()
+    told = [line.partition("rebrain-train ")[2] for line in lines if not line.startswith("#")]
+    return [shlex.split(words, comments=True) for words in told if words]
+
+
+@pytest.mark.parametrize("words", _stages(), ids=" ".join)
+def test_every_stage_of_the_demonstration_bundle_is_a_command(words: list[str]) -> None:
+    options = [word for word in words if word.startswith("--")]
+    names = words[:2] if words[0] == "knowledge-base" else words[:1]
+
+    result = CliRunner().invoke(program, [*names, "--help"], env={"COLUMNS": "200"})
+
+    assert result.exit_code == 0
+    assert [option for option in options if option not in result.output] == []
 
 
 def test_help_loads_neither_torch_nor_simpleitk() -> None:
