@@ -1,6 +1,9 @@
 """A worker process for the tests of durable work: real DBOS, work that only writes lines.
 
 usage: durable_child.py FOLDER SLOT SLOTS SECONDS [die|fail|refuse|down ...]
+
+It ends LINGER_S after the lines hold all words of UNTIL: joined by " & ", named as often as they
+must have been said.
 """
 
 from __future__ import annotations
@@ -47,9 +50,17 @@ durable = launch(Lines(), progress_url(Path(FOLDER), None), int(SLOT), int(SLOTS
 for series in os.environ.get("SERIES", "").split():
     durable.start_synthesis(series, 1)
 end = time.monotonic() + float(SECONDS)
-until = os.environ["UNTIL"]
-while time.monotonic() < end and not (until and LINES.exists() and until in LINES.read_text()):
+until = os.environ["UNTIL"].split(" & ")
+
+
+def said() -> bool:
+    text = LINES.read_text() if LINES.exists() else ""
+    return until != [""] and all(text.count(words) >= until.count(words) for words in until)
+
+
+while time.monotonic() < end and not said():
     time.sleep(0.05)
+time.sleep(float(os.environ["LINGER_S"]))
 if "report" in BEHAVIOUR:
     say("given-up", durable.has_given_up("7", 1))
 durable.close()

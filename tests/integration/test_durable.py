@@ -14,11 +14,21 @@ from rebrain_node.worker.durable import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
 CHILD = Path(__file__).with_name("durable_child.py")
 
 
-def run(folder, *behaviour, series="7", seconds=10.0, until="", slot=1, slots=1):
+#: after what is waited for: a step must be recorded, and what may not follow would have followed
+LINGER_S = 1.0
+
+
+def run(folder, *behaviour, series="7", seconds=10.0, until="", linger_s=0.0, slot=1, slots=1):
     """Run one worker process until it has said ``until``; its result and all lines so far."""
     result = subprocess.run(
         [sys.executable, CHILD, folder, str(slot), str(slots), str(seconds), *behaviour],
-        env={**os.environ, "SERIES": series, "UNTIL": until, "PYTHONPATH": str(CHILD.parents[2])},
+        env={
+            **os.environ,
+            "SERIES": series,
+            "UNTIL": until,
+            "LINGER_S": str(linger_s),
+            "PYTHONPATH": str(CHILD.parents[2]),
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -30,8 +40,8 @@ def run(folder, *behaviour, series="7", seconds=10.0, until="", slot=1, slots=1)
 
 def test_a_series_is_synthesised_once_and_delivered_once_to_each_destination(tmp_path):
     # Not stopped at the line itself: a process that ends before its step is recorded does it again.
-    run(tmp_path, seconds=5)
-    _, lines = run(tmp_path, seconds=1.5)
+    run(tmp_path, until="deliver 7 pacs & deliver 7 archive", linger_s=LINGER_S)
+    _, lines = run(tmp_path, seconds=0, linger_s=LINGER_S)
     counts = Counter(lines)
     assert counts["synthesise 7 1 1"] == 1
     assert counts["deliver 7 pacs"] == 1
@@ -39,7 +49,7 @@ def test_a_series_is_synthesised_once_and_delivered_once_to_each_destination(tmp
 
 
 def test_a_refused_series_is_not_delivered(tmp_path):
-    _, lines = run(tmp_path, "refuse", "report", seconds=2)
+    _, lines = run(tmp_path, "refuse", "report", until="synthesise", linger_s=LINGER_S)
     assert lines == ["synthesise 7 1 1", "given-up False", "closed"]
 
 
@@ -71,7 +81,8 @@ def test_a_clean_stop_does_not_count_as_a_crash(tmp_path):
 
 
 def test_a_destination_that_is_down_holds_up_nothing_else_and_gets_its_sets_in_order(tmp_path):
-    _, lines = run(tmp_path, "down-pacs", series="7 8", seconds=5)
+    until = "deliver 7 archive & deliver 8 archive & deliver 7 pacs & deliver 7 pacs"
+    _, lines = run(tmp_path, "down-pacs", series="7 8", until=until, linger_s=LINGER_S)
     assert lines.count("deliver 7 archive") == lines.count("deliver 8 archive") == 1
     assert lines.count("deliver 7 pacs") >= 2
     assert "deliver 8 pacs" not in lines
