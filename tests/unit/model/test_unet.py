@@ -51,7 +51,7 @@ def test_the_weights_of_the_shipped_bundle_give_its_golden_output(demo: ModelBun
 
 
 def test_the_shipped_bundle_fits_the_budget_of_the_repository(demo: ModelBundle) -> None:
-    assert sum(record.size for record in demo.manifest.files.values()) < 20e6
+    assert sum(record.size for record in demo.manifest.files.values()) <= 25e6
 
 
 def test_a_unitized_network_answers_as_any_other_and_undoes_its_own_emission() -> None:

@@ -10,10 +10,13 @@ import numpy.typing as npt
 import rebrain_node
 from rebrain_node.domain.volume import FloatArray, PreparedVolume, SourceVolume
 from rebrain_node.model.bundle import load_bundle
+from rebrain_node.model.recipe import Retrieval
 from tests.phantoms import MARKER_MM, Ellipsoid
 
-#: the recipe that ships
-RECIPE = load_bundle(Path(rebrain_node.__file__).parent / "bundles" / "demo").recipe
+#: the recipe that ships, without what it retrieves and where it abstains
+RECIPE = load_bundle(Path(rebrain_node.__file__).parent / "bundles" / "demo").recipe.model_copy(
+    update={"retrieval": Retrieval(), "abstain": None}
+)
 
 #: a dense ball where the marker lies, larger than a slice so that its centre can be measured
 BALL = Ellipsoid(MARKER_MM, (16.0, 16.0, 16.0), 700.0)
