@@ -4,10 +4,10 @@ import inspect
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -81,12 +81,18 @@ def test_the_door_loads_nothing_heavy():
     assert result.stdout.strip() == "[]"
 
 
-def test_help_answers_within_400_milliseconds():
+def _worked_s() -> float:
+    """Processor seconds of all children so far; what else the machine does is not in it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_help_answers_within_400_milliseconds_of_work():
     quickest = float("inf")
     for _ in range(5):
-        begun = time.monotonic()
+        begun = _worked_s()
         result = run("--help")
-        quickest = min(quickest, time.monotonic() - begun)
+        quickest = min(quickest, _worked_s() - begun)
     assert result.returncode == 0
     assert "process" in result.stdout
     assert quickest <= 0.4
