@@ -23,10 +23,11 @@ PROGRAM = (sys.executable, "-m", "rebrain_node.cli")
 
 
 def write_quick_bundle(folder: Path, spacing_mm: float = 8.0) -> Path:
-    """Write the shipped network with a recipe of few slices, signed with a key of its own."""
+    """Write the shipped network alone with a recipe of few slices, signed with a key of its own."""
     shipped = bundle(Settings())
     contents = {name: shipped.read(name) for name in FILES}
-    recipe = json.loads(contents["recipe.json"]) | {"spacing_mm": spacing_mm}
+    alone = {"spacing_mm": spacing_mm, "retrieval": {"method": "none"}, "abstain": None}
+    recipe = json.loads(contents["recipe.json"]) | alone
     contents["recipe.json"] = json.dumps(recipe).encode()
     write_bundle(folder, "quick", "0.0.1", contents)
     private = folder.with_suffix(".key")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from rebrain_node.app import bundle, configuration
+from rebrain_node.app import bundle, configuration, model
 from rebrain_node.demonstration.study import draw_study
 from rebrain_node.domain import marks
 from rebrain_node.domain.job import Job
@@ -166,5 +166,8 @@ def test_the_audit_log_and_the_findings_say_that_the_series_is_out_of_domain(run
     assert found[0].value == pytest.approx(told["score"], abs=0.01)
 
 
-def test_the_shipped_bundle_asks_nobody():
-    assert not bundle(Settings()).recipe.retrieves
+def test_the_shipped_bundle_retrieves_and_its_parts_prove_each_other():
+    opened = model(Settings(), bundle(Settings()))
+    assert opened.exemplars is not None
+    assert 0.5 < opened.exemplars.tau < 1.0
+    assert opened.scale is not None
