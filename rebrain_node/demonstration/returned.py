@@ -81,8 +81,22 @@ def _intensity(derived: Sequence[Dataset]) -> FloatArray:
 
 
 def _uncertainty(derived: Sequence[Dataset], intensity: FloatArray) -> FloatArray:
-    """Uncertainty map in the same unit; zero where the node writes none."""
+    """Uncertainty map in the same unit and order; zero where the node writes none.
+
+    A frame says itself where it lies (PS3.3 C.7.6.16.2.3); their order says nothing.
+    """
     for instance in derived:
         if instance.SOPClassUID == ParametricMapStorage:
-            return np.asarray(instance.pixel_array, dtype=np.float32)
+            frames = np.asarray(instance.pixel_array, dtype=np.float32)
+            places = np.array(
+                [
+                    [float(part) for part in frame.PlanePositionSequence[0].ImagePositionPatient]
+                    for frame in instance.PerFrameFunctionalGroupsSequence
+                ]
+            )
+            images = [i for i in _images(derived) if "ImagePositionPatient" in i]
+            if len(images) < 2:
+                return frames
+            ends = [np.asarray(images[k].ImagePositionPatient, dtype=float) for k in (0, -1)]
+            return frames[np.argsort(places @ (ends[1] - ends[0]))]
     return np.zeros_like(intensity)
