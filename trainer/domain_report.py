@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from scipy import stats
 
 from rebrain_node.instance.codecs import register
 from rebrain_node.model.known_domain import KnownDomain
 from rebrain_node.steps.assemble import assemble
 from trainer.domain_series import CONDITIONS, IN_DOMAIN, Seen, Way
+from trainer.exact_interval import exact_interval
 
 #: real series with a known answer: name, its files under the data, description (None: any)
 REAL = (
@@ -65,12 +65,6 @@ def real_series(way: Way, data: Path) -> list[Seen]:
     return found
 
 
-def interval(hits: int, n: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a share."""
-    exact = stats.binomtest(hits, n).proportion_ci(0.95, method="exact")
-    return float(exact.low), float(exact.high)
-
-
 def rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     """Count each condition; of series in domain what is caught is a false alarm."""
     table = []
@@ -90,7 +84,7 @@ def rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
                 "flagged_by_rules_only": sum(bool(v.flagged and not v.refused) for v in own),
                 "by_score_only": sum(v.over and not (v.refused or v.flagged) for v in own),
                 "caught": caught,
-                "interval": interval(caught, len(own)),
+                "interval": exact_interval(caught, len(own)),
                 "looked_at": len(looked),
                 "above_threshold": sum(v.over for v in looked),
                 "scores": [round(v.score, 3) for v in looked if v.score is not None],

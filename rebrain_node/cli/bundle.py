@@ -40,11 +40,13 @@ def info(folder: Folder = None, config: Config = None, as_json: AsJson = False) 
         "recipe": found.recipe.model_dump(mode="json"),
         "card": found.card.model_dump(mode="json"),
         "knowledge_base": _knowledge_base(found),
+        "domain": _domain(found),
     }
     if as_json:
         print_json(answer)
         return
-    shown = ("name", "version", "digest", "signed_by", "uncertainty", "size", "knowledge_base")
+    shown = ("name", "version", "digest", "signed_by", "uncertainty", "size", "knowledge_base",
+             "domain")  # fmt: skip
     rows = [(name, answer[name]) for name in shown]
     rows += [(f"recipe {name}", value) for name, value in found.recipe.model_dump().items()]
     print_table("Bundle", ("what", "value"), rows)
@@ -115,6 +117,14 @@ def _signed_by(settings: Settings, found: ModelBundle) -> dict[str, str | None] 
 
     key = signing_key(found)
     return None if key is None else {"key": key, "name": trusted_keys(settings).get(key)}
+
+
+def _domain(found: ModelBundle) -> dict[str, Any] | None:
+    """Say what the out-of-domain threshold was set by; None without one."""
+    known = found.known_domain
+    if known is None:
+        return None
+    return {"threshold": known.threshold, "people": known.people, "series": known.series}
 
 
 def _knowledge_base(found: ModelBundle) -> dict[str, Any] | None:

@@ -94,9 +94,7 @@ def _uncertainty(derived: Sequence[Dataset], intensity: FloatArray) -> FloatArra
                     for frame in instance.PerFrameFunctionalGroupsSequence
                 ]
             )
-            images = [i for i in _images(derived) if "ImagePositionPatient" in i]
-            if len(images) < 2:
-                return frames
+            images = _images(derived)
             ends = [np.asarray(images[k].ImagePositionPatient, dtype=float) for k in (0, -1)]
             return frames[np.argsort(places @ (ends[1] - ends[0]))]
     return np.zeros_like(intensity)

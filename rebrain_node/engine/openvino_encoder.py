@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from rebrain_node.engine.openvino_engine import first_line, import_openvino
+from rebrain_node.engine.openvino_graph import Runtime
 from rebrain_node.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -31,26 +28,9 @@ class OpenVinoEncoder:
     """
 
     def __init__(self, graph: bytes, threads: int | None = None) -> None:
-        openvino = import_openvino()
-        plan: dict[str, object] = {
-            "INFERENCE_PRECISION_HINT": "f32",  # thresholds on the similarity are set at this one
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,
-        }
-        if threads is not None:
-            plan["INFERENCE_NUM_THREADS"] = threads
-        try:
-            runtime = openvino.Core()
-            compiled = runtime.compile_model(runtime.read_model(io.BytesIO(graph)), "CPU", plan)
-            self._shape = tuple(compiled.input(0).shape)
-            self._request = compiled.create_infer_request()
-        except RuntimeError as error:
-            raise EngineFailed(
-                f"openvino cannot compile encoder.onnx: {first_line(error)}; "
-                "check the bundle with `rebrain-node bundle verify`"
-            ) from error
-        version = openvino.get_version().split("-")[0]
-        self.identity = f"openvino {version} fp32"
+        runtime = Runtime.of_single_precision(threads)
+        self._graph = runtime.graph("encoder.onnx", graph)
+        self.identity = runtime.identity
 
     def embed(self, image: FloatArray) -> FloatArray:
         """Embed (1, 1, rows, columns), brain window in [-1, 1], to (d,).
@@ -60,10 +40,12 @@ class OpenVinoEncoder:
         EngineFailed
             The shape is not that the encoder was exported for.
         """
-        if image.shape != self._shape:
+        (name, shape), *_ = self._graph.shapes.items()
+        if image.shape != shape:
             raise EngineFailed(
                 f"{self.identity} was given a slice of shape {image.shape}; the encoder takes "
-                f"{self._shape}, half the recipe's grid"
+                f"{shape}, half the recipe's grid"
             )
-        answer = self._request.infer([np.ascontiguousarray(image, dtype=np.float32)])
-        return np.array(answer[0][0], dtype=np.float32)
+        (embeddings,) = self._graph.run({name: image}).values()
+        embedding: FloatArray = embeddings[0]
+        return embedding

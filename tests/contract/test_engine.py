@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rebrain_node.engine.choose import ENGINES, deviation, open_engine, self_test
-from rebrain_node.engine.openvino_engine import REPORTING_MODULES, OpenVinoEngine
+from rebrain_node.engine.openvino_engine import OpenVinoEngine
+from rebrain_node.engine.openvino_graph import REPORTING_MODULES
 from rebrain_node.errors import BundleRefused, EngineFailed
 from tests.tiny_bundle import write_tiny_bundle, write_tiny_guided_bundle
 

@@ -145,6 +145,10 @@ def test_bundle_info_describes_a_bundle_whoever_released_it(tmp_path):
     assert answer["signed_by"] == {"key": signing_key(signed), "name": None}
     assert answer["size"] == sum(answer["files"].values())
     assert answer["knowledge_base"] is None
+    assert answer["domain"] is None
+    shipped = json.loads(run("bundle", "info", "--json").stdout)
+    assert shipped["knowledge_base"]["subjects"] == 5
+    assert shipped["domain"]["people"] == 18
     assert answer["card"]["limits"] == ["It draws nothing."]
     assert run("bundle", "verify", str(tmp_path / "b")).returncode == 4
 

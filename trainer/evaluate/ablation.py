@@ -27,6 +27,7 @@ from trainer.evaluate.lesions import Planted, plant
 from trainer.evaluate.networks import Network, network_of_bundle
 from trainer.evaluate.placing import placements
 from trainer.evaluate.protocols import Case, Sparsity, thinned
+from trainer.exact_interval import exact_interval
 
 PROTOCOLS: Final = ("decimate:2", "decimate:4")
 SHARES: Final = (1.0, 0.7, 0.5, 0.3)  # of the people of the knowledge base
@@ -340,11 +341,3 @@ def _lesions(scene: Scene, protocol: str, seed: int, advance: Callable[[], None]
         if drawn
         else float("nan"),
     }
-
-
-def exact_interval(hits: int, count: int) -> list[float]:
-    """Return the exact (Clopper-Pearson) 95 % interval of a share; [0, 1] of nothing."""
-    if count == 0:
-        return [0.0, 1.0]
-    interval = stats.binomtest(hits, count).proportion_ci(0.95, "exact")
-    return [float(interval.low), float(interval.high)]

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
+from typer.testing import CliRunner
 
-from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.bundle import ModelBundle, load_bundle
 from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.half import doubled
 from rebrain_node.model.recipe import Grid, Recipe, Retrieval
@@ -17,7 +19,8 @@ from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase
 from rebrain_node.retrieval.search import FaissExemplars
 from tests.ball_head import ball_maps
-from tests.tiny_guidance import PEOPLE, hash_of, tiny_base, write_tiny_retrieving_bundle
+from tests.tiny_guidance import KEY, PEOPLE, hash_of, tiny_base, write_tiny_retrieving_bundle
+from trainer.cli import program
 from trainer.config import ControlTraining, TrainConfig
 from trainer.dice import Dice
 from trainer.donors import Donors
@@ -37,7 +40,8 @@ from trainer.train_control import (
     write_facts,
 )
 
-DEMO = TrainConfig.load(Path(__file__).parents[3] / "conf" / "train" / "demo.toml")
+DEMO_FILE = Path(__file__).parents[3] / "conf" / "train" / "demo.toml"
+DEMO = TrainConfig.load(DEMO_FILE)
 GRID = Grid(rows=64, columns=48, pixel_mm=4.0)
 COUNT = 4
 
@@ -53,7 +57,7 @@ def recipe(bundle: ModelBundle) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Missing positions alone, of a person who is in the knowledge base."""
     folder, head = tmp_path_factory.mktemp("pool"), tissues(ball_maps())
     digests = write_subject(
@@ -68,7 +72,12 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
         sha256=digests,
     )
     write_index(folder, PoolIndex(seed=1, subjects=(record,)))
-    return Pool.open(folder, "train")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(pool_folder: Path) -> Pool:
+    return Pool.open(pool_folder, "train")
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +175,19 @@ def test_a_pool_without_missing_positions_is_refused(pool: Pool, recipe: Recipe)
         GuidedSource.of(replace(pool, arrays=arrays), recipe, control(), [None] * COUNT)
 
 
+class _Stopped:
+    """A source that is interrupted after so many samples."""
+
+    def __init__(self, source: GuidedSource, draws: int) -> None:
+        self.recipe, self._source, self._left = source.recipe, source, draws
+
+    def draw(self, dice: Dice) -> tuple:
+        if self._left == 0:
+            raise KeyboardInterrupt
+        self._left -= 1
+        return self._source.draw(dice)
+
+
 def test_training_leaves_the_bridge_as_it_is_and_goes_on_where_it_was(
     bundle: ModelBundle, source: GuidedSource, tmp_path: Path
 ) -> None:
@@ -184,14 +206,21 @@ def test_training_leaves_the_bridge_as_it_is_and_goes_on_where_it_was(
     learned = branch_of(whole)
     assert any(not torch.equal(learned[name], untrained[name]) for name in untrained)
 
-    short = fresh_state(bundle, training, told, "pool")
-    train(training.model_copy(update={"steps": 1}), source, short, half, lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            training,
+            _Stopped(source, draws=training.batch),
+            fresh_state(bundle, training, told, "pool"),
+            half,
+            lambda *_: None,
+        )
     again = fresh_state(bundle, training, told, "pool")
     again.resume(half / "checkpoint.pt")
+    assert again.step == 1
     train(training, source, again, half, lambda *_: None)
-    # the learning rate knows the last step, so step 1 of a run of 1 differs from step 1 of 3
-    assert again.step == 3
     assert backbone_bytes(again) == before
+    resumed = branch_of(half)
+    assert all(torch.equal(resumed[name], learned[name]) for name in learned)
 
 
 def test_a_run_of_other_data_is_not_gone_on_with(
@@ -227,6 +256,42 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
     np.testing.assert_allclose(batch.x0, -guide, atol=0.02)
     with pytest.raises(KeyError):
         Donors.of(stacks, str.upper).truth(guides[0].key)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # raised inside torch's exporter
+def test_two_commands_make_a_bundle_that_retrieves(
+    bundle: ModelBundle, pool_folder: Path, asking: Asking, tmp_path: Path
+) -> None:
+    encoder, base = tmp_path / "encoder", tmp_path / "base"
+    encoder.mkdir()
+    for name in ("encoder.onnx", "encoder.safetensors"):
+        (encoder / name).write_bytes(bundle.read(name))
+    write(_base_of(asking), base)
+    (tmp_path / "base.key").write_text(KEY.hex())
+    text = DEMO_FILE.read_text()
+    head, section = text.rsplit("[control]", 1)
+    for line in ("steps = 600", "batch = 4"):
+        assert section.count(line) == 1
+        section = section.replace(line, line.split("=")[0] + "= 1")
+    (tmp_path / "tiny.toml").write_text(head + "[control]" + section)
+    given = ["--bundle", str(bundle.path), "--encoder", str(encoder), "--knowledge-base", str(base)]
+
+    trained = CliRunner().invoke(program, [
+        "control", *given, "--config", str(tmp_path / "tiny.toml"),
+        "--pool", str(pool_folder), "--run", str(tmp_path / "run"),
+    ])  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    made = CliRunner().invoke(program, [
+        "guide", *given, "--control", str(tmp_path / "run"),
+        "--out", str(tmp_path / "out"), "--version", "3.0.0", "--p", "10",
+    ])  # fmt: skip
+    assert made.exit_code == 0, made.output
+
+    found = load_bundle(tmp_path / "out")
+    assert (found.version, found.recipe.retrieval.p) == ("3.0.0", 10)
+    branch = load(found.read("control.safetensors"))
+    learned = branch_of(tmp_path / "run")
+    assert all(torch.equal(branch[name], learned[name].half()) for name in learned)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # raised inside torch's exporter

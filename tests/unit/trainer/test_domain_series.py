@@ -15,8 +15,9 @@ from tests.plain_bundle import plain_contents
 from tests.tiny_bundle import tiny_recipe
 from trainer.bodies import BODIES
 from trainer.domain_release import sounds, with_domain
-from trainer.domain_report import interval, markdown, rows, verdict
+from trainer.domain_report import markdown, rows, verdict
 from trainer.domain_series import CONDITIONS, IN_DOMAIN, Seen, Way, kept_series
+from trainer.exact_interval import exact_interval
 from trainer.hounsfield import tissues
 
 WAY = Way(limits=shipped_limits(), recipe=tiny_recipe())
@@ -109,7 +110,7 @@ def test_a_series_counts_once_however_it_was_caught():
     [(20, 20, 0.832, 1.0), (0, 72, 0.0, 0.050), (57, 60, 0.861, 0.990)],
 )
 def test_the_interval_is_clopper_and_pearson_s(hits, n, low, high):
-    assert interval(hits, n) == pytest.approx((low, high), abs=0.001)
+    assert exact_interval(hits, n) == pytest.approx((low, high), abs=0.001)
 
 
 def test_what_must_be_caught_is_what_the_report_counts():

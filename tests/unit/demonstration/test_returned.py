@@ -1,0 +1,34 @@
+"""What comes back from the archive, as a volume: every slice of picture and map in its place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from rebrain_node.demonstration import returned
+from rebrain_node.steps.write import ObjectOptions, write
+from tests import phantoms
+from tests.synthetic_volumes import provenance, synthetic_volume
+
+
+@pytest.mark.parametrize("mr", ["classic", "enhanced"])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_the_map_comes_back_in_the_order_of_its_slices(mr, shuffled):
+    source = phantoms.head_ct(slice_distances_mm=(-18.0, -6.0, 6.0, 18.0))
+    drawn = synthetic_volume(source)
+    ramp = np.linspace(0.1, 0.9, len(drawn.guides), dtype=np.float32)[:, None, None]
+    drawn = replace(drawn, uncertainty=np.broadcast_to(ramp, drawn.uncertainty.shape).copy())
+    written = write(drawn, source, provenance(), (), ObjectOptions(mr=mr))
+    derived = [dcmread(BytesIO(instance.content)) for instance in written.instances]
+    if shuffled:
+        derived = [derived[k] for k in np.random.default_rng(0).permutation(len(derived))]
+
+    intensity = returned._intensity(derived)
+    found = returned._uncertainty(derived, intensity)
+
+    np.testing.assert_allclose(found, drawn.uncertainty, atol=1e-4)
+    np.testing.assert_allclose(intensity, drawn.intensity, atol=1e-3)
