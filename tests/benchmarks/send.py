@@ -7,7 +7,6 @@ ours, pynetdicom as it comes sends the same instances to the same peer. Wanted: 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import statistics
 import subprocess
@@ -26,6 +25,7 @@ from pynetdicom import AE
 from rebrain_node.dicom.sender import PacsDestination
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.settings import DestinationSettings
+from tests import dcmtk
 
 INSTANCES = 40
 ROWS, COLUMNS = 256, 208
@@ -36,7 +36,7 @@ def main(repeats: int = 5) -> None:
     with tempfile.TemporaryDirectory() as folder:
         port = _free_port()
         environment = {k: v for k, v in os.environ.items() if k != "TCP_NODELAY"}
-        program = shutil.which("storescp")
+        program = dcmtk.program("storescp")
         if program is None:
             raise SystemExit("dcmtk is not installed (Debian package dcmtk)")
         peer = subprocess.Popen(

@@ -89,8 +89,6 @@ def receiver_settings(**changes: object) -> ReceiverSettings:
         "ae_title": "REBRAIN",
         "port": 1,
         "peers": (Peer(ae_title="PACS"),),
-        "association_timeout_s": 1.0,
-        "pdu_timeout_s": 1.0,
     }
     return ReceiverSettings(**(values | changes)).model_copy(update={"port": 0})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -34,6 +33,7 @@ from rebrain_node.dicom.sender import PacsDestination, SentFile, echo, send_file
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryFailed, DeliveryRefused
 from rebrain_node.settings import DestinationSettings
+from tests import dcmtk
 
 Answer = Callable[[int], int | None]
 
@@ -224,10 +224,11 @@ def test_an_association_ended_between_two_files_is_noticed_at_once(tmp_path: Pat
 
     begun = time.monotonic()
     with a_peer(handlers=[(evt.EVT_DIMSE_SENT, end_soon)]) as (_, destination):
-        results = send_files(destination, "CT1", paths, lambda _: time.sleep(0.4))
+        patient = destination.model_copy(update={"timeout_s": 60.0})
+        results = send_files(patient, "CT1", paths, lambda _: time.sleep(0.4))
     assert [one.taken for one in results] == [True, False, False]
     assert "ended the association" in results[1].sentence
-    assert time.monotonic() - begun < 4.0
+    assert time.monotonic() - begun < 30.0, "not at the timeout"
 
 
 def test_only_the_sender_reads_the_answers() -> None:
@@ -271,7 +272,7 @@ def test_a_peer_that_says_nothing_is_given_up_after_the_timeout() -> None:
         begun = time.monotonic()
         with pytest.raises(DeliveryFailed, match=r"did not answer.*TLS"):
             echo(settings_for(silent.getsockname()[1], timeout_s=0.5), "REBRAIN")
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 20.0
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_files_that_are_not_dicom_need_no_association(tmp_path: Path) -> None:
 @contextmanager
 def storescp(folder: Path) -> Iterator[DestinationSettings]:
     """A dcmtk storage SCP as it comes, Nagle's algorithm on."""
-    program = shutil.which("storescp")
+    program = dcmtk.program("storescp")
     if program is None:
         pytest.skip("dcmtk is not installed (Debian package dcmtk)")
     with socket.socket() as probe:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from rebrain_node.demonstration.running_node import free_port
+from tests import dcmtk
 from tests.node.quick import make_node, wait_for
 
 ORTHANC = shutil.which("Orthanc")
-STORESCU = shutil.which("storescu")
+STORESCU = dcmtk.program("storescu")
 pytestmark = pytest.mark.skipif(
     ORTHANC is None or STORESCU is None,
     reason="no Orthanc or no dcmtk: install the Debian packages orthanc and dcmtk",
