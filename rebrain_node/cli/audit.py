@@ -60,7 +60,10 @@ def show(
 
 @audit.command("verify")
 def verify(config: Config = None, as_json: AsJson = False) -> None:
-    """Recompute the hash chain; exit code 1 at the first event that is not as it was written."""
+    """Recompute the hash chain.
+
+    The exit code is 1 at the first event that is not as it was written.
+    """
     from rebrain_node.app import open_state
     from rebrain_node.settings import load_settings
 
@@ -90,7 +93,7 @@ def report(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the audit report: every series, what was decided and why, as one HTML page."""
+    """Write every series, what was decided and why, as HTML."""
     from rebrain_node.app import write_audit_report
     from rebrain_node.settings import load_settings
 

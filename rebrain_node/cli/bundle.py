@@ -24,7 +24,10 @@ Folder = Annotated[
 
 @bundle.command("info")
 def info(folder: Folder = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Show name, version, digest, signer, recipe and card; refuses only what is altered."""
+    """Show name, version, digest, signer, recipe and card.
+
+    Refuses only what is altered.
+    """
     from rebrain_node.app import intact_bundle
 
     settings = _settings(config, folder)
@@ -55,7 +58,10 @@ def info(folder: Folder = None, config: Config = None, as_json: AsJson = False) 
 
 @bundle.command("verify")
 def verify(folder: Folder = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Check files, signature, age and golden output as `serve` does; exit code 4 if refused."""
+    """Check files, signature, age and golden output.
+
+    As `serve` does; the exit code is 4 if the bundle is refused.
+    """
     from rebrain_node.errors import BundleRefused
 
     try:

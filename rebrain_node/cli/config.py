@@ -12,7 +12,10 @@ config = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
 
 @config.command("check")
 def check(config: Config = None, as_json: AsJson = False) -> None:
-    """Say whether settings, limits and trusted keys are fit to run; exit code 2 if not."""
+    """Say whether settings, limits and keys are fit to run.
+
+    The exit code is 2 if not.
+    """
     from rebrain_node.app import limits
     from rebrain_node.settings import load_settings
     from rebrain_node.trust import trusted_keys
@@ -28,7 +31,10 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
 
 @config.command("show")
 def show(config: Config = None, as_json: AsJson = False) -> None:
-    """Print the settings in force: file, environment and defaults together."""
+    """Print the settings in force.
+
+    File, environment and defaults together.
+    """
     from rebrain_node.settings import load_settings
 
     values = load_settings(config).model_dump(mode="json")

@@ -25,7 +25,7 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start node and PACS, send a head CT, get the synthetic series back.
+    """Start node and PACS, send a head CT, get a series back.
 
     Then send what must be refused. Exit code 1 if something is not as expected.
     """

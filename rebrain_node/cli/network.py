@@ -23,7 +23,10 @@ def send(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a folder of instances to a destination by hand; exit code 1 if one was not taken."""
+    """Send a folder of instances to a destination by hand.
+
+    The exit code is 1 if one was not taken.
+    """
     from rebrain_node.app import send_files
     from rebrain_node.settings import load_settings
 

@@ -27,7 +27,7 @@ def status(
     ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Count what was received, refused, published and is pending, and what waits for delivery.
+    """Count what was received, refused, published or waits.
 
     Exit code 1 if something waits for longer than it may: for a monitoring system to ask.
     """
@@ -116,7 +116,10 @@ def show(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one series: findings, why it was or was not chosen, what waits for delivery."""
+    """Show one series.
+
+    Its findings, why it was or was not chosen, what waits for delivery.
+    """
     from rebrain_node.app import open_state
     from rebrain_node.errors import StateRefused
     from rebrain_node.settings import load_settings

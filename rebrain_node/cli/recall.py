@@ -22,7 +22,10 @@ def recall(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List every object made by a bundle or guided by an exemplar, and where it went."""
+    """List what a bundle made or an exemplar guided.
+
+    With every destination that took it.
+    """
     from rebrain_node.app import open_state
     from rebrain_node.settings import load_settings
 

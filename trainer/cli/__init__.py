@@ -31,31 +31,34 @@ from trainer.cli import (
 
 program = typer.Typer(
     name="rebrain-train",
+    help="Makes ReBrain model bundles and says how good they are.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Make a ReBrain model bundle: head -> simulate -> bridge -> score -> release.",
+    rich_markup_mode=None,
 )
+# In the order in which a bundle is made.
 program.command("prepare")(prepare.prepare)
 program.command("head")(stages.head)
 program.command("simulate")(stages.simulate)
 program.command("bridge")(stages.bridge)
+program.command("objectives")(objectives.objectives)
 program.command("score")(stages.score)
 program.command("release")(stages.release)
 program.command("release-prepared")(releases.release_prepared)
-program.command("key")(signing.key)
-program.command("sign")(signing.sign)
-program.command("calibrate")(calibration.calibrate)
-program.command("demo-head")(demonstration.demo_head)
-program.command("evaluate")(evaluate.evaluate)
-program.command("gates")(gates.gates)
-program.command("domain")(domain.domain)
-program.command("domain-report")(domain.domain_report)
-program.command("objectives")(objectives.objectives)
 program.command("head-template")(encoder.head_template)
 program.command("encoder")(encoder.encoder)
+program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
 program.command("control")(control.control)
 program.command("guide")(control.guide)
-program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
+program.command("calibrate")(calibration.calibrate)
+program.command("domain")(domain.domain)
+program.command("key")(signing.key)
+program.command("sign")(signing.sign)
+program.command("evaluate")(evaluate.evaluate)
+program.command("gates")(gates.gates)
+program.command("domain-report")(domain.domain_report)
+program.command("demo-head")(demonstration.demo_head)
 
 
 def app(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -17,7 +17,7 @@ def calibrate(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a bundle an uncertainty whose intervals hold the truth, and limits to abstain by.
+    """Give a bundle an uncertainty and limits to abstain by.
 
     Thick-slice series of every head that has maps go through the node's own steps. Training heads
     teach how large residuals are where; the heads held out set the widths. Leaves the new bundle

@@ -24,15 +24,11 @@ def control(  # noqa: PLR0913 - one option each
         Path | None, typer.Option(help="Key file of the knowledge base; default: beside it, .key.")
     ] = None,
 ) -> None:
-    """Train the control branch beside a bundle's frozen network; goes on where it was interrupted.
+    """Train the control branch beside a frozen network.
 
-    The guides of the pool's missing positions come from the knowledge base, never from the person
-    who asks. Leaves RUN/checkpoint.pt and, at the end, RUN/control.json.
-
-    Raises
-    ------
-    typer.BadParameter
-        The parameters say nothing of a control branch.
+    A run that was interrupted goes on where its last checkpoint was. The guides of the pool's
+    missing positions come from the knowledge base, never from the person who asks. Leaves
+    RUN/checkpoint.pt and, at the end, RUN/control.json.
     """
     from trainer import train_control
     from trainer.config import TrainConfig
@@ -87,7 +83,10 @@ def guide(  # noqa: PLR0913 - one option each
     ] = 5,
     key: KeyFile = None,
 ) -> None:
-    """Write a new bundle: BUNDLE, and what guides it where nothing was measured."""
+    """Write a new bundle: BUNDLE, and what guides it.
+
+    Guided are the slices where nothing was measured.
+    """
     from rebrain_node.model.recipe import Retrieval
     from trainer.evaluate.networks import bundle_at
     from trainer.guided_release import GuidanceFolders, release_guided

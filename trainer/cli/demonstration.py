@@ -15,7 +15,7 @@ def demo_head(
     ],
     data: Data = None,
 ) -> None:
-    """Make the demonstration head: a simulated CT with its true T1."""
+    """Make the demonstration head: simulated CT with its T1."""
     import numpy as np
 
     from trainer.demo_head import write_demo_head

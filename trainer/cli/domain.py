@@ -31,7 +31,7 @@ def domain(
     data: Data = None,
     draws: Annotated[int, typer.Option(min=1, help="Series of each training head.")] = 5,
 ) -> None:
-    """Fit what a bundle's domain is and write it into a new bundle."""
+    """Fit a bundle's domain and write it into a new bundle."""
     from rebrain_node.model.bundle import load_bundle
     from trainer.domain_fit import fit
     from trainer.domain_release import sounds, with_domain
@@ -55,12 +55,9 @@ def domain_report(
     draws: Annotated[int, typer.Option(min=1, help="Draws of each held-out head.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Measure on held-out heads and real series what the rules and the score catch.
+    """Measure what the rules and the score catch.
 
-    Raises
-    ------
-    BundleRefused
-        The bundle tells of no domain.
+    On held-out heads and on real series.
     """
     from rebrain_node.errors import BundleRefused
     from rebrain_node.model.bundle import load_bundle

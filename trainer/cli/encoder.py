@@ -20,7 +20,7 @@ def head_template(
     out: Annotated[Path, typer.Option(help="Folder to write template.npz and LICENSE into.")],
     data: Data = None,
 ) -> None:
-    """Average simulated CT of the training heads into the template of the head frame."""
+    """Average simulated CT into the head template."""
     import numpy as np
 
     from trainer.head_template import chosen, mean_template, write_head_template
@@ -50,15 +50,10 @@ def encoder(
         Path | None, typer.Option(help="Pretrained weights, safetensors; default: from scratch.")
     ] = None,
 ) -> None:
-    """Train the encoder; a run that was interrupted goes on where its last checkpoint was.
+    """Train the encoder.
 
-    Draws RUN/stacks first, where they are not there yet. Leaves RUN/encoder.onnx and
-    RUN/encoder.safetensors.
-
-    Raises
-    ------
-    typer.BadParameter
-        The parameters say nothing of an encoder.
+    A run that was interrupted goes on where its last checkpoint was. Draws RUN/stacks first, where
+    they are not there yet. Leaves RUN/encoder.onnx and RUN/encoder.safetensors.
     """
     import os
 

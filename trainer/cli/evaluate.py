@@ -52,16 +52,13 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
     seed: Annotated[int, typer.Option(help="Of the noise and of the bootstrap.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Score a bundle beside every baseline, by one protocol; writes a report to OUT.
+    """Score a bundle beside every baseline, by one protocol.
+
+    Writes a report to OUT.
 
     With --report ablation: what guidance adds at missing positions, decimate:2 and decimate:4.
     With --report retrieval: how well the encoder finds the same anatomy; --network names the runs
     of other encoders.
-
-    Raises
-    ------
-    typer.BadParameter
-        OUT holds other things, or an option does not belong to the report.
     """
     from trainer.cli import guidance_reports
     from trainer.evaluate import run

@@ -15,7 +15,10 @@ def gates(
     seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the node's own gates on simulated series with and without a condition."""
+    """Measure the node's own gates on simulated series.
+
+    Every head is drawn without a condition and with each that must be refused.
+    """
     from rebrain_node.domain.limits import shipped_limits
     from trainer import gates as measured
     from trainer.heads import catalogue

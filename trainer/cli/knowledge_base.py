@@ -52,12 +52,9 @@ def build(  # noqa: PLR0913 - one option each
         bool, typer.Option("--replace", help="Build anew in the place of an old one.")
     ] = False,
 ) -> None:
-    """Build a knowledge base from stacks or a prepared data set; makes a key where there is none.
+    """Build one from stacks or a prepared data set.
 
-    Raises
-    ------
-    KnowledgeBaseError
-        The folder exists, or the source cannot be used.
+    Makes a key where there is none.
     """
     from trainer.knowledge_base import KnowledgeBaseError, grown, write
     from trainer.person_keys import key_beside, make_key
@@ -85,7 +82,10 @@ def add(  # noqa: PLR0913 - one option each
     series: Series = None,
     key: Key = None,
 ) -> None:
-    """Add people to a knowledge base; nobody twice. The thresholds are measured anew."""
+    """Add people, nobody twice.
+
+    The thresholds are measured anew.
+    """
     from rebrain_node.retrieval.knowledge_base import read
     from trainer.knowledge_base import grown, write
     from trainer.person_keys import key_beside
@@ -108,12 +108,9 @@ def remove(
     ] = None,
     key: Key = None,
 ) -> None:
-    """Take a person out: no embedding, no slice and no hash of it is left in the folder.
+    """Take a person out.
 
-    Raises
-    ------
-    BadParameter
-        Not exactly one of name and hash is given.
+    No embedding, no slice and no hash of it is left in the folder.
     """
     from rebrain_node.retrieval.knowledge_base import read
     from trainer.knowledge_base import without, write
@@ -130,7 +127,7 @@ def remove(
 
 @knowledge_base.command()
 def info(base: Base, as_json: AsJson = False) -> None:
-    """Show what a knowledge base holds, its thresholds, and whether a node can use it."""
+    """Show what one holds and whether a node can use it."""
     from rebrain_node.retrieval.knowledge_base import read
 
     found = read(base)

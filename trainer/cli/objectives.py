@@ -17,7 +17,9 @@ def objectives(
     out: Annotated[Path, typer.Option(help="Folder of the runs and of the page.")],
     as_json: AsJson = False,
 ) -> None:
-    """Train every objective and seed on simulated CT and on prepared data, and compare images.
+    """Train every objective and seed, and compare images.
+
+    On simulated CT and on prepared data.
 
     A run that has its scores is not repeated: interrupted, the experiment goes on.
     """

@@ -27,14 +27,10 @@ def prepare(  # noqa: PLR0913 - the options of a command are its parameters
     licence: Annotated[str | None, typer.Option(help="Of the data; default by layout.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring pairs of volumes into the prepared format; finished subjects are passed over.
+    """Bring pairs of volumes into the prepared format.
 
-    Raises
-    ------
-    BadParameter
-        The layout and the kind of source do not go together.
-    SystemExit
-        Status 1 where a subject was refused, 3 where all were.
+    Finished subjects are passed over. The exit code is 1 where a subject was refused, 3 where all
+    were.
     """
     from trainer.prepare.layouts import LAYOUTS
     from trainer.prepare.run import Task

@@ -20,7 +20,10 @@ def release_prepared(  # noqa: PLR0913 - one option each
     ] = None,
     key: KeyFile = None,
 ) -> None:
-    """Turn a finished run on prepared data into a bundle, signed where a key is given."""
+    """Turn a finished run on prepared data into a bundle.
+
+    It is signed where a key is given.
+    """
     from trainer import prepared_release as released
     from trainer.config import TrainConfig
 

@@ -15,12 +15,9 @@ KeyFile = Annotated[Path | None, typer.Option("--key", help="Sign it with this p
 def key(
     private: Annotated[Path, typer.Argument(help="File of the private key, e.g. site.key.")],
 ) -> None:
-    """Make a pair of keys: FILE for the owner alone, and beside it FILE with .pub for the nodes.
+    """Make a pair of keys that sign bundles.
 
-    Raises
-    ------
-    typer.BadParameter
-        The private key's file would be the public one's.
+    PRIVATE is for its owner alone; the same name with .pub, beside it, is for the nodes.
     """
     from rebrain_node.model.signature import make_key
 
@@ -36,7 +33,10 @@ def sign(
     folder: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     private: Annotated[Path, typer.Option("--key", help="The private key.")],
 ) -> None:
-    """Sign a bundle: its files are verified first, and its digest stays as it is."""
+    """Sign a bundle.
+
+    Its files are verified first, and its digest stays as it is.
+    """
     from rebrain_node.model.bundle import load_bundle
     from rebrain_node.model.signature import read_private_key
 

@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 
 def head(maps: Maps, data: Data = None, processes: Processes = 2) -> None:
-    """Turn every head into 1 mm maps of anatomy; heads that have maps already are passed over.
+    """Turn every head into 1 mm maps of anatomy.
 
-    Raises
-    ------
-    SystemExit
-        A head was refused; the status is 1.
+    Heads that have maps already are passed over. The exit code is 1 where a head was refused.
     """
     from trainer.heads import catalogue
     from trainer.stages import map_head
@@ -51,12 +48,9 @@ def simulate(
         bool, typer.Option("--gaps", help="Draw by [gaps]: missing positions, for `control`.")
     ] = False,
 ) -> None:
-    """Draw the pool of simulated CT samples with their T1; finished heads are passed over.
+    """Draw the pool of simulated CT samples with their T1.
 
-    Raises
-    ------
-    typer.BadParameter
-        The parameters say nothing of a pool.
+    Finished heads are passed over.
     """
     from trainer.config import TrainConfig
     from trainer.heads import catalogue
@@ -84,14 +78,10 @@ def bridge(
     pool: Annotated[Path | None, typer.Option(help="Learn from this pool.")] = None,
     data: Annotated[Path | None, typer.Option(help="Learn from this prepared data set.")] = None,
 ) -> None:
-    """Train the network; a run that was interrupted goes on where its last checkpoint was.
+    """Train the network.
 
-    Under torchrun every process draws its part of each batch; all see the same RUN.
-
-    Raises
-    ------
-    typer.BadParameter
-        Neither --pool nor --data is given, or both.
+    A run that was interrupted goes on where its last checkpoint was. Under torchrun every process
+    draws its part of each batch; all see the same RUN.
     """
     from trainer.config import TrainConfig
     from trainer.stages import source_of
@@ -124,7 +114,10 @@ def score(
     every: Annotated[int, typer.Option(min=1, help="Score every n-th held-out sample.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Score a checkpoint on held-out heads and on the real pairs; writes RUN/scores.json."""
+    """Score a checkpoint on held-out heads and real pairs.
+
+    Writes RUN/scores.json.
+    """
     from trainer import stages
     from trainer.config import TrainConfig
     from trainer.evaluate.contest import Progress
@@ -161,7 +154,10 @@ def release(  # noqa: PLR0913 - one option each
     data: Data = None,
     key: KeyFile = None,
 ) -> None:
-    """Turn a finished and scored run into a bundle, signed where a key is given."""
+    """Turn a finished and scored run into a bundle.
+
+    It is signed where a key is given.
+    """
     from trainer import stages
     from trainer.config import TrainConfig
 

@@ -1,0 +1,82 @@
+"""How long an honest C-ECHO takes while others flood the node: python -m tests.benchmarks.flood.
+
+A node of its own (receiver process) gets up to 100 connections a second from 60 addresses: silent
+ones, halves of a request header, nonsense, each left open. Wanted: 99 of 100 echoes within 1 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from tests.benchmarks.receive import node
+from tests.integration.dicom_peers import echo
+
+ECHOES, INTERVAL_S = 200, 0.01
+_BEGINNINGS = (b"", b"\x01\x00\x00", b"\xffnonsense")
+
+
+def flood(port: int, over: threading.Event) -> None:
+    """Open connections until told to stop; the oldest are closed, lest the flood run out first."""
+    opened: list[socket.socket] = []
+    number = 0
+    while not over.wait(INTERVAL_S):
+        number += 1
+        with contextlib.suppress(OSError):
+            source = (f"127.0.1.{number % 60 + 1}", 0)
+            opened.append(socket.create_connection(("127.0.0.1", port), 5, source_address=source))
+            opened[-1].sendall(_BEGINNINGS[number % 3])
+        while len(opened) > 500:
+            opened.pop(0).close()
+    for connection in opened:
+        connection.close()
+
+
+def echoes(port: int) -> dict[str, float]:
+    """Milliseconds from the call until the association is released, of one after the other."""
+    taken = []
+    for _ in range(ECHOES):
+        begun = time.perf_counter()
+        if echo(port) != 0x0000:
+            raise SystemExit("an echo was not answered")
+        taken.append(1000 * (time.perf_counter() - begun))
+    taken.sort()
+    return {
+        "echoes": ECHOES,
+        "median_ms": round(statistics.median(taken), 1),
+        "p99_ms": round(taken[int(0.99 * (ECHOES - 1))], 1),
+        "largest_ms": round(taken[-1], 1),
+    }
+
+
+def main() -> None:
+    """Measure in peace, then under the flood, and print one JSON object."""
+    with tempfile.TemporaryDirectory() as folder:
+        process, port = node(Path(folder))
+        over = threading.Event()
+        flooder = threading.Thread(target=flood, args=(port, over))
+        try:
+            results = {"in_peace": echoes(port)}
+            flooder.start()
+            time.sleep(1.0)
+            results["under_flood"] = echoes(port)
+        finally:
+            over.set()
+            os.kill(process.pid, signal.SIGTERM)
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+    sys.stdout.write(json.dumps({"cores": os.cpu_count()} | results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

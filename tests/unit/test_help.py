@@ -1,0 +1,41 @@
+"""What both programs say of themselves: whole sentences, and nothing meant for readers of code."""
+
+import pytest
+import typer.main
+from click import Command, Group
+from typer.testing import CliRunner
+
+from rebrain_node.cli import program as node
+from trainer.cli import program as train
+
+PROGRAMS = {"rebrain-node": node, "rebrain-train": train}
+
+
+def _commands(name: str, group: Group) -> dict[str, Command]:
+    found: dict[str, Command] = {name: group}
+    for part, command in group.commands.items():
+        if isinstance(command, Group):
+            found |= _commands(f"{name} {part}", command)
+        elif not command.hidden:
+            found[f"{name} {part}"] = command
+    return found
+
+
+COMMANDS = {
+    full: command
+    for name, program in PROGRAMS.items()
+    for full, command in _commands(name, typer.main.get_command(program)).items()
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_whole_and_for_users(name: str) -> None:
+    program, *words = name.split()
+    said = CliRunner(env={"COLUMNS": "80"}).invoke(PROGRAMS[program], [*words, "--help"])
+
+    assert said.exit_code == 0
+    assert "..." not in said.output.replace("[ARGS]...", ""), "a sentence does not fit its line"
+    assert "-----" not in said.output, "a section of the docstring"
+    for parameter in COMMANDS[name].params:
+        sentence = getattr(parameter, "help", None) or "no help"
+        assert "".join(sentence.split()) in "".join(said.output.split()), parameter.name
