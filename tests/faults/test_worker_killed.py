@@ -35,11 +35,11 @@ def test_a_worker_killed_after_any_change_leaves_exactly_one_set(tmp_path, quick
         node = make_node(tmp_path, quick_bundle, "PACS", pacs.port)
         _receive(node)
         first = _worker(node, last)
-        assert first.wait(timeout=60) == -9
+        assert first.wait(timeout=120) == -9
         _end(first)
         second = _worker(node, 0)
         try:
-            wait_for(lambda: _published(node), 60, node.states)
+            wait_for(lambda: _published(node), say=node.states)
         finally:
             _end(second)
         with node.state() as state:

@@ -46,7 +46,7 @@ def quick_study(**changes):
     return phantoms.head_ct(**changes)
 
 
-def run(*arguments, bundle_folder: Path | None = None, timeout_s: float = 150.0):
+def run(*arguments, bundle_folder: Path | None = None, timeout_s: float = 240.0):
     """Run the program to its end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     if bundle_folder is not None:
@@ -141,7 +141,7 @@ def make_node(folder: Path, bundle_folder: Path, pacs_ae_title: str, pacs_port: 
     return Node(folder, port)
 
 
-def wait_for(condition, timeout_s: float = 60.0, say=lambda: "") -> None:
+def wait_for(condition, timeout_s: float = 120.0, say=lambda: "") -> None:
     """Wait until the condition holds; the test fails with what ``say`` says if it never does."""
     end = time.monotonic() + timeout_s
     while not condition():

@@ -142,7 +142,7 @@ def test_the_hospital_study_comes_back_dense_from_orthanc(tmp_path, shared_data)
         before = orthanc.series()
         assert sum(count for _, count in before) == 188
         orthanc.forward_study()
-        wait_for(lambda: "published" in node.states().values(), 150, node.states)
+        wait_for(lambda: "published" in node.states().values(), 240, node.states)
         after = orthanc.series()
         assert max(synthetic(after)) > 120
         assert [each for each in after if not each[0].startswith("SYNTH")] == before
@@ -179,4 +179,4 @@ def _send_again(orthanc, node):
         ended = {"published", "refused"}
         return set(node.states().values()) <= ended and len(node.states()) > 1
 
-    wait_for(settled, 60, node.states)
+    wait_for(settled, say=node.states)

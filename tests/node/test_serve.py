@@ -113,7 +113,7 @@ def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
                 return False
             return True
 
-        wait_for(answered, 20)
+        wait_for(answered)
 
 
 def test_a_caller_that_is_not_on_the_list_is_rejected(tmp_path, quick_bundle, study_folder):

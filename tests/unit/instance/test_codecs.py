@@ -117,7 +117,7 @@ def test_an_rle_bomb_costs_neither_time_nor_memory() -> None:
     begun = time.monotonic()
     with pytest.raises(RuntimeError, match="IMCD_OUTPUT_TOO_SMALL"):
         _ = instance.pixel_array
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\xff" * 50, b"GIF89a"])
