@@ -20,6 +20,7 @@ from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.unet import Network, UnitizedUNet
 from trainer.config import Training
 from trainer.dice import Dice
+from trainer.precision import reduced
 from trainer.samples import Batch
 
 
@@ -126,14 +127,14 @@ class Loss(nn.Module):
         rho, objective = contrast(batch), self.training_of.objective
         weight = bridge.directional_weight(m, rho)
         if isinstance(self.network, UnitizedUNet):
-            with torch.autocast(x.device.type, torch.bfloat16):
+            with reduced(x.device.type):
                 direction, log_rho = self.network.emission(x, s)
             direction, log_rho = direction.float(), log_rho.float()
             told = bridge.directional_weight(m, log_rho.exp())
             x0_hat = bridge.estimate_from_direction(direction, y, state, told)
             error = direction - bridge.direction(batch.x0, y, state, weight)
             return error, x0_hat, (log_rho - rho.log()).abs().mean()
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with reduced(x.device.type):
             flow = self.network(x, s) if guide is None else self.network(x, s, guide)
         x0_hat = bridge.estimate(state, flow.float())
         error = x0_hat - batch.x0

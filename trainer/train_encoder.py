@@ -26,6 +26,7 @@ from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
 from trainer.dice import Dice
 from trainer.export import Names, export_onnx
+from trainer.precision import reduced
 from trainer.release import halves_of
 from trainer.run_state import State, checkpoint, rate_at
 from trainer.stacks import Stacks
@@ -151,7 +152,7 @@ def percept(middle: Tensor, batch: Batch, beta: float) -> Tensor:
 
 def loss_of(network: SliceEncoder, batch: Batch, training: EncoderTraining) -> Tensor:
     """Return equation 11, contrast + lambda percept, and the term across series if there is one."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with reduced("cpu"):
         encoded = network.encode(batch.images)
     embedding = encoded.embedding.float()
     loss = contrast(embedding, batch, training.alpha)
