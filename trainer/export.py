@@ -1,6 +1,7 @@
 """From a torch module to ONNX bytes: static shapes, one file, weights at half precision."""
 
 import io
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,8 +39,10 @@ def export_onnx(module: nn.Module, given: tuple[Tensor, ...], names: Names) -> b
         The exporter gave no graph.
     """
     stream = io.BytesIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # raised inside the exporter
+        warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
             module,
             given,
