@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import torch
@@ -69,9 +68,7 @@ def write_tiny_bundle(
 ) -> ModelBundle:
     """Release untrained weights; the export of the graph takes some seconds."""
     recipe = recipe or tiny_recipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # raised inside torch's exporter
-        return release(dict(_untrained(recipe).state_dict()), recipe, CARD, folder, guidance)
+    return release(dict(_untrained(recipe).state_dict()), recipe, CARD, folder, guidance)
 
 
 def write_tiny_guided_bundle(folder: Path) -> ModelBundle:
@@ -132,6 +129,4 @@ def calibrated(bundle: ModelBundle, folder: Path, people: int = 25) -> ModelBund
         scores=(),
         choice="The uncertainty is that of a test.",
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        return write_calibrated(bundle, added, folder, "0.0.2")
+    return write_calibrated(bundle, added, folder, "0.0.2")

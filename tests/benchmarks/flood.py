@@ -25,20 +25,35 @@ ECHOES, INTERVAL_S = 200, 0.01
 _BEGINNINGS = (b"", b"\x01\x00\x00", b"\xffnonsense")
 
 
-def flood(port: int, over: threading.Event) -> None:
-    """Open connections until told to stop; the oldest are closed, lest the flood run out first."""
-    opened: list[socket.socket] = []
-    number = 0
-    while not over.wait(INTERVAL_S):
-        number += 1
-        with contextlib.suppress(OSError):
-            source = (f"127.0.1.{number % 60 + 1}", 0)
-            opened.append(socket.create_connection(("127.0.0.1", port), 5, source_address=source))
-            opened[-1].sendall(_BEGINNINGS[number % 3])
-        while len(opened) > 500:
-            opened.pop(0).close()
-    for connection in opened:
-        connection.close()
+class Flood(threading.Thread):
+    """Opens connections until told to stop; the oldest are closed, lest the flood run out first."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self._port = port
+        self._over = threading.Event()
+        self.connections = 0
+
+    def run(self) -> None:
+        """Flood."""
+        opened: list[socket.socket] = []
+        while not self._over.wait(INTERVAL_S):
+            source = (f"127.0.1.{self.connections % 60 + 1}", 0)
+            opened.append(
+                socket.create_connection(("127.0.0.1", self._port), 5, source_address=source)
+            )
+            with contextlib.suppress(ConnectionError):  # displaced already
+                opened[-1].sendall(_BEGINNINGS[self.connections % 3])
+            self.connections += 1
+            while len(opened) > 500:
+                opened.pop(0).close()
+        for connection in opened:
+            connection.close()
+
+    def stop(self) -> None:
+        """End it."""
+        self._over.set()
+        self.join()
 
 
 def echoes(port: int) -> dict[str, float]:
@@ -62,15 +77,18 @@ def main() -> None:
     """Measure in peace, then under the flood, and print one JSON object."""
     with tempfile.TemporaryDirectory() as folder:
         process, port = node(Path(folder))
-        over = threading.Event()
-        flooder = threading.Thread(target=flood, args=(port, over))
+        flood = Flood(port)
         try:
             results = {"in_peace": echoes(port)}
-            flooder.start()
+            flood.start()
+            begun = time.perf_counter()
             time.sleep(1.0)
             results["under_flood"] = echoes(port)
+            results["under_flood"]["connections_per_s"] = round(
+                flood.connections / (time.perf_counter() - begun), 1
+            )
+            flood.stop()
         finally:
-            over.set()
             os.kill(process.pid, signal.SIGTERM)
             process.wait()
             if process.stdout is not None:

@@ -22,8 +22,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
         spool = Spool(folder / "inbox", Ledger(database), hard_mark_bytes=0)
-        settings = receiver_settings(association_timeout_s=10, pdu_timeout_s=30)
-        with Receiver(settings, spool, AuditLog(database)) as receiver:
+        with Receiver(receiver_settings(), spool, AuditLog(database)) as receiver:
             sys.stdout.write(f"{receiver.port}\n")
             sys.stdout.flush()
             stop.wait()

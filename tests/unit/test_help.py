@@ -1,8 +1,9 @@
 """What both programs say of themselves: whole sentences, and nothing meant for readers of code."""
 
+from typing import Any
+
 import pytest
 import typer.main
-from click import Command, Group
 from typer.testing import CliRunner
 
 from rebrain_node.cli import program as node
@@ -11,10 +12,10 @@ from trainer.cli import program as train
 PROGRAMS = {"rebrain-node": node, "rebrain-train": train}
 
 
-def _commands(name: str, group: Group) -> dict[str, Command]:
-    found: dict[str, Command] = {name: group}
+def _commands(name: str, group: Any) -> dict[str, Any]:
+    found = {name: group}
     for part, command in group.commands.items():
-        if isinstance(command, Group):
+        if hasattr(command, "commands"):
             found |= _commands(f"{name} {part}", command)
         elif not command.hidden:
             found[f"{name} {part}"] = command

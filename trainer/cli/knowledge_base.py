@@ -52,7 +52,7 @@ def build(  # noqa: PLR0913 - one option each
         bool, typer.Option("--replace", help="Build anew in the place of an old one.")
     ] = False,
 ) -> None:
-    """Build one from stacks or a prepared data set.
+    """Build a base from stacks or a prepared data set.
 
     Makes a key where there is none.
     """
@@ -127,7 +127,7 @@ def remove(
 
 @knowledge_base.command()
 def info(base: Base, as_json: AsJson = False) -> None:
-    """Show what one holds and whether a node can use it."""
+    """Show what a base holds and whether a node can use it."""
     from rebrain_node.retrieval.knowledge_base import read
 
     found = read(base)

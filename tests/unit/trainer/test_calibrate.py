@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +57,7 @@ def calibrated(maps, tmp_path_factory):
         folder / "old", tiny_recipe().model_copy(update={"sampling": (1.0,), "spacing_mm": 1.5})
     )
     told = []
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # raised inside torch's exporter
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "STEPS", 3)
         patch.setattr(run, "TEACHING_SLICES", 3)
         patch.setattr(run, "CALIBRATING_SLICES", 12)

@@ -124,7 +124,7 @@ def finished(tmp_path: Path, shared_data: Path) -> tuple[TrainConfig, Folders]:
     return config, Folders(pool, run, shared_data)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_finished_run_becomes_a_bundle_that_loads(
     finished: tuple[TrainConfig, Folders], tmp_path: Path
 ) -> None:

@@ -258,7 +258,6 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
         Donors.of(stacks, str.upper).truth(guides[0].key)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # raised inside torch's exporter
 def test_two_commands_make_a_bundle_that_retrieves(
     bundle: ModelBundle, pool_folder: Path, asking: Asking, tmp_path: Path
 ) -> None:
@@ -294,7 +293,6 @@ def test_two_commands_make_a_bundle_that_retrieves(
     assert all(torch.equal(branch[name], learned[name].half()) for name in learned)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # raised inside torch's exporter
 def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
     bundle: ModelBundle, source: GuidedSource, asking: Asking, tmp_path: Path
 ) -> None:

@@ -253,7 +253,7 @@ def test_the_paper_preset_starts_on_a_cpu(
     assert not torch.equal(before, state.mean["leave.weight"])
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_unitized_run_becomes_a_bundle_whose_engine_needs_no_second_path(
     balls: Path, tiny: Path, tmp_path: Path
 ) -> None:

@@ -138,6 +138,17 @@ def test_across_series_position_alone_attracts_and_repels():
     assert apart[0].tolist() == [False, False, False, True, False]
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_the_encoder_learns_in_the_precision_that_the_processor_has(stacks, has, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+    state, seen = fresh_state(TINY, stacks), set()
+    for layer in state.network.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda _layer, _given, answer: seen.add(answer.dtype))
+    loss_of(state.network, draw_batch(stacks, TINY, Dice(1, 0)), TINY)
+    assert seen == {torch.bfloat16 if has else torch.float32}
+
+
 def test_a_term_across_series_is_added_where_two_of_them_meet(stacks):
     state = fresh_state(TINY, stacks)
     batches = (draw_batch(stacks, TINY, Dice(1, step)) for step in range(20))

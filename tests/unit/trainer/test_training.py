@@ -137,6 +137,31 @@ def test_every_objective_gives_a_finite_loss_with_gradients_everywhere(
     assert all(p.grad is not None for p in network.parameters())
 
 
+@pytest.mark.parametrize("has", [True, False])
+@pytest.mark.parametrize("objective", ["directional", "unitized"])
+def test_a_loss_is_computed_in_the_precision_that_the_processor_has(
+    config: TrainConfig,
+    source: PoolSource,
+    objective: str,
+    has: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+    chosen = _with_objective(config, objective)
+    network = fresh_state(chosen, CPU).network
+    seen: set[torch.dtype] = set()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda _layer, _given, answer: seen.add(answer.dtype))
+    dice = [Dice(0, 0, 0)]
+    batch = draw_batch(source, dice)
+    draws = losses.draw_places(chosen.train, config.recipe.grid.shape, dice)
+
+    losses.Loss(network, chosen.train)(batch, draws, batch.weight.sum())
+
+    assert seen == {torch.bfloat16 if has else torch.float32}
+
+
 def test_a_run_folder_opens_with_its_own_recipe_and_widths(
     config: TrainConfig, source: PoolSource, tmp_path: Path
 ) -> None:
