@@ -29,9 +29,9 @@ from rebrain_node.settings import DestinationSettings, Settings
 from rebrain_node.supervisor import LifeLine, Role, supervise
 
 if TYPE_CHECKING:
-    from rebrain_node.dicom.sender import SentFile
     from rebrain_node.folder import Folder, Progress, SeriesResult
     from rebrain_node.model.bundle import ModelBundle
+    from rebrain_node.network.sender import SentFile
     from rebrain_node.pipeline import Configuration
     from rebrain_node.ports import JsonValue, Model
     from rebrain_node.store.audit import AuditLog
@@ -315,7 +315,7 @@ def echo(settings: Settings, name: str) -> float:
     DeliveryFailed
         It does not answer.
     """
-    from rebrain_node.dicom.sender import echo
+    from rebrain_node.network.sender import echo
 
     return echo(destination(settings, name), settings.receiver.ae_title)
 
@@ -332,7 +332,7 @@ def send_files(
     DeliveryFailed
         There is no association: nothing was sent.
     """
-    from rebrain_node.dicom.sender import send_files
+    from rebrain_node.network.sender import send_files
 
     return send_files(destination(settings, name), settings.receiver.ae_title, paths, progress)
 
@@ -381,8 +381,8 @@ def serve(settings: Settings, config: Path | None) -> int:
 
 def run_receiver(settings: Settings) -> None:
     """Be the receiver process until the supervisor ends it."""
-    from rebrain_node.dicom.inbox import Spool
-    from rebrain_node.dicom.receiver import Receiver
+    from rebrain_node.network.receiver import Receiver
+    from rebrain_node.reception.inbox import Spool
 
     life = _begin("receiver")
     with open_state(settings) as state:
@@ -431,9 +431,9 @@ def _begin(process: str) -> LifeLine:
 
 
 def _work(settings: Settings, state: State, slot: int) -> Work:
-    from rebrain_node.dicom.inbox import InboxFolder
-    from rebrain_node.dicom.sender import PacsDestination
+    from rebrain_node.network.sender import PacsDestination
     from rebrain_node.pipeline import Ports
+    from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.worker.work import Work
 
     shaping, opened = in_force(settings, state)
@@ -489,8 +489,8 @@ def in_force(settings: Settings, state: State) -> tuple[Configuration, Model]:
 
 
 def _watcher(settings: Settings, state: State, work: Work, durable: Durable) -> Watcher:
-    from rebrain_node.dicom.completeness import Settling
-    from rebrain_node.dicom.inbox import InboxFolder
+    from rebrain_node.reception.completeness import Settling
+    from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.worker.watcher import Watcher
 
     return Watcher(

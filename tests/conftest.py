@@ -8,7 +8,7 @@ from pathlib import Path
 import pydicom.config
 import pytest
 
-pytest_plugins = ["tests.postgres"]
+pytest_plugins = ["tests.support.postgres"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -21,14 +21,14 @@ from rebrain_node.demonstration.returned import volume_of
 from rebrain_node.demonstration.running_node import running_node
 from rebrain_node.demonstration.score import Score, score
 from rebrain_node.demonstration.study import Head, draw_study
-from rebrain_node.dicom.mini_pacs import MiniPacs
-from rebrain_node.dicom.sender import send_files
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.domain.volume import SyntheticVolume
 from rebrain_node.errors import RebrainError
 from rebrain_node.folder import read_folder
 from rebrain_node.instance.header import frames
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.network.mini_pacs import MiniPacs
+from rebrain_node.network.sender import send_files
 from rebrain_node.report.overview import overview
 from rebrain_node.settings import DestinationSettings
 

@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import structlog
 
-from rebrain_node.dicom.completeness import Settling
-from rebrain_node.dicom.inbox import InboxFolder
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import Judgement, SeriesRecord
 from rebrain_node.domain.selection import Candidate
 from rebrain_node.errors import StoreUnavailable, Superseded
 from rebrain_node.logs import reference
+from rebrain_node.reception.completeness import Settling
+from rebrain_node.reception.inbox import InboxFolder
 from rebrain_node.steps.select import select
 from rebrain_node.worker.durable import Durable
 from rebrain_node.worker.tries import TRIES

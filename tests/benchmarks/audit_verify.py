@@ -13,7 +13,7 @@ import time
 from rebrain_node.domain.audit import Event
 from rebrain_node.store.audit import AuditLog, append
 from rebrain_node.store.database import Database
-from tests.store_cases import fast_folder, received
+from tests.support.store_cases import fast_folder, received
 
 
 def main(rows: int = 100_000, repeats: int = 5) -> None:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from tests.benchmarks.receive import node
-from tests.integration.dicom_peers import echo
+from tests.support.dicom_peers import echo
 
 ECHOES, INTERVAL_S = 200, 0.01
 _BEGINNINGS = (b"", b"\x01\x00\x00", b"\xffnonsense")

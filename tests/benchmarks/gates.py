@@ -21,8 +21,8 @@ from rebrain_node.steps.check.head import judge_head, judge_upright
 from rebrain_node.steps.check.hounsfield import judge_scale
 from rebrain_node.steps.check.survey import survey
 from rebrain_node.steps.select import select
-from tests.phantom_conditions import changed
-from tests.phantoms import head_ct
+from tests.support.phantom_conditions import changed
+from tests.support.phantoms import head_ct
 
 LIMITS = shipped_limits()
 EACH_S, ALL_S = 2.0, 10.0

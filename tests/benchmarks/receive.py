@@ -27,8 +27,8 @@ from pynetdicom import AE, _config
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
-from tests.integration.dicom_peers import park
-from tests.unit.instance.data_sets import ct, encode, us
+from tests.support.data_sets import ct, encode, us
+from tests.support.dicom_peers import park
 
 _config.LOG_HANDLER_LEVEL = "none"
 

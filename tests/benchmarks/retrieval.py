@@ -21,7 +21,7 @@ import numpy as np
 
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase
 from rebrain_node.retrieval.search import PROBES, FaissExemplars, into_cells
-from tests.knowledge_bases import NumpyExemplars, person, sealed
+from tests.support.knowledge_bases import NumpyExemplars, person, sealed
 
 PEOPLE, WINDOW_MM, QUERIES = 400, 6.0, 300
 LOW_MM, HIGH_MM = -60.0, 110.0

@@ -22,10 +22,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE
 
-from rebrain_node.dicom.sender import PacsDestination
 from rebrain_node.domain.job import DerivedInstance
+from rebrain_node.network.sender import PacsDestination
 from rebrain_node.settings import DestinationSettings
-from tests import dcmtk
+from tests.support import dcmtk
 
 INSTANCES = 40
 ROWS, COLUMNS = 256, 208

@@ -11,8 +11,8 @@ import time
 from collections import defaultdict
 
 from rebrain_node.steps.write import AuditHead, ObjectOptions, write
-from tests.phantoms import head_ct
-from tests.synthetic_volumes import provenance, synthetic_volume
+from tests.support.phantoms import head_ct
+from tests.support.synthetic_volumes import provenance, synthetic_volume
 
 LIMIT_S = 5.0
 

@@ -13,7 +13,7 @@ from rebrain_node.engine.choose import ENGINES, deviation, open_engine, self_tes
 from rebrain_node.engine.openvino_engine import OpenVinoEngine
 from rebrain_node.engine.openvino_graph import REPORTING_MODULES
 from rebrain_node.errors import BundleRefused, EngineFailed
-from tests.tiny_bundle import write_tiny_bundle, write_tiny_guided_bundle
+from tests.support.tiny_bundle import write_tiny_bundle, write_tiny_guided_bundle
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK  # noqa: F401 - loaded first as in the node: its types must not meet faiss's
 
 from rebrain_node.retrieval.search import PROBES, FaissExemplars, into_cells
-from tests.knowledge_bases import NumpyExemplars, drawn_base, person, sealed, verified
+from tests.support.knowledge_bases import NumpyExemplars, drawn_base, person, sealed, verified
 
 BASE = verified(drawn_base(entries=400, people=5))
 

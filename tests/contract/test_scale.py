@@ -9,7 +9,7 @@ from rebrain_node.engine.choose import ENGINES, SCALES, deviation, open_scale
 from rebrain_node.engine.openvino_scale import OpenVinoScale
 from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import load_bundle, write_bundle
-from tests.tiny_bundle import calibrated, write_bundle_without_network
+from tests.support.tiny_bundle import calibrated, write_bundle_without_network
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from rebrain_node.app import open_state
-from rebrain_node.dicom.inbox import Spool
-from rebrain_node.dicom.mini_pacs import MiniPacs
 from rebrain_node.instance.scan import scan
-from tests import phantoms
-from tests.node.quick import make_node, wait_for, write_quick_bundle
+from rebrain_node.network.mini_pacs import MiniPacs
+from rebrain_node.reception.inbox import Spool
+from tests.support import phantoms
+from tests.support.quick_node import make_node, wait_for, write_quick_bundle
 
 WORKER = Path(__file__).with_name("killed_worker.py")
 #: bundle and start, complete and judged, the steps of the path, outbox, delivery

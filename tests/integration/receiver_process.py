@@ -7,12 +7,12 @@ import sys
 import threading
 from pathlib import Path
 
-from rebrain_node.dicom.inbox import Spool
-from rebrain_node.dicom.receiver import Receiver
+from rebrain_node.network.receiver import Receiver
+from rebrain_node.reception.inbox import Spool
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
-from tests.integration.dicom_peers import receiver_settings
+from tests.support.dicom_peers import receiver_settings
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from rebrain_node.dicom.mini_pacs import MiniPacs
-from tests.integration.dicom_peers import associated, instance, send
-from tests.unit.instance.data_sets import ct, encode
+from rebrain_node.network.mini_pacs import MiniPacs
+from tests.support.data_sets import ct, encode
+from tests.support.dicom_peers import associated, instance, send
 
 
 def test_what_is_sent_is_kept(tmp_path: Path) -> None:

@@ -12,15 +12,16 @@ from pydicom import dcmread
 from pydicom.uid import CTImageStorage, MRImageStorage
 from pynetdicom.dimse_primitives import C_STORE
 
-from rebrain_node.dicom.inbox import InboxFolder, Spool
-from rebrain_node.dicom.receiver import Receiver
 from rebrain_node.domain.job import Job
 from rebrain_node.errors import BytesAltered, OutOfResources, StoreUnavailable
+from rebrain_node.network.receiver import Receiver
+from rebrain_node.reception.inbox import InboxFolder, Spool
 from rebrain_node.settings import Peer, load_settings
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
-from tests.integration.dicom_peers import (
+from tests.support.data_sets import ct, element, encode
+from tests.support.dicom_peers import (
     MemoryAudit,
     MemoryLedger,
     associate,
@@ -33,7 +34,6 @@ from tests.integration.dicom_peers import (
     send,
     series,
 )
-from tests.unit.instance.data_sets import ct, element, encode
 
 TOLD_S = 20.0
 
@@ -256,7 +256,7 @@ def test_an_error_of_fsync_is_neither_acknowledged_nor_tried_again(
             calls.append(descriptor)
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr("rebrain_node.dicom.inbox.os.fsync", failing)
+        monkeypatch.setattr("rebrain_node.reception.inbox.os.fsync", failing)
         status, comment = send(association, instance(1))
         assert (status, len(calls)) == (0xA700, 1)
         assert comment.startswith("DISK")
@@ -331,8 +331,8 @@ def test_the_real_ledger_takes_what_comes_and_the_inbox_reads_it(tmp_path: Path)
 
 def test_an_intake_loads_no_engine() -> None:
     program = (
-        "import sys; import rebrain_node.dicom.receiver, rebrain_node.dicom.inbox,"
-        "rebrain_node.dicom.completeness;"
+        "import sys; import rebrain_node.network.receiver, rebrain_node.reception.inbox,"
+        "rebrain_node.reception.completeness;"
         "print([m for m in ('torch', 'openvino', 'highdicom', 'SimpleITK', 'scipy', 'dbos')"
         " if m in sys.modules])"
     )

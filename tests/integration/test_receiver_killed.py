@@ -17,7 +17,7 @@ import pytest
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
-from tests.integration.dicom_peers import associate, instance, park, send
+from tests.support.dicom_peers import associate, instance, park, send
 
 
 @contextmanager

@@ -14,8 +14,8 @@ import pytest
 from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.timer import Timer
 
-from rebrain_node.dicom.guard import MAXIMUM_PDU_BYTES, MonotonicTimer
-from tests.integration.dicom_peers import (
+from rebrain_node.network.guard import MAXIMUM_PDU_BYTES, MonotonicTimer
+from tests.support.dicom_peers import (
     Listening,
     associate,
     associated,

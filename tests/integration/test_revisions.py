@@ -23,8 +23,8 @@ from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.worker.work import Work
-from tests.node.quick import quick_study, write_quick_bundle
-from tests.store_cases import accept, fast_folder, received
+from tests.support.quick_node import quick_study, write_quick_bundle
+from tests.support.store_cases import accept, fast_folder, received
 
 
 @pytest.fixture(scope="module")

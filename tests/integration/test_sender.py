@@ -28,12 +28,12 @@ from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
 
-from rebrain_node.dicom.association import associated
-from rebrain_node.dicom.sender import PacsDestination, SentFile, echo, send_files, status_class
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryFailed, DeliveryRefused
+from rebrain_node.network.association import associated
+from rebrain_node.network.sender import PacsDestination, SentFile, echo, send_files, status_class
 from rebrain_node.settings import DestinationSettings
-from tests import dcmtk
+from tests.support import dcmtk
 
 Answer = Callable[[int], int | None]
 

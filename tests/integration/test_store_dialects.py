@@ -26,7 +26,7 @@ from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.migration import configuration, downgrade, upgrade
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.tables import Table
-from tests.store_cases import accept, derived_set, received
+from tests.support.store_cases import accept, derived_set, received
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

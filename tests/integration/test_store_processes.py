@@ -17,7 +17,7 @@ from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
-from tests.store_cases import derived_set
+from tests.support.store_cases import derived_set
 
 ROOT = Path(__file__).resolve().parents[2]
 APPEND = """
@@ -34,7 +34,7 @@ from pathlib import Path
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
-from tests.store_cases import accept, derived_set, received
+from tests.support.store_cases import accept, derived_set, received
 with Database.open(sys.argv[1]) as database:
     ledger, outbox = Ledger(database), Outbox(database, Path(sys.argv[2]))
     first = int(sys.argv[3])

@@ -18,9 +18,9 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedInstance, DerivedSet
 from rebrain_node.steps.write import AuditHead, ObjectOptions, write
-from tests.phantoms import enhanced_ct, head_ct
-from tests.synthetic_volumes import provenance, synthetic_volume
-from tests.validators import dciodvfy_errors, missing_attributes
+from tests.support.phantoms import enhanced_ct, head_ct
+from tests.support.synthetic_volumes import provenance, synthetic_volume
+from tests.support.validators import dciodvfy_errors, missing_attributes
 
 SMALL = {
     "rows": 16,

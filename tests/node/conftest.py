@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests import phantoms
-from tests.node.quick import quick_study, write_quick_bundle
+from tests.support import phantoms
+from tests.support.quick_node import quick_study, write_quick_bundle
 
 
 @pytest.fixture(scope="session")

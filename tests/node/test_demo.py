@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from tests.node.quick import run
+from tests.support.quick_node import run
 
 
 def test_the_demonstration_shows_the_loop_the_refusals_and_the_score(tmp_path, quick_bundle):

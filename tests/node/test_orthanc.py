@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from rebrain_node.demonstration.running_node import free_port
-from tests import dcmtk
-from tests.node.quick import make_node, wait_for
+from tests.support import dcmtk
+from tests.support.quick_node import make_node, wait_for
 
 ORTHANC = shutil.which("Orthanc")
 STORESCU = dcmtk.program("storescu")

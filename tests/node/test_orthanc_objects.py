@@ -10,8 +10,8 @@ import pydicom
 
 from rebrain_node.steps.write import AuditHead, ObjectOptions, write
 from tests.node.test_orthanc import Orthanc, pytestmark
-from tests.phantoms import head_ct
-from tests.synthetic_volumes import provenance, synthetic_volume
+from tests.support.phantoms import head_ct
+from tests.support.synthetic_volumes import provenance, synthetic_volume
 
 __all__ = ["pytestmark"]  # skips where there is no Orthanc
 

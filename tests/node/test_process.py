@@ -8,8 +8,8 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import MRImageStorage
 
-from tests import phantoms
-from tests.node.quick import run
+from tests.support import phantoms
+from tests.support.quick_node import run
 
 
 def process(study, out, bundle_folder, *options):

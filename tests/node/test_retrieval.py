@@ -31,9 +31,9 @@ from rebrain_node.settings import Settings
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
-from tests.knowledge_bases import person, sealed, verified
-from tests.known_domains import known_domain
-from tests.tiny_encoder import tiny_encoder_graph
+from tests.support.knowledge_bases import person, sealed, verified
+from tests.support.known_domains import known_domain
+from tests.support.tiny_encoder import tiny_encoder_graph
 
 TOP_MM = 30.0  #: the base holds nobody's slices above
 

@@ -8,10 +8,10 @@ import psutil
 import pytest
 
 from rebrain_node.demonstration.running_node import free_port
-from rebrain_node.dicom.mini_pacs import MiniPacs
-from rebrain_node.dicom.sender import echo, send_files
 from rebrain_node.errors import DeliveryFailed
-from tests.node.quick import make_node, run, wait_for
+from rebrain_node.network.mini_pacs import MiniPacs
+from rebrain_node.network.sender import echo, send_files
+from tests.support.quick_node import make_node, run, wait_for
 
 AE_TITLE = "PACS"
 

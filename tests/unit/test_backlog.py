@@ -14,7 +14,7 @@ from rebrain_node.domain.backlog import late
 from rebrain_node.domain.delivery import PendingDelivery
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.settings import Settings
-from tests.store_cases import received
+from tests.support.store_cases import received
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from rebrain_node.cli import program
 from rebrain_node.cli.present import plain
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.signature import make_key, read_private_key, sign_bundle, signing_key
-from tests.plain_bundle import plain_contents
+from tests.support.plain_bundle import plain_contents
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "openvino", "SimpleITK", "highdicom", "pynetdicom", "sqlalchemy", "dbos", "numpy")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests import hazard_table as table
+from tests.support import hazard_table as table
 
 
 def test_the_page_is_the_one_the_tests_give():
     assert table.PAGE.read_text(encoding="utf-8") == table.page(), (
-        "docs/hazards.md is stale: run python -m tests.hazard_table"
+        "docs/hazards.md is stale: run python -m tests.support.hazard_table"
     )
 
 

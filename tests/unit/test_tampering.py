@@ -15,8 +15,8 @@ from rebrain_node.errors import BundleRefused
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.signature import PrivateKey, make_key, read_private_key, sign_bundle
 from rebrain_node.settings import Model, Settings, Storage
-from tests.plain_bundle import retrieving_contents
-from tests.tamperings import TAMPERINGS, Contents, Stock, files_of, fill
+from tests.support.plain_bundle import retrieving_contents
+from tests.support.tamperings import TAMPERINGS, Contents, Stock, files_of, fill
 
 SEED = 20261128
 Judge = Callable[[Path], None]

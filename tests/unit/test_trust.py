@@ -14,8 +14,8 @@ from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.signature import make_key, read_private_key, sign_bundle
 from rebrain_node.settings import Model, Settings, Storage
 from rebrain_node.trust import signer, trusted_keys
-from tests.plain_bundle import plain_contents
-from tests.tiny_network import tiny_network_contents
+from tests.support.plain_bundle import plain_contents
+from tests.support.tiny_network import tiny_network_contents
 
 
 @pytest.fixture

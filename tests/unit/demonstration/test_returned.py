@@ -11,8 +11,8 @@ from pydicom import dcmread
 
 from rebrain_node.demonstration import returned
 from rebrain_node.steps.write import ObjectOptions, write
-from tests import phantoms
-from tests.synthetic_volumes import provenance, synthetic_volume
+from tests.support import phantoms
+from tests.support.synthetic_volumes import provenance, synthetic_volume
 
 
 @pytest.mark.parametrize("mr", ["classic", "enhanced"])

@@ -7,7 +7,7 @@ import numpy as np
 from rebrain_node.demonstration.score import score
 from rebrain_node.demonstration.study import Head, load_head
 from rebrain_node.domain.volume import Grid, Guide, PreparedVolume, SyntheticVolume, Target
-from tests.unit.steps.geometry_cases import RECIPE
+from tests.support.geometry_cases import RECIPE
 
 
 def made_of(head: Head, offset_mm: float) -> SyntheticVolume:

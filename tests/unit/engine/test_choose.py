@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from rebrain_node.engine.choose import deviation, open_engine, self_test
 from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import Manifest, ModelBundle
-from tests.tiny_bundle import CARD, tiny_recipe
+from tests.support.tiny_bundle import CARD, tiny_recipe
 
 
 def bundle_of(golden: bytes) -> ModelBundle:

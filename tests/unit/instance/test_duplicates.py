@@ -16,8 +16,8 @@ import pytest
 
 from rebrain_node.errors import InstanceMalformed
 from rebrain_node.instance.scan import scan, scan_data_set
-from tests import phantoms
-from tests.unit.instance.data_sets import (
+from tests.support import phantoms
+from tests.support.data_sets import (
     END_OF_ITEM,
     EXPLICIT,
     IMPLICIT,

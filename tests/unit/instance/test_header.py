@@ -6,7 +6,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from rebrain_node.instance.header import frames
-from tests.phantoms import enhanced_ct, head_ct
+from tests.support.phantoms import enhanced_ct, head_ct
 
 FEW = {"rows": 16, "columns": 12, "slice_distances_mm": (0.0, 5.0, 10.0)}
 

@@ -15,7 +15,7 @@ from pydicom.uid import (
 from rebrain_node.domain.volume import AIR_HU
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.instance.pixels import hounsfield
-from tests.phantoms import PhantomSpec, head_ct, outside_field_of_view, slice_hu
+from tests.support.phantoms import PhantomSpec, head_ct, outside_field_of_view, slice_hu
 
 ONE = {"rows": 32, "columns": 24, "pixel_spacing_mm": (8.0, 8.0), "slice_distances_mm": (0.0,)}
 TRUTH = np.maximum(slice_hu(PhantomSpec(**ONE), 0), AIR_HU)

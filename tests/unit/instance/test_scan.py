@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rebrain_node.errors import InstanceMalformed
 from rebrain_node.instance.scan import REASONS, require_class, require_instance, scan, scan_data_set
-from tests.unit.instance.data_sets import (
+from tests.support.data_sets import (
     END_OF_ITEM,
     END_OF_SEQUENCE,
     EXPLICIT,

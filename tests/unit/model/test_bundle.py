@@ -9,8 +9,8 @@ import pytest
 
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
-from tests.known_domains import known_domain
-from tests.plain_bundle import plain_contents, retrieving_contents
+from tests.support.known_domains import known_domain
+from tests.support.plain_bundle import plain_contents, retrieving_contents
 
 
 @pytest.fixture

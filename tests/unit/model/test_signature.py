@@ -27,7 +27,7 @@ from rebrain_node.model.signature import (
     signing_key,
     trusted_signer,
 )
-from tests.plain_bundle import plain_contents
+from tests.support.plain_bundle import plain_contents
 
 KEY = PrivateKey.from_private_bytes(b"1" * 32)
 STRANGER = PrivateKey.from_private_bytes(b"2" * 32)

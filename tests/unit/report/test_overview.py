@@ -14,8 +14,8 @@ from rebrain_node.domain.volume import Grid
 from rebrain_node.report.canvas import KINDS, WARNING, grey, heat
 from rebrain_node.report.overview import overview
 from rebrain_node.report.planes import Upright, as_measured
-from tests.phantoms import head_ct
-from tests.synthetic_volumes import synthetic_volume
+from tests.support.phantoms import head_ct
+from tests.support.synthetic_volumes import synthetic_volume
 
 #: every way a right-handed grid can lie along the patient's axes: 24 of the 48 axis orders
 _WAYS = [

@@ -21,7 +21,7 @@ from rebrain_node.retrieval.knowledge_base import (
 )
 from rebrain_node.retrieval.plain import plain_bytes
 from rebrain_node.retrieval.search import FaissExemplars
-from tests.knowledge_bases import drawn_base, person, sealed, verified
+from tests.support.knowledge_bases import drawn_base, person, sealed, verified
 
 BASE = drawn_base()
 

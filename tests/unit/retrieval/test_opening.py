@@ -18,9 +18,9 @@ from rebrain_node.model.encoder import SliceEncoder
 from rebrain_node.model.recipe import Retrieval
 from rebrain_node.retrieval.knowledge_base import contents_of
 from rebrain_node.retrieval.opening import open_exemplars
-from tests.knowledge_bases import drawn_base
-from tests.tiny_bundle import tiny_recipe
-from tests.tiny_encoder import tiny_encoder_graph
+from tests.support.knowledge_bases import drawn_base
+from tests.support.tiny_bundle import tiny_recipe
+from tests.support.tiny_encoder import tiny_encoder_graph
 
 GRAPH = tiny_encoder_graph(32, 24)
 

@@ -21,9 +21,9 @@ from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
 from rebrain_node.steps.write import ObjectOptions, write
-from tests.phantoms import head_ct
-from tests.synthetic_volumes import provenance
-from tests.unit.steps.geometry_cases import RECIPE, WindowedSource
+from tests.support.geometry_cases import RECIPE, WindowedSource
+from tests.support.phantoms import head_ct
+from tests.support.synthetic_volumes import provenance
 
 HU_PER_MM = 0.38  #: the brain window of 80 HU spans about 200 mm of head
 HU_STEP = 0.02  #: Rescale Slope of the ramp

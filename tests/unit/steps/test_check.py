@@ -11,8 +11,8 @@ import pytest
 from rebrain_node.domain.limits import load_limits, shipped_limits
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.steps.check import check, judge_volume
-from tests import phantom_conditions as conditions
-from tests.phantoms import Ellipsoid, head_ct
+from tests.support import phantom_conditions as conditions
+from tests.support.phantoms import Ellipsoid, head_ct
 
 LIMITS = shipped_limits()
 

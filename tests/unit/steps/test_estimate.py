@@ -17,10 +17,10 @@ from rebrain_node.steps.estimate import estimate, scale_inputs
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
-from tests.phantoms import head_ct
-from tests.synthetic_volumes import synthetic_volume
-from tests.tiny_bundle import tiny_calibration
-from tests.unit.steps.geometry_cases import RECIPE, SMALL, WindowedSource
+from tests.support.geometry_cases import RECIPE, SMALL, WindowedSource
+from tests.support.phantoms import head_ct
+from tests.support.synthetic_volumes import synthetic_volume
+from tests.support.tiny_bundle import tiny_calibration
 
 LIMITS = Abstain(voxel_above=0.3, slice_above=0.14, series_share=0.5)
 

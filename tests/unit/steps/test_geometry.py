@@ -15,14 +15,14 @@ from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
-from tests.phantoms import MARKER_HU, MARKER_MM, enhanced_ct, head_ct
-from tests.unit.steps.geometry_cases import (
+from tests.support.geometry_cases import (
     RECIPE,
     SMALL,
     WindowedSource,
     marker_of,
     prepared_marker,
 )
+from tests.support.phantoms import MARKER_HU, MARKER_MM, enhanced_ct, head_ct
 
 
 def codes(error: pytest.ExceptionInfo[SeriesRejected]) -> set[str]:

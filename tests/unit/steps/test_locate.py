@@ -16,8 +16,8 @@ from rebrain_node.model.headtemplate import SHAPE, load_head_template, points_mm
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
-from tests.located_heads import PIXEL_MM, Pose, places_of, posed, volume_of
-from tests.unit.steps.geometry_cases import RECIPE
+from tests.support.geometry_cases import RECIPE
+from tests.support.located_heads import PIXEL_MM, Pose, places_of, posed, volume_of
 
 TEMPLATE = load_head_template()
 

@@ -16,8 +16,8 @@ from rebrain_node.errors import SeriesRejected
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
 from rebrain_node.steps.select import select
-from tests.phantoms import Ellipsoid, enhanced_ct, head_ct
-from tests.unit.steps.geometry_cases import marker_of
+from tests.support.geometry_cases import marker_of
+from tests.support.phantoms import Ellipsoid, enhanced_ct, head_ct
 
 LIMITS = shipped_limits()
 #: a dense ball where `marker_of` looks for it, away from the brain's statistics

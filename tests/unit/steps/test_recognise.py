@@ -13,7 +13,7 @@ from rebrain_node.domain.strangeness import Strangeness
 from rebrain_node.domain.volume import Grid, PreparedVolume
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.steps.recognise import PICTURE, admit, looked_at, recognise, statistics
-from tests.known_domains import known_domain
+from tests.support.known_domains import known_domain
 
 LIMITS = shipped_limits()
 POSITIONS = np.linspace(-80.0, 90.0, 18)

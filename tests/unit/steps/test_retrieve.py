@@ -15,9 +15,9 @@ from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.steps.embed import embed
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
-from tests.knowledge_bases import person, sealed, verified
-from tests.tiny_bundle import tiny_recipe
-from tests.unit.steps.geometry_cases import WindowedSource
+from tests.support.geometry_cases import WindowedSource
+from tests.support.knowledge_bases import person, sealed, verified
+from tests.support.tiny_bundle import tiny_recipe
 
 DISTANCES = np.array([0.0, 6.0, 12.0])
 POSITIONS = DISTANCES + 20.0  #: head frame

@@ -19,7 +19,7 @@ from rebrain_node.domain.limits import load_limits, shipped_limits
 from rebrain_node.instance.identity import IDENTITY_FIELDS
 from rebrain_node.steps.select import select
 from rebrain_node.steps.select.kernel import kernel_kind
-from tests.phantoms import derived_mpr, enhanced_ct, head_ct, localizer
+from tests.support.phantoms import derived_mpr, enhanced_ct, head_ct, localizer
 
 LIMITS = shipped_limits()
 MIXED_CASES = 500 if os.environ.get("REBRAIN_FULL") == "1" else 100

@@ -17,7 +17,7 @@ from rebrain_node.errors import StateRefused
 from rebrain_node.store import audit
 from rebrain_node.store.audit import GENESIS, AuditLog
 from rebrain_node.store.database import Database
-from tests.store_cases import fast_folder
+from tests.support.store_cases import fast_folder
 
 ROWS = 12
 COLUMNS = ("sequence", "recorded_at", "monotonic_ns", "event", "subject", "details", "hash")

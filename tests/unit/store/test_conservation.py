@@ -17,7 +17,7 @@ from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
-from tests.store_cases import derived_set, fast_folder, received
+from tests.support.store_cases import derived_set, fast_folder, received
 
 SERIES = {"1.2.1.1": "1.2.1", "1.2.1.2": "1.2.1", "1.2.2.1": "1.2.2"}
 DESTINATIONS = ("pacs", "archive")

@@ -20,7 +20,7 @@ from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.series import TRANSITIONS
-from tests.store_cases import accept, complete_all, fast_folder, received
+from tests.support.store_cases import accept, complete_all, fast_folder, received
 
 GAP = Finding(code="GEOM-GAP", sentence="One slice is missing.", value=10.0, limit=5.5)
 #: how a series gets from ``complete`` into each state

@@ -18,7 +18,7 @@ from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.recall import Recall
-from tests.store_cases import accept, derived_set, fast_folder, received
+from tests.support.store_cases import accept, derived_set, fast_folder, received
 
 ANNA, BERT = "a" * 32, "b" * 32
 

@@ -10,8 +10,8 @@ import pytest
 from rebrain_node.engine.choose import open_scale
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.steps.preprocess import preprocess
-from tests.ball_head import ball_maps
-from tests.tiny_bundle import tiny_recipe, write_tiny_bundle
+from tests.support.ball_head import ball_maps
+from tests.support.tiny_bundle import tiny_recipe, write_tiny_bundle
 from trainer.calibrate import run
 from trainer.calibrate.report import NO_SPREAD, markdown
 from trainer.calibrate.run import CalibrationRefused, People, Steps, calibrate

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.card import Score
-from tests.ball_head import ball_maps
+from tests.support.ball_head import ball_maps
 from trainer.cli import program
 from trainer.config import TrainConfig
 from trainer.heads import Head

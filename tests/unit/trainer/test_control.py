@@ -18,8 +18,14 @@ from rebrain_node.model.recipe import Grid, Recipe, Retrieval
 from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase
 from rebrain_node.retrieval.search import FaissExemplars
-from tests.ball_head import ball_maps
-from tests.tiny_guidance import KEY, PEOPLE, hash_of, tiny_base, write_tiny_retrieving_bundle
+from tests.support.ball_head import ball_maps
+from tests.support.tiny_guidance import (
+    KEY,
+    PEOPLE,
+    hash_of,
+    tiny_base,
+    write_tiny_retrieving_bundle,
+)
 from trainer.cli import program
 from trainer.config import ControlTraining, TrainConfig
 from trainer.dice import Dice

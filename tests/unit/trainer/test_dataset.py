@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.prepared_balls import ball_subject, write_balls
+from tests.support.prepared_balls import ball_subject, write_balls
 from trainer.dataset import DatasetRefused, Meta, PreparedData, open_any, write_subject
 
 SPLIT = {"train": ("a", "b"), "validation": ("c",), "test": ("d",)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rebrain_node.model.known_domain import KnownDomain
-from tests.known_domains import PEOPLE, known_domain, look, sounds
+from tests.support.known_domains import PEOPLE, known_domain, look, sounds
 from trainer.domain_fit import fit, gaussian, threshold_of
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from rebrain_node.domain.limits import shipped_limits
 from rebrain_node.model.bundle import load_bundle, write_bundle
-from tests import phantom_conditions as conditions
-from tests.ball_head import ball_maps
-from tests.known_domains import known_domain, look
-from tests.phantoms import Ellipsoid
-from tests.plain_bundle import plain_contents
-from tests.tiny_bundle import tiny_recipe
+from tests.support import phantom_conditions as conditions
+from tests.support.ball_head import ball_maps
+from tests.support.known_domains import known_domain, look
+from tests.support.phantoms import Ellipsoid
+from tests.support.plain_bundle import plain_contents
+from tests.support.tiny_bundle import tiny_recipe
 from trainer.bodies import BODIES
 from trainer.domain_release import sounds, with_domain
 from trainer.domain_report import markdown, rows, verdict

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rebrain_node.model.recipe import Grid
-from tests.ball_head import ball_maps
-from tests.prepared_balls import write_balls
+from tests.support.ball_head import ball_maps
+from tests.support.prepared_balls import write_balls
 from trainer.config import TrialConfig
 from trainer.hounsfield import tissues
 from trainer.objectives import Arena, Place, Run, between_sequences, run_trial, simulated

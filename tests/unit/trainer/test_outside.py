@@ -7,8 +7,8 @@ import pytest
 
 from rebrain_node.domain.limits import shipped_limits
 from rebrain_node.steps.check import judge_volume
-from tests import phantom_conditions as conditions
-from tests.phantoms import Ellipsoid
+from tests.support import phantom_conditions as conditions
+from tests.support.phantoms import Ellipsoid
 from trainer.outside import OUTSIDE
 
 SINUS = Ellipsoid((0.0, -66.0, -42.0), (14.0, 14.0, 14.0), -1000.0)

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from typer.testing import CliRunner
 
-from tests.image_pairs import head, image_of, save, synthrad
+from tests.support.image_pairs import head, image_of, save, synthrad
 from trainer.cli import program
 from trainer.dataset import DatasetRefused, PreparedData, read_index
 from trainer.prepare import split

@@ -11,7 +11,7 @@ from scipy import ndimage
 from typer.testing import CliRunner
 
 from rebrain_node.steps.assemble import assemble
-from tests.phantoms import PhantomSpec, head_ct, write
+from tests.support.phantoms import PhantomSpec, head_ct, write
 from trainer.cli import program
 from trainer.dataset import DatasetRefused, PreparedData
 from trainer.prepare.register import register

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.ball_head import ball_maps
+from tests.support.ball_head import ball_maps
 from trainer.cli import program
 from trainer.dataset import DatasetRefused, PreparedData
 from trainer.mni import MOST_STRETCH

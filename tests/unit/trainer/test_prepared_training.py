@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.recipe import Grid
 from rebrain_node.model.unet import network_of
-from tests.prepared_balls import ball_subject, write_balls
+from tests.support.prepared_balls import ball_subject, write_balls
 from trainer.cli import program
 from trainer.config import TrainConfig, TrialConfig
 from trainer.dice import Dice

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.signature import read_public_key, signing_key
-from tests.plain_bundle import plain_contents
+from tests.support.plain_bundle import plain_contents
 from trainer.cli import program
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage as ndi
 
-from tests.ball_head import ball_maps
+from tests.support.ball_head import ball_maps
 from trainer.config import TrainConfig
 from trainer.hounsfield import Tissues, draw_hu, sharpened, tissues
 from trainer.samples import picture_alone

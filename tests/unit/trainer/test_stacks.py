@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rebrain_node.model.encoder import COLUMNS, ROWS
-from tests.ball_head import SCALE, ball_maps
+from tests.support.ball_head import SCALE, ball_maps
 from trainer.config import TrainConfig
 from trainer.heads import Head
 from trainer.hounsfield import Tissues, tissues

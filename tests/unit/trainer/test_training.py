@@ -7,7 +7,7 @@ import torch
 
 from rebrain_node.model.recipe import Grid
 from rebrain_node.model.unet import Network
-from tests.ball_head import ball_maps
+from tests.support.ball_head import ball_maps
 from trainer import losses, train_bridge
 from trainer.config import TrainConfig
 from trainer.dice import Dice

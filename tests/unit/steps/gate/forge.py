@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Provenance
 from rebrain_node.domain.meaning import Meaning
 from rebrain_node.domain.volume import SyntheticVolume
-from tests.phantoms import Ellipsoid, PhantomSpec, head_ct, head_hu
-from tests.synthetic_volumes import provenance, synthetic_volume
+from tests.support.phantoms import Ellipsoid, PhantomSpec, head_ct, head_hu
+from tests.support.synthetic_volumes import provenance, synthetic_volume
 
 SOURCE = PhantomSpec(
     rows=64,

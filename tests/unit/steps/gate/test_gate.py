@@ -15,8 +15,8 @@ from rebrain_node.steps.gate.evidence import read
 from rebrain_node.steps.gate.judge import COMPANIONS, judge
 from rebrain_node.steps.gate.table import RULES
 from rebrain_node.steps.write import ObjectOptions, write
-from tests.phantoms import enhanced_ct, head_ct
-from tests.synthetic_volumes import provenance
+from tests.support.phantoms import enhanced_ct, head_ct
+from tests.support.synthetic_volumes import provenance
 from tests.unit.steps.gate import damages_companions, damages_enhanced, damages_mr
 from tests.unit.steps.gate.forge import SOURCE, Set, source_and_provenance, t1_like
 

@@ -17,8 +17,8 @@ from rebrain_node.steps.write import AuditHead, ObjectOptions, preview, write
 from rebrain_node.steps.write import report_table as table
 from rebrain_node.steps.write.lettering import lettering
 from rebrain_node.steps.write.preview import BANNER, CAPTIONS, KIND_COLOURS, WARNING, draw
-from tests.phantoms import enhanced_ct, head_ct
-from tests.synthetic_volumes import provenance, synthetic_volume
+from tests.support.phantoms import enhanced_ct, head_ct
+from tests.support.synthetic_volumes import provenance, synthetic_volume
 
 TINY = {
     "rows": 16,

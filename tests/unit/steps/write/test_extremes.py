@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rebrain_node.steps.write import ObjectOptions, write
-from tests.phantoms import head_ct
-from tests.synthetic_volumes import provenance, synthetic_volume
-from tests.validators import dciodvfy_errors
+from tests.support.phantoms import head_ct
+from tests.support.synthetic_volumes import provenance, synthetic_volume
+from tests.support.validators import dciodvfy_errors
 
 SOURCE = head_ct(
     rows=16, columns=16, pixel_spacing_mm=(14.0, 14.0), slice_distances_mm=(0.0, 12.0, 24.0)

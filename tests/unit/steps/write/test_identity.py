@@ -12,7 +12,7 @@ from rebrain_node.domain.job import Provenance
 from rebrain_node.domain.marks import UID_ROOT
 from rebrain_node.steps.write import AuditHead, ObjectOptions
 from rebrain_node.steps.write.identity import DerivedUids, derived_uid
-from tests.synthetic_volumes import provenance
+from tests.support.synthetic_volumes import provenance
 
 KINDS = ("MR", "PM", "SEG", "SC", "SR", "KOS")
 HEAD = AuditHead(sequence=7, sha256="a" * 64)

@@ -17,8 +17,8 @@ from rebrain_node.domain.job import DerivedSet
 from rebrain_node.errors import EngineFailed
 from rebrain_node.steps.write import ObjectOptions, write
 from rebrain_node.steps.write.geometry import decimal
-from tests.phantoms import enhanced_ct, head_ct
-from tests.synthetic_volumes import provenance, synthetic_volume
+from tests.support.phantoms import enhanced_ct, head_ct
+from tests.support.synthetic_volumes import provenance, synthetic_volume
 
 SMALL = {"rows": 24, "columns": 24, "pixel_spacing_mm": (8.0, 8.0)}
 FLAG = Finding(code="AGE", sentence="younger than 18 years", severity="flag", value=12.0)

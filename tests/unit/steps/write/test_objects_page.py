@@ -17,8 +17,8 @@ from rebrain_node.steps.write.source import (
     OPTIONAL_IDENTITY,
     REQUIRED_IDENTITY,
 )
-from tests.phantoms import head_ct
-from tests.synthetic_volumes import provenance, synthetic_volume
+from tests.support.phantoms import head_ct
+from tests.support.synthetic_volumes import provenance, synthetic_volume
 
 PAGE = (Path(__file__).resolve().parents[4] / "docs" / "objects.md").read_text(encoding="utf-8")
 

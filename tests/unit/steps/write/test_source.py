@@ -14,8 +14,8 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGLosslessSV1
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.steps.write.source import NO_DATE, read_source
 from rebrain_node.steps.write.text import copy_text, plain
-from tests.phantoms import head_ct
-from tests.synthetic_volumes import synthetic_volume
+from tests.support.phantoms import head_ct
+from tests.support.synthetic_volumes import synthetic_volume
 
 TINY = {
     "rows": 8,

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.unet import network_of
-from tests.prepared_balls import write_balls
-from tests.tiny_bundle import tiny_recipe
+from tests.support.prepared_balls import write_balls
+from tests.support.tiny_bundle import tiny_recipe
 from trainer.cli import program
 
 EXAMPLE = Path(__file__).parents[1] / "evaluation_example.json"

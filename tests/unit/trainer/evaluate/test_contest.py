@@ -7,8 +7,8 @@ import pytest
 import SimpleITK
 
 from rebrain_node.model.recipe import Grid, Image
-from tests.prepared_balls import ball_subject, write_balls
-from tests.tiny_bundle import tiny_recipe
+from tests.support.prepared_balls import ball_subject, write_balls
+from tests.support.tiny_bundle import tiny_recipe
 from trainer.dataset import PreparedData
 from trainer.evaluate.bridges import OURS, Bridge
 from trainer.evaluate.contest import Contest, Outcome, Progress, figure

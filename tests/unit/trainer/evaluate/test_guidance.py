@@ -13,9 +13,9 @@ from rebrain_node.domain.volume import Guide, Target
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle, write_bundle
 from rebrain_node.model.source import at_measured, windowed
-from tests.prepared_balls import write_balls
-from tests.tiny_bundle import tiny_recipe
-from tests.tiny_guidance import tiny_retrieving_recipe, write_tiny_retrieving_bundle
+from tests.support.prepared_balls import write_balls
+from tests.support.tiny_bundle import tiny_recipe
+from tests.support.tiny_guidance import tiny_retrieving_recipe, write_tiny_retrieving_bundle
 from trainer.cli import program
 from trainer.dataset import PreparedData
 from trainer.evaluate.ablation import verdict

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rebrain_node.model.recipe import Grid
-from tests.tiny_bundle import tiny_recipe
+from tests.support.tiny_bundle import tiny_recipe
 from trainer.evaluate.placing import InMillimetres, Stretched, placements
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.trainer.evaluations import an_evaluation
+from tests.support.evaluations import an_evaluation
 from trainer.cli.report_folder import replaced
 from trainer.evaluate.contents import Beside
 from trainer.evaluate.curves import read_curves

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from rebrain_node.domain.volume import SourceVolume
-from tests.phantoms import PhantomSpec, slice_hu
+from tests.support.phantoms import PhantomSpec, slice_hu
 
 #: 100 x 100 pixels of 2.4 mm keep the phantom small; 6 mm apart from the neck to above the vertex
 SMALL = PhantomSpec(rows=100, columns=100, pixel_spacing_mm=(2.4, 2.4), noise_hu=3.0)

@@ -35,10 +35,10 @@ from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from rebrain_node.dicom.association import associated, describe, is_open
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryFailed, DeliveryRefused
+from rebrain_node.network.association import associated, describe, is_open
 from rebrain_node.settings import DestinationSettings
 
 # Read the data set from its file in pieces and send it unchanged (pynetdicom's own switch).

@@ -11,7 +11,7 @@ import rebrain_node
 from rebrain_node.domain.volume import FloatArray, PreparedVolume, SourceVolume
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.recipe import Retrieval
-from tests.phantoms import MARKER_MM, Ellipsoid
+from tests.support.phantoms import MARKER_MM, Ellipsoid
 
 #: the recipe that ships, without what it retrieves and where it abstains
 RECIPE = load_bundle(Path(rebrain_node.__file__).parent / "bundles" / "demo").recipe.model_copy(

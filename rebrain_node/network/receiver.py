@@ -23,22 +23,29 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from rebrain_node import settings
-from rebrain_node.dicom.admission import AUDIT_EVERY_S, REJECTIONS, Caller, Reason, Seldom, refusal
-from rebrain_node.dicom.contexts import accepted_contexts
-from rebrain_node.dicom.guard import (
-    IDLE_TIMEOUT_S,
-    MAXIMUM_PDU_BYTES,
-    GuardedServer,
-    GuardLimits,
-)
-from rebrain_node.dicom.inbox import Spool
-from rebrain_node.dicom.part10 import file_of
 from rebrain_node.domain.audit import Event as AuditEvent
 from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from rebrain_node.errors import InstanceRefused, OutOfResources, RebrainError
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 from rebrain_node.instance.scan import require_class, require_instance, scan_data_set
+from rebrain_node.network.admission import (
+    AUDIT_EVERY_S,
+    REJECTIONS,
+    Caller,
+    Reason,
+    Seldom,
+    refusal,
+)
+from rebrain_node.network.contexts import accepted_contexts
+from rebrain_node.network.guard import (
+    IDLE_TIMEOUT_S,
+    MAXIMUM_PDU_BYTES,
+    GuardedServer,
+    GuardLimits,
+)
+from rebrain_node.network.part10 import file_of
 from rebrain_node.ports import AuditLog, JsonValue
+from rebrain_node.reception.inbox import Spool
 
 #: a defect of ours; the sender may try again, the log says what happened
 DEFECT: Final = 0xC1FF

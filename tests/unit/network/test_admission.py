@@ -2,7 +2,7 @@
 
 import pytest
 
-from rebrain_node.dicom.admission import Caller, Seldom, refusal
+from rebrain_node.network.admission import Caller, Seldom, refusal
 from rebrain_node.settings import Peer
 
 PEERS = (

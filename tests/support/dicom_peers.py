@@ -15,15 +15,15 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
-from rebrain_node.dicom.association import _Parking, _Requestor
-from rebrain_node.dicom.inbox import Spool
-from rebrain_node.dicom.receiver import Receiver
 from rebrain_node.domain.ledger import ReceivedInstance, Reception
 from rebrain_node.errors import InstanceConflict
+from rebrain_node.network.association import _Parking, _Requestor
+from rebrain_node.network.receiver import Receiver
 from rebrain_node.ports import JsonValue
+from rebrain_node.reception.inbox import Spool
 from rebrain_node.settings import Peer
 from rebrain_node.settings import Receiver as ReceiverSettings
-from tests.unit.instance.data_sets import ct, encode
+from tests.support.data_sets import ct, encode
 
 CONTEXTS = [
     build_context("1.2.840.10008.1.1"),

@@ -16,7 +16,7 @@ from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
 from rebrain_node.model.signature import make_key, read_private_key, sign_bundle
 from rebrain_node.settings import DestinationSettings, Settings, load_settings
-from tests import phantoms
+from tests.support import phantoms
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-m", "rebrain_node.cli")

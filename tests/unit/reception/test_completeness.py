@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rebrain_node.dicom.completeness import Settling
 from rebrain_node.domain.ledger import StudyInReception
+from rebrain_node.reception.completeness import Settling
 
 
 class Clock:

@@ -6,12 +6,12 @@ from typing import get_args
 import pytest
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from rebrain_node.dicom import guard
-from rebrain_node.dicom.admission import Reason
-from rebrain_node.dicom.contexts import KEPT, PROCESSED, VERIFICATION, accepted_contexts
-from rebrain_node.dicom.receiver import DEFECT
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 from rebrain_node.instance.scan import REASONS
+from rebrain_node.network import guard
+from rebrain_node.network.admission import Reason
+from rebrain_node.network.contexts import KEPT, PROCESSED, VERIFICATION, accepted_contexts
+from rebrain_node.network.receiver import DEFECT
 from rebrain_node.settings import Receiver
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "receiving.md").read_text()

@@ -13,8 +13,8 @@ from rebrain_node.model.control import ControlBranch
 from rebrain_node.model.recipe import Recipe, Retrieval
 from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase, contents_of
-from tests.tiny_bundle import tiny_recipe, write_tiny_bundle
-from tests.tiny_encoder import tiny_encoder_graph
+from tests.support.tiny_bundle import tiny_recipe, write_tiny_bundle
+from tests.support.tiny_encoder import tiny_encoder_graph
 from trainer.knowledge_base import Making, Person, grown
 from trainer.person_keys import person_hash
 from trainer.release import Guidance

@@ -1,0 +1,1 @@
+"""Received instances: the durable inbox and when a study counts as complete."""
