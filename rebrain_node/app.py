@@ -145,7 +145,7 @@ def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
         The golden output is not reproduced on this machine, or the knowledge base is not fit to
         be searched or belongs to another encoder.
     """
-    from rebrain_node.engine.choose import open_encoder, open_engine, open_scale
+    from rebrain_node.engine.open import open_encoder, open_engine, open_scale
     from rebrain_node.ports import Model
 
     name = settings.model.engine

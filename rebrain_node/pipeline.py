@@ -12,7 +12,7 @@ from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
 from rebrain_node.errors import GateRefused, SeriesRejected
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.ports import AuditLog, Exemplars, Inbox, JsonValue, Model
 from rebrain_node.steps.abstain import abstain
 from rebrain_node.steps.assemble import assemble

@@ -1,4 +1,4 @@
-"""What all tests share: real data where they are, marks by folder, strict writing of DICOM."""
+"""What all tests share: real data where they are, strict writing of DICOM."""
 
 from __future__ import annotations
 
@@ -34,10 +34,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder and leave the heavier counts out unless they are asked for."""
+    """Leave the heavier counts out unless they are asked for."""
     run_full = os.environ.get("REBRAIN_FULL") == "1"
     for item in items:
-        if "gpu" in item.path.relative_to(ROOT).parts:
-            item.add_marker(pytest.mark.gpu)
         if item.get_closest_marker("full") and not run_full:
             item.add_marker(pytest.mark.skip(reason="heavier counts: set REBRAIN_FULL=1"))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.known_domain import EmbeddedDomain, Gaussian, KnownDomain, Look, Vectors
 from rebrain_node.steps.recognise import FRAME, PICTURE, RANGE_MM
 

@@ -18,7 +18,7 @@ from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.model.half import halved
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.known_domain import Look
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Encoder

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.model.directions import between
 from rebrain_node.model.half import doubled, halved
 from rebrain_node.model.recipe import Image, Recipe
@@ -73,7 +73,7 @@ class Asking:
         KnowledgeBaseRefused
             The base is not fit to be searched, or was made with another encoder.
         """
-        encoder = OpenVinoEncoder(graph.read_bytes())
+        encoder = encoder_of_graph(graph.read_bytes())
         held = read(base)
         check_usable(held, str(base))
         prove(held, encoder, str(base))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from rebrain_node.domain.volume import FloatArray
-from rebrain_node.model.headtemplate import SHAPE, SPACING_MM, levels, points_mm
+from rebrain_node.model.head_template import SHAPE, SPACING_MM, levels, points_mm
 from trainer.heads import Head
 from trainer.hounsfield import AIR_HU, Tissues, draw_hu
 from trainer.mni import mni_from_voxel

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import PreparedVolume, SourceVolume
 from rebrain_node.errors import RebrainError, SeriesRejected
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess

@@ -48,7 +48,7 @@ from rebrain_node.domain.release import VERSION, Release
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Card
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.known_domain import KnownDomain
 from rebrain_node.model.recipe import Recipe
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rebrain_node.errors import KnowledgeBaseRefused
 from rebrain_node.model.bundle import EXEMPLARS, ModelBundle
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Encoder
 from rebrain_node.retrieval.knowledge_base import Index, KnowledgeBase, check_usable, parse

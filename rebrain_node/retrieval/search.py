@@ -123,7 +123,7 @@ def into_cells(embeddings: FloatArray) -> Cells:
     rows = np.ascontiguousarray(embeddings, dtype=np.float32)
     count = max(1, _CELLS_PER_ROOT * round(len(rows) ** 0.5))
     quantiser = faiss.IndexFlatIP(rows.shape[1])
-    # Not faiss.Kmeans: where SimpleITK was loaded first, its answer comes as a type of SimpleITK.
+    # Not faiss.Kmeans: it fails once SimpleITK is imported after faiss, as in the trainer.
     index = faiss.IndexIVFFlat(quantiser, rows.shape[1], count, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.seed, index.cp.spherical = _ROUNDS, _SEED, True
     index.cp.min_points_per_centroid = 1

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from rebrain_node.domain.headframe import HeadFrame, plane_position_mm
 from rebrain_node.domain.volume import FloatArray, MillimetreArray, PreparedVolume
-from rebrain_node.model.headtemplate import SPACING_MM, HeadTemplate, levels, points_mm
+from rebrain_node.model.head_template import SPACING_MM, HeadTemplate, levels, points_mm
 
 #: points of the template that count lie in the brain or within this of it: skull and scalp
 AROUND_BRAIN_MM = 28.0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.volume import AIR_HU, Grid, MaskArray, PreparedVolume, SourceVolume
 from rebrain_node.errors import SeriesRejected
-from rebrain_node.model.headmask import dilated_in_plane, head_mask
+from rebrain_node.model.head_mask import dilated_in_plane, head_mask
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.resample import resampled, wide_grid
 from rebrain_node.model.targets import targets_of

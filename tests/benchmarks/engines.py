@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rebrain_node.engine.choose import ENGINES, open_engine, self_test
+from rebrain_node.engine.open import BACKENDS, open_engine, reproduce_golden
 from rebrain_node.model.bundle import load_bundle
 
 SHIPPED = Path(__file__).resolve().parents[2] / "rebrain_node/bundles/demo"
@@ -43,14 +43,14 @@ def measure(name: str, folder: Path, evaluations: int, threads: int | None) -> d
         "engine": engine.identity,
         "open_s": opened_s,
         "evaluation_ms": statistics.median(times_ms[WARM_UP:]),
-        "deviation": self_test(engine, bundle),
+        "deviation": reproduce_golden(engine, bundle),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
 def in_turn(folder: Path, repeats: int, threads: int | None) -> list[dict[str, object]]:
     """Run every engine ``repeats`` times, taking turns; medians by engine."""
-    runs: dict[str, list[dict[str, object]]] = {name: [] for name in ENGINES}
+    runs: dict[str, list[dict[str, object]]] = {name: [] for name in BACKENDS}
     for _ in range(repeats):
         for name, found in runs.items():
             command = [sys.executable, "-m", "tests.benchmarks.engines", "--bundle", str(folder)]
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="processes of each engine")
     parser.add_argument("--evaluations", type=int, default=20, help="evaluations of each process")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--only", choices=sorted(ENGINES), help="one engine, as JSON")
+    parser.add_argument("--only", choices=sorted(BACKENDS), help="one engine, as JSON")
     chosen = parser.parse_args()
     if chosen.only:
         one = measure(chosen.only, chosen.bundle, chosen.evaluations, chosen.threads)

@@ -9,9 +9,9 @@ import textwrap
 import numpy as np
 import pytest
 
-from rebrain_node.engine.choose import ENGINES, deviation, open_engine, self_test
-from rebrain_node.engine.openvino_engine import OpenVinoEngine
-from rebrain_node.engine.openvino_graph import REPORTING_MODULES
+from rebrain_node.engine.open import BACKENDS, deviation, open_engine, reproduce_golden
+from rebrain_node.engine.openvino_backend import REPORTING_MODULES, OpenVinoBackend
+from rebrain_node.engine.roles import BridgeEngine
 from rebrain_node.errors import BundleRefused, EngineFailed
 from tests.support.tiny_bundle import write_tiny_bundle, write_tiny_guided_bundle
 
@@ -21,7 +21,7 @@ def bundle(tmp_path_factory):
     return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-@pytest.fixture(scope="module", params=sorted(ENGINES))
+@pytest.fixture(scope="module", params=sorted(BACKENDS))
 def engine(request, bundle):
     return open_engine(request.param, bundle, threads=1)
 
@@ -70,13 +70,13 @@ def test_the_input_is_left_as_it_was(engine, bundle):
 
 def test_the_identity_names_engine_version_and_precision(engine):
     name, version, precision = engine.identity.split(" ")
-    assert name in ENGINES
+    assert name in BACKENDS
     assert version[0].isdigit()
     assert precision in {"bf16", "fp32"}
 
 
 def test_an_engine_within_its_limit_passes_the_golden_output(engine, bundle):
-    assert 0 <= self_test(engine, bundle) <= engine.deviation_limit
+    assert 0 <= reproduce_golden(engine, bundle) <= engine.network.deviation_limit
 
 
 def test_a_wrong_shape_is_refused_with_both_shapes(engine, bundle):
@@ -86,27 +86,33 @@ def test_a_wrong_shape_is_refused_with_both_shapes(engine, bundle):
 
 
 def test_the_engines_agree_within_the_wider_limit(bundle):
-    engines = {name: open_engine(name, bundle) for name in ENGINES}
+    engines = {name: open_engine(name, bundle) for name in BACKENDS}
     golden = engines["torch"].evaluate(*_input(bundle))
     for engine in engines.values():
-        assert deviation(engine.evaluate(*_input(bundle)), golden) <= engine.deviation_limit
+        assert deviation(engine.evaluate(*_input(bundle)), golden) <= engine.network.deviation_limit
 
 
-def test_an_engine_on_other_weights_fails_its_self_test(bundle, engine):
-    # Negative control of the self-test: an altered network is not let through.
-    altered = type("Altered", (), {})()
-    altered.identity, altered.deviation_limit = engine.identity, engine.deviation_limit
-    altered.evaluate = lambda x, s: engine.evaluate(x, s) * np.float32(1.05)
+class AlteredGraph:
+    """A graph whose outputs are altered: the negative control of the golden output."""
+
+    def __init__(self, graph, alter):
+        self.identity, self.deviation_limit = graph.identity, graph.deviation_limit
+        self._graph, self._alter = graph, alter
+
+    def run(self, arrays):
+        return {name: self._alter(value) for name, value in self._graph.run(arrays).items()}
+
+
+def test_an_engine_on_other_weights_does_not_reproduce_the_golden_output(bundle, engine):
+    altered = BridgeEngine(AlteredGraph(engine.network, lambda f: f * np.float32(1.05)))
     with pytest.raises(BundleRefused, match=r"deviates by 0\.0[3-7]\d* from the golden output"):
-        self_test(altered, bundle)
+        reproduce_golden(altered, bundle)
 
 
-def test_an_engine_that_answers_with_nan_fails_its_self_test(bundle, engine):
-    broken = type("Broken", (), {})()
-    broken.identity, broken.deviation_limit = engine.identity, engine.deviation_limit
-    broken.evaluate = lambda x, s: np.full_like(x[:, :1], np.nan)
+def test_an_engine_that_answers_with_nan_does_not_reproduce_the_golden_output(bundle, engine):
+    broken = BridgeEngine(AlteredGraph(engine.network, lambda f: np.full_like(f, np.nan)))
     with pytest.raises(BundleRefused, match="deviates by nan"):
-        self_test(broken, bundle)
+        reproduce_golden(broken, bundle)
 
 
 def test_weights_of_another_network_are_refused_by_torch(bundle, tmp_path):
@@ -117,13 +123,13 @@ def test_weights_of_another_network_are_refused_by_torch(bundle, tmp_path):
     contents = {name: bundle.read(name) for name in bundle.manifest.files}
     contents["weights.safetensors"] = save({})
     write_bundle(tmp_path / "other", "other", "1", contents)
-    with pytest.raises(EngineFailed, match="the weights of the bundle do not fit"):
+    with pytest.raises(EngineFailed, match=r"weights\.safetensors does not fit the network"):
         open_engine("torch", load_bundle(tmp_path / "other"))
 
 
 def test_a_graph_that_is_none_is_refused_by_openvino():
     with pytest.raises(EngineFailed, match=r"cannot compile network\.onnx"):
-        OpenVinoEngine(b"no graph at all")
+        OpenVinoBackend().compile("network", b"no graph at all")
 
 
 def test_openvino_sends_nothing_and_loads_neither_torch_nor_a_reporter(bundle, tmp_path):
@@ -134,7 +140,7 @@ def test_openvino_sends_nothing_and_loads_neither_torch_nor_a_reporter(bundle, t
         socket.socket.connect = refuse
         socket.getaddrinfo = refuse
         from pathlib import Path
-        from rebrain_node.engine.choose import open_engine
+        from rebrain_node.engine.open import open_engine
         from rebrain_node.model.bundle import load_bundle
         open_engine("openvino", load_bundle(Path({str(bundle.path)!r})))
         loaded = {{name for name, module in sys.modules.items() if module is not None}}
@@ -160,7 +166,7 @@ def guided_bundle(tmp_path_factory):
     return write_tiny_guided_bundle(tmp_path_factory.mktemp("guided"))
 
 
-@pytest.fixture(scope="module", params=sorted(ENGINES))
+@pytest.fixture(scope="module", params=sorted(BACKENDS))
 def guided(request, guided_bundle):
     return open_engine(request.param, guided_bundle, threads=1)
 
@@ -186,24 +192,22 @@ def test_without_a_guide_a_guided_bundle_draws_as_its_bare_network(guided, guide
     assert guided_bundle.read("weights.safetensors") == bundle.read("weights.safetensors")
     bare = open_engine(guided.identity.split(" ")[0], bundle, threads=1)
     found = guided.evaluate(*_input(bundle))
-    assert deviation(found, bare.evaluate(*_input(bundle))) <= guided.deviation_limit
+    assert deviation(found, bare.evaluate(*_input(bundle))) <= guided.network.deviation_limit
 
 
 def test_the_engines_agree_on_a_guided_evaluation(guided_bundle):
-    engines = {name: open_engine(name, guided_bundle) for name in ENGINES}
+    engines = {name: open_engine(name, guided_bundle) for name in BACKENDS}
     given = (*_input(guided_bundle), _guide(guided_bundle))
     golden = engines["torch"].evaluate(*given)
     for engine in engines.values():
-        assert deviation(engine.evaluate(*given), golden) <= engine.deviation_limit
+        assert deviation(engine.evaluate(*given), golden) <= engine.network.deviation_limit
 
 
-def test_the_self_test_asks_the_control_branch_as_well(guided_bundle, guided):
+def test_the_golden_output_includes_the_control_branch(guided_bundle, guided):
     # Negative control: a control branch that adds nothing is not let through.
-    deaf = type("Deaf", (), {})()
-    deaf.identity, deaf.deviation_limit = guided.identity, guided.deviation_limit
-    deaf.evaluate = lambda x, s, guide=None: guided.evaluate(x, s)
+    silent = AlteredGraph(guided.control, np.zeros_like)
     with pytest.raises(BundleRefused, match="deviates"):
-        self_test(deaf, guided_bundle)
+        reproduce_golden(BridgeEngine(guided.network, silent), guided_bundle)
 
 
 def test_a_guide_without_a_control_branch_is_refused(engine, bundle):

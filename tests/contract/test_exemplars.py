@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import SimpleITK  # noqa: F401 - loaded first as in the node: its types must not meet faiss's
 
-from rebrain_node.retrieval.search import PROBES, FaissExemplars, into_cells
+from rebrain_node.retrieval.search import PROBES, FaissExemplars, into_cells  # isort: split
+
+import SimpleITK  # noqa: F401 - after faiss, where some functions of faiss fail
+
 from tests.support.knowledge_bases import NumpyExemplars, drawn_base, person, sealed, verified
 
 BASE = verified(drawn_base(entries=400, people=5))

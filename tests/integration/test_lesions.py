@@ -9,7 +9,7 @@ import pytest
 
 import rebrain_node
 from rebrain_node.demonstration.study import load_head
-from rebrain_node.engine.choose import open_engine
+from rebrain_node.engine.open import open_engine
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.source import conditioning_at, windowed
 from rebrain_node.model.walk import noise_field, walk

@@ -19,10 +19,10 @@ from rebrain_node.app import bundle, configuration, model
 from rebrain_node.demonstration.study import draw_study
 from rebrain_node.domain import marks
 from rebrain_node.domain.job import Job
-from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.folder import Folder
 from rebrain_node.model.half import halved
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Retrieval
 from rebrain_node.pipeline import Ports, process
 from rebrain_node.ports import Model
@@ -74,7 +74,7 @@ def run():
         bundle=replace(shaping.bundle, recipe=recipe, known_domain=known_domain()),
         objects=replace(shaping.objects, companions=()),
     )
-    encoder = OpenVinoEncoder(tiny_encoder_graph(128, 104), threads=1)
+    encoder = encoder_of_graph(tiny_encoder_graph(128, 104), threads=1)
     exemplars = _own_slices(study, recipe, encoder)
     uid = str(study[0].SeriesInstanceUID)
     sha256 = {str(i.SOPInstanceUID): hashlib.sha256(i.PixelData).hexdigest() for i in study}

@@ -94,7 +94,9 @@ ALSO: dict[str, dict[str, tuple[str, ...]]] = {
             "test_a_late_instance_makes_a_new_revision_whatever_the_state",
             "test_a_judgement_over_older_instances_is_superseded",
         ),
-        "unit/reception/test_completeness.py": ("test_complete_means_quiet_or_waited_for_long_enough",),
+        "unit/reception/test_completeness.py": (
+            "test_complete_means_quiet_or_waited_for_long_enough",
+        ),
     },
     "H20": {
         "unit/store/test_outbox.py": (

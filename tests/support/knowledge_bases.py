@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.ports import Exemplar
 from rebrain_node.retrieval.knowledge_base import (
     Cells,

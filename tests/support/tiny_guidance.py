@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.control import ControlBranch
 from rebrain_node.model.recipe import Recipe, Retrieval
@@ -30,7 +30,7 @@ def hash_of(name: str) -> str:
 
 def tiny_base(recipe: Recipe, graph: bytes, people: tuple[str, ...] = PEOPLE) -> KnowledgeBase:
     """Twelve slices of noise of each person, between -60 and 80 mm."""
-    making = Making(graph=graph, encoder=OpenVinoEncoder(graph), recipe=recipe, hash_of=hash_of)
+    making = Making(graph=graph, encoder=encoder_of_graph(graph), recipe=recipe, hash_of=hash_of)
     plane = (recipe.grid.rows // 2, recipe.grid.columns // 2)
 
     def person(name: str) -> Person:

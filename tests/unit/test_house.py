@@ -84,8 +84,8 @@ def test_every_dependency_is_pinned_and_in_the_lock_with_its_hashes(lock, extras
     assert text.count("--hash=sha256:") >= len(locked)
 
 
-@pytest.mark.parametrize("name", ["torch", "pytest", "hypothesis", "mypy", "triton"])
-def test_the_runtime_lock_pulls_neither_development_tools_nor_torch(name):
+@pytest.mark.parametrize("name", ["torch", "simpleitk", "pytest", "hypothesis", "mypy", "triton"])
+def test_the_runtime_lock_pulls_neither_development_tools_nor_what_only_training_needs(name):
     locked = _pins((ROOT / "deploy/locks/runtime.txt").read_text(encoding="utf-8"))
     assert name not in locked
     assert not [other for other in locked if other.startswith(("nvidia", "cuda"))]

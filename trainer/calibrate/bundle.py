@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from rebrain_node.engine.choose import GOLDEN_TOLD
+from rebrain_node.engine.open import GOLDEN_SCALE_INPUT
 from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
 from rebrain_node.model.calibration import CALIBRATED_FILES, Calibration
 from rebrain_node.model.card import Card, Score
@@ -54,7 +54,7 @@ def write_calibrated(bundle: ModelBundle, added: Added, out: Path, version: str)
     """
     contents = {name: bundle.read(name) for name in bundle.manifest.files}
     golden = load_tensors(contents["golden.safetensors"])
-    x, told = golden["x"].float(), torch.tensor([GOLDEN_TOLD])
+    x, told = golden["x"].float(), torch.tensor([GOLDEN_SCALE_INPUT])
     with torch.no_grad():
         golden["b"] = added.head(x, told)
     contents["scale.onnx"] = export_onnx(added.head, (x, told), Names(("x", "s"), ("b",)))

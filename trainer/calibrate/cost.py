@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rebrain_node.domain.volume import SyntheticVolume
-from rebrain_node.engine.choose import open_scale
+from rebrain_node.engine.open import open_scale
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.ports import Engine
 from rebrain_node.steps.estimate import estimate

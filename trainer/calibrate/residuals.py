@@ -9,7 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from rebrain_node.domain.volume import FloatArray, Guide, MaskArray, SliceKind, SyntheticVolume
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Model
 from rebrain_node.steps.embed import embed

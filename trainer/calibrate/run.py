@@ -11,7 +11,7 @@ import numpy as np
 
 from rebrain_node.domain.meaning import Meaning
 from rebrain_node.domain.volume import SliceKind
-from rebrain_node.engine.choose import open_encoder, open_engine
+from rebrain_node.engine.open import open_encoder, open_engine
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import Calibration, Width

@@ -103,9 +103,9 @@ def _encoded(bundle: "ModelBundle") -> "Callable[[Seen], Seen]":
     """Give what adds embeddings to a series, or leaves it where the bundle has no encoder."""
     if not bundle.holds("encoder.onnx"):
         return lambda seen: seen
-    from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+    from rebrain_node.engine.open import encoder_of_graph
 
-    encoder = OpenVinoEncoder(bundle.read("encoder.onnx"), threads=1)
+    encoder = encoder_of_graph(bundle.read("encoder.onnx"), threads=1)
     return lambda seen: seen.embedded(encoder)
 
 

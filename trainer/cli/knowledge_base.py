@@ -182,7 +182,7 @@ def _say(path: Path, base: "KnowledgeBase") -> None:
 def _making(encoder: Path, config: Path, key: Path) -> "Making":
     from functools import partial
 
-    from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+    from rebrain_node.engine.open import encoder_of_graph
     from trainer.config import TrainConfig
     from trainer.knowledge_base import Making
     from trainer.person_keys import person_hash, read_key
@@ -190,7 +190,7 @@ def _making(encoder: Path, config: Path, key: Path) -> "Making":
     graph = encoder.read_bytes()
     return Making(
         graph=graph,
-        encoder=OpenVinoEncoder(graph),
+        encoder=encoder_of_graph(graph),
         recipe=TrainConfig.load(config).recipe,
         hash_of=partial(person_hash, read_key(key)),
     )

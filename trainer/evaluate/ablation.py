@@ -11,7 +11,7 @@ from typing import Final, TypedDict
 import numpy as np
 from scipy import stats
 
-from rebrain_node.engine.choose import open_encoder
+from rebrain_node.engine.open import open_encoder
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.source import conditioning_at

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rebrain_node.domain.volume import AIR_HU, Grid, Guide, PreparedVolume, Target
-from rebrain_node.engine.choose import open_encoder
+from rebrain_node.engine.open import open_encoder
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.model.headtemplate import load_head_template
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Encoder, Exemplars
 from rebrain_node.retrieval.opening import open_exemplars

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from numpy.typing import NDArray
 
-from rebrain_node.engine.choose import open_engine
+from rebrain_node.engine.open import open_engine
 from rebrain_node.errors import RebrainError
 from rebrain_node.model import unet
 from rebrain_node.model.bundle import ModelBundle, load_bundle

@@ -4,7 +4,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage as ndi
 
-from rebrain_node.model.headmask import head_mask as head_in_hu
+from rebrain_node.model.head_mask import head_mask as head_in_hu
 from trainer.anatomy import HeadRefused, head_mask
 from trainer.dataset import DatasetRefused, Mask, Volume
 from trainer.template import as_array, as_image, resampled

@@ -7,14 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save
 
-from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
-from rebrain_node.engine.torch_encoder import TorchEncoder
+from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.errors import EngineFailed, KnowledgeBaseRefused
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.model.encoder import SliceEncoder
 from rebrain_node.model.recipe import Retrieval
 from rebrain_node.retrieval.knowledge_base import contents_of
 from rebrain_node.retrieval.opening import open_exemplars
@@ -27,7 +23,7 @@ GRAPH = tiny_encoder_graph(32, 24)
 
 @pytest.fixture(scope="module")
 def encoder():
-    return OpenVinoEncoder(GRAPH, threads=1)
+    return encoder_of_graph(GRAPH, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -109,21 +105,8 @@ def test_an_encoder_of_other_dimensions_or_without_an_answer_is_refused(
     assert caught.value.code == code
 
 
-def test_the_encoder_on_torch_gives_a_direction_and_refuses_what_it_cannot_take():
-    torch.manual_seed(0)
-    encoder = TorchEncoder(save(SliceEncoder().state_dict()))
-    found = encoder.embed(np.zeros((1, 1, 128, 104), dtype=np.float32))
-    assert found.shape == (192,)
-    assert float(np.linalg.norm(found)) == pytest.approx(1.0, abs=1e-5)
-    with pytest.raises(EngineFailed, match="cannot embed"):
-        encoder.embed(np.zeros((1, 1, 32, 24), dtype=np.float32))
-    for weights in (save({}), b"no weights"):
-        with pytest.raises(EngineFailed, match=r"encoder\.safetensors does not fit"):
-            TorchEncoder(weights)
-
-
 def test_an_encoder_refuses_a_slice_of_another_size_and_a_graph_that_is_none(encoder):
-    with pytest.raises(EngineFailed, match="half the recipe's grid"):
+    with pytest.raises(EngineFailed, match="as the recipe's grid says"):
         encoder.embed(np.zeros((1, 1, 32, 32), dtype=np.float32))
     with pytest.raises(EngineFailed, match=r"cannot compile encoder\.onnx"):
-        OpenVinoEncoder(b"no graph")
+        encoder_of_graph(b"no graph")

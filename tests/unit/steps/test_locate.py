@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from rebrain_node.domain.headframe import AXIS_MM, HeadFrame, plane_position_mm
 from rebrain_node.domain.volume import AIR_HU, PreparedVolume
-from rebrain_node.model.headtemplate import SHAPE, load_head_template, points_mm
+from rebrain_node.model.head_template import SHAPE, load_head_template, points_mm
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess

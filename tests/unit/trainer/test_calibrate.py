@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rebrain_node.engine.choose import open_scale
+from rebrain_node.engine.open import open_scale
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.steps.preprocess import preprocess
 from tests.support.ball_head import ball_maps

@@ -1,4 +1,4 @@
-"""The choice of an engine and its proof, without a network."""
+"""Opening an engine, and its golden output, without a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from rebrain_node.engine.choose import deviation, open_engine, self_test
+from rebrain_node.engine.open import deviation, open_engine, reproduce_golden
+from rebrain_node.engine.roles import BridgeEngine
 from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import Manifest, ModelBundle
 from tests.support.tiny_bundle import CARD, tiny_recipe
@@ -28,17 +29,21 @@ def bundle_of(golden: bytes) -> ModelBundle:
     )
 
 
-class Doubling:
-    """An engine that answers twice its first channel, off by a ratio."""
+class DoublingGraph:
+    """Returns twice its first channel, off by a ratio."""
 
     identity = "doubling 1 fp32"
     deviation_limit = 1e-4
 
-    def __init__(self, off=0.0):
+    def __init__(self, off):
         self.off = off
 
-    def evaluate(self, x, s):
-        return (2.0 + 2.0 * self.off) * x[:, :1]
+    def run(self, arrays):
+        return {"f": (2.0 + 2.0 * self.off) * arrays["x"][:, :1]}
+
+
+def doubling(off=0.0):
+    return BridgeEngine(DoublingGraph(off))
 
 
 def golden_of_doubling():
@@ -48,17 +53,17 @@ def golden_of_doubling():
 
 
 def test_an_exact_engine_has_no_deviation():
-    assert self_test(Doubling(), bundle_of(golden_of_doubling())) == 0.0
+    assert reproduce_golden(doubling(), bundle_of(golden_of_doubling())) == 0.0
 
 
 @pytest.mark.parametrize(("off", "passes"), [(0.9e-4, True), (1.1e-4, False)])
 def test_the_limit_is_where_it_says(off, passes):
     bundle = bundle_of(golden_of_doubling())
     if passes:
-        assert self_test(Doubling(off), bundle) == pytest.approx(off, rel=1e-2)
+        assert reproduce_golden(doubling(off), bundle) == pytest.approx(off, rel=1e-2)
     else:
         with pytest.raises(BundleRefused, match=r"deviates by 0\.00011 .* limit 0\.0001"):
-            self_test(Doubling(off), bundle)
+            reproduce_golden(doubling(off), bundle)
 
 
 def test_a_golden_output_of_zero_proves_nothing():
@@ -79,11 +84,11 @@ def test_an_unknown_engine_is_named_with_the_known_ones():
 @pytest.mark.parametrize("golden", [b"", save({"x": np.zeros(1, np.float32)})])
 def test_a_bundle_without_a_readable_golden_output_is_refused(golden):
     with pytest.raises(BundleRefused, match=r"golden\.safetensors"):
-        self_test(Doubling(), bundle_of(golden))
+        reproduce_golden(doubling(), bundle_of(golden))
 
 
 def test_without_torch_the_torch_engine_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "rebrain_node.engine.torch_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "rebrain_node.engine.torch_backend", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(EngineFailed, match=r"pip install .*rebrain-node\[train\]"):
         open_engine("torch", bundle_of(b""))
@@ -91,7 +96,7 @@ def test_without_torch_the_torch_engine_says_what_to_install(monkeypatch):
 
 def test_choosing_loads_no_engine():
     program = (
-        "import sys, json, rebrain_node.engine.choose; "
+        "import sys, json, rebrain_node.engine.open; "
         "print(json.dumps([n for n in ('torch', 'openvino') if n in sys.modules]))"
     )
     result = subprocess.run(

@@ -1,0 +1,94 @@
+"""What the path asks of a bundle's networks (ports ``Engine``, ``Encoder``, ``Scale``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rebrain_node.domain.volume import FloatArray
+from rebrain_node.engine.backend import Graph
+from rebrain_node.errors import EngineFailed
+
+
+@dataclass(frozen=True)
+class BridgeEngine:
+    """One evaluation of the bridge's network (port ``Engine``).
+
+    Attributes
+    ----------
+    network : Graph
+        ``x`` and ``s``, and with a control branch what it adds, to ``f``.
+    control : Graph or None
+        ``x``, ``s`` and ``guide`` to what is added; None where the bundle has no control branch.
+    """
+
+    network: Graph
+    control: Graph | None = None
+
+    @property
+    def identity(self) -> str:
+        """Library, version and precision, e.g. ``openvino 2026.4.1 bf16``."""
+        return self.network.identity
+
+    def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
+        """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
+
+        Raises
+        ------
+        EngineFailed
+            A guide is given to a bundle without a control branch; or the shapes are not those
+            that the network takes.
+        """
+        if guide is None:
+            return self.network.run({"x": x, "s": s})["f"]
+        if self.control is None:
+            raise EngineFailed(
+                f"{self.identity} has no control branch and was given a guide; "
+                'use a bundle with a control branch, or one with retrieval.method "none"'
+            )
+        added = self.control.run({"x": x, "s": s, "guide": guide})
+        return self.network.run({"x": x, "s": s, **added})["f"]
+
+
+@dataclass(frozen=True)
+class GraphEncoder:
+    """One CT slice to its embedding (port ``Encoder``)."""
+
+    graph: Graph
+
+    @property
+    def identity(self) -> str:
+        """Library, version and precision."""
+        return self.graph.identity
+
+    def embed(self, image: FloatArray) -> FloatArray:
+        """Embed (1, 1, rows, columns), half the recipe's grid, brain window in [-1, 1], to (d,).
+
+        Raises
+        ------
+        EngineFailed
+            The shape is not that the encoder takes.
+        """
+        embedding: FloatArray = self.graph.run({"image": image})["embedding"][0]
+        return embedding
+
+
+@dataclass(frozen=True)
+class GraphScale:
+    """The scales of a slice's residual (port ``Scale``)."""
+
+    graph: Graph
+
+    @property
+    def identity(self) -> str:
+        """Library, version and precision."""
+        return self.graph.identity
+
+    def estimate(self, x: FloatArray, s: FloatArray) -> FloatArray:
+        """Estimate b: x (1, 5, rows, columns), s (1, 2) to (1, 1, rows, columns).
+
+        Raises
+        ------
+        EngineFailed
+            The shapes are not those that the head takes.
+        """
+        return self.graph.run({"x": x, "s": s})["b"]
