@@ -12,7 +12,7 @@ from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Provenance
-from rebrain_node.domain.meaning import Meaning
+from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.domain.volume import SyntheticVolume
 from tests.support.phantoms import Ellipsoid, PhantomSpec, head_ct, head_hu
 from tests.support.synthetic_volumes import provenance, synthetic_volume
@@ -54,7 +54,9 @@ def t1_like(instances: Sequence[Dataset], spec: PhantomSpec) -> SyntheticVolume:
         intensity=intensity.astype(np.float32),
         uncertainty=uncertainty.astype(np.float32),
         head=head,
-        meaning=Meaning(alpha=0.1, people=25, untrusted_above=0.05),  # every slice is above it
+        meaning=UncertaintyInterpretation(
+            alpha=0.1, people=25, untrusted_above=0.05
+        ),  # every slice is above it
     )
 
 
