@@ -152,6 +152,7 @@ def one_of_each(derived: DerivedSet) -> list[DerivedInstance]:
     return [first, *kinds.values()]
 
 
+@pytest.mark.hazard("H2")
 @pytest.mark.parametrize("case", CASES)
 def test_every_object_is_valid_and_of_the_source_s_patient(case, tmp_path):
     source = stored(CASES[case]())
@@ -232,6 +233,7 @@ def test_the_same_input_gives_the_same_bytes(case):
     assert [i.sha256 for i in written_once(case).instances] == [i.sha256 for i in second.instances]
 
 
+@pytest.mark.hazard("H3", "H4")
 @pytest.mark.parametrize(
     "changes",
     [

@@ -76,6 +76,7 @@ def source_of(group: Dataset) -> str:
     return source.ReferencedSOPInstanceUID
 
 
+@pytest.mark.hazard("H16")
 @pytest.mark.parametrize(("precision", "step"), [("float32", 1e-7), ("uint16", 0.5 / 65535)])
 def test_the_map_gives_back_the_uncertainty(volume, precision, step):
     found = objects(ObjectOptions(companions=("PM",), map_precision=precision))
@@ -87,6 +88,7 @@ def test_the_map_gives_back_the_uncertainty(volume, precision, step):
         assert np.abs(frame - volume.uncertainty[k]).max() <= step + 1e-7
 
 
+@pytest.mark.hazard("H16")
 def test_the_map_lies_on_the_series_frame_by_slice(full):
     (dataset,) = full["PM"]
     shared = dataset.SharedFunctionalGroupsSequence[0]

@@ -25,6 +25,7 @@ def all_uids(uids: DerivedUids) -> set[str]:
     return names | {uids.other("PM", "dimension organisation")}
 
 
+@pytest.mark.hazard("H24")
 def test_uids_are_valid_and_apart():
     names = all_uids(DerivedUids.of(provenance(), (), ObjectOptions()))
     assert len(names) == 17
