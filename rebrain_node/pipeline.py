@@ -95,7 +95,7 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     step = StepRunner(job, ports.audit)
     instances = step(ports.inbox.read, job)
     provenance = _provenance(job, ports, configuration)
-    volume = step(assemble, instances)
+    volume = step(assemble, instances, limits.geometry)
     flags = step(check, volume, instances, limits)
     prepared = step(preprocess, volume, recipe)
     guides, ood_flags = guide(step, prepared, ports.model, configuration)

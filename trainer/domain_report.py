@@ -13,6 +13,7 @@ from typing import Any
 import pydicom
 
 from rebrain_node.instance.codecs import register
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.known_domain import KnownDomain
 from rebrain_node.steps.assemble import assemble
 from trainer.domain_series import CONDITIONS, IN_DOMAIN, Seen, Way
@@ -61,7 +62,7 @@ def real_series(way: Way, data: Path) -> list[Seen]:
         instances = [pydicom.dcmread(path) for path in sorted(data.glob(files))]
         chosen = [i for i in instances if description in (None, i.get("SeriesDescription"))]
         if chosen:
-            found.append(way.seen(assemble(chosen), ("real", name, 0)))
+            found.append(way.seen(assemble(chosen, shipped_limits().geometry), ("real", name, 0)))
     return found
 
 

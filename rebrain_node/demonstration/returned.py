@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SliceKind, SyntheticVolume
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.gate.context import frames_as_slices
@@ -32,7 +33,7 @@ def volume_of(
     recipe : Recipe
         Of the bundle that made it.
     """
-    prepared = preprocess(assemble(source), recipe)
+    prepared = preprocess(assemble(source, shipped_limits().geometry), recipe)
     intensity = _intensity(derived)
     return SyntheticVolume(
         intensity=intensity,

@@ -16,10 +16,17 @@ import numpy as np
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import GeometryLimits
-from rebrain_node.domain.volume import MillimetreArray
+from rebrain_node.domain.series import SourceFrame
+from rebrain_node.domain.volume import MillimetreArray, tilt_deg
 
 #: a step of k times the usual one, within this share, is k - 1 missing slices
 _MULTIPLE_SHARE = 0.15
+#: planes within 1 degree can be put in an order; the limits ask for more
+_PARALLEL_COSINE = float(np.cos(np.radians(1.0)))
+#: two digits after the point make a unit vector as short as 0.993
+_LENGTH_TOLERANCE = 0.01
+#: the tag is often rounded to half a degree, and the positions to 0.1 mm
+_DECLARED_TILT_DEG = 2.0
 #: a group has at least three slices
 _STEPS_OF_GROUP = 2
 
@@ -31,6 +38,7 @@ class Arrangement:
     positions_mm: MillimetreArray  #: (n, 3) LPS of voxel (0, 0)
     normal: MillimetreArray  #: (3,) unit vector
     thickness_mm: tuple[float | None, ...]  #: (n,) ``None`` where not declared
+    order: tuple[int, ...]  #: (n,) place of each slice among those that were given
 
     @property
     def distances_mm(self) -> MillimetreArray:
@@ -50,13 +58,8 @@ class Arrangement:
 
     @property
     def tilt_deg(self) -> float:
-        """Angle between the normal and the line along which the slices follow each other."""
-        steps = np.diff(self.positions_mm, axis=0)
-        lengths = np.linalg.norm(steps, axis=1)
-        if not np.any(lengths > 0.0):
-            return 0.0
-        cosines = np.abs(steps[lengths > 0.0] @ self.normal) / lengths[lengths > 0.0]
-        return float(np.degrees(np.arccos(min(1.0, float(np.median(cosines))))))
+        """Gantry tilt, degrees, >= 0 (`tilt_deg`)."""
+        return tilt_deg(self.positions_mm, self.normal)
 
 
 def arrange(
@@ -73,13 +76,143 @@ def arrange(
     normal : MillimetreArray
         (3,) unit vector.
     thickness_mm : sequence of float or None
-        (n,) nominal thickness.
+        (n,) nominal thickness; None or 0 where not declared.
     """
     order = np.argsort(positions_mm @ normal, kind="stable")
     return Arrangement(
         positions_mm=positions_mm[order],
         normal=normal,
-        thickness_mm=tuple(thickness_mm[k] for k in order),
+        thickness_mm=tuple(thickness_mm[k] or None for k in order),
+        order=tuple(int(k) for k in order),
+    )
+
+
+def arrange_frames(frames: Sequence[SourceFrame]) -> Arrangement | None:
+    """Sort the frames of a series along their normal.
+
+    Returns
+    -------
+    Arrangement or None
+        None unless each frame says where it lies and all are parallel within 1 degree.
+    """
+    normals = [frame.normal for frame in frames if frame.normal is not None]
+    positions = [f.image_position_patient for f in frames if f.image_position_patient is not None]
+    if not frames or min(len(normals), len(positions)) < len(frames):
+        return None
+    if float(np.min(np.array(normals) @ normals[0])) < _PARALLEL_COSINE:
+        return None
+    thickness_mm = [frame.slice_thickness_mm for frame in frames]
+    return arrange(np.array(positions, dtype=np.float64), normals[0], thickness_mm)
+
+
+def judge_planes(frames: Sequence[SourceFrame], limits: GeometryLimits) -> tuple[Finding, ...]:
+    """Find frames that cannot form one stack: no place, not parallel, another matrix or pixel.
+
+    Direction cosines are compared as angles after normalising, because scanners write them with
+    two to nine digits (PS3.3 C.7.6.2.1.1 asks for unit vectors).
+    """
+    unplaced = sum(f.normal is None or f.image_position_patient is None for f in frames)
+    if unplaced:
+        orientation = [
+            Finding(
+                code="GEOM-ORIENTATION",
+                sentence=(
+                    f"{unplaced} of {len(frames)} images do not say where they lie in the patient "
+                    "(Image Position and Orientation); send the series from the scanner again"
+                ),
+                value=float(unplaced),
+                limit=0.0,
+            )
+        ]
+    else:
+        orientation = _judge_cosines(frames, limits)
+    return (*orientation, *_judge_matrix(frames, limits))
+
+
+def _judge_cosines(frames: Sequence[SourceFrame], limits: GeometryLimits) -> list[Finding]:
+    cosines = np.array([f.image_orientation_patient for f in frames], dtype=np.float64)
+    pairs = cosines.reshape(-1, 2, 3)
+    lengths = np.linalg.norm(pairs, axis=2, keepdims=True)
+    pairs = pairs / lengths
+    skew_deg = float(np.degrees(np.arcsin(np.abs(np.sum(pairs[:, 0] * pairs[:, 1], axis=1))).max()))
+    if skew_deg > limits.direction_deg or np.abs(lengths - 1.0).max() > _LENGTH_TOLERANCE:
+        return [
+            Finding(
+                code="GEOM-ORIENTATION",
+                sentence=(
+                    "Image Orientation (Patient) of an image is not two perpendicular directions "
+                    f"of length 1: they are {90.0 - skew_deg:.2f} degrees apart, 90 within "
+                    f"{limits.direction_deg:g} (geometry.direction_deg) are needed, and of length "
+                    f"{float(lengths.flat[np.abs(lengths - 1.0).argmax()]):.3f}"
+                ),
+                value=round(skew_deg, 3),
+                limit=limits.direction_deg,
+            )
+        ]
+    chords = np.linalg.norm(pairs - pairs[:1], axis=2)
+    spread_deg = float(np.degrees(2 * np.arcsin(np.clip(chords / 2, 0.0, 1.0))).max())
+    if spread_deg <= limits.direction_deg:
+        return []
+    return [
+        Finding(
+            code="GEOM-ORIENTATION",
+            sentence=(
+                f"the slices of the series are not parallel: their orientation differs by "
+                f"{spread_deg:.1f} degrees"
+            ),
+            value=round(spread_deg, 2),
+            limit=limits.direction_deg,
+        )
+    ]
+
+
+def _judge_matrix(frames: Sequence[SourceFrame], limits: GeometryLimits) -> list[Finding]:
+    spacings = [frame.pixel_spacing_mm for frame in frames]
+    if any(s is None or min(s) <= 0.0 for s in spacings):
+        return [
+            Finding(code="GEOM-SPACING", sentence="an image does not say how large its pixels are")
+        ]
+    shapes = {(frame.rows, frame.columns) for frame in frames}
+    spread_mm = float(np.ptp(np.array(spacings, dtype=np.float64), axis=0).max(initial=0.0))
+    if len(shapes) <= 1 and spread_mm <= limits.pixel_spacing_mm:
+        return []
+    return [
+        Finding(
+            code="GEOM-SPACING",
+            sentence="the slices of the series differ in matrix or pixel size",
+            value=round(spread_mm, 6),
+            limit=limits.pixel_spacing_mm,
+        )
+    ]
+
+
+def judge_declared_tilt(
+    frames: Sequence[SourceFrame], arrangement: Arrangement
+) -> tuple[Finding, ...]:
+    """Flag a Gantry/Detector Tilt (0018,1120) that the positions of the slices contradict.
+
+    Its sign differs between vendors, so the amounts are compared. Where the images are a
+    reformat, the tag may be a left-over; where they are not, every slice lies elsewhere than the
+    positions say.
+    """
+    declared = [abs(f.gantry_tilt_deg) for f in frames if f.gantry_tilt_deg is not None]
+    if len(arrangement.positions_mm) < 2 or not declared:
+        return ()
+    tilt, tag = arrangement.tilt_deg, max(declared, key=lambda t: abs(t - arrangement.tilt_deg))
+    if abs(tag - tilt) <= _DECLARED_TILT_DEG:
+        return ()
+    return (
+        Finding(
+            code="GEOM-TILT-TAG",
+            sentence=(
+                f"Gantry/Detector Tilt (0018,1120) says {tag:.1f} degrees, the positions of the "
+                f"slices say {tilt:.1f}; the positions are used: make sure that the images were "
+                "resampled after the scan, or send the series as it was acquired"
+            ),
+            severity="flag",
+            value=round(tag - tilt, 1),
+            limit=_DECLARED_TILT_DEG,
+        ),
     )
 
 
@@ -95,7 +228,7 @@ class _Group:
 
 def judge_arrangement(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Finding, ...]:
     """Find duplicate, missing, uneven and displaced slices and too great a tilt."""
-    duplicates = _judge_duplicates(arrangement, limits)
+    duplicates = judge_duplicates(arrangement, limits)
     unique = _without_duplicates(arrangement, limits) if duplicates else arrangement
     groups = _groups(unique, limits)
     return (
@@ -107,7 +240,8 @@ def judge_arrangement(arrangement: Arrangement, limits: GeometryLimits) -> tuple
     )
 
 
-def _judge_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Finding, ...]:
+def judge_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Finding, ...]:
+    """Find slices that lie where another slice lies."""
     count = int(np.sum(arrangement.steps_mm < limits.duplicate_mm))
     if count == 0:
         return ()
@@ -131,6 +265,7 @@ def _without_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> Arr
         positions_mm=arrangement.positions_mm[keep],
         normal=arrangement.normal,
         thickness_mm=tuple(np.array(arrangement.thickness_mm, dtype=object)[keep]),
+        order=tuple(np.array(arrangement.order)[keep]),
     )
 
 

@@ -32,31 +32,17 @@ class SourceFrame:
     rows: int | None
     columns: int | None
     slice_thickness_mm: float | None
-    gantry_tilt_deg: float | None  #: (0018,1120), as declared; the geometry is what counts
-    patient_position: str | None  #: (0018,5100), e.g. ``HFS``
+    gantry_tilt_deg: float | None  #: (0018,1120), as declared; the positions are what counts
     instance_number: int | None
-    acquisition_number: int | None
     series_number: int | None
     series_description: str | None
-    study_description: str | None
-    protocol_name: str | None
     body_part: str | None
     convolution_kernel: str | None
     contrast_agent: str | None  #: agent, route or contrast usage, whichever says something
     manufacturer: str | None
-    model_name: str | None
     patient_age_years: float | None
-    synthetic_data: str | None  #: (0008,001C), YES or NO
-    slope: float | None  #: Rescale Slope (0028,1053)
-    intercept: float | None  #: Rescale Intercept (0028,1052)
     rescale_type: str | None  #: (0028,1054), e.g. ``HU``
-    samples_per_pixel: int | None
-    photometric_interpretation: str | None
-    bits_allocated: int | None
     bits_stored: int | None
-    signed: bool | None  #: Pixel Representation (0028,0103) is 1
-    padding_value: int | None  #: Pixel Padding Value (0028,0120), as declared
-    lossy: bool  #: Lossy Image Compression (0028,2110) is 01
 
     @property
     def normal(self) -> MillimetreArray | None:

@@ -55,13 +55,31 @@ class SourceVolume:
 
     @property
     def tilt_deg(self) -> float:
-        """Angle between the normal and the line through the first voxels, degrees, >= 0."""
-        line = self.positions_mm[-1] - self.positions_mm[0]
-        length = float(np.linalg.norm(line))
-        if length == 0.0:
-            return 0.0
-        cosine = float(line @ self.normal) / length
-        return float(np.degrees(np.arccos(min(1.0, abs(cosine)))))
+        """Gantry tilt, degrees, >= 0 (`tilt_deg`)."""
+        return tilt_deg(self.positions_mm, self.normal)
+
+
+def tilt_deg(positions_mm: MillimetreArray, normal: MillimetreArray) -> float:
+    """Angle between the normal of the planes and the line along which they follow each other.
+
+    Parameters
+    ----------
+    positions_mm : MillimetreArray
+        (n, 3) LPS of voxel (0, 0) of each slice, in order.
+    normal : MillimetreArray
+        (3,) unit vector.
+
+    Returns
+    -------
+    float
+        Degrees, >= 0: the median over all steps; 0 where no slice lies apart from another.
+    """
+    steps = np.diff(positions_mm, axis=0)
+    lengths = np.linalg.norm(steps, axis=1)
+    if not np.any(lengths > 0.0):
+        return 0.0
+    cosines = np.abs(steps[lengths > 0.0] @ normal) / lengths[lengths > 0.0]
+    return float(np.degrees(np.arccos(min(1.0, float(np.median(cosines))))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,7 +110,6 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
     def get(keyword: str) -> Any:
         return frame_attribute(instance, number, keyword)
 
-    signed = _whole(get("PixelRepresentation"))
     return SourceFrame(
         instance_index=index,
         frame_number=number,
@@ -128,30 +127,16 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         columns=_whole(get("Columns")),
         slice_thickness_mm=_number(get("SliceThickness")),
         gantry_tilt_deg=_number(get("GantryDetectorTilt")),
-        patient_position=_text(get("PatientPosition")),
         instance_number=_whole(get("InstanceNumber")),
-        acquisition_number=_whole(get("FrameAcquisitionNumber") or get("AcquisitionNumber")),
         series_number=_whole(get("SeriesNumber")),
         series_description=_text(get("SeriesDescription")),
-        study_description=_text(get("StudyDescription")),
-        protocol_name=_text(get("ProtocolName")),
         body_part=_text(get("BodyPartExamined")) or _region(get("AnatomicRegionSequence")),
         convolution_kernel="\\".join(_texts(get("ConvolutionKernel"))) or None,
         contrast_agent=_contrast(instance, number),
         manufacturer=_text(get("Manufacturer")),
-        model_name=_text(get("ManufacturerModelName")),
         patient_age_years=_age_years(_text(get("PatientAge"))),
-        synthetic_data=_text(get("SyntheticData")),
-        slope=_number(get("RescaleSlope")),
-        intercept=_number(get("RescaleIntercept")),
         rescale_type=_text(get("RescaleType")),
-        samples_per_pixel=_whole(get("SamplesPerPixel")),
-        photometric_interpretation=_text(get("PhotometricInterpretation")),
-        bits_allocated=_whole(get("BitsAllocated")),
         bits_stored=_whole(get("BitsStored")),
-        signed=None if signed is None else signed == 1,
-        padding_value=_whole(get("PixelPaddingValue")),
-        lossy=_text(get("LossyImageCompression")) == "01",
     )
 
 

@@ -8,31 +8,30 @@ synthesis is judged by the check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from pydicom.dataset import Dataset
 
+from rebrain_node.domain.arrangement import arrange_frames, judge_duplicates, judge_planes
 from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.limits import GeometryLimits
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.instance.header import frames
 from rebrain_node.instance.pixels import hounsfield
 
-#: two planes nearer to each other than this are one position; scanners write 0.01 mm or better
-SAME_POSITION_MM = 0.05
-#: direction cosines equal within this, about 0.06 degrees; scanners write 5 or more digits
-SAME_COSINE = 1e-3
 
-
-def assemble(instances: Sequence[Dataset]) -> SourceVolume:
+def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolume:
     """Put the instances of one series together, in any order of arrival.
 
     Parameters
     ----------
     instances : sequence of Dataset
         Classic CT instances, one Enhanced CT instance, or several.
+    limits : GeometryLimits
+        The clinical lead's tolerances, the same as in the selection.
 
     Returns
     -------
@@ -43,24 +42,19 @@ def assemble(instances: Sequence[Dataset]) -> SourceVolume:
     ------
     SeriesRejected
         ``TOO-FEW`` no frame; ``ID-MIXED`` more than one study, series or frame of reference;
-        ``GEOM-REFERENCE`` no frame of reference; ``GEOM-ORIENTATION`` orientation absent, not
-        orthonormal or mixed; ``GEOM-SPACING`` pixel spacing, matrix or position absent or mixed;
+        ``GEOM-REFERENCE`` no frame of reference; ``GEOM-ORIENTATION`` position or orientation
+        absent, not orthonormal or mixed; ``GEOM-SPACING`` pixel spacing or matrix absent or mixed;
         ``GEOM-DUPLICATE`` two slices at one position; ``PIXEL-DATA`` and ``HU`` from decoding.
     """
     listed = frames(instances)
-    findings = [finding for rule in _RULES for finding in rule(listed)]
-    if findings:
+    findings = (*_too_few(listed), *_identity(listed), *judge_planes(listed, limits))
+    arrangement = arrange_frames(listed)
+    if findings or arrangement is None:
         raise SeriesRejected(findings)
-    ordered = sorted(listed, key=lambda frame: _along(frame, listed[0]))
-    duplicates = _duplicates(ordered)
+    duplicates = judge_duplicates(arrangement, limits)
     if duplicates:
         raise SeriesRejected(duplicates)
-    return _volume(ordered, instances)
-
-
-def _along(frame: SourceFrame, first: SourceFrame) -> float:
-    """Distance of a frame along the series' one normal, mm."""
-    return float(np.asarray(frame.image_position_patient) @ np.asarray(first.normal))
+    return _volume([listed[place] for place in arrangement.order], instances)
 
 
 def _volume(ordered: Sequence[SourceFrame], instances: Sequence[Dataset]) -> SourceVolume:
@@ -109,74 +103,3 @@ def _identity(listed: Sequence[SourceFrame]) -> list[Finding]:
         sentence = "the images name no frame of reference, where they lie is unknown"
         found.append(Finding(code="GEOM-REFERENCE", sentence=sentence))
     return found
-
-
-def _orientation(listed: Sequence[SourceFrame]) -> list[Finding]:
-    known = [f.image_orientation_patient for f in listed if f.image_orientation_patient is not None]
-    if len(known) < len(listed):
-        missing = len(listed) - len(known)
-        sentence = f"{missing} of {len(listed)} images say nothing usable of their orientation"
-        return [Finding(code="GEOM-ORIENTATION", sentence=sentence, value=missing, limit=0)]
-    if not known:
-        return []
-    cosines = np.asarray(known)
-    lengths = np.linalg.norm(cosines.reshape(-1, 2, 3), axis=2)
-    skew = np.abs(np.einsum("ni,ni->n", cosines[:, :3], cosines[:, 3:]))
-    worst = float(max(np.abs(lengths - 1.0).max(), skew.max()))
-    if worst > SAME_COSINE:
-        sentence = "the direction cosines of an image are not two perpendicular unit vectors"
-        return [_geometry("GEOM-ORIENTATION", sentence, worst, SAME_COSINE)]
-    spread = float(np.abs(cosines - cosines[0]).max())
-    if spread > SAME_COSINE:
-        sentence = "the images of the series are not parallel"
-        return [_geometry("GEOM-ORIENTATION", sentence, spread, SAME_COSINE)]
-    return []
-
-
-def _matrix(listed: Sequence[SourceFrame]) -> list[Finding]:
-    found = []
-    if any(f.image_position_patient is None for f in listed):
-        sentence = "at least one image does not say where it lies in the patient"
-        found.append(Finding(code="GEOM-SPACING", sentence=sentence))
-    spacings = {f.pixel_spacing_mm for f in listed}
-    if any(s is None or min(s) <= 0.0 for s in spacings):
-        sentence = "at least one image has no usable pixel spacing"
-        found.append(Finding(code="GEOM-SPACING", sentence=sentence))
-    elif (
-        np.ptp(np.asarray(sorted(s for s in spacings if s)), axis=0).max(initial=0.0) > SAME_COSINE
-    ):
-        sentence = "the pixel spacing differs between the images of the series"
-        found.append(
-            Finding(
-                code="GEOM-SPACING", sentence=sentence, value=str(sorted(s for s in spacings if s))
-            )
-        )
-    matrices = {(f.rows, f.columns) for f in listed}
-    if len(matrices) > 1:
-        sentence = "the number of rows and columns differs between the images of the series"
-        found.append(
-            Finding(code="GEOM-SPACING", sentence=sentence, value=str(sorted(matrices, key=str)))
-        )
-    return found
-
-
-def _duplicates(ordered: Sequence[SourceFrame]) -> list[Finding]:
-    distances = np.asarray([_along(frame, ordered[0]) for frame in ordered])
-    gaps = np.diff(distances)
-    together = int((gaps < SAME_POSITION_MM).sum())
-    if not together:
-        return []
-    sentence = f"{together} images lie where another image of the series lies"
-    return [_geometry("GEOM-DUPLICATE", sentence, float(gaps.min()), SAME_POSITION_MM)]
-
-
-def _geometry(code: str, sentence: str, value: float, limit: float) -> Finding:
-    return Finding(code=code, sentence=sentence, value=round(value, 4), limit=limit)
-
-
-_RULES: tuple[Callable[[Sequence[SourceFrame]], list[Finding]], ...] = (
-    _too_few,
-    _identity,
-    _orientation,
-    _matrix,
-)

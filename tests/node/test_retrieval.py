@@ -33,6 +33,7 @@ from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from tests.support.knowledge_bases import person, sealed, verified
 from tests.support.known_domains import known_domain
+from tests.support.limits import GEOMETRY
 from tests.support.tiny_encoder import tiny_encoder_graph
 
 TOP_MM = 30.0  #: the base holds nobody's slices above
@@ -90,7 +91,7 @@ def run():
 
 def _own_slices(study, recipe, encoder) -> FaissExemplars:
     """The head's own slices as those of two others, up to `TOP_MM`."""
-    prepared = preprocess(assemble(study), recipe)
+    prepared = preprocess(assemble(study, GEOMETRY), recipe)
     position = locate(prepared, load_head_template()).position_mm
     kept = position < TOP_MM
     brain = halved(recipe.brain_window.apply(prepared.hu[kept]))

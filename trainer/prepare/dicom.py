@@ -17,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from rebrain_node.domain.volume import AIR_HU, SourceVolume
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.instance.pixels import stored_values
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.resample import resampled, wide_grid
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import towards_the_head
@@ -73,7 +74,11 @@ def read_source(folder: Path, kind: SourceKind) -> SourceVolume:
     """
     instances = _instances(folder, "CT" if kind == "ct" else "MR")
     try:
-        volume = towards_the_head(assemble(instances) if kind == "ct" else _as_stored(instances))
+        volume = towards_the_head(
+            assemble(instances, shipped_limits().geometry)
+            if kind == "ct"
+            else _as_stored(instances)
+        )
     except SeriesRejected as error:
         raise DatasetRefused(f"{folder}: {error}") from error
     if len(volume.positions_mm) < 2:
@@ -118,7 +123,7 @@ def _as_stored(instances: list[Dataset]) -> SourceVolume:
     for instance in instances:
         instance.RescaleSlope = instance.get("RescaleSlope", 1)
         instance.RescaleIntercept = instance.get("RescaleIntercept", 0)
-    volume = assemble(instances)
+    volume = assemble(instances, shipped_limits().geometry)
     by_uid = {str(i.SOPInstanceUID): i for i in instances}
     planes = [
         stored_values(by_uid[uid], frame) * float(by_uid[uid].RescaleSlope)

@@ -11,10 +11,13 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
-from rebrain_node.domain.arrangement import judge_arrangement
+from rebrain_node.domain.arrangement import (
+    judge_arrangement,
+    judge_declared_tilt,
+    judge_planes,
+)
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits, Range
-from rebrain_node.domain.series import SourceFrame
 from rebrain_node.domain.volume import MillimetreArray
 from rebrain_node.instance.charset import charset_problem
 from rebrain_node.instance.identity import judge_identity
@@ -138,26 +141,15 @@ def _size(series: Series, limits: Limits) -> Iterator[Finding]:
         )
 
 
-def _orientation(series: Series, limits: Limits) -> Iterator[Finding]:
-    normals = [f.normal for f in series.frames]
-    known = [n for n in normals if n is not None]
-    if len(known) < len(normals) or any(f.image_position_patient is None for f in series.frames):
-        yield Finding(
-            code="GEOM-ORIENTATION",
-            sentence="an image does not say where it lies in the patient (position, orientation)",
-        )
+def _planes(series: Series, limits: Limits) -> Iterator[Finding]:
+    yield from judge_planes(series.frames, limits.geometry)
+
+
+def _plane(series: Series, limits: Limits) -> Iterator[Finding]:
+    normals = [f.normal for f in series.frames if f.normal is not None]
+    if not normals:
         return
-    if _spread_deg(series.frames) > limits.geometry.direction_deg:
-        yield Finding(
-            code="GEOM-ORIENTATION",
-            sentence=(
-                f"the slices of the series are not parallel: their orientation differs by "
-                f"{_spread_deg(series.frames):.1f} degrees"
-            ),
-            value=round(_spread_deg(series.frames), 2),
-            limit=limits.geometry.direction_deg,
-        )
-    angle = _angle_to_plane_deg(known[0], limits)
+    angle = _angle_to_plane_deg(normals[0], limits)
     if angle > limits.series.plane_tolerance_deg:
         yield Finding(
             code="GEOM-ORIENTATION",
@@ -170,36 +162,9 @@ def _orientation(series: Series, limits: Limits) -> Iterator[Finding]:
         )
 
 
-def _spread_deg(frames: tuple[SourceFrame, ...]) -> float:
-    """Greatest angle between the rows or columns of any image and those of the first."""
-    cosines = np.array([f.image_orientation_patient for f in frames], dtype=np.float64)
-    pairs = cosines.reshape(len(frames), 2, 3)
-    pairs = pairs / np.linalg.norm(pairs, axis=2, keepdims=True)
-    chords = np.linalg.norm(pairs - pairs[:1], axis=2)
-    return float(np.degrees(2 * np.arcsin(np.clip(chords / 2, 0.0, 1.0))).max())
-
-
 def _angle_to_plane_deg(normal: MillimetreArray, limits: Limits) -> float:
     cosine = abs(float(normal[_AXES[limits.series.plane]]))
     return float(np.degrees(np.arccos(min(1.0, cosine))))
-
-
-def _matrix(series: Series, limits: Limits) -> Iterator[Finding]:
-    shapes = {(f.rows, f.columns) for f in series.frames}
-    spacings = [f.pixel_spacing_mm for f in series.frames]
-    if any(s is None or min(s) <= 0.0 for s in spacings):
-        yield Finding(
-            code="GEOM-SPACING", sentence="an image does not say how large its pixels are"
-        )
-        return
-    spread = float(np.ptp(np.array(spacings, dtype=np.float64), axis=0).max())
-    if len(shapes) > 1 or spread > limits.geometry.pixel_spacing_mm:
-        yield Finding(
-            code="GEOM-SPACING",
-            sentence="the slices of the series differ in matrix or pixel size",
-            value=round(spread, 6),
-            limit=limits.geometry.pixel_spacing_mm,
-        )
 
 
 def _bits(series: Series, _: Limits) -> Iterator[Finding]:
@@ -215,6 +180,27 @@ def _bits(series: Series, _: Limits) -> Iterator[Finding]:
             value=float(least),
             limit=float(_LEAST_BITS),
         )
+
+
+def _unit(series: Series, _: Limits) -> Iterator[Finding]:
+    """Find values in another unit than HU; absent means HU (PS3.3 C.8.2.1, Rescale Type 1C)."""
+    others = sorted({f.rescale_type for f in series.frames if f.rescale_type} - {"HU"})
+    if others:
+        yield Finding(
+            code="HU-UNIT",
+            sentence=(
+                f"Rescale Type (0028,1054) says that the values are {_shown(others[0])}, not "
+                "Hounsfield units (HU); send the CT series in HU, e.g. not a monoenergetic, "
+                "effective-Z or electron density image"
+            ),
+            value=_shown(others[0]),
+            limit="HU",
+        )
+
+
+def _shown(defined_term: str) -> str:
+    """A code string as it may stand in a sentence (PS3.5 6.2, CS): nothing but its characters."""
+    return "".join(c for c in defined_term.upper() if c.isalnum() or c in "_ ")[:16] or "unknown"
 
 
 def _head(series: Series, limits: Limits) -> Iterator[Finding]:
@@ -324,6 +310,7 @@ def _count(series: Series, limits: Limits) -> Iterator[Finding]:
 def _arrangement(series: Series, limits: Limits) -> Iterator[Finding]:
     if series.arrangement is not None and len(series.frames) > 1:
         yield from judge_arrangement(series.arrangement, limits.geometry)
+        yield from judge_declared_tilt(series.frames, series.arrangement)
 
 
 def _coverage(series: Series, limits: Limits) -> Iterator[Finding]:
@@ -354,6 +341,6 @@ def _coverage(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
-    _synthetic, _modality, _localizer, _derived, _identity, _charset, _size, _bits, _orientation,
-    _matrix, _arrangement, _kernel, _thickness, _head, _count, _contrast, _age, _coverage,
+    _synthetic, _modality, _localizer, _derived, _identity, _charset, _size, _bits, _unit,
+    _planes, _plane, _arrangement, _kernel, _thickness, _head, _count, _contrast, _age, _coverage,
 )  # fmt: skip

@@ -9,12 +9,9 @@ from functools import cached_property
 import numpy as np
 from pydicom.dataset import Dataset
 
-from rebrain_node.domain.arrangement import Arrangement, arrange
+from rebrain_node.domain.arrangement import Arrangement, arrange_frames
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.instance.header import frames
-
-#: planes within 1 degree can be put in an order; the limits ask for more
-_PARALLEL_COSINE = float(np.cos(np.radians(1.0)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +31,7 @@ class Series:
     @cached_property
     def arrangement(self) -> Arrangement | None:
         """How the slices lie; ``None`` unless each has a place and all are parallel."""
-        normals = [f.normal for f in self.frames if f.normal is not None]
-        positions = [f.image_position_patient for f in self.frames if f.image_position_patient]
-        if min(len(normals), len(positions)) < len(self.frames):
-            return None
-        if float(np.min(np.array(normals) @ normals[0])) < _PARALLEL_COSINE:
-            return None
-        thickness = [f.slice_thickness_mm for f in self.frames]
-        return arrange(np.array(positions, dtype=np.float64), normals[0], thickness)
+        return arrange_frames(self.frames)
 
     @property
     def thickness_mm(self) -> float | None:

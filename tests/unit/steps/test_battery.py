@@ -22,6 +22,7 @@ from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
 from rebrain_node.steps.write import ObjectOptions, write
 from tests.support.geometry_cases import RECIPE, WindowedSource
+from tests.support.limits import GEOMETRY
 from tests.support.phantoms import head_ct
 from tests.support.synthetic_volumes import provenance
 
@@ -108,7 +109,7 @@ class BetweenNeighbours(WindowedSource):
 
 def synthesised(source: list[Dataset], recipe=RECIPE) -> list[Dataset]:
     """Take a series down the path to its written MR."""
-    prepared = preprocess(assemble(source), recipe)
+    prepared = preprocess(assemble(source, GEOMETRY), recipe)
     guides = retrieve(prepared, recipe)
     synthetic = synthesise(prepared, guides, BetweenNeighbours(), recipe, 1)
     derived = write(synthetic, source, provenance(), (), ObjectOptions(companions=()))
@@ -173,7 +174,7 @@ def test_whatever_the_axes_anatomy_is_where_it_was_measured(number, phantom):
     )
     axis = np.eye(3)[(number + phantom) % 3]
     source = with_a_ramp(source, axis)
-    volume = assemble(source)
+    volume = assemble(source, GEOMETRY)
     if abs(np.cross(*np.reshape(volume_axes(volume), (2, 3)))[2]) < np.cos(np.radians(45.0)):
         with pytest.raises(SeriesRejected, match="GEOM-ORIENTATION"):
             preprocess(volume, RECIPE)
@@ -198,7 +199,7 @@ def test_the_battery_sees_a_mirrored_and_a_shifted_result():
         head_ct(rows=60, columns=54, pixel_spacing_mm=(4.0, 4.0), table=False,
                 slice_distances_mm=(-6.0, 0.0, 6.0)), axis
     )  # fmt: skip
-    prepared = preprocess(assemble(source), RECIPE)
+    prepared = preprocess(assemble(source, GEOMETRY), RECIPE)
     synthetic = synthesise(prepared, retrieve(prepared, RECIPE), WindowedSource(), RECIPE, 1)
     derived = write(synthetic, source, provenance(), (), ObjectOptions(companions=()))
     images = [pydicom.dcmread(BytesIO(instance.content)) for instance in derived.instances]

@@ -17,6 +17,7 @@ from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
 from tests.support.geometry_cases import RECIPE, SMALL, WindowedSource
+from tests.support.limits import GEOMETRY
 from tests.support.phantoms import head_ct
 from tests.support.synthetic_volumes import synthetic_volume
 from tests.support.tiny_bundle import tiny_calibration
@@ -41,7 +42,7 @@ class Distance:
 
 @pytest.fixture(scope="module")
 def drawn():
-    prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
+    prepared = preprocess(assemble(head_ct(**SMALL), GEOMETRY), RECIPE)
     return synthesise(prepared, retrieve(prepared, RECIPE), WindowedSource(), RECIPE, 1)
 
 

@@ -22,6 +22,7 @@ from tests.support.geometry_cases import (
     marker_of,
     prepared_marker,
 )
+from tests.support.limits import GEOMETRY
 from tests.support.phantoms import MARKER_HU, MARKER_MM, enhanced_ct, head_ct
 
 
@@ -41,8 +42,8 @@ def codes(error: pytest.ExceptionInfo[SeriesRejected]) -> set[str]:
     ids=["signed", "unsigned", "half steps", "twelve bits"],
 )
 def test_hounsfield_units_do_not_depend_on_how_they_are_stored(storage):
-    volume = assemble(head_ct(**SMALL, **storage))
-    reference = assemble(head_ct(**SMALL))
+    volume = assemble(head_ct(**SMALL, **storage), GEOMETRY)
+    reference = assemble(head_ct(**SMALL), GEOMETRY)
     assert np.abs(volume.hu - reference.hu).max() <= 1.0
     assert volume.hu.max() > 800.0
 
@@ -50,7 +51,7 @@ def test_hounsfield_units_do_not_depend_on_how_they_are_stored(storage):
 @pytest.mark.hazard("H12")
 @pytest.mark.parametrize("declared", [True, False])
 def test_padding_is_recognised_whether_it_is_declared_or_not(declared):
-    volume = assemble(head_ct(**SMALL, padding=-2048, declare_padding=declared))
+    volume = assemble(head_ct(**SMALL, padding=-2048, declare_padding=declared), GEOMETRY)
     assert volume.padding.any()
     assert (volume.hu[volume.padding] == AIR_HU).all()
     assert volume.hu.min() >= AIR_HU
@@ -60,13 +61,19 @@ def test_padding_is_recognised_whether_it_is_declared_or_not(declared):
 @settings(max_examples=10, deadline=None)
 def test_the_order_of_arrival_changes_nothing(order):
     instances = head_ct(**SMALL)
-    straight, shuffled = assemble(instances), assemble([instances[k] for k in order])
+    straight, shuffled = (
+        assemble(instances, GEOMETRY),
+        assemble([instances[k] for k in order], GEOMETRY),
+    )
     assert shuffled.sop_instance_uids == straight.sop_instance_uids
     assert np.array_equal(shuffled.hu, straight.hu)
 
 
 def test_frames_of_an_enhanced_ct_lie_where_the_classic_slices_lie():
-    classic, enhanced = assemble(head_ct(**SMALL)), assemble([enhanced_ct(**SMALL)])
+    classic, enhanced = (
+        assemble(head_ct(**SMALL), GEOMETRY),
+        assemble([enhanced_ct(**SMALL)], GEOMETRY),
+    )
     assert np.allclose(classic.positions_mm, enhanced.positions_mm, atol=1e-3)
     assert np.array_equal(classic.hu, enhanced.hu)
     assert sorted(number or 0 for number in enhanced.frame_numbers) == list(range(1, 9))
@@ -77,7 +84,7 @@ def test_two_slices_at_one_position_are_refused():
     instances = head_ct(**SMALL)
     instances[3].ImagePositionPatient = instances[4].ImagePositionPatient
     with pytest.raises(SeriesRejected) as error:
-        assemble(instances)
+        assemble(instances, GEOMETRY)
     assert codes(error) == {"GEOM-DUPLICATE"}
 
 
@@ -86,7 +93,32 @@ def test_a_turned_slice_is_refused():
     instances = head_ct(**SMALL)
     instances[2].ImageOrientationPatient = [1, 0, 0, 0, 0.9848, 0.1736]
     with pytest.raises(SeriesRejected) as error:
-        assemble(instances)
+        assemble(instances, GEOMETRY)
+    assert codes(error) == {"GEOM-ORIENTATION"}
+
+
+@pytest.mark.parametrize(
+    "cosines",
+    [
+        [1, 0, 0, 0, 0.98, -0.18],  # two digits: length 0.9964
+        [1, 0, 0, 0, 0.983, -0.183],
+    ],
+)
+def test_direction_cosines_of_few_digits_are_normalised(cosines):
+    instances = head_ct(**SMALL)
+    for instance in instances:
+        instance.ImageOrientationPatient = cosines
+    volume = assemble(instances, GEOMETRY)
+    assert np.linalg.norm(volume.column_direction) == pytest.approx(1.0)
+
+
+@pytest.mark.hazard("H5")
+def test_direction_cosines_that_are_not_perpendicular_are_refused_with_the_limit_by_name():
+    instances = head_ct(**SMALL)
+    for instance in instances:
+        instance.ImageOrientationPatient = [1, 0, 0, 0.1, 0.995, 0]
+    with pytest.raises(SeriesRejected, match=r"geometry\.direction_deg") as error:
+        assemble(instances, GEOMETRY)
     assert codes(error) == {"GEOM-ORIENTATION"}
 
 
@@ -95,12 +127,12 @@ def test_two_frames_of_reference_or_none_are_refused():
     instances = head_ct(**SMALL)
     instances[0].FrameOfReferenceUID = "1.2.3"
     with pytest.raises(SeriesRejected) as mixed:
-        assemble(instances)
+        assemble(instances, GEOMETRY)
     assert "ID-MIXED" in codes(mixed)
     for instance in instances:
         del instance.FrameOfReferenceUID
     with pytest.raises(SeriesRejected) as absent:
-        assemble(instances)
+        assemble(instances, GEOMETRY)
     assert "GEOM-REFERENCE" in codes(absent)
 
 
@@ -108,7 +140,7 @@ def test_two_frames_of_reference_or_none_are_refused():
 @pytest.mark.parametrize("tilt_deg", [-30.0, -10.5, 0.0, 10.5, 30.0])
 def test_gantry_tilt_is_undone_within_a_tenth_of_a_voxel(tilt_deg):
     instances = head_ct(**SMALL, gantry_tilt_deg=tilt_deg)
-    volume = assemble(instances)
+    volume = assemble(instances, GEOMETRY)
     assert volume.tilt_deg == pytest.approx(abs(tilt_deg), abs=0.1)
     found_mm = prepared_marker(preprocess(volume, RECIPE))
     assert np.linalg.norm(found_mm - marker_of(volume)) < 1.0
@@ -125,7 +157,7 @@ def test_fourteen_thin_and_fourteen_thick_overlapping_tilted_slices_give_a_unifo
         "gantry_tilt_deg": 18.0,
         "table": False,
     }
-    volume = assemble(head_ct(**spec))
+    volume = assemble(head_ct(**spec), GEOMETRY)
     prepared = preprocess(volume, RECIPE)
     distances = np.array([target.distance_mm for target in prepared.targets])
     assert np.allclose(np.diff(distances), prepared.spacing_mm, atol=1e-9)
@@ -166,30 +198,30 @@ def test_with_equal_gaps_every_measured_slice_is_met(gap_mm, count):
 
 
 def test_the_table_is_removed_and_the_head_kept():
-    with_table = preprocess(assemble(head_ct(**SMALL, table=True)), RECIPE)
-    without = preprocess(assemble(head_ct(**SMALL, table=False)), RECIPE)
+    with_table = preprocess(assemble(head_ct(**SMALL, table=True), GEOMETRY), RECIPE)
+    without = preprocess(assemble(head_ct(**SMALL, table=False), GEOMETRY), RECIPE)
     assert np.array_equal(with_table.head, without.head)
     assert (with_table.hu[~with_table.head] > 500.0).sum() == 0
 
 
 def test_a_head_larger_than_the_grid_is_refused_with_its_size():
     with pytest.raises(SeriesRejected) as error:
-        preprocess(assemble(head_ct(**SMALL, scale=1.35)), RECIPE)
+        preprocess(assemble(head_ct(**SMALL, scale=1.35), GEOMETRY), RECIPE)
     assert codes(error) == {"GEOM-SIZE"}
 
 
 def test_a_sagittal_series_and_a_single_slice_are_refused():
     sagittal = head_ct(**SMALL, orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0))
     with pytest.raises(SeriesRejected) as error:
-        preprocess(assemble(sagittal), RECIPE)
+        preprocess(assemble(sagittal, GEOMETRY), RECIPE)
     assert codes(error) == {"GEOM-ORIENTATION"}
     with pytest.raises(SeriesRejected) as alone:
-        preprocess(assemble(head_ct(**SMALL)[:1]), RECIPE)
+        preprocess(assemble(head_ct(**SMALL)[:1], GEOMETRY), RECIPE)
     assert codes(alone) == {"TOO-FEW"}
 
 
 def test_each_slice_says_whether_it_was_measured_or_interpolated_and_why():
-    prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
+    prepared = preprocess(assemble(head_ct(**SMALL), GEOMETRY), RECIPE)
     guides = retrieve(prepared, RECIPE)
     kinds = [guide.kind for guide in guides]
     assert kinds.count("measured") == 8
@@ -200,7 +232,7 @@ def test_each_slice_says_whether_it_was_measured_or_interpolated_and_why():
 
 
 def test_the_synthetic_volume_lies_on_the_source_and_is_black_outside_the_head():
-    prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
+    prepared = preprocess(assemble(head_ct(**SMALL), GEOMETRY), RECIPE)
     guides = retrieve(prepared, RECIPE)
     volume = synthesise(prepared, guides, WindowedSource(), RECIPE, 1)
     assert volume.intensity.shape == (len(guides), RECIPE.grid.rows, RECIPE.grid.columns)
@@ -214,7 +246,7 @@ def test_the_synthetic_volume_lies_on_the_source_and_is_black_outside_the_head()
 
 
 def test_the_same_seed_draws_the_same_volume_and_uncertainty_grows_away_from_measured_slices():
-    prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
+    prepared = preprocess(assemble(head_ct(**SMALL), GEOMETRY), RECIPE)
     guides = retrieve(prepared, RECIPE)
     first, again = (synthesise(prepared, guides, WindowedSource(), RECIPE, 7) for _ in range(2))
     assert np.array_equal(first.intensity, again.intensity)
@@ -227,7 +259,7 @@ def test_the_same_seed_draws_the_same_volume_and_uncertainty_grows_away_from_mea
 def test_irregular_steps_give_a_uniform_volume_whose_anatomy_stays():
     steps = np.array([0.0, 3.0, 9.5, 12.0, 19.0, 24.0, 31.0, 38.0, 40.5, 48.0])
     spec = {**SMALL, "slice_distances_mm": tuple(steps), "slice_thickness_mm": 5.0}
-    volume = assemble(head_ct(**spec, shuffled=True, seed=4))
+    volume = assemble(head_ct(**spec, shuffled=True, seed=4), GEOMETRY)
     assert np.allclose(np.diff(volume.distances_mm), np.diff(steps), atol=1e-6)
     prepared = preprocess(volume, RECIPE)
     assert np.allclose(np.diff([t.distance_mm for t in prepared.targets]), prepared.spacing_mm)
@@ -236,7 +268,7 @@ def test_irregular_steps_give_a_uniform_volume_whose_anatomy_stays():
 
 @pytest.mark.parametrize("answer", ["shape", "nan"])
 def test_an_engine_that_answers_nonsense_is_not_believed(answer):
-    prepared = preprocess(assemble(head_ct(**SMALL)), RECIPE)
+    prepared = preprocess(assemble(head_ct(**SMALL), GEOMETRY), RECIPE)
     with pytest.raises(EngineFailed):
         synthesise(prepared, retrieve(prepared, RECIPE), WindowedSource(answer), RECIPE, 1)
 
@@ -248,7 +280,7 @@ def test_the_hospital_study_is_assembled_with_its_tilt_and_padding(shared_data):
         for path in sorted((shared_data / "ct_toshiba_head_study").glob("*.dcm"))
         if (instance := pydicom.dcmread(path)).get("SeriesDescription") == "Brain Head 5.0"
     ]
-    volume = assemble(instances)
+    volume = assemble(instances, GEOMETRY)
     assert volume.hu.shape == (33, 512, 512)
     assert volume.tilt_deg == pytest.approx(10.5, abs=0.05)
     assert volume.hu.min() == AIR_HU
@@ -260,6 +292,6 @@ def test_the_hospital_study_is_assembled_with_its_tilt_and_padding(shared_data):
 
 
 def test_the_marker_of_the_phantom_is_what_the_tests_look_for():
-    volume = assemble(head_ct(**SMALL))
+    volume = assemble(head_ct(**SMALL), GEOMETRY)
     assert volume.hu.max() > MARKER_HU
     assert np.linalg.norm(marker_of(volume) - MARKER_MM) < 3.0

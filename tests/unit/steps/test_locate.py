@@ -17,6 +17,7 @@ from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from tests.support.geometry_cases import RECIPE
+from tests.support.limits import GEOMETRY
 from tests.support.located_heads import PIXEL_MM, Pose, places_of, posed, volume_of
 
 TEMPLATE = load_head_template()
@@ -99,7 +100,7 @@ def hospital(shared_data) -> PreparedVolume:
         if path.is_file()
         if (instance := pydicom.dcmread(path)).get("SeriesDescription") == "Brain Head 5.0"
     ]
-    return preprocess(assemble(instances), RECIPE)
+    return preprocess(assemble(instances, GEOMETRY), RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -187,5 +188,5 @@ def test_a_hospital_study_rotated_by_ten_degrees_keeps_its_positions_within_two_
 def test_a_plastic_phantom_is_not_plausible(shared_data):
     paths = sorted(p for p in (shared_data / "ct_philips_phantom/S2010").rglob("*") if p.is_file())
     instances = [i for i in map(pydicom.dcmread, paths) if "PixelData" in i]
-    frame = locate(preprocess(assemble(instances), RECIPE), TEMPLATE)
+    frame = locate(preprocess(assemble(instances, GEOMETRY), RECIPE), TEMPLATE)
     assert frame.plausibility < 0.2

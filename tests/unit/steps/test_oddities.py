@@ -17,6 +17,7 @@ from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
 from rebrain_node.steps.select import select
 from tests.support.geometry_cases import marker_of
+from tests.support.limits import GEOMETRY
 from tests.support.phantoms import Ellipsoid, enhanced_ct, head_ct
 
 LIMITS = shipped_limits()
@@ -67,7 +68,7 @@ def test_a_sound_head_is_taken_with_its_anatomy_in_place(oddity):
     instances = TAKEN[oddity]()
     (candidate,) = select(instances, LIMITS).candidates
     assert candidate.decision == "accepted", candidate.findings
-    volume = assemble(instances)
+    volume = assemble(instances, GEOMETRY)
     try:
         flags = check(volume, instances, LIMITS)
     except SeriesRejected as error:
@@ -170,5 +171,5 @@ def test_what_is_no_sound_head_is_refused_by_name(oddity):
         assert code in candidate.codes
         return
     with pytest.raises(SeriesRejected) as error:
-        check(assemble(instances), instances, LIMITS)
+        check(assemble(instances, GEOMETRY), instances, LIMITS)
     assert code in {finding.code for finding in error.value.findings}

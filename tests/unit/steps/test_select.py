@@ -144,6 +144,7 @@ CASES = {
     "NOT-HEAD": lambda: changed(replaced("BodyPartExamined", "CHEST")),
     "SIZE": lambda: changed(replaced("Rows", 60000)),
     "HU": lambda: changed(lambda found: setattr(found[3], "BitsStored", 8)),
+    "HU-UNIT": lambda: changed(replaced("RescaleType", "ED")),
     "CHARSET": lambda: series(character_set="ISO_IR 999"),
 }
 
@@ -164,6 +165,31 @@ def test_each_code_is_found_with_value_limit_and_a_sentence(code):
     assert finding.severity == expected
     if expected == "refuse":
         assert candidate.decision == "refused"
+
+
+@pytest.mark.hazard("H12")
+@pytest.mark.parametrize("unit", ["US", "ED", "HU_MOD", "MGML", "Z_EFF"])
+def test_values_in_another_unit_than_hounsfield_are_refused_by_name(unit):
+    candidate = only(changed(replaced("RescaleType", unit)))
+    assert (candidate.decision, candidate.codes[0]) == ("refused", "HU-UNIT")
+    assert unit in candidate.sentence
+
+
+@pytest.mark.parametrize("unit", ["HU", None])
+def test_a_rescale_type_of_hounsfield_or_none_is_hounsfield(unit):
+    assert only(changed(replaced("RescaleType", unit))).decision == "accepted"
+
+
+@pytest.mark.hazard("H5")
+def test_a_tilt_tag_that_the_positions_contradict_is_flagged():
+    candidate = only(changed(replaced("GantryDetectorTilt", -20.0)))
+    assert (candidate.decision, candidate.codes) == ("accepted", ("GEOM-TILT-TAG",))
+    assert "20.0 degrees" in candidate.sentence
+    assert only(series(gantry_tilt_deg=10.5)).codes == ()
+    opposite = series(gantry_tilt_deg=10.5)
+    for instance in opposite:
+        instance.GantryDetectorTilt = -10.5  # the sign of the tag differs between vendors
+    assert only(opposite).codes == ()
 
 
 @pytest.mark.hazard("H10")

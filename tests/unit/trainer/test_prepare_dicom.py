@@ -11,6 +11,7 @@ from scipy import ndimage
 from typer.testing import CliRunner
 
 from rebrain_node.steps.assemble import assemble
+from tests.support.limits import GEOMETRY
 from tests.support.phantoms import PhantomSpec, head_ct, write
 from trainer.cli import program
 from trainer.dataset import DatasetRefused, PreparedData
@@ -60,7 +61,7 @@ def test_a_displaced_target_is_brought_onto_a_tilted_source_that_stays_as_measur
     meta = json.loads((tmp_path / "out" / "p1" / "meta.json").read_text())
 
     assert code == 0
-    measured = assemble(ct)
+    measured = assemble(ct, GEOMETRY)
     np.testing.assert_array_equal(subject.source, np.round(measured.hu))
     assert np.diff(subject.positions_mm) == pytest.approx(np.diff(measured.distances_mm))
     assert "registered rigidly" in meta["notes"][0]
