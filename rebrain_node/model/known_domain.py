@@ -2,7 +2,7 @@
 
 A series is described by vectors (`Look`): one of the whole, its head frame, and of each measured
 slice one of plain statistics and one embedding. `Gaussian` says which vectors are usual at which
-position in the head. How a look is taken: `rebrain_node.steps.recognise`.
+position in the head. How a look is taken: `rebrain_node.steps.ood`.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rebrain_node.domain.strangeness import Strangeness
+from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.volume import FloatArray, MillimetreArray
 
 Vectors = NDArray[np.float64]  # (n, d)
@@ -28,8 +28,8 @@ class Look:
     """A series as it is held against the known domain."""
 
     position_mm: MillimetreArray  #: (n,) of the slices that are looked at, head frame
-    frame: Vectors  #: (1, 3), see `steps.recognise.FRAME`
-    picture: Vectors  #: (n, 10), see `steps.recognise.PICTURE`
+    frame: Vectors  #: (1, 3), see `steps.ood.FRAME`
+    picture: Vectors  #: (n, 10), see `steps.ood.PICTURE`
     embeddings: FloatArray | None = None  #: (n, d); None without an encoder
 
 
@@ -151,7 +151,7 @@ class KnownDomain(_Frozen):
     series: int = Field(gt=0)
     calibration_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
-    def strangeness(self, look: Look) -> Strangeness:
+    def score_of(self, look: Look) -> OodScore:
         """Measure how far a look lies from what is usual."""
         whole = self.frame.deviations(look.frame, np.zeros(1))
         slices = self.picture.deviations(look.picture, look.position_mm)
@@ -165,7 +165,7 @@ class KnownDomain(_Frozen):
             parts["embedding"] = usual.distance(usual.deviations(vectors, look.position_mm))
         names = (*self.frame.names, *self.picture.names)
         means = (*whole.mean(axis=0), *slices.mean(axis=0))
-        return Strangeness(
+        return OodScore(
             parts=parts,
             threshold=self.threshold,
             deviations=dict(zip(names, map(float, means), strict=True)),
