@@ -1,4 +1,4 @@
-"""`demo`: the whole loop on one machine, in a minute."""
+"""`demo`: the whole node on one machine, in a minute."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ if TYPE_CHECKING:
 
 def demo(
     out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder for objects, picture and audit report.")
+        Path,
+        typer.Option(
+            file_okay=False, help="Folder for the objects, a picture and the audit report."
+        ),
     ],
     study: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="Send this study, not the shipped head."),
+        typer.Option(
+            exists=True, file_okay=False, help="Study to send instead of the shipped head CT."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start node and PACS, send a head CT, get a series back.
+    """Run the node once on this machine with a head CT.
 
-    Then send what must be refused. Exit code 1 if something is not as expected.
+    Starts a node and a small PACS on loopback, sends the head CT, receives the synthetic series,
+    then sends four studies that must be refused. Exit code 1 if a result is not as expected.
     """
     from rebrain_node.demonstration.show import show
 
@@ -60,10 +66,10 @@ def _print(shown: Shown) -> None:
     print_table("Demonstration", ("sent", "expected", "got", "as expected"), rows)
     terminal = console()
     if shown.score is not None:
-        found = shown.score
+        score = shown.score
         terminal.print(
-            f"score against the head's true T1: SSIM {found.ssim:.3f}, PSNR {found.psnr_db:.1f} dB "
-            f"(the CT itself: {found.ct_ssim:.3f}, {found.ct_psnr_db:.1f} dB); {found.note}"
+            f"score against the head's true T1: SSIM {score.ssim:.3f}, PSNR {score.psnr_db:.1f} dB "
+            f"(the CT itself: {score.ct_ssim:.3f}, {score.ct_psnr_db:.1f} dB); {score.note}"
         )
     terminal.print(f"picture       {shown.picture or 'none: no result was made'}")
     terminal.print(f"audit report  {shown.report}")
