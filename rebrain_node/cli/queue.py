@@ -13,7 +13,7 @@ from rebrain_node.cli.present import print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rebrain_node.domain.backlog import Late
+    from rebrain_node.domain.backlog import OverdueItem
     from rebrain_node.domain.delivery import PendingDelivery
     from rebrain_node.domain.ledger import LedgerCounts, SeriesRecord
 
@@ -69,7 +69,7 @@ def _print_status(
     answer: dict[str, object],
     counts: LedgerCounts,
     waiting: Sequence[PendingDelivery],
-    overdue: Sequence[Late],
+    overdue: Sequence[OverdueItem],
 ) -> None:
     rows = [(name, answer[name]) for name in ("listens", "instances", "quarantined", "conserved")]
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]

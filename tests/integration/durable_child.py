@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from rebrain_node.worker.durable import launch, progress_url
+from rebrain_node.worker.workflow import launch, progress_url
 
 FOLDER, SLOT, SLOTS, SECONDS, *BEHAVIOUR = sys.argv[1:]
 LINES = Path(FOLDER) / "lines"
