@@ -33,27 +33,42 @@ from rebrain_node.domain.ood import OodScore
 
 
 class RebrainError(Exception):
-    """Root of every error this software raises on purpose."""
+    """Root of every error that this software raises on purpose.
+
+    Outcome: exit code 1.
+    """
 
 
 class SettingsError(RebrainError):
-    """A setting is missing, unknown or outside its range."""
+    """A setting or a limit is missing, unknown or outside its range.
+
+    Outcome: exit code 2; `serve` stops.
+    """
 
 
 class KeyRefused(RebrainError):
-    """A key file is missing, foreign, open to others, or would be overwritten."""
+    """A key file is missing, malformed, readable by other users, or would be overwritten.
+
+    Outcome: exit code 1 of `rebrain-train`; a key that `model.trusted_keys` names is a
+    `SettingsError`.
+    """
 
 
 class BundleRefused(RebrainError):
-    """A model bundle is not exactly what was released by somebody this node trusts.
+    """A model bundle is not what was released, or its golden output deviates on this machine.
 
-    Altered, unsigned, signed with an untrusted key, older than the one before, or not reproducing
-    its golden output on this machine.
+    It is altered, truncated, unsigned, signed with an untrusted key, or older than the last active
+    bundle.
+
+    Outcome: exit code 4; `serve` stops.
     """
 
 
 class KnowledgeBaseRefused(BundleRefused):
-    """The exemplars of a bundle are altered, foreign or not fit to be searched."""
+    """The knowledge base of a bundle is altered, unexpected or unusable; ``code`` says why.
+
+    Outcome: as `BundleRefused`.
+    """
 
     def __init__(self, code: str, where: object, sentence: str) -> None:
         super().__init__(f"{code}: {where} {sentence}")
@@ -62,27 +77,47 @@ class KnowledgeBaseRefused(BundleRefused):
 
 
 class EngineFailed(RebrainError):
-    """An engine could not start, or answers what no network answers."""
+    """An engine cannot start, or returns output that no network returns.
+
+    Outcome: the worker starts again; a series is failed after three attempts.
+    """
 
 
 class StoreUnavailable(RebrainError):
-    """The database is locked, down or full; nothing was written."""
+    """The database is locked, down or full; nothing was written.
+
+    Outcome: retried without limit; meanwhile C-STORE is answered with 0xA700.
+    """
 
 
 class StateRefused(RebrainError):
-    """The ledger or the outbox forbids a change; nothing was written."""
+    """The ledger or the outbox forbids a change, or a file would be overwritten.
+
+    Nothing was written.
+
+    Outcome: exit code 1; in the worker the attempt fails.
+    """
 
 
 class Superseded(StateRefused):
-    """A late instance made a newer revision of the series; this work is void."""
+    """A late instance made a newer revision of the series.
+
+    Outcome: the result is discarded; the newer revision is processed instead.
+    """
 
 
 class BytesAltered(StateRefused):
-    """Stored bytes are missing or differ from their recorded SHA-256; they are never sent."""
+    """Stored bytes are missing or differ from their recorded SHA-256.
+
+    Outcome: never sent; the delivery is refused with the reason.
+    """
 
 
 class InstanceRefused(RebrainError):
-    """A received instance is not acknowledged; ``status`` is the DIMSE answer (PS3.4 B.2.3)."""
+    """A received instance is not acknowledged (PS3.4 B.2.3).
+
+    Outcome: the C-STORE response has its DIMSE status.
+    """
 
     def __init__(self, message: str, *, status: int, reason: str) -> None:
         super().__init__(message)
@@ -93,19 +128,31 @@ class InstanceRefused(RebrainError):
 
 
 class InstanceConflict(InstanceRefused):
-    """The SOP Instance UID is known with other bytes (PS3.7 C.5.16: 0x0117)."""
+    """The SOP Instance UID is known with other bytes (PS3.7 C.5.16).
+
+    Outcome: status 0x0117; the bytes are quarantined.
+    """
 
 
 class OutOfResources(InstanceRefused):
-    """Disk or database cannot take the instance now (PS3.4 B.2.3: 0xA700)."""
+    """Disk or database cannot take the instance now (PS3.4 B.2.3).
+
+    Outcome: status 0xA700; the sender tries again.
+    """
 
 
 class InstanceMalformed(InstanceRefused):
-    """The structural scan found the data set unfit to be trusted."""
+    """The structural scan rejects the data set.
+
+    Outcome: status 0xA900 or 0xCxxx.
+    """
 
 
 class SeriesRejected(RebrainError):
-    """A series must not be synthesised; all findings are listed, the first decides."""
+    """A series must not be synthesised; all findings are listed, the first decides.
+
+    Outcome: the series is refused with its findings.
+    """
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__("; ".join(f"{f.code}: {f.sentence}" for f in findings))
@@ -115,7 +162,12 @@ class SeriesRejected(RebrainError):
 
 
 class GateRefused(RebrainError):
-    """A written object must not leave the node; ``findings`` name the rules it breaks."""
+    """A written object must not leave the node; ``findings`` name the rules it violates.
+
+    This is a defect of this software.
+
+    Outcome: the series is failed with its findings; nothing is sent.
+    """
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__("; ".join(f"{f.code}: {f.sentence}" for f in findings))
@@ -125,7 +177,10 @@ class GateRefused(RebrainError):
 
 
 class DeliveryFailed(RebrainError):
-    """A destination did not take an instance this time."""
+    """A destination did not accept an instance this time.
+
+    Outcome: retried after a pause that doubles from 1 s to 60 s, without limit of age.
+    """
 
     def __init__(self, message: str, taken: Sequence[TakenInstance] = ()) -> None:
         super().__init__(message)
@@ -134,4 +189,7 @@ class DeliveryFailed(RebrainError):
 
 
 class DeliveryRefused(DeliveryFailed):
-    """A destination refuses an instance for good."""
+    """A destination permanently refuses an instance.
+
+    Outcome: the delivery ends; the series is failed with the reason.
+    """

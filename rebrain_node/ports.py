@@ -17,7 +17,7 @@ JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[st
 
 
 class Engine(Protocol):
-    """One evaluation of the network; the walk along the bridge is ours, not the engine's."""
+    """One evaluation of the network; the time steps of the bridge are not the engine's task."""
 
     @property
     def identity(self) -> str:
@@ -59,7 +59,7 @@ class Exemplar:
 
 
 class Encoder(Protocol):
-    """One slice to the vector by which it is compared."""
+    """Computes the embedding of one slice."""
 
     @property
     def identity(self) -> str:
@@ -79,8 +79,9 @@ class Scale(Protocol):
     def estimate(self, x: FloatArray, s: FloatArray) -> FloatArray:
         """Estimate b: x (1, 5, rows, columns), s (1, 2) to (1, 1, rows, columns), intensity.
 
-        ``x`` is as the network's with the drawn slice in the place of the state; ``s`` holds the
-        mm to the nearest measured slice and the similarity of the exemplar that guided, else 0.
+        ``x`` is the input of the network with the synthesised slice instead of the state; ``s``
+        holds the mm to the nearest measured slice and the similarity of the exemplar that guided
+        the slice, else 0.
         """
 
 
@@ -93,7 +94,7 @@ class Exemplars(Protocol):
 
     @property
     def digest(self) -> str:
-        """SHA-256 that names every byte of it."""
+        """SHA-256 over all its bytes."""
 
     def nearest(
         self,
@@ -102,7 +103,7 @@ class Exemplars(Protocol):
         window_mm: float,
         excluded: str | None = None,
     ) -> Exemplar | None:
-        """Find the most similar slice near a position, never of the person ``excluded``."""
+        """Find the most similar slice near a position, never of the subject ``excluded``."""
 
 
 class Destination(Protocol):

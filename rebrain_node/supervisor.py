@@ -1,8 +1,9 @@
-"""`serve`: starts the node's processes, watches them, restarts them, stops them cleanly.
+"""`serve`: starts the processes of the node, monitors, restarts and stops them.
 
-The supervisor itself loads nothing heavy and holds no state worth keeping. Each child has two
-pipes: its standard input is the life line (it closes when the supervisor dies, however it dies,
-and the child stops by itself), its standard output says ``ready`` once. Logs go to standard error.
+The supervisor imports no heavy library and keeps no state. Each child process has two pipes: its
+standard input is the parent-death pipe (it closes when the supervisor ends, however it ends, and
+the child then stops), and it writes ``ready`` once to its standard output. Logs go to standard
+error.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
-#: exit codes that a restart cannot mend: settings (2) and bundle (4) refused
+#: exit codes after which a restart is useless: settings (2) or bundle (4) refused
 PERMANENT_EXIT_CODES = frozenset({2, 4})
-#: a child that lived this long starts again without the delay it had earned before
+#: a child that ran this long is restarted after the first delay again
 STEADY_S = 60.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
 #: how long a child may take to stop before it is killed
@@ -31,7 +32,7 @@ _READY = b"ready\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
-    """One process of the node: what it is called in the logs and how it is started."""
+    """One process of the node: its name in the logs and its command line."""
 
     name: str
     command: tuple[str, ...]
@@ -45,13 +46,13 @@ class _Child:
     started_s: float = 0.0  #: monotonic
     due_s: float = 0.0  #: monotonic; when to start next
     delay_s: float = FIRST_DELAY_S
-    heard: bytes = field(default=b"", repr=False)
+    output: bytes = field(default=b"", repr=False)
 
 
 def supervise(roles: Sequence[Role]) -> int:
     """Run all roles until SIGTERM or SIGINT; return the exit code of `serve`.
 
-    0 after a clean stop; the child's own code if one exits with a code no restart can mend.
+    0 after a clean stop; the exit code of a child if it is one of `PERMANENT_EXIT_CODES`.
     """
     begun = time.monotonic()
     log = structlog.get_logger("supervisor")
@@ -63,7 +64,7 @@ def supervise(roles: Sequence[Role]) -> int:
     try:
         while not stop.is_set():
             for child in children:
-                code = _tend(child, log)
+                code = _poll(child, log)
                 if code in PERMANENT_EXIT_CODES:
                     return code
             if not announced and all(child.ready for child in children):
@@ -76,15 +77,15 @@ def supervise(roles: Sequence[Role]) -> int:
     return 0
 
 
-def _tend(child: _Child, log: structlog.stdlib.BoundLogger) -> int | None:
-    """Start, listen to or mourn one child; its exit code if it has just ended."""
+def _poll(child: _Child, log: structlog.stdlib.BoundLogger) -> int | None:
+    """Start, poll or reap one child process; return its exit code if it has just ended."""
     now = time.monotonic()
     if child.process is None:
         if now >= child.due_s:
             _start(child)
             log.info("started", role=child.role.name, pid=child.process and child.process.pid)
         return None
-    _listen(child)
+    _read_ready(child)
     code = child.process.poll()
     if code is None:
         return None
@@ -99,7 +100,7 @@ def _tend(child: _Child, log: structlog.stdlib.BoundLogger) -> int | None:
 
 
 def _start(child: _Child) -> None:
-    child.heard = b""
+    child.output = b""
     child.started_s = time.monotonic()
     child.process = subprocess.Popen(  # noqa: S603 - our own program, no shell
         child.role.command,
@@ -111,11 +112,11 @@ def _start(child: _Child) -> None:
     os.set_blocking(child.process.stdout.fileno(), False)
 
 
-def _listen(child: _Child) -> None:
+def _read_ready(child: _Child) -> None:
     if child.ready or child.process is None or child.process.stdout is None:
         return
-    child.heard += child.process.stdout.read() or b""
-    child.ready = _READY in child.heard
+    child.output += child.process.stdout.read() or b""
+    child.ready = _READY in child.output
 
 
 def _stop(children: Sequence[_Child]) -> None:
@@ -139,21 +140,21 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 
 @dataclass(frozen=True)
-class LifeLine:
-    """A child's side of the two pipes."""
+class ParentPipe:
+    """The child's end of the two pipes."""
 
-    stop: threading.Event  #: set when the child has to end: SIGTERM, or the supervisor is gone
+    stop: threading.Event  #: set at SIGTERM or when the supervisor has ended
 
     @classmethod
-    def hold(cls) -> LifeLine:
-        """Listen for the end of the supervisor and for SIGTERM; call once, in the main thread."""
+    def watch(cls) -> ParentPipe:
+        """Set `stop` at SIGTERM or when the supervisor ends; call once, in the main thread."""
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        threading.Thread(target=_await_end, args=(stop,), daemon=True, name="life-line").start()
+        threading.Thread(target=_await_end, args=(stop,), daemon=True, name="parent-pipe").start()
         return cls(stop)
 
-    def say_ready(self) -> None:
-        """Tell the supervisor that this process does its work from now on."""
+    def report_ready(self) -> None:
+        """Tell the supervisor that this process is ready."""
         sys.stdout.buffer.write(_READY)
         sys.stdout.buffer.flush()
 
@@ -162,4 +163,4 @@ def _await_end(stop: threading.Event) -> None:
     os.read(sys.stdin.fileno(), 1)  # nothing is ever written: this returns when the pipe closes
     stop.set()
     time.sleep(STOP_S)
-    os._exit(1)  # the supervisor is gone and the clean stop hangs
+    os._exit(1)  # the supervisor has ended and the clean stop hangs

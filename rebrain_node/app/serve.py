@@ -19,7 +19,7 @@ from rebrain_node.app.compose import (
 from rebrain_node.domain.audit import Event
 from rebrain_node.logs import log_as_json
 from rebrain_node.settings import Settings
-from rebrain_node.supervisor import LifeLine, Role, supervise
+from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.worker.watcher import Watcher
@@ -52,7 +52,7 @@ def run_receiver(settings: Settings) -> None:
     from rebrain_node.network.receiver import Receiver
     from rebrain_node.reception.inbox import Spool
 
-    life = _start("receiver")
+    parent = _start("receiver")
     with open_state(settings) as state:
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
         with Receiver(settings.receiver, spool, state.audit) as receiver:
@@ -61,8 +61,8 @@ def run_receiver(settings: Settings) -> None:
                 settings.receiver.ae_title,
                 {"version": __version__, "port": receiver.port},
             )
-            life.say_ready()
-            life.stop.wait()
+            parent.report_ready()
+            parent.stop.wait()
         state.audit.record(Event.NODE_STOPPED, settings.receiver.ae_title, {})
 
 
@@ -81,25 +81,25 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
     """
     from rebrain_node.worker.workflow import launch, progress_url
 
-    life = _start(f"worker-{slot}")
+    parent = _start(f"worker-{slot}")
     with open_state(settings) as state:
         work = _work(settings, state, slot)
         url = progress_url(state.folder, settings.storage.database_url)
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
             watcher = _watcher(settings, state, work, workflows)
-            Thread(target=watcher.run, args=(life.stop,), daemon=True, name="watcher").start()
-        life.say_ready()
-        life.stop.wait()
+            Thread(target=watcher.run, args=(parent.stop,), daemon=True, name="watcher").start()
+        parent.report_ready()
+        parent.stop.wait()
         workflows.close()
     os._exit(0)  # the thread of the abandoned series would hold up a normal end
 
 
-def _start(process: str) -> LifeLine:
+def _start(process: str) -> ParentPipe:
     """Start a child process of the node: private files, JSON logs, the pipe to the supervisor."""
     os.umask(0o077)
     log_as_json(process)
-    return LifeLine.hold()
+    return ParentPipe.watch()
 
 
 def _work(settings: Settings, state: State, slot: int) -> Work:

@@ -1,4 +1,4 @@
-"""The command line: words in, exit code out.
+"""The command line: arguments to calls, errors to exit codes.
 
 Nothing heavy is imported here: each command imports what it needs when it is called, so that
 `--help` answers at once. This is one of the three places where errors are caught.
@@ -30,7 +30,7 @@ from rebrain_node.errors import BundleRefused, RebrainError, SettingsError
 
 program = typer.Typer(
     name="rebrain-node",
-    help="Stores a synthetic T1-like MR series beside a thick-slice head CT. "
+    help="DICOM node that derives a synthetic T1-like MR series from a thick-slice head CT. "
     "Research software, not for diagnosis.",
     no_args_is_help=True,
     add_completion=False,
@@ -54,19 +54,19 @@ program.add_typer(network.peers, name="peers")
 
 
 def app(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the program and leave the process with its exit code."""
+    """Run the program and end the process with its exit code."""
     try:
         program(arguments)
     except SettingsError as error:
-        _leave(error, 2)
+        _exit_with(error, 2)
     except BundleRefused as error:
-        _leave(error, 4)
+        _exit_with(error, 4)
     except (RebrainError, OSError) as error:
-        _leave(error, 1)
+        _exit_with(error, 1)
     sys.exit(0)
 
 
-def _leave(error: Exception, code: int) -> NoReturn:
+def _exit_with(error: Exception, code: int) -> NoReturn:
     line = " ".join(str(error).split())
     sys.stderr.write(f"rebrain-node: {line}\n")
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`audit`: read, verify and report the audit log."""
+"""`audit`: list, show, verify and report the audit log."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rebrain_node.cli.present import print_json, print_table, progress
 if TYPE_CHECKING:
     from rebrain_node.domain.audit import AuditEvent
 
-audit = typer.Typer(help="Read, verify and report the audit log.", no_args_is_help=True)
+audit = typer.Typer(help="List, show, verify and report the audit log.", no_args_is_help=True)
 
 
 @audit.command("list")
 def list_(
     config: Config = None,
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many events.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Number of events, the newest ones.")] = 50,
     subject: Annotated[str | None, typer.Option(help="Only events about this UID or name.")] = None,
     event: Annotated[str | None, typer.Option(help="Only this event, e.g. series.refused.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest events, oldest first."""
+    """List the newest audit events, oldest first."""
     from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
 
@@ -43,7 +43,7 @@ def show(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one event with its details and its hash."""
+    """Show one audit event with its details and hash."""
     from rebrain_node.app.compose import open_state
     from rebrain_node.errors import StateRefused
     from rebrain_node.settings import load_settings
@@ -60,9 +60,10 @@ def show(
 
 @audit.command("verify")
 def verify(config: Config = None, as_json: AsJson = False) -> None:
-    """Recompute the hash chain.
+    """Verify the hash chain of the audit log.
 
-    The exit code is 1 at the first event that is not as it was written.
+    Recomputes the hash of every event. Exit code 1 and the number of the first altered event if
+    the chain is broken.
     """
     from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
@@ -93,7 +94,7 @@ def report(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write every series, what was decided and why, as HTML."""
+    """Write an HTML report of every series and its decision."""
     from rebrain_node.app.tasks import write_audit_report
     from rebrain_node.settings import load_settings
 

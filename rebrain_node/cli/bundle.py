@@ -1,4 +1,4 @@
-"""`bundle`: what the model is, and whether it is what was released."""
+"""`bundle`: show and verify the model bundle and its signature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.settings import Settings
 
-bundle = typer.Typer(help="What the model is, and who released it.", no_args_is_help=True)
+bundle = typer.Typer(
+    help="Show and verify the model bundle and its signature.", no_args_is_help=True
+)
 
 Folder = Annotated[
     Path | None, typer.Argument(help="Folder of a bundle; default: the bundle of the settings.")
@@ -24,9 +26,10 @@ Folder = Annotated[
 
 @bundle.command("info")
 def info(folder: Folder = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Show name, version, digest, signer, recipe and card.
+    """Show name, version, digest, signer, recipe and card of a bundle.
 
-    Refuses only what is altered.
+    Also calibration of the uncertainty, sizes, knowledge base and OOD threshold. A bundle with an
+    untrusted signature is shown; an altered bundle is refused (exit code 4).
     """
     from rebrain_node.app.compose import read_bundle
 
@@ -52,15 +55,17 @@ def info(folder: Folder = None, config: Config = None, as_json: AsJson = False) 
              "domain")  # fmt: skip
     rows = [(name, answer[name]) for name in shown]
     rows += [(f"recipe {name}", value) for name, value in found.recipe.model_dump().items()]
-    print_table("Bundle", ("what", "value"), rows)
+    print_table("Bundle", ("field", "value"), rows)
     typer.echo(found.read("CARD.md").decode())
 
 
 @bundle.command("verify")
 def verify(folder: Folder = None, config: Config = None, as_json: AsJson = False) -> None:
-    """Check files, signature, age and golden output.
+    """Verify a bundle as a worker does before it uses one.
 
-    As `serve` does; the exit code is 4 if the bundle is refused.
+    Checks the SHA-256 of every file, the signature, that the bundle is not older than the last
+    active one, and that the engine reproduces the golden output. Exit code 4 and the reason if
+    the bundle is refused.
     """
     from rebrain_node.errors import BundleRefused
 
@@ -73,15 +78,15 @@ def verify(folder: Folder = None, config: Config = None, as_json: AsJson = False
     if as_json:
         print_json(answer)
         return
-    typer.echo(f"{answer['name']} {answer['version']} is as released: {answer['digest']}")
+    typer.echo(f"{answer['name']} {answer['version']} is verified, digest {answer['digest']}")
     signed_by = answer["signed_by"]
-    who = "nobody, which model.unsigned accepts"
-    if signed_by is not None:
-        who = f"{signed_by['name']}, key {signed_by['key']}"
-    typer.echo(f"signed by {who}")
+    if signed_by is None:
+        typer.echo("unsigned, accepted by the setting model.unsigned")
+    else:
+        typer.echo(f"signed by {signed_by['name']}, key {signed_by['key']}")
     typer.echo(f"{answer['engine']} reproduces the golden output")
     if not answer["held_against_history"]:
-        typer.echo("no bundle was active here before: storage.folder holds no node")
+        typer.echo("not compared with earlier bundles: storage.folder contains no node")
 
 
 def _verify(settings: Settings) -> dict[str, Any]:
@@ -116,7 +121,7 @@ def _settings(config: Path | None, folder: Path | None) -> Settings:
 
 
 def _signed_by(settings: Settings, found: ModelBundle) -> dict[str, str | None] | None:
-    """Key of the signer, with its name where the settings trust it; None without a signature."""
+    """Return the key of the signer, and its name if the settings trust it; None if unsigned."""
     from rebrain_node.model.signature import signing_key
     from rebrain_node.trust import trusted_keys
 
@@ -125,7 +130,7 @@ def _signed_by(settings: Settings, found: ModelBundle) -> dict[str, str | None] 
 
 
 def _domain(found: ModelBundle) -> dict[str, Any] | None:
-    """Say what the out-of-domain threshold was set by; None without one."""
+    """Return the OOD threshold and the sample it was set by; None without one."""
     known = found.known_domain
     if known is None:
         return None
@@ -133,7 +138,7 @@ def _domain(found: ModelBundle) -> dict[str, Any] | None:
 
 
 def _knowledge_base(found: ModelBundle) -> dict[str, Any] | None:
-    """Say what the knowledge base holds; None without one."""
+    """Return a summary of the knowledge base; None without one."""
     if not found.exemplars:
         return None
     from rebrain_node.model.bundle import EXEMPLARS

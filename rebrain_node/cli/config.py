@@ -1,4 +1,4 @@
-"""`config`: whether the settings are fit to run, and which are in force."""
+"""`config`: check and show the settings."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ config = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
 
 @config.command("check")
 def check(config: Config = None, as_json: AsJson = False) -> None:
-    """Say whether settings, limits and keys are fit to run.
+    """Check that settings, limits and trusted keys are valid.
 
-    The exit code is 2 if not.
+    Exit code 2 and the reason if not.
     """
     from rebrain_node.app.compose import read_limits
     from rebrain_node.settings import load_settings
@@ -26,14 +26,14 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"fit": True, "limits_digest": digest})
         return
-    typer.echo(f"settings and limits are fit to run; limits digest {digest}")
+    typer.echo(f"settings, limits and trusted keys are valid; limits digest {digest}")
 
 
 @config.command("show")
 def show(config: Config = None, as_json: AsJson = False) -> None:
-    """Print the settings in force.
+    """Show the settings in use.
 
-    File, environment and defaults together.
+    File, environment and defaults merged; a password in the database URL is not shown.
     """
     from rebrain_node.settings import load_settings
 
@@ -42,7 +42,7 @@ def show(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(values)
         return
-    print_table("Settings in force", ("setting", "value"), list(_flat(values)))
+    print_table("Settings", ("setting", "value"), list(_flat(values)))
 
 
 def _flat(values: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:

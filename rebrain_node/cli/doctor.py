@@ -1,4 +1,4 @@
-"""`doctor`: whether all that the node needs is there, and what the PACS must be told."""
+"""`doctor`: check the installation and print the entry for the PACS."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class Check:
 
 
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
-    """Check all that the node needs and say what to enter at the PACS.
+    """Check the installation and print the entry for the PACS.
 
-    Disk, database, decoders, bundle, engine, destinations; exit code 1 if one is not fit.
+    Checks limits, disk, database, decoders, bundle and its signer, engine and destinations. Exit
+    code 1 if a check fails.
     """
     from rebrain_node.settings import load_settings
 
@@ -40,11 +41,11 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"checks": [asdict(check) for check in checks], "enter_at_the_pacs": entries})
     else:
-        rows = [(check.what, "fit" if check.fit else "NOT FIT", check.found) for check in checks]
-        print_table("Checks", ("what", "is it fit", "found"), rows)
+        rows = [(check.what, "ok" if check.fit else "FAILED", check.found) for check in checks]
+        print_table("Checks", ("check", "result", "details"), rows)
         print_table("Enter at the PACS", ("field", "value"), list(entries.items()))
         if not settings.receiver.peers:
-            console().print("nobody may send yet: add [[receiver.peers]] to the settings")
+            console().print("no peer may send: add [[receiver.peers]] to the settings")
     if not all(check.fit for check in checks):
         raise typer.Exit(1)
 
@@ -81,7 +82,7 @@ def _database(settings: Settings) -> str:
 def _decoders(settings: Settings) -> str:  # noqa: ARG001 - one signature for all checks
     from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 
-    return f"{len(decodable_transfer_syntaxes())} transfer syntaxes decoded bit by bit"
+    return f"{len(decodable_transfer_syntaxes())} transfer syntaxes can be decoded without loss"
 
 
 def _bundle(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""`process`: a study folder in, the synthetic series out, no network."""
+"""`process`: derive the synthetic series of a study folder without a network."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ _ALL_REFUSED = 3
 
 def process(
     study: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="Folder with a study's instances.")
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, help="Folder with the DICOM instances of a study."
+        ),
     ],
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder to write the synthetic series to.")
-    ],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the synthetic series.")],
     config: Config = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print why each series was or was not chosen.")
+        bool, typer.Option("--explain", help="Print why each series was accepted or refused.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the synthetic series from a folder, without a network.
+    """Derive the synthetic series of a study folder without a network.
 
-    Exit code 3 if everything was refused; the answer says why.
+    Exit code 3 if every series was refused; the output gives the reason of each.
     """
     from rebrain_node.app.tasks import process_folder
     from rebrain_node.settings import load_settings
@@ -45,12 +46,12 @@ def process(
     with progress() as display:
         tasks: dict[str, TaskID] = {}
 
-        def told(what: str, done: int, total: int) -> None:
+        def report_progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = display.add_task(what)
             display.update(tasks[what], completed=done, total=max(done, total))
 
-        run = process_folder(settings, study, out, told)
+        run = process_folder(settings, study, out, report_progress)
     if as_json:
         print_json(_answer(run))
     else:
@@ -121,12 +122,12 @@ def _print(run: FolderRun) -> None:
         for s in map(_series, run.results)
     ]
     if rows:
-        print_table("Series", ("series", "instances", "decision", "codes", "because"), rows)
+        print_table("Series", ("series", "instances", "decision", "codes", "reason"), rows)
     if run.folder.refused:
         files = [(refused.path, refused.code, refused.sentence) for refused in run.folder.refused]
-        print_table("Files refused", ("file", "code", "because"), files)
+        print_table("Files refused", ("file", "code", "reason"), files)
     if not run.results and not run.folder.refused:
-        console(stderr=True).print("the folder holds no DICOM instance: nothing to process")
+        console(stderr=True).print("the folder contains no DICOM instance")
     if run.outputs:
         console().print(
             f"{len(run.outputs)} objects in {run.outputs[0].parent}, "
@@ -139,8 +140,8 @@ def _explain(run: FolderRun, *, to_stderr: bool) -> None:
     for result in run.results:
         rows.append((result.candidate.series_description, result.decision, result.sentence))
         rows += [("", f"{f.severity} {f.code}", f.sentence) for f in result.findings]
-        rows += [("", "seen", line) for line in result.candidate.explanation]
-    print_table("Why", ("series", "decision", "because"), rows, stderr=to_stderr)
+        rows += [("", "observation", line) for line in result.candidate.explanation]
+    print_table("Explanation", ("series", "decision", "reason"), rows, stderr=to_stderr)
 
 
 def _peak_memory_bytes() -> int:

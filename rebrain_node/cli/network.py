@@ -1,4 +1,4 @@
-"""`send` and `peers`: files to a destination by hand, and who may call."""
+"""`send` and `peers`: send files to a destination, list the peers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rebrain_node.cli.options import AsJson, Config
 from rebrain_node.cli.present import print_json, print_table, progress
 
-peers = typer.Typer(help="Who may send to the node.", no_args_is_help=True)
+peers = typer.Typer(help="Show the peers that may send to the node.", no_args_is_help=True)
 
 
 def send(
@@ -23,9 +23,9 @@ def send(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a folder of instances to a destination by hand.
+    """Send the DICOM instances of a folder to a destination.
 
-    The exit code is 1 if one was not taken.
+    Exit code 1 if an instance was not accepted.
     """
     from rebrain_node.app.tasks import send_files
     from rebrain_node.settings import load_settings
@@ -36,27 +36,27 @@ def send(
         sent = send_files(
             load_settings(config), destination, paths, lambda _: display.advance(task)
         )
-    left = [one for one in sent if not one.taken]
+    failed = [one for one in sent if not one.taken]
     if as_json:
         print_json(
             {
                 "destination": destination,
-                "taken": len(sent) - len(left),
-                "not_taken": [{"path": str(one.path), "sentence": one.sentence} for one in left],
+                "taken": len(sent) - len(failed),
+                "not_taken": [{"path": str(one.path), "sentence": one.sentence} for one in failed],
             }
         )
     else:
-        typer.echo(f"{len(sent) - len(left)} of {len(sent)} taken by {destination}")
-        if left:
-            rows = [(one.path, one.sentence) for one in left]
-            print_table("Not taken", ("file", "because"), rows)
-    if left or not sent:
+        typer.echo(f"{len(sent) - len(failed)} of {len(sent)} instances accepted by {destination}")
+        if failed:
+            rows = [(one.path, one.sentence) for one in failed]
+            print_table("Not accepted", ("file", "reason"), rows)
+    if failed or not sent:
         raise typer.Exit(1)
 
 
 @peers.command("list")
 def list_(config: Config = None, as_json: AsJson = False) -> None:
-    """List the senders that may associate; nobody else can."""
+    """List the peers that may associate; all others are rejected."""
     from rebrain_node.settings import load_settings
 
     known = load_settings(config).receiver.peers
@@ -64,7 +64,7 @@ def list_(config: Config = None, as_json: AsJson = False) -> None:
         print_json({"peers": [peer.model_dump(mode="json") for peer in known]})
         return
     if not known:
-        typer.echo("nobody may associate: add [[receiver.peers]] to the settings")
+        typer.echo("no peer may associate: add [[receiver.peers]] to the settings")
         return
     rows = [(peer.ae_title, ", ".join(peer.addresses)) for peer in known]
-    print_table("Peers", ("calling AE title", "from"), rows)
+    print_table("Peers", ("calling AE title", "addresses"), rows)

@@ -10,7 +10,11 @@ from rebrain_node.cli.options import Config
 
 
 def serve(config: Config = None) -> None:
-    """Run the node: receive, judge, synthesise, deliver. Stops on SIGTERM or Ctrl-C."""
+    """Run the node until SIGTERM or Ctrl-C.
+
+    Starts one receiver process and as many worker processes as the settings say, and restarts a
+    process that ends. Logs JSON lines on standard error, `ready` once everything listens.
+    """
     from rebrain_node.app.serve import serve as run
     from rebrain_node.settings import load_settings
 
@@ -18,7 +22,7 @@ def serve(config: Config = None) -> None:
 
 
 def receiver(config: Config = None) -> None:
-    """Receive instances; started by `serve`, which holds its standard input."""
+    """Receive instances; `serve` starts this process and ends it through its standard input."""
     from rebrain_node.app.serve import run_receiver
     from rebrain_node.settings import load_settings
 
@@ -29,7 +33,7 @@ def worker(
     slot: Annotated[int, typer.Option(min=1, help="Number of this worker, from 1.")],
     config: Config = None,
 ) -> None:
-    """Judge, synthesise and deliver; started by `serve`, which holds its standard input."""
+    """Process and deliver series; `serve` starts this process and ends it through its stdin."""
     from rebrain_node.app.serve import run_worker
     from rebrain_node.settings import load_settings
 

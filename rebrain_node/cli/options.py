@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings file (TOML); without it the defaults.")
+    Path | None,
+    typer.Option(
+        "--config", help="Settings file (TOML); without it, defaults and environment apply."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]

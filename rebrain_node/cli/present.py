@@ -1,4 +1,4 @@
-"""How answers look: one JSON object, or tables that a terminal cannot be tricked by."""
+"""Output of the commands: one JSON object, or tables with control characters escaped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def print_json(answer: Mapping[str, Any]) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Give the terminal; markup inside values is never interpreted."""
+    """Return the terminal; markup inside values is never interpreted."""
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -28,7 +28,7 @@ def console(*, stderr: bool = False) -> Console:
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, stderr: bool = False
 ) -> None:
-    """Print a table; control characters in values are shown, not sent to the terminal."""
+    """Print a table; control characters in values are escaped."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -40,13 +40,13 @@ def print_table(
 
 
 def plain(value: object) -> str:
-    """Text of a value with control characters (ANSI, CR, bidi) replaced by visible escapes."""
+    """Return the text of a value with its control characters (ANSI, CR, bidi) escaped."""
     text = "-" if value is None else str(value)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def progress() -> Progress:
-    """Give a progress display on standard error, so that standard output stays clean."""
+    """Return a progress display on standard error; standard output holds results only."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -1,4 +1,4 @@
-"""`status` and `queue`: how much work there is and where each series stands."""
+"""`status` and `queue`: counts by state, and the state of each series."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from rebrain_node.cli.present import print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rebrain_node.domain.backlog import Late
+    from rebrain_node.domain.backlog import OverdueItem
     from rebrain_node.domain.delivery import PendingDelivery
     from rebrain_node.domain.ledger import LedgerCounts, SeriesRecord
 
-queue = typer.Typer(help="Where each series stands.", no_args_is_help=True)
+queue = typer.Typer(help="Show the state of each series.", no_args_is_help=True)
 
 
 def status(
     config: Config = None,
     late_after: Annotated[
-        float, typer.Option(min=0.0, help="Minutes after which waiting is late: exit code 1.")
+        float,
+        typer.Option(min=0.0, help="Minutes after which a waiting series or delivery is late."),
     ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Count what was received, refused, published or waits.
+    """Show counts of series by state.
 
-    Exit code 1 if something waits for longer than it may: for a monitoring system to ask.
+    Also received and quarantined instances, and waiting deliveries with the reason. Exit code 1 if
+    a series or a delivery waits longer than --late-after minutes, for a monitoring system.
     """
     from datetime import UTC, datetime
 
@@ -67,11 +69,11 @@ def _print_status(
     answer: dict[str, object],
     counts: LedgerCounts,
     waiting: Sequence[PendingDelivery],
-    overdue: Sequence[Late],
+    overdue: Sequence[OverdueItem],
 ) -> None:
     rows = [(name, answer[name]) for name in ("listens", "instances", "quarantined", "conserved")]
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
-    print_table("Node", ("what", "value"), rows)
+    print_table("Node", ("field", "value"), rows)
     if waiting:
         columns = ("destination", "source series", "outstanding", "attempts", "reason")
         print_table(
@@ -94,7 +96,7 @@ def list_(
     state: Annotated[str | None, typer.Option(help="Only series in this state.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the series of the ledger and where they stand."""
+    """List the series and the state of each."""
     from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
 
@@ -118,7 +120,7 @@ def show(
 ) -> None:
     """Show one series.
 
-    Its findings, why it was or was not chosen, what waits for delivery.
+    State, findings, why it was accepted or refused, and waiting deliveries.
     """
     from rebrain_node.app.compose import open_state
     from rebrain_node.errors import StateRefused
@@ -129,7 +131,7 @@ def show(
         waiting = [d for d in state.outbox.pending() if d.source_series_uid == series]
     if record is None:
         raise StateRefused(
-            f"the ledger knows no series {series}; `rebrain-node queue list` shows those it knows"
+            f"the ledger has no series {series}; `rebrain-node queue list` lists the series"
         )
     answer = _series(record) | {"deliveries_waiting": [_delivery(d) for d in waiting]}
     if as_json:
@@ -137,9 +139,9 @@ def show(
         return
     rows = [(name, value) for name, value in answer.items() if not isinstance(value, list)]
     rows += [(f.code, f.sentence) for f in record.findings]
-    rows += [("because", line) for line in record.explanation]
+    rows += [("explanation", line) for line in record.explanation]
     rows += [(f"waits for {d.destination}", d.reason) for d in waiting]
-    print_table("Series", ("what", "value"), rows)
+    print_table("Series", ("field", "value"), rows)
 
 
 def _reason(record: SeriesRecord) -> str:

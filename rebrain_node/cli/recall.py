@@ -1,4 +1,4 @@
-"""`recall`: every object made by a model, or guided by an exemplar."""
+"""`recall`: find all derived objects affected by a bundle or an exemplar."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from rebrain_node.cli.present import print_json, print_table
 
 def recall(
     bundle: Annotated[
-        str | None, typer.Option(help="Digest of a bundle, or its first 16 digits or more.")
+        str | None, typer.Option(help="Digest of the bundle, or at least its first 16 digits.")
     ] = None,
     exemplar: Annotated[
         str | None,
-        typer.Option(help="Keyed hash of an exemplar slice; its first 32 digits name a person."),
+        typer.Option(
+            help="Keyed hash of the exemplar slice; its first 32 digits are those of the subject."
+        ),
     ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what a bundle made or an exemplar guided.
+    """Find all derived objects affected by a bundle or exemplar.
 
-    With every destination that took it.
+    Lists each object with the destinations that accepted it.
     """
     from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
@@ -33,11 +35,11 @@ def recall(
         raise typer.BadParameter("give either --bundle or --exemplar")
     with open_state(load_settings(config)) as state:
         if bundle is not None:
-            found = state.recall.by_bundle(bundle)
+            recalled = state.recall.by_bundle(bundle)
         else:
-            found = state.recall.by_exemplar(str(exemplar))
+            recalled = state.recall.by_exemplar(str(exemplar))
     if as_json:
-        print_json({"sets": [asdict(each) for each in found]})
+        print_json({"sets": [asdict(each) for each in recalled]})
         return
     rows = [
         (
@@ -47,7 +49,7 @@ def recall(
             one.sop_instance_uid,
             ", ".join(f"{name} {state}" for name, state in one.destinations.items()),
         )
-        for each in found
+        for each in recalled
         for one in each.objects
     ]
     print_table("Objects", ("source series", "revision", "kind", "instance", "destinations"), rows)

@@ -1,6 +1,6 @@
-"""Studies that a node must refuse, made from one that it takes.
+"""Studies that a node must refuse, made from one that it accepts.
 
-Each is a study of its own with new UIDs; what is wrong with it is the only other change.
+Each is a separate study with new UIDs; its fault is the only other change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydicom.uid import generate_uid
 
 @dataclass(frozen=True, kw_only=True)
 class RefusedStudy:
-    """What is sent and what must be said of it."""
+    """A study with one fault and the code of the finding it must get."""
 
     name: str
     instances: tuple[Dataset, ...]

@@ -1,4 +1,4 @@
-"""A result as a volume again, from what is in the archive: source and derived instances."""
+"""Rebuild the volume of a result from the source and derived instances in the archive."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def volume_of(
 
 
 def _guides(prepared: PreparedVolume, derived: Sequence[Dataset]) -> tuple[Guide, ...]:
-    """How each slice came about, as its private block says."""
+    """Return the guide kind of each slice as its private block states it."""
     kinds: dict[str, SliceKind] = {marks.POSITION_KINDS[k]: k for k in get_args(SliceKind)}
     return tuple(
         Guide(target=target, kind=kinds[_kind(image)], reason="as the received instance says")

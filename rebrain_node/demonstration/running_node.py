@@ -1,4 +1,4 @@
-"""A node of its own for the demonstration: really `serve`, on free ports of loopback."""
+"""A separate node for the demonstration: `serve` on a free port of loopback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunningNode:
 
 @contextmanager
 def running_node(folder: Path, pacs_ae_title: str, pacs_port: int) -> Iterator[RunningNode]:
-    """Run a node whose state lies in ``folder`` and that knows one PACS; stopped at the end.
+    """Run a node with its state in ``folder`` and one PACS as destination; stop it at the end.
 
     Raises
     ------
@@ -65,13 +65,13 @@ def _await_ready(node: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _READY_S
     while '"event": "ready"' not in log.read_text():
         if node.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text().splitlines() or ["it said nothing"]
+            lines = log.read_text().splitlines() or ["it logged nothing"]
             raise RebrainError(f"the node did not become ready within {_READY_S:g} s: {lines[-1]}")
         time.sleep(0.05)
 
 
 def free_port() -> int:
-    """Find a TCP port of 127.0.0.1 that nobody listens on."""
+    """Find a TCP port of 127.0.0.1 on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,7 +1,8 @@
-"""How near the result comes to the true T1 of the shipped head, beside how near the CT comes.
+"""SSIM and PSNR of the result, and of the CT itself, against the true T1 of the shipped head.
 
-All figures lie on the head mask; truth and images are mapped by the one affine map that takes the
-truth's percentiles 0.5 and 99.5 within the head to 0 and 1. SSIM is three-dimensional.
+All figures are computed within the head mask; truth and images are mapped by the one affine map
+that takes the percentiles 0.5 and 99.5 of the truth within the head to 0 and 1. SSIM is
+three-dimensional.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Score:
 
 
 def score(volume: SyntheticVolume, head: Head, recipe: Recipe) -> Score:
-    """Hold a result against the true T1 at its own voxels.
+    """Compare a result with the true T1 at its own voxels.
 
     Parameters
     ----------
@@ -46,10 +47,10 @@ def score(volume: SyntheticVolume, head: Head, recipe: Recipe) -> Score:
     truth = np.stack([_truth(volume, head, g.target.distance_mm) for g in volume.guides])
     inside = volume.head & (truth > 0.0)
     scale = Scale.of(truth, inside)
-    truth, drawn, ct = map(scale.map, (truth, volume.intensity, _ct(volume, recipe)))
+    truth, result, ct = map(scale.map, (truth, volume.intensity, _ct(volume, recipe)))
     return Score(
-        ssim=round(ssim(drawn, truth, inside), 4),
-        psnr_db=round(psnr_db(drawn, truth, inside), 4),
+        ssim=round(ssim(result, truth, inside), 4),
+        psnr_db=round(psnr_db(result, truth, inside), 4),
         ct_ssim=round(ssim(ct, truth, inside), 4),
         ct_psnr_db=round(psnr_db(ct, truth, inside), 4),
         slices=len(volume.guides),

@@ -1,4 +1,4 @@
-"""The demonstration, top to bottom: a node, a PACS, one study to take and four to refuse."""
+"""The demonstration: a node, a PACS, one study that is accepted and four that are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rebrain_node.demonstration.refused import refused_studies
 from rebrain_node.demonstration.returned import volume_of
 from rebrain_node.demonstration.running_node import running_node
 from rebrain_node.demonstration.score import Score, score
-from rebrain_node.demonstration.study import Head, draw_study
+from rebrain_node.demonstration.study import Head, simulate_study
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.domain.volume import SyntheticVolume
 from rebrain_node.errors import RebrainError
@@ -35,15 +35,15 @@ from rebrain_node.settings import DestinationSettings
 
 PACS_AE_TITLE: Final = "MINI-PACS"
 #: a synthesis takes half a minute on two quiet cores
-_PATIENCE_S: Final = 900.0
+_TIMEOUT_S: Final = 900.0
 _ENDED: Final = ("published", "refused", "failed")
 
-Told = Callable[[str], None]
+Progress = Callable[[str], None]  #: called with a short description of the current stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table."""
+    """One row of the table: what was sent and what came of it."""
 
     sent: str
     expected: str
@@ -52,8 +52,8 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """What the demonstration came to."""
+class DemonstrationResult:
+    """The outcome of the demonstration."""
 
     rows: tuple[Row, ...]
     objects: tuple[Path, ...]
@@ -68,8 +68,8 @@ class Shown:
         return all(row.as_expected for row in self.rows)
 
 
-def show(out: Path, study: Path | None, told: Told) -> Shown:
-    """Run the whole loop once and leave objects, picture and audit report in ``out``.
+def show(out: Path, study: Path | None, progress: Progress) -> DemonstrationResult:
+    """Run the demonstration once and write objects, picture and audit report into ``out``.
 
     Parameters
     ----------
@@ -77,62 +77,64 @@ def show(out: Path, study: Path | None, told: Told) -> Shown:
         Objects of an earlier demonstration in it are replaced.
     study : Path or None
         Folder of a study to send; None for the shipped head.
-    told : callable
-        Told in a few words what is being done.
+    progress : callable
+        Called with a short description of each stage.
 
     Raises
     ------
     RebrainError
-        The node does not start, or does not come to an end with what it was sent.
+        The node does not start, or does not finish what it was sent in time.
     """
     begun = time.monotonic()
-    told("reading the study" if study is not None else "drawing the head CT")
+    progress("reading the study" if study is not None else "simulating the head CT")
     source, head = _source(study)
     with tempfile.TemporaryDirectory(prefix="rebrain-demo-") as scratch:
         folder = Path(scratch)
-        told("starting the node")
+        progress("starting the node")
         with (
             MiniPacs(PACS_AE_TITLE, folder / "pacs") as pacs,
             running_node(folder, PACS_AE_TITLE, pacs.port) as node,
             open_state(node.settings) as state,
         ):
-            loop = _Loop(folder=folder, address=node.address, state=state, pacs=pacs, told=told)
+            loop = _Run(
+                folder=folder, address=node.address, state=state, pacs=pacs, progress=progress
+            )
             rows = loop.run(source)
             report = out / "audit-report.html"
             out.mkdir(parents=True, exist_ok=True)
             write_audit_report(node.settings, report)
             objects = _keep(pacs.instances(), out / "objects")
-    picture = found = None
+    picture = figures = None
     if objects:
-        told("drawing the picture")
+        progress("rendering the picture")
         made_by = open_bundle(node.settings).bundle
         volume = replace(_volume(source, objects, made_by.recipe), meaning=made_by.meaning)
         picture = out / "overview.png"
         caption = f"{len(volume.prepared.hu)} slices in, bundle {made_by.name} {made_by.version}"
         picture.write_bytes(overview(volume, caption))
-        found = None if head is None else score(volume, head, made_by.recipe)
-    return Shown(
+        figures = None if head is None else score(volume, head, made_by.recipe)
+    return DemonstrationResult(
         rows=rows,
         objects=objects,
         picture=picture,
         report=report,
-        score=found,
+        score=figures,
         seconds=time.monotonic() - begun,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Loop:
-    """What is sent, in order, and what comes of each."""
+class _Run:
+    """Sends the studies in order and waits for the result of each."""
 
     folder: Path
     address: DestinationSettings
     state: State
     pacs: MiniPacs
-    told: Told
+    progress: Progress
 
     def run(self, source: Sequence[Dataset]) -> tuple[Row, ...]:
-        """Send the good study, then those to be refused while it is worked on."""
+        """Send the valid study, then, while it is processed, those that must be refused."""
         self._send("head-ct", source)
         study_uid = str(source[0].StudyInstanceUID)
         accepted = self._accepted(study_uid)
@@ -158,7 +160,7 @@ class _Loop:
         RebrainError
             The node did not take one of them.
         """
-        self.told(f"sending: {name}")
+        self.progress(f"sending: {name}")
         outgoing = self.folder / "outgoing" / name
         outgoing.mkdir(parents=True)
         paths = []
@@ -171,13 +173,13 @@ class _Loop:
 
     def _accepted(self, study_uid: str) -> str | None:
         """Series Instance UID of the series that was accepted; None if all were refused."""
-        self.told("waiting until the study is complete")
+        self.progress("waiting until the study is complete")
         records = self._await(study_uid, lambda r: r.state not in {"receiving", "complete"})
         chosen = [r.series_instance_uid for r in records if r.state != "refused"]
         return chosen[0] if chosen else None
 
     def _good(self, study_uid: str) -> Row:
-        self.told("synthesising")
+        self.progress("synthesising")
         records = self._await(study_uid, lambda r: r.state in _ENDED)
         published = sum(record.state == "published" for record in records)
         kinds = Counter(
@@ -192,7 +194,7 @@ class _Loop:
         )
 
     def _refused(self, name: str, study_uid: str, code: str) -> Row:
-        self.told(f"waiting for the refusal: {name}")
+        self.progress(f"waiting for the refusal: {name}")
         records = self._await(study_uid, lambda r: r.state in _ENDED)
         codes = {finding.code for record in records for finding in record.findings}
         refused = all(record.state == "refused" for record in records)
@@ -211,13 +213,13 @@ class _Loop:
         RebrainError
             It takes too long.
         """
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while time.monotonic() < deadline:
             records = self.state.ledger.series(study=study_uid)
             if records and all(done(record) for record in records):
                 return records
             time.sleep(0.1)
-        raise RebrainError(f"the node was not done with a study within {_PATIENCE_S:g} s")
+        raise RebrainError(f"the node was not done with a study within {_TIMEOUT_S:g} s")
 
     def _own(self, series_uid: str) -> Row:
         """Wait for the refusal of its own series, sent back as it is into the same study.
@@ -227,8 +229,8 @@ class _Loop:
         RebrainError
             It takes too long.
         """
-        self.told("waiting for the refusal: its own synthetic output")
-        deadline = time.monotonic() + _PATIENCE_S
+        self.progress("waiting for the refusal: its own synthetic output")
+        deadline = time.monotonic() + _TIMEOUT_S
         while time.monotonic() < deadline:
             record = self.state.ledger.series_one(series_uid)
             if record is not None and record.state in _ENDED:
@@ -240,7 +242,7 @@ class _Loop:
                     as_expected=record.state == "refused" and "SRC-SYNTHETIC" in codes,
                 )
             time.sleep(0.1)
-        raise RebrainError(f"its own output was not judged within {_PATIENCE_S:g} s")
+        raise RebrainError(f"its own output was not judged within {_TIMEOUT_S:g} s")
 
 
 def _codes(records: Sequence[SeriesRecord]) -> str:
@@ -265,7 +267,7 @@ def _in_order(source: Sequence[Dataset], series_uid: str) -> list[Dataset]:
 
 
 def _keep(instances: Sequence[Path], folder: Path) -> tuple[Path, ...]:
-    """Copy what the PACS got; objects of an earlier demonstration make room."""
+    """Copy what the PACS received; objects of an earlier demonstration are deleted."""
     if folder.exists():
         for old in folder.glob("*.dcm"):
             old.unlink()
@@ -274,15 +276,15 @@ def _keep(instances: Sequence[Path], folder: Path) -> tuple[Path, ...]:
 
 
 def _source(study: Path | None) -> tuple[Sequence[Dataset], Head | None]:
-    """What is sent, and the head behind it where its truth is known."""
+    """Return the instances to send, and the head if its true T1 is known."""
     if study is not None:
         return read_folder(study).instances, None
-    drawn = draw_study()
-    return drawn.instances, drawn.head
+    demo = simulate_study()
+    return demo.instances, demo.head
 
 
 def _volume(source: Sequence[Dataset], objects: Sequence[Path], recipe: Recipe) -> SyntheticVolume:
-    """Rebuild the result from the PACS's files and the series they refer to."""
+    """Rebuild the result from the files of the PACS and the series that they reference."""
     derived = [dcmread(path) for path in objects]
     image = next(instance for instance in derived if instance.Modality == "MR")
     series_uid = image.ReferencedSeriesSequence[0].SeriesInstanceUID

@@ -1,6 +1,6 @@
 """The head CT of the demonstration: thick, tilted slices through a head whose true T1 is known.
 
-The head ships with the package (``demo_head``); the scanner is drawn here: 5 mm slices averaged
+The head ships with the package (``demo_head``); the scan is simulated here: 5 mm slices averaged
 over their thickness, gantry tilt, noise, and a padded corner as scanners store it.
 """
 
@@ -53,7 +53,7 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoStudy:
-    """What is sent, and the truth behind it."""
+    """The instances that are sent, and the true head."""
 
     instances: tuple[Dataset, ...]  #: along the slices, from foot to head
     head: Head
@@ -66,7 +66,7 @@ def load_head() -> Head:
         return Head(hu=arrays["hu"], t1=arrays["t1"], origin_mm=arrays["affine"][:3, 3])
 
 
-def draw_study() -> DemoStudy:
+def simulate_study() -> DemoStudy:
     """Scan the shipped head: the same study, byte for byte, each time."""
     head = load_head()
     places = _places(head)
@@ -79,9 +79,9 @@ def draw_study() -> DemoStudy:
 
 
 def _axes() -> tuple[MillimetreArray, MillimetreArray]:
-    """Directions of increasing column and row index: the gantry leans, the chin goes up."""
-    lean = np.radians(TILT_DEG)
-    return np.array([1.0, 0.0, 0.0]), np.array([0.0, np.cos(lean), np.sin(lean)])
+    """Directions of increasing column and row index of slices with gantry tilt, chin up."""
+    tilt = np.radians(TILT_DEG)
+    return np.array([1.0, 0.0, 0.0]), np.array([0.0, np.cos(tilt), np.sin(tilt)])
 
 
 def _places(head: Head) -> list[MillimetreArray]:

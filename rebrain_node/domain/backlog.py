@@ -1,4 +1,4 @@
-"""What waits longer than it should: the alarm for late results (hazard H19)."""
+"""Series and deliveries that wait too long: the alarm for late results (hazard H19)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ _ENDED = frozenset({"refused", "published", "failed"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Late:
-    """A series that has stood in one place for too long, or a set that a PACS does not take."""
+class OverdueItem:
+    """A series that has been in one state, or a set that has waited for delivery, for too long."""
 
     series_instance_uid: str
-    waits_for: str  #: the state it cannot leave, or the name of the destination
+    waits_for: str  #: the state of the series, or the name of the destination
     since: datetime  #: aware, UTC
-
-    def waited_minutes(self, now: datetime) -> float:
-        """How long, in minutes."""
-        return (now - self.since).total_seconds() / 60.0
 
 
 def late(
@@ -30,14 +26,16 @@ def late(
     deliveries: Sequence[PendingDelivery],
     now: datetime,
     after_minutes: float,
-) -> tuple[Late, ...]:
+) -> tuple[OverdueItem, ...]:
     """List what has waited longer than ``after_minutes``, the longest first."""
     waiting = [
-        Late(series_instance_uid=s.series_instance_uid, waits_for=s.state, since=s.changed_at)
+        OverdueItem(
+            series_instance_uid=s.series_instance_uid, waits_for=s.state, since=s.changed_at
+        )
         for s in series
         if s.state not in _ENDED
     ] + [
-        Late(series_instance_uid=d.source_series_uid, waits_for=d.destination, since=d.since)
+        OverdueItem(series_instance_uid=d.source_series_uid, waits_for=d.destination, since=d.since)
         for d in deliveries
     ]
     border = now - timedelta(minutes=after_minutes)

@@ -1,7 +1,7 @@
-"""The head frame: where the slices of a series lie in a head, whoever's head it is.
+"""The head frame: the positions of the slices of a series in a common coordinate system.
 
 The frame is that of the template (MNI, RAS, mm): x to the patient's right ear is negative, y
-rises towards the face, z towards the vertex, and z = 0 is the plane of the anterior and
+increases towards the face, z towards the vertex, and z = 0 is the plane of the anterior and
 posterior commissure. The position of a plane, however it is tilted, is the z at which it crosses
 the line x = 0, y = -18 mm, the long axis of the brain.
 """
@@ -20,9 +20,9 @@ AXIS_MM = (0.0, -18.0)
 
 @dataclass(frozen=True, kw_only=True)
 class HeadFrame:
-    """Where a series lies in the head, and whether it is a head at all."""
+    """The positions of a series in the head, and how plausible it is that it shows a head."""
 
-    position_mm: MillimetreArray  #: (n,) of each measured slice, rising, head frame
+    position_mm: MillimetreArray  #: (n,) of each measured slice, ascending, head frame
     head_from_patient: MillimetreArray  #: (4, 4) LPS mm of the patient to the head frame
     pitch_deg: float  #: chin up against the slices is positive
     roll_deg: float  #: left ear up is positive

@@ -1,4 +1,4 @@
-"""What was made from a model or from an exemplar, and where it went: found again by `recall`."""
+"""Derived objects affected by a bundle or an exemplar, and their destinations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class RecalledObject:
-    """One derived instance that must be found again."""
+    """One affected derived instance."""
 
     kind: str  #: MR, PM, SEG, SC, SR or KOS
     sop_instance_uid: str
@@ -18,7 +18,7 @@ class RecalledObject:
 
 @dataclass(frozen=True, kw_only=True)
 class RecalledSet:
-    """The objects of one derived set that are meant."""
+    """The affected objects of one derived set."""
 
     set_id: int
     study_instance_uid: str

@@ -1,9 +1,9 @@
-"""Where the slices lie in a head, and whether it is one: affine registration to the template.
+"""Positions of the slices in the head frame: affine registration to the head template.
 
-Both sides are smooth 4 mm volumes of the same brightness (`headtemplate.levels`), so the sum of
-squares is the right measure and Gauss-Newton finds its minimum in a few dozen steps: first a
-similarity from many starts along the body and several nods of the head, on a coarse copy, then
-an affine whose shears and stretches are held near none.
+Series and template are smooth 4 mm volumes of the same intensity (`head_template.levels`), so the
+sum of squared differences is the right measure and Gauss-Newton finds its minimum in a few dozen
+steps: first a similarity transform, on a coarse copy, from many starts along the body and several
+pitch angles; then an affine transform whose shear and scaling are regularised towards none.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from rebrain_node.domain.headframe import HeadFrame, plane_position_mm
 from rebrain_node.domain.volume import FloatArray, MillimetreArray, PreparedVolume
 from rebrain_node.model.head_template import SPACING_MM, HeadTemplate, levels, points_mm
 
-#: points of the template that count lie in the brain or within this of it: skull and scalp
+#: the points of the template that are compared lie in the brain or within this of it: skull, scalp
 AROUND_BRAIN_MM = 28.0
-#: middle of the template's brain, LPS mm; every parameter turns and stretches about it
+#: middle of the template's brain, LPS mm; every transform rotates and scales about it
 MIDDLE_MM = np.array([0.0, 18.0, 10.0])
-#: nods of the head tried at the start, degrees, and steps along the body, mm
-NODS_DEG = (-24.0, -8.0, 8.0, 24.0)
+#: pitch angles of the starts, degrees, and their distance along the body, mm
+PITCHES_DEG = (-24.0, -8.0, 8.0, 24.0)
 STEP_MM = 12.0
-#: a difference of level beyond this counts less and less: lesions, metal, the jaw
+#: a difference of level beyond this is down-weighted: lesions, metal, the jaw
 TOLERANCE = 0.15
-#: spread of stretch and shear among heads; holds what few slices cannot tell
-SPREAD = 0.06
-#: share of the points that this holding counts as; neighbouring points say much the same
-HOLD = 0.03
+#: standard deviation of scaling and shear among heads: the prior where few slices constrain them
+PRIOR_SD = 0.06
+#: weight of the prior as a share of the points, because neighbouring points are correlated
+PRIOR_WEIGHT = 0.03
 SKULL_LEVEL = 0.7  # of the template; there the series must be brighter than its brain
 BRAIN_LEVELS = (0.36, 0.66)  # of brain and water, from -10 to about 140 HU once smoothed
 _LEAST_SHARE = 0.1  # of the points that must lie between the first and the last slice
@@ -37,24 +37,24 @@ _BEST_STARTS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scene:
-    """What is compared: the series as a small volume, the template as points with a level."""
+class _Problem:
+    """A registration problem: the series as a small volume, the template as points with levels."""
 
     volume: FloatArray  # (z, y, x), levels
-    slopes: FloatArray  # (3, z, y, x), along x, y, z, per mm
+    gradient: FloatArray  # (3, z, y, x), along x, y, z, per mm
     voxel_mm: MillimetreArray  # (3,) x, y, z
-    first_mm: MillimetreArray  # (3,) place of voxel 0 in the frame of the grid
+    first_mm: MillimetreArray  # (3,) position of voxel 0 in the frame of the grid
     points: MillimetreArray  # (4, n) template points about MIDDLE_MM, homogeneous
     level: FloatArray  # (n,)
     brain: FloatArray  # (n,), 0 to 1
 
     def index(self, transform: MillimetreArray, points: MillimetreArray) -> MillimetreArray:
-        """Where points fall in the volume, (3, n) in the order z, y, x."""
+        """Return the voxel index of points in the volume, (3, n) in the order z, y, x."""
         places = (transform @ points)[:3] - self.first_mm[:, None]
         return np.asarray((places / self.voxel_mm[:, None])[::-1])
 
     def covered(self, index: MillimetreArray) -> np.ndarray:
-        """Which places lie between the first and the last slice, (n,) bool."""
+        """Return which indices lie between the first and the last slice, (n,) bool."""
         return np.asarray((index[0] >= -0.5) & (index[0] <= len(self.volume) - 0.5))
 
 
@@ -71,32 +71,32 @@ def locate(prepared: PreparedVolume, template: HeadTemplate) -> HeadFrame:
     Returns
     -------
     HeadFrame
-        Also where there is no head: then its plausibility is low and its positions mean nothing.
+        Also where there is no head: then its plausibility is low and its positions are meaningless.
     """
-    sharp = _scene(prepared, template)
-    coarse = _coarse(sharp)
+    fine = _problem(prepared, template)
+    coarse = _coarse(fine)
     starts = _starts(coarse, prepared)
     tried = [_descend(coarse, start, _SIMILARITY, 15) for start in starts]
     best = min(tried, key=lambda transform: _cost(coarse, transform))
-    best = _descend(sharp, best, _SIMILARITY, 8)
-    best = _descend(sharp, best, _AFFINE, 20)
-    return _frame(prepared, sharp, best)
+    best = _descend(fine, best, _SIMILARITY, 8)
+    best = _descend(fine, best, _AFFINE, 20)
+    return _frame(prepared, fine, best)
 
 
-def _scene(prepared: PreparedVolume, template: HeadTemplate) -> _Scene:
+def _problem(prepared: PreparedVolume, template: HeadTemplate) -> _Problem:
     reach = int(np.ceil(AROUND_BRAIN_MM / SPACING_MM))
     ball = np.linalg.norm(np.mgrid[[slice(-reach, reach + 1)] * 3], axis=0) <= reach
     counted = ndimage.binary_dilation(template.brain > 0.5, ball) & template.known
     about_middle = (points_mm()[counted] - MIDDLE_MM).T
     grid = prepared.grid
-    fold = max(1, round(SPACING_MM / grid.pixel_mm))
-    pixel_mm = grid.pixel_mm * fold
-    first = (fold - 1) / 2 * grid.pixel_mm
-    volume = _regular(_folded(levels(prepared.hu), fold), prepared.distances_mm)
-    return _with_slopes(
-        _Scene(
+    factor = max(1, round(SPACING_MM / grid.pixel_mm))
+    pixel_mm = grid.pixel_mm * factor
+    first = (factor - 1) / 2 * grid.pixel_mm
+    volume = _regular(_downsampled(levels(prepared.hu), factor), prepared.distances_mm)
+    return _with_gradient(
+        _Problem(
             volume=volume,
-            slopes=volume[None],
+            gradient=volume[None],
             voxel_mm=np.array([pixel_mm, pixel_mm, SPACING_MM]),
             first_mm=np.array([first, first, 0.0]),
             points=np.vstack([about_middle, np.ones(about_middle.shape[1])]),
@@ -106,17 +106,19 @@ def _scene(prepared: PreparedVolume, template: HeadTemplate) -> _Scene:
     )
 
 
-def _with_slopes(scene: _Scene) -> _Scene:
-    slopes = np.stack([*np.gradient(scene.volume)])[::-1] / scene.voxel_mm[:, None, None, None]
-    return replace(scene, slopes=slopes.astype(np.float32))
+def _with_gradient(problem: _Problem) -> _Problem:
+    gradient = (
+        np.stack([*np.gradient(problem.volume)])[::-1] / problem.voxel_mm[:, None, None, None]
+    )
+    return replace(problem, gradient=gradient.astype(np.float32))
 
 
-def _folded(stack: FloatArray, fold: int) -> FloatArray:
-    """Average fold x fold pixels, (n, rows, columns) to (n, rows / fold, columns / fold)."""
-    count, rows, columns = len(stack), stack.shape[1] // fold, stack.shape[2] // fold
-    whole = stack[:, : rows * fold, : columns * fold]
-    folded = whole.reshape(count, rows, fold, columns, fold)
-    return np.asarray(folded.mean(axis=(2, 4)), dtype=np.float32)
+def _downsampled(stack: FloatArray, factor: int) -> FloatArray:
+    """Average blocks of ``factor`` x ``factor`` pixels of (n, rows, columns)."""
+    count, rows, columns = len(stack), stack.shape[1] // factor, stack.shape[2] // factor
+    whole = stack[:, : rows * factor, : columns * factor]
+    averaged = whole.reshape(count, rows, factor, columns, factor)
+    return np.asarray(averaged.mean(axis=(2, 4)), dtype=np.float32)
 
 
 def _regular(stack: FloatArray, distances_mm: MillimetreArray) -> FloatArray:
@@ -136,17 +138,17 @@ def _regular(stack: FloatArray, distances_mm: MillimetreArray) -> FloatArray:
     return np.asarray(np.einsum("ks,sij->kij", weights, stack, optimize=True))
 
 
-def _coarse(scene: _Scene) -> _Scene:
+def _coarse(problem: _Problem) -> _Problem:
     """Blur the volume by 6 mm and keep every seventh point of the template."""
-    volume = ndimage.gaussian_filter(scene.volume, 1.5, mode="nearest")
+    volume = ndimage.gaussian_filter(problem.volume, 1.5, mode="nearest")
     kept = slice(None, None, 7)
-    return _with_slopes(
+    return _with_gradient(
         replace(
-            scene,
+            problem,
             volume=volume,
-            points=scene.points[:, kept],
-            level=scene.level[kept],
-            brain=scene.brain[kept],
+            points=problem.points[:, kept],
+            level=problem.level[kept],
+            brain=problem.brain[kept],
         )
     )
 
@@ -173,8 +175,8 @@ _AFFINE = np.stack(
 )
 
 
-def _starts(scene: _Scene, prepared: PreparedVolume) -> list[MillimetreArray]:
-    """Return the best few of all starts: the head's middle at every height, nodding."""
+def _starts(problem: _Problem, prepared: PreparedVolume) -> list[MillimetreArray]:
+    """Return the best few of all starts: the middle of the head at every height and pitch."""
     grid = prepared.grid
     down, across = (np.nonzero(prepared.head.any(axis=axes))[0] for axes in ((0, 2), (0, 1)))
     if len(down) == 0:
@@ -182,51 +184,51 @@ def _starts(scene: _Scene, prepared: PreparedVolume) -> list[MillimetreArray]:
     x, y = ((side[0] + side[-1]) / 2 * grid.pixel_mm for side in (across, down))
     found: list[tuple[float, int, MillimetreArray]] = []
     for height in np.arange(-70.0, prepared.distances_mm[-1] + 70.0, STEP_MM):
-        for nod in np.radians(NODS_DEG):
+        for pitch in np.radians(PITCHES_DEG):
             start = np.eye(4)
-            start[1:3, 1:3] = [[np.cos(nod), np.sin(nod)], [-np.sin(nod), np.cos(nod)]]
+            start[1:3, 1:3] = [[np.cos(pitch), np.sin(pitch)], [-np.sin(pitch), np.cos(pitch)]]
             start[:3, 3] = x, y, height
-            found.append((_cost(scene, start), len(found), start))
+            found.append((_cost(problem, start), len(found), start))
     return [start for _, _, start in sorted(found)[:_BEST_STARTS]]
 
 
-def _cost(scene: _Scene, transform: MillimetreArray) -> float:
-    """Mean robust difference where the two overlap; infinite where they hardly do."""
-    index = scene.index(transform, scene.points)
-    covered = scene.covered(index)
+def _cost(problem: _Problem, transform: MillimetreArray) -> float:
+    """Return the mean robust difference over the overlap; infinite if the overlap is too small."""
+    index = problem.index(transform, problem.points)
+    covered = problem.covered(index)
     if covered.mean() < _LEAST_SHARE:
         return np.inf
-    seen = ndimage.map_coordinates(scene.volume, index[:, covered], order=1, cval=0.0)
-    squared = ((seen - scene.level[covered]) / TOLERANCE) ** 2
+    sampled = ndimage.map_coordinates(problem.volume, index[:, covered], order=1, cval=0.0)
+    squared = ((sampled - problem.level[covered]) / TOLERANCE) ** 2
     return float(np.log1p(squared).mean())
 
 
 def _descend(
-    scene: _Scene, start: MillimetreArray, basis: MillimetreArray, steps: int
+    problem: _Problem, start: MillimetreArray, basis: MillimetreArray, steps: int
 ) -> MillimetreArray:
-    """Take Gauss-Newton steps from `start`; stretch and shear of an affine are held near none."""
-    held = np.zeros(len(basis))
+    """Take Gauss-Newton steps from `start`; scaling and shear of an affine have a prior of none."""
+    prior = np.zeros(len(basis))
     if len(basis) > len(_SIMILARITY):
-        held[3:] = HOLD * len(scene.level) * (TOLERANCE / SPREAD) ** 2
+        prior[3:] = PRIOR_WEIGHT * len(problem.level) * (TOLERANCE / PRIOR_SD) ** 2
     moved = np.zeros(len(basis))
     transform = start
     for _ in range(steps):
-        index = scene.index(transform, scene.points)
-        covered = scene.covered(index)
+        index = problem.index(transform, problem.points)
+        covered = problem.covered(index)
         if covered.mean() < _LEAST_SHARE:
             return start
-        points, index = scene.points[:, covered], index[:, covered]
-        seen = ndimage.map_coordinates(scene.volume, index, order=1, cval=0.0)
-        slopes = np.stack(
-            [ndimage.map_coordinates(s, index, order=1, cval=0.0) for s in scene.slopes]
+        points, index = problem.points[:, covered], index[:, covered]
+        sampled = ndimage.map_coordinates(problem.volume, index, order=1, cval=0.0)
+        gradient = np.stack(
+            [ndimage.map_coordinates(s, index, order=1, cval=0.0) for s in problem.gradient]
         )
-        residual = seen - scene.level[covered]
+        residual = sampled - problem.level[covered]
         weight = 1.0 / (1.0 + (residual / TOLERANCE) ** 2)
-        towards = transform[:3, :3].T @ slopes
+        towards = transform[:3, :3].T @ gradient
         jacobian = np.stack([(towards * (g @ points)[:3]).sum(axis=0) for g in basis])
-        normal = (jacobian * weight) @ jacobian.T + np.diag(held)
+        normal = (jacobian * weight) @ jacobian.T + np.diag(prior)
         normal[np.diag_indices(len(basis))] += 1e-4 * normal.diagonal() + 1e-9
-        step = np.linalg.solve(normal, -(jacobian * weight) @ residual - held * moved)
+        step = np.linalg.solve(normal, -(jacobian * weight) @ residual - prior * moved)
         moved += step
         if len(basis) > len(_SIMILARITY):
             transform = start @ (np.eye(4) + np.tensordot(moved, basis, 1))
@@ -243,7 +245,7 @@ def _correlation(a: FloatArray, b: FloatArray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _frame(prepared: PreparedVolume, scene: _Scene, transform: MillimetreArray) -> HeadFrame:
+def _frame(prepared: PreparedVolume, problem: _Problem, transform: MillimetreArray) -> HeadFrame:
     head_from_patient = _head_from_grid(transform) @ np.linalg.inv(_patient_from_grid(prepared))
     grid = prepared.grid
     positions = [
@@ -255,16 +257,16 @@ def _frame(prepared: PreparedVolume, scene: _Scene, transform: MillimetreArray) 
         )
         for distance in prepared.distances_mm
     ]
-    index = scene.index(transform, scene.points)
-    covered = scene.covered(index)
-    mirrored = scene.points[:, covered] * np.array([-1.0, 1.0, 1.0, 1.0])[:, None]
-    seen, opposite = (
-        ndimage.map_coordinates(scene.volume, places, order=1, cval=0.0)
-        for places in (index[:, covered], scene.index(transform, mirrored))
+    index = problem.index(transform, problem.points)
+    covered = problem.covered(index)
+    mirrored = problem.points[:, covered] * np.array([-1.0, 1.0, 1.0, 1.0])[:, None]
+    sampled, opposite = (
+        ndimage.map_coordinates(problem.volume, places, order=1, cval=0.0)
+        for places in (index[:, covered], problem.index(transform, mirrored))
     )
     left, stretch, right = np.linalg.svd(transform[:3, :3])
     turn = left @ right
-    weight = scene.brain * scene.covered(index)
+    weight = problem.brain * problem.covered(index)
     frame = HeadFrame(
         position_mm=np.array(positions),
         head_from_patient=head_from_patient,
@@ -272,13 +274,13 @@ def _frame(prepared: PreparedVolume, scene: _Scene, transform: MillimetreArray) 
         roll_deg=float(np.degrees(np.arctan2(turn[2, 0], turn[0, 0]))),
         yaw_deg=float(np.degrees(np.arctan2(-turn[0, 1], turn[1, 1]))),
         size=float(np.prod(stretch) ** (1 / 3)),
-        coverage=float(weight.sum() / scene.brain.sum()),
-        symmetry=_correlation(seen, opposite),
-        likeness=_correlation(seen, scene.level[covered]),
+        coverage=float(weight.sum() / problem.brain.sum()),
+        symmetry=_correlation(sampled, opposite),
+        likeness=_correlation(sampled, problem.level[covered]),
         plausibility=0.0,
     )
-    is_brain, is_skull = scene.brain[covered] > 0.9, scene.level[covered] > SKULL_LEVEL
-    return replace(frame, plausibility=_plausibility(frame, seen[is_brain], seen[is_skull]))
+    is_brain, is_skull = problem.brain[covered] > 0.9, problem.level[covered] > SKULL_LEVEL
+    return replace(frame, plausibility=_plausibility(frame, sampled[is_brain], sampled[is_skull]))
 
 
 def _patient_from_grid(prepared: PreparedVolume) -> MillimetreArray:
@@ -297,16 +299,16 @@ def _head_from_grid(transform: MillimetreArray) -> MillimetreArray:
 
 
 def _plausibility(frame: HeadFrame, brain: FloatArray, skull: FloatArray) -> float:
-    """Multiply what a head must all be; each factor falls from 1 to 0 between two bounds."""
+    """Multiply the criteria of a head; each factor falls from 1 to 0 between two bounds."""
     if len(brain) == 0 or len(skull) == 0:
         return 0.0
-    lean_deg = max(abs(frame.pitch_deg), abs(frame.roll_deg), abs(frame.yaw_deg))
+    tilt_deg = max(abs(frame.pitch_deg), abs(frame.roll_deg), abs(frame.yaw_deg))
     like_brain = float(((brain > BRAIN_LEVELS[0]) & (brain < BRAIN_LEVELS[1])).mean())
     factors = (
         _ramp(frame.likeness, 0.6, 0.78),
         _ramp(frame.size, 0.72, 0.82),
         _ramp(frame.size, 1.3, 1.2),
-        _ramp(lean_deg, 60.0, 45.0),
+        _ramp(tilt_deg, 60.0, 45.0),
         _ramp(frame.coverage, 0.03, 0.1),
         _ramp(like_brain, 0.5, 0.8),
         _ramp(float(np.median(skull)) - float(np.median(brain)), 0.0, 0.06),
@@ -314,6 +316,6 @@ def _plausibility(frame: HeadFrame, brain: FloatArray, skull: FloatArray) -> flo
     return float(np.prod(factors))
 
 
-def _ramp(value: float, never: float, surely: float) -> float:
-    """0 at `never` and beyond, 1 at `surely` and beyond, linear between."""
-    return float(np.clip((value - never) / (surely - never), 0.0, 1.0))
+def _ramp(value: float, zero: float, one: float) -> float:
+    """Return 0 at `zero` and beyond, 1 at `one` and beyond, linear between."""
+    return float(np.clip((value - zero) / (one - zero), 0.0, 1.0))

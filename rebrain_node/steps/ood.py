@@ -1,8 +1,8 @@
-"""Whether a series looks like those that the model was made for (hazard H13).
+"""Out-of-distribution (OOD) score of a series, and the policy on it (hazard H13).
 
-Three looks, each held against what is usual (`model.known_domain`): how the series lies on the
-head template; plain statistics of each slice, by its position in the head; and, where the bundle
-has an encoder, its embedding. The look that is farthest off is the score.
+The score compares three parts with the in-distribution series of the bundle (`model.known_domain`):
+the fit to the head template; image statistics of each slice, by its position in the head; and,
+where the bundle has an encoder, its embedding. The part with the largest distance is the score.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PICTURE: Final = (
     "noise",
     "asymmetry",
 )
-#: positions in the head frame between which slices are looked at: from the base to the vertex
+#: positions in the head frame between which slices are scored: from the base to the vertex
 RANGE_MM: Final = (-60.0, 80.0)
 #: a slice with less head has too few pixels for shares
 LEAST_SECTION_MM2: Final = 1000.0
@@ -48,18 +48,18 @@ def recognise(
     embeddings: FloatArray | None,
     known: KnownDomain,
 ) -> OodScore:
-    """Measure how strange a series is.
+    """Compute the OOD score of a series.
 
     Parameters
     ----------
     prepared : PreparedVolume
-        On the grid whose pixel size the domain names.
+        On the grid whose pixel size the OOD model states.
     frame : HeadFrame
         Where it lies in the head.
     embeddings : FloatArray or None
-        (n, d) of its slices; None where the domain holds no embeddings.
+        (n, d) of its slices; None where the OOD model has no embeddings.
     known : KnownDomain
-        What is usual.
+        The OOD model of the bundle.
     """
     chosen = looked_at(prepared, frame)
     return known.score_of(
@@ -72,31 +72,31 @@ def recognise(
     )
 
 
-def admit(strangeness: OodScore, limits: Limits) -> tuple[Finding, ...]:
-    """Hold the score against its threshold.
+def admit(ood: OodScore, limits: Limits) -> tuple[Finding, ...]:
+    """Compare the OOD score with its threshold.
 
     Returns
     -------
     tuple of Finding
-        The flag with which the result is published; empty in domain.
+        The flag with which the result is published; empty in distribution.
 
     Raises
     ------
     SeriesRejected
-        It is out of domain and the site's policy refuses such series.
+        The series is OOD and the policy of the site refuses such series.
     """
-    if strangeness.score <= strangeness.threshold:
+    if ood.score <= ood.threshold:
         return ()
     finding = Finding(
         code="OOD",
         sentence=(
-            f"the series looks unlike those that the model was made for: {strangeness.score:.1f} "
-            f"times the usual distance, at most {strangeness.threshold:.1f} is known to the "
-            f"model; most unusual are {', '.join(strangeness.farthest)}"
+            f"the series looks unlike those that the model was made for: {ood.score:.1f} "
+            f"times the usual distance, at most {ood.threshold:.1f} is known to the "
+            f"model; most unusual are {', '.join(ood.farthest)}"
         ),
         severity=limits.severity("OOD"),
-        value=round(strangeness.score, 2),
-        limit=round(strangeness.threshold, 2),
+        value=round(ood.score, 2),
+        limit=round(ood.threshold, 2),
     )
     if finding.severity == "refuse":
         raise SeriesRejected((finding,))
@@ -104,10 +104,9 @@ def admit(strangeness: OodScore, limits: Limits) -> tuple[Finding, ...]:
 
 
 def looked_at(prepared: PreparedVolume, frame: HeadFrame) -> MaskArray:
-    """Choose the slices to look at, (n,): with head, inside the range; else all with head.
+    """Return the slices to score, (n,) bool: with head, inside the range; else all with head.
 
-    A series whose slices lie outside the range is strange already by its place, and all the more
-    by what it shows there.
+    If all slices lie outside the range, their position and content both raise the score.
     """
     section = prepared.head.sum(axis=(1, 2)) * prepared.grid.pixel_mm**2
     shown = section >= min(LEAST_SECTION_MM2, float(section.max()))
@@ -124,8 +123,8 @@ def frame_vector(frame: HeadFrame) -> Vectors:
 def statistics(prepared: PreparedVolume) -> Vectors:
     """Return (n, 10) numbers of each slice in the order of `PICTURE`; nan where not known.
 
-    Square root of the head's section (mm), its width by its depth, shares of air, fat, what is as
-    bright as blood, and bone, median and spread of the soft tissue (HU), logarithm of the noise
+    Square root of the head's section (mm), its width by its depth, shares of air, fat, blood-like
+    HU, and bone, median and spread of the soft tissue (HU), logarithm of the noise
     (HU), and of the mean difference between left and right (HU).
     """
     hu, head = halved(prepared.hu), halved(prepared.head.astype(np.float32)) > 0.5

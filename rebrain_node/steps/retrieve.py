@@ -14,7 +14,7 @@ from rebrain_node.errors import BundleRefused
 from rebrain_node.model.directions import between
 from rebrain_node.model.half import doubled, halved
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.ports import Encoder, Exemplars
+from rebrain_node.ports import Encoder, Exemplar, Exemplars
 
 #: below this the head frame says nothing about where a slice lies
 LEAST_PLAUSIBILITY: Final = 0.5
@@ -68,19 +68,98 @@ def retrieve(
             f"the recipe's retrieval method is {recipe.retrieval.method!r}, but no encoder and "
             "knowledge base were opened; use a bundle that has them, or one without retrieval"
         )
-    query = _Query(
+    series = _Series(
         prepared=prepared,
         frame=frame,
         embeddings=embeddings,
         exemplars=exemplars,
         window_mm=recipe.retrieval.window_mm,
     )
-    return tuple(_guide(target, query, prepared) for target in prepared.targets)
+    return tuple(_guide(target, series, prepared) for target in prepared.targets)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Query:
-    """A series that asks the knowledge base."""
+class ExemplarQuery:
+    """A position between two measured slices for which an exemplar is sought."""
+
+    below: FloatArray  #: (d,) embedding of the measured slice below
+    above: FloatArray  #: (d,) embedding of the measured slice above
+    alpha: float  #: 0 at the slice below, 1 at the slice above
+    gap_mm: float  #: distance between the two measured slices
+    position_mm: float  #: head frame
+    plausibility: float  #: of the head frame, 0 to 1; 1 where the positions are known
+    excluded: str | None = None  #: keyed hash of the subject whose slices are not candidates
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExemplarMatch:
+    """The exemplar that a query found, or why it found none."""
+
+    reason: str
+    exemplar: Exemplar | None = None  #: None unless its similarity reaches tau
+    similarity: float | None = None  #: of the best candidate, also below tau; None without one
+
+
+def find_exemplar(query: ExemplarQuery, exemplars: Exemplars, window_mm: float) -> ExemplarMatch:
+    """Find the exemplar that guides one position; the node and the trainer both call this.
+
+    Candidates are the slices within max(GAPS x ``query.gap_mm``, ``window_mm``) of the position.
+    The most similar one to the great-circle interpolation of the two embeddings is the exemplar
+    if its similarity reaches tau.
+
+    Parameters
+    ----------
+    query : ExemplarQuery
+        The position, the embeddings beside it, and the subject to leave out.
+    exemplars : Exemplars
+        The knowledge base that is searched.
+    window_mm : float
+        Least half-width of the window of positions, mm; ``retrieval.window_mm`` of the recipe.
+
+    Returns
+    -------
+    ExemplarMatch
+        Without an exemplar where the head frame's plausibility is below `LEAST_PLAUSIBILITY`, the
+        position is not finite, the embeddings give no direction between them, no slice lies in
+        the window, or the best is below tau.
+    """
+    if not query.plausibility >= LEAST_PLAUSIBILITY:
+        return ExemplarMatch(
+            reason=f"the head frame is not sure, plausibility {query.plausibility:.2f} "
+            f"below {LEAST_PLAUSIBILITY:.2f}"
+        )
+    if not np.isfinite(query.position_mm):
+        return ExemplarMatch(reason="its position in the head frame is not a number")
+    direction = between(query.below, query.above, query.alpha)
+    if direction is None:
+        return ExemplarMatch(
+            reason="the encoder gave no direction for the measured slices beside it"
+        )
+    window = max(GAPS * query.gap_mm, window_mm)
+    best = exemplars.nearest(direction, query.position_mm, window, excluded=query.excluded)
+    if best is None:
+        return ExemplarMatch(
+            reason=f"no exemplar lies within {window:.1f} mm of {query.position_mm:.1f} mm "
+            "in the head frame"
+        )
+    tau = exemplars.tau
+    if not best.similarity >= tau:
+        return ExemplarMatch(
+            reason=f"the best exemplar within {window:.1f} mm has the similarity "
+            f"{best.similarity:.3f}, below {tau:.3f}",
+            similarity=best.similarity,
+        )
+    return ExemplarMatch(
+        reason=f"an exemplar {best.position_mm - query.position_mm:+.1f} mm from here is similar "
+        f"enough: {best.similarity:.3f}, at least {tau:.3f}",
+        exemplar=best,
+        similarity=best.similarity,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Series:
+    """A prepared series beside the knowledge base that may guide it."""
 
     prepared: PreparedVolume
     frame: HeadFrame
@@ -88,65 +167,60 @@ class _Query:
     exemplars: Exemplars
     window_mm: float
 
-    def guide(self, target: Target) -> Guide | str:
-        """Retrieve an exemplar for a target between measured slices, or say why there is none."""
-        if not self.frame.plausibility >= LEAST_PLAUSIBILITY:
-            return (
-                f"the head frame is not sure, plausibility {self.frame.plausibility:.2f} "
-                f"below {LEAST_PLAUSIBILITY:.2f}"
-            )
-        position = self.frame.position_at_mm(target.alpha, target.below, target.above)
-        if not np.isfinite(position):
-            return "its position in the head frame is not a number"
-        direction = between(
-            self.embeddings[target.below], self.embeddings[target.above], target.alpha
+    def guide(self, target: Target) -> Guide:
+        """Guide a target between two measured slices."""
+        below_mm, above_mm = (
+            float(self.prepared.distances_mm[k]) for k in (target.below, target.above)
         )
-        if direction is None:
-            return "the encoder gave no direction for the measured slices beside it"
-        window = self._window_mm(target)
-        found = self.exemplars.nearest(direction, position, window)
-        if found is None:
-            return f"no exemplar lies within {window:.1f} mm of {position:.1f} mm in the head frame"
-        tau = self.exemplars.tau
-        difference = found.position_mm - position
-        if not found.similarity >= tau:
-            return Guide(
-                target=target,
-                kind="interpolated",
-                reason=f"the best exemplar within {window:.1f} mm has the similarity "
-                f"{found.similarity:.3f}, below {tau:.3f}: {_as_between(target, self.prepared)}",
-                similarity=found.similarity,
-                tau=tau,
-            )
+        query = ExemplarQuery(
+            below=self.embeddings[target.below],
+            above=self.embeddings[target.above],
+            alpha=target.alpha,
+            gap_mm=above_mm - below_mm,
+            position_mm=self.frame.position_at_mm(target.alpha, target.below, target.above),
+            plausibility=self.frame.plausibility,
+        )
+        match = find_exemplar(query, self.exemplars, self.window_mm)
+        if match.exemplar is None:
+            return self._interpolated(target, match)
         return Guide(
             target=target,
             kind="retrieved",
-            reason=f"an exemplar {difference:+.1f} mm from here is similar enough: "
-            f"{found.similarity:.3f}, at least {tau:.3f}",
-            similarity=found.similarity,
-            tau=tau,
-            exemplar=found.key,
-            position_difference_mm=difference,
-            exemplar_hu=doubled(found.hu),
+            reason=match.reason,
+            similarity=match.similarity,
+            tau=self.exemplars.tau,
+            exemplar=match.exemplar.key,
+            position_difference_mm=match.exemplar.position_mm - query.position_mm,
+            exemplar_hu=doubled(match.exemplar.hu),
         )
 
-    def _window_mm(self, target: Target) -> float:
-        low, high = (self.prepared.distances_mm[k] for k in (target.below, target.above))
-        return max(GAPS * float(high - low), self.window_mm)
+    def _interpolated(self, target: Target, match: ExemplarMatch) -> Guide:
+        reason = match.reason
+        if match.similarity is None:
+            reason = f"no slice was measured here and {reason}"
+        return Guide(
+            target=target,
+            kind="interpolated",
+            reason=f"{reason}: {_neighbours(target, self.prepared)}",
+            similarity=match.similarity,
+            tau=self.exemplars.tau,
+        )
 
 
-def _guide(target: Target, query: _Query | None, prepared: PreparedVolume) -> Guide:
+def _guide(target: Target, series: _Series | None, prepared: PreparedVolume) -> Guide:
     if target.above == target.below:
         return Guide(target=target, kind="measured", reason="a slice was measured here")
-    answer = "the recipe retrieves no exemplar" if query is None else query.guide(target)
-    if isinstance(answer, Guide):
-        return answer
-    reason = f"no slice was measured here and {answer}: {_as_between(target, prepared)}"
-    tau = None if query is None else query.exemplars.tau
-    return Guide(target=target, kind="interpolated", reason=reason, tau=tau)
+    if series is not None:
+        return series.guide(target)
+    return Guide(
+        target=target,
+        kind="interpolated",
+        reason="no slice was measured here and the recipe retrieves no exemplar: "
+        f"{_neighbours(target, prepared)}",
+    )
 
 
-def _as_between(target: Target, prepared: PreparedVolume) -> str:
+def _neighbours(target: Target, prepared: PreparedVolume) -> str:
     below, above = prepared.distances_mm[target.below], prepared.distances_mm[target.above]
     return (
         "interpolated between the measured slices "

@@ -1,4 +1,4 @@
-"""From the prepared CT to the synthetic T1-like volume: one walk down the bridge per target."""
+"""Synthesise the T1-like volume from the prepared CT: one bridge trajectory per target."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from rebrain_node.ports import Engine
 #: the skin's edge is kept this far outside the head mask, mm
 MARGIN_MM = 2.0
 
-# The uncalibrated map, in units of intensity: what the network leaves open everywhere, what it
-# leaves open where the picture changes quickly, and what is added for each millimetre to the
-# nearest measured slice. Set from the mean absolute error on simulated heads, not conformal.
+# The uncalibrated map, in units of intensity: a constant, a term for the local deviation of the
+# image, and a term for each millimetre to the nearest measured slice. Set from the mean absolute
+# error on simulated heads, not conformal.
 _FLOOR = 0.05
 _PER_LOCAL_DEVIATION = 0.5
 _PER_MM = 0.01
@@ -43,7 +43,7 @@ def synthesise(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticVolume:
-    """Draw every target.
+    """Synthesise one MR slice per target position.
 
     Parameters
     ----------
@@ -54,10 +54,10 @@ def synthesise(
     engine : Engine
         One evaluation of the network.
     recipe : Recipe
-        Windows, places on the bridge and eta.
+        Windows, time steps of the bridge and eta.
     seed : int
-        Of the one noise field that all slices share, so that the result is the same for ever
-        and continuous from slice to slice.
+        Of the one noise field that all slices share, so that the result is reproducible and
+        continuous from slice to slice.
     progress : callable, optional
         Called with (slices done, slices in all) after each slice.
 
@@ -77,15 +77,15 @@ def synthesise(
     ]
     noise = noise_field(recipe.grid.shape, seed)
     evaluate = _checked(engine)
-    drawn = np.empty((len(guides), *recipe.grid.shape), dtype=np.float32)
+    synthesised = np.empty((len(guides), *recipe.grid.shape), dtype=np.float32)
     for k, guide in enumerate(guides):
         conditioning = conditioning_at(slices, guide.target.distance_mm)
         guided = partial(evaluate, guide=shown(guide, conditioning, recipe))
-        drawn[k] = walk(guided, conditioning, recipe.sampling, eta=recipe.eta, noise=noise)
+        synthesised[k] = walk(guided, conditioning, recipe.sampling, eta=recipe.eta, noise=noise)
         if progress is not None:
             progress(k + 1, len(guides))
     depth_mm = _depth_mm(prepared, guides)
-    intensity = np.where(depth_mm >= -MARGIN_MM, (drawn + 1.0) / 2.0, 0.0).astype(np.float32)
+    intensity = np.where(depth_mm >= -MARGIN_MM, (synthesised + 1.0) / 2.0, 0.0).astype(np.float32)
     return SyntheticVolume(
         intensity=intensity,
         uncertainty=_uncertainty(intensity, prepared, guides),
@@ -96,14 +96,14 @@ def synthesise(
 
 
 def shown(guide: Guide, conditioning: Conditioning, recipe: Recipe) -> FloatArray | None:
-    """Choose what the control branch is shown at a position, as it was trained.
+    """Return the input of the control branch at a position, as in its training.
 
     Returns
     -------
     FloatArray or None
         (1, 1, rows, columns), brain window, [-1, 1]: the exemplar, or the SLERP of the slices
         beside the position where none was similar enough. None where a slice was measured, and
-        with a recipe that retrieves none: there the bridge goes unguided.
+        with a recipe that retrieves none: there the network has no guide.
     """
     if not recipe.retrieves or guide.kind == "measured":
         return None
@@ -113,7 +113,7 @@ def shown(guide: Guide, conditioning: Conditioning, recipe: Recipe) -> FloatArra
 
 
 def _checked(engine: Engine) -> Callable[..., FloatArray]:
-    """Hold every answer of the engine against what was asked."""
+    """Check shape and values of every output of the engine."""
 
     def evaluate(x: FloatArray, s: FloatArray, guide: FloatArray | None) -> FloatArray:
         answer = engine.evaluate(x, s) if guide is None else engine.evaluate(x, s, guide)
@@ -163,9 +163,9 @@ def _uncertainty(
 ) -> FloatArray:
     """Expected absolute error by rule of thumb, in units of intensity, (k, rows, columns).
 
-    It rises with the local deviation of the picture and with the distance to the nearest
-    measured slice. It is an ordering, not a coverage: it is labelled uncalibrated wherever it
-    goes. A bundle with a calibration replaces it (`steps.estimate`).
+    It rises with the local deviation of the image and with the distance to the nearest
+    measured slice. It is an ordering, not a coverage, so every object labels it
+    uncalibrated. A bundle with a calibration replaces it (`steps.estimate`).
     """
     mean = ndimage.uniform_filter(intensity, _NEIGHBOURHOOD, mode="nearest")
     square = ndimage.uniform_filter(intensity * intensity, _NEIGHBOURHOOD, mode="nearest")

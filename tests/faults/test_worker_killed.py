@@ -71,7 +71,7 @@ def _worker(node, last):
 
 
 def _end(process):
-    """Close the life line, as the end of the supervisor does."""
+    """Close the parent-death pipe, as the end of the supervisor does."""
     process.stdin.close()
     process.wait(timeout=20)
 

@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import os, sys
 from pathlib import Path
-from rebrain_node.supervisor import LifeLine
+from rebrain_node.supervisor import ParentPipe
 with Path(sys.argv[1]).open("a") as stream:
     stream.write(f"{os.getpid()}\\n")
-line = LifeLine.hold()
-line.say_ready()
-line.stop.wait()
+pipe = ParentPipe.watch()
+pipe.report_ready()
+pipe.stop.wait()
 """
 
 PARENT = """

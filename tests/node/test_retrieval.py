@@ -16,7 +16,7 @@ import pytest
 from pydicom import dcmread
 
 from rebrain_node.app.compose import configure, open_bundle, open_model
-from rebrain_node.demonstration.study import draw_study
+from rebrain_node.demonstration.study import simulate_study
 from rebrain_node.domain import marks
 from rebrain_node.domain.job import Job
 from rebrain_node.engine.loaded import LoadedModel
@@ -65,7 +65,7 @@ class Log:
 @pytest.fixture(scope="module")
 def run():
     """One series down the path: receipt, log and exemplars."""
-    study = [i for i in draw_study().instances if "LOCALIZER" not in i.ImageType]
+    study = [i for i in simulate_study().instances if "LOCALIZER" not in i.ImageType]
     shaping = configure(Settings(), open_bundle(Settings()).bundle)
     recipe = shaping.bundle.recipe.model_copy(
         update={"spacing_mm": 2.5, "retrieval": Retrieval(method="exemplar", tau=0.98)}

@@ -13,12 +13,18 @@ written by hand and says why; the tables say what.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import typer.main
+
+from rebrain_node import errors
+from rebrain_node.cli import program
 from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
 
@@ -38,9 +44,73 @@ def gate_rules(topic: ModuleType) -> str:
     return table(["rule", "what must hold", "for", "why"], rows)
 
 
+def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield name and click command of every command of `rebrain-node` that is not hidden."""
+    group = typer.main.get_command(program) if group is None else group
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        elif not command.hidden:
+            yield prefix + name, command
+
+
+def _command_table() -> str:
+    """Return every command with its help text."""
+    rows = [(f"`{name}`", _one_line(command.help)) for name, command in commands()]
+    return table(("command", "what it does"), rows)
+
+
+#: options of many commands, which the text above the tables explains
+_SHARED_OPTIONS = ("config", "as_json")
+
+
+def _option_table() -> str:
+    """Return arguments and options of every command, with default and help text."""
+    rows = [
+        (f"`{name}`", f"`{_spelling(option)}`", _default(option), _one_line(option.help))
+        for name, command in commands()
+        for option in command.params
+        if option.name not in _SHARED_OPTIONS
+    ]
+    return table(("command", "argument or option", "default", "meaning"), rows)
+
+
+def _spelling(option: Any) -> str:
+    name = option.opts[0]
+    return name.upper() if option.param_type_name == "argument" else name
+
+
+def _default(option: Any) -> str:
+    if option.required:
+        return "required"
+    return "" if option.default in (None, False) else f"`{option.default}`"
+
+
+def error_classes() -> list[type[errors.RebrainError]]:
+    """Return every error of `rebrain_node.errors`, in the order of the file."""
+    classes = [value for value in vars(errors).values() if inspect.isclass(value)]
+    return [value for value in classes if issubclass(value, errors.RebrainError)]
+
+
+def _error_table() -> str:
+    """Return every error with its docstring: meaning, and the paragraph "Outcome"."""
+    rows = []
+    for error in error_classes():
+        meaning, _, outcome = (inspect.getdoc(error) or "").partition("\n\nOutcome: ")
+        rows.append((f"`{error.__name__}`", _one_line(meaning), _one_line(outcome)))
+    return table(("error", "meaning", "outcome"), rows)
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("``", "`").replace("|", "\\|")
+
+
 #: what each table of the documents holds, by the name in its comment
 TABLES: Mapping[str, Callable[[], str]] = {
-    f"gate-{topic.__name__.rpartition('.')[2]}": partial(gate_rules, topic) for topic in gate.TOPICS
+    **{f"gate-{t.__name__.rpartition('.')[2]}": partial(gate_rules, t) for t in gate.TOPICS},
+    "commands": _command_table,
+    "command-options": _option_table,
+    "errors": _error_table,
 }
 
 

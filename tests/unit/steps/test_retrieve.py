@@ -1,4 +1,4 @@
-"""Which exemplar guides a slice, and why none does: no case ends in a crash or a silent guess."""
+"""Which exemplar guides a slice, or why none does; every case gives a reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rebrain_node.errors import BundleRefused
 from rebrain_node.model.recipe import Recipe, Retrieval
 from rebrain_node.model.source import conditioning_at, windowed
 from rebrain_node.retrieval.search import FaissExemplars
-from rebrain_node.steps.retrieve import embed, retrieve
+from rebrain_node.steps.retrieve import ExemplarQuery, embed, find_exemplar, retrieve
 from rebrain_node.steps.synthesise import synthesise
 from tests.support.geometry_cases import WindowedSource
 from tests.support.knowledge_bases import person, sealed, verified
@@ -24,8 +24,8 @@ TAU = 0.9
 
 
 def _recipe(**retrieval) -> Recipe:
-    told = Retrieval(method="exemplar", **retrieval)
-    return tiny_recipe(rows=64, columns=48).model_copy(update={"retrieval": told})
+    update = {"retrieval": Retrieval(method="exemplar", **retrieval)}
+    return tiny_recipe(rows=64, columns=48).model_copy(update=update)
 
 
 def _prepared() -> PreparedVolume:
@@ -61,7 +61,7 @@ def _prepared() -> PreparedVolume:
 
 
 def _frame(**more) -> HeadFrame:
-    told = {
+    fields = {
         "position_mm": POSITIONS,
         "head_from_patient": np.eye(4),
         "pitch_deg": 0.0,
@@ -73,7 +73,7 @@ def _frame(**more) -> HeadFrame:
         "likeness": 1.0,
         "plausibility": 0.9,
     }
-    return HeadFrame(**(told | more))
+    return HeadFrame(**(fields | more))
 
 
 class _Turning:
@@ -132,7 +132,7 @@ def test_a_series_has_all_three_kinds_each_with_its_reason():
             assert guide.exemplar_hu is None
 
 
-def test_the_query_is_the_way_between_the_neighbours_and_the_difference_is_told():
+def test_the_query_is_interpolated_between_the_neighbours_and_the_difference_is_reported():
     first = _guides()[1]  # a third of the way from 0 to 60 degrees, at 22 mm
     assert first.kind == "retrieved"
     assert first.similarity == pytest.approx(1.0, abs=1e-6)
@@ -202,7 +202,7 @@ def test_every_measured_slice_is_embedded_once_on_half_the_grid():
     assert encoder.shapes == [(1, 1, 32, 24)] * 3
 
 
-def test_a_recipe_without_retrieval_asks_nobody():
+def test_a_recipe_without_retrieval_searches_no_knowledge_base():
     guides = retrieve(_prepared(), tiny_recipe(rows=64, columns=48))
     assert {guide.kind for guide in guides} == {"measured", "interpolated"}
     assert "retrieves no exemplar" in guides[1].reason
@@ -259,30 +259,71 @@ def test_a_recipe_that_retrieves_none_guides_nothing():
     assert all(guide is None for guide in engine.guides)
 
 
-def test_the_audit_log_is_told_every_slice():
+def test_the_audit_details_hold_a_row_for_every_slice():
     guides, frame = _guides(_exemplars(HELD, tau=0.97)), _frame()
-    told = guidance(guides, frame, "d" * 64)
-    assert told["slices_in_all"] == sum(told["kinds"].values()) == len(guides)
-    assert told["kinds"]["measured"] == 3
-    assert told["tau"] == 0.97
-    assert told["plausibility"] == 0.9
-    for row, guide in zip(told["slices"], guides, strict=True):
+    details = guidance(guides, frame, "d" * 64)
+    assert details["slices_in_all"] == sum(details["kinds"].values()) == len(guides)
+    assert details["kinds"]["measured"] == 3
+    assert details["tau"] == 0.97
+    assert details["plausibility"] == 0.9
+    for row, guide in zip(details["slices"], guides, strict=True):
         assert row[1] == guide.kind
         assert row[4] == guide.exemplar
-        assert told["reasons"][row[6]] == guide.reason
-    assert exemplars_of(told) == [
+        assert details["reasons"][row[6]] == guide.reason
+    assert exemplars_of(details) == [
         (k, guide.exemplar) for k, guide in enumerate(guides) if guide.exemplar
     ]
 
 
-def test_nothing_retrieved_is_told_as_nothing():
+def test_the_audit_details_hold_no_exemplar_where_none_was_retrieved():
     guides = retrieve(_prepared(), tiny_recipe(rows=64, columns=48))
-    told = guidance(guides, None, None)
-    assert told["kinds"]["retrieved"] == 0
-    assert (told["tau"], told["knowledge_base"], told["plausibility"]) == (None, None, None)
-    assert exemplars_of(told) == []
+    details = guidance(guides, None, None)
+    assert details["kinds"]["retrieved"] == 0
+    assert (details["tau"], details["knowledge_base"], details["plausibility"]) == (
+        None,
+        None,
+        None,
+    )
+    assert exemplars_of(details) == []
 
 
 def test_the_exemplar_of_another_run_is_the_same():
     first, again = _guides(), _guides()
     assert [g.exemplar for g in first] == [g.exemplar for g in again]
+
+
+def _query(**more) -> ExemplarQuery:
+    fields = {
+        "below": np.array([1.0, 0.0], dtype=np.float32),
+        "above": np.array([0.0, 1.0], dtype=np.float32),
+        "alpha": 0.5,
+        "gap_mm": 6.0,
+        "position_mm": 24.0,
+        "plausibility": 1.0,
+    }
+    return ExemplarQuery(**(fields | more))
+
+
+def test_the_slices_of_an_excluded_subject_are_not_candidates():
+    exemplars = _exemplars({23.0: 45.0, 26.0: 60.0})
+    best = find_exemplar(_query(), exemplars, 6.0).exemplar
+    assert best.position_mm == 23.0
+    other = find_exemplar(_query(excluded=best.key[:32]), exemplars, 6.0).exemplar
+    assert other.position_mm == 26.0
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"plausibility": 0.49}, "the head frame is not sure"),
+        ({"position_mm": float("nan")}, "not a number"),
+        ({"above": np.array([-1.0, 0.0], dtype=np.float32)}, "no direction"),
+        ({"position_mm": 60.0}, "no exemplar lies within 9.0 mm"),
+        ({"alpha": 0.0}, "has the similarity 0.707, below 0.900"),
+    ],
+)
+def test_a_query_without_an_exemplar_says_why(more, reason):
+    match = find_exemplar(_query(**more), _exemplars({23.0: 45.0, 26.0: 45.0}), 6.0)
+    assert match.exemplar is None
+    assert reason in match.reason
+    assert (match.similarity is not None) == ("alpha" in more)
