@@ -155,7 +155,7 @@ def model(settings: Settings, verified: ModelBundle, workers: int = 1) -> Model:
     encoder = open_encoder(name, verified, threads) if verified.embeds else None
     if encoder is None or not verified.recipe.retrieves:
         return Model(engine=engine, encoder=encoder, scale=scale)
-    from rebrain_node.retrieval.opening import open_exemplars
+    from rebrain_node.retrieval.open import open_exemplars
 
     exemplars = open_exemplars(verified, encoder)
     return Model(engine=engine, encoder=encoder, exemplars=exemplars, scale=scale)

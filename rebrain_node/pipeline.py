@@ -74,8 +74,8 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     prepared = step(preprocess, volume, recipe)
     frame = step(locate, prepared, load_head_template()) if bundle.locates else None
     embeddings = step(embed, prepared, model.encoder, recipe) if model.encoder else None
-    if bundle.known_domain is not None and frame is not None:
-        strange = step(recognise, prepared, frame, embeddings, bundle.known_domain)
+    if bundle.ood_model is not None and frame is not None:
+        strange = step(recognise, prepared, frame, embeddings, bundle.ood_model)
         step.tell("series.recognised", strange.told())
         flags += step(admit, strange, limits)
     guides = step(retrieve, prepared, recipe, frame, embeddings, model.exemplars)

@@ -68,7 +68,7 @@ class Encoder(Protocol):
         """Embed (1, 1, rows / 2, columns / 2), brain window in [-1, 1], to (d,) of length 1."""
 
 
-class Scale(Protocol):
+class ResidualScale(Protocol):
     """One evaluation of the residual-scale head."""
 
     @property
@@ -111,7 +111,7 @@ class Model:
     engine: Engine
     encoder: Encoder | None = None  #: None where neither retrieval nor the domain asks for it
     exemplars: Exemplars | None = None  #: None where the recipe retrieves no exemplars
-    scale: Scale | None = None  #: None where the bundle is not calibrated
+    scale: ResidualScale | None = None  #: None where the bundle is not calibrated
 
 
 class Destination(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 import pydicom
 
 from rebrain_node.instance.codecs import register
-from rebrain_node.model.known_domain import KnownDomain
+from rebrain_node.model.ood import OodModel
 from rebrain_node.steps.assemble import assemble
 from trainer.domain_series import CONDITIONS, IN_DOMAIN, Seen, Way
 from trainer.exact_interval import exact_interval
@@ -41,9 +41,9 @@ class Verdict:
         return bool(self.refused or self.flagged or self.over)
 
 
-def verdict(seen: Seen, known: KnownDomain) -> Verdict:
+def verdict(seen: Seen, known: OodModel) -> Verdict:
     """Add the score to what the rules said."""
-    strange = None if seen.look is None else known.strangeness(seen.look)
+    strange = None if seen.look is None else known.score(seen.look)
     return Verdict(
         condition=seen.condition,
         refused=seen.refused,

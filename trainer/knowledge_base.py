@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebrain_node.errors import RebrainError
-from rebrain_node.model.half import halved
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.resample import halved
 from rebrain_node.ports import Encoder
 from rebrain_node.retrieval.knowledge_base import (
     Index,

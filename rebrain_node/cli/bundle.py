@@ -127,7 +127,7 @@ def _signed_by(settings: Settings, found: ModelBundle) -> dict[str, str | None] 
 
 def _domain(found: ModelBundle) -> dict[str, Any] | None:
     """Say what the out-of-domain threshold was set by; None without one."""
-    known = found.known_domain
+    known = found.ood_model
     if known is None:
         return None
     return {"threshold": known.threshold, "people": known.people, "series": known.series}

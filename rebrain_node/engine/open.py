@@ -11,7 +11,7 @@ from safetensors.numpy import load
 
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.engine.backend import Backend
-from rebrain_node.engine.roles import BridgeEngine, GraphEncoder, GraphScale
+from rebrain_node.engine.roles import BridgeEngine, GraphEncoder, GraphResidualScale
 from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import ModelBundle
 
@@ -56,12 +56,12 @@ def open_encoder(name: str, bundle: ModelBundle, threads: int | None = None) -> 
     return GraphEncoder(open_backend(name, threads).load("encoder", bundle))
 
 
-def open_scale(name: str, bundle: ModelBundle, threads: int | None = None) -> GraphScale:
+def open_scale(name: str, bundle: ModelBundle, threads: int | None = None) -> GraphResidualScale:
     """Open the residual-scale head.
 
     Parameters and errors are those of `open_engine`.
     """
-    scale = GraphScale(open_backend(name, threads).load("scale", bundle))
+    scale = GraphResidualScale(open_backend(name, threads).load("scale", bundle))
     reproduce_golden_scales(scale, bundle)
     return scale
 
@@ -111,7 +111,7 @@ def reproduce_golden(engine: BridgeEngine, bundle: ModelBundle) -> float:
     return found
 
 
-def reproduce_golden_scales(scale: GraphScale, bundle: ModelBundle) -> float:
+def reproduce_golden_scales(scale: GraphResidualScale, bundle: ModelBundle) -> float:
     """Evaluate the residual-scale head on the golden input; as `reproduce_golden`."""
     golden = _golden(bundle, ("x", "b"))
     scalars = np.array([GOLDEN_SCALE_INPUT], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What the path asks of a bundle's networks (ports ``Engine``, ``Encoder``, ``Scale``)."""
+"""What the path asks of a bundle's networks (ports ``Engine``, ``Encoder``, ``ResidualScale``)."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class GraphEncoder:
 
 
 @dataclass(frozen=True)
-class GraphScale:
-    """The scales of a slice's residual (port ``Scale``)."""
+class GraphResidualScale:
+    """The scales of a slice's residual (port ``ResidualScale``)."""
 
     graph: Graph
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rebrain_node.errors import EngineFailed
 from rebrain_node.model.control import SteeredUNet, control_of
 from rebrain_node.model.encoder import SliceEncoder
-from rebrain_node.model.uncertainty import ScaleHead
+from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.model.unet import BridgeUNet, from_bundle
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _network(name: GraphName, bundle: ModelBundle, file: str) -> nn.Module:
         return cast("nn.Module", steered.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     if name == "control":
         return control_of(bundle)
-    part = SliceEncoder() if name == "encoder" else ScaleHead()
+    part = SliceEncoder() if name == "encoder" else ResidualScaleHead()
     part.load_state_dict({key: w.float() for key, w in load(bundle.read(file)).items()})
     return part
 

@@ -19,7 +19,7 @@ and, where its recipe retrieves exemplars:
 
 and, where it was fitted (`rebrain-train domain`):
 
-    domain.json            what series it was made for (rebrain_node.model.known_domain)
+    domain.json            what series it was made for (rebrain_node.model.ood)
 
 and, where its uncertainty was calibrated on people (golden.safetensors then holds b as well):
 
@@ -49,7 +49,7 @@ from rebrain_node.errors import BundleRefused
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Card
 from rebrain_node.model.head_template import load_head_template
-from rebrain_node.model.known_domain import KnownDomain
+from rebrain_node.model.ood import OodModel
 from rebrain_node.model.recipe import Recipe
 
 T = TypeVar("T", bound=BaseModel)
@@ -110,7 +110,7 @@ class ModelBundle:
     ----------
     digest : str
         SHA-256 of the bytes of the manifest, hexadecimal: the identity of the model.
-    known_domain : KnownDomain or None
+    ood_model : OodModel or None
         None where the bundle tells of no domain: then no series is held against it.
     calibration : Calibration or None
         Of its uncertainty; None where there is a rule of thumb alone.
@@ -121,7 +121,7 @@ class ModelBundle:
     recipe: Recipe
     card: Card
     digest: str
-    known_domain: KnownDomain | None = None
+    ood_model: OodModel | None = None
     calibration: Calibration | None = None
     _contents: Mapping[str, bytes] = field(repr=False)
 
@@ -178,13 +178,13 @@ class ModelBundle:
     @property
     def embeds(self) -> bool:
         """Whether the measured slices are to be embedded: to retrieve, or to know the domain."""
-        known = self.known_domain
+        known = self.ood_model
         return self.recipe.retrieves or (known is not None and known.embedding is not None)
 
     @property
     def locates(self) -> bool:
         """Whether the place of the slices in the head is asked for."""
-        return self.recipe.retrieves or self.known_domain is not None
+        return self.recipe.retrieves or self.ood_model is not None
 
 
 def load_bundle(path: Path) -> ModelBundle:
@@ -216,7 +216,7 @@ def load_bundle(path: Path) -> ModelBundle:
         recipe=recipe,
         card=card,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
-        known_domain=_known_domain(path, recipe, contents),
+        ood_model=_ood_model(path, recipe, contents),
         calibration=_calibration(path, manifest, contents),
         _contents=contents,
     )
@@ -345,7 +345,7 @@ def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
             )
 
 
-def _known_domain(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> KnownDomain | None:
+def _ood_model(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> OodModel | None:
     """Read `domain.json` and hold it against what it was measured with.
 
     Raises
@@ -355,7 +355,7 @@ def _known_domain(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> 
     """
     if "domain.json" not in contents:
         return None
-    known = parsed(KnownDomain, contents["domain.json"], path / "domain.json")
+    known = parsed(OodModel, contents["domain.json"], path / "domain.json")
     held = [
         ("template_sha256", known.template_sha256, load_head_template().digest),
         ("pixel_mm", known.pixel_mm, recipe.grid.pixel_mm),

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rebrain_node.errors import KnowledgeBaseRefused
 from rebrain_node.model.bundle import FileRecord
-from rebrain_node.retrieval.plain import NotPlain, plain_array, plain_bytes
+from rebrain_node.retrieval.npy import NpyError, npy_bytes, read_npy
 
 INDEX: Final = "index.json"
 #: dtype and number of axes of each array
@@ -231,7 +231,7 @@ def contents_of(base: KnowledgeBase) -> dict[str, bytes]:
     if base.cells is not None:
         arrays["centroids.npy"] = base.cells.centroids.astype("<f4", copy=False)
         arrays["cells.npy"] = base.cells.of_row.astype("<i4", copy=False)
-    contents = {name: plain_bytes(array) for name, array in arrays.items()}
+    contents = {name: npy_bytes(array) for name, array in arrays.items()}
     records = {name: FileRecord.of(content) for name, content in sorted(contents.items())}
     return contents | {INDEX: _index_bytes(base.index.model_copy(update={"files": records}))}
 
@@ -280,8 +280,8 @@ def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> Non
 
 def _array(content: bytes, kind: tuple[str, int], where: str) -> npt.NDArray[Any]:
     try:
-        return plain_array(content, *kind)
-    except NotPlain as error:
+        return read_npy(content, *kind)
+    except NpyError as error:
         raise KnowledgeBaseRefused("KB-FORMAT", where, str(error)) from error
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rebrain_node.domain.volume import PreparedVolume
-from rebrain_node.model.half import halved
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.resample import halved
 from rebrain_node.ports import Encoder
 
 

@@ -1,6 +1,6 @@
 """Whether a series looks like those that the model was made for (hazard H13).
 
-Three looks, each held against what is usual (`model.known_domain`): how the series lies on the
+Three looks, each held against what is usual (`model.ood`): how the series lies on the
 head template; plain statistics of each slice, by its position in the head; and, where the bundle
 has an encoder, its embedding. The look that is farthest off is the score.
 """
@@ -18,8 +18,8 @@ from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.strangeness import Strangeness
 from rebrain_node.domain.volume import FloatArray, MaskArray, PreparedVolume
 from rebrain_node.errors import SeriesRejected
-from rebrain_node.model.half import halved
-from rebrain_node.model.known_domain import KnownDomain, Look, Vectors
+from rebrain_node.model.ood import OodFeatures, OodModel, Vectors
+from rebrain_node.model.resample import halved
 
 FRAME: Final = ("likeness", "symmetry", "size")
 PICTURE: Final = (
@@ -46,7 +46,7 @@ def recognise(
     prepared: PreparedVolume,
     frame: HeadFrame,
     embeddings: FloatArray | None,
-    known: KnownDomain,
+    known: OodModel,
 ) -> Strangeness:
     """Measure how strange a series is.
 
@@ -58,12 +58,12 @@ def recognise(
         Where it lies in the head.
     embeddings : FloatArray or None
         (n, d) of its slices; None where the domain holds no embeddings.
-    known : KnownDomain
+    known : OodModel
         What is usual.
     """
     chosen = looked_at(prepared, frame)
-    return known.strangeness(
-        Look(
+    return known.score(
+        OodFeatures(
             position_mm=frame.position_mm[chosen],
             frame=frame_vector(frame),
             picture=statistics(prepared)[chosen],

@@ -10,9 +10,9 @@ import numpy as np
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, Target
 from rebrain_node.errors import BundleRefused
-from rebrain_node.model.directions import between
-from rebrain_node.model.half import doubled
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.resample import doubled
+from rebrain_node.model.slerp import slerp_directions
 from rebrain_node.ports import Exemplars
 
 #: below this the head frame says nothing about where a slice lies
@@ -91,7 +91,7 @@ class _Query:
         position = self.frame.position_at_mm(target.alpha, target.below, target.above)
         if not np.isfinite(position):
             return "its position in the head frame is not a number"
-        direction = between(
+        direction = slerp_directions(
             self.embeddings[target.below], self.embeddings[target.above], target.alpha
         )
         if direction is None:

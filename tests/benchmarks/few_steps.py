@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from rebrain_node.model.walk import uniform_places
+from rebrain_node.model.sampling import uniform_time_steps
 from trainer.dataset import PreparedData
 from trainer.evaluate import judge
 from trainer.evaluate.bridges import Bridge
@@ -30,7 +30,7 @@ def main(where: str, data_folder: Path, protocol: str = "decimate:2") -> int:
     network = open_network(where)
     sys.stdout.write("places  " + "  ".join(f"{name:>10s}" for name in METRICS) + "\n")
     for count in COUNTS:
-        recipe = network.recipe.model_copy(update={"sampling": uniform_places(count)})
+        recipe = network.recipe.model_copy(update={"sampling": uniform_time_steps(count)})
         bridge = Bridge("bridge", replace(network, recipe=recipe), data, 0)
         _, volume = next(iter(bridge.draw(case, lambda: None)))
         figures = judge.figures(volume, truth, "standard")

@@ -21,9 +21,9 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.job import Job
 from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.folder import Folder
-from rebrain_node.model.half import halved
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Retrieval
+from rebrain_node.model.resample import halved
 from rebrain_node.pipeline import Ports, process
 from rebrain_node.ports import Model
 from rebrain_node.retrieval.search import FaissExemplars
@@ -32,7 +32,7 @@ from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from tests.support.knowledge_bases import person, sealed, verified
-from tests.support.known_domains import known_domain
+from tests.support.ood_models import ood_model
 from tests.support.tiny_encoder import tiny_encoder_graph
 
 TOP_MM = 30.0  #: the base holds nobody's slices above
@@ -71,7 +71,7 @@ def run():
     )
     shaping = replace(
         shaping,
-        bundle=replace(shaping.bundle, recipe=recipe, known_domain=known_domain()),
+        bundle=replace(shaping.bundle, recipe=recipe, ood_model=ood_model()),
         objects=replace(shaping.objects, companions=()),
     )
     encoder = encoder_of_graph(tiny_encoder_graph(128, 104), threads=1)

@@ -12,7 +12,7 @@ from rebrain_node.model.calibration import Calibration, Width
 from rebrain_node.model.card import Card, TrainingFacts
 from rebrain_node.model.control import ControlBranch
 from rebrain_node.model.recipe import Abstain, Grid, Output, Recipe, Window
-from rebrain_node.model.uncertainty import ScaleHead
+from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.model.unet import BridgeUNet
 from trainer.calibrate.bundle import Added, rounded, write_calibrated
 from trainer.release import Guidance, golden_input, release
@@ -120,7 +120,7 @@ def tiny_calibration(people: int = 25) -> Calibration:
 def calibrated(bundle: ModelBundle, folder: Path, people: int = 25) -> ModelBundle:
     """Give a bundle an untaught residual-scale head that answers to what it is told."""
     torch.manual_seed(2)
-    head = ScaleHead()
+    head = ResidualScaleHead()
     torch.nn.init.normal_(head.leave.weight, std=0.2)
     added = Added(
         head=rounded(head),

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebrain_node.model import bridge
+from rebrain_node.model.sampling import noise_field, sample_slice, uniform_time_steps
 from rebrain_node.model.source import SourceSlice, at_measured
-from rebrain_node.model.walk import noise_field, uniform_places, walk
 
 TIME_STEPS = st.floats(0.01, 0.99)
 VALUES = st.floats(-1, 1)
@@ -33,7 +33,7 @@ def test_a_perfect_network_walks_back_to_the_mr_slice(
     def perfect(x: np.ndarray, s: np.ndarray) -> np.ndarray:
         return x[:, :1] - x0
 
-    result = walk(
+    result = sample_slice(
         perfect,
         at_measured(SourceSlice(y, y, 0.0)),
         (1.0, *sorted(places, reverse=True)),
@@ -139,4 +139,4 @@ def test_numpy_and_torch_give_the_same_state() -> None:
 
 
 def test_the_papers_walk_has_equal_steps_from_one_downwards() -> None:
-    assert uniform_places(4) == (1.0, 0.75, 0.5, 0.25)
+    assert uniform_time_steps(4) == (1.0, 0.75, 0.5, 0.25)

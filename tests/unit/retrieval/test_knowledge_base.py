@@ -19,7 +19,7 @@ from rebrain_node.retrieval.knowledge_base import (
     parse,
     read,
 )
-from rebrain_node.retrieval.plain import plain_bytes
+from rebrain_node.retrieval.npy import npy_bytes
 from rebrain_node.retrieval.search import FaissExemplars
 from tests.support.knowledge_bases import drawn_base, person, sealed, verified
 
@@ -145,7 +145,7 @@ def _of_objects() -> bytes:
     return stream.getvalue()
 
 
-_HUGE = plain_bytes(BASE.embeddings).replace(b"(60, 16)", b"(99999999, 16)", 1)
+_HUGE = npy_bytes(BASE.embeddings).replace(b"(60, 16)", b"(99999999, 16)", 1)
 _HUGE = _HUGE[:120].replace(b"      ", b"", 1) + _HUGE[120:]
 
 
@@ -156,10 +156,10 @@ _HUGE = _HUGE[:120].replace(b"      ", b"", 1) + _HUGE[120:]
         pickle.dumps([1, 2]),
         b"",
         b"\x93NUMPY",
-        plain_bytes(BASE.embeddings)[:-4],
-        plain_bytes(BASE.embeddings) + b"more",
-        plain_bytes(BASE.embeddings.astype(np.float64)),
-        plain_bytes(BASE.embeddings.astype(np.float32).T).replace(b"False", b"True ", 1),
+        npy_bytes(BASE.embeddings)[:-4],
+        npy_bytes(BASE.embeddings) + b"more",
+        npy_bytes(BASE.embeddings.astype(np.float64)),
+        npy_bytes(BASE.embeddings.astype(np.float32).T).replace(b"False", b"True ", 1),
         _HUGE,
     ],
     ids=["objects", "pickle", "empty", "cut head", "short", "long", "double", "order", "huge"],

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.retrieval.knowledge_base import check_usable, contents_of, read
-from rebrain_node.retrieval.opening import prove
+from rebrain_node.retrieval.open import prove
 from tests.support.tiny_encoder import tiny_encoder_graph
 from trainer.cli import program
 from trainer.config import TrainConfig

@@ -13,7 +13,7 @@ from rebrain_node.errors import EngineFailed, KnowledgeBaseRefused
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.recipe import Retrieval
 from rebrain_node.retrieval.knowledge_base import contents_of
-from rebrain_node.retrieval.opening import open_exemplars
+from rebrain_node.retrieval.open import open_exemplars
 from tests.support.knowledge_bases import drawn_base
 from tests.support.tiny_bundle import tiny_recipe
 from tests.support.tiny_encoder import tiny_encoder_graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rebrain_node.model.known_domain import KnownDomain, Look
+from rebrain_node.model.ood import OodFeatures, OodModel
 from rebrain_node.steps.recognise import FRAME, PICTURE
 from trainer.domain_fit import Sound, fit
 
@@ -12,10 +12,10 @@ PEOPLE = 20
 SLICES = 12
 
 
-def look(rng: np.random.Generator, shift: float = 0.0, dimension: int | None = None) -> Look:
+def look(rng: np.random.Generator, shift: float = 0.0, dimension: int | None = None) -> OodFeatures:
     """A series whose vectors are normal about 1, ``shift`` standard deviations away."""
     vectors = None if dimension is None else rng.normal(shift, 1.0, (SLICES, dimension))
-    return Look(
+    return OodFeatures(
         position_mm=np.linspace(-50.0, 70.0, SLICES),
         frame=rng.normal(1.0 + shift, 1.0, (1, len(FRAME))),
         picture=rng.normal(1.0 + shift, 1.0, (SLICES, len(PICTURE))),
@@ -29,6 +29,6 @@ def sounds(dimension: int | None = None, people: int = PEOPLE) -> list[Sound]:
     return [Sound(f"sub{k:02}", look(rng, 0.0, dimension)) for k in range(people) for _ in range(4)]
 
 
-def known_domain(dimension: int | None = None, encoder_sha256: str = "a" * 64) -> KnownDomain:
+def ood_model(dimension: int | None = None, encoder_sha256: str = "a" * 64) -> OodModel:
     """The domain of `sounds`."""
     return fit(sounds(dimension), None if dimension is None else encoder_sha256, 0.9)
