@@ -19,7 +19,7 @@ from rebrain_node.model.resample import doubled, halved
 from rebrain_node.model.slerp import slerp_directions
 from rebrain_node.ports import Encoder, Exemplars
 from rebrain_node.retrieval.knowledge_base import check_usable, read
-from rebrain_node.retrieval.open import prove
+from rebrain_node.retrieval.open import check_encoder
 from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.steps.retrieve import GAPS
 from trainer.config import ControlTraining
@@ -76,7 +76,7 @@ class Asking:
         encoder = encoder_of_graph(graph.read_bytes())
         held = read(base)
         check_usable(held, str(base))
-        prove(held, encoder, str(base))
+        check_encoder(held, encoder, str(base))
         return cls(encoder, FaissExemplars(held, held.tau(recipe.retrieval.p)), recipe, hashes)
 
     def guide(self, sample: Sample, person: str) -> KnownGuide | None:

@@ -26,7 +26,7 @@ from rebrain_node.retrieval.knowledge_base import (
     contents_of,
     parse,
 )
-from rebrain_node.retrieval.search import CELLS_FROM_ROWS, into_cells
+from rebrain_node.retrieval.search import CELLS_FROM_ROWS, cluster
 from trainer.dataset import PreparedData, Subject
 from trainer.located import NotLocated, located
 from trainer.stacks import StackIndex, Stacks
@@ -284,5 +284,5 @@ def _sealed(
         position_mm=position[order],
         subject=subject[order],
         ct=np.concatenate([part.ct for part in parts])[order],
-        cells=into_cells(embeddings) if len(order) >= CELLS_FROM_ROWS else None,
+        cells=cluster(embeddings) if len(order) >= CELLS_FROM_ROWS else None,
     )

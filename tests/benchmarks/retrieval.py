@@ -20,7 +20,7 @@ import faiss
 import numpy as np
 
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase
-from rebrain_node.retrieval.search import PROBES, FaissExemplars, into_cells
+from rebrain_node.retrieval.search import PROBES, FaissExemplars, cluster
 from tests.support.knowledge_bases import NumpyExemplars, person, sealed
 
 PEOPLE, WINDOW_MM, QUERIES = 400, 6.0, 300
@@ -105,7 +105,7 @@ def cells(rows: int = 1_000_000, dimension: int = 192) -> None:
     """Search by cells, and its recall against the definition."""
     base, asked = drawn(rows, dimension)
     begun = time.perf_counter()
-    divided = into_cells(base.embeddings)
+    divided = cluster(base.embeddings)
     made = time.perf_counter() - begun
     begun = time.perf_counter()
     search = FaissExemplars(

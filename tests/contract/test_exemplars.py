@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rebrain_node.retrieval.search import PROBES, FaissExemplars, into_cells  # isort: split
+from rebrain_node.retrieval.search import PROBES, FaissExemplars, cluster  # isort: split
 
 import SimpleITK  # noqa: F401 - after faiss, where some functions of faiss fail
 
@@ -18,7 +18,7 @@ BASE = verified(drawn_base(entries=400, people=5))
 
 def _in_few_cells(base, tau):
     """Cells as in a large base; here every cell is looked into, so that nothing is missed."""
-    cells = into_cells(base.embeddings[:])
+    cells = cluster(base.embeddings[:])
     few = replace(cells, centroids=cells.centroids[:PROBES], of_row=cells.of_row % PROBES)
     return FaissExemplars(verified(replace(base, cells=few)), tau)
 

@@ -154,7 +154,7 @@ def test_a_name_that_leads_elsewhere_is_refused(bundle: Path, name: str) -> None
 
     with pytest.raises(BundleRefused, match="expected the files"):
         load_bundle(bundle)
-    with pytest.raises(BundleRefused, match="a bundle holds"):
+    with pytest.raises(BundleRefused, match="a bundle contains"):
         write_bundle(bundle.parent / "other", "tiny", "0.1", plain_contents() | {name: b""})
     assert not (bundle.parent / "other").exists()
 
