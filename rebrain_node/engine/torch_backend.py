@@ -1,4 +1,4 @@
-"""Torch on the CPU in single precision: the reference against which every engine is judged."""
+"""Torch on the CPU in single precision: the reference with which every engine is compared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: RMS of the deviation over RMS of the golden output; only the order of sums differs.
 DEVIATION_LIMIT: Final = 1e-4
-#: what each network returns; the control branch returns c0, c1, ...
+#: output of each network; the control branch returns c0, c1, ...
 _OUTPUTS: Final[Mapping[GraphName, str]] = {"network": "f", "encoder": "embedding", "scale": "b"}
 _FILES: Final[Mapping[GraphName, str]] = {"network": "weights.safetensors"}
 
