@@ -1,4 +1,4 @@
-"""Known domains at tiny size: looks drawn from one distribution, and a domain fitted to them."""
+"""Tiny OOD models: features sampled from one distribution, and a model fitted to them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from rebrain_node.model.ood import OodFeatures, OodModel
 from rebrain_node.steps.recognise import FRAME, PICTURE
 from trainer.domain_fit import Sound, fit
 
-PEOPLE = 20
+SUBJECTS = 20
 SLICES = 12
 
 
-def look(rng: np.random.Generator, shift: float = 0.0, dimension: int | None = None) -> OodFeatures:
-    """A series whose vectors are normal about 1, ``shift`` standard deviations away."""
+def ood_features(
+    rng: np.random.Generator, shift: float = 0.0, dimension: int | None = None
+) -> OodFeatures:
+    """A series whose features are normal, ``shift`` standard deviations from the mean of 1."""
     vectors = None if dimension is None else rng.normal(shift, 1.0, (SLICES, dimension))
     return OodFeatures(
         position_mm=np.linspace(-50.0, 70.0, SLICES),
@@ -23,12 +25,18 @@ def look(rng: np.random.Generator, shift: float = 0.0, dimension: int | None = N
     )
 
 
-def sounds(dimension: int | None = None, people: int = PEOPLE) -> list[Sound]:
-    """Four series of each person."""
+def in_distribution_series(dimension: int | None = None, subjects: int = SUBJECTS) -> list[Sound]:
+    """Four series of each subject."""
     rng = np.random.default_rng(3)
-    return [Sound(f"sub{k:02}", look(rng, 0.0, dimension)) for k in range(people) for _ in range(4)]
+    return [
+        Sound(f"sub{k:02}", ood_features(rng, 0.0, dimension))
+        for k in range(subjects)
+        for _ in range(4)
+    ]
 
 
 def ood_model(dimension: int | None = None, encoder_sha256: str = "a" * 64) -> OodModel:
-    """The domain of `sounds`."""
-    return fit(sounds(dimension), None if dimension is None else encoder_sha256, 0.9)
+    """The OOD model of `in_distribution_series`."""
+    return fit(
+        in_distribution_series(dimension), None if dimension is None else encoder_sha256, 0.9
+    )

@@ -161,8 +161,8 @@ def test_a_name_that_leads_elsewhere_is_refused(bundle: Path, name: str) -> None
 
 def test_a_bundle_may_tell_what_series_it_was_made_for(tmp_path: Path) -> None:
     graph = hashlib.sha256(b"encoder").hexdigest()
-    told = {"encoder.onnx": b"encoder", "domain.json": ood_model(8, graph).to_json().encode()}
-    write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents() | told)
+    files = {"encoder.onnx": b"encoder", "domain.json": ood_model(8, graph).to_json().encode()}
+    write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents() | files)
     loaded = load_bundle(tmp_path / "b")
 
     assert loaded.ood_model == ood_model(8, graph)
@@ -188,8 +188,8 @@ def test_a_bundle_without_a_domain_is_asked_for_none(bundle: Path) -> None:
 def test_a_domain_measured_with_other_things_is_refused(
     tmp_path: Path, dimension: int | None, change: dict[str, object], message: str
 ) -> None:
-    told = json.loads(ood_model(dimension).to_json()) | change
-    content = json.dumps(told).encode()
+    fields = json.loads(ood_model(dimension).to_json()) | change
+    content = json.dumps(fields).encode()
     write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents() | {"domain.json": content})
 
     with pytest.raises(BundleRefused, match=rf"domain\.json: {message}"):
