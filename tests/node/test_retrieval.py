@@ -31,7 +31,7 @@ from rebrain_node.settings import Settings
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
-from tests.support.knowledge_bases import person, sealed, verified
+from tests.support.knowledge_bases import subject_hash, verified, with_index
 from tests.support.ood_models import ood_model
 from tests.support.tiny_encoder import tiny_encoder_graph
 
@@ -94,8 +94,8 @@ def _own_slices(study, recipe, encoder) -> FaissExemplars:
     position = locate(prepared, load_head_template()).position_mm
     kept = position < TOP_MM
     brain = halved(recipe.brain_window.apply(prepared.hu[kept]))
-    names = [person(k % 2).encode() for k in range(int(kept.sum()))]
-    base = sealed(
+    names = [subject_hash(k % 2).encode() for k in range(int(kept.sum()))]
+    base = with_index(
         embeddings=np.stack([encoder.embed(image[None, None]) for image in brain]),
         position_mm=position[kept],
         subject=np.array(names, dtype="S32"),
