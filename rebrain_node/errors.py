@@ -5,8 +5,8 @@
     ├── KeyRefused               a key file is missing, foreign or open to others
     ├── BundleRefused            a model bundle is not what was released, or deviates (exit 4)
     │   └── KnowledgeBaseRefused its exemplars are not fit to be searched; has a code
-    ├── EngineFailed             an engine cannot start, or answers wrongly    (worth retrying)
-    ├── StoreUnavailable         the database is locked, down or full          (worth retrying)
+    ├── EngineFailed             an engine cannot start, or returns wrong output
+    ├── StoreUnavailable         the database is locked, down or full
     ├── StateRefused             the ledger or the outbox forbids a change
     │   ├── Superseded           a late instance made a newer revision
     │   └── BytesAltered         stored bytes differ from their recorded SHA-256
@@ -17,7 +17,7 @@
     ├── SeriesRejected           a series must not be synthesised; has findings
     ├── GateRefused              a written object must not leave; has findings
     └── DeliveryFailed           a destination did not take an instance
-        └── DeliveryRefused      and never will
+        └── DeliveryRefused      permanently; it is not retried
 
 Caught in three places only: the C-STORE handler, the worker, the command line.
 Every message names the value, the limit and the remedy.
@@ -26,33 +26,14 @@ Every message names the value, the limit and the remedy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
-
-class _Finding(Protocol):
-    @property
-    def code(self) -> str: ...
-    @property
-    def sentence(self) -> str: ...
-
-
-class Taken(Protocol):
-    """What is said of an instance a destination took (domain.delivery.TakenInstance)."""
-
-    @property
-    def sop_instance_uid(self) -> str:
-        """Of the instance."""
-
-    @property
-    def status(self) -> int:
-        """DIMSE status of the answer: success or a warning."""
+from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.ood import OodScore
 
 
 class RebrainError(Exception):
     """Root of every error this software raises on purpose."""
-
-    #: whether the same work may succeed later without anybody changing anything
-    worth_retrying = False
 
 
 class SettingsError(RebrainError):
@@ -66,8 +47,8 @@ class KeyRefused(RebrainError):
 class BundleRefused(RebrainError):
     """A model bundle is not exactly what was released by somebody this node trusts.
 
-    Altered, unsigned, signed by a stranger, older than the one before, or not reproducing its
-    golden output on this machine.
+    Altered, unsigned, signed with an untrusted key, older than the one before, or not reproducing
+    its golden output on this machine.
     """
 
 
@@ -83,13 +64,9 @@ class KnowledgeBaseRefused(BundleRefused):
 class EngineFailed(RebrainError):
     """An engine could not start, or answers what no network answers."""
 
-    worth_retrying = True
-
 
 class StoreUnavailable(RebrainError):
     """The database is locked, down or full; nothing was written."""
-
-    worth_retrying = True
 
 
 class StateRefused(RebrainError):
@@ -122,8 +99,6 @@ class InstanceConflict(InstanceRefused):
 class OutOfResources(InstanceRefused):
     """Disk or database cannot take the instance now (PS3.4 B.2.3: 0xA700)."""
 
-    worth_retrying = True
-
 
 class InstanceMalformed(InstanceRefused):
     """The structural scan found the data set unfit to be trusted."""
@@ -132,25 +107,27 @@ class InstanceMalformed(InstanceRefused):
 class SeriesRejected(RebrainError):
     """A series must not be synthesised; all findings are listed, the first decides."""
 
-    def __init__(self, findings: Sequence[_Finding]) -> None:
+    def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__("; ".join(f"{f.code}: {f.sentence}" for f in findings))
         self.findings = tuple(findings)
+        #: the out-of-distribution score, where it was known by then
+        self.ood: OodScore | None = None
 
 
 class GateRefused(RebrainError):
     """A written object must not leave the node; ``findings`` name the rules it breaks."""
 
-    def __init__(self, findings: Sequence[_Finding]) -> None:
+    def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__("; ".join(f"{f.code}: {f.sentence}" for f in findings))
         self.findings = tuple(findings)
+        #: the out-of-distribution score, where it was known by then
+        self.ood: OodScore | None = None
 
 
 class DeliveryFailed(RebrainError):
     """A destination did not take an instance this time."""
 
-    worth_retrying = True
-
-    def __init__(self, message: str, taken: Sequence[Taken] = ()) -> None:
+    def __init__(self, message: str, taken: Sequence[TakenInstance] = ()) -> None:
         super().__init__(message)
         #: what the destination took before it failed
         self.taken = tuple(taken)
@@ -158,5 +135,3 @@ class DeliveryFailed(RebrainError):
 
 class DeliveryRefused(DeliveryFailed):
     """A destination refuses an instance for good."""
-
-    worth_retrying = False

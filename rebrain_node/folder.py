@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -20,9 +20,12 @@ from typing import Literal
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from rebrain_node.domain.audit import Event
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedSet, Job, Receipt
+from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Candidate
+from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import (
     GateRefused,
     InstanceConflict,
@@ -32,9 +35,8 @@ from rebrain_node.errors import (
 )
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.scan import scan
-from rebrain_node.pipeline import Configuration, Ports, process
-from rebrain_node.ports import JsonValue, Model
-from rebrain_node.steps.select import select
+from rebrain_node.pipeline import Configuration, Ports, judge_study, process
+from rebrain_node.ports import JsonValue
 
 Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
 
@@ -75,8 +77,7 @@ class SeriesResult:
     candidate: Candidate
     findings: tuple[Finding, ...]  #: the first decides
     receipt: Receipt | None = None  #: None if the series was refused
-    seconds: Mapping[str, float] = field(default_factory=dict)  #: by step of the path
-    ood: Mapping[str, JsonValue] | None = None  #: score, threshold and parts; None without them
+    ood: OodScore | None = None  #: None where it was not computed
 
     @property
     def decision(self) -> Literal["accepted", "refused"]:
@@ -89,29 +90,21 @@ class SeriesResult:
         return self.findings[0].sentence if self.findings else self.candidate.sentence
 
 
-class Notes:
-    """What the answer needs of the path (port ``AuditLog``); a folder has no log to write into."""
+class NoAuditLog:
+    """The audit log of a command that keeps none (port ``AuditLog``): every row is dropped."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.ood: Mapping[str, JsonValue] | None = None
-
-    def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None:  # noqa: ARG002 - the port's signature
-        """Note a step's seconds and the out-of-domain score."""
-        if event == "series.recognised":
-            self.ood = {name: value for name, value in details.items() if name != "revision"}
-        seconds = details.get("seconds")
-        if isinstance(seconds, float):
-            self.seconds[str(details["step"])] = seconds
+    def record(self, event: Event, subject: str, details: Mapping[str, JsonValue]) -> None:
+        """Drop the row."""
 
     def head(self) -> None:
-        """There is no chain to anchor."""
+        """Return None: there is no hash chain."""
 
 
 def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
-    """Read every file below ``folder``; what is no sound DICOM instance is refused by name.
+    """Read every file below ``folder``; files that are not valid DICOM
+    instances are reported and skipped.
 
-    Hidden files and DICOMDIR are no instances and are left out. The same bytes twice count once.
+    Hidden files and DICOMDIR are not instances and are left out. The same bytes twice count once.
 
     Raises
     ------
@@ -119,12 +112,12 @@ def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
         The folder or a file cannot be read.
     """
     register()
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and _may_be_one(path))
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and _may_be_instance(path))
     instances, refused, sha256 = [], [], dict[str, str]()
     for done, path in enumerate(paths, 1):
         content = path.read_bytes()
         try:
-            if _is_news(content, sha256):
+            if _is_new(content, sha256):
                 instances.append(dcmread(BytesIO(content)))
         except InstanceRefused as error:
             name = str(path.relative_to(folder))
@@ -134,12 +127,12 @@ def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
     return Folder(instances=tuple(instances), sha256=sha256, refused=tuple(refused))
 
 
-def _may_be_one(path: Path) -> bool:
+def _may_be_instance(path: Path) -> bool:
     return not path.name.startswith(".") and path.name != "DICOMDIR"
 
 
-def _is_news(content: bytes, sha256: dict[str, str]) -> bool:
-    """Note the bytes under their UID; false if the same bytes are known already.
+def _is_new(content: bytes, sha256: dict[str, str]) -> bool:
+    """Enter the bytes under their UID; false if the same bytes are known already.
 
     Raises
     ------
@@ -161,55 +154,46 @@ def _is_news(content: bytes, sha256: dict[str, str]) -> bool:
     return False
 
 
-def judge(
+def process_studies(
     folder: Folder,
     configuration: Configuration,
-    model: Callable[[], Model],
+    model: Callable[[], LoadedModel],
     progress: Progress | None = None,
 ) -> Iterator[SeriesResult]:
-    """Judge every series of every study of the folder and take the accepted ones down the path.
+    """Judge every study of the folder and process the accepted series.
 
     Parameters
     ----------
     model : callable
-        Called once a series is accepted and not before: opening costs seconds.
+        Called once a series is accepted and not before: opening a model takes seconds.
     progress : callable, optional
-        Told how many slices are drawn.
+        Called with the number of slices that are synthesised.
     """
-    for candidate in select(folder.instances, configuration.limits).candidates:
+    for candidate in judge_study(folder.instances, configuration.limits).candidates:
         if candidate.decision == "refused":
             yield SeriesResult(candidate=candidate, findings=candidate.findings)
         else:
-            yield _processed(folder, candidate, model(), configuration, progress)
+            ports = Ports(
+                inbox=folder,
+                audit=NoAuditLog(),
+                model=model(),
+                progress=None if progress is None else partial(progress, "synthesise"),
+            )
+            yield _process(candidate, ports, configuration)
 
 
-def _processed(
-    folder: Folder,
-    candidate: Candidate,
-    model: Model,
-    configuration: Configuration,
-    progress: Progress | None,
-) -> SeriesResult:
-    uid = candidate.series_instance_uid
+def _process(candidate: Candidate, ports: Ports, configuration: Configuration) -> SeriesResult:
     job = Job(
         study_instance_uid=candidate.study_instance_uid,
-        series_instance_uid=uid,
+        series_instance_uid=candidate.series_instance_uid,
         findings=candidate.findings,
     )
-    told = None if progress is None else partial(progress, "synthesise")
-    notes = Notes()
-    ports = Ports(inbox=folder, audit=notes, model=model, progress=told)
     try:
         receipt = process(job, ports, configuration)
     except (SeriesRejected, GateRefused) as error:
-        findings = tuple(f for f in error.findings if isinstance(f, Finding))
-        return SeriesResult(candidate=candidate, findings=findings, ood=notes.ood)
+        return SeriesResult(candidate=candidate, findings=error.findings, ood=error.ood)
     return SeriesResult(
-        candidate=candidate,
-        findings=receipt.findings,
-        receipt=receipt,
-        seconds=notes.seconds,
-        ood=notes.ood,
+        candidate=candidate, findings=receipt.findings, receipt=receipt, ood=receipt.ood
     )
 
 

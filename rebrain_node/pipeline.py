@@ -1,34 +1,45 @@
-"""THE PATH of a series, top to bottom, one line per step."""
+"""THE PATH of a series, top to bottom, one line per step.
+
+The worker and the folder command call the same two functions: `judge_study` decides which series
+of a study is synthesised, `process` takes that series to a gated set of derived objects.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 
+from pydicom.dataset import Dataset
+
+from rebrain_node.domain.audit import Event
+from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.guidance import guidance
 from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
+from rebrain_node.domain.ood import OodScore
+from rebrain_node.domain.selection import Selection
+from rebrain_node.domain.volume import Guide, PreparedVolume, SyntheticVolume
+from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import GateRefused, SeriesRejected
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.model.head_template import load_head_template
-from rebrain_node.ports import AuditLog, Exemplars, Inbox, JsonValue, Model
-from rebrain_node.steps.abstain import abstain
+from rebrain_node.ports import AuditLog, Inbox
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
-from rebrain_node.steps.embed import embed
-from rebrain_node.steps.estimate import estimate
+from rebrain_node.steps.estimate import abstain, estimate
 from rebrain_node.steps.gate import gate
 from rebrain_node.steps.locate import locate
+from rebrain_node.steps.ood import admit, recognise
 from rebrain_node.steps.preprocess import preprocess
-from rebrain_node.steps.recognise import admit, recognise
-from rebrain_node.steps.retrieve import retrieve
+from rebrain_node.steps.retrieve import embed, retrieve
+from rebrain_node.steps.select import select
 from rebrain_node.steps.synthesise import synthesise
-from rebrain_node.steps.write import AuditHead, ObjectOptions, write
+from rebrain_node.steps.write import AuditAnchor, ObjectOptions, write
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Findings = tuple[Finding, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +48,32 @@ class Ports:
 
     inbox: Inbox
     audit: AuditLog
-    model: Model
-    progress: Callable[[int, int], None] | None = None  #: told (slices drawn, slices in all)
+    model: LoadedModel
+    progress: Callable[[int, int], None] | None = None  #: called with (slices done, slices in all)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """What shapes a result beside the series itself."""
+    """What a result depends on beside the series itself."""
 
     bundle: ModelBundle
     limits: Limits
     objects: ObjectOptions
     software_version: str
     digest: str  #: SHA-256 of limits and object options
+
+
+def judge_study(instances: Sequence[Dataset], limits: Limits) -> Selection:
+    """Decide from the headers which series of a study is synthesised; at most one of each study.
+
+    Parameters
+    ----------
+    instances : sequence of Dataset
+        Of one study or of several, in any order, with or without pixel data.
+    limits : Limits
+        The clinical lead's.
+    """
+    return select(instances, limits)
 
 
 def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
@@ -62,35 +86,27 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     GateRefused
         A written object is not fit to leave; a defect of ours, nothing is sent.
     """
-    begun = time.monotonic()
-    bundle, limits = configuration.bundle, configuration.limits
-    recipe = bundle.recipe
-    step, model = _Audited(job, ports.audit), ports.model
+    start = time.monotonic()
+    recipe, limits, objects = (
+        configuration.bundle.recipe,
+        configuration.limits,
+        configuration.objects,
+    )
+    step = StepRunner(job, ports.audit)
     instances = step(ports.inbox.read, job)
     provenance = _provenance(job, ports, configuration)
-    seed = provenance.seed
     volume = step(assemble, instances)
     flags = step(check, volume, instances, limits)
     prepared = step(preprocess, volume, recipe)
-    frame = step(locate, prepared, load_head_template()) if bundle.locates else None
-    embeddings = step(embed, prepared, model.encoder, recipe) if model.encoder else None
-    if bundle.ood_model is not None and frame is not None:
-        strange = step(recognise, prepared, frame, embeddings, bundle.ood_model)
-        step.tell("series.recognised", strange.told())
-        flags += step(admit, strange, limits)
-    guides = step(retrieve, prepared, recipe, frame, embeddings, model.exemplars)
-    step.tell("series.guided", guidance(guides, frame, _digest(model.exemplars)))
+    guides, ood_flags = guide(step, prepared, ports.model, configuration)
     synthetic = step(
-        synthesise, prepared, guides, model.engine, recipe, seed, progress=ports.progress
-    )
-    if model.scale is not None and bundle.calibration is not None:
-        synthetic = step(estimate, synthetic, recipe, model.scale, bundle.calibration)
-    doubts = step(abstain, synthetic, recipe.abstain, limits)
-    findings = (*job.findings, *flags, *doubts)
-    options = _options(job, ports, configuration)
-    derived = step(write, synthetic, instances, provenance, findings, options)
-    step(gate, derived, instances, options.companions, options.mr)
-    seconds = time.monotonic() - begun
+        synthesise, prepared, guides, ports.model.engine, recipe, provenance.seed,
+        progress=ports.progress,
+    )  # fmt: skip
+    synthetic, uncertainty_flags = quantify(step, synthetic, ports.model, configuration)
+    findings = (*job.findings, *flags, *ood_flags, *uncertainty_flags)
+    derived = step(write, synthetic, instances, provenance, findings, objects, _anchor(ports.audit))
+    step(gate, derived, instances, objects.companions, objects.mr)
     return Receipt(
         job=job,
         derived=derived,
@@ -98,37 +114,96 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         uncertainty=synthetic.slice_uncertainty,
         meaning=synthetic.meaning,
         findings=findings,
-        seconds=seconds,
+        ood=step.ood,
+        step_seconds=step.seconds,
+        seconds=time.monotonic() - start,
     )
 
 
-class _Audited:
-    """Runs one step and puts what came of it on the audit log; no audit, no step."""
+def guide(
+    step: StepRunner, prepared: PreparedVolume, model: LoadedModel, configuration: Configuration
+) -> tuple[tuple[Guide, ...], Findings]:
+    """Decide how each target slice is made, and whether the series is in the model's distribution.
+
+    Raises
+    ------
+    SeriesRejected
+        The series is out of distribution and the site's policy refuses such series.
+    """
+    recipe, flags = configuration.bundle.recipe, Findings()
+    frame = step(locate, prepared, model.template) if model.template else None
+    embeddings = step(embed, prepared, model.encoder, recipe) if model.encoder else None
+    if model.ood_model and frame:
+        step.ood = step(recognise, prepared, frame, embeddings, model.ood_model)
+        step.record(Event.SERIES_RECOGNISED, step.ood.to_json())
+        flags = step(admit, step.ood, configuration.limits)
+    guides = step(retrieve, prepared, recipe, frame, embeddings, model.exemplars)
+    digest = model.exemplars.digest if model.exemplars else None
+    step.record(Event.SERIES_GUIDED, guidance(guides, frame, digest))
+    return guides, flags
+
+
+def quantify(
+    step: StepRunner, synthetic: SyntheticVolume, model: LoadedModel, configuration: Configuration
+) -> tuple[SyntheticVolume, Findings]:
+    """Estimate a calibrated uncertainty where the bundle has one, and flag what is too uncertain.
+
+    Raises
+    ------
+    SeriesRejected
+        Too many slices are uncertain and the site's policy refuses such series.
+    """
+    recipe = configuration.bundle.recipe
+    if model.scale and model.calibration:
+        synthetic = step(estimate, synthetic, recipe, model.scale, model.calibration)
+    return synthetic, step(abstain, synthetic, recipe.abstain, configuration.limits)
+
+
+class StepRunner:
+    """Runs one step at a time and records its result on the audit log; no audit, no step.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        How long each step took, by its name.
+    ood : OodScore or None
+        The score of the series, once it is known.
+    """
 
     def __init__(self, job: Job, audit: AuditLog) -> None:
         self._subject, self._revision = job.series_instance_uid, job.revision
         self._audit = audit
+        self.seconds: dict[str, float] = {}
+        self.ood: OodScore | None = None
 
-    def tell(self, event: str, details: Mapping[str, JsonValue]) -> None:
+    def record(self, event: Event, details: Mapping[str, Any]) -> None:
         """Put what a step decided on the audit log."""
         self._audit.record(event, self._subject, {"revision": self._revision, **details})
 
     def __call__(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a step, note its seconds and record that it completed or failed.
+
+        Raises
+        ------
+        SeriesRejected
+            The step refused the series; the audit log has the codes.
+        GateRefused
+            The step refused a written object; so has it.
+        """
         name = step.__name__
-        begun = time.monotonic()
+        start = time.monotonic()
         try:
             result = step(*args, **kwargs)
         except (SeriesRejected, GateRefused) as error:
+            error.ood = self.ood
             codes = [finding.code for finding in error.findings]
-            self._audit.record("step.failed", self._subject, {"step": name, "codes": codes})
+            self._audit.record(Event.STEP_FAILED, self._subject, {"step": name, "codes": codes})
             raise
-        seconds = round(time.monotonic() - begun, 3)
-        self._audit.record("step.completed", self._subject, {"step": name, "seconds": seconds})
+        self.seconds[name] = round(time.monotonic() - start, 3)
+        self._audit.record(
+            Event.STEP_COMPLETED, self._subject, {"step": name, "seconds": self.seconds[name]}
+        )
         return result
-
-
-def _digest(exemplars: Exemplars | None) -> str | None:
-    return None if exemplars is None else exemplars.digest
 
 
 def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provenance:
@@ -148,8 +223,7 @@ def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provena
     )
 
 
-def _options(job: Job, ports: Ports, configuration: Configuration) -> ObjectOptions:
-    """Give the writer the job's completeness and the audit log's newest row as an anchor."""
-    head = ports.audit.head()
-    anchor = None if head is None else AuditHead(sequence=head[0], sha256=head[1])
-    return replace(configuration.objects, completeness=job.completeness, audit_head=anchor)
+def _anchor(audit: AuditLog) -> AuditAnchor | None:
+    """Return the newest row of the audit log, which the report and the key objects name."""
+    head = audit.head()
+    return None if head is None else AuditAnchor(sequence=head[0], sha256=head[1])

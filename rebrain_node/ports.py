@@ -1,4 +1,4 @@
-"""What the path needs from outside, as roles; the adapters are named in app.py only."""
+"""What the path needs from outside, as roles; the adapters are named in `app` only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pydicom.dataset import Dataset
 
+from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.job import DerivedInstance, Job
 from rebrain_node.domain.volume import FloatArray
@@ -42,7 +43,7 @@ class Inbox(Protocol):
 class AuditLog(Protocol):
     """Append-only record of every decision; a failure to write stops the caller."""
 
-    def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None: ...
+    def record(self, event: Event, subject: str, details: Mapping[str, JsonValue]) -> None: ...
 
     def head(self) -> tuple[int, str] | None:
         """Sequence and hash of the newest row; None where the record is no hash chain."""
@@ -108,16 +109,6 @@ class Exemplars(Protocol):
         ``embedding`` is (d,), of length 1; slices of the subject ``excluded`` (keyed hash) are left
         out. None where there is no such slice or the query is not finite.
         """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A bundle that was opened and has proved itself on this machine."""
-
-    engine: Engine
-    encoder: Encoder | None = None  #: None where neither retrieval nor the domain asks for it
-    exemplars: Exemplars | None = None  #: None where the recipe retrieves no exemplars
-    scale: ResidualScale | None = None  #: None where the bundle is not calibrated
 
 
 class Destination(Protocol):

@@ -1,16 +1,18 @@
-"""Who may release a bundle for this node: the key that ships, and those of the settings."""
+"""Who may release a bundle for this node, and which release must not come back."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import resources
 
+from rebrain_node.domain.release import Release
 from rebrain_node.errors import BundleRefused, KeyRefused, SettingsError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.signature import Signer, read_public_key, trusted_signer
 from rebrain_node.settings import Settings
 
 
-def signer(settings: Settings, found: ModelBundle) -> Signer | None:
+def signer_of(settings: Settings, bundle: ModelBundle) -> Signer | None:
     """Say who released a bundle; None for an unsigned one that the settings accept.
 
     Raises
@@ -21,14 +23,14 @@ def signer(settings: Settings, found: ModelBundle) -> Signer | None:
     SettingsError
         A trusted key cannot be read.
     """
-    found_signer = trusted_signer(found, trusted_keys(settings))
-    if found_signer is None and settings.model.unsigned == "refuse":
+    signer = trusted_signer(bundle, trusted_keys(settings))
+    if signer is None and settings.model.unsigned == "refuse":
         raise BundleRefused(
-            f"{found.path}: {found.name} {found.version} is not signed, and model.unsigned is "
+            f"{bundle.path}: {bundle.name} {bundle.version} is not signed, and model.unsigned is "
             '"refuse"; sign it (`rebrain-train sign`) with a key of model.trusted_keys, or set '
             'model.unsigned = "accept"'
         )
-    return found_signer
+    return signer
 
 
 def trusted_keys(settings: Settings) -> dict[str, str]:
@@ -54,3 +56,37 @@ def trusted_keys(settings: Settings) -> dict[str, str]:
         except KeyRefused as error:
             raise SettingsError(f"model.trusted_keys: {error}") from error
     return keys
+
+
+def refuse_older(found: Release, known: Iterable[Release], accepted: str | None) -> None:
+    """Refuse a bundle that is older than the last one active on this node.
+
+    A signature says who released a bundle, not that it is still the one to use: a withdrawn
+    release keeps its valid signature.
+
+    Parameters
+    ----------
+    known : iterable of Release
+        Bundles of the same name that were active on this node.
+    accepted : str or None
+        Digest of the one bundle that is accepted all the same (setting ``model.accept_older``).
+
+    Raises
+    ------
+    BundleRefused
+        One of them is of a later version, or another one of the same version.
+    """
+    before = tuple(known)
+    if found.digest == accepted or not before:
+        return
+    newest = max(release.numbers for release in before)
+    of_newest = {release.digest: release for release in before if release.numbers == newest}
+    if found.numbers > newest or found.digest in of_newest:
+        return
+    digest, last = max(of_newest.items())
+    kind = "older than" if found.numbers < newest else "another release of the same version as"
+    raise BundleRefused(
+        f"{found.name} {found.version} (digest {found.digest}) is {kind} {last.name} "
+        f"{last.version} (digest {digest}), which was active on this node; use a newer "
+        f'one, or set model.accept_older = "{found.digest}" to go back on purpose'
+    )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.ood import EmbeddingDistribution, Gaussian, OodFeatures, OodModel, Vectors
-from rebrain_node.steps.recognise import FRAME, PICTURE, RANGE_MM
+from rebrain_node.steps.ood import FRAME, PICTURE, RANGE_MM
 
 KNOT_MM = 10.0
 #: width of the kernel by which slices near a knot count for it

@@ -43,7 +43,7 @@ class Verdict:
 
 def verdict(seen: Seen, known: OodModel) -> Verdict:
     """Add the score to what the rules said."""
-    strange = None if seen.look is None else known.score(seen.look)
+    strange = None if seen.look is None else known.score_of(seen.look)
     return Verdict(
         condition=seen.condition,
         refused=seen.refused,

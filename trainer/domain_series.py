@@ -24,8 +24,8 @@ from rebrain_node.model.resample import halved
 from rebrain_node.ports import Encoder
 from rebrain_node.steps.check import judge_volume
 from rebrain_node.steps.locate import locate
+from rebrain_node.steps.ood import frame_vector, looked_at, statistics
 from rebrain_node.steps.preprocess import preprocess
-from rebrain_node.steps.recognise import frame_vector, looked_at, statistics
 from trainer.bodies import BODIES
 from trainer.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
 from trainer.ct_series import Pose, cut, series_of

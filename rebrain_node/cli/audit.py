@@ -25,7 +25,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the newest events, oldest first."""
-    from rebrain_node.app import open_state
+    from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
 
     with open_state(load_settings(config)) as state:
@@ -44,7 +44,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one event with its details and its hash."""
-    from rebrain_node.app import open_state
+    from rebrain_node.app.compose import open_state
     from rebrain_node.errors import StateRefused
     from rebrain_node.settings import load_settings
 
@@ -64,7 +64,7 @@ def verify(config: Config = None, as_json: AsJson = False) -> None:
 
     The exit code is 1 at the first event that is not as it was written.
     """
-    from rebrain_node.app import open_state
+    from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
 
     with open_state(load_settings(config)) as state, progress() as bar:
@@ -94,7 +94,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write every series, what was decided and why, as HTML."""
-    from rebrain_node.app import write_audit_report
+    from rebrain_node.app.tasks import write_audit_report
     from rebrain_node.settings import load_settings
 
     write_audit_report(load_settings(config), out)

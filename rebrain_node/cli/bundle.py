@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 bundle = typer.Typer(help="What the model is, and who released it.", no_args_is_help=True)
 
 Folder = Annotated[
-    Path | None, typer.Argument(help="Folder of a bundle; default: the bundle in force.")
+    Path | None, typer.Argument(help="Folder of a bundle; default: the bundle of the settings.")
 ]
 
 
@@ -28,10 +28,10 @@ def info(folder: Folder = None, config: Config = None, as_json: AsJson = False) 
 
     Refuses only what is altered.
     """
-    from rebrain_node.app import intact_bundle
+    from rebrain_node.app.compose import read_bundle
 
     settings = _settings(config, folder)
-    found = intact_bundle(settings)
+    found = read_bundle(settings)
     answer = {
         "name": found.name,
         "version": found.version,
@@ -65,7 +65,7 @@ def verify(folder: Folder = None, config: Config = None, as_json: AsJson = False
     from rebrain_node.errors import BundleRefused
 
     try:
-        answer = _judged(_settings(config, folder))
+        answer = _verify(_settings(config, folder))
     except BundleRefused as error:
         if as_json:
             print_json({"verified": False, "reason": str(error)})
@@ -81,27 +81,26 @@ def verify(folder: Folder = None, config: Config = None, as_json: AsJson = False
     typer.echo(f"signed by {who}")
     typer.echo(f"{answer['engine']} reproduces the golden output")
     if not answer["held_against_history"]:
-        typer.echo("no bundle was in force here before: there is no node in storage.folder")
+        typer.echo("no bundle was active here before: storage.folder holds no node")
 
 
-def _judged(settings: Settings) -> dict[str, Any]:
-    """Judge a bundle as a worker does when it starts, without putting it into force."""
-    from rebrain_node import app
-    from rebrain_node.trust import signer
+def _verify(settings: Settings) -> dict[str, Any]:
+    """Verify a bundle as a worker does when it starts, without activating it."""
+    from rebrain_node.app import compose
 
-    found = app.bundle(settings)
-    signed_by = signer(settings, found)
-    has_history = app.has_state(settings)
+    verified = compose.open_bundle(settings)
+    bundle, signer = verified.bundle, verified.signer
+    has_history = compose.has_state(settings)
     if has_history:
-        with app.open_state(settings) as state:
-            app.refuse_left_behind(settings, state, found)
+        with compose.open_state(settings) as state:
+            compose.refuse_rollback(settings, state, bundle)
     return {
         "verified": True,
-        "name": found.name,
-        "version": found.version,
-        "digest": found.digest,
-        "signed_by": None if signed_by is None else asdict(signed_by),
-        "engine": app.model(settings, found).engine.identity,
+        "name": bundle.name,
+        "version": bundle.version,
+        "digest": bundle.digest,
+        "signed_by": None if signer is None else asdict(signer),
+        "engine": compose.open_model(settings, bundle).engine.identity,
         "held_against_history": has_history,
     }
 

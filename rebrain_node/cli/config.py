@@ -16,13 +16,13 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
 
     The exit code is 2 if not.
     """
-    from rebrain_node.app import limits
+    from rebrain_node.app.compose import read_limits
     from rebrain_node.settings import load_settings
     from rebrain_node.trust import trusted_keys
 
     settings = load_settings(config)
     trusted_keys(settings)
-    digest = limits(settings).digest
+    digest = read_limits(settings).digest
     if as_json:
         print_json({"fit": True, "limits_digest": digest})
         return

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing looked at."""
+    """One thing that was checked."""
 
     what: str
     fit: bool
@@ -34,7 +34,7 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    checks = [_check(what, look, settings) for what, look in _LOOKS.items()]
+    checks = [_check(what, run, settings) for what, run in _CHECKS.items()]
     checks += [_check_destination(settings, each.name) for each in settings.destinations]
     entries = _entries(settings)
     if as_json:
@@ -50,16 +50,16 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
 
 
 def _limits(settings: Settings) -> str:
-    from rebrain_node.app import limits
+    from rebrain_node.app.compose import read_limits
 
-    return f"digest {limits(settings).digest[:12]}"
+    return f"digest {read_limits(settings).digest[:12]}"
 
 
 def _disk(settings: Settings) -> str:
-    from rebrain_node.app import make_folder
+    from rebrain_node.app.compose import make_state_folder
     from rebrain_node.errors import SettingsError
 
-    make_folder(settings)
+    make_state_folder(settings)
     free = shutil.disk_usage(settings.storage.folder).free
     if free < settings.storage.soft_mark_bytes:
         raise SettingsError(
@@ -71,38 +71,38 @@ def _disk(settings: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
-    from rebrain_node.app import open_state
+    from rebrain_node.app.compose import open_state
 
     with open_state(settings) as state:
         sequence, _ = state.audit.head()
     return f"{sequence} events on the audit log"
 
 
-def _decoders(settings: Settings) -> str:  # noqa: ARG001 - one signature for all looks
+def _decoders(settings: Settings) -> str:  # noqa: ARG001 - one signature for all checks
     from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 
     return f"{len(decodable_transfer_syntaxes())} transfer syntaxes decoded bit by bit"
 
 
 def _bundle(settings: Settings) -> str:
-    from rebrain_node.app import bundle, open_state, refuse_left_behind
-    from rebrain_node.trust import signer
+    from rebrain_node.app.compose import open_bundle, open_state, refuse_rollback
 
-    found = bundle(settings)
+    verified = open_bundle(settings)
+    bundle, signer = verified.bundle, verified.signer
     with open_state(settings) as state:
-        refuse_left_behind(settings, state, found)
-    signed_by = signer(settings, found)
-    who = "nobody" if signed_by is None else f"{signed_by.name}, key {signed_by.key[:12]}"
-    return f"{found.name} {found.version}, digest {found.digest[:12]}, signed by {who}"
+        refuse_rollback(settings, state, bundle)
+    who = "nobody" if signer is None else f"{signer.name}, key {signer.key[:12]}"
+    return f"{bundle.name} {bundle.version}, digest {bundle.digest[:12]}, signed by {who}"
 
 
 def _engine(settings: Settings) -> str:
-    from rebrain_node.app import bundle, model
+    from rebrain_node.app.compose import open_bundle, open_model
 
-    return f"{model(settings, bundle(settings)).engine.identity} reproduces the golden output"
+    model = open_model(settings, open_bundle(settings).bundle)
+    return f"{model.engine.identity} reproduces the golden output"
 
 
-_LOOKS: dict[str, Callable[[Settings], str]] = {
+_CHECKS: dict[str, Callable[[Settings], str]] = {
     "limits": _limits,
     "disk": _disk,
     "database": _database,
@@ -112,20 +112,20 @@ _LOOKS: dict[str, Callable[[Settings], str]] = {
 }
 
 
-def _check(what: str, look: Callable[[Settings], str], settings: Settings) -> Check:
+def _check(what: str, run: Callable[[Settings], str], settings: Settings) -> Check:
     try:
-        return Check(what=what, fit=True, found=look(settings))
+        return Check(what=what, fit=True, found=run(settings))
     except (RebrainError, OSError) as error:
         return Check(what=what, fit=False, found=str(error))
 
 
 def _check_destination(settings: Settings, name: str) -> Check:
-    from rebrain_node.app import echo
+    from rebrain_node.app.tasks import echo
 
-    def look(settings: Settings) -> str:
+    def run(settings: Settings) -> str:
         return f"answered C-ECHO in {1000 * echo(settings, name):.0f} ms"
 
-    return _check(f"destination {name}", look, settings)
+    return _check(f"destination {name}", run, settings)
 
 
 def _entries(settings: Settings) -> dict[str, object]:

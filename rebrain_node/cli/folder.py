@@ -15,7 +15,7 @@ from rebrain_node.cli.present import console, print_json, print_table, progress
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from rebrain_node.app import FolderRun
+    from rebrain_node.app.tasks import FolderRun
     from rebrain_node.folder import SeriesResult
 
 _ALL_REFUSED = 3
@@ -38,7 +38,7 @@ def process(
 
     Exit code 3 if everything was refused; the answer says why.
     """
-    from rebrain_node.app import process_folder
+    from rebrain_node.app.tasks import process_folder
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
@@ -68,7 +68,11 @@ def _answer(run: FolderRun) -> dict[str, object]:
         "outputs": [str(path) for path in run.outputs],
         "slices": [row for result in run.results for row in _slices(result)],
         "seconds": round(run.seconds, 2),
-        "steps": {r.candidate.series_instance_uid: r.seconds for r in run.results if r.seconds},
+        "steps": {
+            r.candidate.series_instance_uid: r.receipt.step_seconds
+            for r in run.results
+            if r.receipt
+        },
         "engine": run.engine,
         "bundle_digest": run.bundle_digest,
         "peak_memory_bytes": _peak_memory_bytes(),
@@ -85,7 +89,7 @@ def _series(result: SeriesResult) -> dict[str, Any]:
         "codes": list(dict.fromkeys(finding.code for finding in result.findings)),
         "sentence": result.sentence,
         "explanation": list(candidate.explanation),
-        "ood": result.ood,
+        "ood": None if result.ood is None else result.ood.to_json(),
         "calibration": None if result.receipt is None else result.receipt.meaning.label,
     }
 

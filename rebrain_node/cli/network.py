@@ -27,7 +27,7 @@ def send(
 
     The exit code is 1 if one was not taken.
     """
-    from rebrain_node.app import send_files
+    from rebrain_node.app.tasks import send_files
     from rebrain_node.settings import load_settings
 
     paths = sorted(path for path in folder.rglob("*") if path.is_file())

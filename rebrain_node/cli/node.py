@@ -11,7 +11,7 @@ from rebrain_node.cli.options import Config
 
 def serve(config: Config = None) -> None:
     """Run the node: receive, judge, synthesise, deliver. Stops on SIGTERM or Ctrl-C."""
-    from rebrain_node.app import serve as run
+    from rebrain_node.app.serve import serve as run
     from rebrain_node.settings import load_settings
 
     raise typer.Exit(run(load_settings(config), config))
@@ -19,7 +19,7 @@ def serve(config: Config = None) -> None:
 
 def receiver(config: Config = None) -> None:
     """Receive instances; started by `serve`, which holds its standard input."""
-    from rebrain_node.app import run_receiver
+    from rebrain_node.app.serve import run_receiver
     from rebrain_node.settings import load_settings
 
     run_receiver(load_settings(config))
@@ -30,7 +30,7 @@ def worker(
     config: Config = None,
 ) -> None:
     """Judge, synthesise and deliver; started by `serve`, which holds its standard input."""
-    from rebrain_node.app import run_worker
+    from rebrain_node.app.serve import run_worker
     from rebrain_node.settings import load_settings
 
     run_worker(load_settings(config), slot)

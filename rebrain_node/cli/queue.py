@@ -33,7 +33,7 @@ def status(
     """
     from datetime import UTC, datetime
 
-    from rebrain_node.app import open_state
+    from rebrain_node.app.compose import open_state
     from rebrain_node.domain.backlog import late
     from rebrain_node.settings import load_settings
 
@@ -95,7 +95,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the series of the ledger and where they stand."""
-    from rebrain_node.app import open_state
+    from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
 
     with open_state(load_settings(config)) as node:
@@ -120,7 +120,7 @@ def show(
 
     Its findings, why it was or was not chosen, what waits for delivery.
     """
-    from rebrain_node.app import open_state
+    from rebrain_node.app.compose import open_state
     from rebrain_node.errors import StateRefused
     from rebrain_node.settings import load_settings
 

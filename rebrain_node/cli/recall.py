@@ -26,7 +26,7 @@ def recall(
 
     With every destination that took it.
     """
-    from rebrain_node.app import open_state
+    from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
 
     if (bundle is None) == (exemplar is None):

@@ -14,7 +14,7 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SliceKind, SyntheticVolume
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.assemble import assemble
-from rebrain_node.steps.gate.frames import flattened
+from rebrain_node.steps.gate.context import frames_as_slices
 from rebrain_node.steps.preprocess import preprocess
 
 
@@ -62,7 +62,7 @@ def _images(derived: Sequence[Dataset]) -> list[Dataset]:
     images = [instance for instance in derived if instance.SOPClassUID == MRImageStorage]
     for enhanced in derived:
         if enhanced.SOPClassUID == EnhancedMRImageStorage:
-            images.extend(_of_one_frame(frame) for frame in flattened(enhanced))
+            images.extend(_of_one_frame(frame) for frame in frames_as_slices(enhanced))
     return sorted(images, key=lambda image: int(image.InstanceNumber))
 
 

@@ -15,7 +15,8 @@ from typing import Final
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from rebrain_node.app import State, bundle, open_state, write_audit_report
+from rebrain_node.app.compose import State, open_bundle, open_state
+from rebrain_node.app.tasks import write_audit_report
 from rebrain_node.demonstration.refused import refused_studies
 from rebrain_node.demonstration.returned import volume_of
 from rebrain_node.demonstration.running_node import running_node
@@ -104,7 +105,7 @@ def show(out: Path, study: Path | None, told: Told) -> Shown:
     picture = found = None
     if objects:
         told("drawing the picture")
-        made_by = bundle(node.settings)
+        made_by = open_bundle(node.settings).bundle
         volume = replace(_volume(source, objects, made_by.recipe), meaning=made_by.meaning)
         picture = out / "overview.png"
         caption = f"{len(volume.prepared.hu)} slices in, bundle {made_by.name} {made_by.version}"

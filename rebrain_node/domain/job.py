@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.meaning import Meaning
+from rebrain_node.domain.ood import OodScore
+from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.domain.volume import Guide
+
+#: completeness of the source, as written into the objects: nobody asked the sender what it has
+UNVERIFIED: Final = "UNVERIFIED"
 
 ObjectKind = Literal["MR", "PM", "SEG", "SC", "SR", "KOS"]
 
@@ -32,7 +37,6 @@ class Job:
     series_instance_uid: str
     revision: int = 1  #: 1 for the first judgement of the series, +1 for each late change
     findings: tuple[Finding, ...] = ()  #: flags raised by the selection, carried into the objects
-    completeness: str = "UNVERIFIED"  #: verdict of the receiver: VERIFIED or UNVERIFIED
     predecessor: Predecessor | None = None  #: None for a series of which nothing was made before
 
 
@@ -95,6 +99,8 @@ class Receipt:
     derived: DerivedSet
     guides: tuple[Guide, ...]
     uncertainty: tuple[float, ...]  #: of each slice, mean inside the head
-    meaning: Meaning  #: of the uncertainty
+    meaning: UncertaintyInterpretation  #: of the uncertainty
     findings: tuple[Finding, ...]  #: flags with which the result is published
-    seconds: float
+    ood: OodScore | None  #: None where the bundle has no OOD model
+    step_seconds: Mapping[str, float]  #: by the name of the step
+    seconds: float  #: of all steps together

@@ -70,7 +70,8 @@ FINDINGS: Final = PrivateElement(0x0A, "Codes of findings", "LO")
 UNCERTAIN_ABOVE: Final = PrivateElement(0x0B, "Limit on the uncertainty of a voxel", "FD")
 #: only where an earlier revision gave a set
 PREDECESSOR: Final = PrivateElement(0x0C, "MR series of the revision before", "UI")
-CALIBRATION: Final = PrivateElement(0x0D, "Calibration of the uncertainty", "LO")  #: Meaning.label
+#: the label of `UncertaintyInterpretation`
+CALIBRATION: Final = PrivateElement(0x0D, "Calibration of the uncertainty", "LO")
 #: only where the recipe sets one
 UNTRUSTED_ABOVE: Final = PrivateElement(0x0E, "Limit on the mean uncertainty of a slice", "FD")
 # Of one slice, on the MR series; of an Enhanced MR, in an item of SLICE_PROVENANCE a frame.

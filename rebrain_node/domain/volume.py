@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from rebrain_node.domain.meaning import RULE_OF_THUMB, Meaning
+from rebrain_node.domain.uncertainty import RULE_OF_THUMB, UncertaintyInterpretation
 
 FloatArray = npt.NDArray[np.float32]
 MillimetreArray = npt.NDArray[np.float64]
@@ -144,7 +144,7 @@ class SyntheticVolume:
     head: MaskArray  #: (k, rows, columns)
     guides: tuple[Guide, ...]  #: (k,)
     prepared: PreparedVolume
-    meaning: Meaning = RULE_OF_THUMB  #: of ``uncertainty``
+    meaning: UncertaintyInterpretation = RULE_OF_THUMB  #: of ``uncertainty``
 
     @cached_property
     def slice_uncertainty(self) -> tuple[float, ...]:

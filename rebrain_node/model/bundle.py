@@ -43,8 +43,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rebrain_node.domain.meaning import RULE_OF_THUMB, Meaning
 from rebrain_node.domain.release import VERSION, Release
+from rebrain_node.domain.uncertainty import RULE_OF_THUMB, UncertaintyInterpretation
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Card
@@ -162,12 +162,12 @@ class ModelBundle:
         }
 
     @property
-    def meaning(self) -> Meaning:
+    def meaning(self) -> UncertaintyInterpretation:
         """Interpretation of the values of its uncertainty maps."""
         if self.calibration is None:
             return RULE_OF_THUMB
         limit = None if self.recipe.abstain is None else self.recipe.abstain.slice_above
-        return Meaning(
+        return UncertaintyInterpretation(
             alpha=self.calibration.alpha, people=self.calibration.people, untrusted_above=limit
         )
 

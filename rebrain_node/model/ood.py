@@ -2,7 +2,7 @@
 
 A series is described by feature vectors (`OodFeatures`): one for the whole series, its head frame,
 and for each measured slice one of statistics and one embedding. A `Gaussian` models their
-distribution by position in the head. `rebrain_node.steps.recognise` computes the features.
+distribution by position in the head. `rebrain_node.steps.ood` computes the features.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rebrain_node.domain.strangeness import Strangeness
+from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.volume import FloatArray, MillimetreArray
 
 Vectors = NDArray[np.float64]  # (n, d)
@@ -28,8 +28,8 @@ class OodFeatures:
     """Feature vectors of one series."""
 
     position_mm: MillimetreArray  #: (n,) of the slices used, head frame
-    frame: Vectors  #: (1, 3), see `steps.recognise.FRAME`
-    picture: Vectors  #: (n, 10), see `steps.recognise.PICTURE`
+    frame: Vectors  #: (1, 3), see `steps.ood.FRAME`
+    picture: Vectors  #: (n, 10), see `steps.ood.PICTURE`
     embeddings: FloatArray | None = None  #: (n, d); None without an encoder
 
 
@@ -152,7 +152,7 @@ class OodModel(_Frozen):
     series: int = Field(gt=0)
     calibration_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
-    def score(self, features: OodFeatures) -> Strangeness:
+    def score_of(self, features: OodFeatures) -> OodScore:
         """Compute the distance of a series from the distribution."""
         whole = self.frame.deviations(features.frame, np.zeros(1))
         slices = self.picture.deviations(features.picture, features.position_mm)
@@ -166,7 +166,7 @@ class OodModel(_Frozen):
             parts["embedding"] = usual.distance(usual.deviations(vectors, features.position_mm))
         names = (*self.frame.names, *self.picture.names)
         means = (*whole.mean(axis=0), *slices.mean(axis=0))
-        return Strangeness(
+        return OodScore(
             parts=parts,
             threshold=self.threshold,
             deviations=dict(zip(names, map(float, means), strict=True)),

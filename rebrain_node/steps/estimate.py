@@ -1,4 +1,4 @@
-"""How far each drawn voxel may be from the truth, where the bundle was calibrated on people."""
+"""How far each voxel may be from the truth, and whether too much of a series is uncertain."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from rebrain_node.domain.meaning import Meaning
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.limits import Limits
+from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.domain.volume import FloatArray, SyntheticVolume
-from rebrain_node.errors import EngineFailed
+from rebrain_node.errors import EngineFailed, SeriesRejected
 from rebrain_node.model.calibration import Calibration
-from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.recipe import Abstain, Recipe
 from rebrain_node.model.source import conditioning_at, stack_channels, windowed
 from rebrain_node.ports import ResidualScale
 
@@ -54,8 +56,53 @@ def estimate(
     return replace(
         synthetic,
         uncertainty=np.minimum(widths, np.float32(1.0)),
-        meaning=Meaning(alpha=calibration.alpha, people=calibration.people, untrusted_above=limit),
+        meaning=UncertaintyInterpretation(
+            alpha=calibration.alpha, people=calibration.people, untrusted_above=limit
+        ),
     )
+
+
+def abstain(
+    synthetic: SyntheticVolume, abstain_above: Abstain | None, limits: Limits
+) -> tuple[Finding, ...]:
+    """Judge the uncertainty of the whole series.
+
+    Parameters
+    ----------
+    synthetic : SyntheticVolume
+        Each of its slices is marked by the recipe's limit on a slice.
+    abstain_above : Abstain or None
+        The recipe's limits; None judges nothing.
+    limits : Limits
+        Its policy says whether an uncertain series is refused.
+
+    Returns
+    -------
+    tuple of Finding
+        The flag ``UNCERTAIN``, or nothing.
+
+    Raises
+    ------
+    SeriesRejected
+        ``UNCERTAIN``, where the site's policy refuses such a series.
+    """
+    if abstain_above is None:
+        return ()
+    marked = sum(trusted is False for trusted in synthetic.trusted)
+    share = marked / len(synthetic.trusted)
+    if share <= abstain_above.series_share:
+        return ()
+    finding = Finding(
+        code="UNCERTAIN",
+        sentence=f"the network is not sure of {marked} of {len(synthetic.trusted)} slices: their "
+        f"mean uncertainty is above {abstain_above.slice_above:g} of the display range",
+        severity=limits.severity("UNCERTAIN"),
+        value=round(share, 3),
+        limit=abstain_above.series_share,
+    )
+    if finding.severity == "refuse":
+        raise SeriesRejected([finding])
+    return (finding,)
 
 
 def scale_inputs(

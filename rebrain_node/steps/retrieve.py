@@ -1,4 +1,4 @@
-"""How each target is to be drawn, and why: measured, retrieved or interpolated."""
+"""How each target slice is made, and why: measured, retrieved or interpolated."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, Target
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.model.resample import doubled
+from rebrain_node.model.resample import doubled, halved
 from rebrain_node.model.slerp import slerp_directions
-from rebrain_node.ports import Exemplars
+from rebrain_node.ports import Encoder, Exemplars
 
 #: below this the head frame says nothing about where a slice lies
 LEAST_PLAUSIBILITY: Final = 0.5
 #: an exemplar may lie this many gaps between measured slices from the target
 GAPS: Final = 1.5
+
+
+def embed(prepared: PreparedVolume, encoder: Encoder, recipe: Recipe) -> npt.NDArray[np.float32]:
+    """Embed every measured slice at half the grid in the brain window, (n, d)."""
+    images = halved(recipe.brain_window.apply(prepared.hu))
+    return np.stack([encoder.embed(image[None, None]) for image in images])
 
 
 def retrieve(

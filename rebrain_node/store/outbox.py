@@ -18,9 +18,9 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import PendingDelivery
+from rebrain_node.domain.delivery import PendingDelivery, TakenInstance
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
-from rebrain_node.errors import StateRefused, StoreUnavailable, Taken
+from rebrain_node.errors import StateRefused, StoreUnavailable
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
@@ -168,7 +168,7 @@ class Outbox:
             .order_by(DerivedInstanceRow.position)
         )
 
-    def delivered(self, set_id: int, destination: str, taken: Sequence[Taken]) -> None:
+    def delivered(self, set_id: int, destination: str, taken: Sequence[TakenInstance]) -> None:
         """Write down what a destination took; with the last of all, the series is published."""
         statuses = {one.sop_instance_uid: one.status for one in taken}
         with self._database.writing() as session:

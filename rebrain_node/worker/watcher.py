@@ -1,7 +1,7 @@
-"""Finds what there is to do: studies that have become complete, series accepted, sets not sent.
+"""Finds due work: studies that are complete, series that are accepted, sets that are not sent.
 
-Runs in one worker process. What it starts may have been started before: starting twice does
-nothing, so that the start of a node is also its recovery.
+Runs in one worker process. Starting the same work twice has no effect, so that the start of a node
+is also its recovery.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from rebrain_node.domain.ledger import Judgement, SeriesRecord
 from rebrain_node.domain.selection import Candidate
 from rebrain_node.errors import StoreUnavailable, Superseded
 from rebrain_node.logs import reference
+from rebrain_node.pipeline import judge_study
 from rebrain_node.reception.completeness import Settling
 from rebrain_node.reception.inbox import InboxFolder
-from rebrain_node.steps.select import select
-from rebrain_node.worker.durable import Durable
-from rebrain_node.worker.tries import TRIES
-from rebrain_node.worker.work import Work, reason_of
+from rebrain_node.worker.work import TRIES, Work, reason_of
+from rebrain_node.worker.workflow import Workflows
 
-#: pause between two looks at the ledger, s
-LOOK_S: Final = 0.25
-#: pause after a look that failed, s
+#: pause between two polls of the ledger, s
+POLL_S: Final = 0.25
+#: pause after a poll that failed, s
 REST_S: Final = 2.0
-#: pause between two looks for series that end their worker, s
+#: pause between two checks for series that crash their worker, s
 CRASHES_S: Final = 5.0
 
 _LOG = structlog.get_logger("watcher")
@@ -43,7 +42,7 @@ class Watcher:
     """Judges complete studies and starts the work that follows."""
 
     work: Work
-    durable: Durable
+    workflows: Workflows
     inbox: InboxFolder
     settling: Settling
     folder: Path  #: whose free space is watched
@@ -54,19 +53,19 @@ class Watcher:
     _crashes_due_s: float = 0.0  #: monotonic
 
     def run(self, stop: threading.Event) -> None:
-        """Look until ``stop``; whatever a look fails by, there is another one."""
-        while not stop.wait(LOOK_S):
+        """Poll until ``stop``; a poll that fails is followed by another one."""
+        while not stop.wait(POLL_S):
             try:
-                self.look()
+                self.poll()
             except StoreUnavailable as error:
                 _LOG.warning("store unavailable", reason=str(error))
                 stop.wait(REST_S)
             except Exception as error:  # noqa: BLE001 - the node must go on with all other studies
-                _LOG.warning("look failed", reason=reason_of(error))
+                _LOG.warning("poll failed", reason=reason_of(error))
                 stop.wait(REST_S)
 
-    def look(self) -> None:
-        """Take one look: what is complete is judged, what is accepted or not sent is started."""
+    def poll(self) -> None:
+        """Poll once: judge what is complete, start the work of what is accepted or not sent."""
         if self._has_room():
             for study, verdict in self.settling.settled(self.work.ledger.studies_in_reception()):
                 self.work.ledger.complete(study, verdict.completeness, verdict.details)
@@ -74,21 +73,22 @@ class Watcher:
                 self._judge(study_instance_uid)
         accepted = self.work.ledger.series("accepted")
         for record in accepted:
-            self._once((record.series_instance_uid, record.revision), self.durable.start_synthesis)
+            self._once(
+                (record.series_instance_uid, record.revision), self.workflows.start_synthesis
+            )
         if time.monotonic() >= self._crashes_due_s:
             self._crashes_due_s = time.monotonic() + CRASHES_S
             self._fail_crashing(accepted)
         for delivery in self.work.outbox.pending():
             key = (delivery.set_id, delivery.destination)
-            self._once(key, self.durable.start_delivery)
+            self._once(key, self.workflows.start_delivery)
 
     def _judge(self, study_instance_uid: str) -> None:
         records = self.work.ledger.series(study=study_instance_uid)
         try:
             study = self.inbox.read_study(study_instance_uid)
-            judgements = _judgements(
-                select(study, self.work.configuration.limits).candidates, records
-            )
+            selection = judge_study(study, self.work.configuration.limits)
+            judgements = _judgements(selection.candidates, records)
             self.work.ledger.judge(study_instance_uid, judgements)
         except Superseded:
             return
@@ -131,7 +131,7 @@ class Watcher:
     def _fail_crashing(self, accepted: Sequence[SeriesRecord]) -> None:
         """Fail each series that ended its worker process at every try."""
         for record in accepted:
-            if self.durable.has_given_up(record.series_instance_uid, record.revision):
+            if self.workflows.has_given_up(record.series_instance_uid, record.revision):
                 self.work.give_up(
                     record.series_instance_uid,
                     record.revision,

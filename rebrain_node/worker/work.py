@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import structlog
 
@@ -26,16 +27,19 @@ from rebrain_node.errors import (
     SeriesRejected,
     StoreUnavailable,
     Superseded,
-    Taken,
 )
 from rebrain_node.logs import reference
 from rebrain_node.pipeline import Configuration, Ports, process
 from rebrain_node.ports import Destination
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
-from rebrain_node.worker.tries import TRIES, Outcome
 
 _LOG = structlog.get_logger("worker")
+
+#: how often one series is tried, by failure or by crash, before it is failed with a reason
+TRIES: Final = 3
+#: ``done``: nothing is left to do; ``again``: this try failed; ``wait``: the store is down
+Outcome = Literal["done", "again", "wait"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +99,11 @@ class Work:
             raise
         except SeriesRejected as error:
             log.info("refused", codes=[finding.code for finding in error.findings])
-            self._end(*_key(record), "refused", Event.SERIES_REFUSED, _findings(error))
+            self._end(*_key(record), "refused", Event.SERIES_REFUSED, error.findings)
         except GateRefused as error:
             log.critical("gate refused", codes=[finding.code for finding in error.findings])
-            self._end(*_key(record), "failed", Event.GATE_REFUSED, _findings(error))
-        except Exception as error:  # noqa: BLE001 - no series may stop the line, whatever it does
+            self._end(*_key(record), "failed", Event.GATE_REFUSED, error.findings)
+        except Exception as error:  # noqa: BLE001 - one failing series must not stop the worker
             log.warning("attempt failed", reason=reason_of(error))
             if attempt < TRIES:
                 return "again"
@@ -112,7 +116,6 @@ class Work:
             series_instance_uid=record.series_instance_uid,
             revision=record.revision,
             findings=record.findings,
-            completeness=record.completeness or "UNVERIFIED",
             predecessor=self.outbox.predecessor(*_key(record)),
         )
         receipt = process(job, self.ports, self.configuration)
@@ -163,7 +166,7 @@ class Work:
         remote = self.destinations.get(destination)
         if remote is None:
             raise DeliveryFailed(
-                f"{destination!r} is no destination of the settings any more; "
+                f"{destination!r} is no longer a destination of the settings; "
                 "add it again under [[destinations]]"
             )
         return remote.send(instances)
@@ -182,9 +185,5 @@ def _key(record: SeriesRecord) -> tuple[str, int]:
     return record.series_instance_uid, record.revision
 
 
-def _findings(error: SeriesRejected | GateRefused) -> tuple[Finding, ...]:
-    return tuple(finding for finding in error.findings if isinstance(finding, Finding))
-
-
-def _taken(error: Exception) -> tuple[Taken, ...]:
+def _taken(error: Exception) -> tuple[TakenInstance, ...]:
     return error.taken if isinstance(error, DeliveryFailed) else ()

@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from rebrain_node.domain.arrangement import arrange, judge_arrangement
-from rebrain_node.domain.limits import shipped_limits
 from rebrain_node.domain.volume import SourceVolume
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps.check import GATES
 from rebrain_node.steps.check.head import judge_head, judge_upright
 from rebrain_node.steps.check.hounsfield import judge_scale

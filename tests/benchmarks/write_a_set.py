@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 
-from rebrain_node.steps.write import AuditHead, ObjectOptions, write
+from rebrain_node.steps.write import AuditAnchor, ObjectOptions, write
 from tests.support.phantoms import head_ct
 from tests.support.synthetic_volumes import provenance, synthetic_volume
 
@@ -27,13 +27,12 @@ def measure(precision: str, rounds: int = 3) -> dict[str, object]:
         gantry_tilt_deg=10.5,
     )
     volume = synthetic_volume(source, rows=256, columns=208, pixel_mm=0.9, spacing_mm=1.0 - 1e-9)
-    options = ObjectOptions(
-        map_precision=precision, audit_head=AuditHead(sequence=1, sha256="a" * 64)
-    )
+    options = ObjectOptions(map_precision=precision)
+    anchor = AuditAnchor(sequence=1, sha256="a" * 64)
     seconds, cpu_seconds, derived = [], [], None
     for _ in range(rounds):
         begun, cpu_begun = time.perf_counter(), time.process_time()
-        derived = write(volume, source, provenance(), (), options)
+        derived = write(volume, source, provenance(), (), options, anchor)
         seconds.append(time.perf_counter() - begun)
         cpu_seconds.append(time.process_time() - cpu_begun)
     sizes: dict[str, int] = defaultdict(int)

@@ -11,7 +11,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from rebrain_node.app import run_worker
+from rebrain_node.app.serve import run_worker
 from rebrain_node.settings import load_settings
 from rebrain_node.store.database import Database
 

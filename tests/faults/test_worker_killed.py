@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rebrain_node.app import open_state
+from rebrain_node.app.compose import open_state
 from rebrain_node.instance.scan import scan
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.reception.inbox import Spool

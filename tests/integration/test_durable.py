@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from rebrain_node.worker.durable import FIRST_PAUSE_S, LONGEST_PAUSE_S, pause_s
 
 CHILD = Path(__file__).with_name("durable_child.py")

@@ -9,11 +9,11 @@ import pydicom
 import pytest
 
 from rebrain_node import __version__
-from rebrain_node.app import model
+from rebrain_node.app.compose import open_model
 from rebrain_node.demonstration.returned import volume_of
 from rebrain_node.domain import marks
-from rebrain_node.domain.limits import shipped_limits
 from rebrain_node.folder import Folder
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.pipeline import Configuration, Ports
 from rebrain_node.settings import Model, Settings
@@ -37,7 +37,7 @@ def shaping(tmp_path_factory):
         software_version=__version__,
         digest="3" * 64,
     )
-    return configuration, model(Settings(model=Model(threads=1)), bundle)
+    return configuration, open_model(Settings(model=Model(threads=1)), bundle)
 
 
 def folder_of(instances) -> Folder:

@@ -164,19 +164,18 @@ def test_a_warning_is_taken_but_not_verified(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "worth_retrying"),
-    [(0xA700, True), (0xA701, True), (0x0110, True), (0x0210, True),
-     (0xA900, False), (0xC000, False), (0xC211, False), (0x0117, False),
-     (0x0122, False), (0x0124, False)],
+    ("status", "permanent"),
+    [(0xA700, False), (0xA701, False), (0x0110, False), (0x0210, False),
+     (0xA900, True), (0xC000, True), (0xC211, True), (0x0117, True),
+     (0x0122, True), (0x0124, True)],
 )  # fmt: skip
-def test_a_failure_stops_the_set_and_says_what_was_taken(status: int, worth_retrying: bool) -> None:
+def test_a_failure_stops_the_set_and_says_what_was_taken(status: int, permanent: bool) -> None:
     with (
         a_peer(lambda n: status if n == 2 else 0x0000) as (peer, destination),
         pytest.raises(DeliveryFailed, match=f"0x{status:04X}") as caught,
     ):
         PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
-    assert caught.value.worth_retrying is worth_retrying
-    assert isinstance(caught.value, DeliveryRefused) is not worth_retrying
+    assert isinstance(caught.value, DeliveryRefused) is permanent
     assert [one.sop_instance_uid for one in caught.value.taken] == [instance(1).sop_instance_uid]
     assert instance(2).sop_instance_uid in str(caught.value)
     assert len(peer.received) == 2
@@ -204,13 +203,13 @@ def test_a_sop_class_the_peer_does_not_take_is_named_before_anything_is_sent() -
     assert peer.received == []
 
 
-def test_an_association_ended_in_the_middle_is_worth_retrying_from_there() -> None:
+def test_an_association_ended_in_the_middle_is_retried_from_there() -> None:
     with (
         a_peer(lambda n: None if n == 2 else 0x0000) as (_, destination),
         pytest.raises(DeliveryFailed, match="ended the association") as caught,
     ):
         PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
-    assert caught.value.worth_retrying
+    assert not isinstance(caught.value, DeliveryRefused)
     assert len(caught.value.taken) == 1
 
 
@@ -257,7 +256,7 @@ def test_a_peer_that_is_down_is_named_with_host_port_and_remedy() -> None:
         port = probe.getsockname()[1]
     with pytest.raises(DeliveryFailed) as caught:
         PacsDestination(settings_for(port), "REBRAIN").send([instance(1)])
-    assert caught.value.worth_retrying
+    assert not isinstance(caught.value, DeliveryRefused)
     for part in ("pacs", "PACS", f"127.0.0.1:{port}", "Connection refused", "firewall"):
         assert part in str(caught.value)
 
@@ -289,7 +288,7 @@ def test_a_rejected_association_says_which_title_is_not_known(
         PacsDestination(destination.model_copy(update={"ae_title": "ANOTHER"}), "REBRAIN").send(
             [instance(1)]
         )
-    assert caught.value.worth_retrying
+    assert not isinstance(caught.value, DeliveryRefused)
 
 
 def test_files_go_in_their_own_transfer_syntax_and_each_has_an_answer(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedInstance, DerivedSet
-from rebrain_node.steps.write import AuditHead, ObjectOptions, write
+from rebrain_node.steps.write import AuditAnchor, ObjectOptions, write
 from tests.support.phantoms import enhanced_ct, head_ct
 from tests.support.synthetic_volumes import provenance, synthetic_volume
 from tests.support.validators import dciodvfy_errors, missing_attributes
@@ -29,7 +29,8 @@ SMALL = {
     "slice_distances_mm": (-12.0, -4.0, 4.0, 12.0),
 }
 IRREGULAR = tuple(4.0 * k for k in range(5)) + tuple(14.9 + 7.0 * k for k in range(4))
-OPTIONS = ObjectOptions(audit_head=AuditHead(sequence=42, sha256="a" * 64))
+OPTIONS = ObjectOptions()
+ANCHOR = AuditAnchor(sequence=42, sha256="a" * 64)
 FLAG = Finding(code="AGE", sentence="older than the model's training", severity="flag", value=97.0)
 
 #: Specific Character Set and a name in it
@@ -137,7 +138,7 @@ CASES: dict[str, Callable[[], list[Dataset]]] = {
 
 def written(source: list[Dataset], options: ObjectOptions = OPTIONS) -> DerivedSet:
     volume = synthetic_volume(source, rows=20, columns=18, pixel_mm=9.0)
-    return write(volume, source, provenance(), (FLAG,), options)
+    return write(volume, source, provenance(), (FLAG,), options, ANCHOR)
 
 
 @cache
@@ -151,6 +152,7 @@ def one_of_each(derived: DerivedSet) -> list[DerivedInstance]:
     return [first, *kinds.values()]
 
 
+@pytest.mark.hazard("H2")
 @pytest.mark.parametrize("case", CASES)
 def test_every_object_is_valid_and_of_the_source_s_patient(case, tmp_path):
     source = stored(CASES[case]())
@@ -231,6 +233,7 @@ def test_the_same_input_gives_the_same_bytes(case):
     assert [i.sha256 for i in written_once(case).instances] == [i.sha256 for i in second.instances]
 
 
+@pytest.mark.hazard("H3", "H4")
 @pytest.mark.parametrize(
     "changes",
     [

@@ -152,10 +152,10 @@ def test_the_hospital_study_comes_back_dense_from_orthanc(tmp_path, shared_data)
 
 
 def _shipped_bundle():
-    from rebrain_node.app import bundle
+    from rebrain_node.app.compose import open_bundle
     from rebrain_node.settings import Settings
 
-    return bundle(Settings()).path
+    return open_bundle(Settings()).bundle.path
 
 
 def _pointed_at(tmp_path, node, orthanc):

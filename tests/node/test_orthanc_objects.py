@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 import pydicom
 
-from rebrain_node.steps.write import AuditHead, ObjectOptions, write
+from rebrain_node.steps.write import AuditAnchor, ObjectOptions, write
 from tests.node.test_orthanc import Orthanc, pytestmark
 from tests.support.phantoms import head_ct
 from tests.support.synthetic_volumes import provenance, synthetic_volume
@@ -51,10 +51,11 @@ def test_what_orthanc_gives_back_is_what_was_written(tmp_path):
             **SOURCE, patient_id=patient, character_set=character_set, patient_name=name
         )
         form = "enhanced" if patient in ENHANCED else "classic"
-        options = ObjectOptions(mr=form, audit_head=AuditHead(sequence=1, sha256="a" * 64))
+        options = ObjectOptions(mr=form)
+        anchor = AuditAnchor(sequence=1, sha256="a" * 64)
         made_by = provenance(source_series_uid=source[0].SeriesInstanceUID)
         volume = synthetic_volume(source)
-        for instance in write(volume, source, made_by, (), options).instances:
+        for instance in write(volume, source, made_by, (), options, anchor).instances:
             written[instance.sop_instance_uid] = instance
     with Orthanc(tmp_path / "orthanc", node_port=1).running() as orthanc:
         for instance in written.values():

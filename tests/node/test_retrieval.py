@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from rebrain_node.app import bundle, configuration, model
+from rebrain_node.app.compose import configure, open_bundle, open_model
 from rebrain_node.demonstration.study import draw_study
 from rebrain_node.domain import marks
 from rebrain_node.domain.job import Job
+from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.folder import Folder
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Retrieval
 from rebrain_node.model.resample import halved
 from rebrain_node.pipeline import Ports, process
-from rebrain_node.ports import Model
 from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.settings import Settings
 from rebrain_node.steps.assemble import assemble
@@ -65,7 +65,7 @@ class Log:
 def run():
     """One series down the path: receipt, log and exemplars."""
     study = [i for i in draw_study().instances if "LOCALIZER" not in i.ImageType]
-    shaping = configuration(Settings())
+    shaping = configure(Settings(), open_bundle(Settings()).bundle)
     recipe = shaping.bundle.recipe.model_copy(
         update={"spacing_mm": 2.5, "retrieval": Retrieval(method="exemplar", tau=0.98)}
     )
@@ -82,7 +82,7 @@ def run():
     ports = Ports(
         inbox=Folder(instances=tuple(study), sha256=sha256, refused=()),
         audit=log,
-        model=Model(engine=Showing(), encoder=encoder, exemplars=exemplars),
+        model=LoadedModel.of(shaping.bundle, Showing(), encoder=encoder, exemplars=exemplars),
     )
     job = Job(study_instance_uid=str(study[0].StudyInstanceUID), series_instance_uid=uid)
     return process(job, ports, shaping), log, exemplars
@@ -167,7 +167,7 @@ def test_the_audit_log_and_the_findings_say_that_the_series_is_out_of_domain(run
 
 
 def test_the_shipped_bundle_retrieves_and_its_parts_prove_each_other():
-    opened = model(Settings(), bundle(Settings()))
+    opened = open_model(Settings(), open_bundle(Settings()).bundle)
     assert opened.exemplars is not None
     assert 0.5 < opened.exemplars.tau < 1.0
     assert opened.scale is not None

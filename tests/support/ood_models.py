@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rebrain_node.model.ood import OodFeatures, OodModel
-from rebrain_node.steps.recognise import FRAME, PICTURE
+from rebrain_node.steps.ood import FRAME, PICTURE
 from trainer.domain_fit import Sound, fit
 
 SUBJECTS = 20

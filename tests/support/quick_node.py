@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rebrain_node.app import bundle, open_state
+from rebrain_node.app.compose import open_bundle, open_state
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
 from rebrain_node.model.signature import make_key, read_private_key, sign_bundle
@@ -24,7 +24,7 @@ PROGRAM = (sys.executable, "-m", "rebrain_node.cli")
 
 def write_quick_bundle(folder: Path, spacing_mm: float = 8.0) -> Path:
     """Write the shipped network alone with a recipe of few slices, signed with a key of its own."""
-    shipped = bundle(Settings())
+    shipped = open_bundle(Settings()).bundle
     contents = {name: shipped.read(name) for name in FILES}
     alone = {"spacing_mm": spacing_mm, "retrieval": {"method": "none"}, "abstain": None}
     recipe = json.loads(contents["recipe.json"]) | alone

@@ -15,7 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+
+from rebrain_node.steps import gate
+from rebrain_node.steps.gate.rules import rules_of
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"(<!-- generated: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -27,8 +32,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def gate_rules(topic: ModuleType) -> str:
+    """Table of the rules of the gate that one module defines."""
+    rows = [[f"`{r.code}`", r.requirement, r.holds_for, r.why] for r in rules_of(topic)]
+    return table(["rule", "what must hold", "for", "why"], rows)
+
+
 #: what each table of the documents holds, by the name in its comment
-TABLES: Mapping[str, Callable[[], str]] = {}
+TABLES: Mapping[str, Callable[[], str]] = {
+    f"gate-{topic.__name__.rpartition('.')[2]}": partial(gate_rules, topic) for topic in gate.TOPICS
+}
 
 
 def rendered(text: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.job import Provenance
-from rebrain_node.domain.meaning import RULE_OF_THUMB, Meaning
+from rebrain_node.domain.uncertainty import RULE_OF_THUMB, UncertaintyInterpretation
 from rebrain_node.domain.volume import (
     Grid,
     Guide,
@@ -41,7 +41,7 @@ def synthetic_volume(
     columns: int = 24,
     pixel_mm: float = 7.0,
     spacing_mm: float = 4.0,
-    meaning: Meaning = RULE_OF_THUMB,
+    meaning: UncertaintyInterpretation = RULE_OF_THUMB,
 ) -> SyntheticVolume:
     """Make a volume over the source series: a ball, brighter towards its middle and one corner.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rebrain_node.domain.arrangement import arrange, judge_arrangement
-from rebrain_node.domain.limits import shipped_limits
+from rebrain_node.limits_file import shipped_limits
 
 LIMITS = shipped_limits().geometry
 COUNT = 1000

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
-from rebrain_node.app import open_state
+from rebrain_node.app.compose import open_state
 from rebrain_node.cli import program
 from rebrain_node.domain.backlog import late
 from rebrain_node.domain.delivery import PendingDelivery

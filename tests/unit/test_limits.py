@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rebrain_node.domain.limits import POLICY_CODES, load_limits, shipped_limits
+from rebrain_node.domain.limits import POLICY_CODES
 from rebrain_node.errors import SettingsError
+from rebrain_node.limits_file import load_limits, shipped_limits
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "conf/limits.toml").read_text(encoding="utf-8")

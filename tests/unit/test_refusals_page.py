@@ -6,7 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-from rebrain_node.domain.limits import POLICY_CODES, shipped_limits
+from rebrain_node.domain.limits import POLICY_CODES
+from rebrain_node.limits_file import shipped_limits
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/refusals.md").read_text(encoding="utf-8")

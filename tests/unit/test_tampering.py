@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rebrain_node import app
+from rebrain_node.app import compose
 from rebrain_node.domain.audit import Event
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.bundle import load_bundle, write_bundle
@@ -76,14 +76,14 @@ def check(
     """The node's check of a bundle before it opens an engine; `released` was the active bundle."""
     first = tmp_path_factory.mktemp("first") / "bundle"
     fill(first, released)
-    with app.open_state(_node(first, desk)) as state:
-        found = app.bundle(_node(first, desk))
-        details = {"name": found.name, "version": found.version}
-        state.audit.record(Event.BUNDLE_VERIFIED, found.digest, details)
+    with compose.open_state(_node(first, desk)) as state:
+        found = compose.open_bundle(_node(first, desk)).bundle
+        told = {"name": found.name, "version": found.version}
+        state.audit.record(Event.BUNDLE_VERIFIED, found.digest, told)
 
         def refuse_altered(folder: Path) -> None:
             settings = _node(folder, desk)
-            app.refuse_left_behind(settings, state, app.bundle(settings))
+            compose.refuse_rollback(settings, state, compose.open_bundle(settings).bundle)
 
         yield refuse_altered
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from rebrain_node import app
+from rebrain_node.app import compose
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.release import Release, refuse_older
+from rebrain_node.domain.release import Release
 from rebrain_node.errors import BundleRefused, SettingsError
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.signature import make_key, read_private_key, sign_bundle
 from rebrain_node.settings import Model, Settings, Storage
-from rebrain_node.trust import signer, trusted_keys
+from rebrain_node.trust import refuse_older, signer_of, trusted_keys
 from tests.support.plain_bundle import plain_contents
 from tests.support.tiny_network import tiny_network_contents
 
@@ -39,9 +39,9 @@ def _settings(tmp_path: Path, **model: object) -> Settings:
 def test_the_bundle_that_ships_is_signed_by_the_key_that_ships() -> None:
     settings = Settings()
 
-    found = app.bundle(settings)
+    found = compose.open_bundle(settings).bundle
 
-    assert signer(settings, found).name == "demo"
+    assert signer_of(settings, found).name == "demo"
 
 
 @pytest.mark.hazard("H17")
@@ -49,9 +49,9 @@ def test_a_bundle_that_a_key_of_the_site_signed_is_taken(tmp_path: Path, site: P
     folder = _signed(tmp_path / "b", "2.0", site, plain_contents())
 
     with pytest.raises(BundleRefused, match=r"untrusted key [0-9a-f]{64}; trusted are demo;"):
-        app.bundle(_settings(tmp_path, bundle=folder))
+        compose.open_bundle(_settings(tmp_path, bundle=folder))
     trusting = _settings(tmp_path, bundle=folder, trusted_keys=(site,))
-    assert signer(trusting, app.bundle(trusting)).name == "site"
+    assert signer_of(trusting, compose.open_bundle(trusting).bundle).name == "site"
 
 
 @pytest.mark.hazard("H17")
@@ -59,9 +59,9 @@ def test_an_unsigned_bundle_is_taken_only_where_the_settings_say_so(tmp_path: Pa
     write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents())
 
     with pytest.raises(BundleRefused, match=r"tiny 0\.1 is not signed.*model\.unsigned"):
-        app.bundle(_settings(tmp_path, bundle=tmp_path / "b"))
+        compose.open_bundle(_settings(tmp_path, bundle=tmp_path / "b"))
     accepting = _settings(tmp_path, bundle=tmp_path / "b", unsigned="accept")
-    assert signer(accepting, app.bundle(accepting)) is None
+    assert signer_of(accepting, compose.open_bundle(accepting).bundle) is None
 
 
 @pytest.mark.hazard("H17")
@@ -71,7 +71,7 @@ def test_where_unsigned_bundles_are_accepted_an_untrusted_signature_is_not(
     folder = _signed(tmp_path / "b", "2.0", site, plain_contents())
 
     with pytest.raises(BundleRefused, match="signed with the untrusted key"):
-        app.bundle(_settings(tmp_path, bundle=folder, unsigned="accept"))
+        compose.open_bundle(_settings(tmp_path, bundle=folder, unsigned="accept"))
 
 
 def test_a_trusted_key_that_cannot_be_read_is_a_wrong_setting(tmp_path: Path) -> None:
@@ -125,17 +125,17 @@ def test_a_node_does_not_go_back_to_an_older_bundle_unless_it_is_named(
     tmp_path: Path, site: Path
 ) -> None:
     older, newer = (_running(tmp_path, site, version) for version in ("1.9", "1.10"))
-    digest = app.bundle(older).digest
+    digest = compose.open_bundle(older).bundle.digest
     named = _settings(
         tmp_path, bundle=older.model.bundle, trusted_keys=(site,), accept_older=digest
     )
-    with app.open_state(older) as state:
+    with compose.open_state(older) as state:
         for settings in (older, newer):
-            app.in_force(settings, state)
+            compose.activate_bundle(settings, state)
         with pytest.raises(BundleRefused, match=r"1\.9 .* is older than rebrain-demo 1\.10 "):
-            app.in_force(older, state)
+            compose.activate_bundle(older, state)
         for settings in (newer, named):
-            app.in_force(settings, state)
+            compose.activate_bundle(settings, state)
         events = state.audit.events(10)
 
     assert [(str(event.event), event.details.get("version")) for event in events] == [
@@ -159,17 +159,17 @@ def test_a_bundle_whose_golden_output_deviates_bars_nobody_s_way_back(
     golden[output] = golden[output] * np.float32(1.1)
     good = _running(tmp_path, site, "1.0")
     deviating = _running(tmp_path, site, "2.0", **{"golden.safetensors": save(golden)})
-    with app.open_state(good) as state:
+    with compose.open_state(good) as state:
         with pytest.raises(BundleRefused, match="deviates by"):
-            app.in_force(deviating, state)
-        app.in_force(good, state)
+            compose.activate_bundle(deviating, state)
+        compose.activate_bundle(good, state)
         events = [str(event.event) for event in state.audit.events(10)]
 
     assert events == ["bundle.refused", "bundle.verified"]
 
 
 def test_what_is_no_version_in_an_old_log_bars_nothing(tmp_path: Path) -> None:
-    with app.open_state(_settings(tmp_path)) as state:
+    with compose.open_state(_settings(tmp_path)) as state:
         for version in ("9.0-beta", "1.0"):
             told = {"name": "t1", "version": version}
             state.audit.record(Event.BUNDLE_VERIFIED, "a" * 64, told)

@@ -9,14 +9,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from rebrain_node.domain.volume import FloatArray, Guide, MaskArray, SliceKind, SyntheticVolume
+from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.ports import Model
-from rebrain_node.steps.embed import embed
 from rebrain_node.steps.estimate import scale_inputs
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
-from rebrain_node.steps.retrieve import retrieve
+from rebrain_node.steps.retrieve import embed, retrieve
 from rebrain_node.steps.synthesise import synthesise
 from trainer.calibrate.series import DrawnSeries
 
@@ -75,7 +74,7 @@ class Residuals:
 class Path:
     """The node's own steps with an opened bundle, on so many slices of a kind in each series."""
 
-    model: Model
+    model: LoadedModel
     recipe: Recipe
     per_kind: int
 

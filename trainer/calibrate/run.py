@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from rebrain_node.domain.meaning import Meaning
+from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.domain.volume import SliceKind
+from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.engine.open import open_encoder, open_engine
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import Calibration, Width
-from rebrain_node.ports import Model
 from rebrain_node.retrieval.open import open_exemplars
 from trainer.calibrate.bundle import Added, limits_of, rounded, write_calibrated
 from trainer.calibrate.conformal import width
@@ -148,13 +148,14 @@ def calibrate(
     return report
 
 
-def opened(bundle: ModelBundle) -> Model:
+def opened(bundle: ModelBundle) -> LoadedModel:
     """Open a bundle as the node does, on one thread: figures and times do not hang on more."""
     engine = open_engine(ENGINE, bundle, 1)
     if not bundle.recipe.retrieves:
-        return Model(engine=engine)
+        return LoadedModel.of(bundle, engine)
     encoder = open_encoder(ENGINE, bundle, 1)
-    return Model(engine=engine, encoder=encoder, exemplars=open_exemplars(bundle, encoder))
+    exemplars = open_exemplars(bundle, encoder)
+    return LoadedModel.of(bundle, engine, encoder=encoder, exemplars=exemplars)
 
 
 def calibration_of(judged: Sequence[Judged]) -> Calibration:
@@ -172,7 +173,7 @@ def calibration_of(judged: Sequence[Judged]) -> Calibration:
     return Calibration(
         alpha=ALPHA,
         people=people,
-        label=Meaning(alpha=ALPHA, people=people).label,
+        label=UncertaintyInterpretation(alpha=ALPHA, people=people).label,
         widths=widths,
         set_digest=hashlib.sha256(digests.encode()).hexdigest(),
         subjects=tuple(each.residuals.person for each in judged),

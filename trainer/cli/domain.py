@@ -89,7 +89,7 @@ def _heads(data: Path | None, *roles: str) -> "list[Head]":
 
 
 def _way(bundle: "ModelBundle") -> "Way":
-    from rebrain_node.domain.limits import shipped_limits
+    from rebrain_node.limits_file import shipped_limits
     from trainer.domain_series import Way
 
     return Way(limits=shipped_limits(), recipe=bundle.recipe)

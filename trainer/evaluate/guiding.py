@@ -11,9 +11,8 @@ from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Encoder, Exemplars
 from rebrain_node.retrieval.open import open_exemplars
-from rebrain_node.steps.embed import embed
 from rebrain_node.steps.locate import locate
-from rebrain_node.steps.retrieve import retrieve
+from rebrain_node.steps.retrieve import embed, retrieve
 from trainer.evaluate.intensities import without_table
 from trainer.evaluate.placing import Placement
 from trainer.evaluate.protocols import Case

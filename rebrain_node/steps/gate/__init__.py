@@ -1,10 +1,67 @@
-"""The last step before a result may leave: an independent check of the bytes.
+"""The last step before a result may be sent: an independent check of the written bytes.
 
-The gate shares nothing with ``write`` but the words of ``domain.marks``. It parses each object
-anew and holds it against the rules of ``table.RULES``, one small function each; docs/gate.md
-lists them. A broken rule is a defect of this software, so nothing is sent and nothing is mended.
+The gate shares nothing with ``write`` but the terms of ``domain.marks``. It parses each object
+anew and evaluates the rules of the topic modules, one decorated function each; docs/gate.md lists
+them. A violated rule is a defect of this software, so nothing is sent and nothing is corrected.
 """
 
-from rebrain_node.steps.gate.judge import gate
+from __future__ import annotations
 
-__all__ = ["gate"]
+from collections.abc import Sequence
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from rebrain_node.domain.job import DerivedSet, ObjectKind
+from rebrain_node.errors import GateRefused
+from rebrain_node.steps.gate import (
+    companions,
+    geometry,
+    identity,
+    marking,
+    overlay,
+    pixels,
+    provenance,
+    references,
+)
+from rebrain_node.steps.gate.context import MRForm, read
+from rebrain_node.steps.gate.rules import evaluate, rules_of
+
+__all__ = ["COMPANIONS", "RULES", "TOPICS", "gate"]
+
+COMPANIONS: Final[tuple[ObjectKind, ...]] = ("PM", "SEG", "SC", "SR", "KOS")
+
+#: modules of rules, in the order in which the rules are evaluated and reported
+TOPICS: Final = (
+    identity, marking, provenance, geometry, pixels, overlay, references, companions,
+)  # fmt: skip
+RULES: Final = tuple(rule for topic in TOPICS for rule in rules_of(topic))
+
+
+def gate(
+    derived: DerivedSet,
+    instances: Sequence[Dataset],
+    companions: Sequence[ObjectKind] = COMPANIONS,
+    mr_form: MRForm = "classic",
+) -> None:
+    """Refuse a set that contains an object which violates a rule.
+
+    Parameters
+    ----------
+    derived : DerivedSet
+        As written, in the order in which it would be sent.
+    instances : sequence of Dataset
+        The source instances it was made from.
+    companions : sequence of ObjectKind
+        Which objects the site requests beside the MR series.
+    mr_form : {"classic", "enhanced"}
+        Whether the site requests a series of MR images or one multi-frame object.
+
+    Raises
+    ------
+    GateRefused
+        At least one rule is violated; one finding for each violated rule, its code the rule's.
+    """
+    findings = tuple(evaluate(read(derived, instances, companions, mr_form), RULES))
+    if findings:
+        raise GateRefused(findings)

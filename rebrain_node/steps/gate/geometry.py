@@ -1,4 +1,4 @@
-"""Rules: every voxel lies where the CT says the patient was (LPS, mm; PS3.3 C.7.6.2)."""
+"""Rules: every voxel lies where the CT measured the patient (LPS, mm; PS3.3 C.7.6.2)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from typing import Final
 
 import numpy as np
 
-from rebrain_node.steps.gate.evidence import Evidence, Written
-from rebrain_node.steps.gate.plane import Plane, planes
-from rebrain_node.steps.gate.rule import Breach, Rule, each
+from rebrain_node.steps.gate.context import Context, Plane, WrittenObject
+from rebrain_node.steps.gate.rules import (
+    MR_MAP_AND_SEGMENTATION,
+    PLANES,
+    SLICES,
+    Violation,
+    rule,
+    set_rule,
+)
 
 #: largest error of a position; the voxel-to-patient error that the product promises
 TOLERANCE_MM: Final = 0.01
@@ -18,172 +24,152 @@ TOLERANCE_MM: Final = 0.01
 COSINE_TOLERANCE: Final = 1e-4
 
 
-def _frame_of_reference(evidence: Evidence) -> Iterator[Breach]:
-    wanted = evidence.source[0].get("FrameOfReferenceUID")
-
-    def fault(written: Written) -> str | None:
-        found = written.get("FrameOfReferenceUID")
-        return None if found == wanted else f"its Frame of Reference UID is {found or 'absent'}"
-
-    return each(evidence.of("MR", "PM", "SEG"), fault)
+@rule("GATE-FRAME-OF-REFERENCE", "Frame of Reference UID is the CT's.", on=MR_MAP_AND_SEGMENTATION)
+def _frame_of_reference(obj: WrittenObject, context: Context) -> str | None:
+    """The images may be fused with the CT, and with nothing else."""
+    found = obj.get("FrameOfReferenceUID")
+    is_same = found == context.source[0].get("FrameOfReferenceUID")
+    return None if is_same else f"its Frame of Reference UID is {found or 'absent'}"
 
 
-def _plane(evidence: Evidence) -> Iterator[Breach]:
-    whole = {plane.name for plane in evidence.mr_planes}
+@rule("GATE-PLANE", "Position, orientation, pixel spacing and size are finite numbers.", on=SLICES)
+def _plane(obj: WrittenObject, _: Context) -> str | None:
+    """A slice without a position is stacked anywhere."""
     what = "its position, orientation, spacing or size is absent, malformed or not finite"
-    return each(evidence.mr, lambda written: None if written.name in whole else what)
+    return None if obj.planes else what
 
 
-def _orthonormal(evidence: Evidence) -> Iterator[Breach]:
-    for plane in evidence.mr_planes:
-        axes = np.stack([plane.row, plane.column])
-        error = float(np.abs(axes @ axes.T - np.eye(2)).max())
-        if error > COSINE_TOLERANCE:
-            yield Breach(plane.name, f"its direction cosines are off by {error:.2g}")
+@rule(
+    "GATE-ORTHONORMAL",
+    "The direction cosines of rows and columns are orthogonal unit vectors.",
+    on=PLANES,
+)
+def _orthonormal(plane: Plane, _: Context) -> str | None:
+    """Viewers silently distort or reject anything else."""
+    axes = np.stack([plane.row, plane.column])
+    error = float(np.abs(axes @ axes.T - np.eye(2)).max())
+    if error <= COSINE_TOLERANCE:
+        return None
+    return f"its direction cosines are off by {error:.2g}"
 
 
-def _stack(evidence: Evidence) -> Iterator[Breach]:
-    first = evidence.mr_planes[0]
-    for plane in evidence.mr_planes[1:]:
-        turned = max(np.abs(plane.row - first.row).max(), np.abs(plane.column - first.column).max())
-        if turned > COSINE_TOLERANCE:
-            yield Breach(plane.name, "it is turned against the first slice")
-        elif (plane.spacing_mm, plane.shape) != (first.spacing_mm, first.shape):
-            yield Breach(plane.name, "its pixel spacing or size is not the first slice's")
+@rule("GATE-STACK", "All slices have the same orientation, pixel spacing and size.", on=PLANES)
+def _stack(plane: Plane, context: Context) -> str | None:
+    """A volume has one grid."""
+    first = context.mr_planes[0]
+    rotation = max(np.abs(plane.row - first.row).max(), np.abs(plane.column - first.column).max())
+    if rotation > COSINE_TOLERANCE:
+        return "its orientation is not the first slice's"
+    if (plane.spacing_mm, plane.shape) != (first.spacing_mm, first.shape):
+        return "its pixel spacing or size is not the first slice's"
+    return None
 
 
-def _spacing(evidence: Evidence) -> Iterator[Breach]:
-    spacings = {str(written.get("SpacingBetweenSlices")) for written in evidence.mr}
+@set_rule("GATE-SPACING", "Successive slices are Spacing Between Slices apart.", on="MR slices")
+def _spacing(context: Context) -> Iterator[Violation]:
+    """Viewers compute distances from it."""
+    spacings = {str(obj.get("SpacingBetweenSlices")) for obj in context.mr_slices}
     if len(spacings) != 1:
-        yield Breach("MR", f"Spacing Between Slices takes {len(spacings)} values")
+        yield Violation("MR", f"its slices state {len(spacings)} values of Spacing Between Slices")
         return
-    wanted = float(spacings.pop())
-    for here, there in pairwise(_along_normal(evidence)):
-        step = abs(there[1] - here[1])
-        if abs(step - wanted) > TOLERANCE_MM:
-            yield Breach(there[0].name, f"it lies {step:.3f} mm from the last, not {wanted:.3f} mm")
+    expected = float(spacings.pop())
+    for (_, below), (plane, above) in pairwise(_along_normal(context)):
+        distance = abs(above - below)
+        if abs(distance - expected) > TOLERANCE_MM:
+            what = f"it lies {distance:.3f} mm from the slice before it, not {expected:.3f} mm"
+            yield Violation(plane.name, what)
 
 
-def _shear(evidence: Evidence) -> Iterator[Breach]:
-    first = evidence.mr_planes[0]
-    for plane in evidence.mr_planes:
-        way = plane.position_mm - first.position_mm
-        sideways = float(np.linalg.norm(way - first.normal * (way @ first.normal)))
-        if sideways > TOLERANCE_MM:
-            yield Breach(plane.name, f"it is shifted {sideways:.3f} mm within its plane")
+@rule("GATE-SHEAR", "The first voxels of all slices lie on one line along the normal.", on=PLANES)
+def _shear(plane: Plane, context: Context) -> str | None:
+    """Viewers ignore the shift and show a sheared head."""
+    first = context.mr_planes[0]
+    way = plane.position_mm - first.position_mm
+    shift = float(np.linalg.norm(way - first.normal * (way @ first.normal)))
+    return None if shift <= TOLERANCE_MM else f"it is shifted {shift:.3f} mm within its plane"
 
 
-def _order(evidence: Evidence) -> Iterator[Breach]:
-    numbers = [written.get("InstanceNumber") for written in evidence.mr]
+@set_rule("GATE-ORDER", "Slices are numbered and sent from foot to head.", on="MR slices")
+def _order(context: Context) -> Iterator[Violation]:
+    """Some viewers stack by Instance Number, others by position."""
+    numbers = [obj.get("InstanceNumber") for obj in context.mr_slices]
     if numbers != list(range(1, len(numbers) + 1)):
-        yield Breach("MR", "Instance Number does not count from 1 in the order of sending")
-    for here, there in pairwise(_along_normal(evidence)):
-        if there[1] <= here[1]:
-            yield Breach(there[0].name, "it lies below the slice before it")
+        yield Violation("MR", "Instance Number does not count from 1 in the order of sending")
+    for (_, below), (plane, above) in pairwise(_along_normal(context)):
+        if above <= below:
+            yield Violation(plane.name, "it lies below the slice before it")
 
 
-def _axes(evidence: Evidence) -> Iterator[Breach]:
-    """Columns run to the patient's left, rows to the back, slices to the head."""
-    for plane in evidence.mr_planes:
-        turned = [
-            name
-            for name, along in (
-                ("columns", plane.row[0]), ("rows", plane.column[1]), ("slices", plane.normal[2]),
-            )
-            if along <= 0
-        ]  # fmt: skip
-        if turned:
-            yield Breach(plane.name, f"its {', '.join(turned)} run the wrong way")
+@rule(
+    "GATE-AXES",
+    "Columns run to the patient's left, rows to the back, slices to the head.",
+    on=PLANES,
+)
+def _axes(plane: Plane, _: Context) -> str | None:
+    """No viewer flips or rotates images of this orientation."""
+    cosines = {"columns": plane.row[0], "rows": plane.column[1], "slices": plane.normal[2]}
+    reversed_axes = [name for name, cosine in cosines.items() if cosine <= 0]
+    return f"its {', '.join(reversed_axes)} run the wrong way" if reversed_axes else None
 
 
-def _parallel(evidence: Evidence) -> Iterator[Breach]:
-    wanted = evidence.source_planes[0].normal
-    for plane in evidence.mr_planes:
-        across = float(np.linalg.norm(np.cross(plane.normal, wanted)))
-        if across > COSINE_TOLERANCE:
-            degrees = float(np.degrees(np.arcsin(min(1.0, across))))
-            yield Breach(plane.name, f"it is turned {degrees:.2f} degrees against the CT")
+@rule("GATE-PARALLEL", "Slices are parallel to the measured ones.", on=PLANES)
+def _parallel(plane: Plane, context: Context) -> str | None:
+    """Shows that the gantry tilt was corrected."""
+    across = float(np.linalg.norm(np.cross(plane.normal, context.source_planes[0].normal)))
+    if across <= COSINE_TOLERANCE:
+        return None
+    degrees = float(np.degrees(np.arcsin(min(1.0, across))))
+    return f"it is rotated {degrees:.2f} degrees against the CT"
 
 
-def _extent(evidence: Evidence) -> Iterator[Breach]:
-    normal = evidence.source_planes[0].normal
-    measured = [float(plane.position_mm @ normal) for plane in evidence.source_planes]
+@rule("GATE-EXTENT", "No slice lies outside the measured range.", on=PLANES)
+def _extent(plane: Plane, context: Context) -> str | None:
+    """Nothing was measured there."""
+    normal = context.source_planes[0].normal
+    measured = [float(each.position_mm @ normal) for each in context.source_planes]
     low, high = min(measured) - TOLERANCE_MM, max(measured) + TOLERANCE_MM
-    for plane in evidence.mr_planes:
-        place = float(plane.position_mm @ normal)
-        if not low <= place <= high:
-            beyond = max(low - place, place - high)
-            yield Breach(plane.name, f"it lies {beyond:.2f} mm beyond the measured slices")
+    position = float(plane.position_mm @ normal)
+    if low <= position <= high:
+        return None
+    return f"it lies {max(low - position, position - high):.2f} mm outside the measured slices"
 
 
-def _thickness(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.mr, _thickness_fault)
-
-
-def _thickness_fault(written: Written) -> str | None:
-    found = written.get("SliceThickness")
+@rule("GATE-THICKNESS", "Slice Thickness is present and positive.", on=SLICES)
+def _thickness(obj: WrittenObject, _: Context) -> str | None:
+    """Viewers assume a value where it is absent."""
+    found = obj.get("SliceThickness")
     return None if found is not None and float(found) > 0 else f"Slice Thickness is {found}"
 
 
-def _map_grid(evidence: Evidence) -> Iterator[Breach]:
-    """Every MR slice has its frame of the map, and every frame its slice."""
-    for written in evidence.of("PM"):
-        frames = tuple(planes(written.name, written.dataset))
-        declared = int(written.get("NumberOfFrames") or 1)
-        if not len(frames) == declared == len(evidence.mr_planes):
-            yield Breach(
-                written.name,
-                f"{declared} frames, {len(frames)} with a plane, for {len(evidence.mr)} slices",
-            )
+@set_rule("GATE-MAP-GRID", "The uncertainty map has one frame on each MR slice.", on="PM")
+def _map_grid(context: Context) -> Iterator[Violation]:
+    """Uncertainty shown at another position misleads."""
+    for obj in context.of("PM"):
+        declared = int(obj.get("NumberOfFrames") or 1)
+        if not len(obj.planes) == declared == len(context.mr_planes):
+            what = f"{declared} frames, {len(obj.planes)} with a plane"
+            yield Violation(obj.name, f"{what}, for {len(context.mr_slices)} slices")
             continue
-        yield from _off_grid(frames, evidence)
+        yield from _off_grid(obj.planes, context)
 
 
-def _mask_grid(evidence: Evidence) -> Iterator[Breach]:
-    """A segmentation may leave out empty frames; those it holds lie on MR slices."""
-    for written in evidence.of("SEG"):
-        yield from _off_grid(tuple(planes(written.name, written.dataset)), evidence)
+@set_rule("GATE-MASK-GRID", "Every frame of the segmentation lies on an MR slice.", on="SEG")
+def _mask_grid(context: Context) -> Iterator[Violation]:
+    """Marked voxels shown at another position mislead; empty frames may be left out."""
+    for obj in context.of("SEG"):
+        yield from _off_grid(obj.planes, context)
 
 
-def _off_grid(frames: tuple[Plane, ...], evidence: Evidence) -> Iterator[Breach]:
-    corners = np.stack([plane.corners_mm for plane in evidence.mr_planes])  # (slices, 4, 3)
-    shapes = {plane.shape for plane in evidence.mr_planes}
+def _off_grid(frames: tuple[Plane, ...], context: Context) -> Iterator[Violation]:
+    corners = np.stack([plane.corners_mm for plane in context.mr_planes])  # (slices, 4, 3)
+    shapes = {plane.shape for plane in context.mr_planes}
     for frame in frames:
         nearest = float(np.abs(corners - frame.corners_mm).max(axis=(1, 2)).min())
         if nearest > TOLERANCE_MM or frame.shape not in shapes:
             where = f"{frame.name} frame {frame.frame}"
-            yield Breach(where, f"it lies {nearest:.3f} mm off the MR, or is of another size")
+            yield Violation(where, f"it lies {nearest:.3f} mm off the MR, or has another size")
 
 
-def _along_normal(evidence: Evidence) -> list[tuple[Plane, float]]:
-    normal = evidence.mr_planes[0].normal
-    return [(plane, float(plane.position_mm @ normal)) for plane in evidence.mr_planes]
-
-
-RULES: Final = (
-    Rule(
-        "GATE-FRAME-OF-REFERENCE",
-        "MR, map and segmentation lie in the CT's frame of reference.",
-        _frame_of_reference,
-    ),
-    Rule("GATE-PLANE", "Every MR slice states where it lies, wholly and in numbers.", _plane),
-    Rule("GATE-ORTHONORMAL", "Direction cosines are unit vectors at right angles.", _orthonormal),
-    Rule("GATE-STACK", "All MR slices share orientation, pixel spacing and size.", _stack),
-    Rule(
-        "GATE-SPACING",
-        "Slices follow each other at exactly Spacing Between Slices.",
-        _spacing,
-    ),
-    Rule("GATE-SHEAR", "The first voxels of all slices lie on one normal.", _shear),
-    Rule("GATE-ORDER", "Slices are numbered and sent from foot to head.", _order),
-    Rule(
-        "GATE-AXES",
-        "Columns run to the patient's left, rows to the back, slices to the head.",
-        _axes,
-    ),
-    Rule("GATE-PARALLEL", "MR slices are parallel to the measured ones.", _parallel),
-    Rule("GATE-EXTENT", "No MR slice lies beyond the measured slices.", _extent),
-    Rule("GATE-THICKNESS", "Slice Thickness is stated and positive.", _thickness),
-    Rule("GATE-MAP-GRID", "The uncertainty map has one frame on each MR slice.", _map_grid),
-    Rule("GATE-MASK-GRID", "Every frame of the segmentation lies on an MR slice.", _mask_grid),
-)
+def _along_normal(context: Context) -> list[tuple[Plane, float]]:
+    normal = context.mr_planes[0].normal
+    return [(plane, float(plane.position_mm @ normal)) for plane in context.mr_planes]

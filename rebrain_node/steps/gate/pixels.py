@@ -1,4 +1,4 @@
-"""Rules: the pixels are an image, whole and plausible."""
+"""Rules: the pixels are a complete and plausible image."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from typing import Final
 import numpy as np
 
 from rebrain_node.domain.volume import FloatArray
-from rebrain_node.steps.gate.evidence import Evidence, Written
-from rebrain_node.steps.gate.rule import Breach, Rule, each
+from rebrain_node.steps.gate.context import Context, SlicePixels, WrittenObject
+from rebrain_node.steps.gate.rules import (
+    MAP,
+    PIXELS,
+    PREVIEW,
+    SLICES,
+    Violation,
+    rule,
+    set_rule,
+)
 
 #: Image Pixel module of the MR series (PS3.3 C.7.6.3)
 FORMAT: Final = {
@@ -23,132 +31,118 @@ SATURATED: Final = 0.2
 FEWEST_VALUES: Final = 8
 
 
-def _format(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.mr, _format_fault)
-
-
-def _format_fault(written: Written) -> str | None:
-    wrong = [k for k, wanted in FORMAT.items() if written.get(k) != wanted]
+@rule("GATE-PIXEL-FORMAT", "Pixels are 12-bit unsigned monochrome.", on=SLICES)
+def _format(obj: WrittenObject, _: Context) -> str | None:
+    """Every viewer supports this format."""
+    wrong = [keyword for keyword, expected in FORMAT.items() if obj.get(keyword) != expected]
     return f"{', '.join(wrong)} is not that of a 12-bit monochrome image" if wrong else None
 
 
-def _range(evidence: Evidence) -> Iterator[Breach]:
-    for written, stored in evidence.mr_pixels:
-        highest = int(stored.max(initial=0))
-        if highest > LARGEST:
-            yield Breach(written.name, f"its largest value is {highest}, more than {LARGEST}")
+@rule("GATE-PIXEL-RANGE", "No stored value exceeds 12 bits.", on=PIXELS)
+def _range(pixels: SlicePixels, _: Context) -> str | None:
+    """Viewers wrap or clip larger values."""
+    largest = int(pixels.stored.max(initial=0))
+    return None if largest <= LARGEST else f"its largest value is {largest}, more than {LARGEST}"
 
 
-def _constant(evidence: Evidence) -> Iterator[Breach]:
-    """Air above the vertex may be empty; between two images no slice is."""
-    plain = [len(np.unique(stored)) < FEWEST_VALUES for _, stored in evidence.mr_pixels]
-    images = [k for k, is_plain in enumerate(plain) if not is_plain]
+@set_rule("GATE-PIXEL-CONSTANT", "No slice within the head is empty or flat.", on="MR slices")
+def _constant(context: Context) -> Iterator[Violation]:
+    """It would be a hole in the volume; only the ends of the range may be air."""
+    flat = [len(np.unique(pixels.stored)) < FEWEST_VALUES for pixels in context.mr_pixels]
+    images = [k for k, is_flat in enumerate(flat) if not is_flat]
     if not images:
-        yield Breach("MR", "no slice holds an image")
+        yield Violation("MR", "no slice contains an image")
         return
     for k in range(images[0], images[-1]):
-        if plain[k]:
-            name = evidence.mr_pixels[k][0].name
-            yield Breach(name, f"it has fewer than {FEWEST_VALUES} different values")
+        if flat[k]:
+            what = f"it has fewer than {FEWEST_VALUES} different values"
+            yield Violation(context.mr_pixels[k].name, what)
 
 
-def _saturated(evidence: Evidence) -> Iterator[Breach]:
-    for written, stored in evidence.mr_pixels:
-        inside = stored[stored > 0]
-        share = float(np.mean(inside >= LARGEST)) if inside.size else 0.0
-        if share > SATURATED:
-            what = (
-                f"{100 * share:.0f} % of its voxels are at {LARGEST}, limit {100 * SATURATED:.0f} %"
-            )
-            yield Breach(written.name, what)
+@rule(
+    "GATE-PIXEL-SATURATED", "At most 20 % of the positive voxels have the largest value.", on=PIXELS
+)
+def _saturated(pixels: SlicePixels, _: Context) -> str | None:
+    """Contrast is lost where an image is clipped."""
+    positive = pixels.stored[pixels.stored > 0]
+    share = float(np.mean(positive >= LARGEST)) if positive.size else 0.0
+    if share <= SATURATED:
+        return None
+    return f"{100 * share:.0f} % of its voxels are at {LARGEST}, limit {100 * SATURATED:.0f} %"
 
 
-def _repeated(evidence: Evidence) -> Iterator[Breach]:
-    seen: dict[bytes, str] = {}
-    for written, stored in evidence.mr_pixels:
-        if stored.any():
-            first = seen.setdefault(stored.tobytes(), written.name)
-            if first != written.name:
-                yield Breach(written.name, f"its pixels are those of {first}")
+@set_rule("GATE-PIXEL-REPEATED", "No two slices have the same pixels.", on="MR slices")
+def _repeated(context: Context) -> Iterator[Violation]:
+    """One slice would be shown at two positions."""
+    names: dict[bytes, str] = {}
+    for pixels in context.mr_pixels:
+        if pixels.stored.any():
+            first = names.setdefault(pixels.stored.tobytes(), pixels.name)
+            if first != pixels.name:
+                yield Violation(pixels.name, f"its pixels are those of {first}")
 
 
-def _window(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.mr, _window_fault)
-
-
-def _window_fault(written: Written) -> str | None:
-    centre, width = written.get("WindowCenter"), written.get("WindowWidth")
+@rule(
+    "GATE-WINDOW",
+    "Window Center and Window Width are present and overlap the range of stored values.",
+    on=SLICES,
+)
+def _window(obj: WrittenObject, _: Context) -> str | None:
+    """Without a window viewers open the image black or white."""
+    centre, width = obj.get("WindowCenter"), obj.get("WindowWidth")
     if centre is None or width is None:
-        return "no window is set"
+        return "Window Center or Window Width is absent"
     low, high = float(centre) - float(width) / 2, float(centre) + float(width) / 2
     usable = float(width) >= 1 and low < LARGEST and high > 0
     return None if usable else f"its window {centre}/{width} shows nothing of 0 to {LARGEST}"
 
 
-def _map_finite(evidence: Evidence) -> Iterator[Breach]:
-    for written in evidence.of("PM"):
-        values = map_values(written)
-        wrong = int(np.count_nonzero(~np.isfinite(values)))
-        if wrong:
-            yield Breach(written.name, f"{wrong} of {values.size} values are not finite")
-        elif float(values.min(initial=0.0)) < 0:
-            yield Breach(
-                written.name, f"its least value is {values.min():.3g}; an error is positive"
-            )
+@rule("GATE-MAP-FINITE", "All values of the uncertainty map are finite and not negative.", on=MAP)
+def _map_finite(obj: WrittenObject, _: Context) -> str | None:
+    """Viewers display NaN as an arbitrary value, and an expected error is positive."""
+    values = map_values(obj)
+    wrong = int(np.count_nonzero(~np.isfinite(values)))
+    if wrong:
+        return f"{wrong} of {values.size} values are not finite"
+    least = float(values.min(initial=0.0))
+    return None if least >= 0 else f"its least value is {least:.3g}"
 
 
-def _map_constant(evidence: Evidence) -> Iterator[Breach]:
-    for written in evidence.of("PM"):
-        values = map_values(written)
-        if values.size == 0 or bool((values == values.flat[0]).all()):
-            yield Breach(written.name, "all its values are the same")
+@rule("GATE-MAP-CONSTANT", "The values of the uncertainty map differ.", on=MAP)
+def _map_constant(obj: WrittenObject, _: Context) -> str | None:
+    """A constant map contains no information."""
+    values = map_values(obj)
+    constant = values.size == 0 or bool((values == values.flat[0]).all())
+    return "all its values are the same" if constant else None
 
 
-def _map_unit(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.of("PM"), _map_unit_fault)
-
-
-def _map_unit_fault(written: Written) -> str | None:
-    mappings = [
-        element
-        for element in written.dataset.iterall()
+@rule("GATE-MAP-UNIT", "A Real World Value Mapping gives the unit of the uncertainty map.", on=MAP)
+def _map_unit(obj: WrittenObject, _: Context) -> str | None:
+    """A number without a unit cannot be interpreted."""
+    items = [
+        item
+        for element in obj.dataset.iterall()
         if element.keyword == "RealWorldValueMappingSequence"
+        for item in element.value
     ]
-    items = [item for mapping in mappings for item in mapping.value]
     if not items:
-        return "no Real World Value Mapping says what its values mean"
-    bare = [item for item in items if not item.get("MeasurementUnitsCodeSequence")]
-    return "a Real World Value Mapping lacks its unit" if bare else None
+        return "it has no Real World Value Mapping"
+    missing = [item for item in items if not item.get("MeasurementUnitsCodeSequence")]
+    return "a Real World Value Mapping lacks its unit" if missing else None
 
 
-def _preview(evidence: Evidence) -> Iterator[Breach]:
-    return each(evidence.of("SC"), _preview_fault)
-
-
-def _preview_fault(written: Written) -> str | None:
-    found = written.get("SamplesPerPixel"), written.get("PhotometricInterpretation")
+@rule("GATE-PREVIEW", "The preview is a colour image of more than one colour.", on=PREVIEW)
+def _preview(obj: WrittenObject, _: Context) -> str | None:
+    """Most readers look at the preview first."""
+    found = obj.get("SamplesPerPixel"), obj.get("PhotometricInterpretation")
     if found != (3, "RGB"):
-        return f"it is {found[0]} x {found[1]}, not a picture in colour"
-    values = np.frombuffer(written.dataset.PixelData, dtype=np.uint8)
-    return None if values.size and np.ptp(values) > 0 else "it is one colour throughout"
+        return f"it is {found[0]} x {found[1]}, not a colour image"
+    values = np.frombuffer(obj.dataset.PixelData, dtype=np.uint8)
+    return None if values.size and np.ptp(values) > 0 else "it has one colour only"
 
 
-def map_values(written: Written) -> FloatArray:
+def map_values(obj: WrittenObject) -> FloatArray:
     """Values of a parametric map, flat: float or whole numbers (PS3.3 C.7.6.3, C.7.6.24)."""
-    if "FloatPixelData" in written.dataset:
-        return np.frombuffer(written.dataset.FloatPixelData, dtype="<f4")
-    return np.frombuffer(written.dataset.PixelData, dtype="<u2").astype(np.float32)
-
-
-RULES: Final = (
-    Rule("GATE-PIXEL-FORMAT", "MR pixels are 12-bit unsigned monochrome.", _format),
-    Rule("GATE-PIXEL-RANGE", "No MR value exceeds the bits that are declared.", _range),
-    Rule("GATE-PIXEL-CONSTANT", "No MR slice within the head is empty or flat.", _constant),
-    Rule("GATE-PIXEL-SATURATED", "No MR slice is clipped at its largest value.", _saturated),
-    Rule("GATE-PIXEL-REPEATED", "No two MR slices hold the same pixels.", _repeated),
-    Rule("GATE-WINDOW", "A window that shows the image is set.", _window),
-    Rule("GATE-MAP-FINITE", "The uncertainty map is finite and not negative.", _map_finite),
-    Rule("GATE-MAP-CONSTANT", "The uncertainty map varies.", _map_constant),
-    Rule("GATE-MAP-UNIT", "The uncertainty map says what its values mean.", _map_unit),
-    Rule("GATE-PREVIEW", "The preview is a picture in colour.", _preview),
-)
+    if "FloatPixelData" in obj.dataset:
+        return np.frombuffer(obj.dataset.FloatPixelData, dtype="<f4")
+    return np.frombuffer(obj.dataset.PixelData, dtype="<u2").astype(np.float32)

@@ -13,14 +13,14 @@ from rebrain_node.steps.write.encoding import encode
 from rebrain_node.steps.write.enhanced_mr import write_enhanced_mr
 from rebrain_node.steps.write.key_objects import write_key_objects
 from rebrain_node.steps.write.mr import write_classic_mr
-from rebrain_node.steps.write.options import AuditHead, ObjectOptions
+from rebrain_node.steps.write.options import AuditAnchor, ObjectOptions
 from rebrain_node.steps.write.parametric_map import write_parametric_map
 from rebrain_node.steps.write.preview import write_preview
 from rebrain_node.steps.write.report import write_report
 from rebrain_node.steps.write.result import gather
 from rebrain_node.steps.write.segmentation import write_segmentation
 
-__all__ = ["AuditHead", "ObjectOptions", "write"]
+__all__ = ["AuditAnchor", "ObjectOptions", "write"]
 
 
 def write(
@@ -29,6 +29,7 @@ def write(
     provenance: Provenance,
     findings: tuple[Finding, ...],
     options: ObjectOptions,
+    anchor: AuditAnchor | None = None,
 ) -> DerivedSet:
     """Write the MR series and its companions; a pure function: same input, same bytes.
 
@@ -44,6 +45,8 @@ def write(
         Flags with which the result is published.
     options : ObjectOptions
         Which companions, and how.
+    anchor : AuditAnchor or None
+        The newest row of the audit log; None without one, as in ``process``.
 
     Returns
     -------
@@ -57,7 +60,7 @@ def write(
     SeriesRejected
         Text of the source does not fit its declared character set.
     """
-    result = gather(synthetic, instances, provenance, findings, options)
+    result = gather(synthetic, instances, provenance, findings, options, anchor)
     images = write_enhanced_mr(result) if result.is_enhanced else write_classic_mr(result)
     objects: list[tuple[ObjectKind, Dataset]] = [("MR", image) for image in images]
     if "PM" in options.companions:

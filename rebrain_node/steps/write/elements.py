@@ -9,9 +9,9 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.job import Provenance
+from rebrain_node.domain.job import UNVERIFIED, Provenance
 from rebrain_node.domain.marks import PrivateElement
-from rebrain_node.domain.meaning import Meaning
+from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.steps.write.codes import coding_scheme, concept
 from rebrain_node.steps.write.encoding import encoded_once
 from rebrain_node.steps.write.identity import derived_uid
@@ -25,7 +25,7 @@ def common_elements(
     provenance: Provenance,
     findings: Sequence[Finding],
     options: ObjectOptions,
-    meaning: Meaning,
+    meaning: UncertaintyInterpretation,
 ) -> Dataset:
     """Gather what all objects share, encoded once for all of them."""
     dataset = Dataset()
@@ -39,7 +39,7 @@ def common_elements(
     dataset.DeviceSerialNumber = provenance.bundle_digest
     dataset.CodingSchemeIdentificationSequence = [coding_scheme()]
     dataset.ContributingEquipmentSequence = [source.equipment, *_own_equipment(provenance)]
-    add_private(dataset, _values(provenance, findings, options))
+    add_private(dataset, _values(provenance, findings))
     add_private(dataset, _reading(options, meaning))
     return encoded_once(dataset)
 
@@ -76,7 +76,9 @@ def _own_equipment(provenance: Provenance) -> list[Dataset]:
     return [model, node]
 
 
-def _reading(options: ObjectOptions, meaning: Meaning) -> Iterable[tuple[PrivateElement, object]]:
+def _reading(
+    options: ObjectOptions, meaning: UncertaintyInterpretation
+) -> Iterable[tuple[PrivateElement, object]]:
     """How the uncertainty is to be read, and from where on nothing is to be trusted."""
     return (
         (marks.UNCERTAIN_ABOVE, options.uncertain_above),
@@ -86,7 +88,7 @@ def _reading(options: ObjectOptions, meaning: Meaning) -> Iterable[tuple[Private
 
 
 def _values(
-    provenance: Provenance, findings: Sequence[Finding], options: ObjectOptions
+    provenance: Provenance, findings: Sequence[Finding]
 ) -> Iterable[tuple[PrivateElement, object]]:
     before = provenance.predecessor
     return (
@@ -101,7 +103,7 @@ def _values(
         (marks.ENGINE, plain(provenance.engine_identity, LONG_STRING)),
         (marks.CONFIGURATION_DIGEST, provenance.configuration_digest),
         (marks.SOFTWARE, plain(provenance.software_version, LONG_STRING)),
-        (marks.COMPLETENESS, plain(options.completeness, LONG_STRING)),
+        (marks.COMPLETENESS, UNVERIFIED),
         (marks.FINDINGS, list(dict.fromkeys(f.code for f in findings)) or None),
         (marks.PREDECESSOR, before.mr_series_uid if before is not None else None),
     )

@@ -6,13 +6,13 @@ import hashlib
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.job import ObjectKind, Provenance
+from rebrain_node.domain.job import UNVERIFIED, ObjectKind, Provenance
 from rebrain_node.domain.marks import UID_ROOT
-from rebrain_node.steps.write.options import ObjectOptions
+from rebrain_node.steps.write.options import AuditAnchor, ObjectOptions
 
 #: uuid5(DNS, "rebrain-node"): never changes, or old results would get new names
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "rebrain-node")
@@ -39,19 +39,22 @@ class DerivedUids:
 
     @classmethod
     def of(
-        cls, provenance: Provenance, findings: Sequence[Finding], options: ObjectOptions
+        cls,
+        provenance: Provenance,
+        findings: Sequence[Finding],
+        options: ObjectOptions,
+        anchor: AuditAnchor | None = None,
     ) -> DerivedUids:
         """Derive the digests under which all objects of a result are named."""
         facts = {
             "provenance": provenance.digest,
             "findings": [asdict(finding) for finding in findings],
-            "options": asdict(replace(options, audit_head=None)),
+            "options": {**asdict(options), "completeness": UNVERIFIED, "audit_head": None},
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        head = options.audit_head
-        if head is None:
+        if anchor is None:
             return cls(digest, digest)
-        anchored = f"{digest}|{head.sequence}|{head.sha256}"
+        anchored = f"{digest}|{anchor.sequence}|{anchor.sha256}"
         return cls(digest, hashlib.sha256(anchored.encode()).hexdigest())
 
     def series(self, kind: ObjectKind) -> str:

@@ -9,7 +9,7 @@ Companion = Literal["PM", "SEG", "SC", "SR", "KOS"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditHead:
+class AuditAnchor:
     """The last row of the audit log at the time of writing, anchored in the SR."""
 
     sequence: int  #: gap-less number of the row
@@ -18,7 +18,7 @@ class AuditHead:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectOptions:
-    """Which objects are written, and how; the first five are site settings."""
+    """Which objects are written, and how; site settings."""
 
     mr: Literal["classic", "enhanced"] = "classic"
     companions: tuple[Companion, ...] = ("PM", "SEG", "SC", "SR", "KOS")
@@ -26,8 +26,6 @@ class ObjectOptions:
     preview_banner: Literal["none", "border", "full"] = "border"
     #: voxels with a larger expected absolute error (ratio of the display range) are in the SEG
     uncertain_above: float = 0.1
-    completeness: str = "UNVERIFIED"  #: ``Job.completeness``
-    audit_head: AuditHead | None = None  #: None without an audit log, e.g. in ``process``
 
     def __post_init__(self) -> None:
         if not 0.0 < self.uncertain_above < 1.0:

@@ -11,6 +11,7 @@ from highdicom import sr
 from highdicom.sr import RelationshipTypeValues
 
 from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import UNVERIFIED
 from rebrain_node.domain.volume import Guide, SliceKind
 from rebrain_node.steps.write.codes import MILLIMETRE, NO_UNITS, Triple, concept, private
 from rebrain_node.steps.write.result import Result, SliceRecord
@@ -140,8 +141,8 @@ def _slice_numbers(record: SliceRecord) -> Iterable[sr.Measurement]:
 
 
 def _texts(result: Result) -> Iterable[sr.TextContentItem]:
-    provenance, head = result.provenance, result.options.audit_head
-    yield _text(COMPLETENESS, result.options.completeness)
+    provenance, head = result.provenance, result.anchor
+    yield _text(COMPLETENESS, UNVERIFIED)
     yield _text(CALIBRATED, result.label)
     yield _text(QUANTITY, result.synthetic.meaning.quantity)
     for finding in result.findings:

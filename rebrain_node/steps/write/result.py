@@ -16,7 +16,7 @@ from rebrain_node.domain.volume import Guide, MillimetreArray, SyntheticVolume
 from rebrain_node.errors import EngineFailed
 from rebrain_node.steps.write.elements import common_elements
 from rebrain_node.steps.write.identity import DerivedUids
-from rebrain_node.steps.write.options import ObjectOptions
+from rebrain_node.steps.write.options import AuditAnchor, ObjectOptions
 from rebrain_node.steps.write.source import Source, read_source
 
 
@@ -49,6 +49,7 @@ class Result:
     provenance: Provenance
     findings: tuple[Finding, ...]
     options: ObjectOptions
+    anchor: AuditAnchor | None
     uids: DerivedUids
     common: Dataset  #: elements of every object, encoded once
     slices: tuple[SliceRecord, ...]
@@ -81,6 +82,7 @@ def gather(
     provenance: Provenance,
     findings: tuple[Finding, ...],
     options: ObjectOptions,
+    anchor: AuditAnchor | None,
 ) -> Result:
     """Work out what the objects share.
 
@@ -108,7 +110,8 @@ def gather(
         provenance=provenance,
         findings=findings,
         options=options,
-        uids=DerivedUids.of(provenance, findings, options),
+        anchor=anchor,
+        uids=DerivedUids.of(provenance, findings, options, anchor),
         common=common_elements(source, provenance, findings, options, synthetic.meaning),
         slices=tuple(_record(synthetic, k) for k in range(len(synthetic.guides))),
     )

@@ -159,12 +159,14 @@ def test_an_mr_image_without_pixels_is_refused_too() -> None:
     assert reason(encode(elements)) == "PIXEL-MISSING"
 
 
+@pytest.mark.hazard("H1")
 def test_the_second_patient_name_that_pydicom_would_keep_is_refused() -> None:
     content = encode(ct()) + element(0x00100010, "PN", b"C^D ")
     assert pydicom.dcmread(pydicom.filebase.DicomBytesIO(content), force=True).PatientName == "C^D"
     assert reason(content) == "DUP-TAG"
 
 
+@pytest.mark.hazard("H1")
 def test_a_duplicate_hidden_in_an_unknown_sequence_is_found() -> None:
     hidden = item(b"\x10\x00\x10\x00\x02\0\0\0A " * 2)
     elements = ct()

@@ -81,6 +81,7 @@ def _half_manifest(folder: Path) -> None:
     (folder / "manifest.json").write_bytes(content[: len(content) // 2])
 
 
+@pytest.mark.hazard("H17")
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -103,6 +104,7 @@ def test_a_damaged_bundle_is_refused_by_name(
         load_bundle(bundle)
 
 
+@pytest.mark.hazard("H17")
 @pytest.mark.parametrize("name", FILES)
 def test_no_single_changed_byte_goes_unseen(bundle: Path, name: str) -> None:
     content = bytearray((bundle / name).read_bytes())

@@ -1,5 +1,6 @@
 """A study is complete when it has been quiet, or waited for, long enough; on no other clock."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,6 +76,7 @@ def test_a_late_instance_begins_anew() -> None:
     assert watch.settled([study(2)]) == ()
 
 
+@pytest.mark.hazard("H18")
 @given(st.lists(st.tuples(st.floats(0.1, 40), st.booleans()), min_size=1, max_size=60))
 def test_complete_means_quiet_or_waited_for_long_enough(steps: list[tuple[float, bool]]) -> None:
     clock = Clock()

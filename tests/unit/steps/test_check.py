@@ -8,8 +8,8 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from rebrain_node.domain.limits import load_limits, shipped_limits
 from rebrain_node.errors import SeriesRejected
+from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.steps.check import check, judge_volume
 from tests.support import phantom_conditions as conditions
 from tests.support.phantoms import Ellipsoid, head_ct

@@ -8,11 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 
-from rebrain_node.domain.limits import shipped_limits
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.header import frames
 from rebrain_node.instance.pixels import hounsfield
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps.check import judge_volume
 
 LIMITS = shipped_limits()

@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rebrain_node.domain.limits import shipped_limits
-from rebrain_node.domain.meaning import Meaning
+from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.errors import EngineFailed, SeriesRejected
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.recipe import Abstain
-from rebrain_node.steps.abstain import abstain
 from rebrain_node.steps.assemble import assemble
-from rebrain_node.steps.estimate import estimate, scale_inputs
+from rebrain_node.steps.estimate import abstain, estimate, scale_inputs
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
@@ -54,7 +53,7 @@ def test_a_slice_is_so_many_scales_wide_as_its_kind_says(drawn):
         expected = scales[guide.kind] * (0.02 + 0.01 * distances.min())
         assert np.allclose(values, expected, atol=1e-5)
     assert np.array_equal(found.intensity, drawn.intensity)
-    assert found.meaning == Meaning(alpha=0.1, people=25)
+    assert found.meaning == UncertaintyInterpretation(alpha=0.1, people=25)
     assert found.meaning.calibrated
 
 
@@ -122,7 +121,7 @@ def uncertain(share):
     values = np.zeros_like(volume.uncertainty)
     values[: round(share * count)] = 0.5
     everywhere = np.ones_like(volume.head)
-    limit = Meaning(untrusted_above=0.14)
+    limit = UncertaintyInterpretation(untrusted_above=0.14)
     return replace(volume, uncertainty=values, head=everywhere, meaning=limit)
 
 

@@ -11,8 +11,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from rebrain_node.domain.limits import shipped_limits
 from rebrain_node.errors import SeriesRejected
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
 from rebrain_node.steps.select import select

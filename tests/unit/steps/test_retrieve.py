@@ -12,8 +12,7 @@ from rebrain_node.errors import BundleRefused
 from rebrain_node.model.recipe import Recipe, Retrieval
 from rebrain_node.model.source import conditioning_at, windowed
 from rebrain_node.retrieval.search import FaissExemplars
-from rebrain_node.steps.embed import embed
-from rebrain_node.steps.retrieve import retrieve
+from rebrain_node.steps.retrieve import embed, retrieve
 from rebrain_node.steps.synthesise import synthesise
 from tests.support.geometry_cases import WindowedSource
 from tests.support.knowledge_bases import subject_hash, verified, with_index

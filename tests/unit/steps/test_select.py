@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from rebrain_node.domain import marks
-from rebrain_node.domain.limits import load_limits, shipped_limits
 from rebrain_node.instance.identity import IDENTITY_FIELDS
+from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.steps.select import select
 from rebrain_node.steps.select.kernel import kernel_kind
 from tests.support.phantoms import derived_mpr, enhanced_ct, head_ct, localizer

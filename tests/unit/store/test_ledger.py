@@ -72,6 +72,7 @@ def test_a_new_instance_is_written_with_its_audit_row(ledger: Ledger, events) ->
     assert stored.received_at.utcoffset() is not None
 
 
+@pytest.mark.hazard("H24")
 def test_the_same_bytes_again_make_no_new_work(ledger: Ledger, events) -> None:
     ledger.record_received(received(1))
     assert ledger.record_received(received(1)) == "same"
@@ -146,6 +147,7 @@ def test_a_study_with_news_is_not_taken_as_complete(ledger: Ledger) -> None:
     assert (record.state, record.completeness) == ("complete", "VERIFIED")
 
 
+@pytest.mark.hazard("H22")
 def test_judgements_are_written_with_findings_and_audit_rows(ledger: Ledger, events) -> None:
     ledger.record_received(received(1))
     ledger.record_received(received(1, series="1.2.1.2"))
@@ -178,6 +180,7 @@ def test_judging_again_changes_nothing(ledger: Ledger, events) -> None:
     assert len(events(Event.SERIES_ACCEPTED)) == 1
 
 
+@pytest.mark.hazard("H18")
 def test_a_judgement_over_older_instances_is_superseded(ledger: Ledger) -> None:
     judgement = Judgement(series_instance_uid="1.2.1.1", revision=1, decision="accepted")
     ledger.record_received(received(1))
@@ -204,6 +207,7 @@ def test_a_judgement_must_cover_the_whole_study_and_no_other(ledger: Ledger) -> 
     assert ledger.counts().by_state["complete"] == 2
 
 
+@pytest.mark.hazard("H18")
 @pytest.mark.parametrize("state", [*WAYS])
 def test_a_late_instance_makes_a_new_revision_whatever_the_state(
     ledger: Ledger, events, state: SeriesState
@@ -263,6 +267,7 @@ def test_a_transition_with_an_unknown_event_changes_nothing(ledger: Ledger) -> N
     assert state_of(ledger) == ("accepted", 1)
 
 
+@pytest.mark.hazard("H22")
 def test_a_transition_shows_the_findings_that_caused_it(ledger: Ledger, events) -> None:
     ledger.record_received(received(1))
     accept(ledger)

@@ -87,6 +87,7 @@ def test_files_are_named_by_their_content_and_private(
     assert (folder / "node.sqlite").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.hazard("H20")
 def test_the_same_set_again_changes_nothing(
     outbox: Outbox, database: Database, folder: Path, job: Job
 ) -> None:
@@ -106,6 +107,7 @@ def test_other_bytes_under_a_derived_uid_are_refused(
     assert files(folder) == held
 
 
+@pytest.mark.hazard("H20")
 def test_a_second_set_of_one_revision_is_refused(outbox: Outbox, job: Job) -> None:
     outbox.put(derived_set(job), ["pacs"], job)
     with pytest.raises(StateRefused, match="already has a set"):

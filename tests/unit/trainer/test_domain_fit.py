@@ -14,8 +14,8 @@ from trainer.domain_fit import fit, gaussian, threshold_of
 @pytest.mark.parametrize("dimension", [None, 24])
 def test_new_people_are_usual_and_what_lies_four_deviations_off_is_not(dimension):
     known, rng = ood_model(dimension), np.random.default_rng(11)
-    usual = [known.score(ood_features(rng, 0.0, dimension)) for _ in range(60)]
-    off = [known.score(ood_features(rng, 4.0, dimension)) for _ in range(20)]
+    usual = [known.score_of(ood_features(rng, 0.0, dimension)) for _ in range(60)]
+    off = [known.score_of(ood_features(rng, 4.0, dimension)) for _ in range(20)]
     assert np.mean([s.score > s.threshold for s in usual]) <= 0.1
     assert min(s.score for s in off) > 2 * known.threshold
     assert set(usual[0].parts) == {"head frame", "picture", *(["embedding"] if dimension else [])}
@@ -26,16 +26,16 @@ def test_each_part_alone_can_make_a_series_strange():
     sound, off = ood_features(rng, 0.0, 24), ood_features(rng, 6.0, 24)
     for part in ("frame", "picture", "embeddings"):
         mixed = type(sound)(**{**vars(sound), part: getattr(off, part)})
-        strange = known.score(mixed)
+        strange = known.score_of(mixed)
         assert strange.score > known.threshold, part
-    assert known.score(sound).score < known.threshold
+    assert known.score_of(sound).score < known.threshold
 
 
 def test_the_statistic_that_deviates_is_named_first():
     known, rng = ood_model(), np.random.default_rng(6)
     sound = ood_features(rng)
     sound.picture[:, 8] += 20.0
-    assert known.score(sound).farthest[0] == "noise"
+    assert known.score_of(sound).farthest[0] == "noise"
 
 
 def test_a_number_that_is_not_known_counts_as_usual_and_one_beyond_the_scale_is_bounded():
@@ -43,8 +43,8 @@ def test_a_number_that_is_not_known_counts_as_usual_and_one_beyond_the_scale_is_
     gaps, wild = ood_features(rng), ood_features(rng)
     gaps.picture[::2] = np.nan
     wild.picture[0, 0] = 1e30
-    assert known.score(gaps).score < known.threshold
-    assert np.isfinite(known.score(wild).score)
+    assert known.score_of(gaps).score < known.threshold
+    assert np.isfinite(known.score_of(wild).score)
 
 
 def test_the_threshold_is_the_quantile_over_people_each_of_equal_weight():
@@ -69,7 +69,7 @@ def test_the_file_gives_the_same_scores_and_names_its_calibration():
     known = ood_model(24)
     again = OodModel.model_validate_json(known.to_json())
     sound = ood_features(np.random.default_rng(9), 1.0, 24)
-    assert again.score(sound) == known.score(sound)
+    assert again.score_of(sound) == known.score_of(sound)
     assert (again.people, again.series) == (SUBJECTS, 4 * SUBJECTS)
     assert (
         again.calibration_sha256

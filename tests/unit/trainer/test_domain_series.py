@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rebrain_node.domain.limits import shipped_limits
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from tests.support import phantom_conditions as conditions
 from tests.support.ball_head import ball_maps

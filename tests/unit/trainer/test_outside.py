@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rebrain_node.domain.limits import shipped_limits
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps.check import judge_volume
 from tests.support import phantom_conditions as conditions
 from tests.support.phantoms import Ellipsoid

@@ -12,8 +12,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.meaning import Meaning
-from rebrain_node.steps.write import AuditHead, ObjectOptions, preview, write
+from rebrain_node.domain.uncertainty import UncertaintyInterpretation
+from rebrain_node.steps.write import AuditAnchor, ObjectOptions, preview, write
 from rebrain_node.steps.write import report_table as table
 from rebrain_node.steps.write.lettering import lettering
 from rebrain_node.steps.write.preview import BANNER, CAPTIONS, KIND_COLOURS, WARNING, draw
@@ -27,13 +27,17 @@ TINY = {
     "slice_distances_mm": (-18.0, -6.0, 6.0, 18.0),
 }
 FLAG = Finding(code="AGE", sentence="older than 90° years", severity="flag", value=97.0, limit=90.0)
-CALIBRATED = Meaning(alpha=0.1, people=20)
-HEAD = AuditHead(sequence=42, sha256="b" * 64)
+CALIBRATED = UncertaintyInterpretation(alpha=0.1, people=20)
+HEAD = AuditAnchor(sequence=42, sha256="b" * 64)
 
 
-def objects(options: ObjectOptions, source: list[Dataset] | None = None) -> dict[str, list]:
+def objects(
+    options: ObjectOptions,
+    source: list[Dataset] | None = None,
+    anchor: AuditAnchor | None = None,
+) -> dict[str, list]:
     source = source or head_ct(**TINY, gantry_tilt_deg=10.5)
-    derived = write(synthetic_volume(source), source, provenance(), (FLAG,), options)
+    derived = write(synthetic_volume(source), source, provenance(), (FLAG,), options, anchor)
     found: dict[str, list] = {}
     for instance in derived.instances:
         found.setdefault(instance.kind, []).append(pydicom.dcmread(BytesIO(instance.content)))
@@ -42,7 +46,7 @@ def objects(options: ObjectOptions, source: list[Dataset] | None = None) -> dict
 
 @pytest.fixture(scope="module")
 def full() -> dict[str, list]:
-    return objects(ObjectOptions(audit_head=HEAD))
+    return objects(ObjectOptions(), anchor=HEAD)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,7 @@ def source_of(group: Dataset) -> str:
     return source.ReferencedSOPInstanceUID
 
 
+@pytest.mark.hazard("H16")
 @pytest.mark.parametrize(("precision", "step"), [("float32", 1e-7), ("uint16", 0.5 / 65535)])
 def test_the_map_gives_back_the_uncertainty(volume, precision, step):
     found = objects(ObjectOptions(companions=("PM",), map_precision=precision))
@@ -83,6 +88,7 @@ def test_the_map_gives_back_the_uncertainty(volume, precision, step):
         assert np.abs(frame - volume.uncertainty[k]).max() <= step + 1e-7
 
 
+@pytest.mark.hazard("H16")
 def test_the_map_lies_on_the_series_frame_by_slice(full):
     (dataset,) = full["PM"]
     shared = dataset.SharedFunctionalGroupsSequence[0]

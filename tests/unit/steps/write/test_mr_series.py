@@ -45,6 +45,7 @@ def series(source) -> list[Dataset]:
     return read(written(source))
 
 
+@pytest.mark.hazard("H6", "H21")
 def test_every_slice_bears_every_mark(series):
     for image in series:
         assert image.SyntheticData == "YES"
@@ -68,6 +69,7 @@ def test_no_value_claims_a_unit_that_could_be_measured(series):
     assert {tuple(image.ImageType)[:2] for image in series} == {("DERIVED", "SECONDARY")}
 
 
+@pytest.mark.hazard("H6")
 def test_nothing_pretends_to_a_scanner(series):
     for keyword in ("RepetitionTime", "EchoTime", "EchoTrainLength", "MRAcquisitionType"):
         assert all(keyword in image and not image[keyword].value for image in series)
@@ -174,6 +176,7 @@ def test_the_three_machines_are_told_apart(series):
     assert model.DeviceUID.startswith(marks.UID_ROOT)
 
 
+@pytest.mark.hazard("H15")
 def test_a_value_that_is_not_finite_stops_the_writing(source):
     volume = synthetic_volume(source)
     volume.intensity[1, 2, 3] = np.nan

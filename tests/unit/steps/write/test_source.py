@@ -51,6 +51,7 @@ TEXTS = st.sampled_from(sorted(ALPHABETS)).flatmap(
 )
 
 
+@pytest.mark.hazard("H2")
 @given(TEXTS, st.sampled_from(["PatientName", "StudyDescription"]), st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_text_is_copied_byte_by_byte_also_after_it_was_looked_at(case, keyword, looked_at):
@@ -95,6 +96,7 @@ def test_a_name_of_several_values_keeps_them():
     assert source_of(instances).identity.get_item("OtherPatientNames").value == b"One^A\\Two^B "
 
 
+@pytest.mark.hazard("H23")
 @pytest.mark.parametrize(
     ("removed", "date", "time"),
     [
@@ -114,6 +116,7 @@ def test_the_content_date_is_the_source_s(removed, date, time):
     assert (source.content_date, source.content_time) == (date, time)
 
 
+@pytest.mark.hazard("H23")
 @pytest.mark.parametrize("nonsense", ["2026013", "20261301", "99991201"])
 def test_a_date_that_is_none_is_passed_over(nonsense):
     instances = head_ct(**TINY)

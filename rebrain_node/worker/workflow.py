@@ -1,7 +1,7 @@
-"""Work that survives a crash: two DBOS workflows, straight-line code with recorded progress.
+"""Durable workflows (DBOS): straight-line code whose progress survives a crash.
 
 After a crash DBOS runs an unfinished workflow again, in the same worker slot. It keeps ids and
-short JSON values only, never pickled objects, and talks to nobody but its own database.
+short JSON values only, never pickled objects, and connects to nothing but its own database.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dbos import (
     DBOS,
@@ -23,10 +23,7 @@ from dbos import (
     WorkflowStatus,
 )
 
-from rebrain_node.worker.tries import TRIES, Outcome
-
-if TYPE_CHECKING:
-    from rebrain_node.worker.work import Work
+from rebrain_node.worker.work import TRIES, Outcome, Work
 
 #: the shape of the workflows below; work begun under another shape is never replayed
 VERSION: Final = "1"
@@ -41,7 +38,7 @@ _DELIVERY: Final = "delivery"
 
 
 def progress_url(folder: Path, database_url: str | None) -> str:
-    """Where progress is kept: beside the ledger's SQLite file, or in the ledger's PostgreSQL."""
+    """Return the URL of the progress database, beside or within that of the ledger."""
     if database_url is not None and database_url.startswith("postgresql"):
         return database_url
     return f"sqlite:///{folder.absolute() / 'progress.sqlite'}"
@@ -58,8 +55,8 @@ def pause_s(attempt: int, key: str) -> float:
 
 
 @dataclass(frozen=True)
-class Durable:
-    """The durable work of this process; there is one a process, as DBOS wants it."""
+class Workflows:
+    """The durable workflows of this process; DBOS allows one such object for each process."""
 
     _synthesis: Callable[[str, int], None]
     _delivery: Callable[[int, str], None]
@@ -84,7 +81,7 @@ class Durable:
         DBOS.destroy()
 
 
-def launch(work: Work, url: str, slot: int, slots: int) -> Durable:
+def launch(work: Work, url: str, slot: int, slots: int) -> Workflows:
     """Start DBOS in this process and resume what this worker slot had not finished.
 
     Parameters
@@ -132,7 +129,7 @@ def launch(work: Work, url: str, slot: int, slots: int) -> Durable:
     if slot == 1:
         former = [_executor(url, other) for other in range(slots + 1, MAXIMUM_SLOTS + 1)]
         _hand_back(DBOS.list_workflows(status="PENDING", executor_id=former))
-    return Durable(synthesis, delivery)
+    return Workflows(synthesis, delivery)
 
 
 def _until_done(key: str, attempt_once: Callable[[int], Outcome]) -> None:

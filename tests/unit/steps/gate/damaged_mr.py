@@ -1,4 +1,4 @@
-"""Damages to the MR series and to what every object bears; each breaks exactly one rule."""
+"""Damages to the MR series and to attributes of every object; each violates exactly one rule."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
 from rebrain_node.domain import marks
-from tests.unit.steps.gate.forge import Set, store, stored
+from tests.unit.steps.gate.editable_set import EditableSet, store, stored
 
 FOREIGN_UID = "2.25.123456789012345678901234567890"
 
 
-# --- readable, named -------------------------------------------------------------------------
+# --- UIDs -------------------------------------------------------------------------------------
 
 
-def record_of_another_instance(good: Set) -> None:
+def record_of_another_instance(good: EditableSet) -> None:
     good.records = lambda records: [
         *records[:-1],
         replace(records[-1], series_instance_uid=FOREIGN_UID),
     ]
 
 
-def big_endian(good: Set) -> None:
+def big_endian(good: EditableSet) -> None:
     good.all[-1].file_meta.TransferSyntaxUID = ExplicitVRBigEndian
 
 
-def uid_that_is_drawn_not_named(good: Set) -> None:
+def random_series_uid(good: EditableSet) -> None:
     for dataset in good.mr:
         dataset.SeriesInstanceUID = FOREIGN_UID
-    rename_in_references(good, "MR")
+    update_references(good, "MR")
 
 
-def uid_used_twice(good: Set) -> None:
+def same_uid_on_two_objects(good: EditableSet) -> None:
     report, last = good.all[-2:]
     last.SOPInstanceUID = last.file_meta.MediaStorageSOPInstanceUID = report.SOPInstanceUID
 
 
-def uid_of_the_source(good: Set) -> None:
+def uid_of_the_source(good: EditableSet) -> None:
     taken = good.mr[0].SeriesInstanceUID
     for dataset in [*good.source, *good.of_kind("MR", "PM", "SEG")]:
         dataset.FrameOfReferenceUID = taken
 
 
-def two_series_of_one_kind(good: Set) -> None:
+def mr_in_two_series(good: EditableSet) -> None:
     uid = int(good.mr[0].SeriesInstanceUID.removeprefix(marks.UID_ROOT)) ^ 1
     good.mr[-1].SeriesInstanceUID = f"{marks.UID_ROOT}{uid}"
-    rename_in_references(good, "MR")
+    update_references(good, "MR")
 
 
-def rename_in_references(good: Set, kind: str) -> None:
-    """Let the key object name the series that the objects of a kind now say they are of."""
+def update_references(good: EditableSet, kind: str) -> None:
+    """Put the current series of the objects of a kind into the key object selection."""
     named = {d.SOPInstanceUID: d.SeriesInstanceUID for d in good.of_kind(kind)}
     for dataset in good.of_kind("KOS"):
         for study in dataset.CurrentRequestedProcedureEvidenceSequence:
@@ -73,9 +73,9 @@ def rename_in_references(good: Set, kind: str) -> None:
 
 
 def setting(keyword: str, value: object, kinds: tuple[str, ...] = ("MR",)):
-    """Set one attribute of every object of some kinds; None deletes it."""
+    """EditableSet one attribute of every object of some kinds; None deletes it."""
 
-    def damage(good: Set) -> None:
+    def damage(good: EditableSet) -> None:
         for dataset in good.of_kind(*kinds):
             if value is None:
                 del dataset[keyword]
@@ -85,15 +85,15 @@ def setting(keyword: str, value: object, kinds: tuple[str, ...] = ("MR",)):
     return damage
 
 
-def other_name_on_the_last_slice(good: Set) -> None:
+def other_name_on_the_last_slice(good: EditableSet) -> None:
     good.mr[-1].PatientName = "OTHER^PATIENT"
 
 
-def letter_lost_from_the_name(good: Set) -> None:
+def letter_lost_from_the_name(good: EditableSet) -> None:
     good.mr[3].PatientName = "?ther^Zoë"
 
 
-def character_set_dropped(good: Set) -> None:
+def character_set_dropped(good: EditableSet) -> None:
     good.mr[0].PatientName = good.source[0].PatientName
     good.mr[0].SpecificCharacterSet = "ISO_IR 109"  # Latin-3 has the same two letters
 
@@ -101,12 +101,12 @@ def character_set_dropped(good: Set) -> None:
 # --- marks -----------------------------------------------------------------------------------
 
 
-def synthetic_data_on_one_slice_only_no(good: Set) -> None:
+def synthetic_data_no_on_one_slice(good: EditableSet) -> None:
     good.mr[5].SyntheticData = "NO"
 
 
 def equipment_without(purpose: str):
-    def damage(good: Set) -> None:
+    def damage(good: EditableSet) -> None:
         for dataset in good.mr:
             dataset.ContributingEquipmentSequence = [
                 item
@@ -117,13 +117,13 @@ def equipment_without(purpose: str):
     return damage
 
 
-def model_without_version(good: Set) -> None:
+def model_without_version(good: EditableSet) -> None:
     for item in good.mr[0].ContributingEquipmentSequence:
         if item.PurposeOfReferenceCodeSequence[0].CodeValue == marks.SYNTHESIZING_EQUIPMENT[0]:
             del item.SoftwareVersions
 
 
-def derivation_code_of_the_standard_only(good: Set) -> None:
+def only_the_standard_derivation_code(good: EditableSet) -> None:
     dataset = good.mr[0]
     dataset.DerivationCodeSequence = [
         item
@@ -139,21 +139,21 @@ def block(dataset: Dataset):
     return dataset.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
 
 
-def leave_out(good: Set, *kinds: str) -> None:
+def leave_out(good: EditableSet, *kinds: str) -> None:
     good.objects = [pair for pair in good.objects if pair[0] not in kinds]
     good.companions = tuple(kind for kind in good.companions if kind not in kinds)
 
 
-def private(element: marks.PrivateElement, value: object, place: int = 1):
-    """Set an element of one MR slice's private block; None deletes it.
+def private(element: marks.PrivateElement, value: object, index: int = 1):
+    """EditableSet an element of one MR slice's private block; None deletes it.
 
-    Companions that would miss it too are left out.
+    Report and key objects, which would differ too, are left out.
     """
 
-    def damage(good: Set) -> None:
+    def damage(good: EditableSet) -> None:
         if element in marks.SLICE_ELEMENTS:
             leave_out(good, "SR", "KOS")
-        own = block(good.mr[place])
+        own = block(good.mr[index])
         if element.offset in own:
             del own[element.offset]
         if value is not None:
@@ -162,72 +162,72 @@ def private(element: marks.PrivateElement, value: object, place: int = 1):
     return damage
 
 
-def private_block_removed(good: Set) -> None:
+def private_block_removed(good: EditableSet) -> None:
     dataset = good.all[-1]
     for element in marks.OBJECT_ELEMENTS:
         if element.offset in block(dataset):
             del block(dataset)[element.offset]
 
 
-def revision_of_nothing(good: Set) -> None:
-    """Say that the first result of a series replaces another one."""
+def predecessor_of_a_first_revision(good: EditableSet) -> None:
+    """State that the first result of a series replaces another one."""
     for dataset in good.all:
         block(dataset).add_new(marks.PREDECESSOR.offset, "UI", FOREIGN_UID)
 
 
-def source_of_two_series(good: Set) -> None:
+def source_of_two_series(good: EditableSet) -> None:
     good.source[-1].SeriesInstanceUID = FOREIGN_UID
 
 
-def source_image_unknown(good: Set) -> None:
+def source_image_unknown(good: EditableSet) -> None:
     item = good.mr[0].SourceImageSequence[0]
     item.ReferencedSOPInstanceUID = FOREIGN_UID
     private(marks.NEIGHBOURS, FOREIGN_UID, 0)(good)
 
 
-def no_source_image(good: Set) -> None:
+def no_source_image(good: EditableSet) -> None:
     del good.mr[0].SourceImageSequence
 
 
-def neighbours_of_another_gap(good: Set) -> None:
-    """Slice 2 lies between source slices 1 and 2; say 3 and 4."""
+def neighbours_of_another_gap(good: EditableSet) -> None:
+    """Slice 2 lies between source slices 1 and 2; state 3 and 4."""
     uids = [dataset.SOPInstanceUID for dataset in good.source[2:4]]
     for item, uid in zip(good.mr[1].SourceImageSequence, uids, strict=True):
         item.ReferencedSOPInstanceUID = uid
     private(marks.NEIGHBOURS, uids)(good)
 
 
-def measured_between_two_slices(good: Set) -> None:
-    """Slice 2 is drawn between two measured ones; say that it was measured."""
+def measured_between_two_slices(good: EditableSet) -> None:
+    """Slice 2 is synthesised between two measured ones; call it measured."""
     dataset = good.mr[1]
     private(marks.POSITION_KIND, "MEASURED")(good)
     dataset.ImageComments = "SYNTHETIC, not for diagnosis. This slice: measured."
 
 
-def renamed_exemplar(good: Set, name: str | None, place: int = 2) -> None:
-    """Name another exemplar for a slice, in block and words alike."""
-    private(marks.EXEMPLAR, name, place)(good)
-    words = "SYNTHETIC: drawn from CT" + ("" if name is None else f", guided by exemplar {name}")
-    good.mr[place].DerivationDescription = words
+def renamed_exemplar(good: EditableSet, name: str | None, index: int = 2) -> None:
+    """Name another exemplar for a slice, in private block and Derivation Description."""
+    private(marks.EXEMPLAR, name, index)(good)
+    description = "SYNTHETIC: from CT" + ("" if name is None else f", guided by exemplar {name}")
+    good.mr[index].DerivationDescription = description
 
 
-def retrieved_without_exemplar(good: Set) -> None:
+def retrieved_without_exemplar(good: EditableSet) -> None:
     renamed_exemplar(good, None)
 
 
-def exemplar_by_name(good: Set) -> None:
+def exemplar_by_name(good: EditableSet) -> None:
     renamed_exemplar(good, "SMITH^JOHN 42")
 
 
-def exemplar_of_an_interpolated_slice(good: Set) -> None:
-    renamed_exemplar(good, "e" * 32, place=1)
+def exemplar_of_an_interpolated_slice(good: EditableSet) -> None:
+    renamed_exemplar(good, "e" * 32, index=1)
 
 
-def referenced_series_short_of_one(good: Set) -> None:
+def referenced_series_short_of_one(good: EditableSet) -> None:
     good.mr[0].ReferencedSeriesSequence[0].ReferencedInstanceSequence.pop()
 
 
-def lossy_source(good: Set) -> None:
+def lossy_source(good: EditableSet) -> None:
     good.source[2].LossyImageCompression = "01"
 
 
@@ -238,7 +238,7 @@ def plane_position(frame: Dataset) -> Dataset:
     return frame.PlanePositionSequence[0]
 
 
-def positions(good: Set, kinds: tuple[str, ...] = ("MR", "PM", "SEG")):
+def positions(good: EditableSet, kinds: tuple[str, ...] = ("MR", "PM", "SEG")):
     """Every data set that holds an image position, of MR, map and segmentation."""
     for dataset in good.of_kind(*kinds):
         if "PerFrameFunctionalGroupsSequence" in dataset:
@@ -247,7 +247,7 @@ def positions(good: Set, kinds: tuple[str, ...] = ("MR", "PM", "SEG")):
             yield dataset
 
 
-def orientations(good: Set, kinds: tuple[str, ...] = ("MR", "PM", "SEG")):
+def orientations(good: EditableSet, kinds: tuple[str, ...] = ("MR", "PM", "SEG")):
     for dataset in good.of_kind(*kinds):
         if "SharedFunctionalGroupsSequence" in dataset:
             yield dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
@@ -255,13 +255,13 @@ def orientations(good: Set, kinds: tuple[str, ...] = ("MR", "PM", "SEG")):
             yield dataset
 
 
-def axes(good: Set) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def axes(good: EditableSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     cosines = np.array(good.mr[0].ImageOrientationPatient, dtype=float)
     return cosines[:3], cosines[3:], np.cross(cosines[:3], cosines[3:])
 
 
-def move(holder: Dataset, way: np.ndarray) -> None:
-    position = np.array(holder.ImagePositionPatient, dtype=float) + way
+def move(holder: Dataset, shift: np.ndarray) -> None:
+    position = np.array(holder.ImagePositionPatient, dtype=float) + shift
     holder.ImagePositionPatient = [f"{value:.8f}"[:16] for value in position]
 
 
@@ -269,53 +269,55 @@ def orient(holder: Dataset, row: np.ndarray, column: np.ndarray) -> None:
     holder.ImageOrientationPatient = [f"{value:.10f}"[:16] for value in (*row, *column)]
 
 
-def place(good: Set, holder: Dataset) -> float:
-    """Distance of a position from the first slice's, along the normal."""
-    way = np.array(holder.ImagePositionPatient, dtype=float)
-    return float((way - np.array(good.mr[0].ImagePositionPatient, dtype=float)) @ axes(good)[2])
+def distance(good: EditableSet, holder: Dataset) -> float:
+    """Distance of a position from the first slice's along the normal, mm."""
+    position = np.array(holder.ImagePositionPatient, dtype=float)
+    return float(
+        (position - np.array(good.mr[0].ImagePositionPatient, dtype=float)) @ axes(good)[2]
+    )
 
 
-def position_removed(good: Set) -> None:
-    """From a series without companions, which would miss it too."""
+def position_removed(good: EditableSet) -> None:
+    """From a series without companions, which would differ too."""
     good.objects = [pair for pair in good.objects if pair[0] == "MR"]
     good.companions = ()
     del good.mr[-1].ImagePositionPatient
 
 
-def position_infinite(good: Set) -> None:
+def position_infinite(good: EditableSet) -> None:
     position_removed(good)
     good.mr[-1].ImagePositionPatient = ["0", "1e999", "0"]
 
 
-def cosines_too_long(good: Set) -> None:
+def cosines_too_long(good: EditableSet) -> None:
     row, column, _ = axes(good)
     for holder in orientations(good):
         orient(holder, row * 1.001, column)
 
 
-def one_slice_of_another_pixel_spacing(good: Set) -> None:
+def one_slice_of_another_pixel_spacing(good: EditableSet) -> None:
     good.mr[-1].PixelSpacing = [4.0001, 4.0]
 
 
-def spacing_declared_wrongly(good: Set) -> None:
+def spacing_declared_wrongly(good: EditableSet) -> None:
     for dataset in good.mr:
         dataset.SpacingBetweenSlices = 4.9
 
 
-def slices_slid_along_each_other(good: Set) -> None:
+def slices_shifted_along_columns(good: EditableSet) -> None:
     column = axes(good)[1]
-    ways = {id(holder): place(good, holder) * 0.01 * column for holder in positions(good)}
+    shifts = {id(holder): distance(good, holder) * 0.01 * column for holder in positions(good)}
     for holder in positions(good):
-        move(holder, ways[id(holder)])
+        move(holder, shifts[id(holder)])
 
 
-def numbered_backwards(good: Set) -> None:
+def numbered_backwards(good: EditableSet) -> None:
     for number, dataset in enumerate(reversed(good.mr), start=1):
         dataset.InstanceNumber = number
 
 
-def turned_half_round(good: Set) -> None:
-    """Both in-plane axes reversed, pixels with them: the image lies right, but upside down."""
+def rotated_by_180_degrees(good: EditableSet) -> None:
+    """Reverse both in-plane axes and the pixels: positions are right, the display is rotated."""
     row, column, _ = axes(good)
     rows, columns = good.mr[0].Rows, good.mr[0].Columns
     corner = 4.0 * (row * (columns - 1) + column * (rows - 1))
@@ -327,47 +329,47 @@ def turned_half_round(good: Set) -> None:
         store(dataset, stored(dataset)[::-1, ::-1])
 
 
-def tilted_against_the_ct(good: Set) -> None:
-    """Lean all planes by a tenth of a degree, stack and all."""
+def tilted_against_the_ct(good: EditableSet) -> None:
+    """Tilt the whole stack by a tenth of a degree."""
     row, column, normal = axes(good)
-    lean = np.radians(0.1)
-    new_column = np.cos(lean) * column + np.sin(lean) * normal
+    angle = np.radians(0.1)
+    new_column = np.cos(angle) * column + np.sin(angle) * normal
     new_normal = np.cross(row, new_column)
-    ways = {id(h): place(good, h) * (new_normal - normal) for h in positions(good)}
+    shifts = {id(h): distance(good, h) * (new_normal - normal) for h in positions(good)}
     for holder in positions(good):
-        move(holder, ways[id(holder)])
+        move(holder, shifts[id(holder)])
     for holder in orientations(good):
         orient(holder, row, new_column)
 
 
-def beyond_the_last_measured_slice(good: Set) -> None:
-    """Move the whole stack and its measured slices' words along the normal by 0.04 mm."""
+def beyond_the_last_measured_slice(good: EditableSet) -> None:
+    """Move the whole stack along the normal by 0.04 mm."""
     normal = axes(good)[2]
     for holder in positions(good):
         move(holder, -0.04 * normal)
 
 
-def beside_the_patient(good: Set) -> None:
+def beside_the_patient(good: EditableSet) -> None:
     row = axes(good)[0]
     for holder in positions(good):
         move(holder, 300.0 * row)
 
 
-def moved_within_the_field_of_view(good: Set) -> None:
+def moved_within_the_field_of_view(good: EditableSet) -> None:
     column = axes(good)[1]
     for holder in positions(good):
         move(holder, -30.0 * column)
 
 
 def mirrored(axis: int):
-    def damage(good: Set) -> None:
+    def damage(good: EditableSet) -> None:
         for dataset in good.mr:
             store(dataset, np.flip(stored(dataset), axis))
 
     return damage
 
 
-def upended(good: Set) -> None:
+def in_reverse_order(good: EditableSet) -> None:
     images = [stored(dataset) for dataset in good.mr]
     for dataset, image in zip(good.mr, reversed(images), strict=True):
         store(dataset, image)
@@ -376,38 +378,38 @@ def upended(good: Set) -> None:
 # --- pixels ----------------------------------------------------------------------------------
 
 
-def pixels_too_short(good: Set) -> None:
+def pixels_too_short(good: EditableSet) -> None:
     good.mr[5].PixelData = good.mr[5].PixelData[:-2]
 
 
-def pixels_beyond_twelve_bits(good: Set) -> None:
+def pixels_beyond_twelve_bits(good: EditableSet) -> None:
     image = stored(good.mr[4])
     image[30, 20] = 4096
     store(good.mr[4], image)
 
 
-def one_slice_empty(good: Set) -> None:
+def one_slice_empty(good: EditableSet) -> None:
     store(good.mr[5], np.zeros_like(stored(good.mr[5])))
 
 
-def saturated(good: Set) -> None:
+def saturated(good: EditableSet) -> None:
     for dataset in good.mr[1::2]:
         image = stored(dataset).astype(float)
         store(dataset, np.where(image > 1500, 4095, image))
 
 
-def repeated(good: Set) -> None:
+def repeated(good: EditableSet) -> None:
     store(good.mr[3], stored(good.mr[2]))
 
 
-#: (code of the rule that finds it, damage)
+#: name to (code of the rule that finds it, damage)
 DAMAGES = {
     "record of another series": ("GATE-FOUR-NAMES", record_of_another_instance),
     "big endian": ("GATE-TRANSFER-SYNTAX", big_endian),
-    "UID drawn, not named": ("GATE-UID-FORM", uid_that_is_drawn_not_named),
-    "UID used twice": ("GATE-UID-UNIQUE", uid_used_twice),
+    "random UID": ("GATE-UID-FORM", random_series_uid),
+    "same UID twice": ("GATE-UID-UNIQUE", same_uid_on_two_objects),
     "UID of the source": ("GATE-UID-FOREIGN", uid_of_the_source),
-    "two MR series": ("GATE-SERIES", two_series_of_one_kind),
+    "two MR series": ("GATE-SERIES", mr_in_two_series),
     "other name": ("GATE-PATIENT", other_name_on_the_last_slice),
     "letter lost": ("GATE-PATIENT", letter_lost_from_the_name),
     "other patient id": ("GATE-PATIENT", setting("PatientID", "OTHER")),
@@ -419,7 +421,7 @@ DAMAGES = {
     "creation date of a clock": ("GATE-DATES", setting("InstanceCreationDate", "20261124")),
     "other character set": ("GATE-CHARACTER-SET", character_set_dropped),
     "no synthetic mark": ("GATE-SYNTHETIC-DATA", setting("SyntheticData", None)),
-    "synthetic mark NO once": ("GATE-SYNTHETIC-DATA", synthetic_data_on_one_slice_only_no),
+    "synthetic mark NO once": ("GATE-SYNTHETIC-DATA", synthetic_data_no_on_one_slice),
     "qualified as product": (
         "GATE-CONTENT-QUALIFICATION",
         setting("ContentQualification", "PRODUCT"),
@@ -432,12 +434,15 @@ DAMAGES = {
         "GATE-IMAGE-TYPE",
         setting("ImageType", ["DERIVED", "SECONDARY", "OTHER"]),
     ),
-    "series described as T1": ("GATE-SERIES-DESCRIPTION", setting("SeriesDescription", "T1 ax")),
+    "series description T1": ("GATE-SERIES-DESCRIPTION", setting("SeriesDescription", "T1 ax")),
     "series number of a scanner": ("GATE-SERIES-NUMBER", setting("SeriesNumber", 4)),
     "manufacturer of the scanner": ("GATE-MANUFACTURER", setting("Manufacturer", "PHANTOM")),
     "model of the scanner": ("GATE-MODEL-NAME", setting("ManufacturerModelName", "ELLIPSOID")),
-    "no comments": ("GATE-KIND-IN-WORDS", setting("ImageComments", "SYNTHETIC, not for diagnosis")),
-    "comment that does not warn": (
+    "no position kind in comments": (
+        "GATE-KIND-IN-WORDS",
+        setting("ImageComments", "SYNTHETIC, not for diagnosis"),
+    ),
+    "comment without warning": (
         "GATE-COMMENTS",
         lambda good: setattr(good.mr[0], "ImageComments", "SYNTHETIC. This slice: measured."),
     ),
@@ -445,17 +450,17 @@ DAMAGES = {
     "model without version": ("GATE-SYNTHESIZING-EQUIPMENT", model_without_version),
     "no scanner named": ("GATE-CONTRIBUTING-EQUIPMENT", equipment_without("109101")),
     "no node named": ("GATE-CONTRIBUTING-EQUIPMENT", equipment_without("109102")),
-    "derivation not described": (
+    "derivation description without mark": (
         "GATE-DERIVATION-DESCRIPTION",
         lambda good: setattr(good.mr[1], "DerivationDescription", "resampled"),
     ),
-    "derivation code lost": ("GATE-DERIVATION-CODE", derivation_code_of_the_standard_only),
+    "derivation code lost": ("GATE-DERIVATION-CODE", only_the_standard_derivation_code),
     "coding scheme unknown": (
         "GATE-CODING-SCHEME",
         setting("CodingSchemeIdentificationSequence", None),
     ),
-    "text over anatomy": ("GATE-BURNED-IN", setting("BurnedInAnnotation", "YES")),
-    "face said to be gone": ("GATE-RECOGNIZABLE", setting("RecognizableVisualFeatures", "NO")),
+    "burned-in text": ("GATE-BURNED-IN", setting("BurnedInAnnotation", "YES")),
+    "no recognizable features": ("GATE-RECOGNIZABLE", setting("RecognizableVisualFeatures", "NO")),
     "modality CT": ("GATE-MODALITY", setting("Modality", "CT")),
     "spin echo claimed": ("GATE-SCANNING-SEQUENCE", setting("ScanningSequence", "SE")),
     "repetition time claimed": ("GATE-TIMINGS", setting("RepetitionTime", 500)),
@@ -469,32 +474,35 @@ DAMAGES = {
         "GATE-PRIVATE-VALUES",
         private(marks.BUNDLE_DIGEST, "f" * 64),
     ),
-    "revision of nothing": ("GATE-PREDECESSOR", revision_of_nothing),
+    "predecessor of a first revision": ("GATE-PREDECESSOR", predecessor_of_a_first_revision),
     "source of two series": ("GATE-SOURCE-SERIES", source_of_two_series),
-    "slice kind gone": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, None)),
-    "slice kind unknown": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, "GUESSED")),
+    "no position kind": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, None)),
+    "unknown position kind": ("GATE-SLICE-BLOCK", private(marks.POSITION_KIND, "GUESSED")),
     "uncertainty not a number": ("GATE-SLICE-BLOCK", private(marks.UNCERTAINTY, float("nan"))),
     "untrusted slice not marked": ("GATE-TRUSTED", private(marks.TRUSTED, None)),
-    "untrusted slice to be trusted": ("GATE-TRUSTED", private(marks.TRUSTED, "YES")),
+    "untrusted slice marked trusted": ("GATE-TRUSTED", private(marks.TRUSTED, "YES")),
     "marked without a limit": ("GATE-TRUSTED", private(marks.UNTRUSTED_ABOVE, None)),
     "retrieved without exemplar": ("GATE-RETRIEVED", retrieved_without_exemplar),
     "exemplar by a person's name": ("GATE-RETRIEVED", exemplar_by_name),
     "retrieved without similarity": ("GATE-RETRIEVED", private(marks.SIMILARITY, None, 2)),
     "retrieved without threshold": ("GATE-RETRIEVED", private(marks.TAU, None, 2)),
-    "retrieved from nowhere": ("GATE-RETRIEVED", private(marks.POSITION_DIFFERENCE, None, 2)),
+    "retrieved without position difference": (
+        "GATE-RETRIEVED",
+        private(marks.POSITION_DIFFERENCE, None, 2),
+    ),
     "similarity not a number": ("GATE-RETRIEVED", private(marks.SIMILARITY, float("nan"), 2)),
     "exemplar of an interpolated slice": ("GATE-RETRIEVED", exemplar_of_an_interpolated_slice),
     "exemplar below the threshold": ("GATE-SIMILARITY", private(marks.SIMILARITY, 0.1, 2)),
-    "similarity no cosine": ("GATE-SIMILARITY", private(marks.SIMILARITY, 1.1, 2)),
-    "exemplar not in words": (
+    "similarity above 1": ("GATE-SIMILARITY", private(marks.SIMILARITY, 1.1, 2)),
+    "exemplar not in description": (
         "GATE-EXEMPLAR-IN-WORDS",
-        lambda good: setattr(good.mr[2], "DerivationDescription", "SYNTHETIC: drawn from CT"),
+        lambda good: setattr(good.mr[2], "DerivationDescription", "SYNTHETIC: from CT"),
     ),
-    "exemplar in words alone": (
+    "exemplar only in description": (
         "GATE-EXEMPLAR-IN-WORDS",
         lambda good: setattr(good.mr[1], "DerivationDescription", "SYNTHETIC: by an exemplar"),
     ),
-    "words of another kind": (
+    "comments of another position kind": (
         "GATE-KIND-IN-WORDS",
         lambda good: setattr(
             good.mr[0], "ImageComments", "SYNTHETIC, not for diagnosis. This slice: retrieved."
@@ -503,10 +511,10 @@ DAMAGES = {
     "no source image": ("GATE-SOURCE-IMAGES", no_source_image),
     "source image unknown": ("GATE-SOURCE-IMAGES", source_image_unknown),
     "neighbours of another gap": ("GATE-BRACKET", neighbours_of_another_gap),
-    "alpha of another place": ("GATE-BRACKET", private(marks.ALPHA, 0.9)),
+    "alpha of another position": ("GATE-BRACKET", private(marks.ALPHA, 0.9)),
     "measured where nothing was": ("GATE-MEASURED", measured_between_two_slices),
-    "source series not whole": ("GATE-REFERENCED-SERIES", referenced_series_short_of_one),
-    "loss forgotten": ("GATE-LOSSY", lossy_source),
+    "source series incomplete": ("GATE-REFERENCED-SERIES", referenced_series_short_of_one),
+    "lossy source not stated": ("GATE-LOSSY", lossy_source),
     "other frame of reference": (
         "GATE-FRAME-OF-REFERENCE",
         setting("FrameOfReferenceUID", FOREIGN_UID),
@@ -514,26 +522,26 @@ DAMAGES = {
     "position gone": ("GATE-PLANE", position_removed),
     "position infinite": ("GATE-PLANE", position_infinite),
     "beside the patient": ("GATE-OVERLAP", beside_the_patient),
-    "cosines too long": ("GATE-ORTHONORMAL", cosines_too_long),
+    "direction cosines too long": ("GATE-ORTHONORMAL", cosines_too_long),
     "one slice of other pixels": ("GATE-STACK", one_slice_of_another_pixel_spacing),
     "spacing declared wrongly": ("GATE-SPACING", spacing_declared_wrongly),
-    "slices slid along each other": ("GATE-SHEAR", slices_slid_along_each_other),
+    "sheared": ("GATE-SHEAR", slices_shifted_along_columns),
     "numbered backwards": ("GATE-ORDER", numbered_backwards),
-    "upside down": ("GATE-AXES", turned_half_round),
+    "upside down": ("GATE-AXES", rotated_by_180_degrees),
     "tilted against the CT": ("GATE-PARALLEL", tilted_against_the_ct),
     "beyond the measured slices": ("GATE-EXTENT", beyond_the_last_measured_slice),
     "no thickness": ("GATE-THICKNESS", setting("SliceThickness", None)),
     "moved within the field of view": ("GATE-OVERLAP", moved_within_the_field_of_view),
     "mirrored left to right": ("GATE-FLIP", mirrored(1)),
     "mirrored front to back": ("GATE-FLIP", mirrored(0)),
-    "upended": ("GATE-FLIP", upended),
+    "slices in reverse order": ("GATE-FLIP", in_reverse_order),
     "eight bits": ("GATE-PIXEL-FORMAT", setting("BitsStored", 8)),
     "signed": ("GATE-PIXEL-FORMAT", setting("PixelRepresentation", 1)),
     "pixels too short": ("GATE-STRUCTURE", pixels_too_short),
     "beyond twelve bits": ("GATE-PIXEL-RANGE", pixels_beyond_twelve_bits),
     "one slice empty": ("GATE-PIXEL-CONSTANT", one_slice_empty),
     "saturated": ("GATE-PIXEL-SATURATED", saturated),
-    "one slice twice": ("GATE-PIXEL-REPEATED", repeated),
+    "two equal slices": ("GATE-PIXEL-REPEATED", repeated),
     "no window": ("GATE-WINDOW", setting("WindowCenter", None)),
-    "window beside the values": ("GATE-WINDOW", setting("WindowCenter", 90000)),
+    "window outside the values": ("GATE-WINDOW", setting("WindowCenter", 90000)),
 }

@@ -10,7 +10,7 @@ LEAST_PEOPLE: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meaning:
+class UncertaintyInterpretation:
     """How an uncertainty map is to be read; without a calibration it is a rule of thumb.
 
     Attributes
@@ -53,4 +53,4 @@ class Meaning:
 
 
 #: of a map that no calibration stands behind
-RULE_OF_THUMB: Final = Meaning()
+RULE_OF_THUMB: Final = UncertaintyInterpretation()

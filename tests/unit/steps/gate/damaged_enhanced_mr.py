@@ -8,22 +8,22 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain import marks
-from tests.unit.steps.gate.damages_mr import FOREIGN_UID, leave_out, setting
-from tests.unit.steps.gate.forge import Set
+from tests.unit.steps.gate.damaged_mr import FOREIGN_UID, leave_out, setting
+from tests.unit.steps.gate.editable_set import EditableSet
 
 
-def frame(good: Set, place: int = 1) -> Dataset:
-    return good.mr[0].PerFrameFunctionalGroupsSequence[place]
+def frame(good: EditableSet, index: int = 1) -> Dataset:
+    return good.mr[0].PerFrameFunctionalGroupsSequence[index]
 
 
-def shared(good: Set) -> Dataset:
+def shared(good: EditableSet) -> Dataset:
     return good.mr[0].SharedFunctionalGroupsSequence[0]
 
 
-def in_group(holder: Callable[[Set], Dataset], group: str, keyword: str, value: object):
-    """Set an attribute of the first item of a functional group; None deletes it."""
+def in_group(holder: Callable[[EditableSet], Dataset], group: str, keyword: str, value: object):
+    """EditableSet an attribute of the first item of a functional group; None deletes it."""
 
-    def damage(good: Set) -> None:
+    def damage(good: EditableSet) -> None:
         item = holder(good)[group].value[0]
         if value is None:
             del item[keyword]
@@ -33,13 +33,13 @@ def in_group(holder: Callable[[Set], Dataset], group: str, keyword: str, value: 
     return damage
 
 
-def provenance_of_a_frame_gone(good: Set) -> None:
+def no_provenance_of_a_frame(good: EditableSet) -> None:
     leave_out(good, "SR", "KOS")
     block = frame(good).private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
     del block[marks.SLICE_PROVENANCE.offset]
 
 
-def exemplar_of_a_frame_too_unlike(good: Set) -> None:
+def exemplar_of_a_frame_below_the_threshold(good: EditableSet) -> None:
     leave_out(good, "SR", "KOS")
     block = frame(good, 2).private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
     item = block[marks.SLICE_PROVENANCE.offset].value[0]
@@ -48,24 +48,24 @@ def exemplar_of_a_frame_too_unlike(good: Set) -> None:
     own.add_new(marks.SIMILARITY.offset, "FD", 0.1)
 
 
-def frame_without_a_place(good: Set) -> None:
+def frame_without_a_position(good: EditableSet) -> None:
     leave_out(good, "PM", "SEG", "SC", "SR", "KOS")
     del good.mr[0].PerFrameFunctionalGroupsSequence[-1].PlanePositionSequence
 
 
-def stack_numbered_backwards(good: Set) -> None:
+def stack_numbered_backwards(good: EditableSet) -> None:
     frames = good.mr[0].PerFrameFunctionalGroupsSequence
     for number, group in enumerate(reversed(frames), start=1):
         group.FrameContentSequence[0].InStackPositionNumber = number
 
 
-def magnet_in_a_functional_group(good: Set) -> None:
+def magnet_in_a_functional_group(good: EditableSet) -> None:
     timing = Dataset()
     timing.FlipAngle = 90.0
     shared(good).MRTimingAndRelatedParametersSequence = [timing]
 
 
-def pixels(good: Set, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def pixels(good: EditableSet, change: Callable[[np.ndarray], np.ndarray]) -> None:
     image = good.mr[0]
     shape = image.NumberOfFrames, image.Rows, image.Columns
     stored = np.frombuffer(image.PixelData, "<u2").reshape(shape).copy()
@@ -77,14 +77,14 @@ def frame_empty(stored: np.ndarray) -> np.ndarray:
     return stored
 
 
-def map_of_the_next_frame(good: Set) -> None:
+def map_of_the_next_frame(good: EditableSet) -> None:
     frames = good.of_kind("PM")[0].PerFrameFunctionalGroupsSequence
     for group, number in zip(frames[3:5], (5, 4), strict=True):
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
         source.ReferencedFrameNumber = number
 
 
-def report_without_frames(good: Set) -> None:
+def report_without_frames(good: EditableSet) -> None:
     for group in good.of_kind("SR")[0].ContentSequence[-1].ContentSequence[1:]:
         for item in group.ContentSequence:
             if item.ValueType == "IMAGE":
@@ -108,25 +108,28 @@ DAMAGES = {
             shared, "MRImageFrameTypeSequence", "FrameType", ["ORIGINAL", "PRIMARY", "T1", "NONE"]
         ),
     ),
-    "instance that does not warn": ("GATE-COMMENTS", setting("ImageComments", "T1")),
-    "frame that says nothing": (
+    "comment without warning": ("GATE-COMMENTS", setting("ImageComments", "T1")),
+    "frame without position kind in comments": (
         "GATE-KIND-IN-WORDS",
         in_group(frame, "FrameContentSequence", "FrameComments", "SYNTHETIC"),
     ),
-    "frame not described": (
+    "frame description without mark": (
         "GATE-DERIVATION-DESCRIPTION",
         in_group(frame, "DerivationImageSequence", "DerivationDescription", "resampled"),
     ),
-    "frame without its code": (
+    "frame without derivation code": (
         "GATE-DERIVATION-CODE",
         in_group(frame, "DerivationImageSequence", "DerivationCodeSequence", None),
     ),
-    "frame without its source": (
+    "frame without source image": (
         "GATE-SOURCE-IMAGES",
         in_group(frame, "DerivationImageSequence", "SourceImageSequence", None),
     ),
-    "frame without provenance": ("GATE-SLICE-BLOCK", provenance_of_a_frame_gone),
-    "exemplar of a frame too unlike": ("GATE-SIMILARITY", exemplar_of_a_frame_too_unlike),
+    "frame without provenance": ("GATE-SLICE-BLOCK", no_provenance_of_a_frame),
+    "exemplar of a frame below the threshold": (
+        "GATE-SIMILARITY",
+        exemplar_of_a_frame_below_the_threshold,
+    ),
     "T1 claimed": ("GATE-SCANNING-SEQUENCE", setting("AcquisitionContrast", "T1")),
     "T1 claimed of the frames": (
         "GATE-SCANNING-SEQUENCE",
@@ -138,7 +141,7 @@ DAMAGES = {
         "GATE-FRAME-OF-REFERENCE",
         setting("FrameOfReferenceUID", FOREIGN_UID),
     ),
-    "frame without a place": ("GATE-PLANE", frame_without_a_place),
+    "frame without a position": ("GATE-PLANE", frame_without_a_position),
     "spacing declared wrongly": (
         "GATE-SPACING",
         in_group(shared, "PixelMeasuresSequence", "SpacingBetweenSlices", 4.9),
@@ -150,7 +153,10 @@ DAMAGES = {
     "no window": ("GATE-WINDOW", in_group(shared, "FrameVOILUTSequence", "WindowCenter", None)),
     "numbered backwards": ("GATE-ORDER", stack_numbered_backwards),
     "mirrored": ("GATE-FLIP", lambda good: pixels(good, lambda stored: stored[:, :, ::-1])),
-    "upended": ("GATE-FLIP", lambda good: pixels(good, lambda stored: stored[::-1])),
+    "frames in reverse order": (
+        "GATE-FLIP",
+        lambda good: pixels(good, lambda stored: stored[::-1]),
+    ),
     "one frame empty": ("GATE-PIXEL-CONSTANT", lambda good: pixels(good, frame_empty)),
     "map of the next frame": ("GATE-MAP-FRAMES", map_of_the_next_frame),
     "report without frames": ("GATE-REPORT-SLICES", report_without_frames),

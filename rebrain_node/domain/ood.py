@@ -1,4 +1,4 @@
-"""How strange a series is to the model, as one number and what it is made of."""
+"""The out-of-distribution (OOD) score of a series: one number and what it is made of."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strangeness:
+class OodScore:
     """How far a series lies from those that the model was made for.
 
-    Each part is a mean squared distance divided by the one that 95 % of sound series stay below,
+    Each part is a mean squared distance divided by the one that 95 % of valid series stay below,
     so 1 is usual and 3 is far; the score is the largest part.
     """
 
     parts: Mapping[str, float]  #: head frame, picture and, with an encoder, embedding
-    threshold: float  #: a score above it is out of domain
-    deviations: Mapping[str, float]  #: of each statistic, in standard deviations of sound series
+    threshold: float  #: a series with a larger score is out of distribution
+    deviations: Mapping[str, float]  #: of each statistic, in standard deviations of valid series
 
     @property
     def score(self) -> float:
@@ -30,8 +30,8 @@ class Strangeness:
         ordered = sorted(self.deviations, key=lambda name: -abs(self.deviations[name]))
         return tuple(ordered[:3])
 
-    def told(self) -> dict[str, Any]:
-        """Tell all of it as JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the audit details of the score."""
         return {
             "score": round(self.score, 3),
             "threshold": round(self.threshold, 3),

@@ -15,7 +15,7 @@ from scipy import ndimage
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.limits import Limits
-from rebrain_node.domain.strangeness import Strangeness
+from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.volume import FloatArray, MaskArray, PreparedVolume
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.model.ood import OodFeatures, OodModel, Vectors
@@ -47,7 +47,7 @@ def recognise(
     frame: HeadFrame,
     embeddings: FloatArray | None,
     known: OodModel,
-) -> Strangeness:
+) -> OodScore:
     """Measure how strange a series is.
 
     Parameters
@@ -62,7 +62,7 @@ def recognise(
         What is usual.
     """
     chosen = looked_at(prepared, frame)
-    return known.score(
+    return known.score_of(
         OodFeatures(
             position_mm=frame.position_mm[chosen],
             frame=frame_vector(frame),
@@ -72,7 +72,7 @@ def recognise(
     )
 
 
-def admit(strangeness: Strangeness, limits: Limits) -> tuple[Finding, ...]:
+def admit(strangeness: OodScore, limits: Limits) -> tuple[Finding, ...]:
     """Hold the score against its threshold.
 
     Returns

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from rebrain_node.domain.headframe import HeadFrame
-from rebrain_node.domain.limits import shipped_limits
-from rebrain_node.domain.strangeness import Strangeness
+from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.volume import Grid, PreparedVolume
 from rebrain_node.errors import SeriesRejected
-from rebrain_node.steps.recognise import PICTURE, admit, looked_at, recognise, statistics
+from rebrain_node.limits_file import shipped_limits
+from rebrain_node.steps.ood import PICTURE, admit, looked_at, recognise, statistics
 from tests.support.ood_models import ood_model
 
 LIMITS = shipped_limits()
@@ -106,7 +106,7 @@ def test_a_series_without_soft_tissue_is_scored_all_the_same():
 
 
 def _strange(score):
-    return Strangeness(
+    return OodScore(
         parts={"head frame": score, "picture": 0.4},
         threshold=1.5,
         deviations={"likeness": -9.0, "noise": 0.2, "fat": 1.0, "bone": -2.0},
@@ -132,8 +132,8 @@ def test_a_site_may_refuse_what_is_out_of_domain():
     assert [finding.code for finding in caught.value.findings] == ["OOD"]
 
 
-def test_what_is_told_holds_score_threshold_and_parts():
-    told = _strange(3.21).told()
-    assert told["score"] == told["parts"]["head frame"] == 3.21
-    assert told["threshold"] == 1.5
-    assert told["deviations"]["likeness"] == -9.0
+def test_the_audit_details_hold_score_threshold_and_parts():
+    details = _strange(3.21).to_json()
+    assert details["score"] == details["parts"]["head frame"] == 3.21
+    assert details["threshold"] == 1.5
+    assert details["deviations"]["likeness"] == -9.0

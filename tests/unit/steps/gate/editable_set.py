@@ -1,9 +1,9 @@
-"""A good set as written, and the means to forge it."""
+"""A written set whose objects a test can edit and encode again."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 
@@ -12,7 +12,7 @@ from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Provenance
-from rebrain_node.domain.meaning import Meaning
+from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.domain.volume import SyntheticVolume
 from tests.support.phantoms import Ellipsoid, PhantomSpec, head_ct, head_hu
 from tests.support.synthetic_volumes import provenance, synthetic_volume
@@ -33,7 +33,7 @@ _T1 = (0.0, 0.0, 0.9, 0.5, 0.25, 0.75, 0.55, 0.5, 0.12, 0.1)
 
 
 def t1_like(instances: Sequence[Dataset], spec: PhantomSpec) -> SyntheticVolume:
-    """A volume that draws the phantom's own anatomy where it lies."""
+    """A volume with the phantom's own anatomy at its true position."""
     volume = synthetic_volume(instances, rows=64, columns=48, pixel_mm=4.0, spacing_mm=3.75)
     grid = volume.grid
     r = np.arange(grid.rows)[:, None, None] * grid.pixel_mm * grid.column_direction
@@ -54,13 +54,15 @@ def t1_like(instances: Sequence[Dataset], spec: PhantomSpec) -> SyntheticVolume:
         intensity=intensity.astype(np.float32),
         uncertainty=uncertainty.astype(np.float32),
         head=head,
-        meaning=Meaning(alpha=0.1, people=25, untrusted_above=0.05),  # every slice is above it
+        meaning=UncertaintyInterpretation(
+            alpha=0.1, people=25, untrusted_above=0.05
+        ),  # every slice is above it
     )
 
 
 @dataclass
-class Set:
-    """A written set laid open: change it in place, then ``derived`` encodes it again."""
+class EditableSet:
+    """A written set, parsed: edit it in place, then ``derived`` encodes it again."""
 
     provenance: Provenance
     source: list[Dataset]
@@ -76,11 +78,11 @@ class Set:
         source: Sequence[Dataset],
         companions: Iterable[str],
         mr_form: str = "classic",
-    ) -> Set:
+    ) -> EditableSet:
         objects = [(i.kind, dcmread(BytesIO(i.content))) for i in derived.instances]
         return cls(derived.provenance, list(source), objects, tuple(companions), mr_form)
 
-    def copy(self) -> Set:
+    def copy(self) -> EditableSet:
         return copy.deepcopy(self)
 
     def of_kind(self, *kinds: str) -> list[Dataset]:
@@ -117,14 +119,9 @@ def source_and_provenance(spec: PhantomSpec = SOURCE) -> tuple[list[Dataset], Pr
 
 
 def stored(dataset: Dataset) -> np.ndarray:
-    """Pixels of an MR slice, a copy to be changed."""
+    """Pixels of an MR slice, an editable copy."""
     return np.frombuffer(dataset.PixelData, "<u2").reshape(dataset.Rows, dataset.Columns).copy()
 
 
 def store(dataset: Dataset, pixels: np.ndarray) -> None:
     dataset.PixelData = np.ascontiguousarray(pixels.astype("<u2")).tobytes()
-
-
-def frames(dataset: Dataset) -> Iterator[Dataset]:
-    """Per-frame functional groups of a multi-frame object."""
-    return iter(dataset.PerFrameFunctionalGroupsSequence)

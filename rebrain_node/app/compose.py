@@ -1,0 +1,273 @@
+"""From settings to running parts: limits, bundle, model, database and folders.
+
+Heavy libraries are imported where they are needed: the receiver loads no engine, the supervisor
+loads nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rebrain_node import __version__
+from rebrain_node.domain.audit import Event
+from rebrain_node.domain.limits import Limits
+from rebrain_node.errors import BundleRefused, EngineFailed, SettingsError
+from rebrain_node.limits_file import load_limits, shipped_limits
+from rebrain_node.settings import Settings
+
+if TYPE_CHECKING:
+    from rebrain_node.engine.loaded import LoadedModel
+    from rebrain_node.model.bundle import ModelBundle
+    from rebrain_node.model.signature import Signer
+    from rebrain_node.pipeline import Configuration
+    from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.outbox import Outbox
+    from rebrain_node.store.recall import Recall
+    from rebrain_node.store.releases import Releases
+
+#: the SQLite database within the folder of the node's state
+_DATABASE = "node.sqlite"
+
+
+@dataclass(frozen=True)
+class VerifiedBundle:
+    """A bundle that is exactly what its manifest says, and who released it."""
+
+    bundle: ModelBundle
+    signer: Signer | None  #: None for an unsigned bundle that the settings accept
+
+
+def read_limits(settings: Settings) -> Limits:
+    """Read the limits of the settings, or those that ship.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or a limit is missing, unknown or outside its range.
+    """
+    if settings.limits is None:
+        return shipped_limits()
+    try:
+        return load_limits(settings.limits.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"limits {settings.limits}: {error.strerror}") from error
+
+
+def read_bundle(settings: Settings) -> ModelBundle:
+    """Load the bundle of the settings, whoever released it: to be shown, not to be used.
+
+    Raises
+    ------
+    BundleRefused
+        It is not exactly what its manifest says.
+    """
+    from rebrain_node.model.bundle import load_bundle
+
+    if settings.model.bundle is not None:
+        return load_bundle(settings.model.bundle)
+    with resources.as_file(resources.files("rebrain_node") / "bundles" / "demo") as shipped:
+        return load_bundle(shipped)
+
+
+def open_bundle(settings: Settings) -> VerifiedBundle:
+    """Load the bundle of the settings and verify who released it.
+
+    Raises
+    ------
+    BundleRefused
+        It is not exactly what its manifest says, is unsigned, or signed with an untrusted key.
+    SettingsError
+        A trusted key cannot be read.
+    """
+    from rebrain_node.trust import signer_of
+
+    bundle = read_bundle(settings)
+    return VerifiedBundle(bundle, signer_of(settings, bundle))
+
+
+def configure(settings: Settings, bundle: ModelBundle) -> Configuration:
+    """Collect what a result depends on beside the series itself.
+
+    Raises
+    ------
+    SettingsError
+        The limits are not fit to run.
+    """
+    from rebrain_node.pipeline import Configuration
+    from rebrain_node.steps.write import ObjectOptions
+
+    limits = read_limits(settings)
+    objects = settings.objects.model_dump(mode="json")
+    content = json.dumps({"limits": limits.digest, "objects": objects}, sort_keys=True)
+    options = ObjectOptions(**settings.objects.model_dump(exclude_none=True))
+    if settings.objects.uncertain_above is None and bundle.recipe.abstain is not None:
+        options = replace(options, uncertain_above=bundle.recipe.abstain.voxel_above)
+    return Configuration(
+        bundle=bundle,
+        limits=limits,
+        objects=options,
+        software_version=__version__,
+        digest=hashlib.sha256(content.encode()).hexdigest(),
+    )
+
+
+def open_model(settings: Settings, bundle: ModelBundle, workers: int = 1) -> LoadedModel:
+    """Open the networks of a bundle, and its knowledge base.
+
+    Each reproduces what the bundle was released with: engine and residual-scale head the golden
+    output, the encoder the embeddings of the knowledge base. Where nothing is retrieved, the
+    encoder serves the out-of-distribution score alone.
+
+    Parameters
+    ----------
+    workers : int
+        Processes that share the cores where ``model.threads`` is not set.
+
+    Raises
+    ------
+    EngineFailed
+        An engine cannot start here.
+    BundleRefused
+        A golden output is not reproduced on this machine, or the knowledge base is not fit to be
+        searched or belongs to another encoder.
+    """
+    from rebrain_node.engine.loaded import LoadedModel
+    from rebrain_node.engine.open import open_encoder, open_engine, open_scale
+
+    name = settings.model.engine
+    threads = settings.model.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    engine = open_engine(name, bundle, threads)
+    scale = None if bundle.calibration is None else open_scale(name, bundle, threads)
+    encoder = open_encoder(name, bundle, threads) if bundle.embeds else None
+    if encoder is None or not bundle.recipe.retrieves:
+        return LoadedModel.of(bundle, engine, encoder=encoder, scale=scale)
+    from rebrain_node.retrieval.open import open_exemplars
+
+    exemplars = open_exemplars(bundle, encoder)
+    return LoadedModel.of(bundle, engine, encoder=encoder, exemplars=exemplars, scale=scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """The facts of a node: one database, the inbox's and the outbox's folders."""
+
+    ledger: Ledger
+    audit: AuditLog
+    outbox: Outbox
+    recall: Recall
+    releases: Releases
+    folder: Path
+
+    @property
+    def inbox(self) -> Path:
+        """Where received instances lie."""
+        return self.folder / "inbox"
+
+
+def make_state_folder(settings: Settings) -> Path:
+    """Make the folder of the node's state, readable by its owner alone.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be made.
+    """
+    folder = settings.storage.folder
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"storage.folder {folder}: {error.strerror}; make it, or set another one"
+        ) from error
+    return folder
+
+
+def has_state(settings: Settings) -> bool:
+    """Say whether a node ran with these settings before; creates nothing."""
+    url = settings.storage.database_url
+    return url is not None or (settings.storage.folder / _DATABASE).is_file()
+
+
+@contextmanager
+def open_state(settings: Settings) -> Iterator[State]:
+    """Open the node's database and folders.
+
+    Raises
+    ------
+    SettingsError
+        The folder cannot be made.
+    StoreUnavailable, StateRefused
+        The database cannot be used now, or not by this version.
+    """
+    from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.database import Database
+    from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.outbox import Outbox
+    from rebrain_node.store.recall import Recall
+    from rebrain_node.store.releases import Releases
+
+    folder = make_state_folder(settings)
+    url = settings.storage.database_url or f"sqlite:///{folder.absolute() / _DATABASE}"
+    with Database.open(url) as database:
+        yield State(
+            ledger=Ledger(database),
+            audit=AuditLog(database),
+            outbox=Outbox(database, folder / "outbox"),
+            recall=Recall(database),
+            releases=Releases(database),
+            folder=folder,
+        )
+
+
+def refuse_rollback(settings: Settings, state: State, bundle: ModelBundle) -> None:
+    """Refuse a bundle that is older than the last active one of its name.
+
+    Raises
+    ------
+    BundleRefused
+        It is, and ``model.accept_older`` does not name it.
+    """
+    from rebrain_node.trust import refuse_older
+
+    refuse_older(bundle.release, state.releases.named(bundle.name), settings.model.accept_older)
+
+
+def activate_bundle(settings: Settings, state: State) -> tuple[Configuration, LoadedModel]:
+    """Open the bundle and record it as active; older bundles are refused from then on.
+
+    Raises
+    ------
+    BundleRefused
+        It is not what was released, or is older than the last active one; the audit log holds
+        the reason.
+    EngineFailed
+        The engine cannot start; the audit log holds the reason.
+    """
+    try:
+        verified = open_bundle(settings)
+        configuration = configure(settings, verified.bundle)
+        refuse_rollback(settings, state, verified.bundle)
+        model = open_model(settings, verified.bundle, settings.workers)
+    except BundleRefused as error:
+        state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
+        raise
+    except EngineFailed as error:
+        state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
+        raise
+    bundle, signer = verified.bundle, verified.signer
+    details = {
+        "name": bundle.name,
+        "version": bundle.version,
+        "signed_by": None if signer is None else asdict(signer),
+    }
+    state.audit.record(Event.BUNDLE_VERIFIED, bundle.digest, details)
+    return configuration, model

@@ -1,0 +1,145 @@
+"""The processes of `serve`: the supervisor, the receiver and the workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, NoReturn
+
+from rebrain_node import __version__
+from rebrain_node.app.compose import (
+    State,
+    activate_bundle,
+    make_state_folder,
+    open_state,
+    read_limits,
+)
+from rebrain_node.domain.audit import Event
+from rebrain_node.logs import log_as_json
+from rebrain_node.settings import Settings
+from rebrain_node.supervisor import LifeLine, Role, supervise
+
+if TYPE_CHECKING:
+    from rebrain_node.worker.watcher import Watcher
+    from rebrain_node.worker.work import Work
+    from rebrain_node.worker.workflow import Workflows
+
+
+def serve(settings: Settings, config: Path | None) -> int:
+    """Run the node until it is stopped; the exit code.
+
+    Raises
+    ------
+    SettingsError
+        The limits or the folder of the node's state are not fit to run.
+    """
+    log_as_json("supervisor")
+    read_limits(settings)
+    make_state_folder(settings)
+    program = (sys.executable, "-m", "rebrain_node.cli")
+    options = () if config is None else ("--config", str(config))
+    workers = [
+        Role(name=f"worker-{slot}", command=(*program, "worker", "--slot", str(slot), *options))
+        for slot in range(1, settings.workers + 1)
+    ]
+    return supervise([Role(name="receiver", command=(*program, "receiver", *options)), *workers])
+
+
+def run_receiver(settings: Settings) -> None:
+    """Be the receiver process until the supervisor ends it."""
+    from rebrain_node.network.receiver import Receiver
+    from rebrain_node.reception.inbox import Spool
+
+    life = _start("receiver")
+    with open_state(settings) as state:
+        spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
+        with Receiver(settings.receiver, spool, state.audit) as receiver:
+            state.audit.record(
+                Event.NODE_STARTED,
+                settings.receiver.ae_title,
+                {"version": __version__, "port": receiver.port},
+            )
+            life.say_ready()
+            life.stop.wait()
+        state.audit.record(Event.NODE_STOPPED, settings.receiver.ae_title, {})
+
+
+def run_worker(settings: Settings, slot: int) -> NoReturn:
+    """Be worker ``slot`` until the supervisor ends it.
+
+    On shutdown the series being processed is abandoned; its workflow is queued again.
+
+    Raises
+    ------
+    BundleRefused
+        The bundle is not what was released, is older than the last active one, or deviates on
+        this machine.
+    EngineFailed
+        The engine cannot start.
+    """
+    from rebrain_node.worker.workflow import launch, progress_url
+
+    life = _start(f"worker-{slot}")
+    with open_state(settings) as state:
+        work = _work(settings, state, slot)
+        url = progress_url(state.folder, settings.storage.database_url)
+        workflows = launch(work, url, slot, settings.workers)
+        if slot == 1:
+            watcher = _watcher(settings, state, work, workflows)
+            Thread(target=watcher.run, args=(life.stop,), daemon=True, name="watcher").start()
+        life.say_ready()
+        life.stop.wait()
+        workflows.close()
+    os._exit(0)  # the thread of the abandoned series would hold up a normal end
+
+
+def _start(process: str) -> LifeLine:
+    """Start a child process of the node: private files, JSON logs, the pipe to the supervisor."""
+    os.umask(0o077)
+    log_as_json(process)
+    return LifeLine.hold()
+
+
+def _work(settings: Settings, state: State, slot: int) -> Work:
+    from rebrain_node.network.sender import PacsDestination
+    from rebrain_node.pipeline import Ports
+    from rebrain_node.reception.inbox import InboxFolder
+    from rebrain_node.worker.work import Work
+
+    configuration, model = activate_bundle(settings, state)
+    details = {"engine": model.engine.identity, "bundle": configuration.bundle.digest}
+    state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", details)
+    return Work(
+        ledger=state.ledger,
+        outbox=state.outbox,
+        ports=Ports(
+            inbox=InboxFolder(state.inbox, state.ledger),
+            audit=state.audit,
+            model=model,
+        ),
+        configuration=configuration,
+        destinations={
+            each.name: PacsDestination(each, settings.receiver.ae_title)
+            for each in settings.destinations
+        },
+    )
+
+
+def _watcher(settings: Settings, state: State, work: Work, workflows: Workflows) -> Watcher:
+    from rebrain_node.reception.completeness import Settling
+    from rebrain_node.reception.inbox import InboxFolder
+    from rebrain_node.worker.watcher import Watcher
+
+    return Watcher(
+        work=work,
+        workflows=workflows,
+        inbox=InboxFolder(state.inbox, state.ledger),
+        settling=Settling(
+            quiet_period_s=settings.completeness.quiet_period_s,
+            maximum_wait_s=settings.completeness.maximum_wait_s,
+        ),
+        folder=state.folder,
+        soft_mark_bytes=settings.storage.soft_mark_bytes,
+    )

@@ -1,0 +1,138 @@
+"""What a command does with the parts: process a folder, send by hand, write the audit report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rebrain_node.app.compose import configure, open_bundle, open_model, open_state
+from rebrain_node.errors import SettingsError
+from rebrain_node.settings import DestinationSettings, Settings
+
+if TYPE_CHECKING:
+    from rebrain_node.engine.loaded import LoadedModel
+    from rebrain_node.folder import Folder, Progress, SeriesResult
+    from rebrain_node.network.sender import SentFile
+
+#: so many events stand in an audit report
+NEWEST_EVENTS = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderRun:
+    """What `process` did with a folder."""
+
+    folder: Folder
+    results: tuple[SeriesResult, ...]
+    outputs: tuple[Path, ...]
+    seconds: float
+    engine: str | None  #: None if no series got that far
+    bundle_digest: str
+
+
+def process_folder(settings: Settings, study: Path, out: Path, progress: Progress) -> FolderRun:
+    """Judge the studies of a folder and write what is synthesised into another.
+
+    Raises
+    ------
+    RebrainError
+        Settings, bundle or engine are not fit, or a file would be overwritten.
+    OSError
+        A folder cannot be read or written.
+    """
+    from rebrain_node.folder import process_studies, read_folder, write_out
+
+    start = time.monotonic()
+    bundle = open_bundle(settings).bundle
+    configuration = configure(settings, bundle)
+    identities: list[str] = []
+
+    @cache
+    def model() -> LoadedModel:
+        loaded = open_model(settings, bundle)
+        identities.append(loaded.engine.identity)
+        return loaded
+
+    folder = read_folder(study, progress)
+    results = tuple(process_studies(folder, configuration, model, progress))
+    derived = [result.receipt.derived for result in results if result.receipt is not None]
+    outputs = [path for each in derived for path in write_out(each, out)]
+    return FolderRun(
+        folder=folder,
+        results=results,
+        outputs=tuple(outputs),
+        seconds=time.monotonic() - start,
+        engine=identities[0] if identities else None,
+        bundle_digest=bundle.digest,
+    )
+
+
+def find_destination(settings: Settings, name: str) -> DestinationSettings:
+    """Find a destination by its name.
+
+    Raises
+    ------
+    SettingsError
+        There is none of that name.
+    """
+    for destination in settings.destinations:
+        if destination.name == name:
+            return destination
+    names = ", ".join(each.name for each in settings.destinations) or "none"
+    raise SettingsError(f"there is no destination {name!r}; the settings name {names}")
+
+
+def echo(settings: Settings, name: str) -> float:
+    """Send C-ECHO to a destination and return the seconds it took.
+
+    Raises
+    ------
+    DeliveryFailed
+        It does not answer.
+    """
+    from rebrain_node.network.sender import echo
+
+    return echo(find_destination(settings, name), settings.receiver.ae_title)
+
+
+def send_files(
+    settings: Settings, name: str, paths: Sequence[Path], progress: Callable[[SentFile], None]
+) -> tuple[SentFile, ...]:
+    """Send files to a destination by hand.
+
+    Raises
+    ------
+    SettingsError
+        There is no destination of that name.
+    DeliveryFailed
+        There is no association: nothing was sent.
+    """
+    from rebrain_node.network.sender import send_files
+
+    return send_files(find_destination(settings, name), settings.receiver.ae_title, paths, progress)
+
+
+def write_audit_report(settings: Settings, path: Path) -> None:
+    """Write one HTML page over all series, events and deliveries.
+
+    Raises
+    ------
+    StoreUnavailable
+        The database does not answer.
+    OSError
+        The page cannot be written.
+    """
+    from rebrain_node.report.audit import render
+
+    with open_state(settings) as state:
+        page = render(
+            series=state.ledger.series(),
+            events=state.audit.events(NEWEST_EVENTS),
+            verdict=state.audit.verify(),
+            deliveries=state.outbox.pending(),
+        )
+    path.write_text(page, encoding="utf-8")
