@@ -133,8 +133,8 @@ def guide(
     recipe, flags = configuration.bundle.recipe, Findings()
     frame = step(locate, prepared, model.template) if model.template else None
     embeddings = step(embed, prepared, model.encoder, recipe) if model.encoder else None
-    if model.known_domain and frame:
-        step.ood = step(recognise, prepared, frame, embeddings, model.known_domain)
+    if model.ood_model and frame:
+        step.ood = step(recognise, prepared, frame, embeddings, model.ood_model)
         step.record(Event.SERIES_RECOGNISED, step.ood.to_json())
         flags = step(admit, step.ood, configuration.limits)
     guides = step(retrieve, prepared, recipe, frame, embeddings, model.exemplars)

@@ -17,7 +17,7 @@ JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[st
 
 
 class Engine(Protocol):
-    """One evaluation of the network; the time steps of the bridge are not the engine's task."""
+    """One evaluation of the network; the sampling of the bridge is not part of an engine."""
 
     @property
     def identity(self) -> str:
@@ -26,8 +26,9 @@ class Engine(Protocol):
     def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
         """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
 
-        ``guide`` (1, 1, rows, columns), brain window in [-1, 1], is a retrieved CT slice; without
-        one the bridge goes unguided.
+        x is in [-1, 1], channels as in `model.recipe.CHANNELS`; s as in `model.recipe.SCALARS`.
+        ``guide`` (1, 1, rows, columns), brain window in [-1, 1], is a retrieved or interpolated CT
+        slice; without one the network is not guided.
         """
 
 
@@ -52,14 +53,14 @@ class AuditLog(Protocol):
 class Exemplar:
     """One retrieved slice of another subject."""
 
-    key: str  #: keyed hash, opaque
+    key: str  #: key of the slice: keyed hash of its subject and of its pixels, opaque
     similarity: float  #: cosine, [-1, 1]
     position_mm: float  #: head frame
-    hu: FloatArray  #: (rows / 2, columns / 2) of the recipe's grid, within the brain window
+    hu: FloatArray  #: (rows / 2, columns / 2) of the recipe's grid, clipped to the brain window
 
 
 class Encoder(Protocol):
-    """Computes the embedding of one slice."""
+    """Embeds a CT slice; the similarity of two slices is the cosine of their embeddings."""
 
     @property
     def identity(self) -> str:
@@ -69,7 +70,7 @@ class Encoder(Protocol):
         """Embed (1, 1, rows / 2, columns / 2), brain window in [-1, 1], to (d,) of length 1."""
 
 
-class Scale(Protocol):
+class ResidualScale(Protocol):
     """One evaluation of the residual-scale head."""
 
     @property
@@ -77,24 +78,24 @@ class Scale(Protocol):
         """Name, version and precision, e.g. ``openvino 2026.4.1 fp32``."""
 
     def estimate(self, x: FloatArray, s: FloatArray) -> FloatArray:
-        """Estimate b: x (1, 5, rows, columns), s (1, 2) to (1, 1, rows, columns), intensity.
+        """Estimate b: x (1, 5, rows, columns), s (1, 2) to (1, 1, rows, columns), intensity [0, 1].
 
-        ``x`` is the input of the network with the synthesised slice instead of the state; ``s``
-        holds the mm to the nearest measured slice and the similarity of the exemplar that guided
-        the slice, else 0.
+        ``x`` is as the network's with the synthetic slice instead of the state; ``s`` contains the
+        distance to the nearest measured slice (mm) and the similarity of the exemplar, 0 without
+        one.
         """
 
 
 class Exemplars(Protocol):
-    """The knowledge base; ``None`` when nothing may be retrieved."""
+    """The knowledge base of a bundle."""
 
     @property
     def tau(self) -> float:
-        """Least similarity of an exemplar that may guide, [-1, 1]."""
+        """Minimum similarity of an exemplar, [-1, 1]."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all its bytes."""
+        """SHA-256 of its index, which contains the SHA-256 of every other file."""
 
     def nearest(
         self,
@@ -103,7 +104,11 @@ class Exemplars(Protocol):
         window_mm: float,
         excluded: str | None = None,
     ) -> Exemplar | None:
-        """Find the most similar slice near a position, never of the subject ``excluded``."""
+        """Find the most similar slice within ``window_mm`` of a position in the head frame.
+
+        ``embedding`` is (d,), of length 1; slices of the subject ``excluded`` (keyed hash) are left
+        out. None where there is no such slice or the query is not finite.
+        """
 
 
 class Destination(Protocol):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebrain_node.model.head_template import load_head_template
-from rebrain_node.model.known_domain import EmbeddedDomain, Gaussian, KnownDomain, Look, Vectors
+from rebrain_node.model.ood import EmbeddingDistribution, Gaussian, OodFeatures, OodModel, Vectors
 from rebrain_node.steps.ood import FRAME, PICTURE, RANGE_MM
 
 KNOT_MM = 10.0
@@ -35,10 +35,10 @@ class Sound:
     """A series in domain, and whose it is."""
 
     person: str
-    look: Look
+    look: OodFeatures
 
 
-def fit(series: Sequence[Sound], encoder_sha256: str | None, pixel_mm: float) -> KnownDomain:
+def fit(series: Sequence[Sound], encoder_sha256: str | None, pixel_mm: float) -> OodModel:
     """Fit Gaussians to all series and the threshold to the scores with each person left out.
 
     Parameters
@@ -76,7 +76,7 @@ def fit(series: Sequence[Sound], encoder_sha256: str | None, pixel_mm: float) ->
     if embedding is not None:
         usual = embedding.usual.model_copy(update={"scale": float(scales[2])})
         embedding = embedding.model_copy(update={"usual": usual})
-    return KnownDomain(
+    return OodModel(
         template_sha256=load_head_template().digest,
         pixel_mm=pixel_mm,
         frame=scaled[0],
@@ -108,8 +108,8 @@ def threshold_of(scores: NDArray[np.float64], people: Sequence[str], share: floa
 
 
 def _gaussians(
-    looks: Sequence[Look], encoder_sha256: str | None
-) -> tuple[Gaussian, Gaussian, EmbeddedDomain | None]:
+    looks: Sequence[OodFeatures], encoder_sha256: str | None
+) -> tuple[Gaussian, Gaussian, EmbeddingDistribution | None]:
     position = np.concatenate([look.position_mm for look in looks])
     knots = np.arange(RANGE_MM[0], RANGE_MM[1] + 1.0, KNOT_MM)
     frames = np.concatenate([look.frame for look in looks])
@@ -121,7 +121,9 @@ def _gaussians(
     embeddings = np.concatenate([_embeddings(look) for look in looks])
     axes = np.linalg.svd(embeddings, full_matrices=False)[2][:AXES]
     names = (*(f"axis {k}" for k in range(1, len(axes) + 1)), "left over")
-    bare = EmbeddedDomain(encoder_sha256=encoder_sha256, axes=_rows(axes), usual=_standard(names))
+    bare = EmbeddingDistribution(
+        encoder_sha256=encoder_sha256, axes=_rows(axes), usual=_standard(names)
+    )
     usual = gaussian(names, bare.vectors(embeddings), position, knots)
     return frame, picture, bare.model_copy(update={"usual": usual})
 
@@ -181,7 +183,7 @@ def _standard(names: tuple[str, ...]) -> Gaussian:
 
 
 def _distances(
-    look: Look, gaussians: tuple[Gaussian, Gaussian, EmbeddedDomain | None]
+    look: OodFeatures, gaussians: tuple[Gaussian, Gaussian, EmbeddingDistribution | None]
 ) -> list[float]:
     frame, picture, embedding = gaussians
     found = [
@@ -195,7 +197,7 @@ def _distances(
     return found
 
 
-def _embeddings(look: Look) -> Vectors:
+def _embeddings(look: OodFeatures) -> Vectors:
     if look.embeddings is None:
         raise ValueError("a series has no embeddings, but an encoder is named")
     return look.embeddings.astype(np.float64)

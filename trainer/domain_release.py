@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
-from rebrain_node.model.known_domain import KnownDomain
+from rebrain_node.model.ood import OodModel
 from trainer.domain_fit import Sound
 from trainer.domain_series import Seen
 
@@ -18,7 +18,7 @@ def sounds(series: Iterable[Seen]) -> list[Sound]:
     ]
 
 
-def with_domain(bundle: ModelBundle, known: KnownDomain, out: Path) -> ModelBundle:
+def with_domain(bundle: ModelBundle, known: OodModel, out: Path) -> ModelBundle:
     """Write a bundle's files and its known domain into a new folder.
 
     Raises

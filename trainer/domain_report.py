@@ -14,7 +14,7 @@ import pydicom
 
 from rebrain_node.instance.codecs import register
 from rebrain_node.limits_file import shipped_limits
-from rebrain_node.model.known_domain import KnownDomain
+from rebrain_node.model.ood import OodModel
 from rebrain_node.steps.assemble import assemble
 from trainer.domain_series import CONDITIONS, IN_DOMAIN, Seen, Way
 from trainer.exact_interval import exact_interval
@@ -42,7 +42,7 @@ class Verdict:
         return bool(self.refused or self.flagged or self.over)
 
 
-def verdict(seen: Seen, known: KnownDomain) -> Verdict:
+def verdict(seen: Seen, known: OodModel) -> Verdict:
     """Add the score to what the rules said."""
     strange = None if seen.look is None else known.score_of(seen.look)
     return Verdict(

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejected
-from rebrain_node.model.half import halved
 from rebrain_node.model.head_template import load_head_template
-from rebrain_node.model.known_domain import Look
+from rebrain_node.model.ood import OodFeatures
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.resample import halved
 from rebrain_node.ports import Encoder
 from rebrain_node.steps.check import judge_volume
 from rebrain_node.steps.locate import locate
@@ -50,7 +50,7 @@ class Seen:
     ----------
     refused, flagged : tuple of str
         Codes of the rules.
-    look : Look or None
+    look : OodFeatures or None
         None where it could not be prepared, or a rule refused and no look was wanted.
     slices : ndarray of uint8
         (n, rows, columns) of the look, brain window 0 to 255 at half the grid.
@@ -61,7 +61,7 @@ class Seen:
     draw: int
     refused: tuple[str, ...]
     flagged: tuple[str, ...]
-    look: Look | None = None
+    look: OodFeatures | None = None
     slices: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 1, 1), np.uint8))
 
     def embedded(self, encoder: Encoder) -> "Seen":
@@ -102,12 +102,12 @@ class Way:
             slices=slices,
         )
 
-    def _look(self, volume: SourceVolume) -> tuple[Look, NDArray[np.uint8]]:
+    def _look(self, volume: SourceVolume) -> tuple[OodFeatures, NDArray[np.uint8]]:
         prepared = preprocess(volume, self.recipe)
         frame = locate(prepared, load_head_template())
         chosen = looked_at(prepared, frame)
         brain = halved(self.recipe.brain_window.apply(prepared.hu[chosen]))
-        look = Look(
+        look = OodFeatures(
             position_mm=frame.position_mm[chosen],
             frame=frame_vector(frame),
             picture=statistics(prepared)[chosen],
@@ -190,7 +190,7 @@ def _read(path: Path, name: tuple[str, str, int]) -> Seen:
     codes = json.loads(str(arrays["codes"]))
     look = None
     if "frame" in arrays:
-        look = Look(
+        look = OodFeatures(
             position_mm=arrays["position_mm"], frame=arrays["frame"], picture=arrays["picture"]
         )
     return Seen(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rebrain_node.model.half import doubled
+from rebrain_node.model.resample import doubled
 from trainer.stacks import Stacks
 
 _DIGITS = 16  # of the SHA-256 of a picture, as in `KnowledgeBase.key`

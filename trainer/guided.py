@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rebrain_node.engine.open import encoder_of_graph
-from rebrain_node.model.directions import between
-from rebrain_node.model.half import doubled, halved
 from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.model.resample import doubled, halved
+from rebrain_node.model.slerp import slerp_directions
 from rebrain_node.ports import Encoder, Exemplars
 from rebrain_node.retrieval.knowledge_base import check_usable, read
-from rebrain_node.retrieval.opening import prove
+from rebrain_node.retrieval.open import check_encoder
 from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.steps.retrieve import GAPS
 from trainer.config import ControlTraining
@@ -76,7 +76,7 @@ class Asking:
         encoder = encoder_of_graph(graph.read_bytes())
         held = read(base)
         check_usable(held, str(base))
-        prove(held, encoder, str(base))
+        check_encoder(held, encoder, str(base))
         return cls(encoder, FaissExemplars(held, held.tau(recipe.retrieval.p)), recipe, hashes)
 
     def guide(self, sample: Sample, person: str) -> KnownGuide | None:
@@ -85,7 +85,7 @@ class Asking:
         if not sample.missing or not np.isfinite(sample.position_mm):
             return None
         ends = [self._embedded(sample.hu[k]) for k in (0, 2)]
-        direction = between(ends[0], ends[1], below_mm / (below_mm + above_mm))
+        direction = slerp_directions(ends[0], ends[1], below_mm / (below_mm + above_mm))
         if direction is None:
             return None
         window_mm = max(GAPS * (below_mm + above_mm), self.recipe.retrieval.window_mm)

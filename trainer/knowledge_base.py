@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebrain_node.errors import RebrainError
-from rebrain_node.model.half import halved
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.resample import halved
 from rebrain_node.ports import Encoder
 from rebrain_node.retrieval.knowledge_base import (
     Index,
@@ -26,7 +26,7 @@ from rebrain_node.retrieval.knowledge_base import (
     contents_of,
     parse,
 )
-from rebrain_node.retrieval.search import CELLS_FROM_ROWS, into_cells
+from rebrain_node.retrieval.search import CELLS_FROM_ROWS, cluster
 from trainer.dataset import PreparedData, Subject
 from trainer.located import NotLocated, located
 from trainer.stacks import StackIndex, Stacks
@@ -284,5 +284,5 @@ def _sealed(
         position_mm=position[order],
         subject=subject[order],
         ct=np.concatenate([part.ct for part in parts])[order],
-        cells=into_cells(embeddings) if len(order) >= CELLS_FROM_ROWS else None,
+        cells=cluster(embeddings) if len(order) >= CELLS_FROM_ROWS else None,
     )

@@ -14,9 +14,9 @@ import torch
 
 from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.model.sampling import Evaluate, noise_field, sample_slice
 from rebrain_node.model.similarity import psnr_db, ssim
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
-from rebrain_node.model.walk import Evaluate, noise_field, walk
 from trainer.dataset import open_any
 from trainer.dice import Dice
 from trainer.evaluate.bridges import Bridge
@@ -116,7 +116,7 @@ def walking(evaluate: Evaluate, recipe: Recipe, places: tuple[float, ...]) -> Me
     noise = noise_field(recipe.grid.shape, _SEED)
 
     def method(conditioning: Conditioning) -> Image:
-        result = walk(evaluate, conditioning, places, eta=recipe.eta, noise=noise)
+        result = sample_slice(evaluate, conditioning, places, eta=recipe.eta, noise=noise)
         return np.asarray((result + 1) / 2, dtype=np.float32)
 
     return method

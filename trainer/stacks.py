@@ -27,8 +27,8 @@ from pydantic import BaseModel, ConfigDict
 
 from rebrain_node.domain.headframe import plane_position_mm
 from rebrain_node.domain.volume import MillimetreArray
-from rebrain_node.model.half import halved
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.resample import halved
 from trainer.dice import Dice
 from trainer.heads import Head
 from trainer.hounsfield import Tissues, draw_hu, tissues

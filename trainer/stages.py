@@ -12,7 +12,7 @@ from torch import Tensor
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.model.walk import uniform_places
+from rebrain_node.model.sampling import uniform_time_steps
 from trainer.anatomy import HeadRefused, map_anatomy
 from trainer.cards import LAST_STEP, LearnedFrom, Run, data_uses, make_card, training_facts
 from trainer.config import Simulation, TrainConfig
@@ -37,7 +37,7 @@ from trainer.sources import PoolSource, Source
 from trainer.template import load_template
 
 # Tried at every release; the recipe ships the one that scores best on the held-out heads.
-WALKS = (uniform_places(1), uniform_places(2), (1.0, 0.6, 0.3), uniform_places(4))
+WALKS = (uniform_time_steps(1), uniform_time_steps(2), (1.0, 0.6, 0.3), uniform_time_steps(4))
 
 
 def map_head(head: Head, data: Path, folder: Path) -> tuple[str, str | None]:

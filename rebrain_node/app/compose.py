@@ -150,7 +150,7 @@ def open_model(settings: Settings, bundle: ModelBundle, workers: int = 1) -> Loa
     encoder = open_encoder(name, bundle, threads) if bundle.embeds else None
     if encoder is None or not bundle.recipe.retrieves:
         return LoadedModel.of(bundle, engine, encoder=encoder, scale=scale)
-    from rebrain_node.retrieval.opening import open_exemplars
+    from rebrain_node.retrieval.open import open_exemplars
 
     exemplars = open_exemplars(bundle, encoder)
     return LoadedModel.of(bundle, engine, encoder=encoder, exemplars=exemplars, scale=scale)

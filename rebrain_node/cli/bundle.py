@@ -131,7 +131,7 @@ def _signed_by(settings: Settings, found: ModelBundle) -> dict[str, str | None] 
 
 def _domain(found: ModelBundle) -> dict[str, Any] | None:
     """Return the OOD threshold and the sample it was set by; None without one."""
-    known = found.known_domain
+    known = found.ood_model
     if known is None:
         return None
     return {"threshold": known.threshold, "people": known.people, "series": known.series}

@@ -15,7 +15,7 @@ import numpy as np
 from rebrain_node.demonstration.study import Head
 from rebrain_node.domain.volume import FloatArray, SyntheticVolume
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.model.similarity import Scale, psnr_db, ssim
+from rebrain_node.model.similarity import IntensityScale, psnr_db, ssim
 
 NOTE: Final = "one head whose anatomy was not in the training; its CT is simulated"
 
@@ -46,7 +46,7 @@ def score(volume: SyntheticVolume, head: Head, recipe: Recipe) -> Score:
     """
     truth = np.stack([_truth(volume, head, g.target.distance_mm) for g in volume.guides])
     inside = volume.head & (truth > 0.0)
-    scale = Scale.of(truth, inside)
+    scale = IntensityScale.of(truth, inside)
     truth, result, ct = map(scale.map, (truth, volume.intensity, _ct(volume, recipe)))
     return Score(
         ssim=round(ssim(result, truth, inside), 4),

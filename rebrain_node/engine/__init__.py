@@ -1,1 +1,1 @@
-"""Room of the inference engines: one evaluation of the network each, nothing of the bridge."""
+"""Room of the inference libraries: one evaluation of a network; sampling is in `model`."""

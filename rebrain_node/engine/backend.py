@@ -1,4 +1,4 @@
-"""What an inference library must offer: the networks of a bundle, run on named arrays."""
+"""Protocols of an inference library: it loads networks of a bundle and runs them on arrays."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Literal, Protocol
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.model.bundle import ModelBundle
 
-#: the networks that a bundle may hold
+#: networks of a bundle
 GraphName = Literal["network", "control", "encoder", "scale"]
 
 
 class Graph(Protocol):
-    """One network, ready to run; not for two threads at a time."""
+    """One loaded network; not thread-safe."""
 
     @property
     def identity(self) -> str:
-        """Library, version and precision, e.g. ``openvino 2026.4.1 bf16``; of the provenance."""
+        """Library, version and precision (``openvino 2026.4.1 bf16``), part of the provenance."""
 
     @property
     def deviation_limit(self) -> float:
-        """Largest RMS of the deviation over RMS of the golden output at this precision."""
+        """Limit of the RMS of the deviation divided by the RMS of the golden output."""
 
     def run(self, arrays: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
         """Evaluate once.
@@ -31,7 +31,7 @@ class Graph(Protocol):
         arrays : mapping of str to FloatArray
             ``x`` and ``s`` for the network and the residual-scale head; ``guide`` as well for the
             control branch; ``image`` for the encoder. The network also takes ``c0``, ``c1``, ...:
-            what the control branch adds to its levels, finest first; zero where left out.
+            features that the control branch adds to its levels, finest first; zero by default.
 
         Returns
         -------
@@ -42,7 +42,7 @@ class Graph(Protocol):
         Raises
         ------
         EngineFailed
-            The shapes are not those that the network takes.
+            The shapes differ from those of the network's inputs.
         """
 
 
@@ -55,7 +55,7 @@ class Backend(Protocol):
         Raises
         ------
         EngineFailed
-            The library cannot load it, or its weights do not fit the network of this version.
+            The library cannot load it, or its weights do not match the network of this version.
         BundleRefused
             The bundle has no such network.
         """

@@ -8,8 +8,8 @@ from typing import Self
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.head_template import HeadTemplate, load_head_template
-from rebrain_node.model.known_domain import KnownDomain
-from rebrain_node.ports import Encoder, Engine, Exemplars, Scale
+from rebrain_node.model.ood import OodModel
+from rebrain_node.ports import Encoder, Engine, Exemplars, ResidualScale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,8 @@ class LoadedModel:
     template: HeadTemplate | None  #: to locate a series in the head, for retrieval and OOD score
     encoder: Encoder | None  #: to embed slices, for retrieval and OOD score
     exemplars: Exemplars | None  #: to retrieve
-    known_domain: KnownDomain | None  #: to compute an OOD score
-    scale: Scale | None  #: to estimate a calibrated uncertainty, with `calibration`
+    ood_model: OodModel | None  #: to compute an OOD score
+    scale: ResidualScale | None  #: to estimate a calibrated uncertainty, with `calibration`
     calibration: Calibration | None
 
     @classmethod
@@ -32,7 +32,7 @@ class LoadedModel:
         *,
         encoder: Encoder | None = None,
         exemplars: Exemplars | None = None,
-        scale: Scale | None = None,
+        scale: ResidualScale | None = None,
     ) -> Self:
         """Decide what a bundle can do from what it holds and what was opened of it."""
         return cls(
@@ -40,7 +40,7 @@ class LoadedModel:
             template=load_head_template() if bundle.locates else None,
             encoder=encoder,
             exemplars=exemplars,
-            known_domain=bundle.known_domain,
+            ood_model=bundle.ood_model,
             scale=scale,
             calibration=None if scale is None else bundle.calibration,
         )

@@ -1,4 +1,4 @@
-"""Open the networks of a bundle by the name of an engine; each reproduces its golden output."""
+"""Open the networks of a bundle by the name of an engine and check their golden output."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from safetensors.numpy import load
 
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.engine.backend import Backend
-from rebrain_node.engine.roles import BridgeEngine, GraphEncoder, GraphScale
+from rebrain_node.engine.roles import BridgeEngine, GraphEncoder, GraphResidualScale
 from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import ModelBundle
 
-#: RMS of the deviation of the scales over their RMS: every engine runs the head in fp32
+#: limit of the RMS of the deviation divided by the RMS of the golden scales; the head runs in fp32
 SCALE_LIMIT: Final = 1e-3
-#: the scalars of the golden scales: 2 mm from a measured slice, an exemplar of similarity 0.5
+#: scalars of the golden scales: 2 mm to the nearest measured slice, similarity 0.5
 GOLDEN_SCALE_INPUT: Final = (2.0, 0.5)
 
 
 def open_engine(name: str, bundle: ModelBundle, threads: int | None = None) -> BridgeEngine:
-    """Open the bridge's network, and the control branch where the bundle has one.
+    """Open the network of the bridge, and the control branch where the bundle has one.
 
     Parameters
     ----------
     name : str
         ``openvino`` or ``torch`` (setting ``model.engine``).
     bundle : ModelBundle
-        Verified.
+        Verified (`load_bundle`).
     threads : int or None
         Threads of one evaluation (setting ``model.threads``); by default the engine's choice.
 
@@ -49,25 +49,25 @@ def open_engine(name: str, bundle: ModelBundle, threads: int | None = None) -> B
 
 
 def open_encoder(name: str, bundle: ModelBundle, threads: int | None = None) -> GraphEncoder:
-    """Open the encoder of retrieval; its golden output is the knowledge base (`open_exemplars`).
+    """Open the encoder; the knowledge base contains its golden output (`open_exemplars`).
 
     Parameters and errors are those of `open_engine`.
     """
     return GraphEncoder(open_backend(name, threads).load("encoder", bundle))
 
 
-def open_scale(name: str, bundle: ModelBundle, threads: int | None = None) -> GraphScale:
+def open_scale(name: str, bundle: ModelBundle, threads: int | None = None) -> GraphResidualScale:
     """Open the residual-scale head.
 
     Parameters and errors are those of `open_engine`.
     """
-    scale = GraphScale(open_backend(name, threads).load("scale", bundle))
+    scale = GraphResidualScale(open_backend(name, threads).load("scale", bundle))
     reproduce_golden_scales(scale, bundle)
     return scale
 
 
 def encoder_of_graph(content: bytes, threads: int | None = None) -> GraphEncoder:
-    """Open an encoder from the bytes of its ONNX graph, before it is in any bundle.
+    """Open an encoder from the bytes of its ONNX graph, before it is part of a bundle.
 
     Raises
     ------
@@ -98,41 +98,41 @@ def reproduce_golden(engine: BridgeEngine, bundle: ModelBundle) -> float:
     Raises
     ------
     BundleRefused
-        The golden output cannot be read, or the deviation is beyond the engine's limit or not a
-        number: starting again corrects neither.
+        The golden output cannot be read, or the deviation is above the engine's limit or not a
+        number. A restart corrects neither.
     """
     names = ("x", "s", "f") if engine.control is None else ("x", "s", "f", "guide", "f_guided")
     golden = _golden(bundle, names)
-    found = deviation(engine.evaluate(golden["x"], golden["s"]), golden["f"])
+    largest = deviation(engine.evaluate(golden["x"], golden["s"]), golden["f"])
     if engine.control is not None:
         guided = engine.evaluate(golden["x"], golden["s"], golden["guide"])
-        found = float(np.max([found, deviation(guided, golden["f_guided"])]))
-    _require(found, engine.network.deviation_limit, f"{engine.identity} deviates", bundle)
-    return found
+        largest = float(np.max([largest, deviation(guided, golden["f_guided"])]))
+    _require(largest, engine.network.deviation_limit, f"{engine.identity} deviates", bundle)
+    return largest
 
 
-def reproduce_golden_scales(scale: GraphScale, bundle: ModelBundle) -> float:
-    """Evaluate the residual-scale head on the golden input; as `reproduce_golden`."""
+def reproduce_golden_scales(scale: GraphResidualScale, bundle: ModelBundle) -> float:
+    """Evaluate the residual-scale head on its golden input (as `reproduce_golden`)."""
     golden = _golden(bundle, ("x", "b"))
     scalars = np.array([GOLDEN_SCALE_INPUT], dtype=np.float32)
-    found = deviation(scale.estimate(golden["x"], scalars), golden["b"])
-    _require(found, SCALE_LIMIT, f"the residual-scale head on {scale.identity} deviates", bundle)
-    return found
+    relative = deviation(scale.estimate(golden["x"], scalars), golden["b"])
+    _require(relative, SCALE_LIMIT, f"the residual-scale head on {scale.identity} deviates", bundle)
+    return relative
 
 
-def deviation(found: FloatArray, golden: FloatArray) -> float:
-    """Root mean square of the difference over root mean square of the golden output."""
-    if found.shape != golden.shape:
+def deviation(output: FloatArray, golden: FloatArray) -> float:
+    """RMS of the difference divided by the RMS of the golden output; infinite where it is 0."""
+    if output.shape != golden.shape:
         return float("inf")
-    error = float(np.sqrt(np.mean((found - golden) ** 2, dtype=np.float64)))
+    error = float(np.sqrt(np.mean((output - golden) ** 2, dtype=np.float64)))
     size = float(np.sqrt(np.mean(golden**2, dtype=np.float64)))
     return error / size if size > 0 else float("inf")
 
 
-def _require(found: float, limit: float, what: str, bundle: ModelBundle) -> None:
-    if not found <= limit:  # a deviation that is not a number is refused too
+def _require(relative: float, limit: float, what: str, bundle: ModelBundle) -> None:
+    if not relative <= limit:  # refuses NaN too
         raise BundleRefused(
-            f"{what} by {found:.2g} from the golden output of bundle {bundle.name} "
+            f"{what} by {relative:.2g} from the golden output of bundle {bundle.name} "
             f"{bundle.version}, limit {limit:g}; set model.engine to another of {_listed()}"
         )
 
@@ -174,7 +174,7 @@ def _listed() -> str:
     return " or ".join(repr(name) for name in BACKENDS)
 
 
-#: every engine by its name in the settings; each is imported only when it is opened
+#: engines by their names in the settings; a library is imported when its engine is opened
 BACKENDS: Final[Mapping[str, Callable[[int | None], Backend]]] = {
     "openvino": _openvino,
     "torch": _torch,

@@ -1,6 +1,6 @@
 """OpenVINO on the CPU: the default engine.
 
-It reads the ONNX graphs from verified bytes, knows no torch, and starts in well under a second.
+It reads the ONNX graphs from verified bytes, needs no torch, and starts in well under a second.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Precision = Literal["bf16", "fp32"]
 #: RMS of the deviation over RMS of the golden output. bf16 keeps 8 bits of mantissa, and some
 #: twenty layers of it deviate by 0.01; fp32 differs only in the order of its sums, by 2e-6.
 DEVIATION_LIMITS: Final[Mapping[Precision, float]] = {"bf16": 0.03, "fp32": 1e-4}
-#: thresholds are set on the numbers of these, so they run in single precision everywhere
+#: thresholds apply to the outputs of these, so they run in single precision on every machine
 _SINGLE_PRECISION: Final = frozenset({"encoder", "scale"})
-#: what the control branch adds to the network; zero where no exemplar guides
-_ADDED: Final = "c"
-#: Modules that OpenVINO would load to report each import to its maker; the runtime needs neither.
+#: prefix of the control branch's features among the inputs; zero without a guide
+_FEATURE_PREFIX: Final = "c"
+#: modules by which OpenVINO reports each import to its vendor; the runtime needs neither
 REPORTING_MODULES: Final = ("openvino_telemetry", "openvino.tools.ovc")
 
 
@@ -102,7 +102,7 @@ class OpenVinoGraph:
         self._zeros = {
             name: np.zeros(shape, dtype=np.float32)
             for name, shape in self._shapes.items()
-            if name.startswith(_ADDED)
+            if name.startswith(_FEATURE_PREFIX)
         }
         self._request = compiled.create_infer_request()
 
@@ -114,23 +114,23 @@ class OpenVinoGraph:
         EngineFailed
             The shapes are not those the graph was exported for.
         """
-        given = {**self._zeros, **arrays}
-        shapes = {name: value.shape for name, value in given.items()}
+        inputs = {**self._zeros, **arrays}
+        shapes = {name: value.shape for name, value in inputs.items()}
         if shapes != self._shapes:
             raise EngineFailed(
                 f"{self.identity} was given shapes {shapes}; {self._file} takes {self._shapes}, "
                 "as the recipe's grid says"
             )
-        output = self._request.infer(given)
+        output = self._request.infer(inputs)
         return {name: np.array(output[name], dtype=np.float32) for name in self._outputs}
 
 
 def import_openvino() -> Any:
     """Import OpenVINO without its usage reporting.
 
-    ``import openvino`` loads its model converter, which sends an event to its maker's analytics
-    service unless the user has opted out. The node converts nothing and sends nothing that was
-    not asked for: the converter and the reporter are barred from this process.
+    ``import openvino`` loads its model converter, which sends an event to its vendor's analytics
+    service unless the user has opted out. The node needs no conversion, so the import of the
+    converter and of the reporting module is blocked in this process.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def import_openvino() -> Any:
         OpenVINO is not installed or its libraries do not load here.
     """
     for name in REPORTING_MODULES:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type] # None bars an import
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type] # None blocks an import
     try:
         import openvino
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What the path asks of a bundle's networks (ports ``Engine``, ``Encoder``, ``Scale``)."""
+"""Roles of a bundle's networks (ports ``Engine``, ``Encoder``, ``ResidualScale``)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class BridgeEngine:
     Attributes
     ----------
     network : Graph
-        ``x`` and ``s``, and with a control branch what it adds, to ``f``.
+        From ``x``, ``s`` and the features of the control branch to ``f``.
     control : Graph or None
-        ``x``, ``s`` and ``guide`` to what is added; None where the bundle has no control branch.
+        From ``x``, ``s`` and ``guide`` to features; None where the bundle has no control branch.
     """
 
     network: Graph
@@ -51,7 +51,7 @@ class BridgeEngine:
 
 @dataclass(frozen=True)
 class GraphEncoder:
-    """One CT slice to its embedding (port ``Encoder``)."""
+    """Embeds a CT slice (port ``Encoder``)."""
 
     graph: Graph
 
@@ -73,8 +73,8 @@ class GraphEncoder:
 
 
 @dataclass(frozen=True)
-class GraphScale:
-    """The scales of a slice's residual (port ``Scale``)."""
+class GraphResidualScale:
+    """Estimates the residual scale of a slice (port ``ResidualScale``)."""
 
     graph: Graph
 

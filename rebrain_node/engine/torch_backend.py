@@ -1,4 +1,4 @@
-"""Torch on the CPU in single precision: the reference against which every engine is judged."""
+"""Torch on the CPU in single precision: the reference with which every engine is compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rebrain_node.errors import EngineFailed
 from rebrain_node.model.control import SteeredUNet, control_of
 from rebrain_node.model.encoder import SliceEncoder
-from rebrain_node.model.uncertainty import ScaleHead
+from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.model.unet import BridgeUNet, from_bundle
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: RMS of the deviation over RMS of the golden output; only the order of sums differs.
 DEVIATION_LIMIT: Final = 1e-4
-#: what each network returns; the control branch returns c0, c1, ...
+#: output of each network; the control branch returns c0, c1, ...
 _OUTPUTS: Final[Mapping[GraphName, str]] = {"network": "f", "encoder": "embedding", "scale": "b"}
 _FILES: Final[Mapping[GraphName, str]] = {"network": "weights.safetensors"}
 
@@ -99,7 +99,7 @@ def _network(name: GraphName, bundle: ModelBundle, file: str) -> nn.Module:
         return cast("nn.Module", steered.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     if name == "control":
         return control_of(bundle)
-    part = SliceEncoder() if name == "encoder" else ScaleHead()
+    part = SliceEncoder() if name == "encoder" else ResidualScaleHead()
     part.load_state_dict({key: w.float() for key, w in load(bundle.read(file)).items()})
     return part
 

@@ -1,7 +1,7 @@
 """The Brownian bridge between an MR slice x0 and its CT slice y.
 
-Places m run from 0 (MR) to 1 (CT). Pure arithmetic: every function takes numpy arrays or torch
-tensors alike, with places that broadcast against the images. Images lie in [-1, 1].
+Time steps m run from 0 (MR) to 1 (CT). Pure arithmetic: every function takes numpy arrays or torch
+tensors alike, with time steps that broadcast against the images. Images lie in [-1, 1].
 Equation numbers are the paper's.
 """
 
@@ -15,7 +15,7 @@ WEIGHT_LIMIT = 10.0
 
 
 def variance(m: Any) -> Any:
-    """Return delta(m) = 2 s (m - m^2), the variance of the bridge at place m."""
+    """Return delta(m) = 2 s (m - m^2), the variance of the bridge at time step m."""
     return 2 * SCALE * (m - m * m)
 
 
@@ -25,41 +25,17 @@ def marginal(x0: Any, y: Any, m: Any, noise: Any) -> Any:
 
 
 def estimate(state: Any, flow: Any) -> Any:
-    """Return x0_hat = x_m - f, the MR slice as the network sees it from place m."""
+    """Return x0_hat = x_m - f, the MR slice that the network predicts at time step m."""
     return state - flow
 
 
 @dataclass(frozen=True)
-class Posterior:
-    """Coefficients of mu = c_x x_t + c_y y - c_e (x_t - x0_hat) and the variance (eq. 3)."""
-
-    c_x: float
-    c_y: float
-    c_e: float
-    variance: float
-
-
-def posterior(m: float, m_next: float) -> Posterior:
-    """Return the posterior of the state at `m_next` given the state at `m`; 0 < m_next < m < 1.
-
-    Equation 3 of the paper carries a plus sign before c_e, which does not return x0.
-    """
-    a = (1 - m) / (1 - m_next)
-    d_t, d_s = variance(m), variance(m_next)
-    d = d_t - d_s * a * a
-    return Posterior(
-        c_x=d_s / d_t * a + d / d_t * (1 - m_next),
-        c_y=m_next - m * a * d_s / d_t,
-        c_e=(1 - m_next) * d / d_t,
-        variance=d * d_s / d_t,
-    )
-
-
-@dataclass(frozen=True)
 class Step:
-    """One step down the bridge from place `m` to `m_next` (0 <= m_next < m <= 1).
+    """One step from time step `m` to `m_next` (0 <= m_next < m <= 1).
 
     `eta` is the share of fresh noise: 1 samples the posterior (eq. 4), 0 is deterministic.
+    Equation 3 of the paper, the mean of that posterior, is printed with a plus sign before its
+    coefficient c_e; with it the mean does not return x0, so the sign is minus here.
     """
 
     m: float
@@ -69,7 +45,7 @@ class Step:
     def back(self, state: Any, x0_hat: Any, y: Any, noise: Any) -> Any:
         """Return the state at `m_next`; at 0 that is x0_hat itself.
 
-        At m = 1 the state is y and carries no noise, so the whole variance is drawn from `noise`.
+        At m = 1 the state is y and contains no noise, so the whole variance is taken from `noise`.
         """
         d_t, d_s = variance(self.m), variance(self.m_next)
         mean = (1 - self.m_next) * x0_hat + self.m_next * y
@@ -88,7 +64,7 @@ def contrast(squared_difference: Any) -> Any:
 
 
 def direction(x0: Any, y: Any, state: Any, weight: Any) -> Any:
-    """Return what a unitized network emits: (x_m - y) + W (y - x0).
+    """Return the output of a unitized network: (x_m - y) + W (y - x0).
 
     While W is below its limit this is eq. 6 itself, g = m (y - x0)/rho + sqrt(delta) eps.
     """

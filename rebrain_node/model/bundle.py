@@ -1,36 +1,36 @@
-"""A model bundle: a folder whose manifest names every byte in it.
+"""A model bundle: a folder whose manifest lists every file in it by size and SHA-256.
 
     manifest.json          format, name, version, SHA-256 and size of every other file
-    manifest.sig           who released it: a signature of the manifest's bytes, the one file that
-                           the manifest does not name (rebrain_node.model.signature)
-    recipe.json            how the network is to be used (rebrain_node.model.recipe)
-    card.json  CARD.md     what it learned from and how well it does (rebrain_node.model.card)
-    weights.safetensors    for torch
+    manifest.sig           signature of the manifest's bytes by the releaser; the one file that the
+                           manifest does not list (rebrain_node.model.signature)
+    recipe.json            settings of the network (rebrain_node.model.recipe)
+    card.json  CARD.md     training data, scores and limits (rebrain_node.model.card)
+    weights.safetensors    weights of the network for torch
     network.onnx           the same network, static shapes
     golden.safetensors     x, s and the float32 output f: every engine must reproduce it
 
 and, where its recipe retrieves exemplars:
 
-    encoder.onnx           one CT slice to the vector by which it is compared
+    encoder.onnx           one CT slice to its embedding
     encoder.safetensors    the same encoder for torch (optional)
-    control.onnx           how a retrieved slice guides the network
+    control.onnx           the control branch: a retrieved slice guides the network
     control.safetensors    the same for torch (optional)
     exemplars/*            the knowledge base (rebrain_node.retrieval.knowledge_base)
 
 and, where it was fitted (`rebrain-train domain`):
 
-    domain.json            what series it was made for (rebrain_node.model.known_domain)
+    domain.json            the out-of-distribution model (rebrain_node.model.ood)
 
-and, where its uncertainty was calibrated on people (golden.safetensors then holds b as well):
+and, where its uncertainty was calibrated (golden.safetensors then contains b as well):
 
-    scale.onnx             how far a drawn slice may be from the truth
+    scale.onnx             the residual-scale head (rebrain_node.model.residual_scale)
     scale.safetensors      the same for torch (optional)
-    calibration.json       how many scales hold the truth (rebrain_node.model.calibration)
+    calibration.json       widths of the intervals (rebrain_node.model.calibration)
 
-Every file is read into memory, held against the manifest, and only those bytes are used: what is
-loaded is what was hashed. The SHA-256 of the manifest therefore names the whole bundle, and its
-signature covers the name, the version and every byte. Whose signature is good enough is not asked
-here: that is the node's policy (`rebrain_node.app.bundle`).
+Every file is read into memory and compared with the manifest, and only those bytes are used: the
+loaded bytes are the hashed bytes. The SHA-256 of the manifest therefore identifies the whole
+bundle, and its signature covers the name, the version and every byte. Which signers are trusted is
+the node's policy (`rebrain_node.app.bundle`).
 """
 
 import hashlib
@@ -49,7 +49,7 @@ from rebrain_node.errors import BundleRefused
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Card
 from rebrain_node.model.head_template import load_head_template
-from rebrain_node.model.known_domain import KnownDomain
+from rebrain_node.model.ood import OodModel
 from rebrain_node.model.recipe import Recipe
 
 T = TypeVar("T", bound=BaseModel)
@@ -75,7 +75,7 @@ OPTIONAL_FILES = (
     "calibration.json",
 )
 EXEMPLARS = "exemplars"
-#: a file of the knowledge base: one folder deep, nothing that a path could be bent with
+#: a file of the knowledge base: one folder deep, no character that changes a path
 _EXEMPLAR_FILE = re.compile(rf"{EXEMPLARS}/[a-z0-9][a-z0-9_]*\.(npy|json)")
 
 
@@ -110,10 +110,10 @@ class ModelBundle:
     ----------
     digest : str
         SHA-256 of the bytes of the manifest, hexadecimal: the identity of the model.
-    known_domain : KnownDomain or None
-        None where the bundle tells of no domain: then no series is held against it.
+    ood_model : OodModel or None
+        None where the bundle has no out-of-distribution model.
     calibration : Calibration or None
-        Of its uncertainty; None where there is a rule of thumb alone.
+        Of its uncertainty; None where only the rule of thumb is available.
     """
 
     path: Path
@@ -121,7 +121,7 @@ class ModelBundle:
     recipe: Recipe
     card: Card
     digest: str
-    known_domain: KnownDomain | None = None
+    ood_model: OodModel | None = None
     calibration: Calibration | None = None
     _contents: Mapping[str, bytes] = field(repr=False)
 
@@ -137,7 +137,7 @@ class ModelBundle:
 
     @property
     def release(self) -> Release:
-        """What tells this bundle from an older one of its name."""
+        """Name, version and digest, by which bundles are compared."""
         return Release(name=self.name, version=self.version, digest=self.digest)
 
     def read(self, name: str) -> bytes:
@@ -163,7 +163,7 @@ class ModelBundle:
 
     @property
     def meaning(self) -> UncertaintyInterpretation:
-        """What the values of its uncertainty maps mean."""
+        """Interpretation of the values of its uncertainty maps."""
         if self.calibration is None:
             return RULE_OF_THUMB
         limit = None if self.recipe.abstain is None else self.recipe.abstain.slice_above
@@ -177,18 +177,18 @@ class ModelBundle:
 
     @property
     def embeds(self) -> bool:
-        """Whether the measured slices are to be embedded: to retrieve, or to know the domain."""
-        known = self.known_domain
-        return self.recipe.retrieves or (known is not None and known.embedding is not None)
+        """Whether measured slices are embedded: for retrieval or for the OOD model."""
+        ood = self.ood_model
+        return self.recipe.retrieves or (ood is not None and ood.embedding is not None)
 
     @property
     def locates(self) -> bool:
-        """Whether the place of the slices in the head is asked for."""
-        return self.recipe.retrieves or self.known_domain is not None
+        """Whether the position of the slices in the head is needed."""
+        return self.recipe.retrieves or self.ood_model is not None
 
 
 def load_bundle(path: Path) -> ModelBundle:
-    """Load the bundle in the folder `path` and hold every file against its manifest.
+    """Load the bundle in the folder `path` and compare every file with its manifest.
 
     Raises
     ------
@@ -199,8 +199,8 @@ def load_bundle(path: Path) -> ModelBundle:
     """
     manifest_bytes = _read(path, MANIFEST)
     manifest = parsed(Manifest, manifest_bytes, path / MANIFEST)
-    lying = _lying_in(path)
-    _check_names(path, manifest, lying)
+    present = _present_in(path)
+    _check_names(path, manifest, present)
     contents = {
         name: _verified(path, name, record) for name, record in sorted(manifest.files.items())
     }
@@ -208,7 +208,7 @@ def load_bundle(path: Path) -> ModelBundle:
     _check_retrieval(path, recipe, set(contents))
     card = parsed(Card, contents["card.json"], path / "card.json")
     contents[MANIFEST] = manifest_bytes
-    if SIGNATURE in lying:
+    if SIGNATURE in present:
         contents[SIGNATURE] = _read(path, SIGNATURE)
     return ModelBundle(
         path=path,
@@ -216,7 +216,7 @@ def load_bundle(path: Path) -> ModelBundle:
         recipe=recipe,
         card=card,
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
-        known_domain=_known_domain(path, recipe, contents),
+        ood_model=_ood_model(path, recipe, contents),
         calibration=_calibration(path, manifest, contents),
         _contents=contents,
     )
@@ -228,16 +228,16 @@ def write_bundle(path: Path, name: str, version: str, contents: Mapping[str, byt
     Raises
     ------
     BundleRefused
-        `contents` lacks a file of a bundle or holds one that is none, or name or version are not
-        such as a manifest takes.
+        `contents` lacks a required file or contains one that no bundle has, or name or version do
+        not have the form that a manifest requires.
     """
     if not _are_files_of_a_bundle(set(contents)):
-        raise BundleRefused(f"a bundle holds {sorted(FILES)}, not {sorted(contents)}")
+        raise BundleRefused(f"a bundle contains {sorted(FILES)}, not {sorted(contents)}")
     records = {
         file_name: FileRecord.of(contents[file_name]).model_dump() for file_name in sorted(contents)
     }
-    told = {"format": 1, "name": name, "version": version, "files": records}
-    manifest = (json.dumps(told, indent=2) + "\n").encode()
+    fields = {"format": 1, "name": name, "version": version, "files": records}
+    manifest = (json.dumps(fields, indent=2) + "\n").encode()
     parsed(Manifest, manifest, path / MANIFEST)
     path.mkdir(parents=True, exist_ok=True)
     for file_name, content in contents.items():
@@ -252,7 +252,7 @@ def parsed(kind: type[T], content: bytes, file: Path) -> T:
     Raises
     ------
     BundleRefused
-        It cannot be read as what it is to be; the first value that is wrong is named.
+        It is not JSON of this kind; the message names the first wrong value.
     """
     try:
         return kind.model_validate_json(content)
@@ -270,7 +270,7 @@ def _read(path: Path, name: str) -> bytes:
     file = path / name
     if file.is_symlink() or file.parent.is_symlink():
         raise BundleRefused(
-            f"{file}: expected a regular file, found a symbolic link on its way; "
+            f"{file}: expected a regular file, found a symbolic link on the path; "
             "copy the bundle itself"
         )
     if not file.is_file():
@@ -302,36 +302,36 @@ def _are_files_of_a_bundle(names: set[str]) -> bool:
     return set(FILES) <= names and all(_EXEMPLAR_FILE.fullmatch(name) for name in more)
 
 
-def _check_names(path: Path, manifest: Manifest, lying: set[str]) -> None:
+def _check_names(path: Path, manifest: Manifest, present: set[str]) -> None:
     named = set(manifest.files)
     if not _are_files_of_a_bundle(named):
         raise BundleRefused(
-            f"{path / MANIFEST}: expected the files {sorted(FILES)}, and beside them "
-            f"{sorted(OPTIONAL_FILES)} and {EXEMPLARS}/* only; found {sorted(named)}"
+            f"{path / MANIFEST}: expected the files {sorted(FILES)}, and optionally "
+            f"{sorted(OPTIONAL_FILES)} and {EXEMPLARS}/*; found {sorted(named)}"
         )
-    for extra in sorted(lying - named - {MANIFEST, SIGNATURE}):
+    for extra in sorted(present - named - {MANIFEST, SIGNATURE}):
         raise BundleRefused(
             f"{path / extra}: expected only files named in {MANIFEST}, found this one; remove it"
         )
 
 
-def _lying_in(path: Path) -> set[str]:
-    """Names of everything in the folder: of the folder of exemplars its files, else itself."""
-    found = {entry.name for entry in path.iterdir()}
+def _present_in(path: Path) -> set[str]:
+    """Names of everything in the folder; for the folder of exemplars, its files."""
+    names = {entry.name for entry in path.iterdir()}
     exemplars = path / EXEMPLARS
     if exemplars.is_dir() and not exemplars.is_symlink() and any(exemplars.iterdir()):
-        found.remove(EXEMPLARS)
-        found |= {f"{EXEMPLARS}/{file.name}" for file in exemplars.iterdir()}
-    return found
+        names.remove(EXEMPLARS)
+        names |= {f"{EXEMPLARS}/{file.name}" for file in exemplars.iterdir()}
+    return names
 
 
 def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
-    """Hold the recipe's retrieval against the files it needs.
+    """Check that the files for the recipe's retrieval are there.
 
     Raises
     ------
     BundleRefused
-        One is missing: a part of it would only pretend.
+        One is missing.
     """
     if not recipe.retrieves:
         return
@@ -345,42 +345,42 @@ def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
             )
 
 
-def _known_domain(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> KnownDomain | None:
-    """Read `domain.json` and hold it against what it was measured with.
+def _ood_model(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> OodModel | None:
+    """Read `domain.json` and compare it with what it was fitted with.
 
     Raises
     ------
     BundleRefused
-        It was fitted with another head template, grid or encoder: its distances mean nothing.
+        It was fitted with another head template, grid or encoder: its distances are not valid.
     """
     if "domain.json" not in contents:
         return None
-    known = parsed(KnownDomain, contents["domain.json"], path / "domain.json")
-    held = [
-        ("template_sha256", known.template_sha256, load_head_template().digest),
-        ("pixel_mm", known.pixel_mm, recipe.grid.pixel_mm),
+    ood = parsed(OodModel, contents["domain.json"], path / "domain.json")
+    compared = [
+        ("template_sha256", ood.template_sha256, load_head_template().digest),
+        ("pixel_mm", ood.pixel_mm, recipe.grid.pixel_mm),
     ]
-    if known.embedding is not None:
+    if ood.embedding is not None:
         encoder = hashlib.sha256(contents.get("encoder.onnx", b"")).hexdigest()
-        held.append(("embedding.encoder_sha256", known.embedding.encoder_sha256, encoder))
-    for name, expected, found in held:
+        compared.append(("embedding.encoder_sha256", ood.embedding.encoder_sha256, encoder))
+    for name, expected, found in compared:
         if expected != found:
             raise BundleRefused(
                 f"{path / 'domain.json'}: {name} is {expected}, found {found}; "
-                "fit it anew with `rebrain-train domain`"
+                "fit it again with `rebrain-train domain`"
             )
-    return known
+    return ood
 
 
 def _calibration(
     path: Path, manifest: Manifest, contents: Mapping[str, bytes]
 ) -> Calibration | None:
-    """Read the calibration and hold it against the files it was made with.
+    """Read the calibration and compare it with the files it was made with.
 
     Raises
     ------
     BundleRefused
-        It stands without the head whose scales it counts, or the head without it; or it belongs
+        Calibration or residual-scale head is there without the other; or the calibration belongs
         to other files.
     """
     if "calibration.json" not in contents and "scale.onnx" not in contents:

@@ -1,7 +1,7 @@
-"""`calibration.json`: how many scales of the residual-scale head hold the truth, and who says so.
+"""`calibration.json`: factors from the residual scale to prediction intervals, and their evidence.
 
-The widths are conformal (Angelopoulos et al., Conformal Risk Control, 2022), with one person as
-one observation: voxels of a head are not exchangeable with those of another.
+The factors are conformal (Angelopoulos et al., Conformal Risk Control, 2022), with one subject as
+one observation: voxels of one subject are not exchangeable with those of another.
 """
 
 import json
@@ -19,17 +19,18 @@ SHA256 = "^[0-9a-f]{64}$"
 
 
 class Width(BaseModel):
-    """How wide the intervals of one kind of slice are.
+    """Width of the intervals of one kind of slice.
 
     Attributes
     ----------
     scales : float
-        lambda: the half-width of the interval is so many b.
+        lambda: the half-width of the interval divided by b.
     people : int
-        n for this kind; 0 where no held-out slice was of it and the width is that of another.
+        Number of subjects for this kind; 0 where no held-out slice was of it and the width is
+        that of another kind.
     conformal : bool
-        Whether lambda is the conformal one; False where n is too small for any and lambda is the
-        plain quantile of the people there are.
+        Whether lambda is the conformal one; False where there are too few subjects for one and
+        lambda is the plain quantile over them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -44,17 +45,17 @@ class Calibration(BaseModel):
     Attributes
     ----------
     alpha : float
-        Share of a head's voxels that the intervals may miss.
+        Share of the voxels of a head whose truth may lie outside the interval.
     people : int
-        n, the smallest over the kinds that were met.
+        Number of subjects, the smallest over the kinds that occurred.
     label : str
-        As written beside every map: "calibrated, n = 25" or "UNCALIBRATED, n = 4".
+        Written beside every map: "calibrated, n = 25" or "UNCALIBRATED, n = 4".
     set_digest : str
-        SHA-256 that names the calibration set: the residuals of every person.
+        SHA-256 of the calibration set: the residuals of every subject.
     subjects : tuple of str
-        Opaque names of the people.
+        Opaque names of the subjects.
     files : mapping of str to str
-        SHA-256 of each of `CALIBRATED_FILES`: another network has other residuals.
+        SHA-256 of each of `CALIBRATED_FILES`; another network has other residuals.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -72,7 +73,7 @@ class Calibration(BaseModel):
         return self.widths[kind].scales
 
     def fault(self, digests: Mapping[str, str]) -> str | None:
-        """Say why this calibration is not that of a bundle, or None.
+        """Return why this calibration does not belong to a bundle, or None.
 
         Parameters
         ----------
@@ -80,16 +81,16 @@ class Calibration(BaseModel):
             SHA-256 of the files of the bundle by name.
         """
         for name in CALIBRATED_FILES:
-            wanted, found = self.files.get(name), digests.get(name)
-            if wanted != found or found is None:
-                return f"it was made with {name} of SHA-256 {wanted}, the bundle has {found}"
+            expected, actual = self.files.get(name), digests.get(name)
+            if expected != actual or actual is None:
+                return f"it was made with {name} of SHA-256 {expected}, the bundle has {actual}"
         if set(self.widths) != {"measured", "retrieved", "interpolated"}:
-            return f"it has widths of {sorted(self.widths)}, not of every kind of slice"
+            return f"it has widths for {sorted(self.widths)}, not for every kind of slice"
         label = UncertaintyInterpretation(alpha=self.alpha, people=self.people).label
         if self.label != label:
             return f"its label is {self.label!r}, by alpha and people it must be {label!r}"
         return None
 
     def to_json(self) -> str:
-        """Write it, one key a line, for people as well."""
+        """Write it, one key a line."""
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""The model card: what the weights learned from, how well they do and what they must not do."""
+"""The model card: training data, scores, intended use and limits of a bundle."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ class _Frozen(BaseModel):
 
 
 class DataUse(_Frozen):
-    """One set of heads, its licence and the single role it played."""
+    """One set of subjects, its licence and its single role."""
 
     source: str
     licence: str
@@ -19,7 +19,7 @@ class DataUse(_Frozen):
 
 
 class TrainingFacts(_Frozen):
-    """How the weights came to be."""
+    """How the weights were trained."""
 
     objective: str
     steps: int = Field(ge=0)
@@ -41,14 +41,14 @@ class Score(_Frozen):
 
 
 class Card(_Frozen):
-    """The card of one bundle; `to_markdown` is what people read.
+    """The card of one bundle; `to_markdown` is the form for readers.
 
     Attributes
     ----------
     choices : tuple of str
         Decisions made from the scores, each with the reason.
     limits : tuple of str
-        What the network cannot do; shown by the node wherever the model is described.
+        What the network cannot do; the node shows it with every description of the model.
     """
 
     name: str

@@ -1,8 +1,9 @@
 """The control branch: how an exemplar guides the frozen bridge (section 3.3 of the paper).
 
-As ControlNet does it: a trainable copy of the network's contracting half sees the same input and,
-besides, a guide; what it finds is added to the frozen features of every level through 1 x 1
-convolutions that begin at zero. Untrained, it changes nothing.
+As in ControlNet: a trainable copy of the network's encoder half has the same input and a guide;
+its features are added to the frozen features of every level through 1 x 1 convolutions that are
+zero at first, so the untrained branch changes nothing. The names of the submodules are the keys of
+the weights in released bundles (`control.safetensors`), so they do not change.
 """
 
 import copy
@@ -19,12 +20,12 @@ _HINT = 32  # channels between the two convolutions that read the guide
 
 
 class ControlBranch(nn.Module):
-    """What a guide adds to every level of a `BridgeUNet`.
+    """Computes the features that a guide adds to every level of a `BridgeUNet`.
 
     Parameters
     ----------
     backbone : BridgeUNet
-        Its contracting half is copied; it is not changed.
+        Its encoder half is copied; it is not changed.
     """
 
     def __init__(self, backbone: BridgeUNet) -> None:
@@ -42,7 +43,7 @@ class ControlBranch(nn.Module):
         self.zero = nn.ModuleList(_zero(width) for width in widths)
 
     def forward(self, x: Tensor, s: Tensor, guide: Tensor) -> tuple[Tensor, ...]:
-        """Return what is added to every level, finest first.
+        """Return the features added to every level, finest first.
 
         Parameters
         ----------
@@ -70,7 +71,7 @@ class GuidedUNet(nn.Module):
     Parameters
     ----------
     backbone : BridgeUNet
-        Takes no gradient and is never changed.
+        Frozen: its weights take no gradient.
     """
 
     def __init__(self, backbone: BridgeUNet) -> None:
@@ -84,14 +85,14 @@ class GuidedUNet(nn.Module):
 
 
 class SteeredUNet(nn.Module):
-    """A network as an engine runs it beside a control branch: f(x, s, what is added)."""
+    """The network as an engine runs it with a control branch: f(x, s, added features)."""
 
     def __init__(self, backbone: BridgeUNet) -> None:
         super().__init__()
         self.backbone = backbone
 
     def forward(self, x: Tensor, s: Tensor, *added: Tensor) -> Tensor:
-        """Evaluate once; zeros added leave the bare bridge."""
+        """Evaluate once; without added features, or with zeros, it is the unguided network."""
         return cast("Tensor", self.backbone(x, s, added))
 
 
@@ -108,7 +109,7 @@ def control_of(bundle: ModelBundle) -> ControlBranch:
     Raises
     ------
     TypeError
-        The bundle's network is not one that can be guided.
+        The bundle's network takes no control branch.
     """
     backbone = from_bundle(bundle)
     if not isinstance(backbone, BridgeUNet):

@@ -1,7 +1,8 @@
-"""The encoder of retrieval: a small Vision Transformer from one CT slice to one direction.
+"""The encoder of retrieval: a small Vision Transformer from one CT slice to one embedding.
 
-Two slices are alike as far as their directions agree (cosine). The node runs the exported graph;
-this module is the network that the trainer trains and exports.
+The similarity of two slices is the cosine of their embeddings. The node runs the exported graph;
+this module is the network that the trainer trains and exports. The names of its submodules are
+the keys of the weights in released bundles (`encoder.safetensors`), so they do not change.
 """
 
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ EMBEDDING = 192
 PATCH = 8
 _DEPTH = 4
 _HEADS = 6
-_MIDDLE = 2  # blocks before the tokens that the perceptual loss compares
+_MIDDLE = 2  # blocks before the tokens of the perceptual loss
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """What the encoder makes of a batch.
+class EncoderOutput:
+    """Output of the encoder for a batch.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class Encoded:
 
 
 class Block(nn.Module):
-    """Attention among the patches, then a two-layer perceptron; both residual, norm first."""
+    """Attention between the patches, then a two-layer perceptron; both residual, norm first."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -53,18 +54,18 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (batch, tokens, width)."""
         batch, count, width = tokens.shape
-        mixed = self.query_key_value(self.attend_norm(tokens))
+        projection = self.query_key_value(self.attend_norm(tokens))
         query, key, value = (
             part.reshape(batch, count, self.heads, width // self.heads).transpose(1, 2)
-            for part in mixed.chunk(3, dim=2)
+            for part in projection.chunk(3, dim=2)
         )
-        seen = functional.scaled_dot_product_attention(query, key, value)
-        tokens = tokens + self.attended(seen.transpose(1, 2).reshape(batch, count, width))
+        attention = functional.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.attended(attention.transpose(1, 2).reshape(batch, count, width))
         return cast("Tensor", tokens + self.think(self.think_norm(tokens)))
 
 
 class SliceEncoder(nn.Module):
-    """A slice in the brain window to its embedding; 1.9 M parameters."""
+    """Embeds a slice in the brain window; 1.9 M parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class SliceEncoder(nn.Module):
         self.leave = nn.Linear(EMBEDDING, EMBEDDING)
         nn.init.normal_(self.place, std=0.02)
 
-    def encode(self, image: Tensor) -> Encoded:
+    def encode(self, image: Tensor) -> EncoderOutput:
         """Return the embedding and the middle tokens.
 
         Parameters
@@ -90,8 +91,8 @@ class SliceEncoder(nn.Module):
             tokens = block(tokens)
             if number == _MIDDLE:
                 middle = tokens
-        direction = self.leave(self.norm(tokens).mean(dim=1)).float()
-        return Encoded(functional.normalize(direction, dim=1), middle)
+        embedding = self.leave(self.norm(tokens).mean(dim=1)).float()
+        return EncoderOutput(functional.normalize(embedding, dim=1), middle)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the embedding alone, (batch, EMBEDDING)."""

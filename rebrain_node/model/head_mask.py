@@ -1,4 +1,4 @@
-"""The head in a CT volume: without table, head rest and air, with all that lies inside it."""
+"""The head in a CT volume: without table, head rest and air, with everything inside it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLOSING_MM = 6.0
 
 
 def head_mask(hu: FloatArray, pixel_mm: float) -> MaskArray:
-    """Find the head.
+    """Segment the head.
 
     Parameters
     ----------
@@ -41,27 +41,27 @@ def head_mask(hu: FloatArray, pixel_mm: float) -> MaskArray:
 def dilated_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
     """Dilate a mask within each slice by a disc of so many pixels, (n, rows, columns).
 
-    The disc holds the pixels whose centres lie within ``pixels`` + 1/2 of its own, as the disc of
-    the Insight Toolkit does.
+    The disc contains the pixels whose centres lie within ``pixels`` + 1/2 of its centre: the
+    definition of the Insight Toolkit (ITK), whose masks the released networks were trained with.
     """
-    return np.stack([_near(plane, pixels) for plane in mask]) if len(mask) else mask.copy()
+    return np.stack([_dilated(plane, pixels) for plane in mask]) if len(mask) else mask.copy()
 
 
 def _eroded_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
-    """Erode within each slice; beyond the border is background."""
+    """Erode within each slice; outside the border is background."""
     padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
     return ~dilated_in_plane(~padded, pixels)[:, 1:-1, 1:-1]
 
 
 def _closed_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
-    """Dilate, then erode by the same disc, without loss at the border."""
-    wide = ((0, 0), (pixels, pixels), (pixels, pixels))
-    closed = _eroded_in_plane(dilated_in_plane(np.pad(mask, wide), pixels), pixels)
+    """Dilate, then erode by the same disc; padded so that the border has no effect."""
+    margin = ((0, 0), (pixels, pixels), (pixels, pixels))
+    closed = _eroded_in_plane(dilated_in_plane(np.pad(mask, margin), pixels), pixels)
     return closed[:, pixels:-pixels, pixels:-pixels] if pixels else closed
 
 
-def _near(plane: MaskArray, pixels: int) -> MaskArray:
-    """Pixels of one slice whose distance to the mask is at most ``pixels`` + 1/2."""
+def _dilated(plane: MaskArray, pixels: int) -> MaskArray:
+    """Dilate one slice: the pixels whose distance to the mask is at most ``pixels`` + 1/2."""
     if not plane.any():
         return plane.copy()
     return np.asarray(ndimage.distance_transform_edt(~plane) <= pixels + 0.5)
@@ -77,7 +77,7 @@ def _largest(mask: MaskArray) -> MaskArray:
 
 
 def _filled(mask: MaskArray) -> MaskArray:
-    """Fill, slice by slice, what does not reach the border of the slice."""
+    """Fill, slice by slice, the background that is not connected to the border of the slice."""
     in_plane = np.zeros((3, 3, 3), dtype=bool)
     in_plane[1] = ndimage.generate_binary_structure(2, 1)
     labels, count = ndimage.label(~mask, structure=in_plane)

@@ -1,8 +1,8 @@
-"""The head template: the mean of simulated head CTs of many people in MNI space, 4 mm.
+"""The head template: the mean of simulated head CTs of many subjects in MNI space, 4 mm.
 
-It ships with the package, not with a bundle: the node asks it of any series whether this is a
-head and where. A knowledge base names the template's digest, because positions are comparable
-under one template only.
+It ships with the package, not with a bundle: by registration to it the node finds whether a series
+shows a head and where each slice lies. A knowledge base names the template's digest, because
+positions are comparable under one template only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPACING_MM = 4.0
 #: LPS mm of the first voxel (x, y, z) and the size (z, y, x) of the template's grid
 ORIGIN_MM = (-90.0, -90.0, -72.0)
 SHAPE = (46, 55, 46)
-#: HU and the level that stands for it: head against air, brain against water and bone matter most
+#: HU and its brightness level: contrast of head to air, and of brain to water and bone
 _HU = (-1000.0, -200.0, 0.0, 40.0, 80.0, 300.0, 1200.0)
 _LEVEL = (0.0, 0.25, 0.38, 0.55, 0.6, 0.8, 1.0)
 
@@ -32,8 +32,8 @@ class HeadTemplate:
     """Arrays on the template's grid, axis order (z, y, x), LPS."""
 
     level: FloatArray  #: 0 to 1, see `levels`
-    brain: FloatArray  #: 0 to 1, share of the heads that have brain here
-    known: MaskArray  #: where enough heads were seen
+    brain: FloatArray  #: 0 to 1, share of the heads with brain at the voxel
+    known: MaskArray  #: where the fields of view of enough heads reach
     digest: str  #: SHA-256 of the file, hexadecimal
 
 

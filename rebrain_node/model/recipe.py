@@ -1,4 +1,4 @@
-"""The recipe: what must travel with the weights for the network to be used as it was trained.
+"""The recipe: the settings with which the weights must be used.
 
 Numpy and pydantic only; loading a recipe starts no inference engine.
 """
@@ -78,40 +78,45 @@ class Window(_Frozen):
 
 
 class Retrieval(_Frozen):
-    """How a missing position finds an exemplar slice of another head; "none" is SLERP alone.
+    """How an exemplar slice of another subject is found for a target between measured slices.
 
     Attributes
     ----------
+    method : {"none", "exemplar"}
+        "none" interpolates every such target (SLERP).
     tau : float or None
-        Least cosine similarity for an exemplar to be used, -1 to 1; None takes the knowledge
-        base's own threshold for `p`.
+        Minimum cosine similarity of an exemplar, -1 to 1; None takes the threshold for `p` from
+        the knowledge base.
     p : int
-        Which of the thresholds: the mean of the top `p` per cent of similarities between people.
+        Which threshold: the mean of the top `p` per cent of similarities between subjects.
     window_mm : float
-        An exemplar lies at most this far from the target in the head frame, or 1.5 times the
-        gap between the measured slices where that is more.
+        Maximum distance of an exemplar from the target in the head frame, or 1.5 times the gap
+        between the measured slices where that is more.
     k : int
-        Number of candidates judged: the best one alone.
+        Read for the recipes of released bundles, which contain it; never written. Only the most
+        similar candidate is used.
     """
 
     method: Literal["none", "exemplar"] = "none"
     tau: float | None = Field(default=None, ge=-1, le=1)
     p: Literal[1, 2, 5, 10, 20] = 5
     window_mm: float = Field(default=6.0, gt=0)
-    k: Literal[1] = 1
+    k: Literal[1] = Field(default=1, exclude=True)
 
 
 class Abstain(_Frozen):
-    """From where on the network does not know; in the unit of the uncertainty map.
+    """Limits on the uncertainty above which the result is not trusted.
 
     Attributes
     ----------
     voxel_above : float
-        A voxel of larger uncertainty is in the mask of voxels not to be trusted.
+        Limit of the uncertainty of a voxel, in the unit of the uncertainty map (1 = black to
+        white); voxels above it are in the abstention mask.
     slice_above : float
-        A slice of larger mean uncertainty inside the head is marked as not to be trusted.
+        Limit of the mean uncertainty of a slice inside the head, same unit; a slice above it is
+        marked as not to be trusted.
     series_share : float
-        A series of which more than this share of the slices is marked is refused, or published
+        Limit of the share of marked slices, 0 to 1; a series above it is refused, or published
         with the finding `UNCERTAIN`, as the site's policy says.
     """
 
@@ -121,19 +126,32 @@ class Abstain(_Frozen):
 
 
 class Output(_Frozen):
-    """How the network's [-1, 1] becomes stored pixel values of the synthetic series."""
+    """Stored pixel values of the synthetic series.
+
+    Attributes
+    ----------
+    black, white : int
+        Stored values of intensity 0 and 1, unsigned 12 bit (0 to 4095), without a unit: T1-like
+        intensity has none. `black` is less than `white`.
+    """
 
     black: int = Field(ge=0)
     white: int = Field(gt=0, le=4095)
 
-    def stored(self, t1: Image) -> NDArray[np.uint16]:
-        """Map [-1, 1] to stored values, -1 to `black` and 1 to `white`; values beyond clipped."""
-        unit = (np.clip(t1, -1, 1) + 1) / 2
+    @model_validator(mode="after")
+    def _black_below_white(self) -> Self:
+        if not self.black < self.white:
+            raise ValueError(f"output black {self.black} must be less than white {self.white}")
+        return self
+
+    def stored(self, intensity: Image) -> NDArray[np.uint16]:
+        """Map intensity of any shape from [0, 1] to [black, white]; values outside are clipped."""
+        unit = np.clip(intensity, 0.0, 1.0)
         return np.rint(self.black + unit * (self.white - self.black)).astype(np.uint16)
 
 
 class Recipe(_Frozen):
-    """Everything besides the weights that decides what one network evaluation means.
+    """Everything besides the weights that determines the result.
 
     Attributes
     ----------
@@ -144,13 +162,15 @@ class Recipe(_Frozen):
     spacing_mm : float
         Slice spacing of the synthetic series.
     sampling : tuple of float
-        Places on the bridge where the network is evaluated, from 1.0 downwards.
+        Time steps m at which the network is evaluated, falling from 1.0 (CT); 0 is MR.
     eta : float
         Share of fresh noise per step: 0 deterministic, 1 the paper's (eq. 4).
+    output : Output
+        Stored pixel values of the synthetic series.
     abstain : Abstain or None
         Limits on the uncertainty; None where no calibration set any.
     channels, scalars : tuple of str
-        Order of the network's input, fixed; written out so that a bundle explains itself.
+        Order of the network's input, fixed; written so that a bundle can be read on its own.
     """
 
     format: Literal[1] = 1
@@ -179,10 +199,10 @@ class Recipe(_Frozen):
         return self
 
     @model_validator(mode="after")
-    def _walks_down(self) -> Self:
-        places = (*self.sampling, 0.0)
-        falls = all(a > b for a, b in pairwise(places))
-        if places[0] != 1.0 or not falls:
+    def _sampling_falls(self) -> Self:
+        time_steps = (*self.sampling, 0.0)
+        falls = all(a > b for a, b in pairwise(time_steps))
+        if time_steps[0] != 1.0 or not falls:
             raise ValueError(
                 f"sampling {self.sampling} must fall from exactly 1.0 and stay above 0"
             )
@@ -190,7 +210,7 @@ class Recipe(_Frozen):
 
     @property
     def retrieves(self) -> bool:
-        """Whether missing positions ask the knowledge base."""
+        """Whether targets between measured slices are looked up in the knowledge base."""
         return self.retrieval.method != "none"
 
     @classmethod
@@ -199,5 +219,5 @@ class Recipe(_Frozen):
         return cls.model_validate_json(text)
 
     def to_json(self) -> str:
-        """Write the recipe, one key a line, for people as well."""
+        """Write the recipe, one key a line."""
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"

@@ -1,12 +1,15 @@
-"""One resampling of each measured slice within its own plane; nothing through the plane.
+"""In-plane resampling: of measured slices to the model grid, and between it and half of it.
 
-The grid follows the axes of the slices, so the resampling of rows and of columns separate and
-each is one small matrix: exact to the sub-pixel position, and two products a slice.
+Each measured slice is resampled once within its own plane, never through the plane. The grid
+follows the axes of the slices, so rows and columns are resampled separately, each by one small
+matrix: exact to the sub-pixel position, two matrix products per slice.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from rebrain_node.domain.volume import AIR_HU, FloatArray, Grid, SourceVolume
 
@@ -74,13 +77,29 @@ def axis_weights(
     step_mm, spacing_mm : float
         Between samples out, between samples in.
     """
-    places = (start_mm + step_mm * np.arange(shape[0])) / spacing_mm
+    positions = (start_mm + step_mm * np.arange(shape[0])) / spacing_mm
     reach = max(1.0, step_mm / spacing_mm)
-    around = np.floor(places)[:, None] + np.arange(-np.ceil(reach), np.ceil(reach) + 2)
-    weights = np.maximum(0.0, 1.0 - np.abs(around - places[:, None]) / reach)
+    around = np.floor(positions)[:, None] + np.arange(-np.ceil(reach), np.ceil(reach) + 2)
+    weights = np.maximum(0.0, 1.0 - np.abs(around - positions[:, None]) / reach)
     weights /= weights.sum(axis=1, keepdims=True)
     matrix = np.zeros(shape)
     inside = (around >= 0) & (around < shape[1])
     out = np.broadcast_to(np.arange(shape[0])[:, None], around.shape)
     matrix[out[inside], around[inside].astype(np.intp)] = weights[inside]
     return matrix.astype(np.float32)
+
+
+def halved(plane: NDArray[np.floating]) -> FloatArray:
+    """Average 2 x 2 pixels: (..., 2 rows, 2 columns) of the model grid to (..., rows, columns).
+
+    Slices are embedded, stored and compared at half the resolution of the model grid.
+    """
+    *front, rows, columns = plane.shape
+    blocks = plane.reshape(*front, rows // 2, 2, columns // 2, 2)
+    return np.asarray(blocks.mean(axis=(-3, -1)), dtype=np.float32)
+
+
+def doubled(plane: FloatArray) -> FloatArray:
+    """Interpolate (rows, columns) linearly to the model grid, (2 rows, 2 columns)."""
+    enlarged = ndimage.zoom(plane, 2, order=1, mode="nearest", grid_mode=True)
+    return np.asarray(enlarged, dtype=np.float32)

@@ -1,6 +1,6 @@
-"""Who released a bundle: the Ed25519 signature (RFC 8032) of its manifest.
+"""The Ed25519 signature (RFC 8032) of a bundle's manifest by its releaser.
 
-`manifest.sig` lies beside the manifest and is not named in it, so signing changes no digest:
+`manifest.sig` is stored beside the manifest and not listed in it, so signing changes no digest:
 
     {
       "format": 1,
@@ -9,7 +9,7 @@
       "signature": "<of exactly the bytes of manifest.json, 64 bytes in hexadecimal>"
     }
 
-It is held byte by byte against the one way we write it. Keys are PEM files, as `openssl genpkey
+Its bytes must equal those that `Signature.to_json` writes. Keys are PEM files, as `openssl genpkey
 -algorithm ed25519` makes them: the private one PKCS#8, the public one SubjectPublicKeyInfo
 (RFC 8410). The only room of `cryptography`.
 """
@@ -35,10 +35,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from rebrain_node.errors import BundleRefused, KeyRefused
 from rebrain_node.model.bundle import MANIFEST, SIGNATURE, ModelBundle, load_bundle, parsed
 
-#: what signs; named here, so that nobody else imports `cryptography`
+#: type of the private key; an alias, so that no other module imports `cryptography`
 PrivateKey = Ed25519PrivateKey
 
-_OTHERS = 0o077  #: permission bits of everybody but the owner
+_OTHERS = 0o077  #: permission bits of all users except the owner
 
 
 class Signature(BaseModel):
@@ -57,14 +57,14 @@ class Signature(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Signer:
-    """Who signed: a public key in hexadecimal, and the name it is trusted by."""
+    """The signer of a bundle: public key in hexadecimal, and the name under which it is trusted."""
 
     name: str
     key: str
 
 
 def make_key(private: Path, public: Path) -> str:
-    """Write a new pair of keys, the private one for the owner alone; the public key.
+    """Write a new key pair, the private key readable by its owner only; return the public key.
 
     Raises
     ------
@@ -84,12 +84,12 @@ def make_key(private: Path, public: Path) -> str:
 
 
 def read_private_key(path: Path) -> PrivateKey:
-    """Read the key that signs.
+    """Read a private key for signing.
 
     Raises
     ------
     KeyRefused
-        It is missing, no Ed25519 key, encrypted, or open to others than its owner.
+        It is missing, not an Ed25519 key, encrypted, or accessible to other users.
     """
     try:
         mode, content = path.stat().st_mode, path.read_bytes()
@@ -97,30 +97,30 @@ def read_private_key(path: Path) -> PrivateKey:
         raise KeyRefused(f"{path}: {error.strerror}; make one with `rebrain-train key`") from error
     if mode & _OTHERS:
         raise KeyRefused(
-            f"{path} has the mode {mode & 0o777:o}, a private key is its owner's alone; "
-            f"run `chmod 600 {path}`, and make a new one if somebody may have read it"
+            f"{path} has the mode {mode & 0o777:o}; only its owner may access a private key; "
+            f"run `chmod 600 {path}`, and make a new one if another user may have read it"
         )
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:  # TypeError: it is encrypted
-        raise KeyRefused(f"{path} is no plain private key in PEM: {error}") from error
+        raise KeyRefused(f"{path} is not an unencrypted private key in PEM: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyRefused(f"{path} holds a key of another kind; an Ed25519 key is needed")
     return key
 
 
 def read_public_key(content: bytes, path: Path) -> str:
-    """Read a key to be trusted: 32 bytes in hexadecimal.
+    """Read a public key to be trusted; return its 32 bytes in hexadecimal.
 
     Raises
     ------
     KeyRefused
-        It is no public Ed25519 key in PEM.
+        It is not a public Ed25519 key in PEM.
     """
     try:
         key = load_pem_public_key(content)
     except ValueError as error:
-        raise KeyRefused(f"{path} is no public key in PEM: {error}") from error
+        raise KeyRefused(f"{path} is not a public key in PEM: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
         raise KeyRefused(f"{path} holds a key of another kind; an Ed25519 key is needed")
     return _hexadecimal(key)
@@ -143,7 +143,7 @@ def sign_bundle(bundle: ModelBundle, key: PrivateKey) -> ModelBundle:
     """
     file = bundle.path / SIGNATURE
     if bundle.holds(SIGNATURE):
-        raise BundleRefused(f"{file}: the bundle is signed already; remove it to sign anew")
+        raise BundleRefused(f"{file}: the bundle is signed already; remove it to sign again")
     with file.open("xb") as stream:
         stream.write(sign(bundle.read(MANIFEST), key))
     return load_bundle(bundle.path)
@@ -152,7 +152,7 @@ def sign_bundle(bundle: ModelBundle, key: PrivateKey) -> ModelBundle:
 def signing_key(bundle: ModelBundle) -> str | None:
     """Return the public key that signed exactly this manifest; None for an unsigned bundle.
 
-    Whether to trust the key is another question (`trusted_signer`).
+    It does not check whether the key is trusted (`trusted_signer`).
 
     Raises
     ------
@@ -162,22 +162,25 @@ def signing_key(bundle: ModelBundle) -> str | None:
     if not bundle.holds(SIGNATURE):
         return None
     file, content = bundle.path / SIGNATURE, bundle.read(SIGNATURE)
-    told = parsed(Signature, content, file)
-    if content != told.to_json():
-        raise BundleRefused(f"{file} is not as it was written; copy the bundle again")
+    signature = parsed(Signature, content, file)
+    if content != signature.to_json():
+        raise BundleRefused(
+            f"{file} differs from the form in which it is written; copy the bundle again"
+        )
     try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(told.key))
-        key.verify(bytes.fromhex(told.signature), bundle.read(MANIFEST))
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signature.key))
+        key.verify(bytes.fromhex(signature.signature), bundle.read(MANIFEST))
     except (InvalidSignature, ValueError) as error:
         raise BundleRefused(
-            f"{file}: the key {told.key} did not sign this {MANIFEST} (SHA-256 {bundle.digest}): "
-            "one of the two was altered or is another bundle's; copy the bundle again"
+            f"{file}: the key {signature.key} did not sign this {MANIFEST} "
+            f"(SHA-256 {bundle.digest}): "
+            "one of the two was altered or belongs to another bundle; copy the bundle again"
         ) from error
-    return told.key
+    return signature.key
 
 
 def trusted_signer(bundle: ModelBundle, trusted: Mapping[str, str]) -> Signer | None:
-    """Return who signed a bundle; None for an unsigned one.
+    """Return the trusted signer of a bundle; None for an unsigned bundle.
 
     Parameters
     ----------
@@ -187,7 +190,7 @@ def trusted_signer(bundle: ModelBundle, trusted: Mapping[str, str]) -> Signer | 
     Raises
     ------
     BundleRefused
-        The signature is not of this bundle, or of a key that is not trusted.
+        The signature belongs to another bundle, or was made with an untrusted key.
     """
     key = signing_key(bundle)
     if key is None:
@@ -195,8 +198,8 @@ def trusted_signer(bundle: ModelBundle, trusted: Mapping[str, str]) -> Signer | 
     if key not in trusted:
         names = ", ".join(sorted(trusted.values()))
         raise BundleRefused(
-            f"{bundle.path / SIGNATURE}: the key {key} signed it, which is none of the trusted "
-            f"ones ({names}); if it is the releaser's, add its file to model.trusted_keys"
+            f"{bundle.path / SIGNATURE}: signed with the untrusted key {key}; trusted are "
+            f"{names}; if it is the releaser's key, add its file to model.trusted_keys"
         )
     return Signer(name=trusted[key], key=key)
 

@@ -1,4 +1,4 @@
-"""How alike two images are: the definitions that the demonstration and the trainer share.
+"""Similarity of two images: the definitions that the demonstration and the trainer share.
 
 Any number of axes; the images are in one unit in which the reference spans about 0 to 1.
 """
@@ -16,19 +16,19 @@ Mask = npt.NDArray[np.bool_]
 
 SIGMA, RADIUS = 1.5, 5  # of the Gaussian window: 11 samples along each axis
 _C1, _C2 = 0.01**2, 0.03**2  # Wang et al., IEEE TIP 13(4), 2004, range 1
-_LEAST_RMSE = 1e-5  # an exact match is 100 dB, a number
+_LEAST_RMSE = 1e-5  # an exact match is 100 dB, not infinite
 
 
 @dataclass(frozen=True)
-class Scale:
-    """The affine map that takes a reference to the unit in which images are compared."""
+class IntensityScale:
+    """The affine map from a reference to the intensity unit in which images are compared."""
 
     low: float
     high: float
 
     @classmethod
-    def of(cls, reference: Values, mask: Mask) -> Scale:
-        """Take the percentiles 0.5 and 99.5 of the reference in the mask to 0 and 1.
+    def of(cls, reference: Values, mask: Mask) -> IntensityScale:
+        """Map the percentiles 0.5 and 99.5 of the reference in the mask to 0 and 1.
 
         Raises
         ------
@@ -71,10 +71,10 @@ def ssim_map(image: Values, reference: Values) -> Values:
 
 
 def ssim(image: Values, reference: Values, mask: Mask) -> float:
-    """Mean of the map of structural similarity in the mask."""
-    around = _box(mask)
-    values = ssim_map(image[around], reference[around])
-    return float(values[mask[around]].mean(dtype=np.float64))
+    """Mean of the structural similarity in the mask."""
+    box = _box(mask)
+    values = ssim_map(image[box], reference[box])
+    return float(values[mask[box]].mean(dtype=np.float64))
 
 
 def _mean(values: Values) -> Values:
@@ -82,8 +82,8 @@ def _mean(values: Values) -> Values:
 
 
 def _box(mask: Mask) -> tuple[slice, ...]:
-    """The box around a mask with half a window of room: what its map depends on."""
-    found = np.nonzero(mask)
+    """Bounding box of a mask plus half a window: the samples on which its map depends."""
+    indices = np.nonzero(mask)
     return tuple(
-        slice(max(int(axis.min()) - RADIUS, 0), int(axis.max()) + RADIUS + 1) for axis in found
+        slice(max(int(axis.min()) - RADIUS, 0), int(axis.max()) + RADIUS + 1) for axis in indices
     )

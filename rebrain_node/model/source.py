@@ -1,6 +1,6 @@
-"""From measured CT slices to the input of one network evaluation.
+"""From measured CT slices to the target positions and to the input of one network evaluation.
 
-The only implementation: the node calls it for every position, the trainer for every sample.
+The only implementation: the node calls it for every target, the trainer for every sample.
 Images are (rows, columns) float32, rows anterior to posterior, columns right to left.
 """
 
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rebrain_node.domain.volume import MillimetreArray, Target
 from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.model.slerp import slerp
 
-_PARALLEL = 1e-3  # rad; below this SLERP is a linear blend to within rounding
+#: a target this near to a measured slice is that slice
 SAME_POSITION_MM = 0.05
 
 
@@ -35,7 +37,7 @@ class SourceSlice:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the network is told about one position, besides the state of the bridge.
+    """The network's input for one position, besides the state of the bridge.
 
     Attributes
     ----------
@@ -61,41 +63,6 @@ def windowed(hu: NDArray[np.floating], position_mm: float, recipe: Recipe) -> So
     return SourceSlice(recipe.brain_window.apply(hu), recipe.wide_window.apply(hu), position_mm)
 
 
-def slerp(below: Image, above: Image, alpha: float) -> Image:
-    """Interpolate between two images on the sphere, keeping brightness.
-
-    Directions are interpolated along the great circle and lengths linearly. Equation 15 of the
-    paper as printed brightens by 1/cos(theta/2); in [-1, 1] the background would rule the angle,
-    so the images are taken on [0, 1] with air = 0.
-
-    Parameters
-    ----------
-    below, above : Image
-        (rows, columns) in [-1, 1].
-    alpha : float
-        0 at `below`, 1 at `above`.
-
-    Returns
-    -------
-    Image
-        (rows, columns) in [-1, 1].
-    """
-    a = (below.astype(np.float64) + 1) / 2
-    b = (above.astype(np.float64) + 1) / 2
-    length_a, length_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))
-    theta = 0.0
-    if length_a > 0 and length_b > 0:
-        theta = float(np.arccos(np.clip((a * b).sum() / (length_a * length_b), -1, 1)))
-    if theta < _PARALLEL:
-        blend = (1 - alpha) * a + alpha * b
-    else:
-        length = (1 - alpha) * length_a + alpha * length_b
-        towards_a = np.sin((1 - alpha) * theta) / length_a
-        towards_b = np.sin(alpha * theta) / length_b
-        blend = length * (towards_a * a + towards_b * b) / np.sin(theta)
-    return (np.clip(blend, 0, 1) * 2 - 1).astype(np.float32)
-
-
 def at_measured(
     source: SourceSlice, below: SourceSlice | None = None, above: SourceSlice | None = None
 ) -> Conditioning:
@@ -114,7 +81,7 @@ def at_measured(
 
 
 def between(below: SourceSlice, above: SourceSlice, target_mm: float) -> Conditioning:
-    """Condition on the SLERP of two measured slices at a missing position between them."""
+    """Condition on the SLERP of two measured slices at a position between them."""
     below_mm, above_mm = target_mm - below.position_mm, above.position_mm - target_mm
     alpha = below_mm / (below_mm + above_mm)
     channels = np.stack(
@@ -143,7 +110,7 @@ def conditioning_at(slices: Sequence[SourceSlice], target_mm: float) -> Conditio
     ValueError
         The target lies outside the stack: there is nothing to interpolate.
     """
-    positions = np.array([piece.position_mm for piece in slices])
+    positions = np.array([each.position_mm for each in slices])
     nearest = int(np.argmin(np.abs(positions - target_mm)))
     if abs(positions[nearest] - target_mm) <= SAME_POSITION_MM:
         below = slices[nearest - 1] if nearest > 0 else None
@@ -159,7 +126,7 @@ def conditioning_at(slices: Sequence[SourceSlice], target_mm: float) -> Conditio
 
 
 def stack_channels(
-    conditioning: Conditioning, state: Image, place: float
+    conditioning: Conditioning, state: Image, time_step: float
 ) -> tuple[Image, NDArray[np.float32]]:
     """Assemble the input of one evaluation.
 
@@ -169,7 +136,7 @@ def stack_channels(
         Of the position.
     state : Image
         x_m, (rows, columns).
-    place : float
+    time_step : float
         m, 0 (MR) to 1 (CT).
 
     Returns
@@ -180,4 +147,46 @@ def stack_channels(
         (1, 4) float32, scalars as in `recipe.SCALARS`.
     """
     x = np.concatenate([state[None], conditioning.channels])[None].astype(np.float32, copy=False)
-    return x, np.array([[place, *conditioning.distances_mm]], dtype=np.float32)
+    return x, np.array([[time_step, *conditioning.distances_mm]], dtype=np.float32)
+
+
+def targets_of(distances_mm: MillimetreArray, spacing_mm: float) -> tuple[Target, ...]:
+    """Place uniform targets along the normal and name the measured slices around each.
+
+    Of the spacings near the recipe's, the one with the most measured slices on its targets is
+    chosen: with equal gaps all of them, with two thicknesses those of the larger part, otherwise
+    the whole extent is divided evenly. A target within `SAME_POSITION_MM` of a measured slice is
+    that slice.
+
+    Parameters
+    ----------
+    distances_mm : MillimetreArray
+        (n,) of the measured slices, rising from 0.
+    spacing_mm : float
+        The recipe's spacing.
+    """
+    extent, gaps = float(distances_mm[-1]), np.diff(distances_mm)
+    lengths = [extent / len(gaps)]
+    if np.ptp(gaps) > SAME_POSITION_MM:
+        lengths = [extent, *lengths, *np.unique(gaps)]
+    spacings = [float(length / max(1, round(length / spacing_mm))) for length in lengths]
+    near = [s for s in spacings if 0.75 * spacing_mm <= s <= 1.25 * spacing_mm] or spacings[:1]
+    best = max(near, key=lambda spacing: _measured_targets(distances_mm, spacing))
+    count = int(np.floor((extent + SAME_POSITION_MM) / best)) + 1
+    return tuple(_target(distances_mm, k * best) for k in range(count))
+
+
+def _measured_targets(distances_mm: MillimetreArray, spacing_mm: float) -> int:
+    """How many measured slices lie on a target at a uniform spacing."""
+    off = np.abs(distances_mm - np.rint(distances_mm / spacing_mm) * spacing_mm)
+    return int((off <= SAME_POSITION_MM).sum())
+
+
+def _target(distances_mm: MillimetreArray, distance_mm: float) -> Target:
+    nearest = int(np.abs(distances_mm - distance_mm).argmin())
+    if abs(distances_mm[nearest] - distance_mm) <= SAME_POSITION_MM:
+        return Target(distance_mm=distance_mm, below=nearest, above=nearest, alpha=0.0)
+    above = int(np.searchsorted(distances_mm, distance_mm))
+    gap = distances_mm[above] - distances_mm[above - 1]
+    alpha = float((distance_mm - distances_mm[above - 1]) / gap)
+    return Target(distance_mm=distance_mm, below=above - 1, above=above, alpha=alpha)

@@ -1,4 +1,8 @@
-"""The network: a small residual U-Net, told the place and the distances by FiLM."""
+"""The network: a small residual U-Net, conditioned on time step and distances by FiLM.
+
+The names of the submodules are the keys of the weights in released bundles
+(`weights.safetensors`), so they do not change.
+"""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +21,7 @@ from rebrain_node.model.recipe import CHANNELS, WIDTHS, Recipe
 FINE = 16  # channels of the two convolutions at full resolution
 EMBEDDING = 96
 _GROUPS = 8
-_USUAL_RHO = 0.5  # between CT and T1 in [-1, 1]; where the scalar head begins
+_USUAL_RHO = 0.5  # between CT and T1 in [-1, 1]; initial output of the contrast head
 # Scalars arrive as m (0 to 1) and millimetres; 8 mm is the thickest slice trained on.
 _SCALE = (1.0, 1 / 8, 1 / 8, 1 / 8)
 _FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
@@ -45,19 +49,19 @@ class ScalarEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with GroupNorm; FiLM between them; 1x1 shortcut."""
 
-    def __init__(self, inward: int, outward: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inward, outward, 3, padding=1)
-        self.first_norm = nn.GroupNorm(_GROUPS, outward)
-        self.film = nn.Linear(EMBEDDING, 2 * outward)
-        self.second = nn.Conv2d(outward, outward, 3, padding=1)
-        self.second_norm = nn.GroupNorm(_GROUPS, outward)
-        self.shortcut = nn.Conv2d(inward, outward, 1) if inward != outward else nn.Identity()
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.first_norm = nn.GroupNorm(_GROUPS, outputs)
+        self.film = nn.Linear(EMBEDDING, 2 * outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.second_norm = nn.GroupNorm(_GROUPS, outputs)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 
     def forward(self, image: Tensor, embedding: Tensor) -> Tensor:
-        """Return (batch, outward, rows, columns)."""
+        """Return (batch, outputs, rows, columns)."""
         gain, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
         hidden = self.first_norm(self.first(image)) * (1 + gain) + shift
         hidden = self.second_norm(self.second(functional.silu(hidden)))
@@ -67,9 +71,9 @@ class ResidualBlock(nn.Module):
 class BridgeUNet(nn.Module):
     """f(x_m, y, neighbours, scalars), such that x0_hat = x_m - f.
 
-    The U-Net works at half the resolution, on 2 x 2 pixels folded into channels: on a CPU the
-    full-resolution level of a plain U-Net costs more than all others together. A short tail at
-    full resolution sees the unfolded features beside the input itself.
+    The U-Net works at half the resolution, on 2 x 2 pixels rearranged into channels (pixel
+    unshuffle): on a CPU the full-resolution level of a plain U-Net costs more than all others
+    together. Two convolutions at full resolution then take the shuffled features and the input.
 
     Parameters
     ----------
@@ -99,7 +103,7 @@ class BridgeUNet(nn.Module):
         s : Tensor
             (batch, 4), raw scalars as in `recipe.SCALARS`.
         added : sequence of Tensor
-            What a control branch adds to the features of every level; nothing without one.
+            Features that a control branch adds to every level; empty without one.
 
         Returns
         -------
@@ -110,7 +114,7 @@ class BridgeUNet(nn.Module):
         levels = self.levels(x, embedding)
         if added:
             levels = [level + more for level, more in zip(levels, added, strict=True)]
-        return self.draw(levels, x, embedding)
+        return self.decode(levels, x, embedding)
 
     def levels(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
         """Return the features of every level, finest first, (batch, width, rows, columns)."""
@@ -119,23 +123,23 @@ class BridgeUNet(nn.Module):
             levels.append(block(functional.avg_pool2d(levels[-1], 2), embedding))
         return levels
 
-    def draw(self, levels: list[Tensor], x: Tensor, embedding: Tensor) -> Tensor:
+    def decode(self, levels: list[Tensor], x: Tensor, embedding: Tensor) -> Tensor:
         """Return f, (batch, 1, rows, columns), from the features of every level."""
         *finer, image = levels
         for block in self.up:
-            wide = functional.interpolate(image, scale_factor=2.0, mode="nearest")
-            image = block(torch.cat([wide, finer.pop()], dim=1), embedding)
+            enlarged = functional.interpolate(image, scale_factor=2.0, mode="nearest")
+            image = block(torch.cat([enlarged, finer.pop()], dim=1), embedding)
         fine = functional.pixel_shuffle(self.unfold(image), 2)
         fine = functional.silu(self.fine(torch.cat([fine, x], dim=1)))
-        # The last convolution draws the MR slice itself; f is its difference from the state.
+        # The output of the last convolution is the MR slice; f is its difference from the state.
         return x[:, :1] - cast("Tensor", self.leave(fine))
 
 
 class UnitizedUNet(nn.Module):
-    """A U-Net that emits eq. 6 itself, and a scalar head that tells the contrast rho.
+    """A U-Net whose output is eq. 6 itself, and a scalar head that estimates the contrast rho.
 
-    `forward` turns the emission into f, so that x0_hat = x_m - f as for every other network and
-    an engine cannot tell the difference.
+    `forward` converts the output into f, so that x0_hat = x_m - f as for every other network and
+    an engine treats all alike.
     """
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS) -> None:
@@ -150,7 +154,7 @@ class UnitizedUNet(nn.Module):
         embedding = self.backbone.embedding(s)
         levels = self.backbone.levels(x, embedding)
         log_rho = self.contrast(levels[-1].mean((2, 3)))
-        return self.backbone.draw(levels, x, embedding), log_rho[:, :, None, None]
+        return self.backbone.decode(levels, x, embedding), log_rho[:, :, None, None]
 
     def forward(self, x: Tensor, s: Tensor) -> Tensor:
         """Evaluate once, as `BridgeUNet.forward`."""

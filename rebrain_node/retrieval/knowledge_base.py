@@ -1,15 +1,15 @@
-"""The knowledge base: slices of other people's heads as plain arrays, verified before use.
+"""The knowledge base: CT slices of other subjects as ``.npy`` arrays, verified before use.
 
     exemplars/
       index.json        format, dimension, plane, window, encoder, subjects, tau, digests
       embeddings.npy    (n, d) float32, length 1
       position_mm.npy   (n,) float64, head frame, rising
-      subject.npy       (n,) 32 ASCII bytes: keyed hash of a person, opaque
+      subject.npy       (n,) 32 ASCII bytes: keyed hash of a subject, opaque
       ct.npy            (n, rows, columns) uint8: the CT slice in the window of the index
-      centroids.npy     (cells, d) float32 } of a large base only: its rows in cells of
-      cells.npy         (n,) int32         } similar embeddings
+      centroids.npy     (cells, d) float32 } of a large base only: clusters of similar
+      cells.npy         (n,) int32         } embeddings
 
-Never a pickle, never an index file of a search library: those run what they hold.
+Never a pickle and never an index file of a search library: loading those can run code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rebrain_node.errors import KnowledgeBaseRefused
 from rebrain_node.model.bundle import FileRecord
-from rebrain_node.retrieval.plain import NotPlain, plain_array, plain_bytes
+from rebrain_node.retrieval.npy import NpyError, npy_bytes, read_npy
 
 INDEX: Final = "index.json"
 #: dtype and number of axes of each array
@@ -42,7 +42,7 @@ CELL_ARRAYS: Final[Mapping[str, tuple[str, int]]] = {
     "centroids.npy": ("<f4", 2),
     "cells.npy": ("<i4", 1),
 }
-#: an embedding's length may differ from 1 by rounding only
+#: limit of the deviation of an embedding's length from 1: rounding only
 LENGTH_LIMIT: Final = 1e-3
 LEAST_SUBJECTS: Final = 2
 
@@ -54,7 +54,7 @@ class _Frozen(BaseModel):
 
 
 class SubjectRecord(_Frozen):
-    """One person of the base, named by a keyed hash only."""
+    """One subject of the base, named by a keyed hash only."""
 
     entries: int = Field(ge=1)
     licence: str
@@ -66,7 +66,7 @@ class TauRecord(_Frozen):
     Attributes
     ----------
     acceptance : float
-        Share of the queries, each person left out in turn, whose best exemplar reaches tau.
+        Share of the queries, each subject left out in turn, whose best exemplar reaches tau.
     """
 
     percent: int = Field(gt=0, le=100)
@@ -86,13 +86,13 @@ class Index(_Frozen):
     window_hu: tuple[float, float]  #: stored 0 and 255
     entries: int = Field(ge=0)
     subjects: dict[str, SubjectRecord]
-    tau: tuple[TauRecord, ...] = ()  #: empty where fewer than two people are held
+    tau: tuple[TauRecord, ...] = ()  #: empty with fewer than two subjects
     files: dict[str, FileRecord]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """A large base's rows, each in the cell of its most similar centroid."""
+    """Clusters of a large base: each row belongs to the cell of its most similar centroid."""
 
     centroids: FloatArray  #: (cells, d)
     of_row: npt.NDArray[np.int32]  #: (n,)
@@ -111,13 +111,13 @@ class KnowledgeBase:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the index, which names every byte of the base."""
+        """SHA-256 of the index, which contains the SHA-256 of every other file."""
         return hashlib.sha256(_index_bytes(self.index)).hexdigest()
 
     def key(self, row: int) -> str:
-        """Hash of one slice: its person's 32 digits, 16 of its picture; kept by a rebuild."""
-        picture = hashlib.sha256(self.ct[row].tobytes()).hexdigest()[:16]
-        return f"{self.subject[row].decode('ascii')}{picture}"
+        """Key of a slice: 32 digits of its subject, 16 of its pixels; the same after a rebuild."""
+        pixels = hashlib.sha256(self.ct[row].tobytes()).hexdigest()[:16]
+        return f"{self.subject[row].decode('ascii')}{pixels}"
 
     def hu(self, row: int) -> FloatArray:
         """One slice in HU, clipped to the window, (rows, columns)."""
@@ -130,16 +130,16 @@ class KnowledgeBase:
         Raises
         ------
         KnowledgeBaseRefused
-            The base holds none for it.
+            The base has none for it.
         """
         for record in self.index.tau:
             if record.percent == percent:
                 return record.tau
-        held = ", ".join(str(record.percent) for record in self.index.tau) or "none"
+        available = ", ".join(str(record.percent) for record in self.index.tau) or "none"
         raise KnowledgeBaseRefused(
             "KB-TAU",
             INDEX,
-            f"holds no tau for p = {percent} %, only {held}; build the knowledge base again",
+            f"has no tau for p = {percent} %, only {available}; build the knowledge base again",
         )
 
 
@@ -149,22 +149,22 @@ def read(folder: Path) -> KnowledgeBase:
     Raises
     ------
     KnowledgeBaseRefused
-        It is not exactly what its index says.
+        It differs from its index.
     """
     if not folder.is_dir() or folder.is_symlink():
         raise KnowledgeBaseRefused(
-            "KB-FILES", folder, "is no folder; name the folder of a knowledge base"
+            "KB-FILES", folder, "is not a folder; name the folder of a knowledge base"
         )
     contents: dict[str, bytes] = {}
     for path in sorted(folder.iterdir()):
         if path.is_symlink() or not path.is_file():
-            raise KnowledgeBaseRefused("KB-FILES", path, "is no regular file; remove it")
+            raise KnowledgeBaseRefused("KB-FILES", path, "is not a regular file; remove it")
         contents[path.name] = path.read_bytes()
     return parse(contents, str(folder))
 
 
 def parse(contents: Mapping[str, bytes], where: str) -> KnowledgeBase:
-    """Verify the bytes of a knowledge base and give them a shape, without copying them.
+    """Verify the bytes of a knowledge base and view them as arrays, without a copy.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def parse(contents: Mapping[str, bytes], where: str) -> KnowledgeBase:
     Raises
     ------
     KnowledgeBaseRefused
-        A file is missing, altered or foreign, or the values are not fit to be searched.
+        A file is missing, altered or unexpected, or the values cannot be searched.
     """
     index = _index(contents, where)
     _check_files(contents, index, where)
@@ -199,29 +199,29 @@ def parse(contents: Mapping[str, bytes], where: str) -> KnowledgeBase:
 
 
 def check_usable(base: KnowledgeBase, where: str) -> None:
-    """Hold a base against what retrieval needs: slices of at least two people.
+    """Check that a base has slices of at least two subjects, as retrieval requires.
 
     Raises
     ------
     KnowledgeBaseRefused
-        It is empty, or holds one person only: no threshold can be told from that.
+        It is empty, or contains one subject only: no threshold can be computed.
     """
     if base.index.entries == 0:
         raise KnowledgeBaseRefused(
-            "KB-EMPTY", where, "holds no slice; build it from at least two people"
+            "KB-EMPTY", where, "contains no slice; build it from at least two subjects"
         )
-    people = len(base.index.subjects)
-    if people < LEAST_SUBJECTS:
+    subjects = len(base.index.subjects)
+    if subjects < LEAST_SUBJECTS:
         raise KnowledgeBaseRefused(
             "KB-ONE-SUBJECT",
             where,
-            f"holds {people} person, at least {LEAST_SUBJECTS} are needed; add others, or use a "
-            "bundle whose recipe retrieves none",
+            f"contains {subjects} subject, {LEAST_SUBJECTS} or more are needed; add others, or use "
+            "a bundle whose recipe does not retrieve",
         )
 
 
 def contents_of(base: KnowledgeBase) -> dict[str, bytes]:
-    """Write a base as the files of its folder, the index with their digests included."""
+    """Serialise a base to the files of its folder; the index contains their digests."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "embeddings.npy": base.embeddings.astype("<f4", copy=False),
         "position_mm.npy": base.position_mm.astype("<f8", copy=False),
@@ -231,7 +231,7 @@ def contents_of(base: KnowledgeBase) -> dict[str, bytes]:
     if base.cells is not None:
         arrays["centroids.npy"] = base.cells.centroids.astype("<f4", copy=False)
         arrays["cells.npy"] = base.cells.of_row.astype("<i4", copy=False)
-    contents = {name: plain_bytes(array) for name, array in arrays.items()}
+    contents = {name: npy_bytes(array) for name, array in arrays.items()}
     records = {name: FileRecord.of(content) for name, content in sorted(contents.items())}
     return contents | {INDEX: _index_bytes(base.index.model_copy(update={"files": records}))}
 
@@ -249,9 +249,9 @@ def _index(contents: Mapping[str, bytes], where: str) -> Index:
         return Index.model_validate_json(contents[INDEX])
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise KnowledgeBaseRefused(
-            "KB-FORMAT", f"{where}/{INDEX}", f"{place}: {first['msg']}"
+            "KB-FORMAT", f"{where}/{INDEX}", f"{field}: {first['msg']}"
         ) from error
 
 
@@ -265,7 +265,7 @@ def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> Non
         raise KnowledgeBaseRefused(
             "KB-FILES",
             where,
-            f"holds {sorted(contents)}, its index names {sorted(named)}; copy it again",
+            f"contains {sorted(contents)}, its index names {sorted(named)}; copy it again",
         )
     for name, expected in index.files.items():
         found = FileRecord.of(contents[name])
@@ -280,8 +280,8 @@ def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> Non
 
 def _array(content: bytes, kind: tuple[str, int], where: str) -> npt.NDArray[Any]:
     try:
-        return plain_array(content, *kind)
-    except NotPlain as error:
+        return read_npy(content, *kind)
+    except NpyError as error:
         raise KnowledgeBaseRefused("KB-FORMAT", where, str(error)) from error
 
 
@@ -318,7 +318,7 @@ def _check_values(base: KnowledgeBase, where: str) -> None:
             raise KnowledgeBaseRefused(
                 "KB-NAN",
                 f"{where}/{name}.npy",
-                f"{bad.size} rows hold values that are not finite, 0 are allowed; "
+                f"{bad.size} rows contain values that are not finite, 0 are allowed; "
                 f"the first is row {bad[0]}",
             )
     lengths = np.linalg.norm(base.embeddings, axis=1)
@@ -343,17 +343,19 @@ def _check_values(base: KnowledgeBase, where: str) -> None:
 def _check_subjects(base: KnowledgeBase, where: str) -> None:
     names, counts = np.unique(base.subject, return_counts=True)
     found = {name.decode("latin-1"): int(n) for name, n in zip(names, counts, strict=True)}
-    told = {name: record.entries for name, record in base.index.subjects.items()}
-    if found != told:
+    indexed = {name: record.entries for name, record in base.index.subjects.items()}
+    if found != indexed:
         raise KnowledgeBaseRefused(
             "KB-SUBJECTS",
             f"{where}/subject.npy",
-            f"holds {len(found)} people with {sum(found.values())} slices, its index tells of "
-            f"{len(told)} with {sum(told.values())}, or of others; build it again",
+            f"contains {len(found)} subjects with {sum(found.values())} slices, its index names "
+            f"{len(indexed)} with {sum(indexed.values())}, or others; build it again",
         )
     if any(len(name) != 32 or set(name) - set("0123456789abcdef") for name in found):
         raise KnowledgeBaseRefused(
-            "KB-SUBJECTS", f"{where}/subject.npy", "names a person by other than a keyed hash"
+            "KB-SUBJECTS",
+            f"{where}/subject.npy",
+            "names a subject by something else than a keyed hash",
         )
 
 
@@ -363,7 +365,7 @@ def _check_cells(base: KnowledgeBase, where: str) -> None:
     centroids, of_row = base.cells.centroids, base.cells.of_row
     if not np.isfinite(centroids).all():
         raise KnowledgeBaseRefused(
-            "KB-NAN", f"{where}/centroids.npy", "holds values that are not finite"
+            "KB-NAN", f"{where}/centroids.npy", "contains values that are not finite"
         )
     if len(of_row) and not (of_row.min() >= 0 and of_row.max() < len(centroids)):
         raise KnowledgeBaseRefused(

@@ -1,4 +1,4 @@
-"""The nearest exemplar by exact inner product among the rows near a position."""
+"""Search for the most similar exemplar near a position (faiss)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from rebrain_node.ports import Exemplar
 from rebrain_node.retrieval.knowledge_base import Cells, FloatArray, KnowledgeBase
 
-#: from so many rows on a base is searched by cells of similar embeddings, no longer exactly
+#: from this number of rows on, the search is approximate (inverted file), by cells of embeddings
 CELLS_FROM_ROWS: Final = 1_000_000
-#: cells looked into by one query; see tests/benchmarks/retrieval.py for the recall
+#: cells searched per query (nprobe); for the recall see tests/benchmarks/retrieval.py
 PROBES: Final = 4
 _CELLS_PER_ROOT: Final = 2
 _TRAINING_ROWS_PER_CELL: Final = 40
@@ -22,17 +22,17 @@ _SEED: Final = 20250101
 
 
 class FaissExemplars:
-    """A knowledge base in memory (port ``Exemplars``); any number of threads may ask it.
+    """A knowledge base in memory (port ``Exemplars``); safe for any number of threads.
 
-    Rows rise in position, so that the slices near a position are one range of rows: the position
-    check comes first and costs nothing, and only that range is compared.
+    Rows rise in position, so the slices near a position are one range of rows, and only that range
+    is compared.
 
     Parameters
     ----------
     base : KnowledgeBase
         Verified.
     tau : float
-        Least similarity of an exemplar that may guide; kept for those who ask, not applied here.
+        Minimum similarity of an exemplar; applied by the caller, not here.
     """
 
     def __init__(self, base: KnowledgeBase, tau: float) -> None:
@@ -42,7 +42,7 @@ class FaissExemplars:
         self._rows_of = {
             name.decode("ascii"): np.flatnonzero(of_row == k) for k, name in enumerate(names)
         }
-        self._index = _flat(base.embeddings) if base.cells is None else _celled(base)
+        self._index = _flat(base.embeddings) if base.cells is None else _inverted_file(base)
 
     @property
     def digest(self) -> str:
@@ -56,7 +56,7 @@ class FaissExemplars:
         window_mm: float,
         excluded: str | None = None,
     ) -> Exemplar | None:
-        """Find the most similar slice within ``window_mm`` of a position, of another person.
+        """Find the most similar slice within ``window_mm`` of a position.
 
         Parameters
         ----------
@@ -67,22 +67,22 @@ class FaissExemplars:
         window_mm : float
             Largest distance from it.
         excluded : str, optional
-            Keyed hash of the person who asks.
+            Keyed hash of a subject whose slices are left out.
 
         Returns
         -------
         Exemplar or None
-            None where nothing lies there, or where the query is not finite: never a guess.
+            None where no slice lies there, or where the query is not finite.
         """
         if not (np.isfinite(embedding).all() and np.isfinite(position_mm)):
             return None
         positions = self._base.position_mm
         first = int(np.searchsorted(positions, position_mm - window_mm, side="left"))
         last = int(np.searchsorted(positions, position_mm + window_mm, side="right"))
-        own = self._own(excluded, first, last)
-        if last - first <= own:
+        left_out = self._count_of(excluded, first, last)
+        if last - first <= left_out:
             return None
-        for similarity, row in self._search(embedding, first, last, 1 + own):
+        for similarity, row in self._search(embedding, first, last, 1 + left_out):
             if excluded is None or self._base.subject[row] != excluded.encode():
                 return Exemplar(
                     key=self._base.key(row),
@@ -92,11 +92,11 @@ class FaissExemplars:
                 )
         return None
 
-    def _own(self, excluded: str | None, first: int, last: int) -> int:
-        """How many rows of a range are of one person."""
-        if excluded is None or excluded not in self._rows_of:
+    def _count_of(self, subject: str | None, first: int, last: int) -> int:
+        """Count the rows of one subject in a range of rows."""
+        if subject is None or subject not in self._rows_of:
             return 0
-        low, high = np.searchsorted(self._rows_of[excluded], (first, last))
+        low, high = np.searchsorted(self._rows_of[subject], (first, last))
         return int(high - low)
 
     def _search(
@@ -112,8 +112,8 @@ class FaissExemplars:
         return [(float(s), int(r)) for s, r in zip(similarities[0], rows[0], strict=True) if r >= 0]
 
 
-def into_cells(embeddings: FloatArray) -> Cells:
-    """Divide a large base's rows into cells of similar embeddings, by k-means.
+def cluster(embeddings: FloatArray) -> Cells:
+    """Cluster the rows of a large base into cells of similar embeddings by k-means.
 
     Parameters
     ----------
@@ -134,9 +134,9 @@ def into_cells(embeddings: FloatArray) -> Cells:
     return Cells(centroids=centroids, of_row=cells[:, 0].astype(np.int32))
 
 
-def _parameters(kind: str, **given: object) -> Any:
+def _parameters(kind: str, **values: object) -> Any:
     """Make faiss's search parameters; its stubs do not know that they take keywords."""
-    return getattr(faiss, kind)(**given)
+    return getattr(faiss, kind)(**values)
 
 
 def _flat(rows: FloatArray) -> Any:
@@ -145,9 +145,9 @@ def _flat(rows: FloatArray) -> Any:
     return index
 
 
-def _celled(base: KnowledgeBase) -> Any:
+def _inverted_file(base: KnowledgeBase) -> Any:
     cells = base.cells
-    assert cells is not None  # noqa: S101 - asked by the caller
+    assert cells is not None  # noqa: S101 - checked by the caller
     quantiser = _flat(cells.centroids)
     index = faiss.IndexIVFFlat(
         quantiser, base.index.dimension, len(cells.centroids), faiss.METRIC_INNER_PRODUCT

@@ -16,14 +16,14 @@ from rebrain_node.errors import EngineFailed, SeriesRejected
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.recipe import Abstain, Recipe
 from rebrain_node.model.source import conditioning_at, stack_channels, windowed
-from rebrain_node.ports import Scale
+from rebrain_node.ports import ResidualScale
 
 #: place of the distance to the nearest measured slice among the scalars of the network
 _NEAREST: Final = 3
 
 
 def estimate(
-    synthetic: SyntheticVolume, recipe: Recipe, scale: Scale, calibration: Calibration
+    synthetic: SyntheticVolume, recipe: Recipe, scale: ResidualScale, calibration: Calibration
 ) -> SyntheticVolume:
     """Replace the rule of thumb by calibrated intervals.
 
@@ -33,7 +33,7 @@ def estimate(
         As drawn.
     recipe : Recipe
         Windows, and the limit on a slice.
-    scale : Scale
+    scale : ResidualScale
         One evaluation of the residual-scale head.
     calibration : Calibration
         How many scales wide an interval is, for each kind of slice.
@@ -131,7 +131,7 @@ def scale_inputs(
         yield x, np.array([[scalars[0, _NEAREST], similarity or 0.0]], dtype=np.float32)
 
 
-def _checked(scale: Scale, x: FloatArray, s: FloatArray) -> FloatArray:
+def _checked(scale: ResidualScale, x: FloatArray, s: FloatArray) -> FloatArray:
     answer = scale.estimate(x, s)
     expected = (1, 1, *x.shape[2:])
     if answer.shape != expected:

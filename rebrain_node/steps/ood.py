@@ -1,6 +1,6 @@
 """Out-of-distribution (OOD) score of a series, and the policy on it (hazard H13).
 
-The score compares three parts with the in-distribution series of the bundle (`model.known_domain`):
+The score compares three parts with the in-distribution series of the bundle (`model.ood`):
 the fit to the head template; image statistics of each slice, by its position in the head; and,
 where the bundle has an encoder, its embedding. The part with the largest distance is the score.
 """
@@ -18,8 +18,8 @@ from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.volume import FloatArray, MaskArray, PreparedVolume
 from rebrain_node.errors import SeriesRejected
-from rebrain_node.model.half import halved
-from rebrain_node.model.known_domain import KnownDomain, Look, Vectors
+from rebrain_node.model.ood import OodFeatures, OodModel, Vectors
+from rebrain_node.model.resample import halved
 
 FRAME: Final = ("likeness", "symmetry", "size")
 PICTURE: Final = (
@@ -46,7 +46,7 @@ def recognise(
     prepared: PreparedVolume,
     frame: HeadFrame,
     embeddings: FloatArray | None,
-    known: KnownDomain,
+    known: OodModel,
 ) -> OodScore:
     """Compute the OOD score of a series.
 
@@ -58,12 +58,12 @@ def recognise(
         Where it lies in the head.
     embeddings : FloatArray or None
         (n, d) of its slices; None where the OOD model has no embeddings.
-    known : KnownDomain
+    known : OodModel
         The OOD model of the bundle.
     """
     chosen = looked_at(prepared, frame)
     return known.score_of(
-        Look(
+        OodFeatures(
             position_mm=frame.position_mm[chosen],
             frame=frame_vector(frame),
             picture=statistics(prepared)[chosen],

@@ -21,7 +21,7 @@ from rebrain_node.errors import SeriesRejected
 from rebrain_node.model.head_mask import dilated_in_plane, head_mask
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.resample import resampled, wide_grid
-from rebrain_node.model.targets import targets_of
+from rebrain_node.model.source import targets_of
 
 #: share of the head that may fall outside the grid: the rims of the ears, never more
 CUT_LIMIT = 0.005

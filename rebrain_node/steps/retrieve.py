@@ -11,9 +11,9 @@ import numpy.typing as npt
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, Target
 from rebrain_node.errors import BundleRefused
-from rebrain_node.model.directions import between
-from rebrain_node.model.half import doubled, halved
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.resample import doubled, halved
+from rebrain_node.model.slerp import slerp_directions
 from rebrain_node.ports import Encoder, Exemplar, Exemplars
 
 #: below this the head frame says nothing about where a slice lies
@@ -130,7 +130,7 @@ def find_exemplar(query: ExemplarQuery, exemplars: Exemplars, window_mm: float) 
         )
     if not np.isfinite(query.position_mm):
         return ExemplarMatch(reason="its position in the head frame is not a number")
-    direction = between(query.below, query.above, query.alpha)
+    direction = slerp_directions(query.below, query.above, query.alpha)
     if direction is None:
         return ExemplarMatch(
             reason="the encoder gave no direction for the measured slices beside it"

@@ -17,8 +17,8 @@ from rebrain_node.domain.volume import (
 )
 from rebrain_node.errors import EngineFailed
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.source import Conditioning, conditioning_at, windowed
-from rebrain_node.model.walk import noise_field, walk
 from rebrain_node.ports import Engine
 
 #: the skin's edge is kept this far outside the head mask, mm
@@ -81,7 +81,9 @@ def synthesise(
     for k, guide in enumerate(guides):
         conditioning = conditioning_at(slices, guide.target.distance_mm)
         guided = partial(evaluate, guide=shown(guide, conditioning, recipe))
-        synthesised[k] = walk(guided, conditioning, recipe.sampling, eta=recipe.eta, noise=noise)
+        synthesised[k] = sample_slice(
+            guided, conditioning, recipe.sampling, eta=recipe.eta, noise=noise
+        )
         if progress is not None:
             progress(k + 1, len(guides))
     depth_mm = _depth_mm(prepared, guides)

@@ -1,7 +1,7 @@
-"""Few places on the bridge against a hundred, the same weights on the same slices.
+"""Few time steps on the bridge compared with a hundred, the same weights on the same slices.
 
 Run: ``python -m tests.benchmarks.few_steps RUN_OR_BUNDLE DATA [PROTOCOL]``: the first test subject
-of a prepared data set. Wanted: at most 8 places within 0.1 dB PSNR, 0.002 SSIM and 0.002 of the
+of a prepared data set. Target: at most 8 time steps within 0.1 dB PSNR, 0.002 SSIM and 0.002 of the
 I-SSIM gap of 100.
 """
 
@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from rebrain_node.model.walk import uniform_places
+from rebrain_node.model.sampling import uniform_time_steps
 from trainer.dataset import PreparedData
 from trainer.evaluate import judge
 from trainer.evaluate.bridges import Bridge
@@ -28,9 +28,9 @@ def main(where: str, data_folder: Path, protocol: str = "decimate:2") -> int:
     case = thinned(data.subject(data.split["test"][0]), Sparsity.parse(protocol))
     truth = judge.Truth.of(case, volumetric=True)
     network = open_network(where)
-    sys.stdout.write("places  " + "  ".join(f"{name:>10s}" for name in METRICS) + "\n")
+    sys.stdout.write("steps   " + "  ".join(f"{name:>10s}" for name in METRICS) + "\n")
     for count in COUNTS:
-        recipe = network.recipe.model_copy(update={"sampling": uniform_places(count)})
+        recipe = network.recipe.model_copy(update={"sampling": uniform_time_steps(count)})
         bridge = Bridge("bridge", replace(network, recipe=recipe), data, 0)
         _, volume = next(iter(bridge.draw(case, lambda: None)))
         figures = judge.figures(volume, truth, "standard")

@@ -1,13 +1,13 @@
-"""How fast an exemplar is found on one thread, and how often the cells find the best one.
+"""Time of an exemplar search on one thread, and recall of the search by cells.
 
-Run: ``OMP_NUM_THREADS=1 python -m tests.benchmarks.retrieval [exact] [cells]``. Wanted: exact
-search at 100 000 x 384 <= 0.5 ms a query; by cells at 1 000 000 x 192 <= 0.2 ms.
+Run: ``OMP_NUM_THREADS=1 python -m tests.benchmarks.retrieval [exact] [cells]``. Target: exact
+search at 100 000 x 384 <= 0.5 ms per query; by cells at 1 000 000 x 192 <= 0.2 ms.
 
-Embeddings are drawn as a contrastive encoder leaves them: 400 people along a smooth curve through
-the head, each with an offset of its own, and noise for the slice. Queries are held-out slices of
-people in the base, in a window of 6 mm: as the node asks, and with their own person excluded as
-the trainer asks. Times are processor time of the thread. Beside the exact search stands what BLAS
-takes to go through the window's rows once: no search is faster on the machine's memory.
+Embeddings are simulated like those of a contrastive encoder: 400 subjects along a smooth curve
+through the head, each with its own offset, and noise per slice. Queries are held-out slices of
+subjects in the base, in a window of 6 mm: as in the node, and with their own subject excluded as
+in the trainer. Times are processor time of the thread. The time of BLAS for one pass through the
+rows of the window is printed beside the exact search: the memory bandwidth allows no faster one.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ import faiss
 import numpy as np
 
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase
-from rebrain_node.retrieval.search import PROBES, FaissExemplars, into_cells
-from tests.support.knowledge_bases import NumpyExemplars, person, sealed
+from rebrain_node.retrieval.search import PROBES, FaissExemplars, cluster
+from tests.support.knowledge_bases import NumpyExemplars, subject_hash, with_index
 
-PEOPLE, WINDOW_MM, QUERIES = 400, 6.0, 300
+SUBJECTS, WINDOW_MM, QUERIES = 400, 6.0, 300
 LOW_MM, HIGH_MM = -60.0, 110.0
-_HOW = {False: "", True: ", own person excluded"}
+_HOW = {False: "", True: ", own subject excluded"}
 
 
-def drawn(rows: int, dimension: int, seed: int = 0) -> tuple[KnowledgeBase, list[tuple]]:
-    """A base and queries (embedding, position, person)."""
+def simulated(rows: int, dimension: int, seed: int = 0) -> tuple[KnowledgeBase, list[tuple]]:
+    """A base and queries (embedding, position, subject)."""
     rng = np.random.default_rng(seed)
     count = rows + QUERIES
     position = rng.uniform(LOW_MM, HIGH_MM, count)
-    who = rng.integers(PEOPLE, size=count)
+    who = rng.integers(SUBJECTS, size=count)
     waves = rng.standard_normal((2, 12, dimension)).astype(np.float32)
-    people = rng.standard_normal((PEOPLE, dimension), dtype=np.float32)
+    subjects = rng.standard_normal((SUBJECTS, dimension), dtype=np.float32)
     embeddings = np.empty((count, dimension), dtype=np.float32)
     for first in range(0, count, 50_000):
         part = slice(first, first + 50_000)
@@ -43,26 +43,28 @@ def drawn(rows: int, dimension: int, seed: int = 0) -> tuple[KnowledgeBase, list
         angle = (angle * np.arange(1, 13)).astype(np.float32)
         curve = np.cos(angle) @ waves[0] + np.sin(angle) @ waves[1]
         noise = rng.standard_normal(curve.shape, dtype=np.float32)
-        mixed = curve + 1.5 * people[who[part]] + 0.8 * noise
+        mixed = curve + 1.5 * subjects[who[part]] + 0.8 * noise
         embeddings[part] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
     order = np.argsort(position[:rows])
-    names = np.array([person(k).encode() for k in range(PEOPLE)], dtype="S32")
-    base = sealed(
+    names = np.array([subject_hash(k).encode() for k in range(SUBJECTS)], dtype="S32")
+    base = with_index(
         embeddings=embeddings[order],
         position_mm=position[order],
         subject=names[who[order]],
         ct=np.zeros((rows, 1, 1), dtype=np.uint8),
     )
-    asked = [(embeddings[k], float(position[k]), person(int(who[k]))) for k in range(rows, count)]
-    return base, asked
+    queries = [
+        (embeddings[k], float(position[k]), subject_hash(int(who[k]))) for k in range(rows, count)
+    ]
+    return base, queries
 
 
 def timed(
-    search: FaissExemplars, asked: list[tuple], *, excluding: bool
+    search: FaissExemplars, queries: list[tuple], *, excluding: bool
 ) -> tuple[list[float], list[float]]:
     """Milliseconds of processor time and similarity of each query."""
     milliseconds, similarities = [], []
-    for embedding, position, own in asked:
+    for embedding, position, own in queries:
         begun = time.thread_time()
         found = search.nearest(embedding, position, WINDOW_MM, own if excluding else None)
         milliseconds.append(1e3 * (time.thread_time() - begun))
@@ -70,10 +72,10 @@ def timed(
     return milliseconds, similarities
 
 
-def reading(base: KnowledgeBase, asked: list[tuple]) -> list[float]:
+def reading(base: KnowledgeBase, queries: list[tuple]) -> list[float]:
     """Milliseconds of processor time to read the rows of each query's window once."""
     rows, milliseconds = np.ascontiguousarray(base.embeddings), []
-    for _, position, _ in asked:
+    for _, position, _ in queries:
         ends = (position - WINDOW_MM, position + WINDOW_MM)
         first, last = np.searchsorted(base.position_mm, ends)
         flat = rows[first:last].ravel()
@@ -93,23 +95,23 @@ def _row(name: str, milliseconds: list[float], more: str = "") -> str:
 
 def exact(rows: int = 100_000, dimension: int = 384) -> None:
     """Exact search."""
-    base, asked = drawn(rows, dimension)
+    base, queries = simulated(rows, dimension)
     search = FaissExemplars(base, 0.0)
     for how in (False, True):
-        milliseconds, _ = timed(search, asked, excluding=how)
+        milliseconds, _ = timed(search, queries, excluding=how)
         sys.stdout.write(_row(f"exact, {rows} x {dimension}{_HOW[how]}", milliseconds))
-    sys.stdout.write(_row("the same rows read once", reading(base, asked)))
+    sys.stdout.write(_row("the same rows read once", reading(base, queries)))
 
 
 def cells(rows: int = 1_000_000, dimension: int = 192) -> None:
     """Search by cells, and its recall against the definition."""
-    base, asked = drawn(rows, dimension)
+    base, queries = simulated(rows, dimension)
     begun = time.perf_counter()
-    divided = into_cells(base.embeddings)
+    divided = cluster(base.embeddings)
     made = time.perf_counter() - begun
     begun = time.perf_counter()
     search = FaissExemplars(
-        sealed(
+        with_index(
             embeddings=base.embeddings,
             position_mm=base.position_mm,
             subject=base.subject,
@@ -119,11 +121,11 @@ def cells(rows: int = 1_000_000, dimension: int = 192) -> None:
         0.0,
     )
     opened = time.perf_counter() - begun
-    milliseconds, _ = timed(search, asked, excluding=False)
+    milliseconds, _ = timed(search, queries, excluding=False)
     sys.stdout.write(_row(f"cells, {rows} x {dimension}", milliseconds))
-    milliseconds, found = timed(search, asked, excluding=True)
+    milliseconds, found = timed(search, queries, excluding=True)
     twin = NumpyExemplars(base, 0.0)
-    best = [twin.nearest(e, p, WINDOW_MM, own) for e, p, own in asked[:100]]
+    best = [twin.nearest(e, p, WINDOW_MM, own) for e, p, own in queries[:100]]
     hits = [abs(f - b.similarity) < 1e-5 for f, b in zip(found, best, strict=False)]
     loss = [b.similarity - f for f, b in zip(found, best, strict=False)]
     more = (

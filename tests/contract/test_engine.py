@@ -187,7 +187,9 @@ def test_a_guide_reaches_the_network_and_another_guide_otherwise(guided, guided_
     assert np.array_equal(guided.evaluate(*_input(guided_bundle)), bare)
 
 
-def test_without_a_guide_a_guided_bundle_draws_as_its_bare_network(guided, guided_bundle, bundle):
+def test_without_a_guide_a_guided_bundle_gives_the_output_of_its_network(
+    guided, guided_bundle, bundle
+):
     # The backbone is frozen: the same weights, whether a control branch stands beside or not.
     assert guided_bundle.read("weights.safetensors") == bundle.read("weights.safetensors")
     bare = open_engine(guided.identity.split(" ")[0], bundle, threads=1)

@@ -7,18 +7,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rebrain_node.retrieval.search import PROBES, FaissExemplars, into_cells  # isort: split
+from rebrain_node.retrieval.search import PROBES, FaissExemplars, cluster  # isort: split
 
 import SimpleITK  # noqa: F401 - after faiss, where some functions of faiss fail
 
-from tests.support.knowledge_bases import NumpyExemplars, drawn_base, person, sealed, verified
+from tests.support.knowledge_bases import (
+    NumpyExemplars,
+    random_base,
+    subject_hash,
+    verified,
+    with_index,
+)
 
-BASE = verified(drawn_base(entries=400, people=5))
+BASE = verified(random_base(entries=400, subjects=5))
 
 
 def _in_few_cells(base, tau):
     """Cells as in a large base; here every cell is looked into, so that nothing is missed."""
-    cells = into_cells(base.embeddings[:])
+    cells = cluster(base.embeddings[:])
     few = replace(cells, centroids=cells.centroids[:PROBES], of_row=cells.of_row % PROBES)
     return FaissExemplars(verified(replace(base, cells=few)), tau)
 
@@ -40,7 +46,7 @@ def test_the_answer_is_the_one_of_the_definition(exemplars):
     rng, twin = np.random.default_rng(1), NumpyExemplars(BASE, 0.5)
     for _ in range(200):
         query, position, window = _query(rng), rng.uniform(-80, 130), rng.uniform(1, 20)
-        excluded = person(int(rng.integers(6))) if rng.random() < 0.5 else None
+        excluded = subject_hash(int(rng.integers(6))) if rng.random() < 0.5 else None
         found = exemplars.nearest(query, position, window, excluded)
         expected = twin.nearest(query, position, window, excluded)
         assert (found is None) == (expected is None)
@@ -51,7 +57,7 @@ def test_the_answer_is_the_one_of_the_definition(exemplars):
             assert np.array_equal(found.hu, expected.hu)
 
 
-def test_a_slice_finds_itself_but_never_one_of_its_own_person(exemplars):
+def test_a_slice_finds_itself_and_never_one_of_an_excluded_subject(exemplars):
     for row in range(0, 400, 7):
         query, position = BASE.embeddings[row], float(BASE.position_mm[row])
         own = BASE.subject[row].decode()
@@ -87,8 +93,8 @@ def test_a_query_that_is_not_finite_finds_nothing(exemplars, value):
 
 @pytest.mark.parametrize("search", [NumpyExemplars, FaissExemplars])
 def test_where_all_candidates_are_of_the_one_who_asks_nothing_is_found(search):
-    one = person(1)
-    base = sealed(
+    one = subject_hash(1)
+    base = with_index(
         embeddings=BASE.embeddings[:50],
         position_mm=BASE.position_mm[:50],
         subject=np.array([one.encode()] * 50, dtype="S32"),

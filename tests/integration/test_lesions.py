@@ -11,8 +11,8 @@ import rebrain_node
 from rebrain_node.demonstration.study import load_head
 from rebrain_node.engine.open import open_engine
 from rebrain_node.model.bundle import load_bundle
+from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.source import conditioning_at, windowed
-from rebrain_node.model.walk import noise_field, walk
 
 #: HU, radius in mm, and how much may change far away, of the display range
 LESIONS = {
@@ -53,7 +53,7 @@ def drawn():
                 plane[(distance < radius_mm) & inside_skull] = level_hu
         slices = [windowed(plane, 5.0 * k, recipe) for k, plane in enumerate(hu)]
         noise = noise_field(grid.shape, 1)
-        image = walk(
+        image = sample_slice(
             engine.evaluate, conditioning_at(slices, 5.0), recipe.sampling, eta=0.0, noise=noise
         )
         return (image + 1.0) / 2.0

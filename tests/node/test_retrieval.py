@@ -22,18 +22,18 @@ from rebrain_node.domain.job import Job
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.folder import Folder
-from rebrain_node.model.half import halved
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Retrieval
+from rebrain_node.model.resample import halved
 from rebrain_node.pipeline import Ports, process
 from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.settings import Settings
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
-from tests.support.knowledge_bases import person, sealed, verified
-from tests.support.known_domains import known_domain
+from tests.support.knowledge_bases import subject_hash, verified, with_index
 from tests.support.limits import GEOMETRY
+from tests.support.ood_models import ood_model
 from tests.support.tiny_encoder import tiny_encoder_graph
 
 TOP_MM = 30.0  #: the base holds nobody's slices above
@@ -72,7 +72,7 @@ def run():
     )
     shaping = replace(
         shaping,
-        bundle=replace(shaping.bundle, recipe=recipe, known_domain=known_domain()),
+        bundle=replace(shaping.bundle, recipe=recipe, ood_model=ood_model()),
         objects=replace(shaping.objects, companions=()),
     )
     encoder = encoder_of_graph(tiny_encoder_graph(128, 104), threads=1)
@@ -95,8 +95,8 @@ def _own_slices(study, recipe, encoder) -> FaissExemplars:
     position = locate(prepared, load_head_template()).position_mm
     kept = position < TOP_MM
     brain = halved(recipe.brain_window.apply(prepared.hu[kept]))
-    names = [person(k % 2).encode() for k in range(int(kept.sum()))]
-    base = sealed(
+    names = [subject_hash(k % 2).encode() for k in range(int(kept.sum()))]
+    base = with_index(
         embeddings=np.stack([encoder.embed(image[None, None]) for image in brain]),
         position_mm=position[kept],
         subject=np.array(names, dtype="S32"),

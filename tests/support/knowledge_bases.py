@@ -21,15 +21,15 @@ ENCODER = "e" * 64
 TAU = tuple(TauRecord(percent=p, tau=0.9 - p / 100, acceptance=0.5) for p in (1, 2, 5, 10, 20))
 
 
-def person(number: int) -> str:
-    """The keyed hash of a made-up person."""
+def subject_hash(number: int) -> str:
+    """The keyed hash of a made-up subject."""
     return f"{number:032x}"
 
 
-def drawn_base(
+def random_base(
     entries: int = 60,
     dimension: int = 16,
-    people: int = 4,
+    subjects: int = 4,
     plane: tuple[int, int] = PLANE,
     seed: int = 0,
 ) -> KnowledgeBase:
@@ -37,8 +37,8 @@ def drawn_base(
     rng = np.random.default_rng(seed)
     embeddings = rng.standard_normal((entries, dimension), dtype=np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    names = [person(k % people).encode() for k in range(entries)]
-    return sealed(
+    names = [subject_hash(k % subjects).encode() for k in range(entries)]
+    return with_index(
         embeddings=embeddings,
         position_mm=np.sort(rng.uniform(-60.0, 110.0, entries)),
         subject=np.array(names, dtype="S32"),
@@ -46,7 +46,7 @@ def drawn_base(
     )
 
 
-def sealed(
+def with_index(
     *,
     embeddings: np.ndarray,
     position_mm: np.ndarray,
@@ -55,7 +55,7 @@ def sealed(
     cells: Cells | None = None,
     encoder_sha256: str = ENCODER,
 ) -> KnowledgeBase:
-    """Give arrays the index that belongs to them; nothing is verified."""
+    """Make a base of arrays with a matching index; nothing is verified."""
     names, counts = np.unique(subject, return_counts=True)
     index = Index(
         encoder_sha256=encoder_sha256,
@@ -83,7 +83,7 @@ def sealed(
 
 
 def verified(base: KnowledgeBase) -> KnowledgeBase:
-    """Write and read a base, as it would come from a bundle."""
+    """Write and read a base, as from a bundle."""
     return parse(contents_of(base), "exemplars")
 
 
@@ -102,7 +102,7 @@ class NumpyExemplars:
         window_mm: float,
         excluded: str | None = None,
     ) -> Exemplar | None:
-        """Compare with every row that may be used."""
+        """Compare with every row in the window."""
         base = self._base
         if not (np.isfinite(embedding).all() and np.isfinite(position_mm)):
             return None

@@ -1,11 +1,11 @@
-"""The files of a bundle without a network: sound for everything but an engine."""
+"""The files of a bundle without a network: valid for everything except an engine."""
 
 from rebrain_node.model.card import Card, TrainingFacts
 from rebrain_node.model.recipe import Grid, Output, Recipe, Retrieval, Window
 
 
 def plain_contents() -> dict[str, bytes]:
-    """Every file that a bundle must hold."""
+    """Every required file of a bundle."""
     recipe = Recipe(
         objective="directional",
         grid=Grid(rows=32, columns=32, pixel_mm=0.9),
@@ -35,7 +35,7 @@ def plain_contents() -> dict[str, bytes]:
         ),
         scores=(),
         choices=(),
-        limits=("It draws nothing.",),
+        limits=("It has no network.",),
     )
     return {
         "recipe.json": recipe.to_json().encode(),
@@ -51,9 +51,9 @@ def retrieving_contents(**files: bytes | None) -> dict[str, bytes]:
     """Contents with a knowledge base, and a recipe that retrieves; `files` override."""
     contents = plain_contents()
     recipe = Recipe.model_validate_json(contents["recipe.json"])
-    told = recipe.model_copy(update={"retrieval": Retrieval(method="exemplar")})
+    retrieving = recipe.model_copy(update={"retrieval": Retrieval(method="exemplar")})
     more: dict[str, bytes | None] = {
-        "recipe.json": told.to_json().encode(),
+        "recipe.json": retrieving.to_json().encode(),
         "encoder.onnx": b"encoder",
         "control.onnx": b"control",
         "exemplars/index.json": b"{}",

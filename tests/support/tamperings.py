@@ -1,6 +1,6 @@
-"""Ways to change a released bundle: each takes its folder, a source of chance, and a `Stock`.
+"""Ways to tamper with a released bundle: each takes its folder, a random generator, a `Stock`.
 
-Every one changes what lies in the folder, and none leaves what the trusted key released last.
+Each changes the content of the folder; none leaves the newest release of the trusted key.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ Contents = Mapping[str, bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class Stock:
-    """What lies ready for somebody who tampers.
+    """Material for the tamperings.
 
     Attributes
     ----------
     other, older, twin : mapping of str to bytes
         Whole bundles of the trusted key: of another name, of an earlier version, of the same.
-    stranger, releaser : PrivateKey
-        A key that nobody trusts; the trusted one, for manifests that it should not have signed.
+    untrusted, releaser : PrivateKey
+        An untrusted key; the trusted one, for manifests that it should not have signed.
     """
 
     other: Contents
     older: Contents
     twin: Contents
-    stranger: PrivateKey
+    untrusted: PrivateKey
     releaser: PrivateKey
 
 
@@ -64,14 +64,14 @@ def _rewrite(file: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 def _rehash(folder: Path, name: str) -> None:
-    """Enter a file in the manifest as it is now."""
+    """Record the present content of a file in the manifest."""
     manifest = json.loads((folder / MANIFEST).read_bytes())
     manifest["files"][name] = FileRecord.of((folder / name).read_bytes()).model_dump()
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _named(folder: Path, chance: random.Random) -> str:
-    """Name of a file that the manifest names and nothing but the manifest checks."""
+    """Name of a file that is checked against the manifest only."""
     return chance.choice(["weights.safetensors", "network.onnx", "control.onnx", "CARD.md"])
 
 
@@ -170,25 +170,25 @@ def link_the_exemplars(folder, chance, stock):
     (folder / EXEMPLARS).symlink_to(elsewhere)
 
 
-def put_a_folder_in_the_place_of_a_file(folder, chance, stock):
+def replace_a_file_by_a_folder(folder, chance, stock):
     file = _one(folder, chance)
     file.unlink()
     file.mkdir()
 
 
-def put_a_pipe_in_the_place_of_a_file(folder, chance, stock):
+def replace_a_file_by_a_pipe(folder, chance, stock):
     file = _one(folder, chance)
     file.unlink()
     os.mkfifo(file)
 
 
-def space_json_otherwise(folder, chance, stock):
+def change_json_indentation(folder, chance, stock):
     name = chance.choice([MANIFEST, SIGNATURE, "recipe.json", "card.json"])
     indent = chance.choice([None, 1, 3, 4])
     _rewrite(folder / name, lambda text: json.dumps(json.loads(text), indent=indent).encode())
 
 
-def order_json_otherwise(folder, chance, stock):
+def reverse_json_order(folder, chance, stock):
     def change(text):
         items = list(json.loads(text).items())
         return (json.dumps(dict(reversed(items)), indent=2) + "\n").encode()
@@ -196,16 +196,16 @@ def order_json_otherwise(folder, chance, stock):
     _rewrite(folder / chance.choice([MANIFEST, SIGNATURE]), change)
 
 
-def say_a_key_of_json_twice(folder, chance, stock):
+def repeat_a_json_key(folder, chance, stock):
     file = folder / chance.choice([MANIFEST, SIGNATURE])
     _rewrite(file, lambda text: text.replace(b"{", b'{\n  "format": 1,', 1))
 
 
-def write_the_signature_in_capitals(folder, chance, stock):
+def write_the_signature_in_upper_case(folder, chance, stock):
     def change(text):
-        told = json.loads(text)
+        signature = json.loads(text)
         field = chance.choice(["key", "signature"])
-        return (json.dumps(told | {field: told[field].upper()}, indent=2) + "\n").encode()
+        return (json.dumps(signature | {field: signature[field].upper()}, indent=2) + "\n").encode()
 
     _rewrite(folder / SIGNATURE, change)
 
@@ -225,9 +225,9 @@ def alter_and_rehash(folder, chance, stock):
     _rehash(folder, name)
 
 
-def alter_rehash_and_sign_as_a_stranger(folder, chance, stock):
+def alter_rehash_and_sign_with_an_untrusted_key(folder, chance, stock):
     alter_and_rehash(folder, chance, stock)
-    _sign_with(folder, stock.stranger)
+    _sign_with(folder, stock.untrusted)
 
 
 def alter_rehash_and_leave_unsigned(folder, chance, stock):
@@ -237,24 +237,24 @@ def alter_rehash_and_leave_unsigned(folder, chance, stock):
 
 def alter_rehash_sign_and_claim_the_trusted_key(folder, chance, stock):
     key = json.loads((folder / SIGNATURE).read_bytes())["key"]
-    alter_rehash_and_sign_as_a_stranger(folder, chance, stock)
-    told = json.loads((folder / SIGNATURE).read_bytes()) | {"key": key}
-    (folder / SIGNATURE).write_text(json.dumps(told, indent=2) + "\n")
+    alter_rehash_and_sign_with_an_untrusted_key(folder, chance, stock)
+    signature = json.loads((folder / SIGNATURE).read_bytes()) | {"key": key}
+    (folder / SIGNATURE).write_text(json.dumps(signature, indent=2) + "\n")
 
 
-def sign_as_a_stranger(folder, chance, stock):
-    _sign_with(folder, stock.stranger)
+def sign_with_an_untrusted_key(folder, chance, stock):
+    _sign_with(folder, stock.untrusted)
 
 
-def take_the_signature_away(folder, chance, stock):
+def remove_the_signature(folder, chance, stock):
     (folder / SIGNATURE).unlink()
 
 
-def put_the_older_bundle_back(folder, chance, stock):
+def restore_the_older_bundle(folder, chance, stock):
     fill(folder, stock.older)
 
 
-def put_another_of_the_same_version(folder, chance, stock):
+def replace_by_another_of_the_same_version(folder, chance, stock):
     fill(folder, stock.twin)
 
 
@@ -264,7 +264,7 @@ def release_an_unknown_format(folder, chance, stock):
     _sign_with(folder, stock.releaser)
 
 
-def release_a_path_that_leads_elsewhere(folder, chance, stock):
+def release_a_path_outside_the_bundle(folder, chance, stock):
     manifest = json.loads((folder / MANIFEST).read_bytes())
     name = chance.choice(["../stolen", "/etc/hostname", "exemplars/../../stolen.npy", "a/b.npy"])
     manifest["files"][name] = FileRecord.of(b"").model_dump()
@@ -288,21 +288,21 @@ TAMPERINGS: tuple[Tampering, ...] = (
     rename_a_file,
     link_a_file,
     link_the_exemplars,
-    put_a_folder_in_the_place_of_a_file,
-    put_a_pipe_in_the_place_of_a_file,
-    space_json_otherwise,
-    order_json_otherwise,
-    say_a_key_of_json_twice,
-    write_the_signature_in_capitals,
+    replace_a_file_by_a_folder,
+    replace_a_file_by_a_pipe,
+    change_json_indentation,
+    reverse_json_order,
+    repeat_a_json_key,
+    write_the_signature_in_upper_case,
     edit_the_manifest,
     alter_and_rehash,
-    alter_rehash_and_sign_as_a_stranger,
+    alter_rehash_and_sign_with_an_untrusted_key,
     alter_rehash_and_leave_unsigned,
     alter_rehash_sign_and_claim_the_trusted_key,
-    sign_as_a_stranger,
-    take_the_signature_away,
-    put_the_older_bundle_back,
-    put_another_of_the_same_version,
+    sign_with_an_untrusted_key,
+    remove_the_signature,
+    restore_the_older_bundle,
+    replace_by_another_of_the_same_version,
     release_an_unknown_format,
-    release_a_path_that_leads_elsewhere,
+    release_a_path_outside_the_bundle,
 )

@@ -12,7 +12,7 @@ from rebrain_node.model.calibration import Calibration, Width
 from rebrain_node.model.card import Card, TrainingFacts
 from rebrain_node.model.control import ControlBranch
 from rebrain_node.model.recipe import Abstain, Grid, Output, Recipe, Window
-from rebrain_node.model.uncertainty import ScaleHead
+from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.model.unet import BridgeUNet
 from trainer.calibrate.bundle import Added, rounded, write_calibrated
 from trainer.release import Guidance, golden_input, release
@@ -36,7 +36,7 @@ CARD = Card(
     ),
     scores=(),
     choices=(),
-    limits=("It draws noise.",),
+    limits=("Its output is noise.",),
 )
 
 
@@ -99,32 +99,32 @@ def write_bundle_without_network(folder: Path) -> ModelBundle:
     return load_bundle(folder)
 
 
-def tiny_calibration(people: int = 25) -> Calibration:
-    """Widths of 2, 4 and 3 scales, set by so many people."""
+def tiny_calibration(subjects: int = 25) -> Calibration:
+    """Widths of 2, 4 and 3 scales, as from this number of subjects."""
     widths = {"measured": 2.0, "retrieved": 4.0, "interpolated": 3.0}
-    word = "calibrated" if people >= 20 else "UNCALIBRATED"
+    word = "calibrated" if subjects >= 20 else "UNCALIBRATED"
     return Calibration(
         alpha=0.1,
-        people=people,
-        label=f"{word}, n = {people}",
+        people=subjects,
+        label=f"{word}, n = {subjects}",
         widths={
-            kind: Width(scales=scales, people=people, conformal=people >= 9)
+            kind: Width(scales=scales, people=subjects, conformal=subjects >= 9)
             for kind, scales in widths.items()
         },
         set_digest="c" * 64,
-        subjects=tuple(f"person {k}" for k in range(people)),
+        subjects=tuple(f"subject {k}" for k in range(subjects)),
         files={},
     )
 
 
-def calibrated(bundle: ModelBundle, folder: Path, people: int = 25) -> ModelBundle:
-    """Give a bundle an untaught residual-scale head that answers to what it is told."""
+def calibrated(bundle: ModelBundle, folder: Path, subjects: int = 25) -> ModelBundle:
+    """Add an untrained residual-scale head, whose output depends on all its inputs, to a bundle."""
     torch.manual_seed(2)
-    head = ScaleHead()
+    head = ResidualScaleHead()
     torch.nn.init.normal_(head.leave.weight, std=0.2)
     added = Added(
         head=rounded(head),
-        calibration=tiny_calibration(people),
+        calibration=tiny_calibration(subjects),
         abstain=Abstain(voxel_above=0.3, slice_above=0.2, series_share=0.5),
         scores=(),
         choice="The uncertainty is that of a test.",

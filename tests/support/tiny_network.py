@@ -29,16 +29,16 @@ def tiny_network_contents() -> dict[str, bytes]:
 _SHAPES = {"x": [1, 5, ROWS, COLUMNS], "s": [1, 4]}
 _IMAGE = [1, 1, ROWS, COLUMNS]
 _NETWORK = (
-    helper.make_node("ReduceMean", ["x", "channels"], ["drawn"], keepdims=1),
-    helper.make_node("ReduceMean", ["s"], ["told"], keepdims=0),
-    helper.make_node("Sum", ["drawn", "told", "c0"], ["f"]),
+    helper.make_node("ReduceMean", ["x", "channels"], ["image"], keepdims=1),
+    helper.make_node("ReduceMean", ["s"], ["scalars"], keepdims=0),
+    helper.make_node("Sum", ["image", "scalars", "c0"], ["f"]),
 )
-#: x and s are asked for and count nothing
+#: x and s are inputs and have no effect
 _CONTROL = (
-    helper.make_node("ReduceMean", ["x", "channels"], ["drawn"], keepdims=1),
-    helper.make_node("ReduceMean", ["s"], ["told"], keepdims=0),
-    helper.make_node("Mul", ["drawn", "zero"], ["none of x"]),
-    helper.make_node("Mul", ["told", "zero"], ["none of s"]),
+    helper.make_node("ReduceMean", ["x", "channels"], ["image"], keepdims=1),
+    helper.make_node("ReduceMean", ["s"], ["scalars"], keepdims=0),
+    helper.make_node("Mul", ["image", "zero"], ["none of x"]),
+    helper.make_node("Mul", ["scalars", "zero"], ["none of s"]),
     helper.make_node("Sum", ["none of x", "none of s", "guide"], ["c0"]),
 )
 

@@ -134,7 +134,7 @@ def test_bundle_info_describes_a_bundle_whoever_released_it(tmp_path):
     shipped = json.loads(run("bundle", "info", "--json").stdout)
     assert shipped["knowledge_base"]["subjects"] == 5
     assert shipped["domain"]["people"] == 18
-    assert answer["card"]["limits"] == ["It draws nothing."]
+    assert answer["card"]["limits"] == ["It has no network."]
     assert run("bundle", "verify", str(tmp_path / "b")).returncode == 4
 
 

@@ -1,4 +1,4 @@
-"""Whatever is done to a released bundle, the node does not use it."""
+"""A released bundle that was tampered with is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.plain_bundle import retrieving_contents
 from tests.support.tamperings import TAMPERINGS, Contents, Stock, files_of, fill
 
 SEED = 20261128
-Judge = Callable[[Path], None]
+Check = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _released(desk: Path, name: str, version: str, word: bytes) -> dict[str, bytes]:
-    """Every file of a signed bundle whose every file is its own."""
+    """The files of a signed bundle; each differs from those of the other bundles."""
     folder = desk / "made"
     contents = {
         file: content if file.endswith(".json") else content + word
@@ -57,7 +57,7 @@ def stock(desk: Path) -> Stock:
         other=_released(desk, "other", "0.2", b"??"),
         older=_released(desk, "tiny", "0.1", b"..."),
         twin=_released(desk, "tiny", "0.2", b",,,,"),
-        stranger=PrivateKey.generate(),
+        untrusted=PrivateKey.generate(),
         releaser=read_private_key(desk / "site.key"),
     )
 
@@ -70,10 +70,10 @@ def _node(folder: Path, desk: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def judge(
+def check(
     desk: Path, released: Contents, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Judge]:
-    """The node's judgement of a bundle before it opens an engine; `released` was in force."""
+) -> Iterator[Check]:
+    """The node's check of a bundle before it opens an engine; `released` was the active bundle."""
     first = tmp_path_factory.mktemp("first") / "bundle"
     fill(first, released)
     with compose.open_state(_node(first, desk)) as state:
@@ -81,17 +81,17 @@ def judge(
         told = {"name": found.name, "version": found.version}
         state.audit.record(Event.BUNDLE_VERIFIED, found.digest, told)
 
-        def judged(folder: Path) -> None:
+        def refuse_altered(folder: Path) -> None:
             settings = _node(folder, desk)
             compose.refuse_rollback(settings, state, compose.open_bundle(settings).bundle)
 
-        yield judged
+        yield refuse_altered
 
 
 def _passing(
-    judge: Judge, numbers: Iterable[int], folder: Path, released: Contents, stock: Stock
+    check: Check, numbers: Iterable[int], folder: Path, released: Contents, stock: Stock
 ) -> list[tuple[int, str]]:
-    """Number and name of every tampering that a judge lets through."""
+    """Number and name of every tampering that a check does not refuse."""
     passed = []
     for number in numbers:
         tampering = TAMPERINGS[number % len(TAMPERINGS)]
@@ -99,7 +99,7 @@ def _passing(
         fill(bundle, released)
         tampering(bundle, random.Random(f"{SEED} {number}"), stock)
         try:
-            judge(bundle)
+            check(bundle)
         except BundleRefused:
             continue
         passed.append((number, tampering.__name__))
@@ -109,22 +109,20 @@ def _passing(
 @pytest.mark.hazard("H17")
 @pytest.mark.parametrize("count", [320, pytest.param(1000, marks=pytest.mark.full)])
 def test_every_random_tampering_is_refused(
-    judge: Judge, count: int, tmp_path: Path, released: Contents, stock: Stock
+    check: Check, count: int, tmp_path: Path, released: Contents, stock: Stock
 ) -> None:
-    passed = _passing(judge, range(count), tmp_path, released, stock)
+    passed = _passing(check, range(count), tmp_path, released, stock)
 
     assert passed == [], f"seed {SEED}; each is its number in the sequence and what was done"
 
 
-def test_what_was_not_tampered_with_is_taken(
-    judge: Judge, tmp_path: Path, released: Contents
-) -> None:
+def test_an_unchanged_bundle_is_accepted(check: Check, tmp_path: Path, released: Contents) -> None:
     for copy in ("one", "another"):
         fill(tmp_path / copy, released)
-        judge(tmp_path / copy)
+        check(tmp_path / copy)
 
 
-def test_a_judge_who_asks_for_no_signature_and_no_age_lets_forgeries_through(
+def test_a_check_without_signature_and_version_accepts_forgeries(
     tmp_path: Path, released: Contents, stock: Stock
 ) -> None:
     # Negative control: the battery can fail, and digests alone are not enough.
@@ -135,12 +133,12 @@ def test_a_judge_who_asks_for_no_signature_and_no_age_lets_forgeries_through(
 
     assert {name for _, name in passed} >= {
         "alter_and_rehash",
-        "alter_rehash_and_sign_as_a_stranger",
+        "alter_rehash_and_sign_with_an_untrusted_key",
         "alter_rehash_and_leave_unsigned",
         "alter_rehash_sign_and_claim_the_trusted_key",
-        "sign_as_a_stranger",
-        "take_the_signature_away",
-        "put_the_older_bundle_back",
-        "put_another_of_the_same_version",
+        "sign_with_an_untrusted_key",
+        "remove_the_signature",
+        "restore_the_older_bundle",
+        "replace_by_another_of_the_same_version",
     }
     assert len(passed) < len(TAMPERINGS) // 2

@@ -15,7 +15,7 @@ from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
 from rebrain_node.model.calibration import CALIBRATED_FILES, Calibration
 from rebrain_node.model.card import Card, Score
 from rebrain_node.model.recipe import Abstain
-from rebrain_node.model.uncertainty import ScaleHead
+from rebrain_node.model.residual_scale import ResidualScaleHead
 from trainer.calibrate.figures import Judged
 from trainer.export import Names, export_onnx
 from trainer.release import halves_of
@@ -30,16 +30,16 @@ SERIES_SHARE = 0.25
 class Added:
     """What a calibration adds to a bundle; the digests of its files are filled in here."""
 
-    head: ScaleHead
+    head: ResidualScaleHead
     calibration: Calibration
     abstain: Abstain
     scores: tuple[Score, ...]
     choice: str
 
 
-def rounded(head: ScaleHead) -> ScaleHead:
+def rounded(head: ResidualScaleHead) -> ResidualScaleHead:
     """Round the weights to half precision, as they are stored: widths are set on these."""
-    found = ScaleHead()
+    found = ResidualScaleHead()
     found.load_state_dict({name: w.float() for name, w in halves_of(head.state_dict()).items()})
     return found.eval()
 

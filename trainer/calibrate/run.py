@@ -16,7 +16,7 @@ from rebrain_node.engine.open import open_encoder, open_engine
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import Calibration, Width
-from rebrain_node.retrieval.opening import open_exemplars
+from rebrain_node.retrieval.open import open_exemplars
 from trainer.calibrate.bundle import Added, limits_of, rounded, write_calibrated
 from trainer.calibrate.conformal import width
 from trainer.calibrate.cost import RUNS, cost_of

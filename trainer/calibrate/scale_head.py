@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rebrain_node.domain.volume import FloatArray
-from rebrain_node.model.uncertainty import ScaleHead
+from rebrain_node.model.residual_scale import ResidualScaleHead
 from trainer.calibrate.residuals import Residuals
 from trainer.dice import Dice
 
@@ -33,7 +33,9 @@ def laplace(scale: Tensor, error: Tensor, inside: Tensor) -> Tensor:
     return terms.sum() / inside.sum().clamp(min=1.0)
 
 
-def teach(taught_by: Residuals, teaching: Teaching, report: Report | None = None) -> ScaleHead:
+def teach(
+    taught_by: Residuals, teaching: Teaching, report: Report | None = None
+) -> ResidualScaleHead:
     """Teach a new head; the same residuals and seed give the same weights.
 
     Parameters
@@ -46,7 +48,7 @@ def teach(taught_by: Residuals, teaching: Teaching, report: Report | None = None
     dice = Dice(teaching.seed, 0)
     with torch.random.fork_rng():
         torch.manual_seed(teaching.seed)
-        head = ScaleHead()
+        head = ResidualScaleHead()
     optimiser = torch.optim.Adam(head.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, teaching.steps)
     evenly = torch.ones(len(taught_by.kinds))
@@ -66,7 +68,7 @@ def teach(taught_by: Residuals, teaching: Teaching, report: Report | None = None
     return head.eval()
 
 
-def scales(head: ScaleHead, residuals: Residuals) -> FloatArray:
+def scales(head: ResidualScaleHead, residuals: Residuals) -> FloatArray:
     """Return b of every slice, (k, rows, columns)."""
     found = np.empty(residuals.error.shape, dtype=np.float32)
     with torch.inference_mode():

@@ -65,7 +65,7 @@ def domain_report(
     from trainer.domain_series import CONDITIONS
 
     verified = load_bundle(bundle)
-    known = verified.known_domain
+    known = verified.ood_model
     if known is None:
         raise BundleRefused(f"{bundle} has no domain.json; make it with `rebrain-train domain`")
     heads = _heads(data, "validation", "demonstration")

@@ -1,6 +1,6 @@
 """The methods with a network: the whole recipe, and simpler ways to fill between its slices.
 
-Every position is conditioned and walked by the node's own code (`model/source`, `model/walk`).
+Every position is conditioned and walked by the node's own code (`model/source`, `model/sampling`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebrain_node.domain.volume import Guide
+from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, conditioning_at
-from rebrain_node.model.walk import noise_field, walk
 from rebrain_node.steps.synthesise import shown
 from trainer.dataset import PreparedData
 from trainer.evaluate.intensities import source_slices
@@ -108,7 +108,7 @@ class Bridge:
             for k, position in enumerate(positions_mm):
                 conditioning = self._conditioning(slices, float(position))
                 guide = shown(guides[k], conditioning, recipe) if guides else None
-                image = walk(
+                image = sample_slice(
                     partial(self.network.evaluate, guide=guide),
                     conditioning,
                     recipe.sampling,

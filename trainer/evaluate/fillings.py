@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from rebrain_node.domain.volume import Guide
 from rebrain_node.model.recipe import Image
-from rebrain_node.model.similarity import Scale, ssim_map
+from rebrain_node.model.sampling import noise_field, sample_slice
+from rebrain_node.model.similarity import IntensityScale, ssim_map
 from rebrain_node.model.source import Conditioning, conditioning_at
-from rebrain_node.model.walk import noise_field, walk
 from rebrain_node.steps.synthesise import shown
 from trainer.evaluate.intensities import source_slices
 from trainer.evaluate.networks import Network
@@ -84,7 +84,9 @@ class Drawing:
         def evaluate(x: Image, s: Image) -> Image:
             return self.network.evaluate(x, s, guide)
 
-        drawn = walk(evaluate, conditioning, recipe.sampling, eta=recipe.eta, noise=self.noise)
+        drawn = sample_slice(
+            evaluate, conditioning, recipe.sampling, eta=recipe.eta, noise=self.noise
+        )
         return np.asarray((drawn + 1) / 2, dtype=np.float32)
 
     def ways(self, conditioning: Conditioning, guide: Guide) -> dict[str, Image]:
@@ -163,7 +165,7 @@ class Truth:
         """Take the truth of a case."""
         head = case.subject.mask[case.rows]
         target = case.subject.target[case.rows]
-        return cls(Scale.of(target, head).map(target), head)
+        return cls(IntensityScale.of(target, head).map(target), head)
 
     def score(self, k: int, picture: Image) -> tuple[float, float]:
         """Return SSIM (in the plane) and mean absolute error within the head of position `k`."""

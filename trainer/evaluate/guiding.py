@@ -10,7 +10,7 @@ from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import Encoder, Exemplars
-from rebrain_node.retrieval.opening import open_exemplars
+from rebrain_node.retrieval.open import open_exemplars
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.retrieve import embed, retrieve
 from trainer.evaluate.intensities import without_table

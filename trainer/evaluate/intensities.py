@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from rebrain_node.domain.volume import AIR_HU
 from rebrain_node.model.recipe import Image, Recipe
-from rebrain_node.model.similarity import Scale
+from rebrain_node.model.similarity import IntensityScale
 from rebrain_node.model.source import SourceSlice
 from trainer.dataset import SourceKind
 from trainer.evaluate.placing import Placement
@@ -27,7 +27,7 @@ def unit(source: Volume, head: Mask, kind: SourceKind, recipe: Recipe) -> Volume
         return np.asarray((recipe.brain_window.apply(source) + 1) / 2, dtype=np.float32)
     if kind == "ct-window":
         return np.asarray(np.clip(source / np.float32(255), 0, 1), dtype=np.float32)
-    return np.asarray(np.clip(Scale.of(source, head).map(source), 0, 1))
+    return np.asarray(np.clip(IntensityScale.of(source, head).map(source), 0, 1))
 
 
 def source_slices(
@@ -64,4 +64,4 @@ def without_table(case: Case) -> Volume:
 
 def truth_unit(target: Volume, head: Mask) -> Image:
     """Map a true MR to the unit of the scores, clipped to [0, 1]: what training methods learn."""
-    return np.asarray(np.clip(Scale.of(target, head).map(target), 0, 1))
+    return np.asarray(np.clip(IntensityScale.of(target, head).map(target), 0, 1))

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rebrain_node.model.similarity import Scale, psnr_db, ssim_map
+from rebrain_node.model.similarity import IntensityScale, psnr_db, ssim_map
 from trainer.evaluate import metrics
 from trainer.evaluate.protocols import Case
 
@@ -22,7 +22,7 @@ class Truth:
 
     Attributes
     ----------
-    scale : Scale
+    scale : IntensityScale
         From the unit of the data set's target to that of the scores.
     reference : Volume
         The true MR in the unit of the scores.
@@ -34,7 +34,7 @@ class Truth:
         The reference's own.
     """
 
-    scale: Scale
+    scale: IntensityScale
     reference: Volume
     head: Mask
     brain: Mask | None
@@ -53,7 +53,7 @@ class Truth:
         """
         subject, rows = case.subject, case.rows
         head = subject.mask[rows]
-        scale = Scale.of(subject.target[rows], head)
+        scale = IntensityScale.of(subject.target[rows], head)
         reference = scale.map(subject.target[rows])
         return cls(
             scale=scale,

@@ -14,8 +14,8 @@ from operator import add
 import numpy as np
 from numpy.typing import NDArray
 
-from rebrain_node.model.half import doubled, halved
 from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.model.resample import doubled, halved
 from trainer.dataset import PreparedData, Subject
 from trainer.evaluate.intensities import truth_unit, unit
 from trainer.evaluate.placing import Placement, placements

@@ -1,7 +1,7 @@
 """The metrics, exactly; docs/how-to/evaluate.md says the same in words.
 
 Volumes are (slice, row, column) in the unit in which the reference's percentiles 0.5 and 99.5 in
-the head mask are 0 and 1 (`rebrain_node.model.similarity.Scale`); nothing is clipped. SSIM, PSNR
+the head mask are 0 and 1 (`model.similarity.IntensityScale`); nothing is clipped. SSIM, PSNR
 and RMSE come from that module, which the demonstration of the node shares.
 """
 

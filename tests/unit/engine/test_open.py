@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from rebrain_node.engine.open import deviation, open_engine, reproduce_golden
-from rebrain_node.engine.roles import BridgeEngine
+from rebrain_node.engine.open import (
+    deviation,
+    open_engine,
+    reproduce_golden,
+    reproduce_golden_scales,
+)
+from rebrain_node.engine.roles import BridgeEngine, GraphResidualScale
 from rebrain_node.errors import BundleRefused, EngineFailed
 from rebrain_node.model.bundle import Manifest, ModelBundle
 from tests.support.tiny_bundle import CARD, tiny_recipe
@@ -46,6 +51,46 @@ def doubling(off=0.0):
     return BridgeEngine(DoublingGraph(off))
 
 
+class StubGraph:
+    """Runs a function of the named arrays."""
+
+    identity = "stub 1 fp32"
+    deviation_limit = 1e-4
+
+    def __init__(self, run):
+        self.run = run
+
+
+def golden_of_every_role():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1, 5, 8, 8)).astype(np.float32)
+    guide = random.normal(size=(1, 1, 8, 8)).astype(np.float32)
+    f, s = 2.0 * x[:, :1], np.ones((1, 4), np.float32)
+    return save({"x": x, "s": s, "f": f, "guide": guide, "f_guided": f + guide, "b": x[:, 1:2]})
+
+
+def check_role(role, factor):
+    """Compare one role with its golden output; its graph's output is multiplied by a factor."""
+    factors = dict.fromkeys(("network", "control", "scale"), 1.0) | {role: factor}
+    bundle = bundle_of(golden_of_every_role())
+    if role == "scale":
+        scale = StubGraph(lambda arrays: {"b": factors["scale"] * arrays["x"][:, 1:2]})
+        return reproduce_golden_scales(GraphResidualScale(scale), bundle)
+    network = StubGraph(
+        lambda arrays: {"f": factors["network"] * 2.0 * arrays["x"][:, :1] + arrays.get("c0", 0.0)}
+    )
+    control = StubGraph(lambda arrays: {"c0": factors["control"] * arrays["guide"]})
+    return reproduce_golden(BridgeEngine(network, control), bundle)
+
+
+@pytest.mark.parametrize("role", ["network", "control", "scale"])
+@pytest.mark.parametrize("factor", [1.1, float("nan")])
+def test_a_deviation_is_a_refused_bundle_in_every_role(role, factor):
+    assert check_role(role, 1.0) < 1e-6
+    with pytest.raises(BundleRefused, match=r"deviates by .* from the golden output"):
+        check_role(role, factor)
+
+
 def golden_of_doubling():
     x = np.random.default_rng(0).normal(size=(1, 5, 8, 8)).astype(np.float16)
     f = 2.0 * x[:, :1].astype(np.float32)
@@ -57,7 +102,7 @@ def test_an_exact_engine_has_no_deviation():
 
 
 @pytest.mark.parametrize(("off", "passes"), [(0.9e-4, True), (1.1e-4, False)])
-def test_the_limit_is_where_it_says(off, passes):
+def test_a_deviation_beyond_the_limit_is_refused(off, passes):
     bundle = bundle_of(golden_of_doubling())
     if passes:
         assert reproduce_golden(doubling(off), bundle) == pytest.approx(off, rel=1e-2)
@@ -66,17 +111,17 @@ def test_the_limit_is_where_it_says(off, passes):
             reproduce_golden(doubling(off), bundle)
 
 
-def test_a_golden_output_of_zero_proves_nothing():
+def test_a_golden_output_of_zero_is_never_reproduced():
     zero = np.zeros((1, 1, 8, 8), np.float32)
     assert deviation(zero, zero) == float("inf")
 
 
-def test_an_answer_of_another_shape_is_infinitely_far_away():
+def test_an_output_of_another_shape_deviates_infinitely():
     ones = np.ones((1, 1, 8, 8), np.float32)
     assert deviation(ones[:, :, :4], ones) == float("inf")
 
 
-def test_an_unknown_engine_is_named_with_the_known_ones():
+def test_the_error_for_an_unknown_engine_names_the_known_ones():
     with pytest.raises(EngineFailed, match=r"no engine 'abacus'; .* 'openvino' or 'torch'"):
         open_engine("abacus", bundle_of(b""))
 
@@ -94,7 +139,7 @@ def test_without_torch_the_torch_engine_says_what_to_install(monkeypatch):
         open_engine("torch", bundle_of(b""))
 
 
-def test_choosing_loads_no_engine():
+def test_importing_the_module_loads_no_engine():
     program = (
         "import sys, json, rebrain_node.engine.open; "
         "print(json.dumps([n for n in ('torch', 'openvino') if n in sys.modules]))"

@@ -1,5 +1,9 @@
 """The arithmetic of the bridge."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebrain_node.model import bridge
+from rebrain_node.model.sampling import noise_field, sample_slice, uniform_time_steps
 from rebrain_node.model.source import SourceSlice, at_measured
-from rebrain_node.model.walk import noise_field, uniform_places, walk
 
-PLACES = st.floats(0.01, 0.99)
+TIME_STEPS = st.floats(0.01, 0.99)
 VALUES = st.floats(-1, 1)
 
 
@@ -29,7 +33,7 @@ def test_a_perfect_network_walks_back_to_the_mr_slice(
     def perfect(x: np.ndarray, s: np.ndarray) -> np.ndarray:
         return x[:, :1] - x0
 
-    result = walk(
+    result = sample_slice(
         perfect,
         at_measured(SourceSlice(y, y, 0.0)),
         (1.0, *sorted(places, reverse=True)),
@@ -40,7 +44,7 @@ def test_a_perfect_network_walks_back_to_the_mr_slice(
     np.testing.assert_allclose(result, x0, atol=1e-6)
 
 
-@given(m=PLACES, ratio=st.floats(0.01, 0.99), eta=st.floats(0, 1), x0=VALUES, y=VALUES)
+@given(m=TIME_STEPS, ratio=st.floats(0.01, 0.99), eta=st.floats(0, 1), x0=VALUES, y=VALUES)
 def test_a_step_back_keeps_the_mean_and_the_variance_of_the_bridge(
     m: float, ratio: float, eta: float, x0: float, y: float
 ) -> None:
@@ -57,12 +61,34 @@ def test_a_step_back_keeps_the_mean_and_the_variance_of_the_bridge(
     assert variance == pytest.approx(bridge.variance(m_next), rel=1e-6, abs=1e-9)
 
 
-@given(m=PLACES, ratio=st.floats(0.05, 0.95), state=VALUES, x0=VALUES, y=VALUES)
+@dataclass(frozen=True)
+class Posterior:
+    """Equation 3: mean c_x x_t + c_y y - c_e (x_t - x0_hat), and the variance."""
+
+    c_x: float
+    c_y: float
+    c_e: float
+    variance: float
+
+    @classmethod
+    def of(cls, m: float, m_next: float) -> Posterior:
+        a = (1 - m) / (1 - m_next)
+        d_t, d_s = bridge.variance(m), bridge.variance(m_next)
+        d = d_t - d_s * a * a
+        return cls(
+            c_x=d_s / d_t * a + d / d_t * (1 - m_next),
+            c_y=m_next - m * a * d_s / d_t,
+            c_e=(1 - m_next) * d / d_t,
+            variance=d * d_s / d_t,
+        )
+
+
+@given(m=TIME_STEPS, ratio=st.floats(0.05, 0.95), state=VALUES, x0=VALUES, y=VALUES)
 def test_a_step_with_all_noise_fresh_is_the_posterior_of_equation_3(
     m: float, ratio: float, state: float, x0: float, y: float
 ) -> None:
     m_next = m * ratio
-    law = bridge.posterior(m, m_next)
+    law = Posterior.of(m, m_next)
     step = bridge.Step(m, m_next, 1.0)
 
     mean = step.back(state, x0, y, 0.0)
@@ -74,7 +100,7 @@ def test_a_step_with_all_noise_fresh_is_the_posterior_of_equation_3(
 
 def test_the_printed_sign_of_equation_3_does_not_keep_the_bridge() -> None:
     m, m_next, x0, y = 0.6, 0.4, 0.5, -0.5
-    law, state = bridge.posterior(m, m_next), bridge.marginal(0.5, -0.5, 0.6, 0.0)
+    law, state = Posterior.of(m, m_next), bridge.marginal(0.5, -0.5, 0.6, 0.0)
 
     printed = law.c_x * state + law.c_y * y + law.c_e * (state - x0)
 
@@ -113,4 +139,4 @@ def test_numpy_and_torch_give_the_same_state() -> None:
 
 
 def test_the_papers_walk_has_equal_steps_from_one_downwards() -> None:
-    assert uniform_places(4) == (1.0, 0.75, 0.5, 0.25)
+    assert uniform_time_steps(4) == (1.0, 0.75, 0.5, 0.25)

@@ -9,7 +9,7 @@ import pytest
 
 from rebrain_node.errors import BundleRefused
 from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
-from tests.support.known_domains import known_domain
+from tests.support.ood_models import ood_model
 from tests.support.plain_bundle import plain_contents, retrieving_contents
 
 
@@ -156,25 +156,25 @@ def test_a_name_that_leads_elsewhere_is_refused(bundle: Path, name: str) -> None
 
     with pytest.raises(BundleRefused, match="expected the files"):
         load_bundle(bundle)
-    with pytest.raises(BundleRefused, match="a bundle holds"):
+    with pytest.raises(BundleRefused, match="a bundle contains"):
         write_bundle(bundle.parent / "other", "tiny", "0.1", plain_contents() | {name: b""})
     assert not (bundle.parent / "other").exists()
 
 
 def test_a_bundle_may_tell_what_series_it_was_made_for(tmp_path: Path) -> None:
     graph = hashlib.sha256(b"encoder").hexdigest()
-    told = {"encoder.onnx": b"encoder", "domain.json": known_domain(8, graph).to_json().encode()}
-    write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents() | told)
+    files = {"encoder.onnx": b"encoder", "domain.json": ood_model(8, graph).to_json().encode()}
+    write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents() | files)
     loaded = load_bundle(tmp_path / "b")
 
-    assert loaded.known_domain == known_domain(8, graph)
+    assert loaded.ood_model == ood_model(8, graph)
     assert (loaded.locates, loaded.embeds, loaded.recipe.retrieves) == (True, True, False)
 
 
 def test_a_bundle_without_a_domain_is_asked_for_none(bundle: Path) -> None:
     loaded = load_bundle(bundle)
 
-    assert loaded.known_domain is None
+    assert loaded.ood_model is None
     assert (loaded.locates, loaded.embeds) == (False, False)
 
 
@@ -190,8 +190,8 @@ def test_a_bundle_without_a_domain_is_asked_for_none(bundle: Path) -> None:
 def test_a_domain_measured_with_other_things_is_refused(
     tmp_path: Path, dimension: int | None, change: dict[str, object], message: str
 ) -> None:
-    told = json.loads(known_domain(dimension).to_json()) | change
-    content = json.dumps(told).encode()
+    fields = json.loads(ood_model(dimension).to_json()) | change
+    content = json.dumps(fields).encode()
     write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents() | {"domain.json": content})
 
     with pytest.raises(BundleRefused, match=rf"domain\.json: {message}"):

@@ -34,7 +34,7 @@ def test_a_slice_gets_the_same_embedding_alone_and_in_a_batch(encoder):
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-def test_it_is_told_where_a_patch_lies(encoder):
+def test_the_position_of_a_patch_changes_the_embedding(encoder):
     """Mean pooling alone would not tell a slice from the same patches in another order."""
     slices = _slices(1)
     with torch.no_grad():

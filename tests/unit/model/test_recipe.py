@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from rebrain_node.model.recipe import Grid, Output, Recipe, Window
+from rebrain_node.model.recipe import Grid, Output, Recipe, Retrieval, Window
 
 
 def _recipe(**changes: object) -> Recipe:
@@ -21,7 +21,7 @@ def _recipe(**changes: object) -> Recipe:
     return Recipe.model_validate(fields | changes)
 
 
-def test_a_recipe_survives_being_written_and_read() -> None:
+def test_a_recipe_is_equal_after_writing_and_reading() -> None:
     assert Recipe.from_json(_recipe().to_json()) == _recipe()
 
 
@@ -33,7 +33,7 @@ def test_an_unknown_key_is_refused() -> None:
 
 
 @pytest.mark.parametrize("sampling", [(), (0.9,), (1.0, 1.0), (1.0, 0.3, 0.6), (1.0, 0.0)])
-def test_a_walk_that_does_not_fall_from_one_is_refused(sampling: tuple[float, ...]) -> None:
+def test_time_steps_that_do_not_fall_from_one_are_refused(sampling: tuple[float, ...]) -> None:
     with pytest.raises(ValidationError):
         _recipe(sampling=sampling)
 
@@ -54,13 +54,35 @@ def test_a_window_maps_its_ends_to_minus_one_and_one_and_clips_beyond() -> None:
     assert mapped.dtype == np.float32
 
 
-def test_a_window_that_does_not_rise_is_refused() -> None:
+def test_a_window_whose_ends_do_not_rise_is_refused() -> None:
     with pytest.raises(ValidationError, match="must lie below"):
         Window(low_hu=80, high_hu=80)
 
 
-def test_stored_values_span_black_to_white() -> None:
-    stored = Output(black=0, white=4095).stored(np.array([-1.5, -1, 0, 1, 2], dtype=np.float32))
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (Output(black=0, white=4095), [0, 0, 2048, 4095, 4095]),
+        (Output(black=95, white=1095), [95, 95, 595, 1095, 1095]),
+    ],
+)
+def test_stored_values_span_black_to_white(output: Output, expected: list[int]) -> None:
+    stored = output.stored(np.array([-0.5, 0, 0.5, 1, 1.5], dtype=np.float32))
 
-    np.testing.assert_array_equal(stored, [0, 0, 2048, 4095, 4095])
+    np.testing.assert_array_equal(stored, expected)
     assert stored.dtype == np.uint16
+
+
+def test_an_output_whose_black_is_not_less_than_white_is_refused() -> None:
+    with pytest.raises(ValidationError, match="must be less than white"):
+        Output(black=4095, white=4095)
+
+
+def test_the_number_of_candidates_in_released_recipes_is_read_and_no_longer_written() -> None:
+    text = _recipe(retrieval=Retrieval(method="exemplar")).to_json()
+    released = text.replace('"method"', '"k": 1, "method"')
+
+    assert '"k"' not in text
+    assert Recipe.from_json(released) == Recipe.from_json(text)
+    with pytest.raises(ValidationError, match="retrieval"):
+        Recipe.from_json(released.replace('"k": 1', '"k": 2'))

@@ -58,10 +58,12 @@ def test_a_bundle_is_signed_once(tmp_path: Path) -> None:
     assert signing_key(load_bundle(tmp_path / "b")) == PUBLIC
 
 
-def test_a_signer_whom_nobody_trusts_is_named(tmp_path: Path) -> None:
+def test_an_untrusted_signer_is_named(tmp_path: Path) -> None:
     signed = sign_bundle(_bundle(tmp_path / "b"), KEY)
 
-    with pytest.raises(BundleRefused, match=rf"the key {PUBLIC} .*\(demo, site\).*trusted_keys"):
+    with pytest.raises(
+        BundleRefused, match=rf"untrusted key {PUBLIC}; trusted are demo, site;.*trusted_keys"
+    ):
         trusted_signer(signed, {"a" * 64: "site", "b" * 64: "demo"})
 
 
@@ -145,9 +147,9 @@ def _private(key: object, password: bytes | None = None) -> bytes:
     ("content", "mode", "message"),
     [
         (_private(KEY), 0o640, r"mode 640.*chmod 600"),
-        (_private(KEY, b"secret"), 0o600, "no plain private key in PEM"),
+        (_private(KEY, b"secret"), 0o600, "not an unencrypted private key in PEM"),
         (_private(ec.generate_private_key(ec.SECP256R1())), 0o600, "another kind"),
-        (b"no key", 0o600, "no plain private key in PEM"),
+        (b"no key", 0o600, "not an unencrypted private key in PEM"),
     ],
 )
 def test_a_private_key_that_cannot_sign_or_is_open_is_refused(
@@ -171,5 +173,5 @@ def test_a_public_key_of_another_kind_or_none_is_refused() -> None:
 
     with pytest.raises(KeyRefused, match="another kind"):
         read_public_key(pem, Path("ec.pub"))
-    with pytest.raises(KeyRefused, match=r"site\.key is no public key"):
+    with pytest.raises(KeyRefused, match=r"site\.key is not a public key"):
         read_public_key(_private(KEY), Path("site.key"))

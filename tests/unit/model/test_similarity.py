@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rebrain_node.model.similarity import Scale, psnr_db, rmse, ssim, ssim_map
+from rebrain_node.model.similarity import IntensityScale, psnr_db, rmse, ssim, ssim_map
 
 
 def pair(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +50,7 @@ def test_the_scale_takes_the_percentiles_of_the_reference_in_the_mask_to_zero_an
     reference = np.arange(2001, dtype=np.float64)
     mask = reference <= 1000
 
-    scale = Scale.of(reference, mask)
+    scale = IntensityScale.of(reference, mask)
 
     assert (scale.low, scale.high) == pytest.approx((5.0, 995.0))
     np.testing.assert_allclose(scale.map(np.array([5.0, 995.0, 1985.0])), [0, 1, 2])
@@ -59,4 +59,4 @@ def test_the_scale_takes_the_percentiles_of_the_reference_in_the_mask_to_zero_an
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_scale_of_nothing_or_of_a_flat_image_is_refused(kept: int) -> None:
     with pytest.raises(ValueError, match=r"empty|flat"):
-        Scale.of(np.full(9, 7.0), np.arange(9) < 5 * kept)
+        IntensityScale.of(np.full(9, 7.0), np.arange(9) < 5 * kept)

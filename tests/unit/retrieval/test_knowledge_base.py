@@ -19,11 +19,11 @@ from rebrain_node.retrieval.knowledge_base import (
     parse,
     read,
 )
-from rebrain_node.retrieval.plain import plain_bytes
+from rebrain_node.retrieval.npy import npy_bytes
 from rebrain_node.retrieval.search import FaissExemplars
-from tests.support.knowledge_bases import drawn_base, person, sealed, verified
+from tests.support.knowledge_bases import random_base, subject_hash, verified, with_index
 
-BASE = drawn_base()
+BASE = random_base()
 
 
 def _refusal(contents):
@@ -125,15 +125,15 @@ def test_dimensions_that_do_not_agree_are_refused(arrays):
     assert _refusal(_changed(**arrays)).code == "KB-DIMENSION"
 
 
-def test_people_other_than_the_index_tells_are_refused():
+def test_subjects_that_differ_from_the_index_are_refused():
     subject = BASE.subject.copy()
-    subject[0] = person(9).encode()
+    subject[0] = subject_hash(9).encode()
     assert _refusal(_changed(subject=subject)).code == "KB-SUBJECTS"
 
 
-def test_a_person_named_in_clear_is_refused():
-    subject = np.array([b"SMITH^JOHN"] * 30 + [person(1).encode()] * 30, dtype="S32")
-    base = sealed(
+def test_a_subject_with_a_plain_name_is_refused():
+    subject = np.array([b"SMITH^JOHN"] * 30 + [subject_hash(1).encode()] * 30, dtype="S32")
+    base = with_index(
         embeddings=BASE.embeddings, position_mm=BASE.position_mm, subject=subject, ct=BASE.ct
     )
     assert _refusal(contents_of(base)).code == "KB-SUBJECTS"
@@ -145,7 +145,7 @@ def _of_objects() -> bytes:
     return stream.getvalue()
 
 
-_HUGE = plain_bytes(BASE.embeddings).replace(b"(60, 16)", b"(99999999, 16)", 1)
+_HUGE = npy_bytes(BASE.embeddings).replace(b"(60, 16)", b"(99999999, 16)", 1)
 _HUGE = _HUGE[:120].replace(b"      ", b"", 1) + _HUGE[120:]
 
 
@@ -156,10 +156,10 @@ _HUGE = _HUGE[:120].replace(b"      ", b"", 1) + _HUGE[120:]
         pickle.dumps([1, 2]),
         b"",
         b"\x93NUMPY",
-        plain_bytes(BASE.embeddings)[:-4],
-        plain_bytes(BASE.embeddings) + b"more",
-        plain_bytes(BASE.embeddings.astype(np.float64)),
-        plain_bytes(BASE.embeddings.astype(np.float32).T).replace(b"False", b"True ", 1),
+        npy_bytes(BASE.embeddings)[:-4],
+        npy_bytes(BASE.embeddings) + b"more",
+        npy_bytes(BASE.embeddings.astype(np.float64)),
+        npy_bytes(BASE.embeddings.astype(np.float32).T).replace(b"False", b"True ", 1),
         _HUGE,
     ],
     ids=["objects", "pickle", "empty", "cut head", "short", "long", "double", "order", "huge"],
@@ -178,7 +178,7 @@ def test_an_index_that_cannot_be_read_is_refused():
 
 
 def test_an_empty_base_is_read_but_cannot_be_used():
-    base = sealed(
+    base = with_index(
         embeddings=BASE.embeddings[:0],
         position_mm=BASE.position_mm[:0],
         subject=BASE.subject[:0],
@@ -188,9 +188,9 @@ def test_an_empty_base_is_read_but_cannot_be_used():
         check_usable(verified(base), "exemplars")
 
 
-def test_a_base_of_one_person_cannot_be_used():
+def test_a_base_of_one_subject_cannot_be_used():
     with pytest.raises(KnowledgeBaseRefused, match="KB-ONE-SUBJECT"):
-        check_usable(verified(drawn_base(people=1)), "exemplars")
+        check_usable(verified(random_base(subjects=1)), "exemplars")
 
 
 def test_a_threshold_that_was_not_measured_is_not_guessed():
@@ -198,7 +198,7 @@ def test_a_threshold_that_was_not_measured_is_not_guessed():
         verified(BASE).tau(3)
 
 
-def test_the_hash_of_a_slice_names_its_person_and_survives_another_order():
+def test_the_key_of_a_slice_contains_its_subject_and_does_not_depend_on_the_order():
     base = verified(BASE)
     again = verified(replace(BASE, position_mm=BASE.position_mm + 3.0))
     assert base.key(5) == again.key(5)

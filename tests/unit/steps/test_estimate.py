@@ -59,7 +59,7 @@ def test_a_slice_is_so_many_scales_wide_as_its_kind_says(drawn):
 
 
 def test_few_people_are_not_called_a_calibration(drawn):
-    found = estimate(drawn, RECIPE, Distance(), tiny_calibration(people=4))
+    found = estimate(drawn, RECIPE, Distance(), tiny_calibration(subjects=4))
     assert found.meaning.label == "UNCALIBRATED, n = 4"
     assert not found.meaning.calibrated
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rebrain_node.domain.volume import AIR_HU
 from rebrain_node.errors import EngineFailed, SeriesRejected
-from rebrain_node.model.targets import targets_of
+from rebrain_node.model.source import targets_of
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve

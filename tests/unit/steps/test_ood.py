@@ -13,7 +13,7 @@ from rebrain_node.domain.volume import Grid, PreparedVolume
 from rebrain_node.errors import SeriesRejected
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps.ood import PICTURE, admit, looked_at, recognise, statistics
-from tests.support.known_domains import known_domain
+from tests.support.ood_models import ood_model
 
 LIMITS = shipped_limits()
 POSITIONS = np.linspace(-80.0, 90.0, 18)
@@ -100,7 +100,7 @@ def test_slices_between_base_and_vertex_are_looked_at_or_all_with_head():
 def test_a_series_without_soft_tissue_is_scored_all_the_same():
     prepared = _prepared()
     bare = replace(prepared, hu=np.where(prepared.head, -700, -1024).astype(np.float32))
-    strange = recognise(bare, _frame(likeness=0.1), None, known_domain())
+    strange = recognise(bare, _frame(likeness=0.1), None, ood_model())
     assert np.isfinite(strange.score)
     assert strange.score > strange.threshold
 

@@ -15,7 +15,7 @@ from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.steps.retrieve import ExemplarQuery, embed, find_exemplar, retrieve
 from rebrain_node.steps.synthesise import synthesise
 from tests.support.geometry_cases import WindowedSource
-from tests.support.knowledge_bases import person, sealed, verified
+from tests.support.knowledge_bases import subject_hash, verified, with_index
 from tests.support.tiny_bundle import tiny_recipe
 
 DISTANCES = np.array([0.0, 6.0, 12.0])
@@ -95,10 +95,10 @@ def _exemplars(entries: dict[float, float], tau=TAU) -> FaissExemplars:
     """Slices by position in the head frame: the angle of each, degrees."""
     angles = np.radians([entries[position] for position in sorted(entries)])
     count = len(entries)
-    base = sealed(
+    base = with_index(
         embeddings=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32),
         position_mm=np.array(sorted(entries)),
-        subject=np.array([person(k % 2).encode() for k in range(count)], dtype="S32"),
+        subject=np.array([subject_hash(k % 2).encode() for k in range(count)], dtype="S32"),
         ct=np.arange(count * 32 * 24, dtype=np.int64).reshape(count, 32, 24).astype(np.uint8),
     )
     return FaissExemplars(verified(base), tau)

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from rebrain_node.model.bundle import ModelBundle, load_bundle
 from rebrain_node.model.control import GuidedUNet
-from rebrain_node.model.half import doubled
 from rebrain_node.model.recipe import Grid, Recipe, Retrieval
+from rebrain_node.model.resample import doubled
 from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase
 from rebrain_node.retrieval.search import FaissExemplars

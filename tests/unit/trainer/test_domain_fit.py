@@ -5,25 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rebrain_node.model.known_domain import KnownDomain
-from tests.support.known_domains import PEOPLE, known_domain, look, sounds
+from rebrain_node.model.ood import OodModel
+from tests.support.ood_models import SUBJECTS, in_distribution_series, ood_features, ood_model
 from trainer.domain_fit import fit, gaussian, threshold_of
 
 
 @pytest.mark.hazard("H13")
 @pytest.mark.parametrize("dimension", [None, 24])
 def test_new_people_are_usual_and_what_lies_four_deviations_off_is_not(dimension):
-    known, rng = known_domain(dimension), np.random.default_rng(11)
-    usual = [known.score_of(look(rng, 0.0, dimension)) for _ in range(60)]
-    off = [known.score_of(look(rng, 4.0, dimension)) for _ in range(20)]
+    known, rng = ood_model(dimension), np.random.default_rng(11)
+    usual = [known.score_of(ood_features(rng, 0.0, dimension)) for _ in range(60)]
+    off = [known.score_of(ood_features(rng, 4.0, dimension)) for _ in range(20)]
     assert np.mean([s.score > s.threshold for s in usual]) <= 0.1
     assert min(s.score for s in off) > 2 * known.threshold
     assert set(usual[0].parts) == {"head frame", "picture", *(["embedding"] if dimension else [])}
 
 
 def test_each_part_alone_can_make_a_series_strange():
-    known, rng = known_domain(24), np.random.default_rng(5)
-    sound, off = look(rng, 0.0, 24), look(rng, 6.0, 24)
+    known, rng = ood_model(24), np.random.default_rng(5)
+    sound, off = ood_features(rng, 0.0, 24), ood_features(rng, 6.0, 24)
     for part in ("frame", "picture", "embeddings"):
         mixed = type(sound)(**{**vars(sound), part: getattr(off, part)})
         strange = known.score_of(mixed)
@@ -32,15 +32,15 @@ def test_each_part_alone_can_make_a_series_strange():
 
 
 def test_the_statistic_that_deviates_is_named_first():
-    known, rng = known_domain(), np.random.default_rng(6)
-    sound = look(rng)
+    known, rng = ood_model(), np.random.default_rng(6)
+    sound = ood_features(rng)
     sound.picture[:, 8] += 20.0
     assert known.score_of(sound).farthest[0] == "noise"
 
 
 def test_a_number_that_is_not_known_counts_as_usual_and_one_beyond_the_scale_is_bounded():
-    known, rng = known_domain(), np.random.default_rng(7)
-    gaps, wild = look(rng), look(rng)
+    known, rng = ood_model(), np.random.default_rng(7)
+    gaps, wild = ood_features(rng), ood_features(rng)
     gaps.picture[::2] = np.nan
     wild.picture[0, 0] = 1e30
     assert known.score_of(gaps).score < known.threshold
@@ -66,14 +66,17 @@ def test_mean_and_spread_follow_the_position():
 
 
 def test_the_file_gives_the_same_scores_and_names_its_calibration():
-    known = known_domain(24)
-    again = KnownDomain.model_validate_json(known.to_json())
-    sound = look(np.random.default_rng(9), 1.0, 24)
+    known = ood_model(24)
+    again = OodModel.model_validate_json(known.to_json())
+    sound = ood_features(np.random.default_rng(9), 1.0, 24)
     assert again.score_of(sound) == known.score_of(sound)
-    assert (again.people, again.series) == (PEOPLE, 4 * PEOPLE)
-    assert again.calibration_sha256 != fit(sounds(24)[:-1], "a" * 64, 0.9).calibration_sha256
+    assert (again.people, again.series) == (SUBJECTS, 4 * SUBJECTS)
+    assert (
+        again.calibration_sha256
+        != fit(in_distribution_series(24)[:-1], "a" * 64, 0.9).calibration_sha256
+    )
 
 
 def test_one_person_is_not_enough():
     with pytest.raises(ValueError, match="1 person has series"):
-        fit(sounds()[:4], None, 0.9)
+        fit(in_distribution_series()[:4], None, 0.9)

@@ -9,7 +9,7 @@ from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from tests.support import phantom_conditions as conditions
 from tests.support.ball_head import ball_maps
-from tests.support.known_domains import known_domain, look
+from tests.support.ood_models import ood_features, ood_model
 from tests.support.phantoms import Ellipsoid
 from tests.support.plain_bundle import plain_contents
 from tests.support.tiny_bundle import tiny_recipe
@@ -70,7 +70,7 @@ def test_a_series_is_drawn_once_and_comes_back_as_it_was(tmp_path):
 
 
 def test_every_slice_that_is_looked_at_is_embedded_once():
-    seen = _seen(IN_DOMAIN, look(np.random.default_rng(0)))
+    seen = _seen(IN_DOMAIN, ood_features(np.random.default_rng(0)))
     encoder = _Means()
     assert seen.embedded(encoder).look.embeddings.shape == (len(seen.slices), 2)
     assert encoder.asked == len(seen.slices)
@@ -85,8 +85,8 @@ def _seen(condition, looked, refused=(), flagged=()):
 
 
 def test_a_series_counts_once_however_it_was_caught():
-    rng, known = np.random.default_rng(4), known_domain()
-    sound, strange = look(rng), look(rng, 6.0)
+    rng, known = np.random.default_rng(4), ood_model()
+    sound, strange = ood_features(rng), ood_features(rng, 6.0)
     seen = [
         _seen(IN_DOMAIN, sound),
         _seen(IN_DOMAIN, sound, flagged=("OOD",)),
@@ -121,16 +121,16 @@ def test_what_must_be_caught_is_what_the_report_counts():
 def test_the_domain_is_written_into_a_new_bundle_and_every_other_byte_stays(tmp_path):
     write_bundle(tmp_path / "old", "tiny", "0.1", plain_contents())
     old = load_bundle(tmp_path / "old")
-    made = with_domain(old, known_domain(), tmp_path / "new")
-    assert made.known_domain == known_domain()
+    made = with_domain(old, ood_model(), tmp_path / "new")
+    assert made.ood_model == ood_model()
     assert made.digest != old.digest == load_bundle(tmp_path / "old").digest
     assert all(made.read(name) == old.read(name) for name in old.manifest.files)
     with pytest.raises(FileExistsError, match="new folder"):
-        with_domain(old, known_domain(), tmp_path / "new")
+        with_domain(old, ood_model(), tmp_path / "new")
 
 
 def test_a_series_that_a_rule_refuses_teaches_nothing():
-    sound = look(np.random.default_rng(0))
+    sound = ood_features(np.random.default_rng(0))
     chosen = sounds(
         [
             _seen(IN_DOMAIN, sound),

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.retrieval.knowledge_base import check_usable, contents_of, read
-from rebrain_node.retrieval.opening import prove
+from rebrain_node.retrieval.open import check_encoder
 from tests.support.tiny_encoder import tiny_encoder_graph
 from trainer.cli import program
 from trainer.config import TrainConfig
@@ -72,7 +72,7 @@ def test_a_base_holds_every_slice_in_the_order_of_position(folder):
         person, rows = _person(name), base.subject == hash_of(name).encode()
         assert np.array_equal(base.ct[rows], person.slices)
         assert np.array_equal(base.position_mm[rows], person.position_mm)
-    prove(base, Means(), "base")
+    check_encoder(base, Means(), "base")
     check_usable(base, "base")
 
 

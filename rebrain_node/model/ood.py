@@ -1,8 +1,8 @@
-"""What series the model was made for: `domain.json` of a bundle.
+"""The out-of-distribution (OOD) model of a bundle: `domain.json`.
 
-A series is described by vectors (`Look`): one of the whole, its head frame, and of each measured
-slice one of plain statistics and one embedding. `Gaussian` says which vectors are usual at which
-position in the head. How a look is taken: `rebrain_node.steps.ood`.
+A series is described by feature vectors (`OodFeatures`): one for the whole series, its head frame,
+and for each measured slice one of statistics and one embedding. A `Gaussian` models their
+distribution by position in the head. `rebrain_node.steps.ood` computes the features.
 """
 
 import json
@@ -18,16 +18,16 @@ from rebrain_node.domain.volume import FloatArray, MillimetreArray
 
 Vectors = NDArray[np.float64]  # (n, d)
 
-#: a statistic counts for at most so many standard deviations: one that leaves the scale says
-#: "far", not "how far"
+#: limit of the deviation of one feature, in standard deviations: beyond it the Gaussian does not
+#: hold and a single feature would dominate the distance
 MOST_DEVIATION = 50.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """A series as it is held against the known domain."""
+class OodFeatures:
+    """Feature vectors of one series."""
 
-    position_mm: MillimetreArray  #: (n,) of the slices that are looked at, head frame
+    position_mm: MillimetreArray  #: (n,) of the slices used, head frame
     frame: Vectors  #: (1, 3), see `steps.ood.FRAME`
     picture: Vectors  #: (n, 10), see `steps.ood.PICTURE`
     embeddings: FloatArray | None = None  #: (n, d); None without an encoder
@@ -38,20 +38,21 @@ class _Frozen(BaseModel):
 
 
 class Gaussian(_Frozen):
-    """Usual vectors by position in the head.
+    """Distribution of feature vectors by position in the head.
 
     Attributes
     ----------
     names : tuple of str
-        Of the d numbers of a vector.
+        Of the d features of a vector.
     knots_mm : tuple of float
-        (k,) positions in the head frame, rising; one where the position does not matter.
+        (k,) positions in the head frame, rising; one where the distribution does not depend on
+        the position.
     mean, sd : tuple
-        (k, d) at each knot, linear between them and constant beyond.
+        (k, d) at each knot; linear between knots, constant outside them.
     precision : tuple
-        (d, d) inverse of the correlation of the standardised vectors.
+        (d, d) inverse of the correlation matrix of the standardised vectors.
     scale : float
-        Mean squared distance that 95 % of sound series stay below.
+        95th percentile of the mean squared distance of in-distribution series.
     """
 
     names: tuple[str, ...] = Field(min_length=1)
@@ -75,13 +76,13 @@ class Gaussian(_Frozen):
         return self
 
     def deviations(self, vectors: Vectors, position_mm: MillimetreArray) -> Vectors:
-        """Return (n, d) standard deviations from the mean; 0 where a number is not known."""
+        """Return (n, d) in standard deviations from the mean; 0 where a feature is not finite."""
         off = (vectors - self._at(self.mean, position_mm)) / self._at(self.sd, position_mm)
-        known = np.where(np.isfinite(off), off, 0.0)
-        return np.clip(known, -MOST_DEVIATION, MOST_DEVIATION)
+        finite = np.where(np.isfinite(off), off, 0.0)
+        return np.clip(finite, -MOST_DEVIATION, MOST_DEVIATION)
 
     def distance(self, deviations: Vectors) -> float:
-        """Return the mean squared Mahalanobis distance a dimension, divided by `scale`."""
+        """Return the mean squared Mahalanobis distance per dimension, divided by `scale`."""
         precision = np.array(self.precision)
         squared = np.einsum("ni,ij,nj->n", deviations, precision, deviations)
         return float(squared.mean() / (deviations.shape[1] * self.scale))
@@ -91,17 +92,17 @@ class Gaussian(_Frozen):
         return np.stack([np.interp(position_mm, self.knots_mm, c) for c in columns], axis=1)
 
 
-class EmbeddedDomain(_Frozen):
-    """Usual embeddings.
+class EmbeddingDistribution(_Frozen):
+    """Distribution of the embeddings.
 
     Attributes
     ----------
     encoder_sha256 : str
         Of the bundle's `encoder.onnx`.
     axes : tuple
-        (a, d) directions of the d-dimensional embedding that are looked at.
+        (a, d) directions of the d-dimensional embedding onto which it is projected.
     usual : Gaussian
-        Of the a coordinates along them and the length of what they leave.
+        Of the a coordinates along them and the length of the remainder.
     """
 
     encoder_sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -109,34 +110,34 @@ class EmbeddedDomain(_Frozen):
     usual: Gaussian
 
     def vectors(self, embeddings: Vectors) -> Vectors:
-        """Return (n, a + 1) from embeddings (n, d)."""
+        """Return (n, a + 1), projections and length of the remainder, from embeddings (n, d)."""
         axes = np.array(self.axes)
         along = embeddings @ axes.T
-        left = np.linalg.norm(embeddings - along @ axes, axis=1)
-        return np.column_stack([along, left])
+        remainder = np.linalg.norm(embeddings - along @ axes, axis=1)
+        return np.column_stack([along, remainder])
 
 
-class KnownDomain(_Frozen):
+class OodModel(_Frozen):
     """`domain.json`.
 
     Attributes
     ----------
     template_sha256 : str
-        Head template by which positions were measured.
+        SHA-256 of the head template that defines the positions.
     pixel_mm : float
-        Of the grid on which the statistics were measured.
+        Pixel size of the grid on which the statistics were computed.
     frame, picture : Gaussian
-        Of the series as a whole and of its slices.
-    embedding : EmbeddedDomain or None
+        Of the features of the series and of its slices.
+    embedding : EmbeddingDistribution or None
         None in a bundle without an encoder.
     threshold : float
-        A score above it is out of domain.
+        A series with a score above it is out of distribution.
     false_refusals : float
-        Share of the sound series of a new person that may lie above the threshold.
+        Accepted share of in-distribution series of a new subject above the threshold, 0 to 1.
     people, series : int
-        On whose held-out scores the threshold rests.
+        Numbers of subjects and series whose held-out scores set the threshold.
     calibration_sha256 : str
-        Of those series.
+        SHA-256 of those series.
     """
 
     format: Literal[1] = 1
@@ -144,25 +145,25 @@ class KnownDomain(_Frozen):
     pixel_mm: float = Field(gt=0)
     frame: Gaussian
     picture: Gaussian
-    embedding: EmbeddedDomain | None = None
+    embedding: EmbeddingDistribution | None = None
     threshold: float = Field(gt=0)
     false_refusals: float = Field(gt=0, lt=1)
     people: int = Field(gt=0)
     series: int = Field(gt=0)
     calibration_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
-    def score_of(self, look: Look) -> OodScore:
-        """Measure how far a look lies from what is usual."""
-        whole = self.frame.deviations(look.frame, np.zeros(1))
-        slices = self.picture.deviations(look.picture, look.position_mm)
+    def score_of(self, features: OodFeatures) -> OodScore:
+        """Compute the distance of a series from the distribution."""
+        whole = self.frame.deviations(features.frame, np.zeros(1))
+        slices = self.picture.deviations(features.picture, features.position_mm)
         parts = {
             "head frame": self.frame.distance(whole),
             "picture": self.picture.distance(slices),
         }
-        if self.embedding is not None and look.embeddings is not None:
+        if self.embedding is not None and features.embeddings is not None:
             usual = self.embedding.usual
-            vectors = self.embedding.vectors(look.embeddings.astype(np.float64))
-            parts["embedding"] = usual.distance(usual.deviations(vectors, look.position_mm))
+            vectors = self.embedding.vectors(features.embeddings.astype(np.float64))
+            parts["embedding"] = usual.distance(usual.deviations(vectors, features.position_mm))
         names = (*self.frame.names, *self.picture.names)
         means = (*whole.mean(axis=0), *slices.mean(axis=0))
         return OodScore(
@@ -172,5 +173,5 @@ class KnownDomain(_Frozen):
         )
 
     def to_json(self) -> str:
-        """Write it on one line: it is tables of numbers."""
+        """Write it on one line: most of it is tables of numbers."""
         return json.dumps(self.model_dump(mode="json"), separators=(",", ":")) + "\n"

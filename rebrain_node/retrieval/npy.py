@@ -1,4 +1,4 @@
-"""Plain arrays from verified bytes: no pickle, no copy, and no larger than the bytes say."""
+"""Strict reading of ``.npy`` files from bytes: no pickle, no copy, size checked before use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 _MAGIC = b"\x93NUMPY\x01\x00"
 
 
-class NotPlain(ValueError):
-    """The bytes are no plain array of the kind that was expected."""
+class NpyError(ValueError):
+    """The bytes are not a ``.npy`` file of the expected type and shape."""
 
 
-def plain_array(content: bytes, dtype: str, axes: int) -> npt.NDArray[Any]:
+def read_npy(content: bytes, dtype: str, axes: int) -> npt.NDArray[Any]:
     """Read a ``.npy`` file as a read-only view of its bytes.
 
     Parameters
@@ -23,37 +23,39 @@ def plain_array(content: bytes, dtype: str, axes: int) -> npt.NDArray[Any]:
     content : bytes
         The whole file.
     dtype : str
-        Expected, in numpy's words, e.g. ``<f4``.
+        Expected, as numpy writes it, e.g. ``<f4``.
     axes : int
         Expected number of axes.
 
     Raises
     ------
-    NotPlain
+    NpyError
         Not a ``.npy`` file, pickled objects, another dtype or number of axes, or more or fewer
         bytes than its own header says.
     """
     stream = io.BytesIO(content)
     if not content.startswith(_MAGIC):
-        raise NotPlain("is no .npy file of version 1.0")
+        raise NpyError("is not a .npy file of version 1.0")
     stream.seek(len(_MAGIC))
     try:
         header = np.lib.format.read_array_header_1_0(stream)
     except ValueError as error:
-        raise NotPlain(f"has no readable head: {error}") from error
-    shape, fortran_order, found = header
-    if found.hasobject or found != np.dtype(dtype):
-        raise NotPlain(f"holds {found}, expected {np.dtype(dtype)}")
+        raise NpyError(f"has no readable header: {error}") from error
+    shape, fortran_order, actual = header
+    if actual.hasobject or actual != np.dtype(dtype):
+        raise NpyError(f"contains {actual}, expected {np.dtype(dtype)}")
     if fortran_order or len(shape) != axes:
-        raise NotPlain(f"has the shape {shape}, expected {axes} axes in C order")
+        raise NpyError(f"has the shape {shape}, expected {axes} axes in C order")
     count = int(np.prod(shape, dtype=object)) if shape else 1
-    held = len(content) - stream.tell()
-    if count * found.itemsize != held:
-        raise NotPlain(f"holds {held} bytes of values, its header says {count * found.itemsize}")
-    return np.frombuffer(content, dtype=found, offset=stream.tell(), count=count).reshape(shape)
+    size = len(content) - stream.tell()
+    if count * actual.itemsize != size:
+        raise NpyError(
+            f"contains {size} bytes of values, its header says {count * actual.itemsize}"
+        )
+    return np.frombuffer(content, dtype=actual, offset=stream.tell(), count=count).reshape(shape)
 
 
-def plain_bytes(array: npt.NDArray[Any]) -> bytes:
+def npy_bytes(array: npt.NDArray[Any]) -> bytes:
     """Write an array as a ``.npy`` file of version 1.0 in C order."""
     stream = io.BytesIO()
     np.lib.format.write_array(

@@ -1,4 +1,4 @@
-"""Open the knowledge base of a bundle: it must belong to the recipe and to the encoder."""
+"""Open the knowledge base of a bundle: it must match the recipe and the encoder."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from rebrain_node.ports import Encoder
 from rebrain_node.retrieval.knowledge_base import Index, KnowledgeBase, check_usable, parse
 from rebrain_node.retrieval.search import FaissExemplars
 
-#: so many slices are embedded anew and held against their stored embeddings
-_PROVED_ROWS: Final = 4
-#: least cosine of the two; single precision agrees to 1e-5
+#: slices that are embedded again and compared with their stored embeddings
+_CHECKED_ROWS: Final = 4
+#: minimum cosine of the two; single precision agrees to 1e-5
 LEAST_AGREEMENT: Final = 0.999
 _PIXEL_LIMIT: Final = 1e-6
 
 
 def open_exemplars(bundle: ModelBundle, encoder: Encoder) -> FaissExemplars:
-    """Verify a bundle's knowledge base and let it prove the encoder.
+    """Verify a bundle's knowledge base and check the encoder with its stored embeddings.
 
     Parameters
     ----------
     bundle : ModelBundle
-        Verified, with an encoder and exemplars.
+        Verified, with an encoder and a knowledge base.
     encoder : Encoder
         Started from the same bundle.
 
     Raises
     ------
     KnowledgeBaseRefused
-        It is not fit to be searched, or was made for another recipe or encoder.
+        It cannot be searched, or was made for another recipe or encoder.
     """
     where = str(bundle.path / EXEMPLARS)
     base = parse(bundle.exemplars, where)
@@ -54,36 +54,36 @@ def open_exemplars(bundle: ModelBundle, encoder: Encoder) -> FaissExemplars:
         raise KnowledgeBaseRefused(
             "KB-TEMPLATE",
             where,
-            f"has its positions by the head template {base.index.template_sha256}, this "
-            f"version's is {template}; build the knowledge base with this version",
+            f"has positions relative to the head template {base.index.template_sha256}, this "
+            f"version has {template}; build the knowledge base with this version",
         )
-    prove(base, encoder, where)
+    check_encoder(base, encoder, where)
     retrieval = bundle.recipe.retrieval
     tau = base.tau(retrieval.p) if retrieval.tau is None else retrieval.tau
     return FaissExemplars(base, tau)
 
 
-def prove(base: KnowledgeBase, encoder: Encoder, where: str) -> None:
-    """Embed some slices of the base anew and hold the result against what is stored.
+def check_encoder(base: KnowledgeBase, encoder: Encoder, where: str) -> None:
+    """Embed some slices of the base again and compare with the stored embeddings.
 
     Raises
     ------
     KnowledgeBaseRefused
-        The encoder gives other dimensions or another direction: base and encoder, or this
-        machine's arithmetic, do not belong together.
+        The embeddings have another dimension or direction: the base was made with another
+        encoder, or this machine computes another result.
     """
-    for row in np.unique(np.linspace(0, base.index.entries - 1, _PROVED_ROWS).astype(int)):
+    for row in np.unique(np.linspace(0, base.index.entries - 1, _CHECKED_ROWS).astype(int)):
         image = base.ct[row].astype(np.float32) / np.float32(127.5) - np.float32(1)
-        found, stored = encoder.embed(image[None, None]), base.embeddings[row]
-        if found.shape != stored.shape:
+        embedding, stored = encoder.embed(image[None, None]), base.embeddings[row]
+        if embedding.shape != stored.shape:
             raise KnowledgeBaseRefused(
                 "KB-DIMENSION",
                 where,
-                f"holds embeddings of shape {stored.shape}, {encoder.identity} gives "
-                f"{found.shape}; build the knowledge base with this encoder",
+                f"contains embeddings of shape {stored.shape}, {encoder.identity} gives "
+                f"{embedding.shape}; build the knowledge base with this encoder",
             )
-        agreement = float(found @ stored)
-        if not agreement >= LEAST_AGREEMENT:  # what is no number is refused too
+        agreement = float(embedding @ stored)
+        if not agreement >= LEAST_AGREEMENT:  # refuses NaN too
             raise KnowledgeBaseRefused(
                 "KB-ENCODER",
                 where,
@@ -95,13 +95,13 @@ def prove(base: KnowledgeBase, encoder: Encoder, where: str) -> None:
 
 def _check_plane(index: Index, recipe: Recipe, where: str) -> None:
     grid, window = recipe.grid, recipe.brain_window
-    made = (*index.plane, *index.window_hu)
-    wanted = (grid.rows // 2, grid.columns // 2, window.low_hu, window.high_hu)
-    if made != wanted or abs(index.pixel_mm - 2 * grid.pixel_mm) > _PIXEL_LIMIT:
+    actual = (*index.plane, *index.window_hu)
+    expected = (grid.rows // 2, grid.columns // 2, window.low_hu, window.high_hu)
+    if actual != expected or abs(index.pixel_mm - 2 * grid.pixel_mm) > _PIXEL_LIMIT:
         raise KnowledgeBaseRefused(
             "KB-RECIPE",
             where,
-            f"holds slices of {index.plane} pixels of {index.pixel_mm:g} mm in the window "
-            f"{index.window_hu} HU; the recipe needs half its grid, {wanted[:2]} pixels of "
-            f"{2 * grid.pixel_mm:g} mm in {wanted[2:]} HU; build the knowledge base for it",
+            f"contains slices of {index.plane} pixels of {index.pixel_mm:g} mm in the window "
+            f"{index.window_hu} HU; the recipe needs half its grid, {expected[:2]} pixels of "
+            f"{2 * grid.pixel_mm:g} mm in {expected[2:]} HU; build the knowledge base for it",
         )

@@ -13,8 +13,8 @@ from rebrain_node.errors import EngineFailed, KnowledgeBaseRefused
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.recipe import Retrieval
 from rebrain_node.retrieval.knowledge_base import contents_of
-from rebrain_node.retrieval.opening import open_exemplars
-from tests.support.knowledge_bases import drawn_base
+from rebrain_node.retrieval.open import open_exemplars
+from tests.support.knowledge_bases import random_base
 from tests.support.tiny_bundle import tiny_recipe
 from tests.support.tiny_encoder import tiny_encoder_graph
 
@@ -28,18 +28,18 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def base(encoder):
-    drawn = drawn_base(entries=20, dimension=12)
-    images = drawn.ct.astype(np.float32) / np.float32(127.5) - 1
+    base = random_base(entries=20, dimension=12)
+    images = base.ct.astype(np.float32) / np.float32(127.5) - 1
     embeddings = np.stack([encoder.embed(image[None, None]) for image in images])
-    index = drawn.index.model_copy(
+    index = base.index.model_copy(
         update={"encoder_sha256": hashlib.sha256(GRAPH).hexdigest(), "pixel_mm": 8.0}
     )
-    return replace(drawn, embeddings=embeddings, index=index)
+    return replace(base, embeddings=embeddings, index=index)
 
 
 def _bundle(tmp_path, base, retrieval=None, graph=GRAPH) -> ModelBundle:
-    told = retrieval or Retrieval(method="exemplar")
-    recipe = tiny_recipe(rows=64, columns=48).model_copy(update={"retrieval": told})
+    chosen = retrieval or Retrieval(method="exemplar")
+    recipe = tiny_recipe(rows=64, columns=48).model_copy(update={"retrieval": chosen})
     exemplars = {f"exemplars/{name}": c for name, c in contents_of(base).items()}
     return ModelBundle(
         path=tmp_path,
@@ -79,9 +79,9 @@ def test_a_base_made_for_something_else_is_refused(tmp_path, base, encoder, inde
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize(("people", "code"), [(1, "KB-ONE-SUBJECT")])
-def test_a_base_of_one_person_is_refused(tmp_path, base, encoder, people, code):
-    alone = drawn_base(entries=20, dimension=12, people=people)
+@pytest.mark.parametrize(("subjects", "code"), [(1, "KB-ONE-SUBJECT")])
+def test_a_base_of_one_subject_is_refused(tmp_path, base, encoder, subjects, code):
+    alone = random_base(entries=20, dimension=12, subjects=subjects)
     with pytest.raises(KnowledgeBaseRefused, match=code):
         open_exemplars(_bundle(tmp_path, alone), encoder)
 

@@ -1,6 +1,6 @@
-"""The walk down the bridge: from a CT slice to its synthetic MR slice.
+"""Sampling of the bridge: from a CT slice to its synthetic MR slice.
 
-It knows an evaluation only as a callable, so every engine and the trainer share it.
+The network is a callable here, so every engine and the trainer share the sampler.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,25 +15,25 @@ from rebrain_node.model.source import Conditioning, stack_channels
 Evaluate = Callable[[Image, NDArray[np.float32]], Image]
 
 
-def uniform_places(count: int) -> tuple[float, ...]:
-    """Return `count` places from 1.0 downwards in equal steps; the paper walks 100."""
+def uniform_time_steps(count: int) -> tuple[float, ...]:
+    """Return `count` time steps from 1.0 downwards at equal distances; the paper takes 100."""
     return tuple((count - k) / count for k in range(count))
 
 
 def noise_field(shape: tuple[int, int], seed: int) -> Image:
-    """Draw the one noise field that all slices of a volume share, (rows, columns)."""
+    """Return the standard normal noise that all slices of a volume share, (rows, columns)."""
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def walk(
+def sample_slice(
     evaluate: Evaluate,
     conditioning: Conditioning,
-    places: Sequence[float],
+    time_steps: Sequence[float],
     *,
     eta: float,
     noise: Image,
 ) -> Image:
-    """Walk from m = 1 to m = 0 and return the synthetic slice.
+    """Step from m = 1 to m = 0 and return the synthetic slice.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ def walk(
         One evaluation: x (1, 5, rows, columns), s (1, 4) -> f (1, 1, rows, columns).
     conditioning : Conditioning
         Of this position.
-    places : sequence of float
-        Where the network is evaluated, falling from 1.0 (`Recipe.sampling`).
+    time_steps : sequence of float
+        At which the network is evaluated, falling from 1.0 (`Recipe.sampling`).
     eta : float
         Share of fresh noise per step, 0 to 1.
     noise : Image
@@ -57,9 +57,9 @@ def walk(
     y = conditioning.source
     state = y
     x0_hat = y
-    for place, following in zip(places, (*places[1:], 0.0), strict=True):
-        x, s = stack_channels(conditioning, state, place)
+    for m, m_next in zip(time_steps, (*time_steps[1:], 0.0), strict=True):
+        x, s = stack_channels(conditioning, state, m)
         x0_hat = np.clip(estimate(state, evaluate(x, s)[0, 0]), -1, 1)
-        if following > 0:
-            state = Step(place, following, eta).back(state, x0_hat, y, noise).astype(np.float32)
+        if m_next > 0:
+            state = Step(m, m_next, eta).back(state, x0_hat, y, noise).astype(np.float32)
     return x0_hat.astype(np.float32, copy=False)
