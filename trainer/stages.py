@@ -1,30 +1,20 @@
 """The stages of `rebrain-train` as plain functions of files: what each reads and what it writes."""
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.sampling import uniform_time_steps
-from trainer.anatomy import HeadRefused, map_anatomy
-from trainer.cards import LAST_STEP, LearnedFrom, Run, data_uses, make_card, training_facts
 from trainer.config import Simulation, TrainConfig
 from trainer.evaluate.contest import Progress
 from trainer.evaluate.networks import open_network
-from trainer.heads import Head, catalogue
-from trainer.hounsfield import sharpened, tissues
-from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
-from trainer.prepared import PreparedSource
-from trainer.release import release
-from trainer.run_state import read_checkpoint
-from trainer.score import (
+from trainer.evaluate.release_scores import (
     PAIRS,
     Method,
     cases,
@@ -33,8 +23,22 @@ from trainer.score import (
     score_pairs,
     walking,
 )
-from trainer.sources import PoolSource, Source
-from trainer.template import load_template
+from trainer.heads import Head, catalogue
+from trainer.release.bundle import release
+from trainer.release.cards import (
+    LAST_STEP,
+    LearnedFrom,
+    data_uses,
+    finished_run,
+    make_card,
+    training_facts,
+)
+from trainer.simulate.anatomy import HeadRefused, map_anatomy
+from trainer.simulate.hounsfield import sharpened, tissues
+from trainer.simulate.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
+from trainer.simulate.template import load_template
+from trainer.train.prepared import PreparedSource
+from trainer.train.sources import PoolSource, Source
 
 # Tried at every release; the recipe ships the one that scores best on the held-out heads.
 WALKS = (uniform_time_steps(1), uniform_time_steps(2), (1.0, 0.6, 0.3), uniform_time_steps(4))
@@ -149,30 +153,6 @@ def _chosen_walk(scores: tuple[Score, ...], sampling: tuple[float, ...]) -> str:
     return (
         f"The recipe walks the places {list(sampling)}, the best mean SSIM on the held-out "
         f"simulated heads ({listed}). The scores of these heads are therefore a little kind."
-    )
-
-
-def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, Tensor], Run]:
-    """Return the weights of a finished run that may be released at `out`, and what is known of it.
-
-    Raises
-    ------
-    FileExistsError
-        `out` exists; a released bundle is never overwritten.
-    ValueError
-        The run has not reached the last step.
-    """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
-    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
-    if content["step"] != config.train.steps:
-        raise ValueError(f"{run} is at step {content['step']} of {config.train.steps}: train on")
-    weights: dict[str, Tensor] = content["mean"]
-    return weights, Run(
-        steps=content["step"],
-        seconds=content["seconds"],
-        parameters=sum(value.numel() for value in weights.values()),
-        hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
     )
 
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from rebrain_node.model.sampling import uniform_time_steps
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
+from trainer.data.protocols import Sparsity, thinned
 from trainer.evaluate import judge
 from trainer.evaluate.bridges import Bridge
 from trainer.evaluate.networks import open_network
-from trainer.evaluate.protocols import Sparsity, thinned
 
 COUNTS = (1, 2, 4, 8, 100)
 METRICS = ("psnr", "ssim", "i_ssim_gap")

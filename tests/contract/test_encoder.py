@@ -13,8 +13,8 @@ from rebrain_node.engine.open import BACKENDS, deviation, open_encoder
 from rebrain_node.errors import EngineFailed
 from rebrain_node.model.encoder import SliceEncoder
 from tests.support.tiny_bundle import write_bundle_without_network
-from trainer.release import halves_of
-from trainer.train_encoder import export_encoder
+from trainer.export import halves_of
+from trainer.train.encoder import export_encoder
 
 SHAPE = (1, 1, 128, 104)
 

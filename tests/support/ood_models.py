@@ -6,7 +6,7 @@ import numpy as np
 
 from rebrain_node.model.ood import OodFeatures, OodModel
 from rebrain_node.steps.ood import FRAME, PICTURE
-from trainer.domain_fit import Sound, fit
+from trainer.ood.fit import Sound, fit
 
 SUBJECTS = 20
 SLICES = 12

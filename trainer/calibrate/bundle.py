@@ -17,8 +17,7 @@ from rebrain_node.model.card import Card, Score
 from rebrain_node.model.recipe import Abstain
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from trainer.calibrate.figures import Judged
-from trainer.export import Names, export_onnx
-from trainer.release import halves_of
+from trainer.export import Names, export_onnx, halves_of
 
 #: one voxel in ten of people like these is in the mask, one slice in twenty is marked
 VOXEL_QUANTILE, SLICE_QUANTILE = 0.90, 0.95

@@ -61,11 +61,11 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
     of other encoders.
     """
     from trainer.cli import guidance_reports
+    from trainer.data.protocols import Sparsity
     from trainer.evaluate import run
     from trainer.evaluate.contents import Beside
     from trainer.evaluate.contest import Progress
     from trainer.evaluate.curves import read_curves
-    from trainer.evaluate.protocols import Sparsity
     from trainer.evaluate.report import json_text, write_report
 
     check_out(out)

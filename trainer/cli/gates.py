@@ -20,7 +20,7 @@ def gates(
     Every head is drawn without a condition and with each that must be refused.
     """
     from rebrain_node.limits_file import shipped_limits
-    from trainer import gates as measured
+    from trainer.evaluate import input_checks as measured
     from trainer.heads import catalogue
 
     found = []

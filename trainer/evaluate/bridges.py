@@ -14,11 +14,11 @@ from rebrain_node.domain.volume import Guide
 from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, conditioning_at
 from rebrain_node.steps.synthesise import shown
-from trainer.dataset import PreparedData
-from trainer.evaluate.intensities import source_slices
+from trainer.data.dataset import PreparedData
+from trainer.data.intensities import source_slices
+from trainer.data.placing import placements
+from trainer.data.protocols import Case
 from trainer.evaluate.networks import Network
-from trainer.evaluate.placing import placements
-from trainer.evaluate.protocols import Case
 
 Volume = NDArray[np.float32]
 OURS = "rebrain"

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebrain_node.model.recipe import Recipe
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
+from trainer.data.intensities import unit
+from trainer.data.protocols import Case, Sparsity, thinned
 from trainer.evaluate import judge
 from trainer.evaluate.bridges import Bridge
 from trainer.evaluate.evaluation import Figure, Montage
-from trainer.evaluate.intensities import unit
 from trainer.evaluate.methods import Baselines
 from trainer.evaluate.predicted import Predictions
-from trainer.evaluate.protocols import Case, Sparsity, thinned
 from trainer.evaluate.template import why_no_template
 
 Volume = NDArray[np.float32]

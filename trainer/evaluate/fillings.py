@@ -22,10 +22,10 @@ from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.similarity import IntensityScale, ssim_map
 from rebrain_node.model.source import Conditioning, conditioning_at
 from rebrain_node.steps.synthesise import shown
-from trainer.evaluate.intensities import source_slices
+from trainer.data.intensities import source_slices
+from trainer.data.placing import placements
+from trainer.data.protocols import Case, Volume
 from trainer.evaluate.networks import Network
-from trainer.evaluate.placing import placements
-from trainer.evaluate.protocols import Case, Volume
 
 WAYS = ("full", "control-slerp", "slerp", "as-source", "linear")
 Score = Mapping[str, float]

@@ -13,9 +13,9 @@ from rebrain_node.ports import Encoder, Exemplars
 from rebrain_node.retrieval.open import open_exemplars
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.retrieve import embed, retrieve
-from trainer.evaluate.intensities import without_table
-from trainer.evaluate.placing import Placement
-from trainer.evaluate.protocols import Case
+from trainer.data.intensities import without_table
+from trainer.data.placing import Placement
+from trainer.data.protocols import Case
 
 
 @dataclass(frozen=True)

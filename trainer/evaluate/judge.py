@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebrain_node.model.similarity import IntensityScale, psnr_db, ssim_map
+from trainer.data.protocols import Case
 from trainer.evaluate import metrics
-from trainer.evaluate.protocols import Case
 
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]

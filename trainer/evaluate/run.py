@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rebrain_node.errors import RebrainError
-from trainer.dataset import PreparedData, open_any
+from trainer.data.dataset import PreparedData, open_any
+from trainer.data.protocols import ProtocolRefused, Sparsity
 from trainer.evaluate.bridges import OURS, Bridge
 from trainer.evaluate.contest import Contest, Found, Outcome, Progress
 from trainer.evaluate.evaluation import BundleFacts, DatasetFacts, Document, Evaluation
 from trainer.evaluate.judge import Mode
 from trainer.evaluate.networks import open_network
 from trainer.evaluate.predicted import Predictions
-from trainer.evaluate.protocols import ProtocolRefused, Sparsity
 
 Split = Literal["train", "validation", "test"]
 

@@ -17,7 +17,7 @@ from trainer.calibrate.report import NO_SPREAD, markdown
 from trainer.calibrate.run import CalibrationRefused, People, Steps, calibrate
 from trainer.calibrate.series import draw_series
 from trainer.heads import Head, role_of
-from trainer.hounsfield import tissues
+from trainer.simulate.hounsfield import tissues
 
 
 def head(name: str) -> Head:

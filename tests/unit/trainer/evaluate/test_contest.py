@@ -9,12 +9,12 @@ import SimpleITK
 from rebrain_node.model.recipe import Grid, Image
 from tests.support.prepared_balls import ball_subject, write_balls
 from tests.support.tiny_bundle import tiny_recipe
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
+from trainer.data.protocols import Sparsity
 from trainer.evaluate.bridges import OURS, Bridge
 from trainer.evaluate.contest import Contest, Outcome, Progress, figure
 from trainer.evaluate.networks import Network
 from trainer.evaluate.predicted import PredictionRefused, Predictions
-from trainer.evaluate.protocols import Sparsity
 
 SILENT = Progress(lambda _: None, lambda: None)
 

@@ -5,7 +5,7 @@ import pytest
 
 from rebrain_node.model.recipe import Grid
 from tests.support.tiny_bundle import tiny_recipe
-from trainer.evaluate.placing import InMillimetres, Stretched, placements
+from trainer.data.placing import InMillimetres, Stretched, placements
 
 
 def plane(rows: int, columns: int) -> np.ndarray:

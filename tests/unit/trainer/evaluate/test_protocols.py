@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.support.prepared_balls import ball_subject
-from trainer.dataset import Subject
-from trainer.evaluate.protocols import ProtocolRefused, Sparsity, thinned
+from trainer.data.dataset import Subject
+from trainer.data.protocols import ProtocolRefused, Sparsity, thinned
 
 
 def ramp(slices: int) -> Subject:
