@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rebrain_node.model.recipe import Objective, Recipe
-from trainer.heads import Head
+from trainer.data.heads import Head
 
 
 class _Section(BaseModel):
@@ -41,7 +41,7 @@ class Simulation(_Section):
 
 
 class Training(_Section):
-    """The loop of `trainer.train_bridge`.
+    """The loop of `trainer.train.bridge`.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Training(_Section):
 
 
 class EncoderTraining(_Section):
-    """The loop of `trainer.train_encoder`.
+    """The loop of `trainer.train.encoder`.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class EncoderTraining(_Section):
 
 
 class ControlTraining(_Section):
-    """What the loop of `trainer.train_control` does otherwise than [train].
+    """What the loop of `trainer.train.control` does otherwise than [train].
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ class TrainConfig(_Section):
 
 
 class Trial(_Section):
-    """What `trainer.objectives` compares.
+    """What `trainer.evaluate.objectives` compares.
 
     Attributes
     ----------

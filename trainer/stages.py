@@ -13,18 +13,11 @@ from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.walk import uniform_places
-from trainer.anatomy import HeadRefused, map_anatomy
-from trainer.cards import LAST_STEP, LearnedFrom, Run, data_uses, make_card, training_facts
 from trainer.config import Simulation, TrainConfig
+from trainer.data.heads import Head, catalogue
 from trainer.evaluate.contest import Progress
 from trainer.evaluate.networks import open_network
-from trainer.heads import Head, catalogue
-from trainer.hounsfield import sharpened, tissues
-from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
-from trainer.prepared import PreparedSource
-from trainer.release import release
-from trainer.run_state import read_checkpoint
-from trainer.score import (
+from trainer.evaluate.release_scores import (
     PAIRS,
     Method,
     cases,
@@ -33,8 +26,15 @@ from trainer.score import (
     score_pairs,
     walking,
 )
-from trainer.sources import PoolSource, Source
-from trainer.template import load_template
+from trainer.release.bundle import release
+from trainer.release.cards import LAST_STEP, LearnedFrom, Run, data_uses, make_card, training_facts
+from trainer.simulate.anatomy import HeadRefused, map_anatomy
+from trainer.simulate.hounsfield import sharpened, tissues
+from trainer.simulate.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
+from trainer.simulate.template import load_template
+from trainer.train.prepared import PreparedSource
+from trainer.train.sources import PoolSource, Source
+from trainer.train.state import read_checkpoint
 
 # Tried at every release; the recipe ships the one that scores best on the held-out heads.
 WALKS = (uniform_places(1), uniform_places(2), (1.0, 0.6, 0.3), uniform_places(4))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rebrain_node.model.walk import uniform_places
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
 from trainer.evaluate import judge
 from trainer.evaluate.bridges import Bridge
 from trainer.evaluate.networks import open_network

@@ -6,7 +6,7 @@ import numpy as np
 
 from rebrain_node.model.known_domain import KnownDomain, Look
 from rebrain_node.steps.recognise import FRAME, PICTURE
-from trainer.domain_fit import Sound, fit
+from trainer.ood.fit import Sound, fit
 
 PEOPLE = 20
 SLICES = 12

@@ -15,7 +15,7 @@ from rebrain_node.model.recipe import Abstain, Grid, Output, Recipe, Window
 from rebrain_node.model.uncertainty import ScaleHead
 from rebrain_node.model.unet import BridgeUNet
 from trainer.calibrate.bundle import Added, rounded, write_calibrated
-from trainer.release import Guidance, golden_input, release
+from trainer.release.bundle import Guidance, golden_input, release
 
 CARD = Card(
     name="tiny",

@@ -15,9 +15,9 @@ from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase, contents_of
 from tests.support.tiny_bundle import tiny_recipe, write_tiny_bundle
 from tests.support.tiny_encoder import tiny_encoder_graph
-from trainer.knowledge_base import Making, Person, grown
-from trainer.person_keys import person_hash
-from trainer.release import Guidance
+from trainer.release.bundle import Guidance
+from trainer.retrieval.knowledge_base import Making, Person, grown
+from trainer.retrieval.subject_keys import person_hash
 
 KEY = bytes(range(32))
 PEOPLE = ("anna", "bert", "carl")

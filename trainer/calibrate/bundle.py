@@ -17,8 +17,8 @@ from rebrain_node.model.card import Card, Score
 from rebrain_node.model.recipe import Abstain
 from rebrain_node.model.uncertainty import ScaleHead
 from trainer.calibrate.figures import Judged
-from trainer.export import Names, export_onnx
-from trainer.release import halves_of
+from trainer.release.bundle import halves_of
+from trainer.release.export import Names, export_onnx
 
 #: one voxel in ten of people like these is in the mask, one slice in twenty is marked
 VOXEL_QUANTILE, SLICE_QUANTILE = 0.90, 0.95

@@ -26,8 +26,8 @@ from trainer.calibrate.residuals import KINDS, Residuals, joined, residuals_of
 from trainer.calibrate.residuals import Path as NodePath
 from trainer.calibrate.scale_head import STEPS, Teaching, scales, teach
 from trainer.calibrate.series import draw_series
-from trainer.heads import Head
-from trainer.hounsfield import Tissues, sharpened, tissues
+from trainer.data.heads import Head
+from trainer.simulate.hounsfield import Tissues, sharpened, tissues
 
 ALPHA = 0.1
 SEED = 505

@@ -10,7 +10,7 @@ from torch import Tensor
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.model.uncertainty import ScaleHead
 from trainer.calibrate.residuals import Residuals
-from trainer.dice import Dice
+from trainer.sample_rng import Dice
 
 STEPS = 600
 BATCH = 4

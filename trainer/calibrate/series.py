@@ -8,10 +8,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from rebrain_node.domain.volume import FloatArray, Grid, MaskArray, MillimetreArray, SourceVolume
-from trainer.dice import Dice
-from trainer.hounsfield import Tissues, draw_hu
-from trainer.scanner import scan
-from trainer.slabs import COLUMNS, PIXEL_MM, ROWS, Plan, average, rotation, slab_points
+from trainer.sample_rng import Dice
+from trainer.simulate.hounsfield import Tissues, draw_hu
+from trainer.simulate.scanner import scan
+from trainer.simulate.slabs import COLUMNS, PIXEL_MM, ROWS, Plan, average, rotation, slab_points
 
 THINNEST_MM, THICKEST_MM = 3.0, 7.0
 _TILT_DEG, _TURN_DEG = (-22.0, 12.0), 3.0  # nod of the head; spread of roll and yaw

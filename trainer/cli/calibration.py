@@ -29,7 +29,7 @@ def calibrate(
     from trainer.calibrate.report import markdown
     from trainer.calibrate.run import People, Steps
     from trainer.calibrate.run import calibrate as run
-    from trainer.heads import catalogue
+    from trainer.data.heads import catalogue
 
     torch.set_num_threads(1)
     people = People.of(catalogue(data_of(data)), maps)

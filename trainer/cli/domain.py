@@ -11,9 +11,9 @@ from trainer.cli.options import AsJson, Data, Maps, bar_of, data_of
 
 if TYPE_CHECKING:
     from rebrain_node.model.bundle import ModelBundle
-    from trainer.domain_series import Seen, Way
-    from trainer.heads import Head
-    from trainer.hounsfield import Tissues
+    from trainer.data.heads import Head
+    from trainer.ood.series import Seen, Way
+    from trainer.simulate.hounsfield import Tissues
 
 Bundle = Annotated[Path, typer.Argument(help="Folder of a bundle.")]
 Kept = Annotated[Path, typer.Option(help="Where drawn series are kept; missing ones are drawn.")]
@@ -33,8 +33,8 @@ def domain(
 ) -> None:
     """Fit a bundle's domain and write it into a new bundle."""
     from rebrain_node.model.bundle import load_bundle
-    from trainer.domain_fit import fit
-    from trainer.domain_release import sounds, with_domain
+    from trainer.ood.fit import fit
+    from trainer.release.ood import sounds, with_domain
 
     verified = load_bundle(bundle)
     heads = [head for head in _heads(data, "train") if head.whole_head_truth]
@@ -61,8 +61,8 @@ def domain_report(
     """
     from rebrain_node.errors import BundleRefused
     from rebrain_node.model.bundle import load_bundle
-    from trainer import domain_report as report
-    from trainer.domain_series import CONDITIONS
+    from trainer.ood import report
+    from trainer.ood.series import CONDITIONS
 
     verified = load_bundle(bundle)
     known = verified.known_domain
@@ -83,14 +83,14 @@ def domain_report(
 
 
 def _heads(data: Path | None, *roles: str) -> "list[Head]":
-    from trainer.heads import catalogue
+    from trainer.data.heads import catalogue
 
     return [head for head in catalogue(data_of(data)) if head.role in roles]
 
 
 def _way(bundle: "ModelBundle") -> "Way":
     from rebrain_node.domain.limits import shipped_limits
-    from trainer.domain_series import Way
+    from trainer.ood.series import Way
 
     return Way(limits=shipped_limits(), recipe=bundle.recipe)
 
@@ -117,7 +117,7 @@ def _drawn(
     draws: dict[int, tuple[str, ...]],
 ) -> "Iterator[Seen]":
     """Give the series in domain of every draw of every head, and its conditions."""
-    from trainer.domain_series import IN_DOMAIN, kept_series
+    from trainer.ood.series import IN_DOMAIN, kept_series
 
     way, encoded = _way(bundle), _encoded(bundle)
     wanted = {draw: (IN_DOMAIN, *conditions) for draw, conditions in draws.items()}
@@ -134,7 +134,7 @@ def _tissues(maps: Path, head: "Head") -> "Callable[[], Tissues]":
     def read() -> "Tissues":
         import numpy as np
 
-        from trainer.hounsfield import tissues
+        from trainer.simulate.hounsfield import tissues
 
         with np.load(maps / f"{head.name}.npz") as arrays:
             return tissues(dict(arrays))

@@ -20,8 +20,8 @@ def gates(
     Every head is drawn without a condition and with each that must be refused.
     """
     from rebrain_node.domain.limits import shipped_limits
-    from trainer import gates as measured
-    from trainer.heads import catalogue
+    from trainer.data.heads import catalogue
+    from trainer.evaluate import input_checks as measured
 
     found = []
     total = len(catalogue(data_of(data))) * (len(measured.CLASSES) + 1) * draws

@@ -11,7 +11,7 @@ from trainer.cli.report_folder import replaced
 
 def ablation(bundle: str, data: Path, out: Path, seed: int) -> Mapping[str, object]:
     """Draw the missing positions of held-out subjects in every way; write the report to `out`."""
-    from trainer.dataset import PreparedData
+    from trainer.data.dataset import PreparedData
     from trainer.evaluate.ablation import Question, ablate
     from trainer.evaluate.ablation_page import contents_of
     from trainer.evaluate.contest import Progress
@@ -38,8 +38,8 @@ def retrieval(bundle: str, stacks: Path, out: Path, runs: dict[str, str]) -> Map
     from trainer.evaluate.report import write_contents
     from trainer.evaluate.retrieval_page import UNTRAINED, compared, contents_of, encoder_of
     from trainer.evaluate.scores import OURS
-    from trainer.stacks import Stacks
-    from trainer.train_encoder import trained, untrained
+    from trainer.simulate.stacks import Stacks
+    from trainer.train.encoder import trained, untrained
 
     opened = bundle_at(bundle)
     networks = {OURS: encoder_of(opened), UNTRAINED: untrained()}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rebrain_node.retrieval.knowledge_base import KnowledgeBase
-    from trainer.knowledge_base import Making, Person, Progress
+    from trainer.retrieval.knowledge_base import Making, Person, Progress
 
 knowledge_base = typer.Typer(
     help="Slices of other people's heads that may guide a drawing.", no_args_is_help=True
@@ -56,8 +56,8 @@ def build(  # noqa: PLR0913 - one option each
 
     Makes a key where there is none.
     """
-    from trainer.knowledge_base import KnowledgeBaseError, grown, write
-    from trainer.person_keys import key_beside, make_key
+    from trainer.retrieval.knowledge_base import KnowledgeBaseError, grown, write
+    from trainer.retrieval.subject_keys import key_beside, make_key
 
     if base.exists() and not replace:
         raise KnowledgeBaseError(f"{base} exists; add to it, or build it anew with --replace")
@@ -87,8 +87,8 @@ def add(  # noqa: PLR0913 - one option each
     The thresholds are measured anew.
     """
     from rebrain_node.retrieval.knowledge_base import read
-    from trainer.knowledge_base import grown, write
-    from trainer.person_keys import key_beside
+    from trainer.retrieval.knowledge_base import grown, write
+    from trainer.retrieval.subject_keys import key_beside
 
     making = _making(encoder, config, key or key_beside(base))
     with _progress() as told:
@@ -113,8 +113,8 @@ def remove(
     No embedding, no slice and no hash of it is left in the folder.
     """
     from rebrain_node.retrieval.knowledge_base import read
-    from trainer.knowledge_base import without, write
-    from trainer.person_keys import key_beside, person_hash, read_key
+    from trainer.retrieval.knowledge_base import without, write
+    from trainer.retrieval.subject_keys import key_beside, person_hash, read_key
 
     if (subject is None) == (hashed is None):
         raise typer.BadParameter("give either --subject or --hash")
@@ -184,8 +184,8 @@ def _making(encoder: Path, config: Path, key: Path) -> "Making":
 
     from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
     from trainer.config import TrainConfig
-    from trainer.knowledge_base import Making
-    from trainer.person_keys import person_hash, read_key
+    from trainer.retrieval.knowledge_base import Making
+    from trainer.retrieval.subject_keys import person_hash, read_key
 
     graph = encoder.read_bytes()
     return Making(
@@ -199,8 +199,8 @@ def _making(encoder: Path, config: Path, key: Path) -> "Making":
 def _people(
     source: Path, roles: list[str], series: int | None, making: "Making"
 ) -> "Iterable[Person]":
-    from trainer.dataset import PreparedData
-    from trainer.knowledge_base import people_of_data, people_of_stacks
+    from trainer.data.dataset import PreparedData
+    from trainer.retrieval.knowledge_base import people_of_data, people_of_stacks
 
     if (source / "dataset.json").is_file():
         return people_of_data(PreparedData.open(source), roles, making.recipe)

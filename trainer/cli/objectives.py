@@ -24,8 +24,15 @@ def objectives(
     A run that has its scores is not repeated: interrupted, the experiment goes on.
     """
     from trainer.config import TrialConfig
-    from trainer.objectives import Arena, Place, Run, between_sequences, run_trial, simulated
-    from trainer.objectives_page import write_results
+    from trainer.evaluate.objectives import (
+        Arena,
+        Place,
+        Run,
+        between_sequences,
+        run_trial,
+        simulated,
+    )
+    from trainer.evaluate.objectives_page import write_results
 
     settings = TrialConfig.load(config)
     trial, steps = settings.trial, settings.train.steps

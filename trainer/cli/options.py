@@ -23,7 +23,7 @@ Processes = Annotated[int, typer.Option(min=1, help="Heads worked on at the same
 
 def data_of(folder: Path | None) -> Path:
     """Return `folder`, or the folder of shared data where none is given."""
-    from trainer.heads import data_folder
+    from trainer.data.heads import data_folder
 
     return folder if folder is not None else data_folder()
 

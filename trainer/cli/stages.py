@@ -21,7 +21,7 @@ def head(maps: Maps, data: Data = None, processes: Processes = 2) -> None:
 
     Heads that have maps already are passed over. The exit code is 1 where a head was refused.
     """
-    from trainer.heads import catalogue
+    from trainer.data.heads import catalogue
     from trainer.stages import map_head
 
     heads = [h for h in catalogue(data_of(data)) if not (maps / f"{h.name}.npz").exists()]
@@ -53,8 +53,8 @@ def simulate(
     Finished heads are passed over.
     """
     from trainer.config import TrainConfig
-    from trainer.heads import catalogue
-    from trainer.pool import PoolIndex, write_index
+    from trainer.data.heads import catalogue
+    from trainer.simulate.pool import PoolIndex, write_index
     from trainer.stages import simulate_head
 
     settings = TrainConfig.load(config)
@@ -85,8 +85,8 @@ def bridge(
     """
     from trainer.config import TrainConfig
     from trainer.stages import source_of
-    from trainer.train_bridge import fresh_state, train
-    from trainer.workers import joined
+    from trainer.train.bridge import fresh_state, train
+    from trainer.train.workers import joined
 
     if (pool is None) == (data is None):
         raise typer.BadParameter("give --pool or --data, one of them")

@@ -17,7 +17,7 @@ from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.source import conditioning_at
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase, parse
 from rebrain_node.retrieval.search import FaissExemplars
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
 from trainer.evaluate.contest import Progress, figure
 from trainer.evaluate.evaluation import BundleFacts, Figure
 from trainer.evaluate.fillings import WAYS, Drawing, Filling, fill
@@ -27,7 +27,7 @@ from trainer.evaluate.lesions import Planted, plant
 from trainer.evaluate.networks import Network, network_of_bundle
 from trainer.evaluate.placing import placements
 from trainer.evaluate.protocols import Case, Sparsity, thinned
-from trainer.exact_interval import exact_interval
+from trainer.ood.exact_interval import exact_interval
 
 PROTOCOLS: Final = ("decimate:2", "decimate:4")
 SHARES: Final = (1.0, 0.7, 0.5, 0.3)  # of the people of the knowledge base

@@ -14,7 +14,7 @@ from rebrain_node.domain.volume import Guide
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, conditioning_at
 from rebrain_node.model.walk import noise_field, walk
 from rebrain_node.steps.synthesise import shown
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
 from trainer.evaluate.intensities import source_slices
 from trainer.evaluate.networks import Network
 from trainer.evaluate.placing import placements

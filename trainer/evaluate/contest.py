@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebrain_node.model.recipe import Recipe
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
 from trainer.evaluate import judge
 from trainer.evaluate.bridges import Bridge
 from trainer.evaluate.evaluation import Figure, Montage

@@ -8,7 +8,7 @@ from rebrain_node.domain.volume import AIR_HU
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.similarity import Scale
 from rebrain_node.model.source import SourceSlice
-from trainer.dataset import SourceKind
+from trainer.data.dataset import SourceKind
 from trainer.evaluate.placing import Placement
 from trainer.evaluate.protocols import Case
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from trainer.dataset import Subject
+from trainer.data.dataset import Subject
 from trainer.evaluate.intensities import truth_unit
 from trainer.evaluate.protocols import Case
 
@@ -48,7 +48,7 @@ class MeanT1:
         Parameters
         ----------
         head_from_slices : Affine
-            (4, 4), see `trainer.located.Located`.
+            (4, 4), see `trainer.data.located.Located`.
         """
         brightness, coverage = _in_head_frame(subject, head_from_slices)
         return MeanT1(self.brightness + brightness, self.coverage + coverage)

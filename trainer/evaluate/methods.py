@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from rebrain_node.model.half import doubled, halved
 from rebrain_node.model.recipe import Image, Recipe
-from trainer.dataset import PreparedData, Subject
+from trainer.data.dataset import PreparedData, Subject
+from trainer.data.located import NotLocated
 from trainer.evaluate.intensities import truth_unit, unit
+from trainer.evaluate.lookup import Lookup, Tally
 from trainer.evaluate.placing import Placement, placements
 from trainer.evaluate.protocols import Case
 from trainer.evaluate.template import Template
-from trainer.located import NotLocated
-from trainer.lookup import Lookup, Tally
 
 Volume = NDArray[np.float32]
 

@@ -14,10 +14,10 @@ from rebrain_node.errors import RebrainError
 from rebrain_node.model import unet
 from rebrain_node.model.bundle import ModelBundle, load_bundle
 from rebrain_node.model.recipe import Image, Recipe
-from trainer.dataset import digest_of
+from trainer.data.dataset import digest_of
 from trainer.evaluate.evaluation import BundleFacts
 from trainer.evaluate.guiding import Guiding
-from trainer.train_bridge import open_run
+from trainer.train.bridge import open_run
 
 DEMO = "demo"
 CHECKPOINT = "checkpoint.pt"

@@ -12,7 +12,7 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from rebrain_node.errors import RebrainError
-from trainer.dataset import Subject
+from trainer.data.dataset import Subject
 
 Volume = NDArray[np.float32]
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.source import SAME_POSITION_MM
-from trainer.dataset import Subject
+from trainer.data.dataset import Subject
 
 FACTORS = (2, 3, 4)
 

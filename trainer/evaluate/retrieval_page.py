@@ -15,9 +15,9 @@ from rebrain_node.model.encoder import SliceEncoder
 from trainer.evaluate.contents import Contents
 from trainer.evaluate.scores import OURS
 from trainer.evaluate.tables import Cell, Row, Table
-from trainer.retrieval_report import Retrieval, assess, curve_of
-from trainer.stacks import Stacks
-from trainer.train_encoder import embedded
+from trainer.retrieval.report import Retrieval, assess, curve_of
+from trainer.simulate.stacks import Stacks
+from trainer.train.encoder import embedded
 
 UNTRAINED = "untrained"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rebrain_node.errors import RebrainError
-from trainer.dataset import PreparedData, open_any
+from trainer.data.dataset import PreparedData, open_any
 from trainer.evaluate.bridges import OURS, Bridge
 from trainer.evaluate.contest import Contest, Found, Outcome, Progress
 from trainer.evaluate.evaluation import BundleFacts, DatasetFacts, Document, Evaluation

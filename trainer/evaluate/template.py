@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rebrain_node.model.recipe import Recipe
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
+from trainer.data.located import NotLocated, located
 from trainer.evaluate.mean_t1 import MeanT1
 from trainer.evaluate.protocols import Case
-from trainer.located import NotLocated, located
 
 
 def why_no_template(data: PreparedData) -> str | None:

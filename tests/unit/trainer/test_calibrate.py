@@ -16,8 +16,8 @@ from trainer.calibrate import run
 from trainer.calibrate.report import NO_SPREAD, markdown
 from trainer.calibrate.run import CalibrationRefused, People, Steps, calibrate
 from trainer.calibrate.series import draw_series
-from trainer.heads import Head, role_of
-from trainer.hounsfield import tissues
+from trainer.data.heads import Head, role_of
+from trainer.simulate.hounsfield import tissues
 
 
 def head(name: str) -> Head:

@@ -28,15 +28,20 @@ from tests.support.tiny_guidance import (
 )
 from trainer.cli import program
 from trainer.config import ControlTraining, TrainConfig
-from trainer.dice import Dice
-from trainer.donors import Donors
-from trainer.guided import BLANK, Asking, GuidedSource, find_guides
-from trainer.guided_release import GuidanceFolders, release_guided
-from trainer.hounsfield import tissues
-from trainer.knowledge_base import write
-from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
-from trainer.stacks import Stacks
-from trainer.train_control import (
+from trainer.release.guided import GuidanceFolders, release_guided
+from trainer.retrieval.knowledge_base import write
+from trainer.sample_rng import Dice
+from trainer.simulate.hounsfield import tissues
+from trainer.simulate.pool import (
+    Pool,
+    PoolIndex,
+    SubjectRecord,
+    draw_samples,
+    write_index,
+    write_subject,
+)
+from trainer.simulate.stacks import Stacks
+from trainer.train.control import (
     backbone_bytes,
     branch_of,
     fresh_state,
@@ -45,6 +50,8 @@ from trainer.train_control import (
     training_of,
     write_facts,
 )
+from trainer.train.donors import Donors
+from trainer.train.guided import BLANK, Asking, GuidedSource, find_guides
 
 DEMO_FILE = Path(__file__).parents[3] / "conf" / "train" / "demo.toml"
 DEMO = TrainConfig.load(DEMO_FILE)

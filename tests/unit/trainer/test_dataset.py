@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.prepared_balls import ball_subject, write_balls
-from trainer.dataset import DatasetRefused, Meta, PreparedData, open_any, write_subject
+from trainer.data.dataset import DatasetRefused, Meta, PreparedData, open_any, write_subject
 
 SPLIT = {"train": ("a", "b"), "validation": ("c",), "test": ("d",)}
 META = Meta(pixel_mm=None, affine=None, files={}, inputs={}, notes=(), sha256={})

@@ -7,7 +7,7 @@ import pytest
 
 from rebrain_node.model.known_domain import KnownDomain
 from tests.support.known_domains import PEOPLE, known_domain, look, sounds
-from trainer.domain_fit import fit, gaussian, threshold_of
+from trainer.ood.fit import fit, gaussian, threshold_of
 
 
 @pytest.mark.hazard("H13")

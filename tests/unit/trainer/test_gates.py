@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.conditions import motion, noise, scanner_noise
-from trainer.gates import CLASSES, IN_DOMAIN, Score, Trial, scores, table
-from trainer.outside import OUTSIDE
+from trainer.evaluate.input_checks import CLASSES, IN_DOMAIN, Score, Trial, scores, table
+from trainer.simulate.conditions import motion, noise, scanner_noise
+from trainer.simulate.outside import OUTSIDE
 
 
 @pytest.mark.parametrize(

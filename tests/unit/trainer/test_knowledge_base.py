@@ -17,10 +17,17 @@ from rebrain_node.retrieval.opening import prove
 from tests.support.tiny_encoder import tiny_encoder_graph
 from trainer.cli import program
 from trainer.config import TrainConfig
-from trainer.knowledge_base import KnowledgeBaseError, Making, Person, grown, without, write
-from trainer.person_keys import KeyRefused, key_beside, make_key, person_hash, read_key
-from trainer.stacks import Stack, StackIndex, StackRecord, write_index, write_subject
-from trainer.thresholds import tau_table
+from trainer.retrieval.knowledge_base import (
+    KnowledgeBaseError,
+    Making,
+    Person,
+    grown,
+    without,
+    write,
+)
+from trainer.retrieval.subject_keys import KeyRefused, key_beside, make_key, person_hash, read_key
+from trainer.retrieval.thresholds import tau_table
+from trainer.simulate.stacks import Stack, StackIndex, StackRecord, write_index, write_subject
 
 RECIPE = TrainConfig.load(Path("conf/train/demo.toml")).recipe
 PLANE = (128, 104)

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from tests.support.image_pairs import head, image_of, save, synthrad
 from trainer.cli import program
-from trainer.dataset import DatasetRefused, PreparedData, read_index
-from trainer.prepare import split
-from trainer.prepare.mirrored import mirrored_axis
+from trainer.data import split
+from trainer.data.dataset import DatasetRefused, PreparedData, read_index
+from trainer.data.mirrored import mirrored_axis
 
 
 def run(*arguments):

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from rebrain_node.steps.assemble import assemble
 from tests.support.phantoms import PhantomSpec, head_ct, write
 from trainer.cli import program
-from trainer.dataset import DatasetRefused, PreparedData
-from trainer.prepare.register import register
+from trainer.data.dataset import DatasetRefused, PreparedData
+from trainer.data.register import register
 
 COARSE = {"rows": 64, "columns": 64, "pixel_spacing_mm": (4.0, 4.0), "table": False}
 

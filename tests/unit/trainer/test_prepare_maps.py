@@ -9,9 +9,9 @@ from typer.testing import CliRunner, Result
 
 from tests.support.ball_head import ball_maps
 from trainer.cli import program
-from trainer.dataset import DatasetRefused, PreparedData
-from trainer.mni import MOST_STRETCH
-from trainer.prepare import simulated
+from trainer.data import simulated
+from trainer.data.dataset import DatasetRefused, PreparedData
+from trainer.simulate.mni import MOST_STRETCH
 
 
 def prepared(source: Path, out: Path, *more: str) -> Result:

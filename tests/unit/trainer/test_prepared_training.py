@@ -19,13 +19,13 @@ from rebrain_node.model.unet import network_of
 from tests.support.prepared_balls import ball_subject, write_balls
 from trainer.cli import program
 from trainer.config import TrainConfig, TrialConfig
-from trainer.dice import Dice
-from trainer.losses import Loss, draw_places
-from trainer.prepared import Placed, PreparedSource, Protocol
-from trainer.prepared_release import Title, release_prepared, scores_of
-from trainer.sources import draw_batch
-from trainer.train_bridge import fresh_state, open_run, train
-from trainer.workers import Workers
+from trainer.release.prepared import Title, release_prepared, scores_of
+from trainer.sample_rng import Dice
+from trainer.train.bridge import fresh_state, open_run, train
+from trainer.train.losses import Loss, draw_places
+from trainer.train.prepared import Placed, PreparedSource, Protocol
+from trainer.train.sources import draw_batch
+from trainer.train.workers import Workers
 
 ROOT = Path(__file__).parents[3]
 PRESETS = ROOT / "conf" / "train"

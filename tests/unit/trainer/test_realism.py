@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy import ndimage as ndi
 
-from trainer.demo_head import SEED
-from trainer.dice import Dice
-from trainer.scanner import scan
+from trainer.sample_rng import Dice
+from trainer.simulate.demo_head import SEED
+from trainer.simulate.scanner import scan
 
 ROOT = Path(__file__).parents[3]
 SERIES = "Brain Head 5.0"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trainer.evaluate.retrieval_page import contents_of
-from trainer.retrieval_report import (
+from trainer.retrieval.report import (
     Slices,
     acceptance,
     assess,

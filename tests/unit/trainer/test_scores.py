@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rebrain_node.model.source import SourceSlice, at_measured
-from trainer.lookup import Tally
-from trainer.score import Case, score_held_out
+from trainer.evaluate.lookup import Tally
+from trainer.evaluate.release_scores import Case, score_held_out
 
 
 def test_the_lookup_table_recovers_a_brightness_mapping() -> None:

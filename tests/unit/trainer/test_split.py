@@ -5,7 +5,7 @@ from pathlib import Path
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.recipe import Retrieval
 from trainer.config import TrainConfig
-from trainer.heads import catalogue, role_of
+from trainer.data.heads import catalogue, role_of
 
 ROOT = Path(__file__).parents[3]
 

@@ -12,9 +12,9 @@ import torch
 
 from rebrain_node.model.encoder import COLUMNS, ROWS
 from trainer.config import EncoderTraining
-from trainer.dice import Dice
-from trainer.stacks import Stacks
-from trainer.train_encoder import (
+from trainer.sample_rng import Dice
+from trainer.simulate.stacks import Stacks
+from trainer.train.encoder import (
     Batch,
     augmented,
     contrast,

@@ -8,14 +8,22 @@ import torch
 from rebrain_node.model.recipe import Grid
 from rebrain_node.model.unet import Network
 from tests.support.ball_head import ball_maps
-from trainer import losses, train_bridge
 from trainer.config import TrainConfig
-from trainer.dice import Dice
-from trainer.hounsfield import tissues
-from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
-from trainer.run_state import State
-from trainer.sources import PoolSource, draw_batch
-from trainer.train_bridge import fresh_state, open_run, train
+from trainer.sample_rng import Dice
+from trainer.simulate.hounsfield import tissues
+from trainer.simulate.pool import (
+    Pool,
+    PoolIndex,
+    SubjectRecord,
+    draw_samples,
+    write_index,
+    write_subject,
+)
+from trainer.train import bridge as train_bridge
+from trainer.train import losses
+from trainer.train.bridge import fresh_state, open_run, train
+from trainer.train.sources import PoolSource, draw_batch
+from trainer.train.state import State
 
 WIDTHS = (8, 16)
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import SimpleITK
 from rebrain_node.model.recipe import Grid, Image
 from tests.support.prepared_balls import ball_subject, write_balls
 from tests.support.tiny_bundle import tiny_recipe
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
 from trainer.evaluate.bridges import OURS, Bridge
 from trainer.evaluate.contest import Contest, Outcome, Progress, figure
 from trainer.evaluate.networks import Network

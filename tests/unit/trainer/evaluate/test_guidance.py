@@ -17,7 +17,7 @@ from tests.support.prepared_balls import write_balls
 from tests.support.tiny_bundle import tiny_recipe
 from tests.support.tiny_guidance import tiny_retrieving_recipe, write_tiny_retrieving_bundle
 from trainer.cli import program
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
 from trainer.evaluate.ablation import verdict
 from trainer.evaluate.bridges import OURS, Bridge
 from trainer.evaluate.contest import figure
@@ -27,7 +27,7 @@ from trainer.evaluate.lesions import BLOOD_HU, VISIBLE, Disc, Planted, plant, ro
 from trainer.evaluate.networks import Network, network_of_bundle
 from trainer.evaluate.placing import placements
 from trainer.evaluate.protocols import Sparsity, thinned
-from trainer.exact_interval import exact_interval
+from trainer.ood.exact_interval import exact_interval
 
 TARGET = Target(distance_mm=2.0, below=0, above=1, alpha=0.5)
 FACTS: BundleFacts = {"name": "none", "version": "0", "digest": "0", "engine": "numpy"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.prepared_balls import ball_subject
-from trainer.dataset import Subject
+from trainer.data.dataset import Subject
 from trainer.evaluate.protocols import ProtocolRefused, Sparsity, thinned
 
 

@@ -9,7 +9,7 @@ from rebrain_node.model.recipe import Grid, Recipe
 from tests.support.located_heads import PIXEL_MM, Pose, places_of, posed
 from tests.support.prepared_balls import ball_subject
 from tests.support.tiny_bundle import tiny_recipe
-from trainer.dataset import ROLES, PreparedData, Subject
+from trainer.data.dataset import ROLES, PreparedData, Subject
 from trainer.evaluate.intensities import truth_unit
 from trainer.evaluate.mean_t1 import MeanT1
 from trainer.evaluate.methods import Baselines, teach

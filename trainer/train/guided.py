@@ -1,0 +1,187 @@
+"""Samples with a guide beside them: food of the control branch.
+
+The guide of a missing position is found as in the node: slerp of the embeddings of the slices
+beside it, slice-position check, the person herself left out, most similar, and only from tau on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rebrain_node.engine.openvino_encoder import OpenVinoEncoder
+from rebrain_node.model.directions import between
+from rebrain_node.model.half import doubled, halved
+from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.ports import Encoder, Exemplars
+from rebrain_node.retrieval.knowledge_base import check_usable, read
+from rebrain_node.retrieval.opening import prove
+from rebrain_node.retrieval.search import FaissExemplars
+from rebrain_node.steps.retrieve import GAPS
+from trainer.config import ControlTraining
+from trainer.sample_rng import Dice
+from trainer.simulate.pool import Pool
+from trainer.simulate.slabs import Sample
+from trainer.train.donors import Donors
+from trainer.train.samples import Batch, augmented, locate, sample_weights
+
+#: a slice of nothing but air: the guide that says nothing
+BLANK = -1.0
+
+
+@dataclass(frozen=True)
+class KnownGuide:
+    """The exemplar of one sample.
+
+    Attributes
+    ----------
+    image : Image
+        (rows / 2, columns / 2) of the grid, brain window, [-1, 1].
+    key : str
+        Keyed hash of the slice.
+    """
+
+    image: Image
+    key: str
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who answers: an encoder and a knowledge base.
+
+    Attributes
+    ----------
+    hashes : dict of str to str
+        Keyed hash of each person of the pool: nobody guides herself.
+    """
+
+    encoder: Encoder
+    exemplars: Exemplars
+    recipe: Recipe
+    hashes: dict[str, str]
+
+    @classmethod
+    def opened(cls, recipe: Recipe, graph: Path, base: Path, hashes: dict[str, str]) -> "Asking":
+        """Open the encoder's graph and the knowledge base; each proves the other, as in the node.
+
+        Raises
+        ------
+        KnowledgeBaseRefused
+            The base is not fit to be searched, or was made with another encoder.
+        """
+        encoder = OpenVinoEncoder(graph.read_bytes())
+        held = read(base)
+        check_usable(held, str(base))
+        prove(held, encoder, str(base))
+        return cls(encoder, FaissExemplars(held, held.tau(recipe.retrieval.p)), recipe, hashes)
+
+    def guide(self, sample: Sample, person: str) -> KnownGuide | None:
+        """Find the exemplar of a missing position; None where the node would interpolate."""
+        below_mm, above_mm = sample.distances_mm
+        if not sample.missing or not np.isfinite(sample.position_mm):
+            return None
+        ends = [self._embedded(sample.hu[k]) for k in (0, 2)]
+        direction = between(ends[0], ends[1], below_mm / (below_mm + above_mm))
+        if direction is None:
+            return None
+        window_mm = max(GAPS * (below_mm + above_mm), self.recipe.retrieval.window_mm)
+        found = self.exemplars.nearest(
+            direction, sample.position_mm, window_mm, excluded=self.hashes[person]
+        )
+        if found is None or not found.similarity >= self.exemplars.tau:
+            return None
+        return KnownGuide(self.recipe.brain_window.apply(found.hu), found.key)
+
+    def _embedded(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
+        plane = halved(centred(self.recipe.brain_window.apply(hu), self.recipe))
+        return self.encoder.embed(plane[None, None])
+
+
+def centred(plane: Image, recipe: Recipe) -> Image:
+    """Cut a plane of the pool to the model grid about its own middle, (rows, columns)."""
+    top, left = (
+        (have - want) // 2 for have, want in zip(plane.shape, recipe.grid.shape, strict=True)
+    )
+    return plane[top : top + recipe.grid.rows, left : left + recipe.grid.columns]
+
+
+@dataclass(frozen=True)
+class GuidedSource:
+    """Missing positions of a pool, each with its guide; draws a `Batch` and the guide beside it.
+
+    Attributes
+    ----------
+    guides : sequence of KnownGuide or None
+        Of every sample of the pool, in order.
+    donors : Donors or None
+        Where the MR of the exemplars is, for the target "donor".
+    """
+
+    pool: Pool
+    weights: Tensor
+    recipe: Recipe
+    training: ControlTraining
+    guides: Sequence[KnownGuide | None]
+    donors: Donors | None = None
+
+    @classmethod
+    def of(
+        cls,
+        pool: Pool,
+        recipe: Recipe,
+        training: ControlTraining,
+        guides: Sequence[KnownGuide | None],
+        donors: Donors | None = None,
+    ) -> "GuidedSource":
+        """Draw the missing positions of `pool` as often as their heads deserve.
+
+        Raises
+        ------
+        ValueError
+            The pool has no missing position, or the target "donor" no exemplar with its MR.
+        """
+        weights = sample_weights(pool)
+        missing = np.concatenate([arrays["missing"] for arrays in pool.arrays])
+        weights = weights * torch.from_numpy(missing.astype(np.float32))
+        if training.target == "donor":
+            weights = weights * torch.tensor([float(guide is not None) for guide in guides])
+        if not weights.sum() > 0:
+            raise ValueError("nothing to learn from: no missing position, or none with an exemplar")
+        return cls(pool, weights, recipe, training, guides, donors)
+
+    def draw(self, dice: Dice) -> tuple[Batch, Tensor]:
+        """Draw a batch of one and its guide, (1, 1, rows, columns), [-1, 1]."""
+        number = int(dice.choice(self.weights, 1))
+        subject, row = locate(self.pool, number)
+        parts = augmented(
+            self.pool.sample(subject, row), self.pool.records[subject], self.recipe, dice
+        )
+        batch = Batch(*(part[None] for part in parts))
+        known = self.guides[number]
+        if self.donors is not None and known is not None:
+            guide = torch.from_numpy(doubled(known.image))[None, None]
+            return replace(batch, **self.donors.truth(known.key)), guide
+        return batch, self._guide(batch, known, dice)
+
+    def _guide(self, batch: Batch, known: KnownGuide | None, dice: Dice) -> Tensor:
+        shares = self.training
+        chance = dice.between(0, 1)
+        if known is not None and chance < shares.retrieved_share:
+            return torch.from_numpy(doubled(known.image))[None, None]
+        if chance < shares.retrieved_share + shares.slerp_share:
+            return batch.conditioning[:, :1].clone()
+        return torch.full_like(batch.x0, BLANK)
+
+
+def find_guides(pool: Pool, asking: Asking, advance: Callable[[], None]) -> list[KnownGuide | None]:
+    """Find the exemplar of every sample of a pool, in order; `advance` is called after each."""
+    found = []
+    for subject, record in enumerate(pool.records):
+        for row in range(record.samples):
+            found.append(asking.guide(pool.sample(subject, row), record.name))
+            advance()
+    return found
