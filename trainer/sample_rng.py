@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class Dice:
+class SampleRng:
     """Random draws of one step; the same seed and step give the same draws on every resume.
 
     Parameters

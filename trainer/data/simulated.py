@@ -14,7 +14,7 @@ from rebrain_node.domain.volume import AIR_HU as LEAST_HU
 from trainer import heads
 from trainer.data.dataset import DatasetRefused, Role, SourceKind, Subject
 from trainer.data.found import Found, Reading
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.simulate.hounsfield import AIR_HU, Tissues, crop_box, draw_hu, sharpened, tissues
 from trainer.simulate.mni import MOST_STRETCH, mni_from_voxel, stretch
 from trainer.simulate.scanner import scan
@@ -99,7 +99,9 @@ def _scanned(name: str, head: Tissues) -> Subject:
     raised, inside, brain, t1 = np.stack([planes for _, planes in cut], axis=1)
     mask = inside > 0.5
     box = crop_box(mask, margin=8)
-    scanned = scan(torch.from_numpy(raised + AIR_HU), Dice(int(rng.integers(2**31)), 0)).numpy()
+    scanned = scan(
+        torch.from_numpy(raised + AIR_HU), SampleRng(int(rng.integers(2**31)), 0)
+    ).numpy()
     return Subject(
         name=name,
         source=np.clip(np.rint(scanned[box]), LEAST_HU, 32767),

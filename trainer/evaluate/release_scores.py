@@ -24,7 +24,7 @@ from trainer.evaluate.contest import Contest, Progress
 from trainer.evaluate.lookup import Lookup, Tally
 from trainer.evaluate.metrics import Mask, correlation
 from trainer.evaluate.networks import Network
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.scanner import scan
 from trainer.simulate.slabs import Sample
@@ -70,8 +70,8 @@ def _centred(array: np.ndarray, recipe: Recipe) -> np.ndarray:
     return array[..., top : top + recipe.grid.rows, left : left + recipe.grid.columns]
 
 
-def _case(sample: Sample, subject: str, recipe: Recipe, dice: Dice) -> Case:
-    hu = scan(torch.from_numpy(_centred(sample.hu, recipe).astype(np.float32)), dice).numpy()
+def _case(sample: Sample, subject: str, recipe: Recipe, rng: SampleRng) -> Case:
+    hu = scan(torch.from_numpy(_centred(sample.hu, recipe).astype(np.float32)), rng).numpy()
     below_mm, above_mm = sample.distances_mm
     below, at, above = (
         SourceSlice(recipe.brain_window.apply(plane), recipe.wide_window.apply(plane), z)
@@ -94,8 +94,8 @@ def cases(pool: Pool, recipe: Recipe, every: int = 1) -> Iterator[Case]:
     """Yield the positions of a pool, every `every`-th, the scanner drawn anew but always alike."""
     for subject, record in enumerate(pool.records):
         for row in range(0, record.samples, every):
-            dice = Dice(_SEED, 10_000 * subject + row)
-            case = _case(pool.sample(subject, row), record.name, recipe, dice)
+            rng = SampleRng(_SEED, 10_000 * subject + row)
+            case = _case(pool.sample(subject, row), record.name, recipe, rng)
             if case.head.sum() >= _LEAST_HEAD:
                 yield case
 

@@ -124,15 +124,15 @@ def draw_series(
     others were drawn.
     """
 
-    def dice(condition: str) -> Generator:
+    def sample_rng(condition: str) -> Generator:
         return np.random.default_rng([seed, draw, *person.encode(), 0, *condition.encode()])
 
-    rng = dice("")
+    rng = sample_rng("")
     hu, pose = draw_hu(head, rng), Pose.drawn(rng)
     raw = cut(hu, pose)
 
     def scanned(condition: str) -> SourceVolume:
-        own = dice(condition)
+        own = sample_rng(condition)
         change = OF_THE_HEAD.get(condition)
         slices = scanner_noise(raw if change is None else cut(change(hu, head, own), pose), own)
         if condition in OF_THE_SCAN:

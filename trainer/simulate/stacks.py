@@ -30,7 +30,7 @@ from rebrain_node.domain.volume import FloatArray, MillimetreArray
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.resample import halved
 from trainer.heads import Head
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.simulate.hounsfield import Tissues, draw_hu, tissues
 from trainer.simulate.mni import MOST_STRETCH, mni_from_voxel, stretch
 from trainer.simulate.scanner import scan
@@ -134,7 +134,7 @@ def draw_stack(
         origin = plan.centre[::-1] + turn[:, 2] * offsets[rank]
         positions.append(plane_position_mm(affine, origin, turn[:, 0], turn[:, 1]))
         ranks.append(rank)
-    scanned = scan(torch.from_numpy(np.stack(hu)), Dice(int(rng.integers(2**31)), 0)).numpy()
+    scanned = scan(torch.from_numpy(np.stack(hu)), SampleRng(int(rng.integers(2**31)), 0)).numpy()
     window = _centred(np.logical_or.reduce(inside), recipe.grid.shape)
     brain = halved(recipe.brain_window.apply(scanned[:, *window]))
     return Stack(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.unet import Network, network_of
 from trainer.config import TrainConfig
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.train.losses import Loss, draw_places
 from trainer.train.sources import Source, draw_batch, moved
 from trainer.train.state import State, checkpoint, rate_at
@@ -68,9 +68,9 @@ def train(
     while state.step < training.steps:
         rate = rate_at(state.step, training.steps, training.learning_rate, _WARM_UP)
         state.set_rate(rate)
-        dice = [Dice(training.seed, state.step, sample) for sample in share]
-        batch = moved(draw_batch(source, dice), workers.device)
-        draws = draw_places(training, frame, dice).to(workers.device)
+        rng = [SampleRng(training.seed, state.step, sample) for sample in share]
+        batch = moved(draw_batch(source, rng), workers.device)
+        draws = draw_places(training, frame, rng).to(workers.device)
         loss: Tensor = loss_of(batch, draws, workers.mean(batch.weight.sum()).clamp(min=1))
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.unet import BridgeUNet, from_bundle
 from trainer.config import ControlTraining, Training
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.train.bridge import Progress
 from trainer.train.guided import GuidedSource
 from trainer.train.losses import Loss, draw_places
@@ -149,9 +149,9 @@ def train(
     while state.step < training.steps:
         rate = rate_at(state.step, training.steps, training.learning_rate, _WARM_UP)
         state.set_rate(rate)
-        dice = [Dice(training.seed, state.step, sample) for sample in range(training.batch)]
-        batch, guide = _drawn(source, dice)
-        draws = draw_places(training, frame, dice)
+        rng = [SampleRng(training.seed, state.step, sample) for sample in range(training.batch)]
+        batch, guide = _drawn(source, rng)
+        draws = draw_places(training, frame, rng)
         loss = loss_of(batch, draws, batch.weight.sum().clamp(min=1), guide)
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -174,6 +174,6 @@ def train(
             state.save(out / "checkpoint.pt")
 
 
-def _drawn(source: GuidedSource, dice: list[Dice]) -> tuple[Batch, Tensor]:
-    drawn = [source.draw(d) for d in dice]
+def _drawn(source: GuidedSource, rng: list[SampleRng]) -> tuple[Batch, Tensor]:
+    drawn = [source.draw(d) for d in rng]
     return joined([batch for batch, _ in drawn]), torch.cat([guide for _, guide in drawn])

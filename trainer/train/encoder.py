@@ -25,7 +25,7 @@ from torch.nn import functional
 from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
 from trainer.export import Names, export_onnx, halves_of
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.simulate.stacks import Stacks
 from trainer.train.precision import reduced
 from trainer.train.state import State, checkpoint, rate_at
@@ -163,19 +163,19 @@ def loss_of(network: SliceEncoder, batch: Batch, training: EncoderTraining) -> T
     return loss
 
 
-def draw_batch(stacks: Stacks, training: EncoderTraining, dice: Dice) -> Batch:
-    """Draw runs of successive slices, each from a series at random; the same dice, the same batch.
+def draw_batch(stacks: Stacks, training: EncoderTraining, rng: SampleRng) -> Batch:
+    """Draw runs of successive slices, each from a series at random; the same rng, the same batch.
 
     Subjects come up equally often; one run in `dense_share` is of a series in steps of 1 mm.
     """
     rows: list[int] = []
     for _ in range(training.runs):
-        subject = dice.integer(len(stacks.names))
+        subject = rng.integer(len(stacks.names))
         own = np.unique(stacks.stack[stacks.subject == subject])
-        dense = dice.chance(training.dense_share)
-        chosen = own[-1] if dense else own[dice.integer(max(1, len(own) - 1))]
+        dense = rng.chance(training.dense_share)
+        chosen = own[-1] if dense else own[rng.integer(max(1, len(own) - 1))]
         series = np.flatnonzero(stacks.stack == chosen)
-        first = dice.integer(max(1, len(series) - training.run_length + 1))
+        first = rng.integer(max(1, len(series) - training.run_length + 1))
         rows.extend(series[first : first + training.run_length].tolist())
     taken = np.array(rows)
     positives, negatives = pairs(
@@ -186,38 +186,38 @@ def draw_batch(stacks: Stacks, training: EncoderTraining, dice: Dice) -> Batch:
         stacks.stack[taken], stacks.position_mm[taken], training.across_mm, training.near_mm
     )
     images = torch.from_numpy(stacks.slices[taken]).float()[:, None] / 127.5 - 1
-    return Batch(augmented(images, dice), positives, negatives, across, apart)
+    return Batch(augmented(images, rng), positives, negatives, across, apart)
 
 
-def augmented(images: Tensor, dice: Dice) -> Tensor:
+def augmented(images: Tensor, rng: SampleRng) -> Tensor:
     """Turn, shift, stretch, mirror, brighten and roughen every slice by itself.
 
     Neighbours then share their anatomy and nothing else: neither the pose of the head nor the
     grain of the scanner tells them from the rest.
     """
     count = len(images)
-    angle = dice.uniform(-0.2, 0.2, count)
-    wide = dice.uniform(0.88, 1.12, count)
-    tall = wide * dice.uniform(0.93, 1.07, count)
-    flip = torch.where(dice.uniform(0, 1, count) < 0.5, -1.0, 1.0)
+    angle = rng.uniform(-0.2, 0.2, count)
+    wide = rng.uniform(0.88, 1.12, count)
+    tall = wide * rng.uniform(0.93, 1.07, count)
+    flip = torch.where(rng.uniform(0, 1, count) < 0.5, -1.0, 1.0)
     aspect = ROWS / COLUMNS
     cosine, sine = angle.cos(), angle.sin()
     theta = torch.stack(
         [
             torch.stack(
-                [flip * cosine * wide, -sine * tall * aspect, dice.uniform(-0.12, 0.12, count)], 1
+                [flip * cosine * wide, -sine * tall * aspect, rng.uniform(-0.12, 0.12, count)], 1
             ),
             torch.stack(
-                [flip * sine * wide / aspect, cosine * tall, dice.uniform(-0.1, 0.1, count)], 1
+                [flip * sine * wide / aspect, cosine * tall, rng.uniform(-0.1, 0.1, count)], 1
             ),
         ],
         dim=1,
     )
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
     bright = functional.grid_sample(images + 1, grid, align_corners=False)
-    gain = dice.uniform(0.85, 1.15, count, 1, 1, 1)
-    shift = dice.uniform(-0.15, 0.15, count, 1, 1, 1)
-    grain = dice.uniform(0, 0.15, count, 1, 1, 1) * dice.normal(*images.shape)
+    gain = rng.uniform(0.85, 1.15, count, 1, 1, 1)
+    shift = rng.uniform(-0.15, 0.15, count, 1, 1, 1)
+    grain = rng.uniform(0, 0.15, count, 1, 1, 1) * rng.normal(*images.shape)
     return (bright * gain + (shift + grain) * (bright > 0.001) - 1).clamp(-1, 1)
 
 
@@ -257,7 +257,7 @@ def train(
     while state.step < training.steps:
         rate = rate_at(state.step, training.steps, training.learning_rate, training.warm_up)
         state.set_rate(rate)
-        batch = draw_batch(stacks, training, Dice(training.seed, state.step))
+        batch = draw_batch(stacks, training, SampleRng(training.seed, state.step))
         loss = loss_of(state.network, batch, training)
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""Samples with a guide beside them: food of the control branch.
+"""Training samples of the control branch: each with the guide that the node would retrieve.
 
-The guide of a missing position is found as in the node: slerp of the embeddings of the slices
-beside it, slice-position check, the person herself left out, most similar, and only from tau on.
+The guide of a missing position is found by the node's own query (`find_exemplar`); slices of the
+subject itself are excluded.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,13 @@ from torch import Tensor
 from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.resample import doubled, halved
-from rebrain_node.model.slerp import slerp_directions
 from rebrain_node.ports import Encoder, Exemplars
 from rebrain_node.retrieval.knowledge_base import check_usable, read
 from rebrain_node.retrieval.open import check_encoder
 from rebrain_node.retrieval.search import FaissExemplars
-from rebrain_node.steps.retrieve import GAPS
+from rebrain_node.steps.retrieve import ExemplarQuery, find_exemplar
 from trainer.config import ControlTraining
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.slabs import Sample
 from trainer.train.donors import Donors
@@ -51,12 +50,12 @@ class KnownGuide:
 
 @dataclass(frozen=True)
 class Asking:
-    """Who answers: an encoder and a knowledge base.
+    """The encoder and the knowledge base that the guides are retrieved with.
 
     Attributes
     ----------
     hashes : dict of str to str
-        Keyed hash of each person of the pool: nobody guides herself.
+        Keyed hash of each subject of the pool: its own slices are excluded.
     """
 
     encoder: Encoder
@@ -66,7 +65,7 @@ class Asking:
 
     @classmethod
     def opened(cls, recipe: Recipe, graph: Path, base: Path, hashes: dict[str, str]) -> "Asking":
-        """Open the encoder's graph and the knowledge base; each proves the other, as in the node.
+        """Open the encoder and the knowledge base, checked against each other as in the node.
 
         Raises
         ------
@@ -84,17 +83,19 @@ class Asking:
         below_mm, above_mm = sample.distances_mm
         if not sample.missing or not np.isfinite(sample.position_mm):
             return None
-        ends = [self._embedded(sample.hu[k]) for k in (0, 2)]
-        direction = slerp_directions(ends[0], ends[1], below_mm / (below_mm + above_mm))
-        if direction is None:
-            return None
-        window_mm = max(GAPS * (below_mm + above_mm), self.recipe.retrieval.window_mm)
-        found = self.exemplars.nearest(
-            direction, sample.position_mm, window_mm, excluded=self.hashes[person]
+        query = ExemplarQuery(
+            below=self._embedded(sample.hu[0]),
+            above=self._embedded(sample.hu[2]),
+            alpha=below_mm / (below_mm + above_mm),
+            gap_mm=below_mm + above_mm,
+            position_mm=sample.position_mm,
+            plausibility=1.0,  # the positions of simulated samples are known
+            excluded=self.hashes[person],
         )
-        if found is None or not found.similarity >= self.exemplars.tau:
+        match = find_exemplar(query, self.exemplars, self.recipe.retrieval.window_mm)
+        if match.exemplar is None:
             return None
-        return KnownGuide(self.recipe.brain_window.apply(found.hu), found.key)
+        return KnownGuide(self.recipe.brain_window.apply(match.exemplar.hu), match.exemplar.key)
 
     def _embedded(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
         plane = halved(centred(self.recipe.brain_window.apply(hu), self.recipe))
@@ -153,23 +154,23 @@ class GuidedSource:
             raise ValueError("nothing to learn from: no missing position, or none with an exemplar")
         return cls(pool, weights, recipe, training, guides, donors)
 
-    def draw(self, dice: Dice) -> tuple[Batch, Tensor]:
+    def draw(self, rng: SampleRng) -> tuple[Batch, Tensor]:
         """Draw a batch of one and its guide, (1, 1, rows, columns), [-1, 1]."""
-        number = int(dice.choice(self.weights, 1))
+        number = int(rng.choice(self.weights, 1))
         subject, row = locate(self.pool, number)
         parts = augmented(
-            self.pool.sample(subject, row), self.pool.records[subject], self.recipe, dice
+            self.pool.sample(subject, row), self.pool.records[subject], self.recipe, rng
         )
         batch = Batch(*(part[None] for part in parts))
         known = self.guides[number]
         if self.donors is not None and known is not None:
             guide = torch.from_numpy(doubled(known.image))[None, None]
             return replace(batch, **self.donors.truth(known.key)), guide
-        return batch, self._guide(batch, known, dice)
+        return batch, self._guide(batch, known, rng)
 
-    def _guide(self, batch: Batch, known: KnownGuide | None, dice: Dice) -> Tensor:
+    def _guide(self, batch: Batch, known: KnownGuide | None, rng: SampleRng) -> Tensor:
         shares = self.training
-        chance = dice.between(0, 1)
+        chance = rng.between(0, 1)
         if known is not None and chance < shares.retrieved_share:
             return torch.from_numpy(doubled(known.image))[None, None]
         if chance < shares.retrieved_share + shares.slerp_share:

@@ -19,7 +19,7 @@ from rebrain_node.model import bridge
 from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.unet import Network, UnitizedUNet
 from trainer.config import Training
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.train.precision import reduced
 from trainer.train.samples import Batch
 
@@ -44,19 +44,19 @@ class Draws:
         return Draws(self.m.to(device), self.noise.to(device))
 
 
-def draw_place(training: Training, dice: Dice) -> Tensor:
+def draw_place(training: Training, rng: SampleRng) -> Tensor:
     """Draw m, (1, 1, 1, 1): at 1 for `start_share` of the draws, else on (0, 1) or its grid."""
-    at_start = dice.chance(training.start_share)
-    place = dice.uniform(0, 1, 1, 1, 1, 1)
+    at_start = rng.chance(training.start_share)
+    place = rng.uniform(0, 1, 1, 1, 1, 1)
     if training.objective == "regression" or at_start:
         return torch.ones_like(place)
     steps = training.bridge_steps
     return place if steps is None else (torch.floor(place * steps) + 1) / steps
 
 
-def draw_places(training: Training, frame: tuple[int, int], dice: Sequence[Dice]) -> Draws:
-    """Draw place and noise of every sample from its own dice; `frame` is (rows, columns)."""
-    drawn = [(draw_place(training, d), d.normal(1, 1, *frame)) for d in dice]
+def draw_places(training: Training, frame: tuple[int, int], rng: Sequence[SampleRng]) -> Draws:
+    """Draw place and noise of every sample from its own rng; `frame` is (rows, columns)."""
+    drawn = [(draw_place(training, d), d.normal(1, 1, *frame)) for d in rng]
     return Draws(torch.cat([m for m, _ in drawn]), torch.cat([noise for _, noise in drawn]))
 
 

@@ -20,7 +20,7 @@ from trainer.data.dataset import PreparedData, SourceKind, Subject
 from trainer.data.intensities import truth_unit, unit, without_table
 from trainer.data.placing import placements
 from trainer.data.protocols import Sparsity, thinned
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.train.placement import place
 from trainer.train.samples import Batch
 
@@ -44,11 +44,11 @@ class Protocol:
     phase: int
 
     @classmethod
-    def drawn(cls, dice: Dice) -> "Protocol":
+    def drawn(cls, rng: SampleRng) -> "Protocol":
         """Draw a protocol."""
-        gap = GAPS[dice.integer(len(GAPS))]
-        width = gap if dice.chance(_THICK) else 1
-        return cls(gap, width, dice.integer(gap))
+        gap = GAPS[rng.integer(len(GAPS))]
+        width = gap if rng.chance(_THICK) else 1
+        return cls(gap, width, rng.integer(gap))
 
     def around(self, target: int, count: int) -> tuple[range, ...]:
         """Return the measured slabs near slice `target` of `count`, as ranges of slices."""
@@ -123,20 +123,18 @@ class PreparedSource:
         placed = tuple(Placed.of(data.subject(n), data.source_kind, recipe) for n in names)
         return cls(data.source_kind, data.volumetric, recipe, placed)
 
-    def draw(self, dice: Dice) -> Batch:
+    def draw(self, rng: SampleRng) -> Batch:
         """Draw a slice that shows the head, its protocol, and the augmentation."""
-        subject = self.subjects[dice.integer(len(self.subjects))]
+        subject = self.subjects[rng.integer(len(self.subjects))]
         shown = np.flatnonzero(subject.mask.any((1, 2)))
-        target = int(shown[dice.integer(len(shown))])
-        slabs = self._slabs(target, subject, dice)
-        grid = _affine(self.recipe.grid.shape, dice)
+        target = int(shown[rng.integer(len(shown))])
+        slabs = self._slabs(target, subject, rng)
+        grid = _affine(self.recipe.grid.shape, rng)
         raw = torch.stack([_mean(subject.raw, slab) for slab in slabs])
         # beyond the frame there is what lies in its corner: air
         air = raw[:, :1, :1].clone()
         raw = place(raw - air, grid) + air
-        raw = raw * dice.between(1 - _GAIN, 1 + _GAIN) + _BRIGHTNESS[self.kind] * dice.between(
-            -1, 1
-        )
+        raw = raw * rng.between(1 - _GAIN, 1 + _GAIN) + _BRIGHTNESS[self.kind] * rng.between(-1, 1)
         truth = torch.from_numpy(
             np.stack([subject.target[target] + np.float16(1), subject.mask[target]])
         ).float()
@@ -152,10 +150,10 @@ class PreparedSource:
             head=head[None, None],
         )
 
-    def _slabs(self, target: int, subject: Placed, dice: Dice) -> tuple[range, ...]:
+    def _slabs(self, target: int, subject: Placed, rng: SampleRng) -> tuple[range, ...]:
         """Draw which slabs are measured near the target; itself alone where none surround it."""
         alone = (range(target, target + 1),)
-        protocol, without = Protocol.drawn(dice), dice.chance(_ALONE)
+        protocol, without = Protocol.drawn(rng), rng.chance(_ALONE)
         slabs = protocol.around(target, len(subject.raw))
         centres = [_centre(subject.positions_mm, slab) for slab in slabs]
         z = subject.positions_mm[target]
@@ -188,13 +186,13 @@ def _mean(raw: np.ndarray, slab: range) -> Tensor:
     return torch.from_numpy(raw[slab.start : slab.stop].astype(np.float32).mean(0))
 
 
-def _affine(frame: tuple[int, int], dice: Dice) -> Tensor:
+def _affine(frame: tuple[int, int], rng: SampleRng) -> Tensor:
     """Draw a small turn, stretch, shift and, one time in two, a flip of left and right."""
     rows, columns = frame
-    angle = torch.deg2rad(torch.tensor(dice.between(-_TURN_DEGREES, _TURN_DEGREES)))
-    y = (torch.arange(rows)[:, None] - (rows - 1) / 2) * dice.between(1 - _STRETCH, 1 + _STRETCH)
+    angle = torch.deg2rad(torch.tensor(rng.between(-_TURN_DEGREES, _TURN_DEGREES)))
+    y = (torch.arange(rows)[:, None] - (rows - 1) / 2) * rng.between(1 - _STRETCH, 1 + _STRETCH)
     x = torch.arange(columns)[None, :] - (columns - 1) / 2
-    x = x * dice.between(1 - _STRETCH, 1 + _STRETCH) * (-1 if dice.chance(0.5) else 1)
-    turned_x = angle.cos() * x - angle.sin() * y + dice.between(-_SHIFT_PIXELS, _SHIFT_PIXELS)
-    turned_y = angle.sin() * x + angle.cos() * y + dice.between(-_SHIFT_PIXELS, _SHIFT_PIXELS)
+    x = x * rng.between(1 - _STRETCH, 1 + _STRETCH) * (-1 if rng.chance(0.5) else 1)
+    turned_x = angle.cos() * x - angle.sin() * y + rng.between(-_SHIFT_PIXELS, _SHIFT_PIXELS)
+    turned_y = angle.sin() * x + angle.cos() * y + rng.between(-_SHIFT_PIXELS, _SHIFT_PIXELS)
     return torch.stack([2 * turned_x / (columns - 1), 2 * turned_y / (rows - 1)], -1)[None]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool, SubjectRecord
 from trainer.simulate.scanner import scan, with_pathology
 from trainer.simulate.slabs import Sample
@@ -97,7 +97,7 @@ def picture_alone(hu: np.ndarray, recipe: Recipe) -> Conditioning:
     return at_measured(_eight_bit(_source(hu, 0.0, recipe, wide=False)))
 
 
-def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, dice: Dice) -> Conditioning:
+def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, rng: SampleRng) -> Conditioning:
     """Window the slabs, drop at random what may be unknown, and condition as the node does.
 
     Parameters
@@ -105,37 +105,39 @@ def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, dice: Dice) -> Con
     hu : ndarray
         (3, rows, columns): below, at, above.
     """
-    wide = not dice.chance(_DROP_WIDE)
+    wide = not rng.chance(_DROP_WIDE)
     below_mm, above_mm = sample.distances_mm
     slices = [
         _source(plane, z, recipe, wide=wide)
         for plane, z in zip(hu, (-below_mm, 0.0, above_mm), strict=True)
     ]
-    if dice.chance(_EIGHT_BIT):
+    if rng.chance(_EIGHT_BIT):
         slices = [_eight_bit(piece) for piece in slices]
     below, at, above = slices
     if sample.missing:
         return between(below, above, 0.0)
-    neither = dice.chance(_DROP_BOTH_NEIGHBOURS)
+    neither = rng.chance(_DROP_BOTH_NEIGHBOURS)
     return at_measured(
         at,
-        None if neither or dice.chance(_DROP_ONE_NEIGHBOUR) else below,
-        None if neither or dice.chance(_DROP_ONE_NEIGHBOUR) else above,
+        None if neither or rng.chance(_DROP_ONE_NEIGHBOUR) else below,
+        None if neither or rng.chance(_DROP_ONE_NEIGHBOUR) else above,
     )
 
 
-def augmented(sample: Sample, record: SubjectRecord, recipe: Recipe, dice: Dice) -> list[Tensor]:
+def augmented(
+    sample: Sample, record: SubjectRecord, recipe: Recipe, rng: SampleRng
+) -> list[Tensor]:
     """Place and scan one sample; return the parts of a `Batch` without their first axis."""
     masks = torch.from_numpy(np.stack([sample.t1, sample.brain, sample.head, sample.known]))
     planes = torch.cat([torch.from_numpy(sample.hu).float() + 1000, masks.float() / 255])
-    alone = not sample.missing and dice.chance(_PICTURE_ALONE)
+    alone = not sample.missing and rng.chance(_PICTURE_ALONE)
     fit_share = 1.0 if alone else _STRETCHED
-    planes = place(planes, placement(planes[5], recipe.grid.shape, fit_share, dice))
+    planes = place(planes, placement(planes[5], recipe.grid.shape, fit_share, rng))
     hu, t1, brain, head, known = planes[:3] - 1000, planes[3], planes[4], planes[5], planes[6]
-    hu, t1 = with_pathology(hu, t1, brain, dice)
-    scanned = scan(hu, dice).numpy()
+    hu, t1 = with_pathology(hu, t1, brain, rng)
+    scanned = scan(hu, rng).numpy()
     conditioning = (
-        picture_alone(scanned[1], recipe) if alone else condition(scanned, sample, recipe, dice)
+        picture_alone(scanned[1], recipe) if alone else condition(scanned, sample, recipe, rng)
     )
     weight = (0.15 + (head > 0.3).float()) * (known > 0.99)
     if not record.whole_head_truth:

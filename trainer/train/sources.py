@@ -1,4 +1,4 @@
-"""Where training samples come from: every source draws one sample from one set of dice."""
+"""Where training samples come from: every source draws one sample from one set of rng."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rebrain_node.model.recipe import Recipe
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.train.samples import Batch, augmented, locate, sample_weights
 
@@ -17,14 +17,14 @@ from trainer.train.samples import Batch, augmented, locate, sample_weights
 class Source(Protocol):
     """Training samples without end."""
 
-    def draw(self, dice: Dice) -> Batch:
-        """Draw and augment one sample, a batch of one; the same dice give the same sample."""
+    def draw(self, rng: SampleRng) -> Batch:
+        """Draw and augment one sample, a batch of one; the same rng give the same sample."""
         ...
 
 
-def draw_batch(source: Source, dice: Sequence[Dice]) -> Batch:
-    """Draw one sample from each of `dice`."""
-    return joined([source.draw(d) for d in dice])
+def draw_batch(source: Source, rng: Sequence[SampleRng]) -> Batch:
+    """Draw one sample from each of `rng`."""
+    return joined([source.draw(d) for d in rng])
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
@@ -52,11 +52,11 @@ class PoolSource:
         """Draw every sample of the pool as often as its head deserves."""
         return cls(pool, sample_weights(pool), recipe)
 
-    def draw(self, dice: Dice) -> Batch:
+    def draw(self, rng: SampleRng) -> Batch:
         """Draw, place, scan and condition one sample."""
-        subject, row = locate(self.pool, int(dice.choice(self.weights, 1)))
+        subject, row = locate(self.pool, int(rng.choice(self.weights, 1)))
         record = self.pool.records[subject]
-        parts = augmented(self.pool.sample(subject, row), record, self.recipe, dice)
+        parts = augmented(self.pool.sample(subject, row), record, self.recipe, rng)
         return Batch(*(part[None] for part in parts))
 
 
@@ -69,11 +69,11 @@ class Bank:
     @classmethod
     def of(cls, source: Source, count: int, shrink: int = 1) -> "Bank":
         """Keep `count` samples of `source`, means over `shrink` x `shrink` pixels."""
-        return cls(joined([_shrunk(source.draw(Dice(0, k)), shrink) for k in range(count)]))
+        return cls(joined([_shrunk(source.draw(SampleRng(0, k)), shrink) for k in range(count)]))
 
-    def draw(self, dice: Dice) -> Batch:
+    def draw(self, rng: SampleRng) -> Batch:
         """Draw one of the samples kept."""
-        row = dice.integer(len(self.samples.x0))
+        row = rng.integer(len(self.samples.x0))
         return Batch(*(getattr(self.samples, f.name)[row : row + 1] for f in fields(Batch)))
 
 

@@ -156,19 +156,19 @@ def test_two_thicknesses_overlap_and_tilt_give_a_uniform_mr_that_lies_right_ever
 @pytest.mark.parametrize("number", range(len(ORDERS)))
 @pytest.mark.parametrize("phantom", range(PHANTOMS))
 def test_whatever_the_axes_anatomy_is_where_it_was_measured(number, phantom):
-    dice = np.random.default_rng((number, phantom))
-    axes = ORDERS[number] @ turned(dice.uniform(-7.0, 7.0, 3))
-    step_mm = dice.uniform(4.0, 7.0)
+    rng = np.random.default_rng((number, phantom))
+    axes = ORDERS[number] @ turned(rng.uniform(-7.0, 7.0, 3))
+    step_mm = rng.uniform(4.0, 7.0)
     source = head_ct(
         rows=60,
         columns=54,
-        pixel_spacing_mm=tuple(dice.uniform(3.8, 4.4, 2)),
-        slice_distances_mm=tuple(dice.uniform(-25.0, -15.0) + step_mm * np.arange(7)),
+        pixel_spacing_mm=tuple(rng.uniform(3.8, 4.4, 2)),
+        slice_distances_mm=tuple(rng.uniform(-25.0, -15.0) + step_mm * np.arange(7)),
         slice_thickness_mm=step_mm,
-        gantry_tilt_deg=float(dice.uniform(-30.0, 30.0)),
+        gantry_tilt_deg=float(rng.uniform(-30.0, 30.0)),
         orientation=tuple(np.concatenate([axes[0], axes[1]])),
         shuffled=True,
-        instance_numbers=bool(dice.integers(2)),
+        instance_numbers=bool(rng.integers(2)),
         table=False,
         seed=phantom,
     )

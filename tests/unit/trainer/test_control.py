@@ -30,7 +30,7 @@ from trainer.cli import program
 from trainer.config import ControlTraining, TrainConfig
 from trainer.release.guided import GuidanceFolders, release_guided
 from trainer.retrieval.knowledge_base import write
-from trainer.sample_rng import Dice
+from trainer.sample_rng import SampleRng
 from trainer.simulate.hounsfield import tissues
 from trainer.simulate.pool import (
     Pool,
@@ -165,7 +165,9 @@ def test_the_guide_is_the_exemplar_the_slerp_or_blank_as_often_as_told(
 ) -> None:
     def drawn(**shares: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
         told = replace(source, training=control(**shares))
-        return [(b.conditioning[:, :1], g) for b, g in (told.draw(Dice(1, k)) for k in range(6))]
+        return [
+            (b.conditioning[:, :1], g) for b, g in (told.draw(SampleRng(1, k)) for k in range(6))
+        ]
 
     exemplars = [torch.from_numpy(doubled(g.image)) for g in source.guides if g is not None]
     for y, guide in drawn(retrieved_share=1.0, slerp_share=0.0):
@@ -194,11 +196,11 @@ class _Stopped:
     def __init__(self, source: GuidedSource, draws: int) -> None:
         self.recipe, self._source, self._left = source.recipe, source, draws
 
-    def draw(self, dice: Dice) -> tuple:
+    def draw(self, rng: SampleRng) -> tuple:
         if self._left == 0:
             raise KeyboardInterrupt
         self._left -= 1
-        return self._source.draw(dice)
+        return self._source.draw(rng)
 
 
 def test_training_leaves_the_bridge_as_it_is_and_goes_on_where_it_was(
@@ -265,7 +267,7 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
     )
     told = control(target="donor")
     drawing = GuidedSource.of(pool, recipe, told, guides, Donors.of(stacks, hash_of))
-    batch, guide = drawing.draw(Dice(1, 1))
+    batch, guide = drawing.draw(SampleRng(1, 1))
     np.testing.assert_allclose(batch.x0, -guide, atol=0.02)
     with pytest.raises(KeyError):
         Donors.of(stacks, str.upper).truth(guides[0].key)
