@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rebrain_node.domain.volume import StoredRange
+
 Image = NDArray[np.float32]
 
 Channels = tuple[
@@ -121,15 +123,29 @@ class Abstain(_Frozen):
 
 
 class Output(_Frozen):
-    """How the network's [-1, 1] becomes stored pixel values of the synthetic series."""
+    """How the network's [-1, 1] becomes stored pixel values of the synthetic series.
+
+    Attributes
+    ----------
+    black : int
+        Stored value of -1.
+    white : int
+        Stored value of 1; at most 4095, the largest of 12 bits.
+    """
 
     black: int = Field(ge=0)
     white: int = Field(gt=0, le=4095)
 
-    def stored(self, t1: Image) -> NDArray[np.uint16]:
-        """Map [-1, 1] to stored values, -1 to `black` and 1 to `white`; values beyond clipped."""
-        unit = (np.clip(t1, -1, 1) + 1) / 2
-        return np.rint(self.black + unit * (self.white - self.black)).astype(np.uint16)
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if not self.black < self.white:
+            raise ValueError(f"output black {self.black} must lie below white {self.white}")
+        return self
+
+    @property
+    def stored_range(self) -> StoredRange:
+        """The same as the writer applies it."""
+        return StoredRange(black=self.black, white=self.white)
 
 
 class Recipe(_Frozen):

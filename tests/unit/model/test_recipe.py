@@ -60,7 +60,14 @@ def test_a_window_that_does_not_rise_is_refused() -> None:
 
 
 def test_stored_values_span_black_to_white() -> None:
-    stored = Output(black=0, white=4095).stored(np.array([-1.5, -1, 0, 1, 2], dtype=np.float32))
+    stored_range = Output(black=100, white=3100).stored_range
+    stored = stored_range.stored(np.array([-0.2, 0, 0.5, 1, 1.5], dtype=np.float32))
 
-    np.testing.assert_array_equal(stored, [0, 0, 2048, 4095, 4095])
+    np.testing.assert_array_equal(stored, [100, 100, 1600, 3100, 3100])
     assert stored.dtype == np.uint16
+    np.testing.assert_array_equal(stored_range.intensity(stored), [0, 0, 0.5, 1, 1])
+
+
+def test_an_output_whose_black_is_not_below_white_is_refused() -> None:
+    with pytest.raises(ValidationError, match="must lie below white"):
+        Output(black=200, white=200)
