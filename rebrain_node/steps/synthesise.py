@@ -94,6 +94,7 @@ def synthesise(
         head=depth_mm >= 0.0,
         guides=tuple(guides),
         prepared=prepared,
+        stored_range=recipe.output.stored_range,
     )
 
 

@@ -116,6 +116,17 @@ def synthesised(source: list[Dataset], recipe=RECIPE) -> list[Dataset]:
     return [pydicom.dcmread(BytesIO(instance.content)) for instance in derived.instances]
 
 
+def test_the_output_of_the_recipe_reaches_the_written_pixels():
+    source = head_ct(rows=60, columns=54, pixel_spacing_mm=(4.0, 4.0), table=False,
+                     slice_distances_mm=(-6.0, 0.0, 6.0))  # fmt: skip
+    output = type(RECIPE.output)(black=96, white=3095)
+    changed = synthesised(source, RECIPE.model_copy(update={"output": output}))
+    for image, as_before in zip(changed, synthesised(source), strict=True):
+        unit = as_before.pixel_array / RECIPE.output.white
+        assert np.abs(image.pixel_array - (96 + unit * 2999)).max() <= 1.0  # twice half a step
+        assert (float(image.WindowCenter), float(image.WindowWidth)) == (1596.0, 3000.0)
+
+
 @pytest.mark.hazard("H3")
 @pytest.mark.hazard("H5")
 @pytest.mark.parametrize("tilt_deg", [18.0, pytest.param(-18.0, marks=pytest.mark.full)])

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rebrain_node.domain.job import Predecessor
+from rebrain_node.domain.volume import StoredRange
 from rebrain_node.errors import GateRefused
 from rebrain_node.steps.gate import COMPANIONS, RULES, gate
 from rebrain_node.steps.gate.context import read
@@ -64,6 +65,14 @@ def enhanced(enhanced_result):
 def test_an_untouched_enhanced_mr_passes(enhanced_result):
     derived, source = enhanced_result
     gate(derived, source, mr_form="enhanced")
+
+
+@pytest.mark.parametrize("mr", ["classic", "enhanced"])
+def test_a_set_with_another_range_of_stored_values_passes(mr):
+    source, made_by = source_and_provenance()
+    volume = replace(t1_like(source, SOURCE), stored_range=StoredRange(black=96, white=3095))
+    derived = write(volume, source, made_by, (), ObjectOptions(mr=mr))
+    gate(derived, source, mr_form=mr)
 
 
 @pytest.mark.hazard("H6")
