@@ -17,6 +17,7 @@ from typing import cast
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import PendingDelivery, TakenInstance
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
@@ -24,7 +25,6 @@ from rebrain_node.errors import StateRefused, StoreUnavailable
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
-from rebrain_node.store.durable import read_by_digest, sweep, write_by_digest
 from rebrain_node.store.series import at_revision, transition
 from rebrain_node.store.tables import DeliveryRow, DerivedInstanceRow, DerivedSetRow, SeriesRow
 
@@ -34,9 +34,8 @@ class Outbox:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
-        self._folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sweep(folder)
+        self._blobs = BlobStore(folder, sharded=False, remedy="restore it from a backup")
+        self._blobs.prepare()
 
     def put(self, derived: DerivedSet, destinations: Sequence[str], job: Job) -> int:
         """Make a set durable and due at every destination; the id of the set.
@@ -58,10 +57,10 @@ class Outbox:
         if known is not None:
             return known
         try:
-            write_by_digest(self._folder, (one.content for one in derived.instances))
+            self._blobs.put_all(one.content for one in derived.instances)
         except OSError as error:
             raise StoreUnavailable(
-                f"outbox {self._folder}: {error.strerror}; check room, owner and mode"
+                f"outbox {self._blobs.folder}: {error.strerror}; check room, owner and mode"
             ) from error
         with self._database.writing() as session:
             known = _find(session, derived, job)
@@ -216,14 +215,6 @@ class Outbox:
             session.flush()
             _settle(session, set_id)
 
-    def is_ours(self, sop_instance_uid: str) -> bool:
-        """Whether this node made the instance: the loop guard's question."""
-        query = select(DerivedInstanceRow.id).where(
-            DerivedInstanceRow.sop_instance_uid == sop_instance_uid
-        )
-        with self._database.reading() as session:
-            return session.execute(query).first() is not None
-
     def _same_set(self, derived: DerivedSet, job: Job) -> int | None:
         with self._database.reading() as session:
             return _find(session, derived, job)
@@ -237,7 +228,7 @@ class Outbox:
                 sop_class_uid=row.sop_class_uid,
                 sop_instance_uid=row.sop_instance_uid,
                 series_instance_uid=row.series_instance_uid,
-                content=read_by_digest(self._folder, row.sha256),
+                content=self._blobs.get(row.sha256),
             )
             for row in rows
         )
@@ -266,7 +257,7 @@ def _find(session: Session, derived: DerivedSet, job: Job) -> int | None:
         if row.sha256 != digests[row.sop_instance_uid]:
             raise StateRefused(
                 f"derived instance {row.sop_instance_uid} is known with other bytes; "
-                "a UID keeps its bytes for ever: send the stored ones"
+                "a UID keeps its bytes permanently: send the stored ones"
             )
     if set_id is None:
         return None

@@ -256,7 +256,7 @@ def test_an_error_of_fsync_is_neither_acknowledged_nor_tried_again(
             calls.append(descriptor)
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr("rebrain_node.reception.inbox.os.fsync", failing)
+        monkeypatch.setattr("rebrain_node.blobs.os.fsync", failing)
         status, comment = send(association, instance(1))
         assert (status, len(calls)) == (0xA700, 1)
         assert comment.startswith("DISK")
@@ -322,7 +322,7 @@ def test_the_real_ledger_takes_what_comes_and_the_inbox_reads_it(tmp_path: Path)
         held = ledger.instances(series="1.2.3.4")[0]
         path = tmp_path / "inbox" / held.path
         path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-        with pytest.raises(BytesAltered, match="not what was received"):
+        with pytest.raises(BytesAltered, match="was altered"):
             inbox.read(job)
         path.unlink()
         with pytest.raises(BytesAltered, match="restore it"):

@@ -73,8 +73,6 @@ def test_a_set_is_read_back_byte_for_byte_in_the_order_of_sending(
     assert outbox.outstanding(set_id, "pacs") == derived.instances
     assert outbox.set_of("1.2.1.1", 1) == set_id
     assert state_of(ledger) == "synthesised"
-    assert all(outbox.is_ours(one.sop_instance_uid) for one in derived.instances)
-    assert not outbox.is_ours("1.2.1.1.1")
 
 
 def test_files_are_named_by_their_content_and_private(
