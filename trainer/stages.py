@@ -12,7 +12,6 @@ from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.sampling import uniform_time_steps
 from trainer.config import Simulation, TrainConfig
-from trainer.evaluate.contest import Progress
 from trainer.evaluate.networks import open_network
 from trainer.evaluate.release_scores import (
     PAIRS,
@@ -23,6 +22,7 @@ from trainer.evaluate.release_scores import (
     score_pairs,
     walking,
 )
+from trainer.evaluate.run import Progress
 from trainer.heads import Head, catalogue
 from trainer.release.bundle import release
 from trainer.release.cards import (

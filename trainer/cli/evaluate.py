@@ -63,10 +63,10 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
     from trainer.cli import guidance_reports
     from trainer.data.protocols import Sparsity
     from trainer.evaluate import run
-    from trainer.evaluate.contents import Beside
-    from trainer.evaluate.contest import Progress
-    from trainer.evaluate.curves import read_curves
-    from trainer.evaluate.report import json_text, write_report
+    from trainer.evaluate.plots import read_curves
+    from trainer.evaluate.report import Beside
+    from trainer.evaluate.report_files import json_text, write_report
+    from trainer.evaluate.run import Progress
 
     check_out(out)
     if report != "scores":

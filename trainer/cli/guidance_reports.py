@@ -13,10 +13,10 @@ def ablation(bundle: str, data: Path, out: Path, seed: int) -> Mapping[str, obje
     """Draw the missing positions of held-out subjects in every way; write the report to `out`."""
     from trainer.data.dataset import PreparedData
     from trainer.evaluate.ablation import Question, ablate
-    from trainer.evaluate.ablation_page import contents_of
-    from trainer.evaluate.contest import Progress
+    from trainer.evaluate.ablation_report import contents_of
     from trainer.evaluate.networks import bundle_at
-    from trainer.evaluate.report import write_contents
+    from trainer.evaluate.report_files import write_contents
+    from trainer.evaluate.run import Progress
 
     question = Question(bundle_at(bundle), PreparedData.open(data), data.resolve().name, seed)
     with bar_of("positions", 1) as (bar, task):
@@ -35,9 +35,9 @@ def retrieval(bundle: str, stacks: Path, out: Path, runs: dict[str, str]) -> Map
     encoder without training stands beside them.
     """
     from trainer.evaluate.networks import bundle_at
-    from trainer.evaluate.report import write_contents
-    from trainer.evaluate.retrieval_page import UNTRAINED, compared, contents_of, encoder_of
-    from trainer.evaluate.scores import OURS
+    from trainer.evaluate.report_files import write_contents
+    from trainer.evaluate.results import OURS
+    from trainer.evaluate.retrieval_report import UNTRAINED, compared, contents_of, encoder_of
     from trainer.simulate.stacks import Stacks
     from trainer.train.encoder import trained, untrained
 

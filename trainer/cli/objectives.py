@@ -32,7 +32,7 @@ def objectives(
         run_trial,
         simulated,
     )
-    from trainer.evaluate.objectives_page import write_results
+    from trainer.evaluate.objectives_report import write_results
 
     settings = TrialConfig.load(config)
     trial, steps = settings.trial, settings.train.steps

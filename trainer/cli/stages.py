@@ -120,7 +120,7 @@ def score(
     """
     from trainer import stages
     from trainer.config import TrainConfig
-    from trainer.evaluate.contest import Progress
+    from trainer.evaluate.run import Progress
 
     with bar_of("predictions", 1) as (bar, task):
         progress = Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task))

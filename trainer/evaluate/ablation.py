@@ -21,12 +21,11 @@ from trainer.data.dataset import PreparedData
 from trainer.data.intensities import source_slices
 from trainer.data.placing import placements
 from trainer.data.protocols import Case, Sparsity, thinned
-from trainer.evaluate.contest import Progress, figure
-from trainer.evaluate.evaluation import BundleFacts, Figure
-from trainer.evaluate.fillings import WAYS, Drawing, Filling, fill
-from trainer.evaluate.guiding import Guiding
 from trainer.evaluate.lesions import Planted, plant
-from trainer.evaluate.networks import Network, network_of_bundle
+from trainer.evaluate.networks import Guiding, Network, network_of_bundle
+from trainer.evaluate.results import BundleFacts, Figure
+from trainer.evaluate.run import Progress, figure
+from trainer.evaluate.variants import WAYS, Drawing, Filling, fill
 from trainer.ood.exact_interval import exact_interval
 
 PROTOCOLS: Final = ("decimate:2", "decimate:4")

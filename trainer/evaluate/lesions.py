@@ -22,7 +22,7 @@ from rebrain_node.domain.volume import Guide
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.source import Conditioning
 from rebrain_node.steps.synthesise import shown
-from trainer.evaluate.fillings import Drawing
+from trainer.evaluate.variants import Drawing
 
 VISIBLE = 0.05
 BLOOD_HU, INFARCT_HU = 65.0, 14.0

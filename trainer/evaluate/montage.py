@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rebrain_node.report.planes import Picture, Upright
-from trainer.evaluate.drawing import FAINT, Plate, png, sheet
-from trainer.evaluate.evaluation import Montage, Volume
-from trainer.evaluate.scores import OURS
+from trainer.evaluate.plots import FAINT, Plate, png, sheet
+from trainer.evaluate.results import OURS, Montage, Volume
 
 _PICTURES: Final = 3
 _COLUMNS: Final = 2

@@ -1,20 +1,153 @@
-"""Figures of numbers: points by subject, power spectra, image error against iterations."""
+"""Figures of numbers: by subject, power spectra, image error against iterations.
+
+matplotlib is used without its global state and gives the same bytes each time.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from trainer.evaluate.curves import Curve
-from trainer.evaluate.drawing import FAINT, INK, Pen, Plate, pens, png, sheet
-from trainer.evaluate.evaluation import Montage
 from trainer.evaluate.metrics import radial_spectrum
-from trainer.evaluate.scores import OURS, Scores, Statistic, metrics_of
-from trainer.evaluate.tables import PAIRS
-from trainer.evaluate.vocabulary import metric
+from trainer.evaluate.results import OURS, Montage, Scores, Statistic, metrics_of
+from trainer.evaluate.tables import PAIRS, metric
+
+WIDTH_INCH: Final = 11.2
+DOTS_PER_INCH: Final = 120
+INK: Final = "#1b222c"
+FAINT: Final = "#66717f"
+OUR_COLOUR: Final = "#d55e00"
+#: Okabe and Ito's, apart to colour-blind eyes, without the vermilion of our own method
+_OTHERS: Final = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a5195", "#8a8f98")
+_DASHES: Final = ("-", "--", ":", "-.")
+_LOOK: Final[dict[str, Any]] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "normal",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One finished figure of a report."""
+
+    name: str  #: of its file, without the ending
+    title: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Pen:
+    """How the line of one method is drawn."""
+
+    colour: str
+    dashes: str
+    width: float
+
+
+@contextmanager
+def sheet(height_inch: float) -> Iterator[Figure]:
+    """Lend an empty sheet of the report's width, in the report's look."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_LOOK)
+        drawn = Figure((WIDTH_INCH, height_inch), dpi=DOTS_PER_INCH, layout="constrained")
+        FigureCanvasAgg(drawn)
+        yield drawn
+
+
+def png(drawn: Figure) -> bytes:
+    """Finish a sheet; no date and no version of any program goes into the file."""
+    stream = io.BytesIO()
+    drawn.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def pens(methods: Sequence[str]) -> dict[str, Pen]:
+    """Give every method its own pen; ours is the heavy one."""
+    made = {OURS: Pen(OUR_COLOUR, "-", 2.4)} if OURS in methods else {}
+    others = [method for method in methods if method != OURS]
+    for place, method in enumerate(others):
+        turn, colour = divmod(place, len(_OTHERS))
+        made[method] = Pen(_OTHERS[colour], _DASHES[turn % len(_DASHES)], 1.4)
+    return made
+
+
+_RUN: Final = ("data", "objective", "seed")  # the columns that tell runs apart
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one run scored at which step; `figures` by metric, as long as `steps`."""
+
+    steps: tuple[int, ...]
+    figures: Mapping[str, tuple[float, ...]]
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read the runs of a CSV, e.g. of `curves.csv` of `rebrain-train objectives`.
+
+    The columns are `step`, any of `data`, `objective` and `seed`, and columns named like metrics;
+    other columns, as losses, are ignored. A step that was not scored is passed over.
+
+    Raises
+    ------
+    ValueError
+        There is no column `step`, or no column of a metric, or a value is no number.
+    """
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        columns = reader.fieldnames or ()
+        names = [name for name in columns if metric(name).meaning]
+        if "step" not in columns or not names:
+            raise ValueError(
+                f"{path} has the columns {', '.join(columns) or 'none'}; needed are step and at "
+                "least one metric, e.g. psnr"
+            )
+        runs: dict[str, list[dict[str, str]]] = {}
+        for row in reader:
+            if all(row[name] for name in names):
+                runs.setdefault(_name(row, path), []).append(row)
+    try:
+        return {run: _curve(rows, names) for run, rows in runs.items()}
+    except ValueError as wrong:
+        raise ValueError(f"{path}: {wrong}") from wrong
+
+
+def _name(row: Mapping[str, str], path: Path) -> str:
+    told = [f"seed {row[key]}" if key == "seed" else row[key] for key in _RUN if row.get(key)]
+    return ", ".join(told) or path.stem
+
+
+def _curve(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> Curve:
+    return Curve(
+        tuple(int(row["step"]) for row in rows),
+        {name: tuple(float(row[name]) for row in rows) for name in names},
+    )
+
 
 _PAIRS_SHOWN: Final = (*PAIRS, "ssim_brain", "spectrum_error")
 _VOLUMES_SHOWN: Final = ("psnr", "ssim", "nrmse", "mae", "i_ssim_gap", "spectrum_error")

@@ -19,11 +19,11 @@ from rebrain_node.model.similarity import psnr_db, ssim
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
 from trainer.data.dataset import open_any
 from trainer.data.protocols import Sparsity
-from trainer.evaluate.bridges import Bridge
-from trainer.evaluate.contest import Contest, Progress
-from trainer.evaluate.lookup import Lookup, Tally
+from trainer.evaluate.baselines import Lookup, Tally
+from trainer.evaluate.methods import Bridge
 from trainer.evaluate.metrics import Mask, correlation
 from trainer.evaluate.networks import Network
+from trainer.evaluate.run import Contest, Progress
 from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.scanner import scan

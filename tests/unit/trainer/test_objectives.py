@@ -11,7 +11,7 @@ from tests.support.ball_head import ball_maps
 from tests.support.prepared_balls import write_balls
 from trainer.config import TrialConfig
 from trainer.evaluate.objectives import Arena, Place, Run, between_sequences, run_trial, simulated
-from trainer.evaluate.objectives_page import comparisons, conclusion, verdict, write_results
+from trainer.evaluate.objectives_report import comparisons, conclusion, verdict, write_results
 from trainer.simulate.hounsfield import tissues
 from trainer.simulate.pool import PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
 

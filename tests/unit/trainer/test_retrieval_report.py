@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from trainer.evaluate.retrieval_page import contents_of
+from trainer.evaluate.retrieval_report import contents_of
 from trainer.retrieval.report import (
     Slices,
     acceptance,

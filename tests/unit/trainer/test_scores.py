@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rebrain_node.model.source import SourceSlice, at_measured
-from trainer.evaluate.lookup import Tally
+from trainer.evaluate.baselines import Tally
 from trainer.evaluate.release_scores import Case, score_held_out
 
 

@@ -11,10 +11,10 @@ from tests.support.prepared_balls import ball_subject, write_balls
 from tests.support.tiny_bundle import tiny_recipe
 from trainer.data.dataset import PreparedData
 from trainer.data.protocols import Sparsity
-from trainer.evaluate.bridges import OURS, Bridge
-from trainer.evaluate.contest import Contest, Outcome, Progress, figure
+from trainer.evaluate.methods import Bridge, PredictionRefused, Predictions
 from trainer.evaluate.networks import Network
-from trainer.evaluate.predicted import PredictionRefused, Predictions
+from trainer.evaluate.results import OURS
+from trainer.evaluate.run import Contest, Outcome, Progress, figure
 
 SILENT = Progress(lambda _: None, lambda: None)
 

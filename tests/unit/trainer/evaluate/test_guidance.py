@@ -21,12 +21,12 @@ from trainer.data.dataset import PreparedData
 from trainer.data.placing import placements
 from trainer.data.protocols import Sparsity, thinned
 from trainer.evaluate.ablation import verdict
-from trainer.evaluate.bridges import OURS, Bridge
-from trainer.evaluate.contest import figure
-from trainer.evaluate.evaluation import BundleFacts
-from trainer.evaluate.fillings import Drawing, Filling, fill
 from trainer.evaluate.lesions import BLOOD_HU, VISIBLE, Disc, Planted, plant, room
+from trainer.evaluate.methods import Bridge
 from trainer.evaluate.networks import Network, network_of_bundle
+from trainer.evaluate.results import OURS, BundleFacts
+from trainer.evaluate.run import figure
+from trainer.evaluate.variants import Drawing, Filling, fill
 from trainer.ood.exact_interval import exact_interval
 
 TARGET = Target(distance_mm=2.0, below=0, above=1, alpha=0.5)

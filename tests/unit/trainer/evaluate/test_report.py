@@ -12,17 +12,20 @@ from PIL import Image
 
 from tests.support.evaluations import an_evaluation
 from trainer.cli.report_folder import replaced
-from trainer.evaluate.contents import Beside
-from trainer.evaluate.curves import read_curves
-from trainer.evaluate.drawing import DOTS_PER_INCH, WIDTH_INCH
 from trainer.evaluate.paper import same_data
-from trainer.evaluate.plots import learning
-from trainer.evaluate.report import json_text, write_report
-from trainer.evaluate.scores import read_scores
-from trainer.evaluate.sections import headline_tables
-from trainer.evaluate.statements import limits
-from trainer.evaluate.tables import IMAGE, factor_table, placed_table, table, wins_table
-from trainer.evaluate.vocabulary import metric
+from trainer.evaluate.plots import DOTS_PER_INCH, WIDTH_INCH, learning, read_curves
+from trainer.evaluate.report import Beside, limits
+from trainer.evaluate.report_files import json_text, write_report
+from trainer.evaluate.results import read_scores
+from trainer.evaluate.tables import (
+    IMAGE,
+    factor_table,
+    headline_tables,
+    metric,
+    placed_table,
+    table,
+    wins_table,
+)
 
 _VOID = {"meta", "img"}
 ATTACK = "<script>alert(1)</script>"

@@ -12,9 +12,8 @@ from tests.support.tiny_bundle import tiny_recipe
 from trainer.data.dataset import ROLES, PreparedData, Subject
 from trainer.data.intensities import truth_unit
 from trainer.data.protocols import Sparsity, thinned
-from trainer.evaluate.mean_t1 import MeanT1
-from trainer.evaluate.methods import Baselines, teach
-from trainer.evaluate.template import Template, why_no_template
+from trainer.evaluate.baselines import Baselines, teach
+from trainer.evaluate.template import MeanT1, Template, why_no_template
 
 POSES = {
     "a": Pose(nod_deg=-12.0, turn_deg=5.0, shift_mm=(3.0, -4.0, 0.0)),

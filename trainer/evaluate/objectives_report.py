@@ -9,9 +9,8 @@ from typing import TypedDict
 import numpy as np
 
 from trainer.config import TrialConfig
-from trainer.evaluate.curves import Curve
 from trainer.evaluate.objectives import Run
-from trainer.evaluate.plots import learning
+from trainer.evaluate.plots import Curve, learning
 
 FIGURES = ("psnr", "ssim")
 BASELINE, CLAIMED = "raw", "directional"

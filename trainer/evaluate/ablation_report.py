@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from trainer.evaluate.ablation import Ablation, Compared
-from trainer.evaluate.contents import Contents
-from trainer.evaluate.drawing import FAINT, OUR_COLOUR, Plate, png, sheet
-from trainer.evaluate.evaluation import Figure
 from trainer.evaluate.lesions import RADIUS_MM, VISIBLE
+from trainer.evaluate.plots import FAINT, OUR_COLOUR, Plate, png, sheet
+from trainer.evaluate.report import Contents
+from trainer.evaluate.results import Figure
 from trainer.evaluate.tables import Cell, Row, Table
 
 _NAMES: Final = {

@@ -12,8 +12,8 @@ from safetensors.torch import load
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.encoder import SliceEncoder
-from trainer.evaluate.contents import Contents
-from trainer.evaluate.scores import OURS
+from trainer.evaluate.report import Contents
+from trainer.evaluate.results import OURS
 from trainer.evaluate.tables import Cell, Row, Table
 from trainer.retrieval.report import Retrieval, assess, curve_of
 from trainer.simulate.stacks import Stacks
