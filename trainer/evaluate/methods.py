@@ -32,7 +32,7 @@ Volume = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Bridge:
+class NetworkMethod:
     """A network under the name it has in the tables.
 
     Attributes
@@ -46,7 +46,7 @@ class Bridge:
     data: PreparedData
     seed: int
 
-    def draw(self, case: Case, progress: Callable[[], None]) -> Iterator[tuple[str, Volume]]:
+    def synthesise(self, case: Case, progress: Callable[[], None]) -> Iterator[tuple[str, Volume]]:
         """Draw a case by the whole recipe and, where positions are to be filled, more simply.
 
         `progress` is called after each position; there are `positions(case)`.
@@ -86,13 +86,13 @@ class Bridge:
     def _guided(self) -> bool:
         """Whether missing positions take exemplars: the bundle has them, and the data HU and mm."""
         ct = self.data.volumetric and self.data.source_kind == "ct"
-        return ct and self.network.guiding is not None
+        return ct and self.network.retriever is not None
 
     def _guides(self, case: Case) -> tuple[Guide, ...]:
         """Retrieve for every missing position; a volume in mm is placed in one way."""
-        assert self.network.guiding is not None  # noqa: S101 - asked by the caller
+        assert self.network.retriever is not None  # noqa: S101 - asked by the caller
         (placement,) = placements(case.head, case.subject.pixel_mm, self.network.recipe)
-        every = self.network.guiding.guides(case, placement)
+        every = self.network.retriever.guides(case, placement)
         return tuple(g for g, measured in zip(every, case.measured, strict=True) if not measured)
 
     def _drawn_at(

@@ -33,7 +33,7 @@ from trainer.train.bridge import open_run
 
 
 @dataclass(frozen=True)
-class Guiding:
+class Retriever:
     """An opened encoder and knowledge base."""
 
     encoder: Encoder
@@ -41,7 +41,7 @@ class Guiding:
     recipe: Recipe
 
     @classmethod
-    def of(cls, bundle: ModelBundle) -> "Guiding | None":
+    def of(cls, bundle: ModelBundle) -> "Retriever | None":
         """Open those of a bundle; None where its recipe retrieves none.
 
         Raises
@@ -57,20 +57,20 @@ class Guiding:
     def guides(self, case: Case, placement: Placement) -> tuple[Guide, ...]:
         """Give every position drawn its guide, as the node would.
 
-        The node leaves nobody out, so the person must not be in the knowledge base.
+        The node leaves no subject out: the subject must not be in the knowledge base.
 
         Parameters
         ----------
         case : Case
             CT in HU, positions in mm.
         """
-        prepared = prepared_of(case, placement, self.recipe)
+        prepared = prepared_volume_of(case, placement, self.recipe)
         frame = locate(prepared, load_head_template())
         embeddings = embed(prepared, self.encoder, self.recipe)
         return retrieve(prepared, self.recipe, frame, embeddings, self.exemplars)
 
 
-def prepared_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:
+def prepared_volume_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:
     """Take the slices given as the node's own preprocessing leaves them."""
     first_mm = float(case.positions_mm[0])
     hu = np.stack([placement.onto(plane, AIR_HU) for plane in without_table(case)])
@@ -135,7 +135,7 @@ class Network:
     recipe: Recipe
     evaluate: GuidedEvaluate
     facts: BundleFacts
-    guiding: Guiding | None = None  #: None where missing positions take no exemplar
+    retriever: Retriever | None = None  #: None where missing positions take no exemplar
 
 
 def open_network(where: str) -> Network:
@@ -191,7 +191,7 @@ def network_of_bundle(bundle: ModelBundle) -> Network:
         "digest": bundle.digest,
         "engine": engine.identity,
     }
-    return Network(bundle.recipe, engine.evaluate, facts, Guiding.of(bundle))
+    return Network(bundle.recipe, engine.evaluate, facts, Retriever.of(bundle))
 
 
 def _of_run(folder: Path) -> Network:
