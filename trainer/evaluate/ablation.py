@@ -93,7 +93,7 @@ class Ablation(TypedDict):
     verdict: str
 
 
-class AblationRefused(RebrainError):
+class AblationError(RebrainError):
     """The bundle or the data do not allow an ablation."""
 
 
@@ -115,17 +115,17 @@ class AblationSetup:
 
         Raises
         ------
-        AblationRefused
+        AblationError
             The bundle retrieves none, the data are no volumes of CT in HU, or none is held out.
         """
         if not bundle.recipe.retrieves:
-            raise AblationRefused(
+            raise AblationError(
                 f"bundle {bundle.name} {bundle.version} retrieves no exemplars: there is nothing "
                 "to leave out; make one with `rebrain-train guide`"
             )
         names = data.split["test"]
         if data.source_kind != "ct" or not data.volumetric or not names:
-            raise AblationRefused(
+            raise AblationError(
                 "the ablation needs volumes of CT in HU with subjects in the split test, these are "
                 f"{data.source_kind!r}, volumes: {data.volumetric}, subjects: {len(names)}"
             )
@@ -178,7 +178,7 @@ def ablate(request: AblationRequest, progress: Progress) -> Ablation:
 
     Raises
     ------
-    AblationRefused
+    AblationError
         As of `AblationSetup.of`.
     """
     seed = request.seed

@@ -18,7 +18,7 @@ from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.resample import doubled, halved
 from trainer.data.dataset import PreparedData, Subject
 from trainer.data.intensities import truth_unit, unit
-from trainer.data.located import NotLocated
+from trainer.data.located import HeadFrameError
 from trainer.data.placing import Placement, placements
 from trainer.data.protocols import Case
 from trainer.evaluate.template import Template
@@ -169,7 +169,7 @@ class Baselines:
         if not isinstance(self.template, str):
             try:
                 yield "template", self.template.synthesise(case)
-            except NotLocated as error:
+            except HeadFrameError as error:
                 self.remarks.append(f"template: no figure for {case.subject.name}: {error}")
 
     def _exemplars(self, case: Case, source: Volume, statistics: list[SubjectStatistics]) -> Volume:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rebrain_node.report.planes import Picture, Upright
+from rebrain_node.report.planes import Picture, UprightVolume
 from trainer.evaluate.plots import FAINT, Plot, blank_figure, png
 from trainer.evaluate.results import OURS, Montage, Volume
 
@@ -46,7 +46,7 @@ class Planes:
 
     def of(self, volume: npt.NDArray[Any]) -> list[Picture]:
         """Cut a volume of the subject; every volume gives planes of the same size."""
-        upright = Upright(np.asarray(volume[self._box], dtype=np.float32), self._size_mm)
+        upright = UprightVolume(np.asarray(volume[self._box], dtype=np.float32), self._size_mm)
         made = {"axial": upright.axial, "coronal": upright.coronal, "sagittal": upright.sagittal}
         return [made[cut.view](cut.index) for cut in self.cuts]
 

@@ -46,7 +46,7 @@ class Retriever:
 
         Raises
         ------
-        KnowledgeBaseRefused, EngineFailed
+        KnowledgeBaseError, EngineError
             As in the node.
         """
         if not bundle.recipe.retrieves:
@@ -124,7 +124,7 @@ class GuidedEvaluate(Protocol):
         """Evaluate f, (1, 1, rows, columns)."""
 
 
-class NetworkRefused(RebrainError):
+class NetworkError(RebrainError):
     """A network cannot be evaluated; the message names its folder."""
 
 
@@ -143,11 +143,11 @@ def open_network(where: str) -> Network:
 
     Raises
     ------
-    NetworkRefused
+    NetworkError
         The folder is neither, or its checkpoint cannot be used.
-    BundleRefused
+    BundleError
         The bundle is damaged, or the engine does not reproduce its golden output.
-    EngineFailed
+    EngineError
         The engine cannot start.
     """
     if (Path(where) / CHECKPOINT).is_file():
@@ -160,9 +160,9 @@ def bundle_at(where: str) -> ModelBundle:
 
     Raises
     ------
-    NetworkRefused
+    NetworkError
         There is no such folder.
-    BundleRefused
+    BundleError
         The bundle is damaged.
     """
     if where == DEMO:
@@ -170,7 +170,7 @@ def bundle_at(where: str) -> ModelBundle:
             return load_bundle(shipped)
     folder = Path(where)
     if not folder.is_dir():
-        raise NetworkRefused(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
+        raise NetworkError(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
     return load_bundle(folder)
 
 
@@ -179,9 +179,9 @@ def network_of_bundle(bundle: ModelBundle) -> Network:
 
     Raises
     ------
-    EngineFailed
+    EngineError
         The engine does not reproduce the golden output of the bundle.
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         Its knowledge base is not fit to be searched.
     """
     engine = open_engine("openvino", bundle)
@@ -199,14 +199,14 @@ def _of_run(folder: Path) -> Network:
 
     Raises
     ------
-    NetworkRefused
+    NetworkError
         The run is damaged, or from before it wrote down its recipe.
     """
     try:
         recipe, network = open_run(folder)
     except (RuntimeError, KeyError, EOFError, OSError, ValueError, UnpicklingError) as error:
         reason = " ".join(str(error).split())
-        raise NetworkRefused(f"{folder}: the run cannot be used: {reason}") from error
+        raise NetworkError(f"{folder}: the run cannot be used: {reason}") from error
     facts: BundleFacts = {
         "name": folder.resolve().name,
         "version": "training run",

@@ -29,7 +29,7 @@ from trainer.evaluate.release_scores import HeldOutSlice, cases, walking
 from trainer.simulate.pool import Pool
 from trainer.train.bridge import fresh_state, train
 from trainer.train.prepared import PreparedSource
-from trainer.train.sources import Bank, PoolSource, Source
+from trainer.train.sources import PoolSource, SampleCache, Source
 from trainer.train.state import State
 from trainer.train.workers import ALONE_ON_CPU
 
@@ -87,7 +87,7 @@ def simulated(pool: Path, recipe: Recipe, trial: Trial) -> TrialData:
     drawn = (_coarse(case) for case in cases(Pool.open(pool, "validation"), full))
     return TrialData(
         "simulated CT to T1",
-        Bank.of(source, trial.samples, shrink=2),
+        SampleCache.of(source, trial.samples, shrink=2),
         _chosen([case for case in drawn if case.head.sum() >= _LEAST_HEAD], trial.cases),
     )
 
@@ -122,7 +122,7 @@ def between_sequences(data: Path, recipe: Recipe, trial: Trial) -> TrialData:
     source = PreparedSource.open(data, recipe)
     return TrialData(
         f"prepared {data.name}",
-        Bank.of(source, trial.samples),
+        SampleCache.of(source, trial.samples),
         _chosen(held_out, trial.cases),
     )
 

@@ -34,7 +34,7 @@ class RetrievalDocument(TypedDict):
     sizes: dict[str, dict[float, dict[str, float]]]
 
 
-class MissingEncoder(RebrainError):
+class MissingEncoderError(RebrainError):
     """The bundle has no encoder to report on."""
 
 
@@ -43,11 +43,11 @@ def encoder_of(bundle: ModelBundle) -> SliceEncoder:
 
     Raises
     ------
-    MissingEncoder
+    MissingEncoderError
         It has none.
     """
     if not bundle.holds("encoder.safetensors"):
-        raise MissingEncoder(
+        raise MissingEncoderError(
             f"bundle {bundle.name} {bundle.version} has no encoder.safetensors; make one that "
             "retrieves with `rebrain-train guide`"
         )

@@ -12,7 +12,7 @@ from rebrain_node.errors import RebrainError
 from rebrain_node.model.recipe import Recipe
 from trainer.data.dataset import PreparedData, open_any
 from trainer.data.intensities import unit
-from trainer.data.protocols import Case, ProtocolRefused, Sparsity, thinned
+from trainer.data.protocols import Case, ProtocolError, Sparsity, thinned
 from trainer.evaluate.baselines import Baselines
 from trainer.evaluate.methods import NetworkMethod, Predictions
 from trainer.evaluate.metrics import SLICES, Mode, Reference, metrics_of_volume
@@ -70,7 +70,7 @@ class Comparison:
 
         Raises
         ------
-        PredictionRefused
+        PredictionError
             A volume of another method is missing or cannot be scored.
         """
         for other in self.predictions:
@@ -206,7 +206,7 @@ PAIRS_NOTE: Final = (
 )
 
 
-class EvaluationRefused(RebrainError):
+class EvaluationError(RebrainError):
     """The request cannot be evaluated."""
 
 
@@ -239,23 +239,23 @@ def evaluate(request: Request, progress: Progress) -> Evaluation:
 
     Raises
     ------
-    EvaluationRefused
+    EvaluationError
         The name of a method is taken, or the split holds no subject.
-    ProtocolRefused
+    ProtocolError
         The data cannot be put under the protocol.
-    DatasetRefused, PredictionRefused, NetworkRefused, BundleRefused
+    DatasetError, PredictionError, NetworkError, BundleError
         As their names say; each names the file at fault.
     """
     _check_names(request)
     data = open_any(request.data)
     if not data.volumetric and request.sparsity.kind != "none":
-        raise ProtocolRefused(
+        raise ProtocolError(
             f"{request.data}: slices without positions in mm cannot be thinned; "
             "use the protocol none"
         )
     names = data.split[request.split]
     if not names:
-        raise EvaluationRefused(f"{request.data}: no subject is in the split {request.split!r}")
+        raise EvaluationError(f"{request.data}: no subject is in the split {request.split!r}")
     networks = {
         name: open_network(where)
         for name, where in {OURS: request.bundle, **request.networks}.items()
@@ -281,7 +281,7 @@ def _check_names(request: Request) -> None:
     names = [*request.predictions, *request.networks]
     for name in names:
         if name in RESERVED or names.count(name) > 1:
-            raise EvaluationRefused(f"the name {name!r} of a method is taken; give another")
+            raise EvaluationError(f"the name {name!r} of a method is taken; give another")
 
 
 def _document(

@@ -15,7 +15,7 @@ from scipy import ndimage
 from rebrain_node.model.recipe import Recipe
 from trainer.data.dataset import PreparedData, Subject
 from trainer.data.intensities import truth_unit
-from trainer.data.located import NotLocated, located
+from trainer.data.located import HeadFrameError, located
 from trainer.data.protocols import Case
 
 Volume = NDArray[np.float32]
@@ -156,7 +156,7 @@ class Template:
             subject = data.subject(name)
             try:
                 found = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
-            except NotLocated as error:
+            except HeadFrameError as error:
                 left_out[name] = str(error)
             else:
                 places[name] = found.head_from_slices
@@ -172,7 +172,7 @@ class Template:
 
         Raises
         ------
-        NotLocated
+        HeadFrameError
             The slices given cannot be placed in the head frame.
         """
         subject, mean = case.subject, self.mean

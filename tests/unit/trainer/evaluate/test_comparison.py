@@ -11,7 +11,7 @@ from tests.support.prepared_balls import ball_subject, write_balls
 from tests.support.tiny_bundle import tiny_recipe
 from trainer.data.dataset import PreparedData
 from trainer.data.protocols import Sparsity
-from trainer.evaluate.methods import NetworkMethod, PredictionRefused, Predictions
+from trainer.evaluate.methods import NetworkMethod, PredictionError, Predictions
 from trainer.evaluate.networks import Network
 from trainer.evaluate.results import OURS
 from trainer.evaluate.run import Comparison, Outcome, Progress, summarise
@@ -179,7 +179,7 @@ def test_a_prediction_that_does_not_fit_is_refused_with_its_file(
     subject = ball_subject("c")
     np.savez(tmp_path / "c.npz", damage(subject.target))
 
-    with pytest.raises(PredictionRefused, match=rf"c\.npz: .*{reason}"):
+    with pytest.raises(PredictionError, match=rf"c\.npz: .*{reason}"):
         Predictions("x", tmp_path).read(subject)
 
 
@@ -187,7 +187,7 @@ def test_a_nifti_of_other_voxels_is_refused(tmp_path: Path) -> None:
     subject = ball_subject("c")
     SimpleITK.WriteImage(nifti(subject.target, (1.0, 1.0, 2.0)), str(tmp_path / "c.nii"))
 
-    with pytest.raises(PredictionRefused, match=r"c\.nii: voxels of 2\.000 x 1\.000 x 1\.000 mm"):
+    with pytest.raises(PredictionError, match=r"c\.nii: voxels of 2\.000 x 1\.000 x 1\.000 mm"):
         Predictions("x", tmp_path).read(subject)
 
 
@@ -196,7 +196,7 @@ def test_a_missing_prediction_is_refused_before_anything_is_drawn(
 ) -> None:
     np.save(tmp_path / "c.npy", balls.subject("c").target)
 
-    with pytest.raises(PredictionRefused, match="0 files for subject d"):
+    with pytest.raises(PredictionError, match="0 files for subject d"):
         compare(balls, "none", [Predictions("half", tmp_path)])
 
 
