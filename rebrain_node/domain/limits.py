@@ -25,13 +25,11 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from rebrain_node.domain.codes import CODES
 from rebrain_node.domain.findings import Severity
 
 #: codes for which the site may choose between refusing and publishing with a flag
-POLICY_CODES = (
-    "AGE", "CONTRAST", "CRANIECTOMY", "INCOMPLETE", "KERNEL-UNKNOWN", "METAL", "MOTION", "NOISE",
-    "OOD", "UNCERTAIN",
-)  # fmt: skip
+POLICY_CODES = tuple(code for code, each in CODES.items() if each.policy == "site")
 
 Range = tuple[float, float]
 
