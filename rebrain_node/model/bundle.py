@@ -51,6 +51,7 @@ from rebrain_node.model.card import Card
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.ood import OodModel
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.validation import faults_of
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -252,17 +253,14 @@ def parsed(kind: type[T], content: bytes, file: Path) -> T:
     Raises
     ------
     BundleError
-        It is not JSON of this kind; the message names the first wrong value.
+        It is not JSON of this kind; the message names each wrong value.
     """
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        found = "" if first["type"] == "json_invalid" else f", found {first['input']!r:.80}"
         raise BundleError(
-            f"{file}: {where}: {first['msg']}{found}; copy the bundle again, or use the version "
-            "of this software that it was made for"
+            f"{file}: {faults_of(error)}; copy the bundle again, or use the version of this "
+            "software that it was made for"
         ) from error
 
 

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rebrain_node.errors import KnowledgeBaseError
 from rebrain_node.model.bundle import FileRecord
 from rebrain_node.retrieval.npy import NpyError, npy_bytes, read_npy
+from rebrain_node.validation import faults_of
 
 INDEX: Final = "index.json"
 #: dtype and number of axes of each array
@@ -248,11 +249,7 @@ def _index(contents: Mapping[str, bytes], where: str) -> Index:
     try:
         return Index.model_validate_json(contents[INDEX])
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise KnowledgeBaseError(
-            "KB-FORMAT", f"{where}/{INDEX}", f"{field}: {first['msg']}"
-        ) from error
+        raise KnowledgeBaseError("KB-FORMAT", f"{where}/{INDEX}", faults_of(error)) from error
 
 
 def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> None:

@@ -310,7 +310,7 @@ def _record(row: SeriesRow) -> SeriesRecord:
         revision=row.revision,
         instance_count=row.instance_count,
         completeness=row.completeness,
-        findings=tuple(Finding(**finding) for finding in row.findings),
+        findings=tuple(Finding(**finding, recorded=True) for finding in row.findings),
         explanation=tuple(row.explanation),
         changed_at=row.changed_at,
     )

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from rebrain_node.errors import RebrainError
+from rebrain_node.validation import faults_of
 from trainer.data.windowed import head_in_window, inside_skull_in_window
 
 SourceKind = Literal["ct", "ct-window", "mr"]
@@ -278,8 +279,7 @@ def read_index(folder: Path) -> Index:
     try:
         index = Index.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DatasetError(f"{path}: {first['loc']}: {first['msg']}") from error
+        raise DatasetError(f"{path}: {faults_of(error)}") from error
     check_split(index, path)
     return index
 

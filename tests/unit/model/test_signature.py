@@ -84,7 +84,7 @@ def test_the_signature_of_another_bundle_is_refused(tmp_path: Path) -> None:
         ({"key": "0" * 63}, r"manifest\.sig: key: "),
         ({"key": "f" * 64}, "did not sign"),  # no point of the curve
         ({"signature": "0" * 128}, "did not sign"),
-        ({"more": 1}, r"manifest\.sig: more: "),
+        ({"more": 1}, r"manifest\.sig: more is unknown"),
         ({"key": PUBLIC.upper()}, r"manifest\.sig: key: "),
     ],
 )

@@ -135,7 +135,9 @@ def test_a_series_is_flagged_above_the_share_and_not_at_it():
 
 
 def test_the_site_may_refuse_an_uncertain_series():
-    strict = replace(shipped_limits(), policy={**shipped_limits().policy, "UNCERTAIN": "refuse"})
+    strict = shipped_limits().model_copy(
+        update={"policy": {**shipped_limits().policy, "UNCERTAIN": "refuse"}}
+    )
     with pytest.raises(SeriesRejectedError) as refused:
         abstain(uncertain(0.8), LIMITS, strict)
     assert [f.code for f in refused.value.findings] == ["UNCERTAIN"]

@@ -125,7 +125,7 @@ def test_a_score_above_the_threshold_is_flagged_and_says_what_is_unusual():
 
 @pytest.mark.hazard("H13")
 def test_a_site_may_refuse_what_is_out_of_domain():
-    strict = replace(LIMITS, policy={**LIMITS.policy, "OOD": "refuse"})
+    strict = LIMITS.model_copy(update={"policy": {**LIMITS.policy, "OOD": "refuse"}})
     assert admit(_strange(1.4), strict) == ()
     with pytest.raises(SeriesRejectedError) as caught:
         admit(_strange(1.6), strict)
