@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from rebrain_node.errors import BytesAltered
+from rebrain_node.errors import AlteredBytesError
 
 _TEMPORARY: Final = ".writing"
 #: suffix that earlier releases gave to the temporary files of the inbox
@@ -94,17 +94,17 @@ class BlobStore:
 
         Raises
         ------
-        BytesAltered
+        AlteredBytesError
             It is missing, or its bytes have another SHA-256.
         """
         path = self.folder / self.path(sha256)
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise BytesAltered(f"{path}: {error.strerror}; {self._remedy}") from error
+            raise AlteredBytesError(f"{path}: {error.strerror}; {self._remedy}") from error
         actual = hashlib.sha256(content).hexdigest()
         if actual != sha256:
-            raise BytesAltered(
+            raise AlteredBytesError(
                 f"{path} was altered: its bytes have SHA-256 {actual}; {self._remedy}"
             )
         return content

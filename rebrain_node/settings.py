@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from rebrain_node.errors import SettingsError
+from rebrain_node.validation import faults_of
 
 #: AE title: 1 to 16 characters of the default repertoire, no backslash (PS3.5 6.2, VR AE)
 AETitle = Annotated[
@@ -158,8 +159,4 @@ def load_settings(path: Path | None) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']} (got {e['input']!r})"
-            for e in error.errors()
-        ]
-        raise SettingsError(f"{path or 'environment'}: " + "; ".join(lines)) from error
+        raise SettingsError(f"{path or 'environment'}: {faults_of(error)}") from error

@@ -3,16 +3,39 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rebrain_node.errors import SettingsError
 from rebrain_node.model.recipe import Objective, Recipe
+from rebrain_node.validation import faults_of
 from trainer.heads import Head
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_File = TypeVar("_File", bound=_Section)
+
+
+def _read(kind: type[_File], path: Path) -> _File:
+    """Read a TOML file of parameters.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be read, is not TOML, or a key is missing, unknown or unfit.
+    """
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}; give --config FILE") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {faults_of(error)}") from error
 
 
 class Simulation(_Section):
@@ -182,8 +205,8 @@ class TrainConfig(_Section):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a TOML file; raises `pydantic.ValidationError` naming the key at fault."""
-        return cls.model_validate(tomllib.loads(path.read_text()))
+        """Read a TOML file; raises `SettingsError` naming each key at fault."""
+        return _read(cls, path)
 
     @property
     def training_digest(self) -> str:
@@ -223,8 +246,8 @@ class TrialConfig(_Section):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a TOML file; raises `pydantic.ValidationError` naming the key at fault."""
-        return cls.model_validate(tomllib.loads(path.read_text()))
+        """Read a TOML file; raises `SettingsError` naming each key at fault."""
+        return _read(cls, path)
 
     def of(self, objective: Objective, seed: int) -> TrainConfig:
         """Return the parameters of one run; the regression draws in one step."""

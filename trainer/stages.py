@@ -27,13 +27,13 @@ from trainer.heads import Head, catalogue
 from trainer.release.bundle import release
 from trainer.release.cards import (
     LAST_STEP,
-    LearnedFrom,
+    TrainingSamples,
     data_uses,
     finished_run,
     make_card,
     training_facts,
 )
-from trainer.simulate.anatomy import HeadRefused, map_anatomy
+from trainer.simulate.anatomy import HeadError, map_anatomy
 from trainer.simulate.hounsfield import sharpened, tissues
 from trainer.simulate.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
 from trainer.simulate.template import load_template
@@ -48,7 +48,7 @@ def map_head(head: Head, data: Path, folder: Path) -> tuple[str, str | None]:
     """Write the maps of one head to `folder`; return its name and, if refused, the reason."""
     try:
         maps = map_anatomy(head, load_template(data / "templates"))
-    except HeadRefused as refusal:
+    except HeadError as refusal:
         return head.name, f"refused: {refusal}"
     part = folder / f"{head.name}.part.npz"
     np.savez_compressed(part, **maps)  # type: ignore[arg-type]
@@ -172,7 +172,7 @@ def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) 
     index = PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes())
     facts = training_facts(
         config,
-        LearnedFrom(index.digest, sum(r.samples for r in index.subjects if r.role == "train")),
+        TrainingSamples(index.digest, sum(r.samples for r in index.subjects if r.role == "train")),
         run,
     )
     choices = (

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Literal
+
+from rebrain_node.domain.codes import is_code
 
 Severity = Literal["refuse", "flag"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One reason, with the value seen and the limit it was held against."""
+    """One reason, with the value seen and the limit it was held against.
+
+    Raises `ValueError` for a code that `domain.codes` does not list.
+    """
 
     code: str  #: stable, upper case, e.g. ``GEOM-GAP``; documented in docs/refusals.md
     sentence: str  #: one sentence a radiographer understands; no patient data
     severity: Severity = "refuse"  #: ``flag`` publishes with the finding written into the objects
     value: float | str | None = None  #: what was seen
     limit: float | str | None = None  #: what it was held against
+    #: read back from a ledger, which another version may have written: any code is taken
+    recorded: InitVar[bool] = False
+
+    def __post_init__(self, recorded: bool) -> None:
+        if not recorded and not is_code(self.code):
+            raise ValueError(f"{self.code!r} is no code of a finding; list it in domain/codes.py")

@@ -8,21 +8,30 @@ not exist. The digest goes into the audit and into the provenance of every resul
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    PrivateAttr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from rebrain_node.domain.codes import CODES
 from rebrain_node.domain.findings import Severity
 
 #: codes for which the site may choose between refusing and publishing with a flag
-POLICY_CODES = (
-    "AGE", "CONTRAST", "CRANIECTOMY", "INCOMPLETE", "KERNEL-UNKNOWN", "METAL", "MOTION", "NOISE",
-    "OOD", "UNCERTAIN",
-)  # fmt: skip
+POLICY_CODES = tuple(code for code, each in CODES.items() if each.policy == "site")
 
 Range = tuple[float, float]
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -33,9 +42,44 @@ class Within:
     low: float
     high: float
 
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Let pydantic check a number, or a range of numbers, by `low` and `high`."""
+        number: CoreSchema = core_schema.float_schema(strict=True)
+        if source is float:
+            what, schema = "a number from", number
+        else:
+            what, schema = "[least, greatest] within", _pair(number)
+        required = f"must be {what} {self.low} to {self.high} {self.unit}"
 
-@dataclass(frozen=True, kw_only=True)
-class SeriesLimits:
+        def checked(value: Any, inner: ValidatorFunctionWrapHandler) -> float | Range:
+            try:
+                found: float | Range = inner(value)
+            except ValidationError as error:
+                raise ValueError(required) from error
+            least, greatest = found if isinstance(found, tuple) else (found, found)
+            if not (self.low <= least <= self.high and self.low <= greatest <= self.high):
+                raise ValueError(required)
+            if least > greatest:
+                raise ValueError("the least must not exceed the greatest")
+            return found
+
+        return core_schema.no_info_wrap_validator_function(checked, schema)
+
+
+def _pair(number: CoreSchema) -> CoreSchema:
+    """Two numbers; a wrap validator gets them as a list, which a strict tuple would refuse."""
+    return core_schema.tuple_schema([number, number], strict=False)
+
+
+class _Table(BaseModel):
+    """One table of the file: each key present, none unknown, no value of another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SeriesLimits(_Table):
     """What the selection asks of a series, from headers alone."""
 
     plane: Literal["axial", "coronal", "sagittal"]
@@ -50,8 +94,7 @@ class SeriesLimits:
     age_years: Annotated[Range, Within("years", 0, 130)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeometryLimits:
+class GeometryLimits(_Table):
     """How the slices of one series may lie."""
 
     tilt_deg: Annotated[float, Within("degrees", 0, 45)]  #: greatest gantry tilt
@@ -63,8 +106,7 @@ class GeometryLimits:
     groups: Annotated[float, Within("groups", 1, 8)]  #: of one step and thickness each
 
 
-@dataclass(frozen=True, kw_only=True)
-class HounsfieldLimits:
+class HounsfieldLimits(_Table):
     """Where the peaks of a true HU scale lie."""
 
     air_hu: Annotated[Range, Within("HU", -1100, -700)]  #: most frequent value around the head
@@ -76,8 +118,7 @@ class HounsfieldLimits:
     overflow_share: Annotated[float, Within("share of measured voxels", 0, 0.1)]  #: at most
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadLimits:
+class HeadLimits(_Table):
     """What makes a head, a whole one, an adult's, with its skull closed."""
 
     #: bone seen from within, median
@@ -102,8 +143,7 @@ class HeadLimits:
     turn_deg: Annotated[Range, Within("degrees", 10, 180)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArtefactLimits:
+class ArtefactLimits(_Table):
     """Contrast, metal, noise and motion as seen in the pixels."""
 
     contrast_hu: Annotated[Range, Within("HU", 40, 1000)]  #: of vessels with contrast
@@ -116,8 +156,7 @@ class ArtefactLimits:
     edge_hu: Annotated[float, Within("HU", 0, 1050)]  #: fall from scalp to air, at least
 
 
-@dataclass(frozen=True, kw_only=True)
-class DomainLimits:
+class DomainLimits(_Table):
     """What the model has never seen."""
 
     bright_hu: Annotated[Range, Within("HU", 40, 200)]  #: as bright as fresh blood
@@ -126,17 +165,25 @@ class DomainLimits:
     fluid_share: Annotated[float, Within("share of the brain", 0.01, 1)]  #: at most
 
 
-@dataclass(frozen=True, kw_only=True)
-class KernelRule:
+class KernelRule(_Table):
     """Reconstruction kernels of some vendors, as full-match regular expressions."""
 
     vendors: tuple[str, ...]  #: how Manufacturer begins, upper case
     soft: tuple[str, ...]
     bone: tuple[str, ...]
 
+    @field_validator("soft", "bone")
+    @classmethod
+    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+        return patterns
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+
+class Limits(_Table):
     """All limits of a node."""
 
     series: SeriesLimits
@@ -147,12 +194,31 @@ class Limits:
     domain: DomainLimits
     kernels: tuple[KernelRule, ...]
     policy: Mapping[str, Severity]  #: for each of ``POLICY_CODES``: refuse or flag
-    content: str = field(repr=False)  #: canonical JSON of all of the above
+    _content: str = PrivateAttr()
+
+    @field_validator("policy")
+    @classmethod
+    def _names_each_code(cls, policy: Mapping[str, Severity]) -> Mapping[str, Severity]:
+        faults = [f"policy.{code} is unknown" for code in sorted(policy.keys() - set(POLICY_CODES))]
+        faults += [f"policy.{code} is missing" for code in POLICY_CODES if code not in policy]
+        if faults:
+            raise ValueError(f"{', '.join(faults)}; each of {', '.join(POLICY_CODES)} is needed")
+        return policy
+
+    @classmethod
+    def from_json(cls, content: str) -> Self:
+        """Read limits from canonical JSON (sorted keys, no blanks), of which the digest is made.
+
+        Raises `pydantic.ValidationError` naming each key at fault.
+        """
+        limits = cls.model_validate_json(content)
+        limits._content = content  # noqa: SLF001 - its own
+        return limits
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical content, hexadecimal: comments and order do not count."""
-        return hashlib.sha256(self.content.encode()).hexdigest()
+        return hashlib.sha256(self._content.encode()).hexdigest()
 
     def severity(self, code: str) -> Severity:
         """Say what a finding of this code does: refuse, unless the site's policy says flag."""

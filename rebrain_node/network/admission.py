@@ -77,7 +77,7 @@ def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | No
     return None
 
 
-class Seldom:
+class RateLimiter:
     """Lets something be told once in a while for each key, and counts what was left out."""
 
     def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import ReceivedInstance, Reception, StoredInstance
-from rebrain_node.errors import OutOfResources
+from rebrain_node.errors import OutOfResourcesError
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.scan import ScannedInstance
 
@@ -30,7 +30,7 @@ class ReceptionLedger(Protocol):
     """What the spool needs of the ledger."""
 
     def record_received(self, received: ReceivedInstance) -> Reception:
-        """Write the instance down, or raise InstanceConflict or OutOfResources."""
+        """Write the instance down, or raise InstanceConflictError or OutOfResourcesError."""
 
 
 class InstanceLedger(Protocol):
@@ -57,16 +57,16 @@ class Spool:
 
         Raises
         ------
-        OutOfResources
+        OutOfResourcesError
             Disk or database cannot take it; nothing is acknowledged.
-        InstanceConflict
+        InstanceConflictError
             The UID is known with other bytes; these are kept in quarantine.
         """
         self.require_room(len(content))
         try:
             digest = self._blobs.put(content)
         except OSError as error:
-            raise OutOfResources(
+            raise OutOfResourcesError(
                 f"inbox {self._blobs.folder}: {error.strerror}; free or replace the disk",
                 status=0xA700,
                 reason="DISK",
@@ -90,13 +90,13 @@ class Spool:
 
         Raises
         ------
-        OutOfResources
+        OutOfResourcesError
             Less would be left than the mark reserves for audit log and outbox.
         """
         free = os.statvfs(self._blobs.folder)
         left = free.f_bavail * free.f_frsize - size_bytes
         if left < self._hard_mark_bytes:
-            raise OutOfResources(
+            raise OutOfResourcesError(
                 f"{left} bytes would be left on the disk, hard_mark_bytes reserves "
                 f"{self._hard_mark_bytes}; free space",
                 status=0xA700,
@@ -117,7 +117,7 @@ class InboxFolder:
 
         Raises
         ------
-        BytesAltered
+        AlteredBytesError
             A file is missing or not what was received.
         """
         return self._read(self._ledger.instances(series=job.series_instance_uid))
@@ -127,7 +127,7 @@ class InboxFolder:
 
         Raises
         ------
-        BytesAltered
+        AlteredBytesError
             A file is missing or not what was received.
         """
         return self._read(self._ledger.instances(study=study_instance_uid))

@@ -21,7 +21,7 @@ from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import PendingDelivery, TakenInstance
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
-from rebrain_node.errors import StateRefused, StoreUnavailable
+from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
@@ -46,11 +46,11 @@ class Outbox:
 
         Raises
         ------
-        StateRefused
+        StateError
             This revision has a set with other instances, or a UID is known with other bytes.
-        Superseded
+        SupersededError
             A late instance made a newer revision of the series.
-        StoreUnavailable
+        StoreUnavailableError
             Disk or database cannot take it; nothing is due.
         """
         known = self._same_set(derived, job)
@@ -59,7 +59,7 @@ class Outbox:
         try:
             self._blobs.put_all(one.content for one in derived.instances)
         except OSError as error:
-            raise StoreUnavailable(
+            raise StoreUnavailableError(
                 f"outbox {self._blobs.folder}: {error.strerror}; check room, owner and mode"
             ) from error
         with self._database.writing() as session:
@@ -139,7 +139,7 @@ class Outbox:
 
         Raises
         ------
-        BytesAltered
+        AlteredBytesError
             An instance is missing or not as it was written; it must never be sent.
         """
         return self._read(
@@ -153,7 +153,7 @@ class Outbox:
 
         Raises
         ------
-        BytesAltered
+        AlteredBytesError
             An instance is missing or not as it was written; it must never be sent.
         """
         return self._read(
@@ -247,7 +247,7 @@ def _find(session: Session, derived: DerivedSet, job: Job) -> int | None:
 
     Raises
     ------
-    StateRefused
+    StateError
         This revision has another set, or a UID is known with other bytes.
     """
     set_id = _set_of(session, job.series_instance_uid, job.revision)
@@ -255,7 +255,7 @@ def _find(session: Session, derived: DerivedSet, job: Job) -> int | None:
     query = select(DerivedInstanceRow).where(DerivedInstanceRow.sop_instance_uid.in_(digests))
     for row in session.scalars(query):
         if row.sha256 != digests[row.sop_instance_uid]:
-            raise StateRefused(
+            raise StateError(
                 f"derived instance {row.sop_instance_uid} is known with other bytes; "
                 "a UID keeps its bytes permanently: send the stored ones"
             )
@@ -267,7 +267,7 @@ def _find(session: Session, derived: DerivedSet, job: Job) -> int | None:
         .order_by(DerivedInstanceRow.position)
     ).all()
     if held != list(digests):
-        raise StateRefused(
+        raise StateError(
             f"revision {job.revision} of series {job.series_instance_uid} already has a set "
             f"of {len(held)} instances; send the stored ones"
         )
@@ -349,7 +349,7 @@ def _deliveries(
     )
     found = [(row, uid) for row, uid in session.execute(query)]
     if not found:
-        raise StateRefused(f"the outbox holds no set {set_id} for destination {destination!r}")
+        raise StateError(f"the outbox holds no set {set_id} for destination {destination!r}")
     return found
 
 

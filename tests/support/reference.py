@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import typer.main
 
 from rebrain_node import errors
 from rebrain_node.cli import program
+from rebrain_node.domain.codes import CODES, Topic
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
 
@@ -101,6 +103,22 @@ def _error_table() -> str:
     return table(("error", "meaning", "outcome"), rows)
 
 
+def _refusals(topic: str) -> str:
+    """Return the codes of findings of one topic; a site's policy with what the node ships."""
+    limits = shipped_limits()
+    rows = [
+        (
+            f"`{code}`", each.meaning, each.limit, each.remedy,
+            f"site ({limits.severity(code)})" if each.policy == "site" else each.policy,
+            each.found_by,
+        )
+        for code, each in CODES.items()
+        if each.topic == topic
+    ]  # fmt: skip
+    head = ("code", "what it means", "value, limit", "what helps", "policy", "found by")
+    return table(head, rows)
+
+
 def _one_line(text: str | None) -> str:
     return " ".join((text or "").split()).replace("``", "`").replace("|", "\\|")
 
@@ -111,6 +129,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "commands": _command_table,
     "command-options": _option_table,
     "errors": _error_table,
+    **{f"refusals-{topic}": partial(_refusals, topic) for topic in get_args(Topic)},
 }
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebrain_node.blobs import BlobStore
-from rebrain_node.errors import BytesAltered
+from rebrain_node.errors import AlteredBytesError
 
 layouts = pytest.mark.parametrize("sharded", [False, True], ids=["flat", "sharded"])
 
@@ -58,12 +58,12 @@ def test_an_altered_or_missing_blob_is_an_error_that_names_the_remedy(
     digest = store.put(b"content")
     path = store.folder / store.path(digest)
     path.write_bytes(b"c0ntent")
-    with pytest.raises(BytesAltered, match=r"was altered.*restore it from a backup"):
+    with pytest.raises(AlteredBytesError, match=r"was altered.*restore it from a backup"):
         store.get(digest)
     store.put(b"content")  # the same content again repairs the file
     assert store.get(digest) == b"content"
     path.unlink()
-    with pytest.raises(BytesAltered, match=r"No such file.*restore it from a backup"):
+    with pytest.raises(AlteredBytesError, match=r"No such file.*restore it from a backup"):
         store.get(digest)
 
 

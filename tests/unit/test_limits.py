@@ -38,10 +38,10 @@ def test_the_digest_follows_the_content_not_comments_or_order():
         ("slices = [12, 400]", "slices = [400, 12]", ("series.slices", "least")),
         ("slices = [12, 400]", "slices = 12", ("series.slices", "12")),
         ('plane = "axial"', 'plane = "oblique"', ("series.plane", "oblique", "axial")),
-        ('AGE = "refuse"', 'AGE = "ignore"', ("policy.AGE", "ignore", "refuse or flag")),
+        ('AGE = "refuse"', 'AGE = "ignore"', ("policy.AGE", "ignore", "'refuse' or 'flag'")),
         ('AGE = "refuse"', 'AGE = "refuse"\nHU = "flag"', ("policy.HU", "unknown")),
         ("soft = ['U[A-C]'", "soft = ['U[A-C'", ("kernels[3]", "U[A-C")),
-        ("[series]", "[sery]", ("limits.sery", "unknown")),
+        ("[series]", "[sery]", ("sery is unknown", "series is missing")),
         ("[series]", "[series", ("not TOML",)),
     ],
 )

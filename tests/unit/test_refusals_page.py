@@ -1,4 +1,7 @@
-"""docs/refusals.md holds every code that a series can be refused or flagged with."""
+"""Codes of findings: each is listed once with what it means; docs/refusals.md names true limits.
+
+The tables of the page are made from the list (tests/unit/test_reference.py).
+"""
 
 from __future__ import annotations
 
@@ -6,55 +9,59 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
+from rebrain_node.domain.codes import CODES
+from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import POLICY_CODES
 from rebrain_node.limits_file import shipped_limits
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs/refusals.md").read_text(encoding="utf-8")
-ROWS = {match[1]: match[0] for match in re.finditer(r"^\| `([A-Z-]+)` \|.*$", PAGE, re.MULTILINE)}
-#: findings that never refuse
-FLAGS = ("GEOM-TILT-TAG",)
-#: codes of what must not leave the node are explained in docs/gate.md
-_OF_THE_GATE = ("GATE-", "MARK-")
+STEPS = ROOT / "rebrain_node/steps"
 
 
-def codes_in_source():
-    """Constant first words of findings: ``Finding(code="X")`` and calls that build one."""
-    found = set()
-    for path in ROOT.glob("rebrain_node/**/*.py"):
+def codes_of_steps():
+    """Yield (step, code) for every code that a step gives to `Finding` or to a helper."""
+    for path in STEPS.rglob("*.py"):
+        step = path.relative_to(STEPS).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call) or getattr(node.func, "id", "") != "Finding":
-                continue
-            for keyword in node.keywords:
-                if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                    found.add(keyword.value.value)
-    return {code for code in found if not code.startswith(_OF_THE_GATE)}
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {
+                "Finding", "_outside",
+            }:  # fmt: skip
+                given = [k.value for k in node.keywords if k.arg == "code"] + node.args[:1]
+                found = {getattr(c, "value", None) for each in given for c in ast.walk(each)}
+                yield from ((step, code) for code in CODES if code in found)
 
 
-def test_every_code_in_the_source_has_its_row():
-    codes = codes_in_source()
-    assert len(codes) > 20
-    assert sorted(codes - ROWS.keys()) == []
+def test_a_finding_with_a_code_that_is_not_listed_cannot_be_made():
+    with pytest.raises(ValueError, match=r"GEOM-GAPS.*codes\.py"):
+        Finding(code="GEOM-GAPS", sentence="a slice is missing")
 
 
-def test_the_policy_on_the_page_is_the_policy_that_ships():
-    limits = shipped_limits()
-    for code, row in ROWS.items():
-        always = "flag" if code in FLAGS else "refuse"
-        expected = f"site ({limits.severity(code)})" if code in POLICY_CODES else always
-        assert f"| {expected} |" in row, code
+def test_a_ledger_may_hold_a_code_of_another_version():
+    assert Finding(code="FORMER", sentence="of another version", recorded=True).code == "FORMER"
+
+
+def test_every_step_that_makes_a_finding_is_named_with_its_code():
+    pairs = set(codes_of_steps())
+    assert len(pairs) > 25
+    assert sorted(p for p in pairs if p[0] not in CODES[p[1]].found_by) == []
+
+
+def test_every_code_says_what_it_means_its_limit_what_helps_and_who_finds_it():
+    for code, each in CODES.items():
+        assert re.fullmatch("[A-Z]+(-[A-Z]+)*", code)
+        assert all((each.meaning, each.limit, each.remedy, each.found_by)), code
+
+
+def test_the_limits_hold_a_policy_for_each_code_that_leaves_it_to_the_site():
+    assert set(shipped_limits().policy) == set(POLICY_CODES)
 
 
 def test_every_limit_named_on_the_page_exists():
     limits = shipped_limits()
-    for part, key in re.findall(
-        r"`(series|geometry|hounsfield|head|artefacts|domain)\.(\w+)`", PAGE
-    ):
+    page = (ROOT / "docs/refusals.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(series|geometry|hounsfield|head|artefacts|domain)\.(\w+)`", page)
+    assert len(named) > 20
+    for part, key in named:
         assert hasattr(getattr(limits, part), key), f"{part}.{key}"
-
-
-def test_every_row_says_what_it_means_and_what_helps():
-    for code, row in ROWS.items():
-        cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert len(cells) == 6, code
-        assert all(cells), code

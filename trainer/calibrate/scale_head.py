@@ -21,7 +21,7 @@ Report = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Teaching:
+class ScaleTraining:
     """How long the head is taught, and by which draws."""
 
     seed: int
@@ -35,7 +35,7 @@ def laplace(scale: Tensor, error: Tensor, inside: Tensor) -> Tensor:
 
 
 def teach(
-    taught_by: Residuals, teaching: Teaching, report: Report | None = None
+    taught_by: Residuals, teaching: ScaleTraining, report: Report | None = None
 ) -> ResidualScaleHead:
     """Teach a new head; the same residuals and seed give the same weights.
 

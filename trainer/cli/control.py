@@ -37,7 +37,7 @@ def control(  # noqa: PLR0913 - one option each
     from trainer.simulate.stacks import Stacks
     from trainer.train import control as train_control
     from trainer.train.donors import Donors
-    from trainer.train.guided import Asking, GuidedSource, find_guides
+    from trainer.train.guided import ExemplarSource, GuidedSource, find_guides
 
     settings = TrainConfig.load(config)
     if settings.control is None:
@@ -45,7 +45,7 @@ def control(  # noqa: PLR0913 - one option each
     backbone, opened = bundle_at(bundle), Pool.open(pool, "train")
     hash_of = partial(person_hash, read_key(key or key_beside(base)))
     hashes = {record.name: hash_of(record.name) for record in opened.records}
-    asking = Asking.opened(backbone.recipe, encoder / "encoder.onnx", base, hashes)
+    asking = ExemplarSource.opened(backbone.recipe, encoder / "encoder.onnx", base, hashes)
     donors = None
     if settings.control.target == "donor":
         donors = Donors.of(Stacks.open(encoder / "stacks", "train"), hash_of)

@@ -13,7 +13,7 @@ def find(source: Path) -> list[Found]:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         It is no such archive.
     """
     patients = np.unique(read_pairs(source)["patient"].astype(str))
@@ -25,7 +25,7 @@ def read(found: Found, kind: SourceKind) -> Reading:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         It is no such archive.
     """
     del kind  # an archive is windowed by definition

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from rebrain_node.errors import RebrainError
+from rebrain_node.validation import faults_of
 from trainer.data.windowed import head_in_window, inside_skull_in_window
 
 SourceKind = Literal["ct", "ct-window", "mr"]
@@ -46,7 +47,7 @@ SOURCE_DTYPE: dict[SourceKind, type[np.generic]] = {
 }
 
 
-class DatasetRefused(RebrainError):
+class DatasetError(RebrainError):
     """Data cannot be used; the message names the file or subject, the reason and the remedy."""
 
 
@@ -160,7 +161,7 @@ def check_subject(subject: Subject) -> None:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Shapes differ, fewer than two slices, values that are not finite, an empty mask, or
         positions that do not rise.
     """
@@ -169,18 +170,18 @@ def check_subject(subject: Subject) -> None:
     others += [] if subject.brain is None else [subject.brain]
     if len(shape) != 3 or any(array.shape != shape for array in others):
         shapes = ", ".join(str(a.shape) for a in [subject.source, *others])
-        raise DatasetRefused(f"{subject.name}: shapes {shapes} differ or are not 3-D")
+        raise DatasetError(f"{subject.name}: shapes {shapes} differ or are not 3-D")
     if shape[0] < 2:
-        raise DatasetRefused(f"{subject.name}: {shape[0]} slice; a volume needs at least 2")
+        raise DatasetError(f"{subject.name}: {shape[0]} slice; a volume needs at least 2")
     for name, volume in (("source", subject.source), ("target", subject.target)):
         bad = int(np.count_nonzero(~np.isfinite(volume)))
         if bad:
-            raise DatasetRefused(f"{subject.name}: {bad} values of the {name} are not finite")
+            raise DatasetError(f"{subject.name}: {bad} values of the {name} are not finite")
     if not subject.mask.any():
-        raise DatasetRefused(f"{subject.name}: the mask of the head is empty")
+        raise DatasetError(f"{subject.name}: the mask of the head is empty")
     positions = subject.positions_mm
     if positions.shape != shape[:1] or not (np.diff(positions) > 0).all():
-        raise DatasetRefused(
+        raise DatasetError(
             f"{subject.name}: {positions.shape} positions for {shape[0]} slices, or not rising"
         )
 
@@ -195,13 +196,13 @@ def write_subject(folder: Path, subject: Subject, kind: SourceKind, meta: Meta) 
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         The subject is not fit to be read back (`check_subject`), or is there already.
     """
     check_subject(subject)
     part, place = folder / f".{subject.name}.part", folder / subject.name
     if place.exists():
-        raise DatasetRefused(f"{place} exists; a finished subject is never overwritten")
+        raise DatasetError(f"{place} exists; a finished subject is never overwritten")
     try:
         part.mkdir(parents=True)
         record = _write_arrays(part, subject, kind, meta)
@@ -236,7 +237,7 @@ def write_index(folder: Path, index: Index) -> None:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         A subject plays no role, or more than one.
     """
     check_split(index, folder / "dataset.json")
@@ -250,7 +251,7 @@ def check_split(index: Index, path: Path) -> None:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Somebody stands in two roles, in none, twice, or is not a subject.
     """
     names = [record.name for record in index.subjects]
@@ -258,7 +259,7 @@ def check_split(index: Index, path: Path) -> None:
     for name in sorted({*names, *placed}):
         roles = [role for role in ROLES for other in index.split.get(role, ()) if other == name]
         if names.count(name) != 1 or len(roles) != 1:
-            raise DatasetRefused(
+            raise DatasetError(
                 f"{path}: subject {name} is listed {names.count(name)} times and stands in "
                 f"{' and '.join(roles) or 'no role'}; every subject plays exactly one role"
             )
@@ -269,17 +270,16 @@ def read_index(folder: Path) -> Index:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         There is none, or it is not what this version writes.
     """
     path = folder / "dataset.json"
     if not path.is_file():
-        raise DatasetRefused(f"{path} is missing: not a prepared data set, or not finished")
+        raise DatasetError(f"{path} is missing: not a prepared data set, or not finished")
     try:
         index = Index.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DatasetRefused(f"{path}: {first['loc']}: {first['msg']}") from error
+        raise DatasetError(f"{path}: {faults_of(error)}") from error
     check_split(index, path)
     return index
 
@@ -289,15 +289,15 @@ def verify_subject(folder: Path, record: SubjectRecord) -> None:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         A file is missing or has other bytes.
     """
     for name, expected in record.sha256.items():
         path = folder / record.name / name
         if not path.is_file():
-            raise DatasetRefused(f"{path} is missing; prepare the data again")
+            raise DatasetError(f"{path} is missing; prepare the data again")
         if digest_of(path) != expected:
-            raise DatasetRefused(f"{path} differs from its SHA-256; prepare the data again")
+            raise DatasetError(f"{path} differs from its SHA-256; prepare the data again")
 
 
 @dataclass(frozen=True)
@@ -334,7 +334,7 @@ class PreparedData:
 
         Raises
         ------
-        DatasetRefused
+        DatasetError
             The folder is unfinished, was altered, or its split is not one.
         """
         index = read_index(folder)
@@ -361,11 +361,11 @@ class PreparedData:
 
         Raises
         ------
-        DatasetRefused
+        DatasetError
             Nobody has this name, or the arrays do not fit each other.
         """
         if name not in self.names:
-            raise DatasetRefused(f"no subject {name}; there are {', '.join(self.names)}")
+            raise DatasetError(f"no subject {name}; there are {', '.join(self.names)}")
         subject = self.load(name)
         check_subject(subject)
         return subject
@@ -395,13 +395,13 @@ def open_any(path: Path) -> PreparedData:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Neither, or a key is missing, or the arrays do not fit each other.
     """
     if path.is_dir():
         return PreparedData.open(path)
     if path.suffix != ".npz" or not path.is_file():
-        raise DatasetRefused(f"{path} is neither a prepared folder nor a .npz of pairs")
+        raise DatasetError(f"{path} is neither a prepared folder nor a .npz of pairs")
     arrays = read_pairs(path)
     names = tuple(sorted({str(patient) for patient in arrays["patient"].tolist()}))
     return PreparedData(
@@ -420,25 +420,25 @@ def read_pairs(path: Path) -> dict[str, NDArray[np.generic]]:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         The archive is damaged, a key is missing, or the arrays do not fit each other.
     """
     try:
         with np.load(path) as archive:
             missing = [key for key in PAIR_KEYS if key not in archive]
             if missing:
-                raise DatasetRefused(f"{path}: keys {', '.join(missing)} are missing")
+                raise DatasetError(f"{path}: keys {', '.join(missing)} are missing")
             arrays = {key: np.asarray(archive[key]) for key in PAIR_KEYS}
     except (ValueError, OSError) as error:
-        raise DatasetRefused(f"{path} cannot be read as .npz: {error}") from error
+        raise DatasetError(f"{path} cannot be read as .npz: {error}") from error
     ct, t1 = arrays["ct"], arrays["t1"]
     if ct.ndim != 3 or t1.shape != ct.shape or ct.dtype != np.uint8:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{path}: ct {ct.shape} {ct.dtype} and t1 {t1.shape} must be (n, rows, columns), "
             "ct uint8 in the window C40 W80"
         )
     if any(arrays[key].shape != ct.shape[:1] for key in ("patient", "slice")):
-        raise DatasetRefused(f"{path}: patient and slice must have one entry for each image")
+        raise DatasetError(f"{path}: patient and slice must have one entry for each image")
     return arrays
 
 

@@ -15,13 +15,13 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from rebrain_node.domain.volume import AIR_HU, SourceVolume
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance.pixels import stored_values
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.resample import resampled, wide_grid
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import towards_the_head
-from trainer.data.dataset import DatasetRefused, Mask, SourceKind, Subject, Volume
+from trainer.data.dataset import DatasetError, Mask, SourceKind, Subject, Volume
 from trainer.data.found import Affine, Found, Reading
 from trainer.data.nifti import check_content
 from trainer.data.register import register
@@ -39,11 +39,11 @@ def find(source: Path) -> list[Found]:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         `source` is no folder.
     """
     if not source.is_dir():
-        raise DatasetRefused(f"{source} is no folder")
+        raise DatasetError(f"{source} is no folder")
     folders = sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
     return [_subject(folder) for folder in folders]
 
@@ -69,7 +69,7 @@ def read_source(folder: Path, kind: SourceKind) -> SourceVolume:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Not one series of the modality, or it cannot be put together.
     """
     instances = _instances(folder, "CT" if kind == "ct" else "MR")
@@ -79,10 +79,10 @@ def read_source(folder: Path, kind: SourceKind) -> SourceVolume:
             if kind == "ct"
             else _as_stored(instances)
         )
-    except SeriesRejected as error:
-        raise DatasetRefused(f"{folder}: {error}") from error
+    except SeriesRejectedError as error:
+        raise DatasetError(f"{folder}: {error}") from error
     if len(volume.positions_mm) < 2:
-        raise DatasetRefused(f"{folder} has one slice: no volume")
+        raise DatasetError(f"{folder} has one slice: no volume")
     return volume
 
 
@@ -91,21 +91,21 @@ def read_target(folder: Path) -> SourceVolume:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Not one MR series, or it cannot be put together.
     """
     instances = _instances(folder, "MR")
     try:
         return _as_stored(instances)
-    except SeriesRejected as error:
-        raise DatasetRefused(f"{folder}: {error}") from error
+    except SeriesRejectedError as error:
+        raise DatasetError(f"{folder}: {error}") from error
 
 
 def _instances(folder: Path, modality: str) -> list[Dataset]:
     instances = [_instance(path) for path in sorted(folder.rglob("*")) if path.is_file()]
     found = sorted({str(i.get("Modality", "none")) for i in instances})
     if found != [modality]:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{folder} must hold one {modality} series; it holds {', '.join(found) or 'nothing'}"
         )
     return instances
@@ -115,7 +115,7 @@ def _instance(path: Path) -> Dataset:
     try:
         return pydicom.dcmread(path)
     except (InvalidDicomError, OSError) as error:
-        raise DatasetRefused(f"{path} is no DICOM instance: {error}") from error
+        raise DatasetError(f"{path} is no DICOM instance: {error}") from error
 
 
 def _as_stored(instances: list[Dataset]) -> SourceVolume:
@@ -138,15 +138,15 @@ def regular_image(volume: SourceVolume, folder: Path) -> sitk.Image:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         One slice, uneven spacing or a tilted gantry: no regular grid.
     """
     if len(volume.positions_mm) < 2:
-        raise DatasetRefused(f"{folder} has one slice: no volume")
+        raise DatasetError(f"{folder} has one slice: no volume")
     steps = np.diff(volume.positions_mm, axis=0)
     spacing = float(np.linalg.norm(steps[0]))
     if np.abs(steps - volume.normal * spacing).max() > _EVEN * spacing:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{folder}: the slices lie uneven or slanted; a registered series needs a regular grid"
         )
     image = sitk.GetImageFromArray(volume.hu)
@@ -218,7 +218,7 @@ def read(found: Found, kind: SourceKind) -> Reading:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         A series cannot be read, or the registration is not to be trusted.
     """
     source = read_source(found.files["source"], kind)
@@ -229,8 +229,8 @@ def read(found: Found, kind: SourceKind) -> Reading:
     head = ct_head(values, upright.GetSpacing()) if kind == "ct" else mr_head(upright)
     try:
         fit = register(upright, target, (head, mr_head(target)))
-    except DatasetRefused as error:
-        raise DatasetRefused(f"{found.files['target']}: {error}") from error
+    except DatasetError as error:
+        raise DatasetError(f"{found.files['target']}: {error}") from error
     registered, seen = sampled_at(source, target, fit.transform)
     return Reading(
         Subject(

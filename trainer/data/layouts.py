@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer.data import archive, dicom, simulated
-from trainer.data.dataset import DatasetRefused
+from trainer.data.dataset import DatasetError
 from trainer.data.found import Found, Layout
 from trainer.data.nifti import read_pair, read_stripped_pair
 
@@ -32,7 +32,7 @@ def _nifti(folder: Path, stem: str) -> Path:
 
 def _folders(source: Path) -> list[Path]:
     if not source.is_dir():
-        raise DatasetRefused(f"{source} is no folder")
+        raise DatasetError(f"{source} is no folder")
     return sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
@@ -111,7 +111,7 @@ def _pairs(source: Path) -> list[Found]:
 def _two_folders(source: Path) -> list[Found]:
     parts = [p for p in ("source", "target", "mask") if (source / p).is_dir()]
     if parts[:2] != ["source", "target"]:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{source} holds no folders source and target (and perhaps mask), nor is it a table"
         )
     names = sorted(
@@ -125,7 +125,7 @@ def _table(path: Path) -> list[Found]:
         rows = list(csv.DictReader(stream))
     needed = {"source", "target"}
     if not rows or not needed <= set(rows[0]):
-        raise DatasetRefused(
+        raise DatasetError(
             f"{path}: the first line must name the columns source,target[,mask][,subject]"
         )
     found = []

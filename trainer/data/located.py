@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import PreparedVolume, SourceVolume
-from rebrain_node.errors import RebrainError, SeriesRejected
+from rebrain_node.errors import RebrainError, SeriesRejectedError
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.locate import locate
@@ -16,12 +16,12 @@ from rebrain_node.steps.preprocess import preprocess
 LEAST_PLAUSIBILITY = 0.5
 
 
-class NotLocated(RebrainError):
+class HeadFrameError(RebrainError):
     """A head cannot be placed in the head frame; the message says why."""
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedSeries:
     """A series on the grid of the recipe, and its place in the head frame.
 
     Attributes
@@ -40,7 +40,7 @@ def located(
     positions_mm: NDArray[np.float64],
     pixel_mm: tuple[float, float] | None,
     recipe: Recipe,
-) -> Located:
+) -> LocatedSeries:
     """Place slices in the head frame.
 
     Parameters
@@ -55,23 +55,23 @@ def located(
 
     Raises
     ------
-    NotLocated
+    HeadFrameError
         The pixel size is not known, no head fits the grid, or what is there hardly looks like one.
     """
     if pixel_mm is None:
-        raise NotLocated("the pixel size is not known")
+        raise HeadFrameError("the pixel size is not known")
     try:
         prepared = preprocess(_series(hu, positions_mm, pixel_mm), recipe)
-    except SeriesRejected as error:
-        raise NotLocated(str(error)) from error
+    except SeriesRejectedError as error:
+        raise HeadFrameError(str(error)) from error
     frame = locate(prepared, load_head_template())
     if not frame.plausibility >= LEAST_PLAUSIBILITY:
-        raise NotLocated(
+        raise HeadFrameError(
             "it does not lie in the head frame with certainty: plausibility "
             f"{frame.plausibility:.2f}, at least {LEAST_PLAUSIBILITY:.2f}"
         )
     down_mm, across_mm = pixel_mm
-    return Located(
+    return LocatedSeries(
         prepared, frame, frame.head_from_patient @ np.diag([across_mm, down_mm, 1.0, 1.0])
     )
 

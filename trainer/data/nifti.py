@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from rebrain_node.domain.volume import AIR_HU
-from trainer.data.dataset import DatasetRefused, Mask, SourceKind, Subject, Volume
+from trainer.data.dataset import DatasetError, Mask, SourceKind, Subject, Volume
 from trainer.data.found import Affine, Found, Reading
 from trainer.data.mirrored import mirrored_axis
 from trainer.data.rawvoxels import not_finite
@@ -27,11 +27,11 @@ def read_volume(path: Path) -> sitk.Image:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Missing, damaged, not 3-D, of one slice, without a stated orientation, or not finite.
     """
     if not path.is_file():
-        raise DatasetRefused(f"{path} is missing")
+        raise DatasetError(f"{path} is missing")
     try:
         header = sitk.ImageFileReader()
         header.SetFileName(str(path))
@@ -39,29 +39,29 @@ def read_volume(path: Path) -> sitk.Image:
         _check_header(path, header)
         image = sitk.DICOMOrient(sitk.ReadImage(str(path), sitk.sitkFloat32), "LPS")
     except RuntimeError as error:
-        raise DatasetRefused(f"{path} cannot be read: {_last_line(error)}") from error
+        raise DatasetError(f"{path} cannot be read: {_last_line(error)}") from error
     if min(image.GetSize()) < 2:
-        raise DatasetRefused(f"{path} has the size {image.GetSize()}: one slice is no volume")
+        raise DatasetError(f"{path} has the size {image.GetSize()}: one slice is no volume")
     bad = not_finite(path)
     if bad:
-        raise DatasetRefused(f"{path} has {bad} voxels that are NaN or infinite")
+        raise DatasetError(f"{path} has {bad} voxels that are NaN or infinite")
     return image
 
 
 def _check_header(path: Path, header: sitk.ImageFileReader) -> None:
     size = header.GetSize()
     if len(size) != 3:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{path} has the size {size}: {len(size)}-D, a 3-D volume is needed; split it first"
         )
     if header.GetNumberOfComponents() != 1:
-        raise DatasetRefused(f"{path} has {header.GetNumberOfComponents()} values in each voxel")
+        raise DatasetError(f"{path} has {header.GetNumberOfComponents()} values in each voxel")
     codes = [
         header.GetMetaData(key).strip() if header.HasMetaDataKey(key) else "0"
         for key in ("qform_code", "sform_code")
     ]
     if codes in (["0", "0"], ["NIFTI_XFORM_UNKNOWN"] * 2):
-        raise DatasetRefused(
+        raise DatasetError(
             f"{path} does not say how the head lies (qform_code and sform_code are 0); "
             "set its orientation first"
         )
@@ -95,17 +95,17 @@ def check_same_grid(first: sitk.Image, second: sitk.Image, paths: tuple[Path, Pa
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Different sizes, or corners that lie apart.
     """
     if first.GetSize() != second.GetSize():
-        raise DatasetRefused(
+        raise DatasetError(
             f"{paths[1]} has the size {second.GetSize()} (columns, rows, slices), "
             f"{paths[0]} {first.GetSize()}: resample them to one grid first"
         )
     apart = float(np.linalg.norm(_corners(first) - _corners(second), axis=1).max())
     if apart > SAME_GRID_MM:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{paths[1]} lies {apart:.2f} mm from {paths[0]} at a corner (limit {SAME_GRID_MM} "
             "mm): resample them to one grid first"
         )
@@ -134,7 +134,7 @@ def read_pair(found: Found, kind: SourceKind) -> Reading:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         A file is unfit, the grids differ, nothing is there, or one volume lies mirrored.
     """
     paths = found.files
@@ -154,7 +154,7 @@ def read_pair(found: Found, kind: SourceKind) -> Reading:
     check_content(target, paths["target"], "mr")
     axis = mirrored_axis(source, target)
     if axis is not None:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{paths['target']} fits {paths['source']} better when mirrored along its {axis}: "
             "one of them has a wrong orientation"
         )
@@ -193,16 +193,14 @@ def check_content(volume: Volume, path: Path, kind: SourceKind) -> None:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         One value everywhere, or a CT without air, which cannot be in HU.
     """
     low, high = float(volume.min()), float(volume.max())
     if low == high:
-        raise DatasetRefused(f"{path} is {low:g} everywhere: an empty subject")
+        raise DatasetError(f"{path} is {low:g} everywhere: an empty subject")
     if kind == "ct" and low > -500:
-        raise DatasetRefused(
-            f"{path} has no value below {low:g}: a CT in HU has air at about -1000"
-        )
+        raise DatasetError(f"{path} has no value below {low:g}: a CT in HU has air at about -1000")
 
 
 def _mask(
@@ -220,7 +218,7 @@ def read_stripped_pair(found: Found, kind: SourceKind) -> Reading:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         As `read_pair`.
     """
     reading = read_pair(found, kind)

@@ -39,7 +39,7 @@ class Placement(Protocol):
 
 
 @dataclass(frozen=True)
-class InMillimetres:
+class MillimetrePlacement:
     """Slices of known pixel size, their head centred on the grid.
 
     The first pixel of the grid lies a whole number of the data set's pixels away, so that data of
@@ -87,7 +87,7 @@ def _resampled(plane: Image, down: Image, across: Image, outside: float) -> Imag
 
 
 @dataclass(frozen=True)
-class Stretched:
+class StretchedPlacement:
     """Slices that were cropped and stretched to a square, stretched to a frame of the grid.
 
     Attributes
@@ -146,7 +146,9 @@ def placements(
         heights = [round(share * grid.rows) for share in FRAME_SHARES]
         frames = [(rows, min(grid.columns, round(ASPECT * rows))) for rows in heights]
         both: tuple[Literal[1, -1], ...] = (1, -1)
-        return tuple(Stretched(grid, shape, frame, turn) for frame in frames for turn in both)
+        return tuple(
+            StretchedPlacement(grid, shape, frame, turn) for frame in frames for turn in both
+        )
     down, across = np.flatnonzero(head.any(axis=(0, 2))), np.flatnonzero(head.any(axis=(0, 1)))
     centre = (float(down[0] + down[-1]) / 2, float(across[0] + across[-1]) / 2)
-    return (InMillimetres(grid, shape, pixel_mm, centre),)
+    return (MillimetrePlacement(grid, shape, pixel_mm, centre),)

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from trainer.data import split as splitting
 from trainer.data.dataset import (
     ROLES,
-    DatasetRefused,
+    DatasetError,
     Index,
     Meta,
     Name,
@@ -89,15 +89,15 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         The source is no such layout, the folder holds another data set, or the split does not
         fit, or is fixed by the layout. Subjects that are finished stay.
     """
     found = task.layout.find(task.source)
     if not found:
-        raise DatasetRefused(f"{task.source} holds no subject in the layout {task.layout.name}")
+        raise DatasetError(f"{task.source} holds no subject in the layout {task.layout.name}")
     if task.split is not None and any(subject.role for subject in found):
-        raise DatasetRefused(
+        raise DatasetError(
             f"the layout {task.layout.name} says who trains and who tests; leave --split out"
         )
     earlier = _earlier(task, found)
@@ -111,7 +111,7 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
             record, outcome = _one(task, subject)
             _not_twice(record, targets)
             records[subject.name] = record
-        except DatasetRefused as error:
+        except DatasetError as error:
             outcome = str(error)
             _forget(task.out, subject.name)
         outcomes[subject.name] = outcome
@@ -135,7 +135,7 @@ def _earlier(task: Task, found: list[Found]) -> Index | None:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         It is of other data, of fewer, or was split in another way.
     """
     if not (task.out / "dataset.json").exists():
@@ -143,12 +143,12 @@ def _earlier(task: Task, found: list[Found]) -> Index | None:
     index = read_index(task.out)
     gone = sorted({r.name for r in index.subjects} - {f.name for f in found})
     if index.origin != _origin(task) or index.source_kind != task.kind or gone:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{task.out} holds another data set ({index.origin}, {index.source_kind}"
             f"{', with ' + ', '.join(gone) if gone else ''}); choose another --out"
         )
     if task.split is not None and _rule(task.split) != index.split_rule:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{task.out} was split {index.split_rule}, seed {index.seed}; a split is kept: leave "
             "--split out, or choose another --out"
         )
@@ -161,11 +161,11 @@ def _origin(task: Task) -> str:
 
 def _one(task: Task, subject: Found) -> tuple[SubjectRecord, str]:
     if subject.problem is not None:
-        raise DatasetRefused(subject.problem)
+        raise DatasetError(subject.problem)
     try:
         _NAME.validate_python(subject.name)
     except ValidationError as error:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{subject.name!r} is no name for a subject: letters, digits, '.', '_' and '-', "
             "at most 64; rename it"
         ) from error
@@ -200,13 +200,13 @@ def _input_digest(path: Path) -> str:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         There is neither.
     """
     if path.is_file():
         return digest_of(path)
     if not path.is_dir():
-        raise DatasetRefused(f"{path} is missing")
+        raise DatasetError(f"{path} is missing")
     whole = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         whole.update(f"{file.relative_to(path).as_posix()}\0{digest_of(file)}\n".encode())
@@ -222,7 +222,7 @@ def _finished(task: Task, name: str, inputs: dict[str, str]) -> SubjectRecord | 
         meta = Meta.model_validate_json(path.read_bytes())
         record = SubjectRecord(name=name, sha256={**meta.sha256, "meta.json": digest_of(path)})
         verify_subject(task.out, record)
-    except (ValidationError, DatasetRefused):
+    except (ValidationError, DatasetError):
         return None
     same = meta.inputs == inputs and meta.layout == task.layout.name
     return record if same else None
@@ -233,12 +233,12 @@ def _not_twice(record: SubjectRecord, targets: dict[str, str]) -> None:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         The target was seen before.
     """
     first = targets.setdefault(record.sha256["target.npy"], record.name)
     if first != record.name:
-        raise DatasetRefused(f"{record.name} has the same target, voxel by voxel, as {first}")
+        raise DatasetError(f"{record.name} has the same target, voxel by voxel, as {first}")
 
 
 def _forget(out: Path, name: str) -> None:

@@ -29,7 +29,7 @@ Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-class ProtocolRefused(RebrainError):
+class ProtocolError(RebrainError):
     """A protocol that does not exist, or one that these data cannot be put under."""
 
 
@@ -46,7 +46,7 @@ class Sparsity:
 
         Raises
         ------
-        ProtocolRefused
+        ProtocolError
             Any other text.
         """
         if text == "none":
@@ -57,7 +57,7 @@ class Sparsity:
                 return cls("decimate", int(factor))
             if kind == "thick":
                 return cls("thick", int(factor))
-        raise ProtocolRefused(
+        raise ProtocolError(
             f"protocol {text!r}: expected none, decimate:K or thick:K with K = 2, 3 or 4"
         )
 
@@ -117,12 +117,12 @@ def thinned(subject: Subject, sparsity: Sparsity) -> Case:
 
     Raises
     ------
-    ProtocolRefused
+    ProtocolError
         Too few slices remain: two are needed to fill what lies between.
     """
     source, head, positions = _given(subject, sparsity)
     if sparsity.kind != "none" and len(source) < 2:
-        raise ProtocolRefused(
+        raise ProtocolError(
             f"subject {subject.name}: {len(subject.source)} slices leave {len(source)} under "
             f"{sparsity}, 2 are needed"
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from trainer.data.dataset import DatasetRefused, Mask
+from trainer.data.dataset import DatasetError, Mask
 
 #: both runs arrive within so much of each other, at 80 mm from the centre of the head
 RESIDUAL_LIMIT_MM = 2.0
@@ -54,7 +54,7 @@ def register(source: sitk.Image, target: sitk.Image, heads: tuple[Mask, Mask]) -
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         The optimiser fails, the two runs disagree, or the heads do not overlap.
     """
     fixed, moving = _masked(source, heads[0]), _masked(target, heads[1])
@@ -63,18 +63,18 @@ def register(source: sitk.Image, target: sitk.Image, heads: tuple[Mask, Mask]) -
         first = _run(source, target, _start(centre, offset, ((0.0,) * 3, (0.0,) * 3)))
         second = _run(source, target, _start(centre, offset, _SECOND_START))
     except RuntimeError as error:
-        raise DatasetRefused(f"the registration failed: {str(error).splitlines()[-1]}") from error
+        raise DatasetError(f"the registration failed: {str(error).splitlines()[-1]}") from error
     best, other = sorted((first, second), key=lambda run: run[1])
     residual = _apart(best[0], other[0], centre)
     overlap = _overlap(fixed, moving, best[0])
     found = Registration(best[0], -best[1], residual, overlap)
     if residual > RESIDUAL_LIMIT_MM:
-        raise DatasetRefused(
+        raise DatasetError(
             f"the registration is not to be trusted: from two starts it arrives {residual:.1f} mm "
             f"apart (limit {RESIDUAL_LIMIT_MM} mm); register the series beforehand"
         )
     if overlap < OVERLAP_LIMIT:
-        raise DatasetRefused(
+        raise DatasetError(
             f"after registration the target covers {overlap:.0%} of the source's head "
             f"(limit {OVERLAP_LIMIT:.0%})"
         )
@@ -91,7 +91,7 @@ def _centre(mask: sitk.Image) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     statistics = sitk.LabelShapeStatisticsImageFilter()
     statistics.Execute(mask)
     if not statistics.HasLabel(1):
-        raise DatasetRefused("the registration found no head in one of the series")
+        raise DatasetError("the registration found no head in one of the series")
     return np.array(statistics.GetCentroid(1))
 
 

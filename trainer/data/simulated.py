@@ -12,7 +12,7 @@ import torch
 
 from rebrain_node.domain.volume import AIR_HU as LEAST_HU
 from trainer import heads
-from trainer.data.dataset import DatasetRefused, Role, SourceKind, Subject
+from trainer.data.dataset import DatasetError, Role, SourceKind, Subject
 from trainer.data.found import Found, Reading
 from trainer.sample_rng import SampleRng
 from trainer.simulate.hounsfield import AIR_HU, Tissues, crop_box, draw_hu, sharpened, tissues
@@ -34,11 +34,11 @@ def find(source: Path) -> list[Found]:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         `source` is no folder.
     """
     if not source.is_dir():
-        raise DatasetRefused(f"{source} is no folder; make one by rebrain-train head --maps")
+        raise DatasetError(f"{source} is no folder; make one by rebrain-train head --maps")
     return [
         _head(path)
         for path in sorted(source.glob("*.npz"))
@@ -59,7 +59,7 @@ def read(found: Found, kind: SourceKind) -> Reading:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         The file holds no maps, or the head's fit to the template went astray.
     """
     del kind  # what is simulated is HU
@@ -68,10 +68,10 @@ def read(found: Found, kind: SourceKind) -> Reading:
         with np.load(path, allow_pickle=False) as arrays:
             head = sharpened(tissues(dict(arrays)), 1.0 if terms.sharp else 2.0)
     except (OSError, ValueError, KeyError) as error:
-        raise DatasetRefused(f"{path} holds no maps of a head: {error}") from error
+        raise DatasetError(f"{path} holds no maps of a head: {error}") from error
     leaning = stretch(mni_from_voxel(head))
     if leaning > MOST_STRETCH:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{path}: the fit to the template stretches one way {leaning:.2f} times as much as "
             f"another, at most {MOST_STRETCH}: it went astray, and the CT would with it"
         )

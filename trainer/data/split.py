@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.dataset import ROLES, DatasetRefused, Role
+from trainer.data.dataset import ROLES, DatasetError, Role
 
 _COUNTS = re.compile(r"^\d+/\d+/\d+$")
 Split = dict[Role, tuple[str, ...]]
@@ -23,13 +23,13 @@ def sizes(rule: str, total: int) -> dict[Role, int]:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Neither, or the counts do not add up to `total`.
     """
     if _COUNTS.match(rule) and "." not in rule and sum(map(int, rule.split("/"))) != 1:
         counts = [int(part) for part in rule.split("/")]
         if sum(counts) != total:
-            raise DatasetRefused(
+            raise DatasetError(
                 f"the split {rule} needs {sum(counts)} subjects, {total} are usable; "
                 "give counts that add up, or shares such as 0.7/0.15/0.15"
             )
@@ -39,7 +39,7 @@ def sizes(rule: str, total: int) -> dict[Role, int]:
     except ValueError:
         shares = []
     if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise DatasetRefused(
+        raise DatasetError(
             f"the split {rule!r} is neither counts (14/3/3), nor shares that add up to 1 "
             "(0.7/0.15/0.15), nor a JSON file"
         )
@@ -71,7 +71,7 @@ def draw(names: Sequence[str], rule: str, seed: int, kept: Mapping[str, Role]) -
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         The rule is none, or does not add up.
     """
     roles = {name: kept[name] for name in names if name in kept}
@@ -95,13 +95,13 @@ def check_kept(split: Split, kept: Mapping[str, Role]) -> None:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Somebody would change sides.
     """
     for role, names in split.items():
         for name in names:
             if kept.get(name, role) != role:
-                raise DatasetRefused(f"subject {name} was {kept[name]} before and cannot be {role}")
+                raise DatasetError(f"subject {name} was {kept[name]} before and cannot be {role}")
 
 
 def from_file(path: Path, usable: Sequence[str], found: Sequence[str]) -> Split:
@@ -109,25 +109,25 @@ def from_file(path: Path, usable: Sequence[str], found: Sequence[str]) -> Split:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Not such a file, a subject in two roles or in none, or one that the source has not.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         split = {role: tuple(map(str, document.get(role, ()))) for role in ROLES}
     except (ValueError, AttributeError, TypeError, OSError) as error:
-        raise DatasetRefused(f"{path} is no split: {error}") from error
+        raise DatasetError(f"{path} is no split: {error}") from error
     strange = sorted(set(document) - set(ROLES))
     if strange:
-        raise DatasetRefused(f"{path}: {', '.join(strange)} is no role; roles are {ROLES}")
+        raise DatasetError(f"{path}: {', '.join(strange)} is no role; roles are {ROLES}")
     placed = [name for role in ROLES for name in split[role]]
     for name in sorted(set(placed)):
         if placed.count(name) > 1:
             roles = " and ".join(role for role in ROLES for n in split[role] if n == name)
-            raise DatasetRefused(f"{path}: subject {name} stands in {roles}; one role each")
+            raise DatasetError(f"{path}: subject {name} stands in {roles}; one role each")
     missing, unknown = sorted(set(usable) - set(placed)), sorted(set(placed) - set(found))
     if missing or unknown:
-        raise DatasetRefused(
+        raise DatasetError(
             f"{path}: without a role: {', '.join(missing) or 'nobody'}; "
             f"not in the source: {', '.join(unknown) or 'nobody'}"
         )

@@ -5,8 +5,8 @@ import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage as ndi
 
 from rebrain_node.model.head_mask import head_mask as head_in_hu
-from trainer.data.dataset import DatasetRefused, Mask, Volume
-from trainer.simulate.anatomy import HeadRefused, head_mask
+from trainer.data.dataset import DatasetError, Mask, Volume
+from trainer.simulate.anatomy import HeadError, head_mask
 from trainer.simulate.template import as_array, as_image, resampled
 
 
@@ -26,14 +26,14 @@ def mr_head(image: sitk.Image) -> Mask:
 
     Raises
     ------
-    DatasetRefused
+    DatasetError
         Nothing is bright.
     """
     coarse = resampled(image, 2.0)
     try:
         mask = head_mask(as_array(coarse))
-    except HeadRefused as error:
-        raise DatasetRefused(f"no head in the target: {error}") from error
+    except HeadError as error:
+        raise DatasetError(f"no head in the target: {error}") from error
     fine = sitk.Resample(as_image(mask, coarse), image, sitk.Transform(), sitk.sitkLinear, 0.0)
     return as_array(fine) > 0.5
 

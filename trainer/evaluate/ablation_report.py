@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from trainer.evaluate.ablation import Ablation, Compared
+from trainer.evaluate.ablation import Ablation, VariantComparison
 from trainer.evaluate.lesions import RADIUS_MM, VISIBLE
-from trainer.evaluate.plots import FAINT, OUR_COLOUR, Plate, png, sheet
-from trainer.evaluate.report import Contents
-from trainer.evaluate.results import Figure
+from trainer.evaluate.plots import FAINT, OUR_COLOUR, Plot, blank_figure, png
+from trainer.evaluate.report import Report
+from trainer.evaluate.results import MetricSummary
 from trainer.evaluate.tables import Cell, Row, Table
 
 _NAMES: Final = {
@@ -20,10 +20,10 @@ _NAMES: Final = {
 }
 
 
-def contents_of(found: Ablation) -> Contents:
+def report_of(found: Ablation) -> Report:
     """Say the ablation in tables, a figure and sentences."""
     bundle = found["bundle"]
-    return Contents(
+    return Report(
         title="Ablation of guidance",
         subtitle=f"{bundle['name']} {bundle['version']} on {found['data']}, missing positions",
         limits=(
@@ -40,7 +40,7 @@ def contents_of(found: Ablation) -> Contents:
             _sizes(found),
             _lesions(found),
         ),
-        plates=(_scatter(found),),
+        plots=(_scatter(found),),
         facts=(
             ("bundle digest", bundle["digest"]),
             ("engine", bundle["engine"]),
@@ -80,11 +80,11 @@ def _ways(protocol: str, found: Ablation) -> Table:
     )
 
 
-def _cells(each: Compared) -> tuple[Cell, ...]:
+def _cells(each: VariantComparison) -> tuple[Cell, ...]:
     return _cell(each["ssim"], ".4f"), _cell(each["mae"], ".4f"), _cell(each["gain"], "+.4f")
 
 
-def _cell(value: Figure, form: str) -> Cell:
+def _cell(value: MetricSummary, form: str) -> Cell:
     low, high = value["ci95"]
     return Cell(f"{value['mean']:{form}}", f"{low:{form}} to {high:{form}}")
 
@@ -113,7 +113,7 @@ def _sizes(found: Ablation) -> Table:
     )
     return Table(
         "Size of the knowledge base",
-        ("people", "guided by an exemplar", "median position difference, mm", "SSIM ↑"),
+        ("subjects", "guided by an exemplar", "median position difference, mm", "SSIM ↑"),
         rows,
     )
 
@@ -150,9 +150,9 @@ def _plain(*texts: str) -> tuple[Cell, ...]:
     return tuple(Cell(text) for text in texts)
 
 
-def _scatter(found: Ablation) -> Plate:
+def _scatter(found: Ablation) -> Plot:
     """Draw similarity against error, position by position (Figure 11)."""
-    with sheet(4.2) as drawn:
+    with blank_figure(4.2) as drawn:
         panel = drawn.subplots()
         if found["points"]:
             similarity, error = zip(*found["points"], strict=True)
@@ -163,7 +163,7 @@ def _scatter(found: Ablation) -> Plate:
         panel.set_ylabel("mean absolute error of the slice it guides")
         picture = png(drawn)
     rank = found["similarity_error"].get("spearman_error", float("nan"))
-    return Plate(
+    return Plot(
         "similarity",
         "Similarity and error",
         f"Every missing position of the last protocol; rank correlation {rank:+.2f}. Dotted: tau "

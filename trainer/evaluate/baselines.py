@@ -1,7 +1,7 @@
 """The baselines: what a method without a network makes of the same slices.
 
 They learn from the training subjects of the data set; where it has none (an archive of pairs)
-from all other subjects, so that none ever sees its own answer. Volumes drawn are (drawn, row,
+from all other subjects, so that none ever sees its own answer. Their volumes are (drawn, row,
 column) in the unit of the scores: a training subject's T1 has its percentiles 0.5 and 99.5 in
 the head at 0 and 1.
 """
@@ -18,7 +18,7 @@ from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.resample import doubled, halved
 from trainer.data.dataset import PreparedData, Subject
 from trainer.data.intensities import truth_unit, unit
-from trainer.data.located import NotLocated
+from trainer.data.located import HeadFrameError
 from trainer.data.placing import Placement, placements
 from trainer.data.protocols import Case
 from trainer.evaluate.template import Template
@@ -27,7 +27,7 @@ _LEVELS = 256
 
 
 @dataclass(frozen=True)
-class Lookup:
+class LookupTable:
     """Mean T1 (0 to 1) per brightness of the source, and over the head as a whole."""
 
     table: NDArray[np.float32]
@@ -57,11 +57,11 @@ class Tally:
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(self.weights + other.weights, self.sums + other.sums)
 
-    def lookup(self) -> Lookup:
+    def lookup(self) -> LookupTable:
         """Return the table; a brightness that was never seen gets the mean."""
         mean = float(self.sums.sum() / self.weights.sum())
         table = np.where(self.weights > 0, self.sums / np.maximum(self.weights, 1e-6), mean)
-        return Lookup(table.astype(np.float32), mean)
+        return LookupTable(table.astype(np.float32), mean)
 
 
 def _level(source: Image) -> NDArray[np.int64]:
@@ -75,8 +75,8 @@ WINDOW_SPACINGS, WINDOW_FLOOR_MM = 1.5, 6.0
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What one training subject teaches.
+class SubjectStatistics:
+    """What the baselines learn from one training subject.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Lesson:
     below_top_mm: NDArray[np.float64]
 
 
-def teach(subject: Subject, data: PreparedData, recipe: Recipe) -> Lesson:
+def statistics_of(subject: Subject, data: PreparedData, recipe: Recipe) -> SubjectStatistics:
     """Take what the baselines need from one training subject."""
     source = unit(subject.source, subject.mask, data.source_kind, recipe)
     truth = truth_unit(subject.target, subject.mask)
@@ -102,7 +102,7 @@ def teach(subject: Subject, data: PreparedData, recipe: Recipe) -> Lesson:
     rows = np.flatnonzero(subject.mask.any(axis=(1, 2)))
     images = [halved(placement.onto(truth[row], 0.0)) for row in rows]
     top = _top_mm(subject.mask, subject.positions_mm)
-    return Lesson(
+    return SubjectStatistics(
         tally=Tally.of(source * 2 - 1, truth, subject.mask.astype(np.float32)),
         features=np.stack([_feature(source[row], placement) for row in rows]),
         images=np.rint(np.clip(np.stack(images), 0, 1) * 255).astype(np.uint8),
@@ -116,7 +116,7 @@ class Baselines:
 
     Attributes
     ----------
-    lessons : mapping of str to Lesson
+    statistics : mapping of str to SubjectStatistics
         By subject.
     template : Template or str
         The mean T1 of the training heads, or why there is none.
@@ -126,31 +126,37 @@ class Baselines:
 
     data: PreparedData
     recipe: Recipe
-    lessons: Mapping[str, Lesson]
+    statistics: Mapping[str, SubjectStatistics]
     template: Template | str
     remarks: list[str]
 
     @classmethod
-    def taught(
-        cls, data: PreparedData, teachers: tuple[str, ...], recipe: Recipe,
+    def fit(
+        cls, data: PreparedData, training_names: tuple[str, ...], recipe: Recipe,
         progress: Callable[[], None],
     ) -> "Baselines":  # fmt: skip
         """Learn from the subjects named, and the template from the training subjects alone."""
-        lessons = {}
-        for name in teachers:
-            lessons[name] = teach(data.subject(name), data, recipe)
+        statistics = {}
+        for name in training_names:
+            statistics[name] = statistics_of(data.subject(name), data, recipe)
             progress()
-        template = Template.taught(data, recipe, progress)
+        template = Template.fit(data, recipe, progress)
         left_out = {} if isinstance(template, str) else template.left_out
         remarks = [
-            f"template: the mean T1 is without {who}: {why}" for who, why in left_out.items()
+            f"template: the mean T1 is without {name}: {why}" for name, why in left_out.items()
         ]
-        return cls(data, recipe, lessons, template, remarks)
+        return cls(data, recipe, statistics, template, remarks)
 
-    def draw(self, case: Case) -> Iterator[tuple[str, Volume]]:
+    def synthesise(self, case: Case) -> Iterator[tuple[str, Volume]]:
         """Draw a case by every baseline that applies to it, one after the other."""
-        lessons = [lesson for name, lesson in self.lessons.items() if name != case.subject.name]
-        lookup = reduce(add, (lesson.tally for lesson in lessons)).lookup()
+        statistics = [
+            subject_statistics
+            for name, subject_statistics in self.statistics.items()
+            if name != case.subject.name
+        ]
+        lookup = reduce(
+            add, (subject_statistics.tally for subject_statistics in statistics)
+        ).lookup()
         given = unit(case.source, case.head, self.data.source_kind, self.recipe)
         nearest = given[_nearest(case)]
         linear = case.linear(given)
@@ -159,19 +165,23 @@ class Baselines:
         yield "lut", _looked_up(lookup, nearest)
         if not case.measured.all():
             yield "linear-lut", _looked_up(lookup, linear)
-        yield "exemplar", self._exemplars(case, linear, lessons)
+        yield "exemplar", self._exemplars(case, linear, statistics)
         if not isinstance(self.template, str):
             try:
-                yield "template", self.template.draw(case)
-            except NotLocated as error:
+                yield "template", self.template.synthesise(case)
+            except HeadFrameError as error:
                 self.remarks.append(f"template: no figure for {case.subject.name}: {error}")
 
-    def _exemplars(self, case: Case, source: Volume, lessons: list[Lesson]) -> Volume:
-        """Draw each position by the T1 of the most similar slice at a like place."""
+    def _exemplars(self, case: Case, source: Volume, statistics: list[SubjectStatistics]) -> Volume:
+        """Draw each position by the T1 of the most similar slice at a similar position."""
         placement = placements(case.head, case.subject.pixel_mm, self.recipe)[0]
-        features = np.concatenate([lesson.features for lesson in lessons])
-        images = np.concatenate([lesson.images for lesson in lessons])
-        places = np.concatenate([lesson.below_top_mm for lesson in lessons])
+        features = np.concatenate(
+            [subject_statistics.features for subject_statistics in statistics]
+        )
+        images = np.concatenate([subject_statistics.images for subject_statistics in statistics])
+        places = np.concatenate(
+            [subject_statistics.below_top_mm for subject_statistics in statistics]
+        )
         below_top = _top_mm(case.head, case.positions_mm) - case.targets_mm
         window = np.inf
         if self.data.volumetric:
@@ -187,7 +197,7 @@ class Baselines:
         return drawn
 
 
-def _looked_up(lookup: Lookup, source: Volume) -> Volume:
+def _looked_up(lookup: LookupTable, source: Volume) -> Volume:
     return lookup.of(source * 2 - 1)
 
 

@@ -1,7 +1,7 @@
-"""How well the gates of the node work, measured on simulated heads.
+"""The detection rates of the node's input checks on simulated heads.
 
-Each head is drawn in Hounsfield units, given one condition or none, cut into thick slices with
-the noise of a scanner and judged by the very function the node uses. A class is caught when its
+Each head is simulated in Hounsfield units, given one condition or none, cut into thick slices with
+the noise of a scanner and checked by the function that the node uses. A class is caught when its
 own code is among the findings; a head without a condition that gets any finding is a false
 refusal. Intervals are Wilson's, 95 %.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
+from scipy.stats import binomtest
 
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
@@ -26,11 +27,10 @@ from trainer.simulate.template import Template, Volume, load_template
 
 CLASSES = (*OF_THE_HEAD, *OF_THE_SCAN, *OUTSIDE)
 IN_DOMAIN = "IN-DOMAIN"
-_Z95 = 1.959964
 
 
 @dataclass(frozen=True)
-class Score:
+class DetectionRate:
     """One class: how many series, how many caught (or, in-domain, falsely refused)."""
 
     code: str
@@ -45,14 +45,12 @@ class Score:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's interval of the share at 95 %."""
-        n, p, z = self.n, self.share, _Z95
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n)
-        return middle - half, middle + half
+        interval = binomtest(self.hits, self.n).proportion_ci(0.95, "wilson")
+        return float(interval.low), float(interval.high)
 
 
 @dataclass(frozen=True)
-class Trial:
+class SeriesResult:
     """One simulated series and the codes found in it."""
 
     head: str
@@ -79,8 +77,10 @@ def anatomy(head: Head, template: Template, folder: Path) -> Tissues:
         return tissues(dict(maps))
 
 
-def trials(name: str, head: Tissues, draws: int, seed: int, limits: Limits) -> Iterator[Trial]:
-    """Judge ``draws`` simulated series of each class, and as many without a condition."""
+def trials(
+    name: str, head: Tissues, draws: int, seed: int, limits: Limits
+) -> Iterator[SeriesResult]:
+    """Check ``draws`` simulated series of each class, and as many without a condition."""
     for draw in range(draws):
         rng = np.random.default_rng([seed, draw, *name.encode()])
         hu = draw_hu(head, rng)
@@ -89,11 +89,13 @@ def trials(name: str, head: Tissues, draws: int, seed: int, limits: Limits) -> I
             if condition in OUTSIDE:
                 volume = OUTSIDE[condition].change(volume, rng)
             codes = tuple(sorted({finding.code for finding in judge_volume(volume, limits)}))
-            yield Trial(name, condition, codes)
+            yield SeriesResult(name, condition, codes)
 
 
-def measure(data: Path, folder: Path, draws: int, seed: int, limits: Limits) -> Iterator[Trial]:
-    """Judge ``draws`` series of each class for every head of the catalogue.
+def measure(
+    data: Path, folder: Path, draws: int, seed: int, limits: Limits
+) -> Iterator[SeriesResult]:
+    """Check ``draws`` series of each class for every head of the catalogue.
 
     Parameters
     ----------
@@ -113,10 +115,10 @@ def measure(data: Path, folder: Path, draws: int, seed: int, limits: Limits) -> 
         yield from trials(head.name, anatomy(head, template, folder), draws, seed, limits)
 
 
-def scores(found: Sequence[Trial]) -> tuple[Score, ...]:
+def detection_rates(found: Sequence[SeriesResult]) -> tuple[DetectionRate, ...]:
     """Count the hits of each class."""
     return tuple(
-        Score(
+        DetectionRate(
             code,
             sum(trial.condition == code for trial in found),
             sum(trial.condition == code and trial.hit for trial in found),
@@ -126,8 +128,8 @@ def scores(found: Sequence[Trial]) -> tuple[Score, ...]:
     )
 
 
-def table(found: Sequence[Score]) -> str:
-    """Print the scores as Markdown."""
+def table(found: Sequence[DetectionRate]) -> str:
+    """Print the detection_rates as Markdown."""
     lines = ["| class | n | caught | share | 95 % interval |", "|---|---|---|---|---|"]
     for score in found:
         low, high = score.interval

@@ -32,7 +32,7 @@ Volume = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Bridge:
+class NetworkMethod:
     """A network under the name it has in the tables.
 
     Attributes
@@ -46,7 +46,7 @@ class Bridge:
     data: PreparedData
     seed: int
 
-    def draw(self, case: Case, progress: Callable[[], None]) -> Iterator[tuple[str, Volume]]:
+    def synthesise(self, case: Case, progress: Callable[[], None]) -> Iterator[tuple[str, Volume]]:
         """Draw a case by the whole recipe and, where positions are to be filled, more simply.
 
         `progress` is called after each position; there are `positions(case)`.
@@ -86,13 +86,13 @@ class Bridge:
     def _guided(self) -> bool:
         """Whether missing positions take exemplars: the bundle has them, and the data HU and mm."""
         ct = self.data.volumetric and self.data.source_kind == "ct"
-        return ct and self.network.guiding is not None
+        return ct and self.network.retriever is not None
 
     def _guides(self, case: Case) -> tuple[Guide, ...]:
         """Retrieve for every missing position; a volume in mm is placed in one way."""
-        assert self.network.guiding is not None  # noqa: S101 - asked by the caller
+        assert self.network.retriever is not None  # noqa: S101 - asked by the caller
         (placement,) = placements(case.head, case.subject.pixel_mm, self.network.recipe)
-        every = self.network.guiding.guides(case, placement)
+        every = self.network.retriever.guides(case, placement)
         return tuple(g for g, measured in zip(every, case.measured, strict=True) if not measured)
 
     def _drawn_at(
@@ -137,7 +137,7 @@ SUFFIXES = (".nii.gz", ".nii", ".npy", ".npz")
 _SPACING_TOLERANCE_MM = 0.01
 
 
-class PredictionRefused(RebrainError):
+class PredictionError(RebrainError):
     """A prediction cannot be scored; the message names its file."""
 
 
@@ -153,13 +153,13 @@ class Predictions:
 
         Raises
         ------
-        PredictionRefused
+        PredictionError
             There is none, or more than one.
         """
         found = [self.folder / f"{subject}{suffix}" for suffix in SUFFIXES]
         found = [path for path in found if path.is_file()]
         if len(found) != 1:
-            raise PredictionRefused(
+            raise PredictionError(
                 f"{self.folder}: {len(found)} files for subject {subject}, expected one of "
                 + ", ".join(f"{subject}{suffix}" for suffix in SUFFIXES)
             )
@@ -170,19 +170,19 @@ class Predictions:
 
         Raises
         ------
-        PredictionRefused
+        PredictionError
             The file is damaged, on another grid, or holds values that are not finite.
         """
         path = self.path(subject.name)
         volume = _array(path) if path.suffix in {".npy", ".npz"} else _nifti(path, subject)
         if volume.shape != subject.source.shape:
-            raise PredictionRefused(
+            raise PredictionError(
                 f"{path}: shape {volume.shape}, expected {subject.source.shape} "
                 "(slice, row, column) as the data set"
             )
         bad = int(np.count_nonzero(~np.isfinite(volume)))
         if bad:
-            raise PredictionRefused(f"{path}: {bad} values are not finite")
+            raise PredictionError(f"{path}: {bad} values are not finite")
         return volume
 
 
@@ -193,26 +193,26 @@ def _array(path: Path) -> Volume:
             return content.astype(np.float32)
         with content as archive:
             if len(archive.files) != 1:
-                raise PredictionRefused(f"{path}: {len(archive.files)} arrays, expected one")
+                raise PredictionError(f"{path}: {len(archive.files)} arrays, expected one")
             return np.asarray(archive[archive.files[0]], dtype=np.float32)
     except (ValueError, OSError, EOFError) as error:
-        raise PredictionRefused(f"{path} cannot be read: {error}") from error
+        raise PredictionError(f"{path} cannot be read: {error}") from error
 
 
 def _nifti(path: Path, subject: Subject) -> Volume:
     try:
         image = SimpleITK.ReadImage(str(path))
     except RuntimeError as error:
-        raise PredictionRefused(f"{path} cannot be read as NIfTI") from error
+        raise PredictionError(f"{path} cannot be read as NIfTI") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise PredictionRefused(f"{path}: {image.GetDimension()}-D, expected one 3-D volume")
+        raise PredictionError(f"{path}: {image.GetDimension()}-D, expected one 3-D volume")
     image = SimpleITK.DICOMOrient(image, "LPS")
     if subject.pixel_mm is not None:
         columns_mm, rows_mm, slices_mm = image.GetSpacing()
         found = (slices_mm, rows_mm, columns_mm)
         expected = (float(np.median(np.diff(subject.positions_mm))), *subject.pixel_mm)
         if not np.allclose(found, expected, rtol=0, atol=_SPACING_TOLERANCE_MM):
-            raise PredictionRefused(
+            raise PredictionError(
                 f"{path}: voxels of {_mm(found)} mm, expected {_mm(expected)} "
                 "(slice, row, column) as the data set"
             )

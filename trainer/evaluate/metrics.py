@@ -216,7 +216,7 @@ SLICES = "slice_id_slices"  # how many slices of a subject were to be identified
 
 
 @dataclass(frozen=True)
-class Truth:
+class Reference:
     """What a case is scored against, at the positions drawn, (drawn, row, column).
 
     Attributes
@@ -242,7 +242,7 @@ class Truth:
     i_ssim: float
 
     @classmethod
-    def of(cls, case: Case, *, volumetric: bool) -> "Truth":
+    def of(cls, case: Case, *, volumetric: bool) -> "Reference":
         """Take the truth of a case.
 
         Raises
@@ -265,7 +265,7 @@ class Truth:
         )
 
 
-def figures(image: Volume, truth: Truth, mode: Mode) -> dict[str, float]:
+def metrics_of_volume(image: Volume, truth: Reference, mode: Mode) -> dict[str, float]:
     """Return every metric of one volume in the unit of the scores, by name."""
     found = _standard(image, truth)
     if mode == "ct2mri":
@@ -286,7 +286,7 @@ def figures(image: Volume, truth: Truth, mode: Mode) -> dict[str, float]:
     return found
 
 
-def _standard(image: Volume, truth: Truth) -> dict[str, float]:
+def _standard(image: Volume, truth: Reference) -> dict[str, float]:
     """NRMSE, PSNR, SSIM and MAE, over all positions and by kind of position."""
     extent = float(np.ptp(truth.reference[truth.head]))
     values = similarity(image, truth.reference, volumetric=truth.volumetric)

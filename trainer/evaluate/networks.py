@@ -33,7 +33,7 @@ from trainer.train.bridge import open_run
 
 
 @dataclass(frozen=True)
-class Guiding:
+class Retriever:
     """An opened encoder and knowledge base."""
 
     encoder: Encoder
@@ -41,12 +41,12 @@ class Guiding:
     recipe: Recipe
 
     @classmethod
-    def of(cls, bundle: ModelBundle) -> "Guiding | None":
+    def of(cls, bundle: ModelBundle) -> "Retriever | None":
         """Open those of a bundle; None where its recipe retrieves none.
 
         Raises
         ------
-        KnowledgeBaseRefused, EngineFailed
+        KnowledgeBaseError, EngineError
             As in the node.
         """
         if not bundle.recipe.retrieves:
@@ -57,20 +57,20 @@ class Guiding:
     def guides(self, case: Case, placement: Placement) -> tuple[Guide, ...]:
         """Give every position drawn its guide, as the node would.
 
-        The node leaves nobody out, so the person must not be in the knowledge base.
+        The node leaves no subject out: the subject must not be in the knowledge base.
 
         Parameters
         ----------
         case : Case
             CT in HU, positions in mm.
         """
-        prepared = prepared_of(case, placement, self.recipe)
+        prepared = prepared_volume_of(case, placement, self.recipe)
         frame = locate(prepared, load_head_template())
         embeddings = embed(prepared, self.encoder, self.recipe)
         return retrieve(prepared, self.recipe, frame, embeddings, self.exemplars)
 
 
-def prepared_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:
+def prepared_volume_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:
     """Take the slices given as the node's own preprocessing leaves them."""
     first_mm = float(case.positions_mm[0])
     hu = np.stack([placement.onto(plane, AIR_HU) for plane in without_table(case)])
@@ -124,7 +124,7 @@ class GuidedEvaluate(Protocol):
         """Evaluate f, (1, 1, rows, columns)."""
 
 
-class NetworkRefused(RebrainError):
+class NetworkError(RebrainError):
     """A network cannot be evaluated; the message names its folder."""
 
 
@@ -135,7 +135,7 @@ class Network:
     recipe: Recipe
     evaluate: GuidedEvaluate
     facts: BundleFacts
-    guiding: Guiding | None = None  #: None where missing positions take no exemplar
+    retriever: Retriever | None = None  #: None where missing positions take no exemplar
 
 
 def open_network(where: str) -> Network:
@@ -143,11 +143,11 @@ def open_network(where: str) -> Network:
 
     Raises
     ------
-    NetworkRefused
+    NetworkError
         The folder is neither, or its checkpoint cannot be used.
-    BundleRefused
+    BundleError
         The bundle is damaged, or the engine does not reproduce its golden output.
-    EngineFailed
+    EngineError
         The engine cannot start.
     """
     if (Path(where) / CHECKPOINT).is_file():
@@ -160,9 +160,9 @@ def bundle_at(where: str) -> ModelBundle:
 
     Raises
     ------
-    NetworkRefused
+    NetworkError
         There is no such folder.
-    BundleRefused
+    BundleError
         The bundle is damaged.
     """
     if where == DEMO:
@@ -170,7 +170,7 @@ def bundle_at(where: str) -> ModelBundle:
             return load_bundle(shipped)
     folder = Path(where)
     if not folder.is_dir():
-        raise NetworkRefused(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
+        raise NetworkError(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
     return load_bundle(folder)
 
 
@@ -179,9 +179,9 @@ def network_of_bundle(bundle: ModelBundle) -> Network:
 
     Raises
     ------
-    EngineFailed
+    EngineError
         The engine does not reproduce the golden output of the bundle.
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         Its knowledge base is not fit to be searched.
     """
     engine = open_engine("openvino", bundle)
@@ -191,7 +191,7 @@ def network_of_bundle(bundle: ModelBundle) -> Network:
         "digest": bundle.digest,
         "engine": engine.identity,
     }
-    return Network(bundle.recipe, engine.evaluate, facts, Guiding.of(bundle))
+    return Network(bundle.recipe, engine.evaluate, facts, Retriever.of(bundle))
 
 
 def _of_run(folder: Path) -> Network:
@@ -199,14 +199,14 @@ def _of_run(folder: Path) -> Network:
 
     Raises
     ------
-    NetworkRefused
+    NetworkError
         The run is damaged, or from before it wrote down its recipe.
     """
     try:
         recipe, network = open_run(folder)
     except (RuntimeError, KeyError, EOFError, OSError, ValueError, UnpicklingError) as error:
         reason = " ".join(str(error).split())
-        raise NetworkRefused(f"{folder}: the run cannot be used: {reason}") from error
+        raise NetworkError(f"{folder}: the run cannot be used: {reason}") from error
     facts: BundleFacts = {
         "name": folder.resolve().name,
         "version": "training run",

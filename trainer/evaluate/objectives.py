@@ -25,11 +25,11 @@ from trainer.data.intensities import source_slices, truth_unit
 from trainer.data.placing import placements
 from trainer.data.protocols import Sparsity, thinned
 from trainer.evaluate.networks import of_torch
-from trainer.evaluate.release_scores import Case, cases, walking
+from trainer.evaluate.release_scores import HeldOutSlice, cases, walking
 from trainer.simulate.pool import Pool
 from trainer.train.bridge import fresh_state, train
 from trainer.train.prepared import PreparedSource
-from trainer.train.sources import Bank, PoolSource, Source
+from trainer.train.sources import PoolSource, SampleCache, Source
 from trainer.train.state import State
 from trainer.train.workers import ALONE_ON_CPU
 
@@ -40,16 +40,16 @@ _LEAST_HEAD = 300  # pixels of the grid
 
 
 @dataclass(frozen=True)
-class Arena:
+class TrialData:
     """One kind of data: what every run learns from, and where all are scored."""
 
     name: str
     source: Source
-    held_out: tuple[Case, ...]
+    held_out: tuple[HeldOutSlice, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class TrialFolder:
     """One run among those of the experiment in the folder `out`."""
 
     out: Path
@@ -62,7 +62,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrialResult:
     """One objective and seed on one kind of data; figures as long as `steps`."""
 
     data: str
@@ -73,7 +73,7 @@ class Run:
     ssim: tuple[float, ...]
 
 
-def simulated(pool: Path, recipe: Recipe, trial: Trial) -> Arena:
+def simulated(pool: Path, recipe: Recipe, trial: Trial) -> TrialData:
     """Simulated CT to real T1: samples of a pool at half its resolution."""
     fine = recipe.grid.model_copy(
         update={
@@ -85,14 +85,14 @@ def simulated(pool: Path, recipe: Recipe, trial: Trial) -> Arena:
     full = recipe.model_copy(update={"grid": fine})
     source = PoolSource.of(Pool.open(pool, "train"), full)
     drawn = (_coarse(case) for case in cases(Pool.open(pool, "validation"), full))
-    return Arena(
+    return TrialData(
         "simulated CT to T1",
-        Bank.of(source, trial.samples, shrink=2),
+        SampleCache.of(source, trial.samples, shrink=2),
         _chosen([case for case in drawn if case.head.sum() >= _LEAST_HEAD], trial.cases),
     )
 
 
-def _coarse(case: Case) -> Case:
+def _coarse(case: HeldOutSlice) -> HeldOutSlice:
     """Return a case at half its resolution (means of 2 x 2 pixels)."""
 
     def mean(image: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def _coarse(case: Case) -> Case:
         return np.asarray(folded.mean((-3, -1)), dtype=np.float32)
 
     given = case.conditioning
-    return Case(
+    return HeldOutSlice(
         subject=case.subject,
         missing=case.missing,
         conditioning=Conditioning(mean(given.channels), given.distances_mm),
@@ -111,7 +111,7 @@ def _coarse(case: Case) -> Case:
     )
 
 
-def between_sequences(data: Path, recipe: Recipe, trial: Trial) -> Arena:
+def between_sequences(data: Path, recipe: Recipe, trial: Trial) -> TrialData:
     """MR to MR (or any prepared data): the training subjects, scored under decimate:2."""
     prepared = PreparedData.open(data)
     held_out = [
@@ -120,14 +120,14 @@ def between_sequences(data: Path, recipe: Recipe, trial: Trial) -> Arena:
         for case in _prepared_cases(prepared, name, recipe)
     ]
     source = PreparedSource.open(data, recipe)
-    return Arena(
+    return TrialData(
         f"prepared {data.name}",
-        Bank.of(source, trial.samples),
+        SampleCache.of(source, trial.samples),
         _chosen(held_out, trial.cases),
     )
 
 
-def _prepared_cases(prepared: PreparedData, name: str, recipe: Recipe) -> list[Case]:
+def _prepared_cases(prepared: PreparedData, name: str, recipe: Recipe) -> list[HeldOutSlice]:
     """Return every position of a subject under decimate:2, on the model grid."""
     case = thinned(prepared.subject(name), Sparsity("decimate", 2))
     placement = placements(case.head, case.subject.pixel_mm, recipe)[0]
@@ -138,7 +138,7 @@ def _prepared_cases(prepared: PreparedData, name: str, recipe: Recipe) -> list[C
         head = placement.onto(case.subject.mask[row].astype(np.float32), 0.0) > 0.5
         if head.sum() >= _LEAST_HEAD:
             drawn.append(
-                Case(
+                HeldOutSlice(
                     subject=name,
                     missing=not measured,
                     conditioning=conditioning_at(given, float(position_mm)),
@@ -150,9 +150,9 @@ def _prepared_cases(prepared: PreparedData, name: str, recipe: Recipe) -> list[C
     return drawn
 
 
-def _chosen(held_out: Sequence[Case], count: int) -> tuple[Case, ...]:
+def _chosen(held_out: Sequence[HeldOutSlice], count: int) -> tuple[HeldOutSlice, ...]:
     """Return about `count` cases of each subject, evenly, half of them missing positions."""
-    groups: dict[tuple[str, bool], list[Case]] = defaultdict(list)
+    groups: dict[tuple[str, bool], list[HeldOutSlice]] = defaultdict(list)
     for case in held_out:
         groups[case.subject, case.missing].append(case)
     return tuple(
@@ -162,7 +162,9 @@ def _chosen(held_out: Sequence[Case], count: int) -> tuple[Case, ...]:
     )
 
 
-def scored(state: State[Network], recipe: Recipe, held_out: Sequence[Case]) -> tuple[float, float]:
+def scored(
+    state: State[Network], recipe: Recipe, held_out: Sequence[HeldOutSlice]
+) -> tuple[float, float]:
     """Return PSNR (dB) and SSIM of the running mean: over slices, then over subjects."""
     network = network_of(recipe)
     network.load_state_dict(state.mean)
@@ -177,20 +179,22 @@ def scored(state: State[Network], recipe: Recipe, held_out: Sequence[Case]) -> t
     return float(psnr), float(alike)
 
 
-def run_trial(config: TrialConfig, arena: Arena, place: Place, advance: Advance) -> Run:
+def run_trial(
+    config: TrialConfig, trial_data: TrialData, place: TrialFolder, advance: Advance
+) -> TrialResult:
     """Train and score one run; a run that has its scores is read, not repeated.
 
     `advance` is called with the step now and then.
     """
-    out = place.folder(arena.name)
+    out = place.folder(trial_data.name)
     if not (out / SCORES).exists():
         out.mkdir(parents=True, exist_ok=True)
         (out / CURVE).unlink(missing_ok=True)
-        _train_and_score(config, arena, place, advance)
+        _train_and_score(config, trial_data, place, advance)
     with (out / SCORES).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return Run(
-        data=arena.name,
+    return TrialResult(
+        data=trial_data.name,
         objective=place.objective,
         seed=place.seed,
         steps=tuple(int(row["step"]) for row in rows),
@@ -199,17 +203,19 @@ def run_trial(config: TrialConfig, arena: Arena, place: Place, advance: Advance)
     )
 
 
-def _train_and_score(config: TrialConfig, arena: Arena, place: Place, advance: Advance) -> None:
-    own, out = config.of(place.objective, place.seed), place.folder(arena.name)
+def _train_and_score(
+    config: TrialConfig, trial_data: TrialData, place: TrialFolder, advance: Advance
+) -> None:
+    own, out = config.of(place.objective, place.seed), place.folder(trial_data.name)
     state = fresh_state(own, ALONE_ON_CPU.device)
     rows: list[tuple[int, float, float]] = []
 
     def report(step: int, _loss: float) -> None:
         advance(step)
         if step % config.trial.score_every == 0 or step == own.train.steps:
-            rows.append((step, *scored(state, own.recipe, arena.held_out)))
+            rows.append((step, *scored(state, own.recipe, trial_data.held_out)))
 
-    train(own, arena.source, state, out, report)
+    train(own, trial_data.source, state, out, report)
     part = out / f"{SCORES}.part"
     with part.open("w", newline="") as stream:
         writer = csv.writer(stream)

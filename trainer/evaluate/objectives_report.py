@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 
 from trainer.config import TrialConfig
-from trainer.evaluate.objectives import Run
+from trainer.evaluate.objectives import TrialResult
 from trainer.evaluate.plots import Curve, learning
 
 FIGURES = ("psnr", "ssim")
@@ -17,7 +17,7 @@ BASELINE, CLAIMED = "raw", "directional"
 _UNITS = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 
 
-class Comparison(TypedDict):
+class ObjectiveDifference(TypedDict):
     """One objective against raw on one kind of data, one figure.
 
     `at_the_end` and `along_the_way` (mean over all scorings) hold one difference for each seed;
@@ -41,9 +41,9 @@ def verdict(differences: Sequence[float], noise: float) -> str:
     return "better" if mean > 0 else "worse"
 
 
-def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+def comparisons(runs: Sequence[TrialResult]) -> list[ObjectiveDifference]:
     """Compare every objective with raw, seed by seed."""
-    found: list[Comparison] = []
+    found: list[ObjectiveDifference] = []
     for data in dict.fromkeys(run.data for run in runs):
         here = [run for run in runs if run.data == data]
         baseline = {run.seed: run for run in here if run.objective == BASELINE}
@@ -73,13 +73,13 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
     return found
 
 
-def _of(run: Run, figure: str) -> tuple[float, ...]:
+def _of(run: TrialResult, figure: str) -> tuple[float, ...]:
     values: tuple[float, ...] = getattr(run, figure)
     return values
 
 
-def write_results(config: TrialConfig, runs: Sequence[Run], out: Path) -> None:
-    """Write `curves.csv`, `objectives.json`, `objectives.md` and one picture for each data."""
+def write_results(config: TrialConfig, runs: Sequence[TrialResult], out: Path) -> None:
+    """Write `curves.csv`, `objectives.json`, `objectives.md` and one figure for each data set."""
     with (out / "curves.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["data", "objective", "seed", "step", *FIGURES])
@@ -103,12 +103,12 @@ def write_results(config: TrialConfig, runs: Sequence[Run], out: Path) -> None:
     pictures = {}
     for number, data in enumerate(dict.fromkeys(run.data for run in runs), 1):
         pictures[data] = f"objectives-{number}.png"
-        (plate,) = learning(mean_curves([run for run in runs if run.data == data]))
-        (out / pictures[data]).write_bytes(plate.png)
+        (plot,) = learning(mean_curves([run for run in runs if run.data == data]))
+        (out / pictures[data]).write_bytes(plot.png)
     (out / "objectives.md").write_text(page(config, runs, found, pictures))
 
 
-def mean_curves(runs: Sequence[Run]) -> dict[str, Curve]:
+def mean_curves(runs: Sequence[TrialResult]) -> dict[str, Curve]:
     """Return one curve for each objective: the mean over its seeds."""
     curves: dict[str, Curve] = {}
     for objective in dict.fromkeys(run.objective for run in runs):
@@ -120,8 +120,8 @@ def mean_curves(runs: Sequence[Run]) -> dict[str, Curve]:
 
 def page(
     config: TrialConfig,
-    runs: Sequence[Run],
-    found: Sequence[Comparison],
+    runs: Sequence[TrialResult],
+    found: Sequence[ObjectiveDifference],
     pictures: dict[str, str],
 ) -> str:
     """Return the Markdown page."""
@@ -156,7 +156,7 @@ def page(
     return "\n\n".join(parts) + "\n"
 
 
-def conclusion(found: Sequence[Comparison]) -> str:
+def conclusion(found: Sequence[ObjectiveDifference]) -> str:
     """Say in one paragraph whether the claimed advantage appears."""
     claims = [c for c in found if c["objective"] == CLAIMED]
     better = [c for c in claims if c["verdict"] == "better"]
@@ -166,16 +166,16 @@ def conclusion(found: Sequence[Comparison]) -> str:
         lead = "The advantage of the directional objective appears in part"
     else:
         lead = "The advantage of the directional objective does not appear"
-    told = "; ".join(
+    differences = "; ".join(
         f"{c['data']}, {_UNITS[c['figure']]}: {c['verdict']} "
         f"({', '.join(f'{d:+.3f}' for d in c['at_the_end'])} by seed, "
         f"raw differs by {c['noise']:.3f} between seeds)"
         for c in claims
     )
-    return f"{lead}. Directional against raw at the last step: {told}."
+    return f"{lead}. Directional against raw at the last step: {differences}."
 
 
-def _ends(runs: Sequence[Run]) -> str:
+def _ends(runs: Sequence[TrialResult]) -> str:
     lines = ["| objective | seed | step | PSNR, dB | SSIM |", "|---|---|---|---|---|"]
     lines += [
         f"| {r.objective} | {r.seed} | {r.steps[-1]} | {r.psnr[-1]:.2f} | {r.ssim[-1]:.4f} |"
@@ -184,7 +184,7 @@ def _ends(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def _differences(found: Sequence[Comparison]) -> str:
+def _differences(found: Sequence[ObjectiveDifference]) -> str:
     lines = [
         "| against raw | figure | at the end, by seed | mean over the curve, by seed | verdict |",
         "|---|---|---|---|---|",

@@ -31,7 +31,7 @@ OUR_COLOUR: Final = "#d55e00"
 #: Okabe and Ito's, apart to colour-blind eyes, without the vermilion of our own method
 _OTHERS: Final = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a5195", "#8a8f98")
 _DASHES: Final = ("-", "--", ":", "-.")
-_LOOK: Final[dict[str, Any]] = {
+_RC_PARAMS: Final[dict[str, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.edgecolor": FAINT,
@@ -50,7 +50,7 @@ _LOOK: Final[dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Plate:
+class Plot:
     """One finished figure of a report."""
 
     name: str  #: of its file, without the ending
@@ -60,7 +60,7 @@ class Plate:
 
 
 @dataclass(frozen=True)
-class Pen:
+class LineStyle:
     """How the line of one method is drawn."""
 
     colour: str
@@ -69,30 +69,30 @@ class Pen:
 
 
 @contextmanager
-def sheet(height_inch: float) -> Iterator[Figure]:
-    """Lend an empty sheet of the report's width, in the report's look."""
+def blank_figure(height_inch: float) -> Iterator[Figure]:
+    """Lend an empty blank_figure of the report's width, in the report's look."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_LOOK)
+        mpl.rcParams.update(_RC_PARAMS)
         drawn = Figure((WIDTH_INCH, height_inch), dpi=DOTS_PER_INCH, layout="constrained")
         FigureCanvasAgg(drawn)
         yield drawn
 
 
 def png(drawn: Figure) -> bytes:
-    """Finish a sheet; no date and no version of any program goes into the file."""
+    """Finish a blank_figure; no date and no version of any program goes into the file."""
     stream = io.BytesIO()
     drawn.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
 
 
-def pens(methods: Sequence[str]) -> dict[str, Pen]:
+def line_styles(methods: Sequence[str]) -> dict[str, LineStyle]:
     """Give every method its own pen; ours is the heavy one."""
-    made = {OURS: Pen(OUR_COLOUR, "-", 2.4)} if OURS in methods else {}
+    made = {OURS: LineStyle(OUR_COLOUR, "-", 2.4)} if OURS in methods else {}
     others = [method for method in methods if method != OURS]
     for place, method in enumerate(others):
         turn, colour = divmod(place, len(_OTHERS))
-        made[method] = Pen(_OTHERS[colour], _DASHES[turn % len(_DASHES)], 1.4)
+        made[method] = LineStyle(_OTHERS[colour], _DASHES[turn % len(_DASHES)], 1.4)
     return made
 
 
@@ -138,8 +138,8 @@ def read_curves(path: Path) -> dict[str, Curve]:
 
 
 def _name(row: Mapping[str, str], path: Path) -> str:
-    told = [f"seed {row[key]}" if key == "seed" else row[key] for key in _RUN if row.get(key)]
-    return ", ".join(told) or path.stem
+    parts = [f"seed {row[key]}" if key == "seed" else row[key] for key in _RUN if row.get(key)]
+    return ", ".join(parts) or path.stem
 
 
 def _curve(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> Curve:
@@ -155,7 +155,7 @@ _ACROSS: Final = 3
 _LOWEST_FREQUENCY: Final = 0.004
 
 
-def points(scores: Scores) -> Plate | None:
+def points(scores: Scores) -> Plot | None:
     """Draw every subject as a point, the mean and its interval over them, by method."""
     held = metrics_of(scores)
     wanted = _PAIRS_SHOWN if PAIRS[0] in held else _VOLUMES_SHOWN
@@ -163,9 +163,9 @@ def points(scores: Scores) -> Plate | None:
     if not shown:
         return None
     methods = list(scores)
-    colours = pens(methods)
+    colours = line_styles(methods)
     rows = math.ceil(len(shown) / _ACROSS)
-    with sheet(rows * (0.9 + 0.3 * len(methods))) as drawn:
+    with blank_figure(rows * (0.9 + 0.3 * len(methods))) as drawn:
         across = min(len(shown), _ACROSS)
         panels = drawn.subplots(rows, across, squeeze=False, sharey=True)
         for name, panel in zip(shown, panels.flat, strict=False):
@@ -183,7 +183,7 @@ def points(scores: Scores) -> Plate | None:
         for label in [text for panel in panels[:, 0] for text in panel.get_yticklabels()]:
             label.set_fontweight("bold" if label.get_text() == OURS else "normal")
         picture = png(drawn)
-    return Plate(
+    return Plot(
         "points",
         "Every subject",
         "Small points: one subject each. Large point and bar: the mean and its 95 % bootstrap "
@@ -192,7 +192,7 @@ def points(scores: Scores) -> Plate | None:
     )
 
 
-def _row(panel: Any, place: int, statistic: Statistic, pen: Pen) -> None:
+def _row(panel: Any, place: int, statistic: Statistic, pen: LineStyle) -> None:
     values = list(statistic.per_subject.values())
     offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else [0.0]
     panel.plot(values, place + np.asarray(offsets), ".", color=FAINT, alpha=0.55, markersize=4)
@@ -201,13 +201,13 @@ def _row(panel: Any, place: int, statistic: Statistic, pen: Pen) -> None:
     panel.plot([statistic.mean], [place], "o", color=pen.colour, markersize=6.5)
 
 
-def spectrum(shown: Montage) -> Plate:
+def spectrum(shown: Montage) -> Plot:
     """Draw the radial power spectrum of the real MR and of every method, and their ratio."""
     mask = shown.mask
     frequency, truth = radial_spectrum(shown.reference, mask)
     kept = (frequency > _LOWEST_FREQUENCY) & (truth > 0)
-    colours = pens(sorted(shown.predictions, key=lambda name: name != OURS))
-    with sheet(4.6) as drawn:
+    colours = line_styles(sorted(shown.predictions, key=lambda name: name != OURS))
+    with blank_figure(4.6) as drawn:
         power, ratio = drawn.subplots(1, 2)
         power.semilogy(frequency[kept], truth[kept], color=INK, linewidth=2, label="the real MR")
         ratio.axhline(0, color=INK, linewidth=2)
@@ -232,7 +232,7 @@ def spectrum(shown: Montage) -> Plate:
             panel.grid(color="#dde2e8", linewidth=0.6)
         drawn.legend(loc="outside right center", fontsize=9)
         picture = png(drawn)
-    return Plate(
+    return Plot(
         "spectrum",
         "Radial power spectrum",
         f"Subject {shown.subject}, in-plane, mean over slices, head mask only. Below 0 dB on the "
@@ -242,14 +242,14 @@ def spectrum(shown: Montage) -> Plate:
     )
 
 
-def learning(curves: Mapping[str, Curve]) -> tuple[Plate, ...]:
+def learning(curves: Mapping[str, Curve]) -> tuple[Plot, ...]:
     """Draw image error against iterations, one panel for each figure the curves hold."""
     shown = list(dict.fromkeys(name for curve in curves.values() for name in curve.figures))
     if not shown:
         return ()
     rows = math.ceil(len(shown) / _ACROSS)
-    colours = pens(list(curves))
-    with sheet(0.4 + 3.2 * rows) as drawn:
+    colours = line_styles(list(curves))
+    with blank_figure(0.4 + 3.2 * rows) as drawn:
         across = min(len(shown), _ACROSS)
         panels = drawn.subplots(rows, across, squeeze=False)
         for name, panel in zip(shown, panels.flat, strict=False):
@@ -260,18 +260,18 @@ def learning(curves: Mapping[str, Curve]) -> tuple[Plate, ...]:
             *panels.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=4
         )
         picture = png(drawn)
-    plate = Plate(
+    plot = Plot(
         "iterations",
         "Image error against iterations",
         "Every run scored on the same images while it learned. Losses of different objectives do "
         "not compare and are not shown.",
         picture,
     )
-    return (plate,)
+    return (plot,)
 
 
 def _learning_panel(
-    panel: Any, name: str, curves: Mapping[str, Curve], colours: Mapping[str, Pen]
+    panel: Any, name: str, curves: Mapping[str, Curve], colours: Mapping[str, LineStyle]
 ) -> None:
     for run, curve in curves.items():
         if name in curve.figures:

@@ -19,11 +19,11 @@ from rebrain_node.model.similarity import psnr_db, ssim
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
 from trainer.data.dataset import open_any
 from trainer.data.protocols import Sparsity
-from trainer.evaluate.baselines import Lookup, Tally
-from trainer.evaluate.methods import Bridge
+from trainer.evaluate.baselines import LookupTable, Tally
+from trainer.evaluate.methods import NetworkMethod
 from trainer.evaluate.metrics import Mask, correlation
 from trainer.evaluate.networks import Network
-from trainer.evaluate.run import Contest, Progress
+from trainer.evaluate.run import Comparison, Progress
 from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.scanner import scan
@@ -46,7 +46,7 @@ _LOOKUP_SAMPLES = 120
 
 
 @dataclass(frozen=True)
-class Case:
+class HeldOutSlice:
     """One held-out position: what the method is given, and the truth.
 
     Attributes
@@ -70,7 +70,7 @@ def _centred(array: np.ndarray, recipe: Recipe) -> np.ndarray:
     return array[..., top : top + recipe.grid.rows, left : left + recipe.grid.columns]
 
 
-def _case(sample: Sample, subject: str, recipe: Recipe, rng: SampleRng) -> Case:
+def _case(sample: Sample, subject: str, recipe: Recipe, rng: SampleRng) -> HeldOutSlice:
     hu = scan(torch.from_numpy(_centred(sample.hu, recipe).astype(np.float32)), rng).numpy()
     below_mm, above_mm = sample.distances_mm
     below, at, above = (
@@ -78,7 +78,7 @@ def _case(sample: Sample, subject: str, recipe: Recipe, rng: SampleRng) -> Case:
         for plane, z in zip(hu, (-below_mm, 0.0, above_mm), strict=True)
     )
     known = _centred(sample.known, recipe) > 127
-    return Case(
+    return HeldOutSlice(
         subject=subject,
         missing=sample.missing,
         conditioning=between(below, above, 0.0)
@@ -90,7 +90,7 @@ def _case(sample: Sample, subject: str, recipe: Recipe, rng: SampleRng) -> Case:
     )
 
 
-def cases(pool: Pool, recipe: Recipe, every: int = 1) -> Iterator[Case]:
+def cases(pool: Pool, recipe: Recipe, every: int = 1) -> Iterator[HeldOutSlice]:
     """Yield the positions of a pool, every `every`-th, the scanner drawn anew but always alike."""
     for subject, record in enumerate(pool.records):
         for row in range(0, record.samples, every):
@@ -100,7 +100,7 @@ def cases(pool: Pool, recipe: Recipe, every: int = 1) -> Iterator[Case]:
                 yield case
 
 
-def fit_baseline(pool: Pool, recipe: Recipe) -> Lookup:
+def fit_baseline(pool: Pool, recipe: Recipe) -> LookupTable:
     """Fit the lookup table on the training subjects."""
     total = sum(record.samples for record in pool.records)
     drawn = list(cases(pool, recipe, every=max(1, total // _LOOKUP_SAMPLES)))
@@ -123,7 +123,7 @@ def walking(evaluate: Evaluate, recipe: Recipe, places: tuple[float, ...]) -> Me
 
 
 def score_held_out(
-    drawn: list[Case], methods: dict[str, Method], progress: Callable[[], None]
+    drawn: list[HeldOutSlice], methods: dict[str, Method], progress: Callable[[], None]
 ) -> tuple[Score, ...]:
     """Score every method on every case; figures are means over subjects of means over slices."""
     scores = []
@@ -162,15 +162,15 @@ def score_pairs(
     """Score networks and baselines on an archive of real pairs, as `rebrain-train evaluate`."""
     data = open_any(archive)
     recipe = next(iter(networks.values())).recipe
-    contest = Contest(
+    comparison = Comparison(
         data=data,
         sparsity=Sparsity("none"),
         mode="standard",
         recipe=recipe,
-        bridges=[Bridge(name, network, data, _SEED) for name, network in networks.items()],
+        bridges=[NetworkMethod(name, network, data, _SEED) for name, network in networks.items()],
     )
     names = data.split["test"]
-    found = contest.over(names, progress).methods(_SEED)
+    found = comparison.run(names, progress).methods(_SEED)
     return tuple(
         Score(
             test=f"real CT-T1 pairs, {len(names)} patients, zero-shot",

@@ -8,7 +8,7 @@ from typing import Final
 
 from trainer.evaluate.montage import error_maps, montage
 from trainer.evaluate.paper import paper_data
-from trainer.evaluate.plots import Curve, Plate, learning, points, spectrum
+from trainer.evaluate.plots import Curve, Plot, learning, points, spectrum
 from trainer.evaluate.results import DatasetFacts, Document, Evaluation, read_scores
 from trainer.evaluate.tables import Table, headline_tables, subject_tables
 
@@ -81,14 +81,14 @@ def _comparable(document: Document) -> str:
 
 
 @dataclass(frozen=True)
-class Contents:
+class Report:
     """Everything a report shows, in order."""
 
     title: str
     subtitle: str
     limits: tuple[str, ...]
     tables: tuple[Table, ...]
-    plates: tuple[Plate, ...]
+    plots: tuple[Plot, ...]
     facts: tuple[tuple[str, str], ...]
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
@@ -96,7 +96,7 @@ class Contents:
 
 
 @dataclass(frozen=True)
-class Beside:
+class Supplement:
     """What a report shows beside its evaluation.
 
     Attributes
@@ -111,26 +111,26 @@ class Beside:
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
 
-def gather(evaluation: Evaluation, beside: Beside) -> Contents:
+def evaluation_report(evaluation: Evaluation, beside: Supplement) -> Report:
     """Make tables and figures of an evaluation.
 
     Parameters
     ----------
     evaluation : Evaluation
         The one that is reported.
-    beside : Beside
+    beside : Supplement
         What is shown with it.
     """
     document = evaluation.document
     scores = read_scores(document)
     dataset, bundle = document["dataset"], document["bundle"]
-    return Contents(
+    return Report(
         title="Evaluation report",
         subtitle=f"{bundle['name']} {bundle['version']} on {dataset['name']}, protocol "
         f"{document['protocol']}",
         limits=limits(document),
         tables=tuple(headline_tables(document, beside.documents)),
-        plates=_plates(evaluation, beside.curves),
+        plots=_plots(evaluation, beside.curves),
         facts=_facts(document),
         skipped=tuple(f"{name}: {reason}" for name, reason in document["skipped"].items()),
         notes=tuple(document["notes"]),
@@ -138,7 +138,7 @@ def gather(evaluation: Evaluation, beside: Beside) -> Contents:
     )
 
 
-def _plates(evaluation: Evaluation, curves: Mapping[str, Curve]) -> tuple[Plate, ...]:
+def _plots(evaluation: Evaluation, curves: Mapping[str, Curve]) -> tuple[Plot, ...]:
     dataset, shown = evaluation.document["dataset"], evaluation.montage
     volumetric = dataset["volumetric"]
     by_subject = points(read_scores(evaluation.document))

@@ -1,4 +1,4 @@
-"""The report of an evaluation: JSON for programs, Markdown and one HTML file for people.
+"""The report of an evaluation: JSON for programs, Markdown and one HTML file for readers.
 
     out/
       evaluation.json   the document, as `rebrain-train evaluate --json` prints it
@@ -21,8 +21,8 @@ from typing import Final
 
 from rebrain_node.report.markup import Html, join, tag
 from rebrain_node.report.style import STYLE
-from trainer.evaluate.plots import Plate
-from trainer.evaluate.report import WARNING, Beside, Contents, gather
+from trainer.evaluate.plots import Plot
+from trainer.evaluate.report import WARNING, Report, Supplement, evaluation_report
 from trainer.evaluate.results import Document, Evaluation
 from trainer.evaluate.tables import Cell, Row, Table
 
@@ -62,32 +62,32 @@ details table.scores { font-size: 12.5px; }
 """
 
 
-def page(contents: Contents) -> str:
+def page(report: Report) -> str:
     """Write the whole document."""
     head = join(
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", contents.title),
+        tag("title", report.title),
         tag("style", Html(STYLE + _STYLE)),
     )
     body = tag(
         "main",
-        _header(contents),
-        tag("section", _listed("Read this first", contents.limits, "card limits")),
-        _tables("Scores", contents.tables),
-        tag("section", tag("h2", "Pictures"), *(_plate(plate) for plate in contents.plates)),
-        tag("section", tag("h2", "What was evaluated"), _facts(contents)),
-        _listed("Methods left out", contents.skipped, "card"),
-        _listed("Notes", contents.notes, "card"),
-        _tables("Every subject", contents.folded),
+        _header(report),
+        tag("section", _listed("Read this first", report.limits, "card limits")),
+        _tables("Scores", report.tables),
+        tag("section", tag("h2", "Pictures"), *(_plot(plot) for plot in report.plots)),
+        tag("section", tag("h2", "What was evaluated"), _facts(report)),
+        _listed("Methods left out", report.skipped, "card"),
+        _listed("Notes", report.notes, "card"),
+        _tables("Every subject", report.folded),
     )
     written = tag("html", tag("head", head), tag("body", body), lang="en")
     return f"<!DOCTYPE html>\n{written.text}\n"
 
 
-def _header(contents: Contents) -> Html:
-    title = tag("div", tag("h1", contents.title), tag("p", contents.subtitle))
+def _header(report: Report) -> Html:
+    title = tag("div", tag("h1", report.title), tag("p", report.subtitle))
     return tag("header", title, tag("p", WARNING, class_="warning"))
 
 
@@ -130,15 +130,15 @@ def _cell(cell: Cell) -> Html:
     return tag("td", figure, note, class_="number best" if cell.best else "number")
 
 
-def _plate(plate: Plate) -> Html:
-    data = base64.b64encode(plate.png).decode("ascii")
-    picture = tag("img", src=f"data:image/png;base64,{data}", alt=plate.title)
-    return tag("figure", tag("h3", plate.title), picture, tag("figcaption", plate.caption))
+def _plot(plot: Plot) -> Html:
+    data = base64.b64encode(plot.png).decode("ascii")
+    picture = tag("img", src=f"data:image/png;base64,{data}", alt=plot.title)
+    return tag("figure", tag("h3", plot.title), picture, tag("figcaption", plot.caption))
 
 
-def _facts(contents: Contents) -> Html:
+def _facts(report: Report) -> Html:
     rows = [
-        tag("tr", tag("td", name), tag("td", tag("code", value))) for name, value in contents.facts
+        tag("tr", tag("td", name), tag("td", tag("code", value))) for name, value in report.facts
     ]
     return tag("div", tag("table", *rows, class_="facts"), class_="card")
 
@@ -202,7 +202,7 @@ def _markdown_line(cells: Sequence[str]) -> str:
 def write_report(
     evaluation: Evaluation,
     out: Path,
-    beside: Beside | None = None,
+    beside: Supplement | None = None,
 ) -> None:
     """Write the report of an evaluation.
 
@@ -212,7 +212,7 @@ def write_report(
         Its document goes into `evaluation.json` as it is.
     out : Path
         Folder, empty or not there yet.
-    beside : Beside, optional
+    beside : Supplement, optional
         What else the report shows.
 
     Raises
@@ -220,21 +220,23 @@ def write_report(
     ValueError
         A document beside is of other subjects, another bundle or the same protocol.
     """
-    beside = beside or Beside()
+    beside = beside or Supplement()
     for other in beside.documents:
         _same_but_protocol(evaluation.document, other)
-    write_contents(gather(evaluation, beside), evaluation.document, out, "evaluation")
+    write_report_files(
+        evaluation_report(evaluation, beside), evaluation.document, out, "evaluation"
+    )
 
 
-def write_contents(
-    contents: Contents, document: Mapping[str, object], out: Path, name: str
+def write_report_files(
+    report: Report, document: Mapping[str, object], out: Path, name: str
 ) -> None:
     """Write a report as `out/NAME.json`, `.md`, `.html` and `figures/*.png`."""
     files = {
         f"{name}.json": json_text(document).encode(),
-        f"{name}.md": _markdown(contents).encode(),
-        f"{name}.html": page(contents).encode(),
-    } | {f"figures/{plate.name}.png": plate.png for plate in contents.plates}
+        f"{name}.md": _markdown(report).encode(),
+        f"{name}.html": page(report).encode(),
+    } | {f"figures/{plot.name}.png": plot.png for plot in report.plots}
     _place(files, out)
 
 
@@ -266,26 +268,25 @@ def _same_but_protocol(document: Document, other: Document) -> None:
         raise ValueError(f"an evaluation beside has the same protocol, {other['protocol']}")
 
 
-def _markdown(contents: Contents) -> str:
+def _markdown(report: Report) -> str:
     parts = [
-        f"# {escaped(contents.title)}\n\n{escaped(contents.subtitle)}\n\n**{WARNING}.**\n",
-        f"## Read this first\n\n{bullets(contents.limits)}",
+        f"# {escaped(report.title)}\n\n{escaped(report.subtitle)}\n\n**{WARNING}.**\n",
+        f"## Read this first\n\n{bullets(report.limits)}",
         "## Scores\n",
-        *(markdown_table(table) for table in contents.tables),
-        *(["## Pictures\n"] if contents.plates else []),
+        *(markdown_table(table) for table in report.tables),
+        *(["## Pictures\n"] if report.plots else []),
         *(
-            f"![{escaped(plate.title)}](figures/{plate.name}.png)\n\n{escaped(plate.caption)}\n"
-            for plate in contents.plates
+            f"![{escaped(plot.title)}](figures/{plot.name}.png)\n\n{escaped(plot.caption)}\n"
+            for plot in report.plots
         ),
-        "## What was evaluated\n\n"
-        + bullets([f"{name}: {value}" for name, value in contents.facts]),
+        "## What was evaluated\n\n" + bullets([f"{name}: {value}" for name, value in report.facts]),
     ]
-    if contents.skipped:
-        parts.append(f"## Methods left out\n\n{bullets(contents.skipped)}")
-    if contents.notes:
-        parts.append(f"## Notes\n\n{bullets(contents.notes)}")
-    if contents.folded:
-        parts += ["## Every subject\n", *(markdown_table(table) for table in contents.folded)]
+    if report.skipped:
+        parts.append(f"## Methods left out\n\n{bullets(report.skipped)}")
+    if report.notes:
+        parts.append(f"## Notes\n\n{bullets(report.notes)}")
+    if report.folded:
+        parts += ["## Every subject\n", *(markdown_table(table) for table in report.folded)]
     return "\n".join(parts)
 
 

@@ -14,7 +14,7 @@ Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-class Figure(TypedDict):
+class MetricSummary(TypedDict):
     """One metric of one method: over subjects, and each of them.
 
     `ci95` is the bootstrap interval of the mean over subjects; `sd` the standard deviation over
@@ -57,9 +57,9 @@ class BundleFacts(TypedDict):
 class Document(TypedDict):
     """The whole evaluation as JSON.
 
-    `methods` holds {method: {metric: Figure}}, `skipped` {method: reason} for every baseline that
-    has no row, `notes` sentences that belong under every table, `montage` the subject whose
-    volumes are shown (the first of the split: fixed before any score is known).
+    `methods` holds {method: {metric: MetricSummary}}, `skipped` {method: reason} for every
+    baseline that has no row, `notes` sentences that belong under every table, `montage` the
+    subject whose volumes are shown (the first of the split: fixed before any score is known).
     """
 
     format: int
@@ -68,7 +68,7 @@ class Document(TypedDict):
     mode: str
     bundle: BundleFacts
     seed: int
-    methods: dict[str, dict[str, Figure]]
+    methods: dict[str, dict[str, MetricSummary]]
     skipped: dict[str, str]
     notes: list[str]
     montage: str
@@ -127,7 +127,7 @@ class Statistic:
     high: float
     sd: float
     per_subject: Mapping[str, float]
-    pooled: float = math.nan  #: over all slices of all subjects together, where that is told
+    pooled: float = math.nan  #: over all slices of all subjects together, where it is known
 
 
 Scores = Mapping[str, Mapping[str, Statistic]]  #: by method, by metric
@@ -160,7 +160,7 @@ def subjects_of(scores: Scores) -> tuple[str, ...]:
     )
 
 
-def _statistic(entry: Figure) -> Statistic:
+def _statistic(entry: MetricSummary) -> Statistic:
     low, high = entry["ci95"]
     return Statistic(
         _float(entry["mean"]),

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.encoder import SliceEncoder
-from trainer.evaluate.report import Contents
+from trainer.evaluate.report import Report
 from trainer.evaluate.results import OURS
 from trainer.evaluate.tables import Cell, Row, Table
 from trainer.retrieval.report import Retrieval, assess, curve_of
@@ -34,7 +34,7 @@ class RetrievalDocument(TypedDict):
     sizes: dict[str, dict[float, dict[str, float]]]
 
 
-class NoEncoder(RebrainError):
+class MissingEncoderError(RebrainError):
     """The bundle has no encoder to report on."""
 
 
@@ -43,11 +43,11 @@ def encoder_of(bundle: ModelBundle) -> SliceEncoder:
 
     Raises
     ------
-    NoEncoder
+    MissingEncoderError
         It has none.
     """
     if not bundle.holds("encoder.safetensors"):
-        raise NoEncoder(
+        raise MissingEncoderError(
             f"bundle {bundle.name} {bundle.version} has no encoder.safetensors; make one that "
             "retrieves with `rebrain-train guide`"
         )
@@ -63,7 +63,7 @@ def compared(
     queries: Stacks,
     window_mm: float,
 ) -> RetrievalDocument:
-    """Hold encoders against each other: held-out heads ask, training heads answer.
+    """Compare encoders: held-out heads are the queries, training heads the base.
 
     Parameters
     ----------
@@ -90,14 +90,14 @@ def compared(
     }
 
 
-def contents_of(found: RetrievalDocument) -> Contents:
+def report_of(found: RetrievalDocument) -> Report:
     """Say the comparison in tables."""
     figures = {
         name: Retrieval(**values)  # type: ignore[arg-type] # as `asdict` made it
         for name, values in found["encoders"].items()
     }
     bundle = found["bundle"]
-    return Contents(
+    return Report(
         title="Retrieval report",
         subtitle=f"encoder of {bundle['name']} {bundle['version']}",
         limits=(
@@ -111,11 +111,11 @@ def contents_of(found: RetrievalDocument) -> Contents:
             ),
             (
                 "Re-identification (the paper's Table 3) is not what the node does: there the "
-                "person who asks is never in the base."
+                "subject of the query is never in the base."
             ),
         ),
         tables=(_encoders(figures), _thresholds(figures), _sizes(found)),
-        plates=(),
+        plots=(),
         facts=(("bundle digest", bundle["digest"]), ("stacks", found["stacks"])),
         skipped=(),
         notes=(f"SSIM and acceptance with the slice-position check at {found['window_mm']:g} mm.",),

@@ -1,8 +1,8 @@
 """The baseline `template`: the mean T1 of the training heads, laid over a head by an affine.
 
-Nobody's template is needed: the node's own step places the CT of every training head in the head
-frame, and its T1 lies on the same voxels. The head to be drawn is placed by the slices that every
-method is given, not by the dense truth.
+No published template is needed: the node's own step places the CT of every training head in the
+head frame, and its T1 lies on the same voxels. The head to be synthesised is placed by the slices
+that every method is given, not by the dense truth.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from scipy import ndimage
 from rebrain_node.model.recipe import Recipe
 from trainer.data.dataset import PreparedData, Subject
 from trainer.data.intensities import truth_unit
-from trainer.data.located import NotLocated, located
+from trainer.data.located import HeadFrameError, located
 from trainer.data.protocols import Case
 
 Volume = NDArray[np.float32]
@@ -46,7 +46,7 @@ class MeanT1:
     coverage: Volume
 
     @classmethod
-    def of_nobody(cls) -> "MeanT1":
+    def empty(cls) -> "MeanT1":
         """Return the sum over no head."""
         return cls(np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.float32))
 
@@ -66,7 +66,7 @@ class MeanT1:
         brightness, coverage = _in_head_frame(subject, head_from_slices)
         return MeanT1(self.brightness - brightness, self.coverage - coverage)
 
-    def drawn(self, case: Case, head_from_slices: Affine) -> Volume:
+    def resampled(self, case: Case, head_from_slices: Affine) -> Volume:
         """Resample the mean at every position drawn; 0, air, where no head was seen."""
         _, rows, columns = case.source.shape
         x, y = np.arange(float(columns)), np.arange(float(rows))
@@ -144,39 +144,39 @@ class Template:
     left_out: Mapping[str, str]
 
     @classmethod
-    def taught(
+    def fit(
         cls, data: PreparedData, recipe: Recipe, progress: Callable[[], None]
     ) -> "Template | str":
         """Average the training heads; where there can be no mean, say why."""
         reason = why_no_template(data)
         if reason is not None:
             return reason
-        mean, places, left_out = MeanT1.of_nobody(), {}, {}
+        mean, places, left_out = MeanT1.empty(), {}, {}
         for name in data.split["train"]:
             subject = data.subject(name)
             try:
                 found = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
-            except NotLocated as error:
+            except HeadFrameError as error:
                 left_out[name] = str(error)
             else:
                 places[name] = found.head_from_slices
                 mean = mean.plus(subject, places[name])
             progress()
         if not places:
-            whose, why = next(iter(left_out.items()))
-            return f"no training head can be placed in the head frame; {whose}: {why}"
+            name, why = next(iter(left_out.items()))
+            return f"no training head can be placed in the head frame; {name}: {why}"
         return cls(recipe, mean, places, left_out)
 
-    def draw(self, case: Case) -> NDArray[np.float32]:
+    def synthesise(self, case: Case) -> NDArray[np.float32]:
         """Draw a case, (drawn, row, column), by the heads of others.
 
         Raises
         ------
-        NotLocated
+        HeadFrameError
             The slices given cannot be placed in the head frame.
         """
         subject, mean = case.subject, self.mean
         place = located(case.source, case.positions_mm, subject.pixel_mm, self.recipe)
         if subject.name in self.places:
             mean = mean.minus(subject, self.places[subject.name])
-        return mean.drawn(case, place.head_from_slices)
+        return mean.resampled(case, place.head_from_slices)

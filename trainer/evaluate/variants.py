@@ -1,4 +1,4 @@
-"""One missing position drawn in every way there is: what each of them adds (Tables 4 and 5).
+"""One missing position synthesised by every variant of guidance (Tables 4 and 5 of the paper).
 
     full            guided by the exemplar where it reaches tau, else by the SLERP: the recipe
     control-slerp   the control branch, shown the SLERP everywhere
@@ -7,7 +7,7 @@
     linear          no network: between our own drawings of the measured slices
 
 Every position is drawn once by each way, and once guided by its best exemplar whatever its
-similarity: any threshold is then a choice between pictures that exist.
+similarity: any threshold is then a choice between images that exist.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +27,11 @@ from trainer.data.placing import placements
 from trainer.data.protocols import Case, Volume
 from trainer.evaluate.networks import Network
 
-WAYS = ("full", "control-slerp", "slerp", "as-source", "linear")
-Score = Mapping[str, float]
+VARIANTS = ("full", "control-slerp", "slerp", "as-source", "linear")
 
 
 @dataclass(frozen=True)
-class Filling:
+class FilledSlice:
     """One missing position, its best exemplar, and how each way drew it.
 
     Attributes
@@ -46,11 +45,11 @@ class Filling:
 
     subject: str
     guide: Guide
-    ssim: Score
-    mae: Score
+    ssim: Mapping[str, float]
+    mae: Mapping[str, float]
 
     def by(self, way: str, tau: float) -> str:
-        """Name the picture that a way shows where `tau` is the threshold."""
+        """Name the image that a variant takes where `tau` is the threshold."""
         reached = self.guide.kind == "retrieved" and (self.guide.similarity or -1.0) >= tau
         if way == "full":
             return "retrieved" if reached else "control-slerp"
@@ -60,7 +59,7 @@ class Filling:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Sampler:
     """What draws positions of one case on the model grid.
 
     Attributes
@@ -73,7 +72,7 @@ class Drawing:
     noise: Image
 
     @classmethod
-    def of(cls, network: Network, seed: int) -> "Drawing":
+    def of(cls, network: Network, seed: int) -> "Sampler":
         """Draw with one noise field, of `seed`."""
         return cls(network, noise_field(network.recipe.grid.shape, seed))
 
@@ -113,8 +112,8 @@ def _with_source(conditioning: Conditioning, source: Image) -> Conditioning:
 
 
 def fill(
-    case: Case, guides: Sequence[Guide], drawing: Drawing, progress: Callable[[], None]
-) -> list[Filling]:
+    case: Case, guides: Sequence[Guide], drawing: Sampler, progress: Callable[[], None]
+) -> list[FilledSlice]:
     """Draw every missing position of a case by every way and score it.
 
     Parameters
@@ -132,7 +131,7 @@ def fill(
         ]
     )
     linear = case.linear(given)
-    truth = Truth.of(case)
+    truth = SliceReference.of(case)
     found = []
     for k in np.flatnonzero(~case.measured).tolist():
         conditioning = conditioning_at(slices, float(case.targets_mm[k]))
@@ -142,7 +141,7 @@ def fill(
         scores = {way: truth.score(k, picture) for way, picture in pictures.items()}
         if truth.head[k].any():
             found.append(
-                Filling(
+                FilledSlice(
                     case.subject.name,
                     guides[k],
                     ssim={way: ssim for way, (ssim, _) in scores.items()},
@@ -154,14 +153,14 @@ def fill(
 
 
 @dataclass(frozen=True)
-class Truth:
+class SliceReference:
     """The true slices at the positions drawn, in the unit of the scores."""
 
     reference: Volume
     head: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, case: Case) -> "Truth":
+    def of(cls, case: Case) -> "SliceReference":
         """Take the truth of a case."""
         head = case.subject.mask[case.rows]
         target = case.subject.target[case.rows]

@@ -31,14 +31,16 @@ FALSE_REFUSALS = 0.05
 
 
 @dataclass(frozen=True)
-class Sound:
+class InDistributionSeries:
     """A series in domain, and whose it is."""
 
     person: str
     look: OodFeatures
 
 
-def fit(series: Sequence[Sound], encoder_sha256: str | None, pixel_mm: float) -> OodModel:
+def fit(
+    series: Sequence[InDistributionSeries], encoder_sha256: str | None, pixel_mm: float
+) -> OodModel:
     """Fit Gaussians to all series and the threshold to the scores with each person left out.
 
     Parameters
@@ -208,7 +210,7 @@ def _rows(table: NDArray[np.floating]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(float(f"{value:.6g}") for value in row) for row in table)
 
 
-def _digest(series: Sequence[Sound]) -> str:
+def _digest(series: Sequence[InDistributionSeries]) -> str:
     digest = hashlib.sha256()
     for sound in series:
         digest.update(sound.person.encode())

@@ -17,7 +17,7 @@ from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.ood import OodModel
 from rebrain_node.steps.assemble import assemble
 from trainer.ood.exact_interval import exact_interval
-from trainer.ood.series import CONDITIONS, IN_DOMAIN, Seen, Way
+from trainer.ood.series import CONDITIONS, IN_DOMAIN, EvaluatedSeries, SeriesEvaluator
 
 #: real series with a known answer: name, its files under the data, description (None: any)
 REAL = (
@@ -42,7 +42,7 @@ class Verdict:
         return bool(self.refused or self.flagged or self.over)
 
 
-def verdict(seen: Seen, known: OodModel) -> Verdict:
+def verdict(seen: EvaluatedSeries, known: OodModel) -> Verdict:
     """Add the score to what the rules said."""
     strange = None if seen.look is None else known.score_of(seen.look)
     return Verdict(
@@ -54,7 +54,7 @@ def verdict(seen: Seen, known: OodModel) -> Verdict:
     )
 
 
-def real_series(way: Way, data: Path) -> list[Seen]:
+def real_series(way: SeriesEvaluator, data: Path) -> list[EvaluatedSeries]:
     """Look at the real series of `REAL` that lie in the folder of shared data."""
     found = []
     register()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.ood import OodFeatures
 from rebrain_node.model.recipe import Recipe
@@ -43,7 +43,7 @@ LOOKED_DRAWS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class EvaluatedSeries:
     """One series: what the rules said, and the look at it.
 
     Attributes
@@ -64,7 +64,7 @@ class Seen:
     look: OodFeatures | None = None
     slices: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 1, 1), np.uint8))
 
-    def embedded(self, encoder: Encoder) -> "Seen":
+    def embedded(self, encoder: Encoder) -> "EvaluatedSeries":
         """Return it with the embeddings of its slices."""
         if self.look is None:
             return self
@@ -74,13 +74,13 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class SeriesEvaluator:
     """What a series is judged and prepared with."""
 
     limits: Limits
     recipe: Recipe
 
-    def seen(self, volume: SourceVolume, name: tuple[str, str, int]) -> Seen:
+    def seen(self, volume: SourceVolume, name: tuple[str, str, int]) -> EvaluatedSeries:
         """Judge a series (person, condition, draw) and look at it where that is wanted."""
         person, condition, draw = name
         found = judge_volume(volume, self.limits)
@@ -90,9 +90,9 @@ class Way:
         if not refused or draw < LOOKED_DRAWS:
             try:
                 look, slices = self._look(volume)
-            except SeriesRejected as error:
+            except SeriesRejectedError as error:
                 refused += [finding.code for finding in error.findings]
-        return Seen(
+        return EvaluatedSeries(
             person=person,
             condition=condition,
             draw=draw,
@@ -147,9 +147,12 @@ def draw_series(
 
 
 def kept_series(
-    way: Way, head: Callable[[], Tissues], person: str, draws: Mapping[int, tuple[str, ...]],
+    way: SeriesEvaluator,
+    head: Callable[[], Tissues],
+    person: str,
+    draws: Mapping[int, tuple[str, ...]],
     seed: int, folder: Path,
-) -> Iterator[Seen]:  # fmt: skip
+) -> Iterator[EvaluatedSeries]:  # fmt: skip
     """Give the series of a person; those that the folder lacks are drawn and kept.
 
     Parameters
@@ -173,7 +176,7 @@ def kept_series(
         yield from (_read(paths[c], (person, c, draw)) for c in conditions)
 
 
-def _write(path: Path, seen: Seen) -> None:
+def _write(path: Path, seen: EvaluatedSeries) -> None:
     codes = json.dumps({"refused": seen.refused, "flagged": seen.flagged})
     arrays: dict[str, NDArray[np.generic]] = {"codes": np.array(codes), "slices": seen.slices}
     if seen.look is not None:
@@ -184,7 +187,7 @@ def _write(path: Path, seen: Seen) -> None:
     staged.rename(path)
 
 
-def _read(path: Path, name: tuple[str, str, int]) -> Seen:
+def _read(path: Path, name: tuple[str, str, int]) -> EvaluatedSeries:
     with np.load(path, allow_pickle=False) as kept:
         arrays = dict(kept)
     codes = json.loads(str(arrays["codes"]))
@@ -193,7 +196,7 @@ def _read(path: Path, name: tuple[str, str, int]) -> Seen:
         look = OodFeatures(
             position_mm=arrays["position_mm"], frame=arrays["frame"], picture=arrays["picture"]
         )
-    return Seen(
+    return EvaluatedSeries(
         person=name[0],
         condition=name[1],
         draw=name[2],

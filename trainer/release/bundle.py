@@ -115,7 +115,7 @@ def release(
 
     Raises
     ------
-    BundleRefused
+    BundleError
         What was written cannot be loaded.
     """
     halves = halves_of(weights)

@@ -83,14 +83,14 @@ def data_uses(heads: list[Head]) -> tuple[DataUse, ...]:
 
 
 @dataclass(frozen=True)
-class LearnedFrom:
+class TrainingSamples:
     """The samples of a training: the digest that names their every byte, and their number."""
 
     digest: str
     samples: int
 
 
-def training_facts(config: TrainConfig, samples: LearnedFrom, run: Run) -> TrainingFacts:
+def training_facts(config: TrainConfig, samples: TrainingSamples, run: Run) -> TrainingFacts:
     """Describe how the weights came to be."""
     return TrainingFacts(
         objective=config.train.objective,

@@ -38,7 +38,7 @@ def release_guided(
         `out` exists; a released bundle is never overwritten.
     ValueError
         The branch was trained beside another bundle, or not to its last step.
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         The knowledge base is damaged.
     """
     if out.exists():

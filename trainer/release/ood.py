@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
 from rebrain_node.model.ood import OodModel
-from trainer.ood.fit import Sound
-from trainer.ood.series import Seen
+from trainer.ood.fit import InDistributionSeries
+from trainer.ood.series import EvaluatedSeries
 
 
-def sounds(series: Iterable[Seen]) -> list[Sound]:
+def sounds(series: Iterable[EvaluatedSeries]) -> list[InDistributionSeries]:
     """Choose the series that a domain is fitted to: those that no rule refuses."""
     return [
-        Sound(seen.person, seen.look)
+        InDistributionSeries(seen.person, seen.look)
         for seen in series
         if seen.look is not None and not seen.refused
     ]

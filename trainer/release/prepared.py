@@ -9,7 +9,13 @@ from rebrain_node.model.card import Card, DataUse, Score
 from trainer.config import TrainConfig
 from trainer.data.dataset import PreparedData
 from trainer.release.bundle import release
-from trainer.release.cards import INTENDED_USE, LAST_STEP, LearnedFrom, finished_run, training_facts
+from trainer.release.cards import (
+    INTENDED_USE,
+    LAST_STEP,
+    TrainingSamples,
+    finished_run,
+    training_facts,
+)
 
 _SOURCES = {"ct": "CT", "ct-window": "brain-windowed 8-bit CT", "mr": "MR of another sequence"}
 _ROLES = {"train": "train", "validation": "validation", "test": "external test"}
@@ -72,7 +78,7 @@ def release_prepared(
         "Brownian-bridge network of the ReBrain family.",
         intended_use=INTENDED_USE,
         data=_uses(data),
-        training=training_facts(config, LearnedFrom(data.digest, slices), known),
+        training=training_facts(config, TrainingSamples(data.digest, slices), known),
         scores=title.scores,
         choices=(LAST_STEP,),
         limits=LIMITS,

@@ -28,7 +28,7 @@ from rebrain_node.retrieval.knowledge_base import (
 )
 from rebrain_node.retrieval.search import CELLS_FROM_ROWS, cluster
 from trainer.data.dataset import PreparedData, Subject
-from trainer.data.located import NotLocated, located
+from trainer.data.located import HeadFrameError, located
 from trainer.retrieval.thresholds import tau_table
 from trainer.simulate.stacks import StackIndex, Stacks
 
@@ -37,12 +37,12 @@ Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
 _LEAST_HEAD_MM2 = 1500.0
 
 
-class KnowledgeBaseError(RebrainError):
+class BaseUpdateError(RebrainError):
     """A knowledge base cannot be made or changed as asked; the message says why."""
 
 
 @dataclass(frozen=True)
-class Person:
+class SubjectSlices:
     """The slices of one person.
 
     Attributes
@@ -62,7 +62,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Making:
+class EntrySettings:
     """What every entry of a base shares.
 
     Attributes
@@ -105,37 +105,41 @@ class Making:
         )
 
 
-def people_of_stacks(folder: Path, roles: Sequence[str], stacks: int | None) -> Iterator[Person]:
+def people_of_stacks(
+    folder: Path, roles: Sequence[str], stacks: int | None
+) -> Iterator[SubjectSlices]:
     """Read the people of a folder of simulated stacks, of each the first `stacks` series.
 
     Raises
     ------
-    KnowledgeBaseError
+    BaseUpdateError
         The folder is no folder of stacks, or nobody plays one of these roles.
     """
     try:
         index = StackIndex.model_validate_json((folder / "index.json").read_bytes())
         held = Stacks.open(folder, *roles)
     except (OSError, ValueError) as error:
-        raise KnowledgeBaseError(f"{folder}: {error}") from error
+        raise BaseUpdateError(f"{folder}: {error}") from error
     licences = {record.name: record.licence for record in index.subjects}
     for number, name in enumerate(held.names):
         rows = held.subject == number
         if stacks is not None:
             rows &= held.stack < held.stack[rows].min() + stacks
-        yield Person(name, licences[name], held.slices[rows], held.position_mm[rows])
+        yield SubjectSlices(name, licences[name], held.slices[rows], held.position_mm[rows])
 
 
-def people_of_data(data: PreparedData, roles: Sequence[str], recipe: Recipe) -> Iterator[Person]:
+def people_of_data(
+    data: PreparedData, roles: Sequence[str], recipe: Recipe
+) -> Iterator[SubjectSlices]:
     """Read the people of a prepared data set of CT in HU, placed in the head frame as in the node.
 
     Raises
     ------
-    KnowledgeBaseError
+    BaseUpdateError
         The set holds no HU or no volumes, or a head cannot be placed.
     """
     if data.source_kind != "ct" or not data.volumetric:
-        raise KnowledgeBaseError(
+        raise BaseUpdateError(
             f"the data set holds {data.source_kind!r}, volumes: {data.volumetric}; a knowledge "
             "base is built from volumes of CT in HU"
         )
@@ -144,26 +148,29 @@ def people_of_data(data: PreparedData, roles: Sequence[str], recipe: Recipe) -> 
             yield _placed(data.subject(name), data.licence, recipe)
 
 
-def _placed(subject: Subject, licence: str, recipe: Recipe) -> Person:
+def _placed(subject: Subject, licence: str, recipe: Recipe) -> SubjectSlices:
     try:
         found = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
-    except NotLocated as error:
-        raise KnowledgeBaseError(f"{subject.name}: {error}; leave this subject out") from error
+    except HeadFrameError as error:
+        raise BaseUpdateError(f"{subject.name}: {error}; leave this subject out") from error
     area_mm2 = found.prepared.head.sum(axis=(1, 2)) * recipe.grid.pixel_mm**2
     kept = area_mm2 >= _LEAST_HEAD_MM2
     brain = halved(recipe.brain_window.apply(found.prepared.hu[kept]))
     slices = np.rint((brain + 1) * 127.5).astype(np.uint8)
-    return Person(subject.name, licence, slices, found.frame.position_mm[kept])
+    return SubjectSlices(subject.name, licence, slices, found.frame.position_mm[kept])
 
 
 def grown(
-    base: KnowledgeBase, people: Iterable[Person], making: Making, progress: Progress | None = None
+    base: KnowledgeBase,
+    people: Iterable[SubjectSlices],
+    making: EntrySettings,
+    progress: Progress | None = None,
 ) -> KnowledgeBase:
     """Return a base with more people in it, its thresholds measured anew.
 
     Raises
     ------
-    KnowledgeBaseError
+    BaseUpdateError
         A person is in it already, or the base was made with another encoder, recipe or template.
     """
     mould = making.empty()
@@ -171,12 +178,12 @@ def grown(
     for name in same:
         found, wanted = getattr(base.index, name), getattr(mould.index, name)
         if found != wanted:
-            raise KnowledgeBaseError(f"the base has {name} {found}, now it is {wanted}: rebuild it")
+            raise BaseUpdateError(f"the base has {name} {found}, now it is {wanted}: rebuild it")
     parts, licences = [base], {n: r.licence for n, r in base.index.subjects.items()}
     for person in people:
         hashed = making.hash_of(person.name)
         if hashed in licences:
-            raise KnowledgeBaseError(f"{person.name} is in the base already; remove first")
+            raise BaseUpdateError(f"{person.name} is in the base already; remove first")
         licences[hashed] = person.licence
         parts.append(_entries(mould, person, hashed, making.encoder, progress))
     return _sealed(parts, licences, progress)
@@ -187,11 +194,11 @@ def without(base: KnowledgeBase, hashed: str, progress: Progress | None = None) 
 
     Raises
     ------
-    KnowledgeBaseError
+    BaseUpdateError
         Nobody in it has this hash.
     """
     if hashed not in base.index.subjects:
-        raise KnowledgeBaseError(
+        raise BaseUpdateError(
             f"nobody in the base has the keyed hash {hashed}; it holds {len(base.index.subjects)} "
             "people: is this the key it was built with?"
         )
@@ -213,7 +220,7 @@ def write(base: KnowledgeBase, folder: Path) -> KnowledgeBase:
 
     Raises
     ------
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         What was written cannot be read.
     """
     contents = contents_of(base)
@@ -233,7 +240,7 @@ def write(base: KnowledgeBase, folder: Path) -> KnowledgeBase:
 
 def _entries(
     mould: KnowledgeBase,
-    person: Person,
+    person: SubjectSlices,
     hashed: str,
     encoder: Encoder,
     progress: Progress | None,

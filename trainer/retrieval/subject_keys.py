@@ -8,7 +8,7 @@ import hmac
 import secrets
 from pathlib import Path
 
-from rebrain_node.errors import KeyRefused
+from rebrain_node.errors import KeyFileError
 
 _KEY_BYTES = 32
 _DIGITS = 32  #: of the hash that are kept: 128 bits
@@ -24,14 +24,14 @@ def make_key(path: Path) -> bytes:
 
     Raises
     ------
-    KeyRefused
+    KeyFileError
         The file exists: a new key would make every person of the base unknown.
     """
     key = secrets.token_bytes(_KEY_BYTES)
     try:
         path.touch(mode=0o600, exist_ok=False)
     except FileExistsError as error:
-        raise KeyRefused(f"{path} exists and is never overwritten; name another --key") from error
+        raise KeyFileError(f"{path} exists and is never overwritten; name another --key") from error
     path.write_text(key.hex() + "\n", encoding="ascii")
     return key
 
@@ -41,19 +41,19 @@ def read_key(path: Path) -> bytes:
 
     Raises
     ------
-    KeyRefused
+    KeyFileError
         There is none, or it is not 32 bytes in hexadecimal.
     """
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except FileNotFoundError as error:
-        raise KeyRefused(
+        raise KeyFileError(
             f"{path} is missing; without the key of a knowledge base its people cannot be named"
         ) from error
     except ValueError as error:
-        raise KeyRefused(f"{path} holds no key: {_KEY_BYTES} bytes in hexadecimal") from error
+        raise KeyFileError(f"{path} holds no key: {_KEY_BYTES} bytes in hexadecimal") from error
     if len(key) != _KEY_BYTES:
-        raise KeyRefused(f"{path} holds {len(key)} bytes, a key has {_KEY_BYTES}")
+        raise KeyFileError(f"{path} holds {len(key)} bytes, a key has {_KEY_BYTES}")
     return key
 
 

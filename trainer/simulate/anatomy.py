@@ -28,7 +28,7 @@ from trainer.simulate.template import (
 CANONICAL = {"csf": 0.13, "grey": 0.42, "white": 0.62, "fat": 0.95}
 
 
-class HeadRefused(Exception):
+class HeadError(Exception):
     """A head cannot be used; the message says why."""
 
 
@@ -52,13 +52,13 @@ def head_mask(t1: Volume) -> NDArray[np.bool_]:
 
     Raises
     ------
-    HeadRefused
+    HeadError
         Nothing is bright.
     """
     mask = ndi.binary_opening(t1 > max(float(np.percentile(t1, 99)) * 0.10, 1e-3))
     labels, count = ndi.label(mask)
     if count == 0:
-        raise HeadRefused("no voxel brighter than a tenth of the 99th percentile")
+        raise HeadError("no voxel brighter than a tenth of the 99th percentile")
     sizes = ndi.sum_labels(mask, labels, range(1, count + 1))
     mask = labels == 1 + int(np.argmax(sizes))
     mask = ndi.binary_closing(np.pad(mask, 8), iterations=6)[8:-8, 8:-8, 8:-8]
@@ -86,7 +86,7 @@ def class_means(values: Volume, priors: Volume) -> NDArray[np.float64]:
 
     Raises
     ------
-    HeadRefused
+    HeadError
         The means are not in the order csf < grey < white, so this is no T1-weighted head.
     """
     weights = priors + 0.05
@@ -100,7 +100,7 @@ def class_means(values: Volume, priors: Volume) -> NDArray[np.float64]:
         variance = (likely * (values - mean[:, None]) ** 2).sum(1) / likely.sum(1)
         spread = np.sqrt(variance) + 1e-3 * values.std()
     if not mean[0] < mean[1] < mean[2]:
-        raise HeadRefused(f"csf, grey and white brightness {mean.round(1)} do not rise: not a T1")
+        raise HeadError(f"csf, grey and white brightness {mean.round(1)} do not rise: not a T1")
     return np.asarray(mean, dtype=np.float64)
 
 
@@ -188,7 +188,7 @@ def map_anatomy(head: Head, template: Template) -> dict[str, NDArray[np.generic]
 
     Raises
     ------
-    HeadRefused
+    HeadError
         No head, or brightness levels that are not those of a T1.
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)

@@ -49,7 +49,7 @@ class KnownGuide:
 
 
 @dataclass(frozen=True)
-class Asking:
+class ExemplarSource:
     """The encoder and the knowledge base that the guides are retrieved with.
 
     Attributes
@@ -64,12 +64,14 @@ class Asking:
     hashes: dict[str, str]
 
     @classmethod
-    def opened(cls, recipe: Recipe, graph: Path, base: Path, hashes: dict[str, str]) -> "Asking":
+    def opened(
+        cls, recipe: Recipe, graph: Path, base: Path, hashes: dict[str, str]
+    ) -> "ExemplarSource":
         """Open the encoder and the knowledge base, checked against each other as in the node.
 
         Raises
         ------
-        KnowledgeBaseRefused
+        KnowledgeBaseError
             The base is not fit to be searched, or was made with another encoder.
         """
         encoder = encoder_of_graph(graph.read_bytes())
@@ -178,7 +180,9 @@ class GuidedSource:
         return torch.full_like(batch.x0, BLANK)
 
 
-def find_guides(pool: Pool, asking: Asking, advance: Callable[[], None]) -> list[KnownGuide | None]:
+def find_guides(
+    pool: Pool, asking: ExemplarSource, advance: Callable[[], None]
+) -> list[KnownGuide | None]:
     """Find the exemplar of every sample of a pool, in order; `advance` is called after each."""
     found = []
     for subject, record in enumerate(pool.records):

@@ -58,7 +58,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Placed:
+class GridSubject:
     """One subject on the model grid, at half precision: 5 bytes per pixel.
 
     Attributes
@@ -79,7 +79,7 @@ class Placed:
     positions_mm: NDArray[np.float64]
 
     @classmethod
-    def of(cls, subject: Subject, kind: SourceKind, recipe: Recipe) -> "Placed":
+    def of(cls, subject: Subject, kind: SourceKind, recipe: Recipe) -> "GridSubject":
         """Put a subject on the grid as the evaluation does."""
         placement = placements(subject.mask, subject.pixel_mm, recipe)[0]
 
@@ -105,7 +105,7 @@ class PreparedSource:
     kind: SourceKind
     volumetric: bool
     recipe: Recipe
-    subjects: tuple[Placed, ...]
+    subjects: tuple[GridSubject, ...]
 
     @classmethod
     def open(cls, folder: Path, recipe: Recipe) -> "PreparedSource":
@@ -120,7 +120,7 @@ class PreparedSource:
         names = data.split["train"]
         if not names:
             raise ValueError(f"{folder} has no subject with the role train")
-        placed = tuple(Placed.of(data.subject(n), data.source_kind, recipe) for n in names)
+        placed = tuple(GridSubject.of(data.subject(n), data.source_kind, recipe) for n in names)
         return cls(data.source_kind, data.volumetric, recipe, placed)
 
     def draw(self, rng: SampleRng) -> Batch:
@@ -150,7 +150,7 @@ class PreparedSource:
             head=head[None, None],
         )
 
-    def _slabs(self, target: int, subject: Placed, rng: SampleRng) -> tuple[range, ...]:
+    def _slabs(self, target: int, subject: GridSubject, rng: SampleRng) -> tuple[range, ...]:
         """Draw which slabs are measured near the target; itself alone where none surround it."""
         alone = (range(target, target + 1),)
         protocol, without = Protocol.drawn(rng), rng.chance(_ALONE)

@@ -61,13 +61,13 @@ class PoolSource:
 
 
 @dataclass(frozen=True)
-class Bank:
+class SampleCache:
     """Samples drawn once and kept in memory, so that several runs learn from the same ones."""
 
     samples: Batch
 
     @classmethod
-    def of(cls, source: Source, count: int, shrink: int = 1) -> "Bank":
+    def of(cls, source: Source, count: int, shrink: int = 1) -> "SampleCache":
         """Keep `count` samples of `source`, means over `shrink` x `shrink` pixels."""
         return cls(joined([_shrunk(source.draw(SampleRng(0, k)), shrink) for k in range(count)]))
 

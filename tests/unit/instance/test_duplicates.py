@@ -14,7 +14,7 @@ from io import BytesIO
 import pydicom
 import pytest
 
-from rebrain_node.errors import InstanceMalformed
+from rebrain_node.errors import MalformedInstanceError
 from rebrain_node.instance.scan import scan, scan_data_set
 from tests.support import phantoms
 from tests.support.data_sets import (
@@ -112,12 +112,12 @@ def test_an_element_that_stands_twice_is_refused_wherever_it_is_hidden():
         try:
             scan_data_set(made.broken, made.syntax)
             taken.append((seed, made.place, "taken"))
-        except InstanceMalformed as error:
+        except MalformedInstanceError as error:
             if error.reason != "DUP-TAG":
                 taken.append((seed, made.place, error.reason))
         try:
             scan_data_set(made.sound, made.syntax)
-        except InstanceMalformed as error:
+        except MalformedInstanceError as error:
             blamed.append((seed, made.place, error.reason))
     assert taken == []
     assert blamed == []  # the same data sets without the second element pass
@@ -138,6 +138,6 @@ def test_a_file_that_pydicom_reads_as_the_other_patient_s_is_refused():
     scan(buffer.getvalue())
     doubled = buffer.getvalue() + element(0x00100010, "PN", b"OTHER^X ")
     assert pydicom.dcmread(BytesIO(doubled)).PatientName == "OTHER^X"
-    with pytest.raises(InstanceMalformed, match="0010,0010") as caught:
+    with pytest.raises(MalformedInstanceError, match="0010,0010") as caught:
         scan(doubled)
     assert caught.value.reason == "DUP-TAG"

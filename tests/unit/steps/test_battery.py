@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
@@ -187,7 +187,7 @@ def test_whatever_the_axes_anatomy_is_where_it_was_measured(number, phantom):
     source = with_a_ramp(source, axis)
     volume = assemble(source, GEOMETRY)
     if abs(np.cross(*np.reshape(volume_axes(volume), (2, 3)))[2]) < np.cos(np.radians(45.0)):
-        with pytest.raises(SeriesRejected, match="GEOM-ORIENTATION"):
+        with pytest.raises(SeriesRejectedError, match="GEOM-ORIENTATION"):
             preprocess(volume, RECIPE)
         return
     prepared = preprocess(volume, RECIPE)

@@ -51,7 +51,7 @@ from trainer.train.control import (
     write_facts,
 )
 from trainer.train.donors import Donors
-from trainer.train.guided import BLANK, Asking, GuidedSource, find_guides
+from trainer.train.guided import BLANK, ExemplarSource, GuidedSource, find_guides
 
 DEMO_FILE = Path(__file__).parents[3] / "conf" / "train" / "demo.toml"
 DEMO = TrainConfig.load(DEMO_FILE)
@@ -94,12 +94,14 @@ def pool(pool_folder: Path) -> Pool:
 
 
 @pytest.fixture(scope="module")
-def asking(recipe: Recipe, bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Asking:
+def asking(
+    recipe: Recipe, bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory
+) -> ExemplarSource:
     folder = tmp_path_factory.mktemp("base")
     graph = bundle.read("encoder.onnx")
     (folder / "encoder.onnx").write_bytes(graph)
     write(tiny_base(recipe, graph), folder / "base")
-    opened = Asking.opened(
+    opened = ExemplarSource.opened(
         recipe, folder / "encoder.onnx", folder / "base", {"anna": hash_of("anna")}
     )
     opened.exemplars.tau = -1.0
@@ -113,7 +115,7 @@ def control(**changes: object) -> ControlTraining:
 
 
 @pytest.fixture
-def source(pool: Pool, recipe: Recipe, asking: Asking) -> GuidedSource:
+def source(pool: Pool, recipe: Recipe, asking: ExemplarSource) -> GuidedSource:
     guides = find_guides(pool, asking, lambda: None)
     return GuidedSource.of(pool, recipe, control(), guides)
 
@@ -135,13 +137,15 @@ def test_a_gap_pool_holds_missing_positions_alone_with_their_place(pool: Pool) -
         assert np.isfinite(sample.position_mm)
 
 
-def test_nobody_is_guided_by_herself(pool: Pool, asking: Asking) -> None:
+def test_nobody_is_guided_by_herself(pool: Pool, asking: ExemplarSource) -> None:
     guides = find_guides(pool, asking, lambda: None)
     assert all(guide is not None for guide in guides)
     assert not {guide.key[:32] for guide in guides} & {hash_of("anna")}
 
 
-def test_where_the_node_would_interpolate_there_is_no_guide(pool: Pool, asking: Asking) -> None:
+def test_where_the_node_would_interpolate_there_is_no_guide(
+    pool: Pool, asking: ExemplarSource
+) -> None:
     sample = pool.sample(0, 0)
     strict = replace(asking, exemplars=_with_tau(asking, 1.1))
     assert asking.guide(sample, "anna") is not None
@@ -151,11 +155,11 @@ def test_where_the_node_would_interpolate_there_is_no_guide(pool: Pool, asking: 
     assert strict.guide(sample, "anna") is None
 
 
-def _with_tau(asking: Asking, tau: float) -> FaissExemplars:
+def _with_tau(asking: ExemplarSource, tau: float) -> FaissExemplars:
     return FaissExemplars(_base_of(asking), tau)
 
 
-def _base_of(asking: Asking) -> KnowledgeBase:
+def _base_of(asking: ExemplarSource) -> KnowledgeBase:
     assert isinstance(asking.exemplars, FaissExemplars)
     return asking.exemplars._base
 
@@ -249,7 +253,7 @@ def test_a_run_of_other_data_is_not_gone_on_with(
 
 
 def test_the_donor_target_is_the_mr_of_the_exemplar(
-    pool: Pool, recipe: Recipe, asking: Asking
+    pool: Pool, recipe: Recipe, asking: ExemplarSource
 ) -> None:
     guides = find_guides(pool, asking, lambda: None)
     base = _base_of(asking)
@@ -274,7 +278,7 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
 
 
 def test_two_commands_make_a_bundle_that_retrieves(
-    bundle: ModelBundle, pool_folder: Path, asking: Asking, tmp_path: Path
+    bundle: ModelBundle, pool_folder: Path, asking: ExemplarSource, tmp_path: Path
 ) -> None:
     encoder, base = tmp_path / "encoder", tmp_path / "base"
     encoder.mkdir()
@@ -309,7 +313,7 @@ def test_two_commands_make_a_bundle_that_retrieves(
 
 
 def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
-    bundle: ModelBundle, source: GuidedSource, asking: Asking, tmp_path: Path
+    bundle: ModelBundle, source: GuidedSource, asking: ExemplarSource, tmp_path: Path
 ) -> None:
     told = control(steps=1)
     training = training_of(DEMO.train, told)

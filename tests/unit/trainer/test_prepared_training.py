@@ -23,7 +23,7 @@ from trainer.release.prepared import Title, release_prepared, scores_of
 from trainer.sample_rng import SampleRng
 from trainer.train.bridge import fresh_state, open_run, train
 from trainer.train.losses import Loss, draw_places
-from trainer.train.prepared import Placed, PreparedSource, Protocol
+from trainer.train.prepared import GridSubject, PreparedSource, Protocol
 from trainer.train.sources import draw_batch
 from trainer.train.workers import Workers
 
@@ -90,7 +90,7 @@ def test_where_source_and_target_are_one_image_a_measured_sample_shows_the_same_
 ) -> None:
     ball = ball_subject("twin")
     recipe = TrainConfig.load(tiny).recipe
-    placed = Placed.of(dataclasses.replace(ball, source=ball.target), "mr", recipe)
+    placed = GridSubject.of(dataclasses.replace(ball, source=ball.target), "mr", recipe)
     source = PreparedSource("mr", True, recipe, (placed,))
 
     batch = draw_batch(source, [SampleRng(1, 0, sample) for sample in range(40)])

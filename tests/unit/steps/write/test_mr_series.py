@@ -16,7 +16,7 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedSet
 from rebrain_node.domain.volume import StoredRange
-from rebrain_node.errors import EngineFailed
+from rebrain_node.errors import EngineError
 from rebrain_node.steps.write import ObjectOptions, write
 from rebrain_node.steps.write.geometry import decimal
 from tests.support.phantoms import enhanced_ct, head_ct
@@ -202,5 +202,5 @@ def test_the_three_machines_are_told_apart(series):
 def test_a_value_that_is_not_finite_stops_the_writing(source):
     volume = synthetic_volume(source)
     volume.intensity[1, 2, 3] = np.nan
-    with pytest.raises(EngineFailed, match=r"1 of .* voxels of the intensity"):
+    with pytest.raises(EngineError, match=r"1 of .* voxels of the intensity"):
         write(volume, source, provenance(), (), MR_ONLY)

@@ -11,10 +11,10 @@ from tests.support.prepared_balls import ball_subject, write_balls
 from tests.support.tiny_bundle import tiny_recipe
 from trainer.data.dataset import PreparedData
 from trainer.data.protocols import Sparsity
-from trainer.evaluate.methods import Bridge, PredictionRefused, Predictions
+from trainer.evaluate.methods import NetworkMethod, PredictionError, Predictions
 from trainer.evaluate.networks import Network
 from trainer.evaluate.results import OURS
-from trainer.evaluate.run import Contest, Outcome, Progress, figure
+from trainer.evaluate.run import Comparison, Outcome, Progress, summarise
 
 SILENT = Progress(lambda _: None, lambda: None)
 
@@ -37,16 +37,16 @@ def unchanged() -> Network:
     return Network(recipe, evaluate, facts)  # type: ignore[arg-type]
 
 
-def contested(data: PreparedData, protocol: str, predictions: list[Predictions]) -> Outcome:
+def compare(data: PreparedData, protocol: str, predictions: list[Predictions]) -> Outcome:
     network = unchanged()
-    return Contest(
+    return Comparison(
         data=data,
         sparsity=Sparsity.parse(protocol),
         mode="standard",
         recipe=network.recipe,
-        bridges=[Bridge(OURS, network, data, 0), Bridge("other", network, data, 0)],
+        bridges=[NetworkMethod(OURS, network, data, 0), NetworkMethod("other", network, data, 0)],
         predictions=predictions,
-    ).over(data.split["test"], SILENT)
+    ).run(data.split["test"], SILENT)
 
 
 def truths(data: PreparedData, folder: Path, scale: float = 1.0) -> Path:
@@ -59,13 +59,13 @@ def truths(data: PreparedData, folder: Path, scale: float = 1.0) -> Path:
 @pytest.fixture(scope="module")
 def thinned(balls: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = truths(balls, tmp_path_factory.mktemp("perfect") / "truths")
-    return contested(balls, "decimate:2", [Predictions("perfect", folder)])
+    return compare(balls, "decimate:2", [Predictions("perfect", folder)])
 
 
 @pytest.fixture(scope="module")
 def whole(balls: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = truths(balls, tmp_path_factory.mktemp("small") / "truths", scale=1 / 1000)
-    return contested(balls, "none", [Predictions("small", folder)])
+    return compare(balls, "none", [Predictions("small", folder)])
 
 
 def test_the_truth_as_a_prediction_scores_full_marks_and_nobody_else_does(thinned: Outcome) -> None:
@@ -98,10 +98,10 @@ def test_nothing_fills_where_nothing_is_missing(whole: Outcome) -> None:
     assert not [name for name in found["lut"]["c"] if name.endswith("_filled")]
 
 
-def test_the_same_contest_has_the_same_outcome(tmp_path: Path) -> None:
+def test_the_same_comparison_has_the_same_outcome(tmp_path: Path) -> None:
     data = write_balls(tmp_path / "balls", {"train": ("a",), "test": ("c",)}, "mr")
 
-    assert contested(data, "decimate:3", []).found == contested(data, "decimate:3", []).found
+    assert compare(data, "decimate:3", []).found == compare(data, "decimate:3", []).found
 
 
 def test_the_lookup_table_learns_what_brightness_means(whole: Outcome) -> None:
@@ -126,10 +126,10 @@ def test_a_network_that_changes_nothing_draws_the_source(
 
 def test_without_a_training_split_nobody_learns_from_the_subject_scored(tmp_path: Path) -> None:
     data = write_balls(tmp_path / "balls", {"test": ("c", "d")}, "mr")
-    contest = contested(data, "none", [])
+    comparison = compare(data, "none", [])
     only_other = write_balls(tmp_path / "other", {"test": ("c",), "train": ("d",)}, "mr")
 
-    assert contest.found["lut"]["c"] == contested(only_other, "none", []).found["lut"]["c"]
+    assert comparison.found["lut"]["c"] == compare(only_other, "none", []).found["lut"]["c"]
 
 
 def test_the_montage_shows_the_first_subject(thinned: Outcome) -> None:
@@ -179,7 +179,7 @@ def test_a_prediction_that_does_not_fit_is_refused_with_its_file(
     subject = ball_subject("c")
     np.savez(tmp_path / "c.npz", damage(subject.target))
 
-    with pytest.raises(PredictionRefused, match=rf"c\.npz: .*{reason}"):
+    with pytest.raises(PredictionError, match=rf"c\.npz: .*{reason}"):
         Predictions("x", tmp_path).read(subject)
 
 
@@ -187,7 +187,7 @@ def test_a_nifti_of_other_voxels_is_refused(tmp_path: Path) -> None:
     subject = ball_subject("c")
     SimpleITK.WriteImage(nifti(subject.target, (1.0, 1.0, 2.0)), str(tmp_path / "c.nii"))
 
-    with pytest.raises(PredictionRefused, match=r"c\.nii: voxels of 2\.000 x 1\.000 x 1\.000 mm"):
+    with pytest.raises(PredictionError, match=r"c\.nii: voxels of 2\.000 x 1\.000 x 1\.000 mm"):
         Predictions("x", tmp_path).read(subject)
 
 
@@ -196,14 +196,14 @@ def test_a_missing_prediction_is_refused_before_anything_is_drawn(
 ) -> None:
     np.save(tmp_path / "c.npy", balls.subject("c").target)
 
-    with pytest.raises(PredictionRefused, match="0 files for subject d"):
-        contested(balls, "none", [Predictions("half", tmp_path)])
+    with pytest.raises(PredictionError, match="0 files for subject d"):
+        compare(balls, "none", [Predictions("half", tmp_path)])
 
 
 def test_a_figure_sums_up_subjects() -> None:
-    found = figure({"a": 1.0, "b": 3.0}, seed=0)
+    found = summarise({"a": 1.0, "b": 3.0}, seed=0)
 
     assert found["mean"] == 2
     assert found["sd"] == pytest.approx(np.sqrt(2))
     assert found["ci95"] == [1, 3]
-    assert figure({"a": 5.0}, seed=0)["ci95"] == [5, 5]
+    assert summarise({"a": 5.0}, seed=0)["ci95"] == [5, 5]

@@ -1,0 +1,354 @@
+"""Every code that a series can be refused or flagged with: what it means and what helps.
+
+The one list of the codes: `Finding` takes no other, the site's policy covers those marked
+``site``, and the tables of docs/refusals.md are made of it. A code is never renamed or given a
+second meaning: ledgers, audit logs and written objects keep it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+#: of the codes of the gate, which its rules define (docs/gate.md)
+GATE_PREFIX = "GATE-"
+
+#: what a finding does: always refuse, always flag, or what ``[policy]`` of the limits says
+Policy = Literal["refuse", "flag", "site"]
+Topic = Literal["series", "identity", "geometry", "suitability"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingCode:
+    """One code. Texts are for a radiographer; keys of limits stand in backticks."""
+
+    topic: Topic
+    meaning: str
+    limit: str  #: unit of the value, and the limit or its key
+    remedy: str
+    found_by: str  #: steps, or the room outside them
+    policy: Policy = "refuse"
+
+
+CODES: Mapping[str, FindingCode] = {
+    "SRC-SYNTHETIC": FindingCode(
+        topic="series",
+        meaning=(
+            "the series is itself synthetic, of this node or another: one of seven marks on one "
+            "instance is enough (Synthetic Data, Image Type, manufacturer, model name, "
+            "description, synthesizing equipment, private block)"
+        ),
+        limit="marks, 0",
+        remedy="send the measured CT",
+        found_by="select, check",
+    ),
+    "MODALITY": FindingCode(
+        topic="series",
+        meaning="not CT, or not a CT image object (secondary capture, dose page)",
+        limit="CT",
+        remedy="nothing; the series is not meant for synthesis",
+        found_by="select",
+    ),
+    "LOCALIZER": FindingCode(
+        topic="series",
+        meaning="scout, topogram",
+        limit="Image Type",
+        remedy="nothing",
+        found_by="select",
+    ),
+    "DERIVED": FindingCode(
+        topic="series",
+        meaning="reformat or other computed images; Image Type is not ORIGINAL\\PRIMARY",
+        limit="Image Type",
+        remedy="send the original axial series",
+        found_by="select",
+    ),
+    "KERNEL": FindingCode(
+        topic="series",
+        meaning=(
+            "reconstructed with a sharp kernel (bone, lung), by the vendor's rules `[[kernels]]`"
+        ),
+        limit="soft",
+        remedy="send the soft-tissue series",
+        found_by="select",
+    ),
+    "KERNEL-UNKNOWN": FindingCode(
+        topic="series",
+        meaning="no rule knows the kernel",
+        limit="soft",
+        remedy="add the kernel to `[[kernels]]`",
+        found_by="select",
+        policy="site",
+    ),
+    "THICKNESS": FindingCode(
+        topic="series",
+        meaning="slices thinner or thicker than the model learned",
+        limit="mm, `series.thickness_mm`",
+        remedy="send the thick-slice series",
+        found_by="select",
+    ),
+    "TOO-FEW": FindingCode(
+        topic="series",
+        meaning="too few slices for a head",
+        limit="slices, `series.slices`",
+        remedy="send the whole series",
+        found_by="select, assemble, preprocess",
+    ),
+    "NOT-PREFERRED": FindingCode(
+        topic="series",
+        meaning=(
+            "would do, but another series of the study ranks higher; the sentence says by which"
+            " preference"
+        ),
+        limit="preference",
+        remedy="nothing; see [selection.md](selection.md)",
+        found_by="select",
+    ),
+    "INCOMPLETE": FindingCode(
+        topic="series",
+        meaning="the head is not covered: short, numbered from later than 1, or cut below its top",
+        limit="mm or share, `series.coverage_mm`, `head.vertex_share`",
+        remedy="send the whole series",
+        found_by="select, check",
+        policy="site",
+    ),
+    "SIZE": FindingCode(
+        topic="series",
+        meaning="a matrix or a number of slices that no head CT has",
+        limit="pixels, slices, `series.matrix`, `series.slices`",
+        remedy="check the sender",
+        found_by="select, scan",
+    ),
+    "ID-MIXED": FindingCode(
+        topic="identity",
+        meaning=(
+            "the slices differ in one of 14 identity fields, or the study holds images of two "
+            "patients; the sentence names the fields"
+        ),
+        limit="equal",
+        remedy="correct the identity at the source and send again",
+        found_by="select, check, assemble",
+    ),
+    "CHARSET": FindingCode(
+        topic="identity",
+        meaning=(
+            "a text cannot be read in the character set that is declared: a name that cannot be"
+            " read cannot be copied"
+        ),
+        limit="readable",
+        remedy="correct Specific Character Set (0008,0005)",
+        found_by="select, write",
+    ),
+    "DUP-TAG": FindingCode(
+        topic="identity",
+        meaning=(
+            "a data set holds an element twice; a reader would take one of the two, e.g. the "
+            "other patient's name"
+        ),
+        limit="once",
+        remedy="repair the sender",
+        found_by="scan, at reception",
+    ),
+    "GEOM-ORIENTATION": FindingCode(
+        topic="geometry",
+        meaning=(
+            "not axial (by the cosines, whatever the description says), not parallel, no "
+            "position and orientation; or the head stands upside down or looks backwards, so "
+            "that the orientation was written wrongly"
+        ),
+        limit=(
+            "degrees or share, `series.plane_tolerance_deg`, `geometry.direction_deg`, "
+            "`head.dome_share`, `head.turn_deg`"
+        ),
+        remedy="send the axial series; correct Patient Position at the scanner",
+        found_by="select, assemble, check, preprocess",
+    ),
+    "GEOM-GAP": FindingCode(
+        topic="geometry",
+        meaning="a slice is missing: a distance larger than the groups of the series explain",
+        limit="mm, usual mm",
+        remedy="send the whole series again",
+        found_by="select, check",
+    ),
+    "GEOM-DUPLICATE": FindingCode(
+        topic="geometry",
+        meaning="two slices at one position",
+        limit="slices, `geometry.duplicate_mm`",
+        remedy="send the series without the repeated slices",
+        found_by="select, check, assemble",
+    ),
+    "GEOM-SPACING": FindingCode(
+        topic="geometry",
+        meaning=(
+            "uneven distances, a slice beside the line of its neighbours, too many groups, "
+            "differing matrix or pixel size"
+        ),
+        limit=(
+            "mm, `geometry.step_mm`, `geometry.displacement_mm`, `geometry.groups`, "
+            "`geometry.pixel_spacing_mm`"
+        ),
+        remedy="reconstruct the series anew",
+        found_by="select, check, assemble",
+    ),
+    "GEOM-TILT": FindingCode(
+        topic="geometry",
+        meaning="gantry tilt beyond what is corrected exactly",
+        limit="degrees, `geometry.tilt_deg`",
+        remedy="reconstruct without tilt",
+        found_by="select, check",
+    ),
+    "GEOM-TILT-TAG": FindingCode(
+        topic="geometry",
+        meaning=(
+            "Gantry/Detector Tilt (0018,1120) and the positions of the slices differ by more "
+            "than 2 degrees; the positions are used"
+        ),
+        limit="degrees, 2",
+        remedy="make sure that the images were resampled after the scan",
+        found_by="select",
+        policy="flag",
+    ),
+    "GEOM-REFERENCE": FindingCode(
+        topic="geometry",
+        meaning="no frame of reference: the result could not be laid over the CT",
+        limit="UID",
+        remedy="repair the sender",
+        found_by="assemble",
+    ),
+    "GEOM-SIZE": FindingCode(
+        topic="geometry",
+        meaning="the head does not fit the grid of the model",
+        limit="share cut off",
+        remedy="nothing; the model does not fit",
+        found_by="preprocess",
+    ),
+    "PIXEL-DATA": FindingCode(
+        topic="geometry",
+        meaning="no pixels, colour, or pixels that do not decode",
+        limit="image",
+        remedy="send the images again",
+        found_by="assemble",
+    ),
+    "HU-UNIT": FindingCode(
+        topic="suitability",
+        meaning=(
+            "Rescale Type (0028,1054) names another unit than HU: monoenergetic, effective-Z, "
+            "electron density and the like"
+        ),
+        limit="unit, HU",
+        remedy="send the CT series in HU",
+        found_by="select",
+    ),
+    "HU": FindingCode(
+        topic="suitability",
+        meaning=(
+            "the values are not Hounsfield units: no air, wrapped, windowed to 8 bits, wrong "
+            "slope, intercept or sign, or air, brain and bone not where they belong"
+        ),
+        limit="bits, share or HU, `hounsfield.*`",
+        remedy="send the original CT; check the calibration",
+        found_by="select, check, assemble",
+    ),
+    "NOT-HEAD": FindingCode(
+        topic="suitability",
+        meaning=(
+            "not a head: no ring of skull, not its size, nothing but one material inside (a "
+            "plastic phantom), the same section from end to end (a cylinder, a trunk), or the "
+            "header says so"
+        ),
+        limit="mm, ml, HU, `head.*`, `series.body_parts`, `series.field_of_view_mm`",
+        remedy="correct Body Part Examined if it is a head",
+        found_by="select, check, preprocess",
+    ),
+    "AGE": FindingCode(
+        topic="suitability",
+        meaning="outside the ages of the model, by the header or by the size of the skull",
+        limit="years or cm2, `series.age_years`, `head.adult_section_cm2`",
+        remedy="nothing",
+        found_by="select, check",
+        policy="site",
+    ),
+    "CONTRAST": FindingCode(
+        topic="suitability",
+        meaning="contrast was given, by the header or by vessels as bright as contrast",
+        limit="ml, `artefacts.contrast_hu`, `artefacts.contrast_ml`",
+        remedy="send the series without contrast",
+        found_by="select, check",
+        policy="site",
+    ),
+    "METAL": FindingCode(
+        topic="suitability",
+        meaning="metal in the head above the teeth",
+        limit="mm3, `artefacts.metal_hu`, `artefacts.metal_mm3`",
+        remedy="nothing",
+        found_by="check",
+        policy="site",
+    ),
+    "CRANIECTOMY": FindingCode(
+        topic="suitability",
+        meaning="the vault has an opening",
+        limit="cm2, `head.opening_mm`, `head.opening_cm2`",
+        remedy="nothing",
+        found_by="check",
+        policy="site",
+    ),
+    "NOISE": FindingCode(
+        topic="suitability",
+        meaning="grey and white matter drown in noise; a sharp kernel shows here too",
+        limit="HU, `artefacts.noise_hu`",
+        remedy="send a smoother reconstruction",
+        found_by="check",
+        policy="site",
+    ),
+    "MOTION": FindingCode(
+        topic="suitability",
+        meaning="the skull jumps between slices, or its edge is doubled",
+        limit="mm or HU, `artefacts.jump_mm`, `artefacts.edge_hu`",
+        remedy="repeat the scan if the clinic agrees",
+        found_by="check",
+        policy="site",
+    ),
+    "OOD": FindingCode(
+        topic="suitability",
+        meaning=(
+            "a head that looks like nothing the model learned: a large bleeding, mostly fluid, "
+            "the face turned aside, or far from the domain of the bundle "
+            "([out-of-domain.md](out-of-domain.md))"
+        ),
+        limit=(
+            "ml, share, degrees or times the usual distance, `domain.*`, `head.turn_deg`, the "
+            "threshold of the bundle"
+        ),
+        remedy="read the result with suspicion",
+        found_by="check, ood",
+        policy="site",
+    ),
+    "UNCERTAIN": FindingCode(
+        topic="suitability",
+        meaning=(
+            "the network is not sure of too many slices: their mean uncertainty is above the "
+            "recipe's limit on a slice, and their share above its limit on a series "
+            "([uncertainty.md](uncertainty.md))"
+        ),
+        limit="share, `abstain.series_share` of the recipe",
+        remedy="read the result with suspicion; the marked slices say where",
+        found_by="estimate",
+        policy="site",
+    ),
+    "FAILED": FindingCode(
+        topic="suitability",
+        meaning=(
+            "the series could not be judged or processed in the number of tries allowed; the "
+            "sentence says why"
+        ),
+        limit="tries",
+        remedy="see the audit log, then `queue retry`",
+        found_by="worker",
+    ),
+}
+
+
+def is_code(code: str) -> bool:
+    """Whether a finding may have this code."""
+    return code in CODES or code.startswith(GATE_PREFIX)
