@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
-from trainer.export import Names, export_onnx, halves_of
 from trainer.sample_rng import SampleRng
 from trainer.simulate.stacks import Stacks
 from trainer.train.loop import Progress, RunOutput, Schedule, fit
@@ -274,12 +273,3 @@ def embedded(network: SliceEncoder, slices: NDArray[np.uint8]) -> NDArray[np.flo
             some = torch.from_numpy(slices[first : first + _AT_ONCE])
             found.append(network(some.float()[:, None] / 127.5 - 1).numpy())
     return np.concatenate(found)
-
-
-def export_encoder(weights: dict[str, Tensor]) -> bytes:
-    """Export, with weights rounded to half precision: `image` (1, 1, 128, 104) to `embedding`."""
-    network = SliceEncoder()
-    network.load_state_dict(halves_of(weights))
-    return export_onnx(
-        network.eval(), (torch.zeros(1, 1, ROWS, COLUMNS),), Names(("image",), ("embedding",))
-    )
