@@ -14,7 +14,7 @@ from rebrain_node.settings import Peer
 
 #: a refusal of the same caller is audited once in so many seconds
 AUDIT_EVERY_S: Final = 60.0
-#: callers remembered for that; above it strangers share one entry
+#: callers remembered for that; above it unknown callers share one entry
 _REMEMBERED: Final = 1000
 
 #: (result, source, reason) of A-ASSOCIATE-RJ (PS3.8 table 9-21)

@@ -22,8 +22,7 @@ from trainer.calibrate.conformal import width
 from trainer.calibrate.cost import RUNS, cost_of
 from trainer.calibrate.figures import SubjectResiduals
 from trainer.calibrate.report import choice_of, report_of, scores_of
-from trainer.calibrate.residuals import KINDS, Residuals, joined, residuals_of
-from trainer.calibrate.residuals import Path as NodePath
+from trainer.calibrate.residuals import KINDS, NodeSteps, Residuals, joined, residuals_of
 from trainer.calibrate.scale_head import STEPS, ScaleTraining, scales, teach
 from trainer.calibrate.series import draw_series
 from trainer.heads import Head
@@ -93,7 +92,7 @@ class SubjectSplit:
         with np.load(self.maps / f"{head.name}.npz", allow_pickle=False) as arrays:
             return sharpened(tissues(dict(arrays)), 1.0 if head.sharp else 2.0)
 
-    def residuals(self, head: Head, path: NodePath, series: int) -> Residuals:
+    def residuals(self, head: Head, path: NodeSteps, series: int) -> Residuals:
         """Draw so many series of a head and hold them against the truth."""
         rng = np.random.default_rng((SEED, zlib.crc32(head.name.encode())))
         anatomy = self.anatomy(head)
@@ -113,8 +112,8 @@ def calibrate(
     """
     check_unused(out)
     model = opened(bundle)
-    teaching = NodePath(model, bundle.recipe, TEACHING_SLICES)
-    calibrating = NodePath(model, bundle.recipe, CALIBRATING_SLICES)
+    teaching = NodeSteps(model, bundle.recipe, TEACHING_SLICES)
+    calibrating = NodeSteps(model, bundle.recipe, CALIBRATING_SLICES)
     taught_by = [
         people.residuals(head, teaching, TEACHING_SERIES)
         for head in steps.through("teaching heads", people.teaching)

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.dataset import SourceKind, pair_subject, read_pairs
-from trainer.data.found import Found, Reading
+from trainer.data.source_subject import Reading, SourceSubject
 
 
-def find(source: Path) -> list[Found]:
+def find(source: Path) -> list[SourceSubject]:
     """List the patients of an archive.
 
     Raises
@@ -17,10 +17,10 @@ def find(source: Path) -> list[Found]:
         It is no such archive.
     """
     patients = np.unique(read_pairs(source)["patient"].astype(str))
-    return [Found(str(name), {"pairs": source}) for name in patients]
+    return [SourceSubject(str(name), {"pairs": source}) for name in patients]
 
 
-def read(found: Found, kind: SourceKind) -> Reading:
+def read(found: SourceSubject, kind: SourceKind) -> Reading:
     """Read one patient; head and brain are drawn from the CT.
 
     Raises

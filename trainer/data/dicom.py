@@ -22,9 +22,9 @@ from rebrain_node.model.resample import resampled, wide_grid
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import towards_the_head
 from trainer.data.dataset import DatasetError, Mask, SourceKind, Subject, Volume
-from trainer.data.found import Affine, Found, Reading
 from trainer.data.nifti import check_content
 from trainer.data.register import register
+from trainer.data.source_subject import Affine, Reading, SourceSubject
 from trainer.data.stencils import ct_head, mr_head
 
 #: the registration works on an upright grid of this size
@@ -34,7 +34,7 @@ _EVEN = 0.02
 _TARGET_FOLDERS = ("target", "mr", "t1")
 
 
-def find(source: Path) -> list[Found]:
+def find(source: Path) -> list[SourceSubject]:
     """List the subjects: every folder, with the two series folders in it.
 
     Raises
@@ -48,12 +48,12 @@ def find(source: Path) -> list[Found]:
     return [_subject(folder) for folder in folders]
 
 
-def _subject(folder: Path) -> Found:
+def _subject(folder: Path) -> SourceSubject:
     series = sorted(p for p in folder.iterdir() if p.is_dir())
     targets = [p for p in series if p.name.lower() in _TARGET_FOLDERS]
     if len(series) != 2 or len(targets) != 1:
         names = ", ".join(p.name for p in series) or "nothing"
-        return Found(
+        return SourceSubject(
             folder.name,
             {"folder": folder},
             f"{folder} must hold two series folders, one of them named "
@@ -61,7 +61,7 @@ def _subject(folder: Path) -> Found:
         )
     (target,) = targets
     (source,) = (p for p in series if p != target)
-    return Found(folder.name, {"source": source, "target": target})
+    return SourceSubject(folder.name, {"source": source, "target": target})
 
 
 def read_source(folder: Path, kind: SourceKind) -> SourceVolume:
@@ -213,7 +213,7 @@ def affine_of(volume: SourceVolume) -> Affine | None:
     return tuple((a, b, c, d) for a, b, c, d in rows)
 
 
-def read(found: Found, kind: SourceKind) -> Reading:
+def read(found: SourceSubject, kind: SourceKind) -> Reading:
     """Read, register and sample one subject.
 
     Raises

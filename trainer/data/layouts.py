@@ -7,8 +7,8 @@ from pathlib import Path
 
 from trainer.data import archive, dicom, simulated
 from trainer.data.dataset import DatasetError
-from trainer.data.found import Found, Layout
 from trainer.data.nifti import read_pair, read_stripped_pair
+from trainer.data.source_subject import Layout, SourceSubject
 
 _NIFTI = (".nii.gz", ".nii")
 #: (source, target) of one subject by the endings of BraTS to 2021 and from 2023
@@ -36,9 +36,9 @@ def _folders(source: Path) -> list[Path]:
     return sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def once_each(found: Iterable[Found]) -> list[Found]:
+def once_each(found: Iterable[SourceSubject]) -> list[SourceSubject]:
     """Name every subject once; one that occurs twice is a problem, nobody knows which is meant."""
-    by_name: dict[str, list[Found]] = {}
+    by_name: dict[str, list[SourceSubject]] = {}
     for subject in found:
         by_name.setdefault(subject.name, []).append(subject)
     return [
@@ -47,15 +47,15 @@ def once_each(found: Iterable[Found]) -> list[Found]:
     ]
 
 
-def _occurs(same: list[Found]) -> str:
+def _occurs(same: list[SourceSubject]) -> str:
     places = ", ".join(str(next(iter(subject.files.values()), "?")) for subject in same)
     return f"subject {same[0].name} occurs {len(same)} times: {places}"
 
 
-def _synthrad(source: Path) -> list[Found]:
+def _synthrad(source: Path) -> list[SourceSubject]:
     inner = source / "Task1" / "brain"
     return [
-        Found(
+        SourceSubject(
             folder.name,
             {
                 "source": _nifti(folder, "ct"),
@@ -68,17 +68,17 @@ def _synthrad(source: Path) -> list[Found]:
     ]
 
 
-def _brats(source: Path) -> list[Found]:
+def _brats(source: Path) -> list[SourceSubject]:
     graded = [g for g in ("HGG", "LGG") if (source / g).is_dir()]
     roots = [source / grade for grade in graded] or [source]
     return once_each(_brats_subject(folder) for root in roots for folder in _folders(root))
 
 
-def _brats_subject(folder: Path) -> Found:
+def _brats_subject(folder: Path) -> SourceSubject:
     endings = next(
         (pair for pair in _BRATS if _nifti(folder, folder.name + pair[1]).is_file()), _BRATS[0]
     )
-    return Found(
+    return SourceSubject(
         folder.name,
         {
             "source": _nifti(folder, folder.name + endings[0]),
@@ -87,7 +87,7 @@ def _brats_subject(folder: Path) -> Found:
     )
 
 
-def _flair_t1(source: Path) -> list[Found]:
+def _flair_t1(source: Path) -> list[SourceSubject]:
     _folders(source)
     names = {
         _stem(path).removesuffix(ending)
@@ -96,7 +96,7 @@ def _flair_t1(source: Path) -> list[Found]:
         if _stem(path).endswith(ending)
     }
     return [
-        Found(
+        SourceSubject(
             name,
             {"source": _nifti(source, f"{name}_FLAIR"), "target": _nifti(source, f"{name}_T1")},
         )
@@ -104,11 +104,11 @@ def _flair_t1(source: Path) -> list[Found]:
     ]
 
 
-def _pairs(source: Path) -> list[Found]:
+def _pairs(source: Path) -> list[SourceSubject]:
     return once_each(_table(source) if source.is_file() else _two_folders(source))
 
 
-def _two_folders(source: Path) -> list[Found]:
+def _two_folders(source: Path) -> list[SourceSubject]:
     parts = [p for p in ("source", "target", "mask") if (source / p).is_dir()]
     if parts[:2] != ["source", "target"]:
         raise DatasetError(
@@ -117,10 +117,12 @@ def _two_folders(source: Path) -> list[Found]:
     names = sorted(
         {_stem(p) for part in parts for p in (source / part).iterdir() if p.name.endswith(_NIFTI)}
     )
-    return [Found(name, {part: _nifti(source / part, name) for part in parts}) for name in names]
+    return [
+        SourceSubject(name, {part: _nifti(source / part, name) for part in parts}) for name in names
+    ]
 
 
-def _table(path: Path) -> list[Found]:
+def _table(path: Path) -> list[SourceSubject]:
     with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = list(csv.DictReader(stream))
     needed = {"source", "target"}
@@ -139,7 +141,7 @@ def _table(path: Path) -> list[Found]:
         name = (row.get("subject") or "").strip() or _stem(
             files.get("source", Path(f"line{number}"))
         )
-        found.append(Found(name, files, problem))
+        found.append(SourceSubject(name, files, problem))
     return found
 
 

@@ -11,9 +11,9 @@ import SimpleITK as sitk  # noqa: N813
 
 from rebrain_node.domain.volume import AIR_HU
 from trainer.data.dataset import DatasetError, Mask, SourceKind, Subject, Volume
-from trainer.data.found import Affine, Found, Reading
 from trainer.data.mirrored import mirrored_axis
 from trainer.data.rawvoxels import not_finite
+from trainer.data.source_subject import Affine, Reading, SourceSubject
 from trainer.data.stencils import ct_head, mr_head, not_background
 
 #: a head lies up to about this in a scanner; beyond it the names of the axes lose their meaning
@@ -129,7 +129,7 @@ def upright_grid(image: sitk.Image) -> sitk.Image:
     return grid
 
 
-def read_pair(found: Found, kind: SourceKind) -> Reading:
+def read_pair(found: SourceSubject, kind: SourceKind) -> Reading:
     """Read source, target and, where there is one, the mask of one subject.
 
     Raises
@@ -213,7 +213,7 @@ def _mask(
     return mr_head(grid), ("mask computed from the target",)
 
 
-def read_stripped_pair(found: Found, kind: SourceKind) -> Reading:
+def read_stripped_pair(found: SourceSubject, kind: SourceKind) -> Reading:
     """Read a pair whose skull was removed: the mask is what is not background, and all is brain.
 
     Raises

@@ -30,7 +30,7 @@ from trainer.data.dataset import (
     write_index,
     write_subject,
 )
-from trainer.data.found import Found, Layout, Reading
+from trainer.data.source_subject import Layout, Reading, SourceSubject
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -130,7 +130,7 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
     )
 
 
-def _earlier(task: Task, found: list[Found]) -> Index | None:
+def _earlier(task: Task, found: list[SourceSubject]) -> Index | None:
     """Return the index that an earlier run wrote, held against what is asked for now.
 
     Raises
@@ -159,7 +159,7 @@ def _origin(task: Task) -> str:
     return f"{task.layout.name} {task.source.resolve().name}"
 
 
-def _one(task: Task, subject: Found) -> tuple[SubjectRecord, str]:
+def _one(task: Task, subject: SourceSubject) -> tuple[SubjectRecord, str]:
     if subject.problem is not None:
         raise DatasetError(subject.problem)
     try:
@@ -179,7 +179,7 @@ def _one(task: Task, subject: Found) -> tuple[SubjectRecord, str]:
     return write_subject(task.out, reading.subject, task.kind, meta), "prepared"
 
 
-def _meta(task: Task, subject: Found, reading: Reading, inputs: dict[str, str]) -> Meta:
+def _meta(task: Task, subject: SourceSubject, reading: Reading, inputs: dict[str, str]) -> Meta:
     root = task.source if task.source.is_dir() else task.source.parent
     return Meta(
         layout=task.layout.name,
@@ -263,7 +263,7 @@ def _rule(split: str) -> str:
 def _index(
     task: Task,
     records: list[SubjectRecord],
-    found: list[Found],
+    found: list[SourceSubject],
     earlier: Index | None,
     refused: dict[str, str],
 ) -> Index:

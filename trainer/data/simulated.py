@@ -13,7 +13,7 @@ import torch
 from rebrain_node.domain.volume import AIR_HU as LEAST_HU
 from trainer import heads
 from trainer.data.dataset import DatasetError, Role, SourceKind, Subject
-from trainer.data.found import Found, Reading
+from trainer.data.source_subject import Reading, SourceSubject
 from trainer.sample_rng import SampleRng
 from trainer.simulate.hounsfield import AIR_HU, Tissues, crop_box, draw_hu, sharpened, tissues
 from trainer.simulate.mni import MOST_STRETCH, mni_from_voxel, stretch
@@ -29,7 +29,7 @@ _ROLES: dict[heads.Role, Role] = {
 }  # fmt: skip
 
 
-def find(source: Path) -> list[Found]:
+def find(source: Path) -> list[SourceSubject]:
     """List the heads whose maps are in a folder.
 
     Raises
@@ -46,15 +46,15 @@ def find(source: Path) -> list[Found]:
     ]
 
 
-def _head(path: Path) -> Found:
+def _head(path: Path) -> SourceSubject:
     whole = heads.terms_of(path.stem).whole_head_truth
     problem = f"{path}: no truth outside the brain, the T1 is fat-suppressed or defaced"
-    return Found(
+    return SourceSubject(
         path.stem, {"maps": path}, None if whole else problem, _ROLES[heads.role_of(path.stem)]
     )
 
 
-def read(found: Found, kind: SourceKind) -> Reading:
+def read(found: SourceSubject, kind: SourceKind) -> Reading:
     """Simulate one head.
 
     Raises

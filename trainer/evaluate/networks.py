@@ -117,7 +117,7 @@ DEMO = "demo"
 CHECKPOINT = "checkpoint.pt"
 
 
-class GuidedEvaluate(Protocol):
+class GuidedEvaluation(Protocol):
     """One evaluation, guided or not: as of port `Engine`."""
 
     def __call__(self, x: Image, s: NDArray[Any], guide: Image | None = None) -> Image:
@@ -133,7 +133,7 @@ class Network:
     """One network ready to be evaluated, and how its recipe says to use it."""
 
     recipe: Recipe
-    evaluate: GuidedEvaluate
+    evaluate: GuidedEvaluation
     facts: BundleFacts
     retriever: Retriever | None = None  #: None where missing positions take no exemplar
 
@@ -216,7 +216,7 @@ def _of_run(folder: Path) -> Network:
     return Network(recipe, of_torch(network), facts)
 
 
-def of_torch(network: unet.Network) -> GuidedEvaluate:
+def of_torch(network: unet.Network) -> GuidedEvaluation:
     """Return one evaluation of the network in float32, numpy in and out; it takes no guide."""
     network.eval()
 

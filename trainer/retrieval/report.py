@@ -20,7 +20,7 @@ _SSIM_SIGMA = 1.5
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The best exemplar of every query.
 
     Attributes
@@ -40,7 +40,7 @@ class Found:
         return np.asarray(self.row >= 0)
 
 
-def search(queries: Slices, base: Slices, window_mm: float | None = None) -> Found:
+def search(queries: Slices, base: Slices, window_mm: float | None = None) -> SearchResult:
     """Find the most similar slice of another subject for every query.
 
     Parameters
@@ -56,7 +56,7 @@ def search(queries: Slices, base: Slices, window_mm: float | None = None) -> Fou
     row = cosine.argmax(axis=1)
     best = cosine[np.arange(len(row)), row]
     none = ~np.isfinite(best)
-    return Found(np.where(none, -1, row), np.where(none, np.nan, best).astype(np.float32))
+    return SearchResult(np.where(none, -1, row), np.where(none, np.nan, best).astype(np.float32))
 
 
 def position_errors_mm(queries: Slices, base: Slices) -> MillimetreArray:
@@ -90,7 +90,7 @@ def thresholds(base: Slices, percents: Sequence[float] = PERCENTS) -> dict[float
     return {percent: total / len(base.subject) for percent, total in sums.items()}
 
 
-def acceptance(found: Found, taus: Mapping[float, float]) -> dict[float, float]:
+def acceptance(found: SearchResult, taus: Mapping[float, float]) -> dict[float, float]:
     """Share of the queries whose best similarity reaches tau, at each percentage."""
     reached = np.nan_to_num(found.similarity, nan=-2.0)
     return {percent: float((reached >= tau).mean()) for percent, tau in taus.items()}

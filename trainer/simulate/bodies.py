@@ -62,7 +62,7 @@ def knees(scan: SourceVolume, rng: Generator) -> SourceVolume:
 
 
 def animal(scan: SourceVolume, rng: Generator) -> SourceVolume:
-    """Stretch the head to that of a beast: narrow, low, with a long face."""
+    """Stretch the head to that of an animal: narrow, low, with a long face."""
     narrow, long, low = rng.uniform(0.5, 0.68), rng.uniform(0.95, 1.15), rng.uniform(0.6, 0.75)
     middle = (np.array(scan.hu.shape[1:]) - 1) / 2
     matrix = np.diag([1 / long, 1 / narrow])

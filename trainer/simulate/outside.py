@@ -20,7 +20,7 @@ _CLIP_HU = (-1024.0, 3071.0)
 
 
 @dataclass(frozen=True)
-class Outside:
+class NonHeadCondition:
     """One class: what is done to a scanned head, and the codes of which one must be found."""
 
     change: Callable[[SourceVolume, Generator], SourceVolume]
@@ -126,13 +126,13 @@ def _body(scan: SourceVolume, hu: NDArray[np.floating], rng: Generator) -> Sourc
 _NO_HEAD = frozenset({"NOT-HEAD", "HU"})
 
 #: by the name under which the table lists them
-OUTSIDE: Mapping[str, Outside] = {
-    "upside down": Outside(upside_down, frozenset({"GEOM-ORIENTATION"})),
-    "back to front": Outside(back_to_front, frozenset({"GEOM-ORIENTATION"})),
-    "scale shifted": Outside(shifted, frozenset({"HU"})),
-    "scale stretched": Outside(stretched, frozenset({"HU"})),
-    "plastic in a skull": Outside(plastic_filled, _NO_HEAD),
-    "water cylinder": Outside(water_cylinder, _NO_HEAD),
-    "rods in a ring of bone": Outside(rods_in_a_ring, _NO_HEAD),
-    "trunk": Outside(trunk, _NO_HEAD),
+OUTSIDE: Mapping[str, NonHeadCondition] = {
+    "upside down": NonHeadCondition(upside_down, frozenset({"GEOM-ORIENTATION"})),
+    "back to front": NonHeadCondition(back_to_front, frozenset({"GEOM-ORIENTATION"})),
+    "scale shifted": NonHeadCondition(shifted, frozenset({"HU"})),
+    "scale stretched": NonHeadCondition(stretched, frozenset({"HU"})),
+    "plastic in a skull": NonHeadCondition(plastic_filled, _NO_HEAD),
+    "water cylinder": NonHeadCondition(water_cylinder, _NO_HEAD),
+    "rods in a ring of bone": NonHeadCondition(rods_in_a_ring, _NO_HEAD),
+    "trunk": NonHeadCondition(trunk, _NO_HEAD),
 }

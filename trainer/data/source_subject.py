@@ -10,7 +10,7 @@ Affine = tuple[tuple[float, float, float, float], ...]
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceSubject:
     """One subject of a source folder, not yet read.
 
     Attributes
@@ -67,5 +67,5 @@ class Layout:
     volumetric: bool
     licence: str
     default_split: str
-    find: Callable[[Path], list[Found]]
-    read: Callable[[Found, SourceKind], Reading]
+    find: Callable[[Path], list[SourceSubject]]
+    read: Callable[[SourceSubject, SourceKind], Reading]
