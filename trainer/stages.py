@@ -34,7 +34,7 @@ from trainer.release.card import (
 )
 from trainer.simulate.anatomy import HeadError, map_anatomy
 from trainer.simulate.hounsfield import sharpened, tissues
-from trainer.simulate.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
+from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples, write_subject
 from trainer.simulate.template import load_template
 from trainer.train.prepared import PreparedSource
 from trainer.train.sources import PoolSource, Source
@@ -55,7 +55,7 @@ def map_head(head: Head, data: Path, folder: Path) -> tuple[str, str | None]:
     return head.name, None
 
 
-def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) -> SubjectRecord:
+def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) -> PoolRecord:
     """Draw the samples of one head, unless the pool has them; return its record.
 
     Raises
@@ -66,12 +66,12 @@ def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) ->
     torch.set_num_threads(1)
     finished = pool / head.name / "record.json"
     if finished.exists():
-        return SubjectRecord.model_validate_json(finished.read_bytes())
+        return PoolRecord.model_validate_json(finished.read_bytes())
     count = simulation.samples(head)
     with np.load(maps / f"{head.name}.npz") as arrays:
         anatomy = sharpened(tissues(dict(arrays)), 1.0 if head.sharp else 2.0)
     samples = draw_samples(anatomy, head.name, count, simulation.seed, simulation.gap_mm)
-    record = SubjectRecord(
+    record = PoolRecord(
         name=head.name,
         role=head.role,
         sharp=head.sharp,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.dataset import (
-    Index,
+    DatasetIndex,
     Meta,
     PreparedData,
     Role,
@@ -49,7 +49,7 @@ def write_balls(folder: Path, split: dict[Role, tuple[str, ...]], kind: SourceKi
     ]
     write_index(
         folder,
-        Index(
+        DatasetIndex(
             source_kind=kind,
             volumetric=True,
             licence="none needed",

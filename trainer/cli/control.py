@@ -45,18 +45,18 @@ def control(  # noqa: PLR0913 - one option each
     backbone, opened = bundle_at(bundle), Pool.open(pool, "train")
     hash_of = partial(person_hash, read_key(key or key_beside(base)))
     hashes = {record.name: hash_of(record.name) for record in opened.records}
-    asking = ExemplarSource.opened(backbone.recipe, encoder / "encoder.onnx", base, hashes)
+    exemplars = ExemplarSource.open(backbone.recipe, encoder / "encoder.onnx", base, hashes)
     donors = None
     if settings.control.target == "donor":
         donors = Donors.of(Stacks.open(encoder / "stacks", "train"), hash_of)
     with bar_of("guides", sum(record.samples for record in opened.records)) as (bar, task):
-        guides = find_guides(opened, asking, lambda: bar.advance(task))
+        guides = find_guides(opened, exemplars, lambda: bar.advance(task))
     found = sum(guide is not None for guide in guides)
     typer.echo(f"{found} of {len(guides)} samples have an exemplar", err=True)
     source = GuidedSource.of(opened, backbone.recipe, settings.control, guides, donors)
     training = train_control.training_of(settings.train, settings.control)
     state = train_control.fresh_state(
-        backbone, training, settings.control, opened.index.digest, asking.exemplars.digest
+        backbone, training, settings.control, opened.index.digest, exemplars.exemplars.digest
     )
     run.mkdir(parents=True, exist_ok=True)
     if (run / "checkpoint.pt").exists():

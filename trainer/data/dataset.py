@@ -1,7 +1,7 @@
 """The prepared data set on disk: pairs of volumes by subject, with masks, positions and digests.
 
     folder/
-      dataset.json           `Index`: kind of source, split by subject, SHA-256 of every file
+      dataset.json           `DatasetIndex`: kind of source, split by subject, SHA-256 of every file
       <subject>/source.npy   (slice, row, column) int16 HU | float32 arbitrary | uint8 window
       <subject>/target.npy   (slice, row, column) float32, arbitrary units
       <subject>/mask.npy     (slice, row, column) bool, the head
@@ -85,14 +85,14 @@ class Meta(_Frozen):
     sha256: dict[str, str]
 
 
-class SubjectRecord(_Frozen):
+class DatasetRecord(_Frozen):
     """One subject of `dataset.json`: the SHA-256 of each of its files."""
 
     name: Name
     sha256: dict[str, str]
 
 
-class Index(_Frozen):
+class DatasetIndex(_Frozen):
     """`dataset.json`.
 
     Attributes
@@ -117,7 +117,7 @@ class Index(_Frozen):
     split_rule: str
     seed: int
     split: dict[Role, tuple[Name, ...]]
-    subjects: tuple[SubjectRecord, ...]
+    subjects: tuple[DatasetRecord, ...]
     refused: dict[str, str] = {}
 
 
@@ -186,7 +186,7 @@ def check_subject(subject: Subject) -> None:
         )
 
 
-def write_subject(folder: Path, subject: Subject, kind: SourceKind, meta: Meta) -> SubjectRecord:
+def write_subject(folder: Path, subject: Subject, kind: SourceKind, meta: Meta) -> DatasetRecord:
     """Write a subject beside its place, then rename: a folder with its name is complete.
 
     Parameters
@@ -213,7 +213,7 @@ def write_subject(folder: Path, subject: Subject, kind: SourceKind, meta: Meta) 
     return record
 
 
-def _write_arrays(part: Path, subject: Subject, kind: SourceKind, meta: Meta) -> SubjectRecord:
+def _write_arrays(part: Path, subject: Subject, kind: SourceKind, meta: Meta) -> DatasetRecord:
     arrays: dict[str, NDArray[np.generic]] = {
         "source": subject.source.astype(SOURCE_DTYPE[kind]),
         "target": subject.target.astype(np.float32),
@@ -229,10 +229,10 @@ def _write_arrays(part: Path, subject: Subject, kind: SourceKind, meta: Meta) ->
         meta.model_copy(update={"sha256": sha256}).model_dump_json(indent=1) + "\n"
     )
     sha256["meta.json"] = digest_of(part / "meta.json")
-    return SubjectRecord(name=subject.name, sha256=sha256)
+    return DatasetRecord(name=subject.name, sha256=sha256)
 
 
-def write_index(folder: Path, index: Index) -> None:
+def write_index(folder: Path, index: DatasetIndex) -> None:
     """Write `dataset.json` as a whole, last of all.
 
     Raises
@@ -246,7 +246,7 @@ def write_index(folder: Path, index: Index) -> None:
     part.replace(folder / "dataset.json")
 
 
-def check_split(index: Index, path: Path) -> None:
+def check_split(index: DatasetIndex, path: Path) -> None:
     """Hold the split against the subjects: everyone plays exactly one role.
 
     Raises
@@ -265,7 +265,7 @@ def check_split(index: Index, path: Path) -> None:
             )
 
 
-def read_index(folder: Path) -> Index:
+def read_index(folder: Path) -> DatasetIndex:
     """Read and check `dataset.json`.
 
     Raises
@@ -277,14 +277,14 @@ def read_index(folder: Path) -> Index:
     if not path.is_file():
         raise DatasetError(f"{path} is missing: not a prepared data set, or not finished")
     try:
-        index = Index.model_validate_json(path.read_bytes())
+        index = DatasetIndex.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise DatasetError(f"{path}: {faults_of(error)}") from error
     check_split(index, path)
     return index
 
 
-def verify_subject(folder: Path, record: SubjectRecord) -> None:
+def verify_subject(folder: Path, record: DatasetRecord) -> None:
     """Hold every file of a subject against its digest.
 
     Raises

@@ -18,12 +18,12 @@ from trainer.data import split as splitting
 from trainer.data.dataset import (
     ROLES,
     DatasetError,
-    Index,
+    DatasetIndex,
+    DatasetRecord,
     Meta,
     Name,
     Role,
     SourceKind,
-    SubjectRecord,
     digest_of,
     read_index,
     verify_subject,
@@ -63,7 +63,7 @@ class Summary:
 
     Attributes
     ----------
-    index : Index or None
+    index : DatasetIndex or None
         As written; None where every subject was refused.
     prepared, kept : tuple of str
         Read now, and found finished.
@@ -71,7 +71,7 @@ class Summary:
         Reason by name.
     """
 
-    index: Index | None
+    index: DatasetIndex | None
     prepared: tuple[str, ...]
     kept: tuple[str, ...]
     refused: dict[str, str]
@@ -103,7 +103,7 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
     earlier = _earlier(task, found)
     task.out.mkdir(parents=True, exist_ok=True)
     begun(len(found))
-    records: dict[str, SubjectRecord] = {}
+    records: dict[str, DatasetRecord] = {}
     outcomes: dict[str, str] = {}
     targets: dict[str, str] = {}
     for subject in found:
@@ -130,7 +130,7 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
     )
 
 
-def _earlier(task: Task, found: list[SourceSubject]) -> Index | None:
+def _earlier(task: Task, found: list[SourceSubject]) -> DatasetIndex | None:
     """Return the index that an earlier run wrote, held against what is asked for now.
 
     Raises
@@ -159,7 +159,7 @@ def _origin(task: Task) -> str:
     return f"{task.layout.name} {task.source.resolve().name}"
 
 
-def _one(task: Task, subject: SourceSubject) -> tuple[SubjectRecord, str]:
+def _one(task: Task, subject: SourceSubject) -> tuple[DatasetRecord, str]:
     if subject.problem is not None:
         raise DatasetError(subject.problem)
     try:
@@ -213,14 +213,14 @@ def _input_digest(path: Path) -> str:
     return whole.hexdigest()
 
 
-def _finished(task: Task, name: str, inputs: dict[str, str]) -> SubjectRecord | None:
+def _finished(task: Task, name: str, inputs: dict[str, str]) -> DatasetRecord | None:
     """Return the record of a subject that was finished from these inputs and is unaltered."""
     path = task.out / name / "meta.json"
     if not path.is_file():
         return None
     try:
         meta = Meta.model_validate_json(path.read_bytes())
-        record = SubjectRecord(name=name, sha256={**meta.sha256, "meta.json": digest_of(path)})
+        record = DatasetRecord(name=name, sha256={**meta.sha256, "meta.json": digest_of(path)})
         verify_subject(task.out, record)
     except (ValidationError, DatasetError):
         return None
@@ -228,7 +228,7 @@ def _finished(task: Task, name: str, inputs: dict[str, str]) -> SubjectRecord | 
     return record if same else None
 
 
-def _not_twice(record: SubjectRecord, targets: dict[str, str]) -> None:
+def _not_twice(record: DatasetRecord, targets: dict[str, str]) -> None:
     """Refuse the same head under a second name: it could stand on both sides of the split.
 
     Raises
@@ -262,11 +262,11 @@ def _rule(split: str) -> str:
 
 def _index(
     task: Task,
-    records: list[SubjectRecord],
+    records: list[DatasetRecord],
     found: list[SourceSubject],
-    earlier: Index | None,
+    earlier: DatasetIndex | None,
     refused: dict[str, str],
-) -> Index:
+) -> DatasetIndex:
     names = [record.name for record in records]
     rule = task.split or task.layout.default_split
     kept: dict[str, Role] = {f.name: f.role for f in found if f.role is not None}
@@ -280,7 +280,7 @@ def _index(
         splitting.check_kept(split, kept)
     else:
         split = splitting.draw(names, rule, seed, kept)
-    return Index(
+    return DatasetIndex(
         source_kind=task.kind,
         volumetric=task.layout.volumetric,
         licence=task.licence,

@@ -26,7 +26,7 @@ from trainer.evaluate.networks import Network, Retriever, network_of_bundle
 from trainer.evaluate.results import BundleFacts, MetricSummary
 from trainer.evaluate.run import Progress, summarise
 from trainer.evaluate.variants import VARIANTS, FilledSlice, Sampler, fill
-from trainer.ood.exact_interval import exact_interval
+from trainer.ood.report import exact_interval
 
 PROTOCOLS: Final = ("decimate:2", "decimate:4")
 SHARES: Final = (1.0, 0.7, 0.5, 0.3)  # of the subjects of the knowledge base

@@ -22,8 +22,8 @@ from trainer.simulate.anatomy import map_anatomy
 from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
 from trainer.simulate.ct_series import Pose, cut, series_of
 from trainer.simulate.hounsfield import Tissues, draw_hu, tissues
-from trainer.simulate.outside import OUTSIDE
-from trainer.simulate.template import Template, Volume, load_template
+from trainer.simulate.non_head import OUTSIDE
+from trainer.simulate.template import CtTemplate, Volume, load_template
 
 CLASSES = (*OF_THE_HEAD, *OF_THE_SCAN, *OUTSIDE)
 IN_DOMAIN = "IN-DOMAIN"
@@ -67,7 +67,7 @@ class SeriesResult:
         return not wanted.isdisjoint(self.codes)
 
 
-def anatomy(head: Head, template: Template, folder: Path) -> Tissues:
+def anatomy(head: Head, template: CtTemplate, folder: Path) -> Tissues:
     """Return the tissues of a head; the maps of its anatomy are kept in ``folder``."""
     path = folder / f"{head.name}.npz"
     if not path.exists():

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+from scipy.stats import binomtest
 
 from rebrain_node.instance.codecs import register
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.ood import OodModel
 from rebrain_node.steps.assemble import assemble
-from trainer.ood.exact_interval import exact_interval
 from trainer.ood.series import CONDITIONS, IN_DOMAIN, EvaluatedSeries, SeriesEvaluator
 
 #: real series with a known answer: name, its files under the data, description (None: any)
@@ -24,6 +24,14 @@ REAL = (
     ("clinical head", "ct_toshiba_head_study/*.dcm", "Brain Head 5.0"),
     ("plastic phantom", "ct_philips_phantom/S2010/I*", None),
 )
+
+
+def exact_interval(hits: int, count: int) -> list[float]:
+    """Return the exact (Clopper-Pearson) 95 % interval of a proportion; [0, 1] for a count of 0."""
+    if count == 0:
+        return [0.0, 1.0]
+    interval = binomtest(hits, count).proportion_ci(0.95, "exact")
+    return [float(interval.low), float(interval.high)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from scipy import ndimage as ndi
 
 from trainer.heads import Head
 from trainer.simulate.template import (
-    Template,
+    CtTemplate,
     Volume,
     as_array,
     as_image,
@@ -137,7 +137,7 @@ def _lesions(flair: Path, like: sitk.Image, warped: dict[str, Volume], canonical
     return np.asarray(membership, dtype=np.float32)
 
 
-def _warped(template: Template, onto: sitk.Image, transform: sitk.Transform) -> dict[str, Volume]:
+def _warped(template: CtTemplate, onto: sitk.Image, transform: sitk.Transform) -> dict[str, Volume]:
     """Bring the template's maps and its MNI coordinates (mm, RAS) onto the grid of the head."""
     z, y, x = np.indices(template.hu.shape, dtype=np.float32)
     ox, oy, oz = template.image.GetOrigin()
@@ -162,7 +162,7 @@ def _warped(template: Template, onto: sitk.Image, transform: sitk.Transform) -> 
 
 
 def _fit(
-    t1: Volume, grid: sitk.Image, head: NDArray[np.bool_], template: Template
+    t1: Volume, grid: sitk.Image, head: NDArray[np.bool_], template: CtTemplate
 ) -> sitk.Transform:
     """Register the template to the bias-corrected 2 mm T1."""
     bright = as_image(np.clip(t1 / np.percentile(t1[head], 98), 0, 1.3) * head, grid)
@@ -176,7 +176,7 @@ def _fit(
     return fit_demons(as_image(levelled, grid), template, affine)
 
 
-def map_anatomy(head: Head, template: Template) -> dict[str, NDArray[np.generic]]:
+def map_anatomy(head: Head, template: CtTemplate) -> dict[str, NDArray[np.generic]]:
     """Turn one head into the maps that `trainer.simulate.hounsfield` needs.
 
     Returns

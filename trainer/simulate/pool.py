@@ -34,7 +34,7 @@ ARRAYS = ("hu", "t1", "brain", "head", "known", "distances", "missing", "positio
 _LEAST_HEAD = 0.002  # share of the plane; emptier samples are kept one time in four
 
 
-class SubjectRecord(BaseModel):
+class PoolRecord(BaseModel):
     """One subject of a pool: its role and the SHA-256 of each of its arrays."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +52,7 @@ class PoolIndex(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: int = 1
     seed: int
-    subjects: tuple[SubjectRecord, ...]
+    subjects: tuple[PoolRecord, ...]
 
     @property
     def digest(self) -> str:
@@ -125,12 +125,12 @@ class Pool:
 
     Attributes
     ----------
-    records : tuple of SubjectRecord
+    records : tuple of PoolRecord
         Subjects with the chosen role.
     """
 
     index: PoolIndex
-    records: tuple[SubjectRecord, ...]
+    records: tuple[PoolRecord, ...]
     arrays: tuple[dict[str, NDArray[np.generic]], ...]
 
     @classmethod

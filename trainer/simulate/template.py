@@ -57,7 +57,7 @@ def resampled(
 
 
 @dataclass(frozen=True)
-class Template:
+class CtTemplate:
     """The CT template in MNI space with its tissue priors, each (z, y, x).
 
     Attributes
@@ -83,7 +83,7 @@ class Template:
     pseudo_t1: Volume
 
 
-def load_template(folder: Path) -> Template:
+def load_template(folder: Path) -> CtTemplate:
     """Load `scct` (Cormack units) and its priors from `folder` and build the pseudo T1."""
     image = read_lps(folder / "scct.nii.gz")
     cormack = as_array(image)
@@ -102,7 +102,7 @@ def load_template(folder: Path) -> Template:
     outside = 0.85 * soft * (1 - bone) + 0.15 * bone
     head = ndi.binary_fill_holes(ndi.binary_opening(hu > -300, iterations=2))
     pseudo = (inside * brain + (1 - inside) * outside).astype(np.float32)
-    return Template(image, hu, grey, white, csf, head, pseudo)
+    return CtTemplate(image, hu, grey, white, csf, head, pseudo)
 
 
 def _top_point(mask: NDArray[np.bool_], image: sitk.Image) -> NDArray[np.float64]:
@@ -115,7 +115,7 @@ def _top_point(mask: NDArray[np.bool_], image: sitk.Image) -> NDArray[np.float64
 
 
 def fit_affine(
-    fixed: sitk.Image, head: NDArray[np.bool_], template: Template
+    fixed: sitk.Image, head: NDArray[np.bool_], template: CtTemplate
 ) -> sitk.AffineTransform:
     """Fit the template to `fixed` (2 mm, brightness 0 to about 1) by Mattes mutual information."""
     top = _top_point(head, fixed)
@@ -154,7 +154,7 @@ def _demons(
 
 
 def fit_demons(
-    fixed: sitk.Image, template: Template, affine: sitk.AffineTransform
+    fixed: sitk.Image, template: CtTemplate, affine: sitk.AffineTransform
 ) -> sitk.CompositeTransform:
     """Refine `affine` by symmetric-forces demons at 4 mm (80 iterations) and 2 mm (60).
 

@@ -13,8 +13,8 @@ from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.unet import Network, network_of
 from trainer.config import TrainConfig
 from trainer.sample_rng import SampleRng
-from trainer.train.loop import Progress, RunOutput, Schedule, fit
-from trainer.train.losses import Draws, Loss, draw_places
+from trainer.train.loop import LoopPlan, Progress, RunOutput, fit
+from trainer.train.losses import Draws, Loss, draw_time_steps
 from trainer.train.samples import Batch
 from trainer.train.sources import Source, draw_batch, moved
 from trainer.train.state import State, checkpoint
@@ -60,7 +60,7 @@ def train(
     def draw(step: int) -> tuple[Batch, Draws]:
         rng = [SampleRng(training.seed, step, sample) for sample in share]
         batch = moved(draw_batch(source, rng), workers.device)
-        return batch, draw_places(training, frame, rng).to(workers.device)
+        return batch, draw_time_steps(training, frame, rng).to(workers.device)
 
     def loss_of(drawn: tuple[Batch, Draws]) -> Tensor:
         batch, draws = drawn
@@ -70,5 +70,5 @@ def train(
 
     if workers.writes:
         (out / "recipe.json").write_text(config.recipe.to_json())
-    schedule = Schedule(training, _WARM_UP, REPORT_EVERY)
-    fit(state, draw, loss_of, schedule, RunOutput(out, report), workers)
+    plan = LoopPlan(training, _WARM_UP, REPORT_EVERY)
+    fit(state, draw, loss_of, plan, RunOutput(out, report), workers)

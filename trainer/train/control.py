@@ -20,8 +20,8 @@ from rebrain_node.model.unet import BridgeUNet, from_bundle
 from trainer.config import ControlTraining, Training
 from trainer.sample_rng import SampleRng
 from trainer.train.guided import GuidedSource
-from trainer.train.loop import Progress, RunOutput, Schedule, fit
-from trainer.train.losses import Draws, Loss, draw_places
+from trainer.train.loop import LoopPlan, Progress, RunOutput, fit
+from trainer.train.losses import Draws, Loss, draw_time_steps
 from trainer.train.samples import Batch
 from trainer.train.sources import joined
 from trainer.train.state import State, checkpoint
@@ -146,7 +146,7 @@ def train(
         rng = [SampleRng(training.seed, step, sample) for sample in range(training.batch)]
         drawn = [source.draw(d) for d in rng]
         batch, guide = joined([b for b, _ in drawn]), torch.cat([g for _, g in drawn])
-        return batch, guide, draw_places(training, frame, rng)
+        return batch, guide, draw_time_steps(training, frame, rng)
 
     def loss_of(drawn: tuple[Batch, Tensor, Draws]) -> Tensor:
         batch, guide, draws = drawn
@@ -157,5 +157,5 @@ def train(
         if backbone_bytes(state) != before:
             raise RuntimeError(f"the frozen network changed by step {step}")
 
-    schedule = Schedule(training, _WARM_UP, REPORT_EVERY)
-    fit(state, draw, loss_of, schedule, RunOutput(out, report, check))
+    plan = LoopPlan(training, _WARM_UP, REPORT_EVERY)
+    fit(state, draw, loss_of, plan, RunOutput(out, report, check))

@@ -20,7 +20,7 @@ from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
 from trainer.sample_rng import SampleRng
 from trainer.simulate.stacks import Stacks
-from trainer.train.loop import Progress, RunOutput, Schedule, fit
+from trainer.train.loop import LoopPlan, Progress, RunOutput, fit
 from trainer.train.precision import reduced
 from trainer.train.state import State, checkpoint
 
@@ -29,7 +29,7 @@ _AT_ONCE = 64  # slices embedded together
 
 
 @dataclass(frozen=True)
-class Batch:
+class SliceBatch:
     """Runs of slices, augmented one by one.
 
     Attributes
@@ -125,12 +125,12 @@ def log_ratio(scores: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     return (either - attracted)[counted].mean()
 
 
-def contrast(embedding: Tensor, batch: Batch, alpha: float) -> Tensor:
+def contrast(embedding: Tensor, batch: SliceBatch, alpha: float) -> Tensor:
     """Return equation 8 with the similarity of equation 7, exp(cosine / alpha)."""
     return log_ratio(embedding @ embedding.T / alpha, batch.positives, batch.negatives)
 
 
-def percept(middle: Tensor, batch: Batch, beta: float) -> Tensor:
+def percept(middle: Tensor, batch: SliceBatch, beta: float) -> Tensor:
     """Return equation 10 with the distance of equation 9 on channel-normalised tokens.
 
     The squared distance is the mean over tokens and channels, of tokens whose channels have mean
@@ -142,7 +142,7 @@ def percept(middle: Tensor, batch: Batch, beta: float) -> Tensor:
     return log_ratio(-squared.clamp(min=0) / beta, batch.positives, batch.negatives)
 
 
-def loss_of(network: SliceEncoder, batch: Batch, training: EncoderTraining) -> Tensor:
+def loss_of(network: SliceEncoder, batch: SliceBatch, training: EncoderTraining) -> Tensor:
     """Return equation 11, contrast + lambda percept, and the term across series if there is one."""
     with reduced("cpu"):
         encoded = network.encode(batch.images)
@@ -156,7 +156,7 @@ def loss_of(network: SliceEncoder, batch: Batch, training: EncoderTraining) -> T
     return loss
 
 
-def draw_batch(stacks: Stacks, training: EncoderTraining, rng: SampleRng) -> Batch:
+def draw_batch(stacks: Stacks, training: EncoderTraining, rng: SampleRng) -> SliceBatch:
     """Draw runs of successive slices, each from a series at random; the same rng, the same batch.
 
     Subjects come up equally often; one run in `dense_share` is of a series in steps of 1 mm.
@@ -179,7 +179,7 @@ def draw_batch(stacks: Stacks, training: EncoderTraining, rng: SampleRng) -> Bat
         stacks.stack[taken], stacks.position_mm[taken], training.across_mm, training.near_mm
     )
     images = torch.from_numpy(stacks.slices[taken]).float()[:, None] / 127.5 - 1
-    return Batch(augmented(images, rng), positives, negatives, across, apart)
+    return SliceBatch(augmented(images, rng), positives, negatives, across, apart)
 
 
 def augmented(images: Tensor, rng: SampleRng) -> Tensor:
@@ -241,12 +241,12 @@ def train(
     report: Progress,
 ) -> None:
     """Train the encoder to `training.steps`, from the step of `state` on; writes as `fit` does."""
-    schedule = Schedule(training, training.warm_up, REPORT_EVERY)
+    plan = LoopPlan(training, training.warm_up, REPORT_EVERY)
     fit(
         state,
         lambda step: draw_batch(stacks, training, SampleRng(training.seed, step)),
         lambda batch: loss_of(state.network, batch, training),
-        schedule,
+        plan,
         RunOutput(out, report),
     )
 

@@ -64,7 +64,7 @@ class ExemplarSource:
     hashes: dict[str, str]
 
     @classmethod
-    def opened(
+    def open(
         cls, recipe: Recipe, graph: Path, base: Path, hashes: dict[str, str]
     ) -> "ExemplarSource":
         """Open the encoder and the knowledge base, checked against each other as in the node.
@@ -80,7 +80,7 @@ class ExemplarSource:
         check_encoder(held, encoder, str(base))
         return cls(encoder, FaissExemplars(held, held.tau(recipe.retrieval.p)), recipe, hashes)
 
-    def guide(self, sample: Sample, person: str) -> KnownGuide | None:
+    def guide(self, sample: Sample, subject: str) -> KnownGuide | None:
         """Find the exemplar of a missing position; None where the node would interpolate."""
         below_mm, above_mm = sample.distances_mm
         if not sample.missing or not np.isfinite(sample.position_mm):
@@ -92,7 +92,7 @@ class ExemplarSource:
             gap_mm=below_mm + above_mm,
             position_mm=sample.position_mm,
             plausibility=1.0,  # the positions of simulated samples are known
-            excluded=self.hashes[person],
+            excluded=self.hashes[subject],
         )
         match = find_exemplar(query, self.exemplars, self.recipe.retrieval.window_mm)
         if match.exemplar is None:
@@ -181,12 +181,12 @@ class GuidedSource:
 
 
 def find_guides(
-    pool: Pool, asking: ExemplarSource, advance: Callable[[], None]
+    pool: Pool, exemplars: ExemplarSource, advance: Callable[[], None]
 ) -> list[KnownGuide | None]:
     """Find the exemplar of every sample of a pool, in order; `advance` is called after each."""
     found = []
     for subject, record in enumerate(pool.records):
         for row in range(record.samples):
-            found.append(asking.guide(pool.sample(subject, row), record.name))
+            found.append(exemplars.guide(pool.sample(subject, row), record.name))
             advance()
     return found

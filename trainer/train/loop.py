@@ -26,8 +26,8 @@ Progress = Callable[[int, float], None]  # step, mean loss since the last report
 _LAST_RATE = 0.02
 
 
-class LoopParameters(Optimisation, Protocol):
-    """The parameters of a training section that the loop reads."""
+class LoopSettings(Optimisation, Protocol):
+    """The keys of a training section that the loop reads."""
 
     @property
     def steps(self) -> int:
@@ -47,12 +47,12 @@ class LoopParameters(Optimisation, Protocol):
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """When the loop does what.
+class LoopPlan:
+    """Length of a run, its learning rate, and when it reports and saves.
 
     Attributes
     ----------
-    training : LoopParameters
+    training : LoopSettings
         Section of the configuration.
     warm_up : int
         Steps until the learning rate is reached.
@@ -60,7 +60,7 @@ class Schedule:
         Steps between two lines of the curve.
     """
 
-    training: LoopParameters
+    training: LoopSettings
     warm_up: int
     report_every: int
 
@@ -102,11 +102,11 @@ def fit(
     state: State[N],
     draw: Callable[[int], B],
     loss_of: Callable[[B], Tensor],
-    schedule: Schedule,
+    plan: LoopPlan,
     output: RunOutput,
     workers: Workers = ALONE_ON_CPU,
 ) -> None:
-    """Train to the last step of the schedule, from the step of `state` on; changes `state`.
+    """Train to the last step of the plan, from the step of `state` on; changes `state`.
 
     Parameters
     ----------
@@ -117,12 +117,12 @@ def fit(
     workers : Workers
         The first process writes and reports.
     """
-    training = schedule.training
+    training = plan.training
     losses: list[Tensor] = []
     begun = time.monotonic() - state.seconds
     state.network.train()
     while state.step < training.steps:
-        rate = schedule.rate(state.step)
+        rate = plan.rate(state.step)
         state.set_rate(rate)
         loss = loss_of(draw(state.step))
         update(state.network, state.optimiser, loss, training.clip)
@@ -131,13 +131,13 @@ def fit(
 
         losses.append(loss.detach())
         state.seconds = time.monotonic() - begun
-        if schedule.is_report(state.step):
+        if plan.is_report(state.step):
             mean_loss = workers.mean(torch.stack(losses).mean()).item()
             losses.clear()
             if workers.writes:
                 state.note(output.folder, mean_loss, rate)
                 output.report(state.step, mean_loss)
-        if workers.writes and schedule.is_checkpoint(state.step):
+        if workers.writes and plan.is_checkpoint(state.step):
             if output.check is not None:
                 output.check(state.step)
             state.save(output.folder / "checkpoint.pt")

@@ -26,12 +26,12 @@ from trainer.train.samples import Batch
 
 @dataclass(frozen=True)
 class Draws:
-    """Where on the bridge each sample of a batch is asked, and the noise there.
+    """Time step and noise of each sample of a batch.
 
     Attributes
     ----------
     m : Tensor
-        (batch, 1, 1, 1).
+        (batch, 1, 1, 1), time step: 0 at the MR image, 1 at the CT slice.
     noise : Tensor
         (batch, 1, rows, columns), standard normal.
     """
@@ -44,19 +44,19 @@ class Draws:
         return Draws(self.m.to(device), self.noise.to(device))
 
 
-def draw_place(training: Training, rng: SampleRng) -> Tensor:
+def draw_time_step(training: Training, rng: SampleRng) -> Tensor:
     """Draw m, (1, 1, 1, 1): at 1 for `start_share` of the draws, else on (0, 1) or its grid."""
     at_start = rng.chance(training.start_share)
-    place = rng.uniform(0, 1, 1, 1, 1, 1)
+    m = rng.uniform(0, 1, 1, 1, 1, 1)
     if training.objective == "regression" or at_start:
-        return torch.ones_like(place)
+        return torch.ones_like(m)
     steps = training.bridge_steps
-    return place if steps is None else (torch.floor(place * steps) + 1) / steps
+    return m if steps is None else (torch.floor(m * steps) + 1) / steps
 
 
-def draw_places(training: Training, frame: tuple[int, int], rng: Sequence[SampleRng]) -> Draws:
-    """Draw place and noise of every sample from its own rng; `frame` is (rows, columns)."""
-    drawn = [(draw_place(training, d), d.normal(1, 1, *frame)) for d in rng]
+def draw_time_steps(training: Training, frame: tuple[int, int], rng: Sequence[SampleRng]) -> Draws:
+    """Draw time step and noise of every sample from its own rng; `frame` is (rows, columns)."""
+    drawn = [(draw_time_step(training, d), d.normal(1, 1, *frame)) for d in rng]
     return Draws(torch.cat([m for m, _ in drawn]), torch.cat([noise for _, noise in drawn]))
 
 
@@ -113,10 +113,10 @@ class Loss(nn.Module):
         x = torch.cat([state, batch.conditioning], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)
         s = torch.cat([m.flatten(1), batch.distances_mm], dim=1)
-        error, x0_hat, beside = self._error(x, s, batch, guide)
+        error, x0_hat, scalar_loss = self._error(x, s, batch, guide)
         absolute = (error.abs() * batch.weight).sum() / total
         unlike = dissimilarity(x0_hat, batch.x0, batch.weight, total)
-        return absolute + self.training_of.ssim_weight * unlike + beside
+        return absolute + self.training_of.ssim_weight * unlike + scalar_loss
 
     def _error(
         self, x: Tensor, s: Tensor, batch: Batch, guide: Tensor | None
@@ -130,8 +130,8 @@ class Loss(nn.Module):
             with reduced(x.device.type):
                 direction, log_rho = self.network.emission(x, s)
             direction, log_rho = direction.float(), log_rho.float()
-            told = bridge.directional_weight(m, log_rho.exp())
-            x0_hat = bridge.estimate_from_direction(direction, y, state, told)
+            predicted = bridge.directional_weight(m, log_rho.exp())
+            x0_hat = bridge.estimate_from_direction(direction, y, state, predicted)
             error = direction - bridge.direction(batch.x0, y, state, weight)
             return error, x0_hat, (log_rho - rho.log()).abs().mean()
         with reduced(x.device.type):

@@ -33,7 +33,7 @@ _BRIGHTNESS: dict[SourceKind, float] = {"ct": 3.0, "ct-window": 0.06, "mr": 0.06
 
 
 @dataclass(frozen=True)
-class Protocol:
+class SlabProtocol:
     """Which slices are measured: `width` slices from every `gap`-th on, beginning at `phase`.
 
     A width of 1 is `decimate`, a width equal to the gap `thick`.
@@ -44,7 +44,7 @@ class Protocol:
     phase: int
 
     @classmethod
-    def drawn(cls, rng: SampleRng) -> "Protocol":
+    def drawn(cls, rng: SampleRng) -> "SlabProtocol":
         """Draw a protocol."""
         gap = GAPS[rng.integer(len(GAPS))]
         width = gap if rng.chance(_THICK) else 1
@@ -153,7 +153,7 @@ class PreparedSource:
     def _slabs(self, target: int, subject: GridSubject, rng: SampleRng) -> tuple[range, ...]:
         """Draw which slabs are measured near the target; itself alone where none surround it."""
         alone = (range(target, target + 1),)
-        protocol, without = Protocol.drawn(rng), rng.chance(_ALONE)
+        protocol, without = SlabProtocol.drawn(rng), rng.chance(_ALONE)
         slabs = protocol.around(target, len(subject.raw))
         centres = [_centre(subject.positions_mm, slab) for slab in slabs]
         z = subject.positions_mm[target]

@@ -9,7 +9,7 @@ from torch import Tensor
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
 from trainer.sample_rng import SampleRng
-from trainer.simulate.pool import Pool, SubjectRecord
+from trainer.simulate.pool import Pool, PoolRecord
 from trainer.simulate.scanner import scan, with_pathology
 from trainer.simulate.slabs import Sample
 from trainer.train.placement import place, placement
@@ -124,9 +124,7 @@ def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, rng: SampleRng) ->
     )
 
 
-def augmented(
-    sample: Sample, record: SubjectRecord, recipe: Recipe, rng: SampleRng
-) -> list[Tensor]:
+def augmented(sample: Sample, record: PoolRecord, recipe: Recipe, rng: SampleRng) -> list[Tensor]:
     """Place and scan one sample; return the parts of a `Batch` without their first axis."""
     masks = torch.from_numpy(np.stack([sample.t1, sample.brain, sample.head, sample.known]))
     planes = torch.cat([torch.from_numpy(sample.hu).float() + 1000, masks.float() / 255])

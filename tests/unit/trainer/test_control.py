@@ -35,7 +35,7 @@ from trainer.simulate.hounsfield import tissues
 from trainer.simulate.pool import (
     Pool,
     PoolIndex,
-    SubjectRecord,
+    PoolRecord,
     draw_samples,
     write_index,
     write_subject,
@@ -76,7 +76,7 @@ def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     digests = write_subject(
         folder / "anna", draw_samples(head, "anna", COUNT, seed=1, gap_mm=(4.0, 20.0)), COUNT
     )
-    record = SubjectRecord(
+    record = PoolRecord(
         name="anna",
         role="train",
         sharp=True,
@@ -94,14 +94,14 @@ def pool(pool_folder: Path) -> Pool:
 
 
 @pytest.fixture(scope="module")
-def asking(
+def exemplar_source(
     recipe: Recipe, bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory
 ) -> ExemplarSource:
     folder = tmp_path_factory.mktemp("base")
     graph = bundle.read("encoder.onnx")
     (folder / "encoder.onnx").write_bytes(graph)
     write(tiny_base(recipe, graph), folder / "base")
-    opened = ExemplarSource.opened(
+    opened = ExemplarSource.open(
         recipe, folder / "encoder.onnx", folder / "base", {"anna": hash_of("anna")}
     )
     opened.exemplars.tau = -1.0
@@ -115,8 +115,8 @@ def control(**changes: object) -> ControlTraining:
 
 
 @pytest.fixture
-def source(pool: Pool, recipe: Recipe, asking: ExemplarSource) -> GuidedSource:
-    guides = find_guides(pool, asking, lambda: None)
+def source(pool: Pool, recipe: Recipe, exemplar_source: ExemplarSource) -> GuidedSource:
+    guides = find_guides(pool, exemplar_source, lambda: None)
     return GuidedSource.of(pool, recipe, control(), guides)
 
 
@@ -137,31 +137,33 @@ def test_a_gap_pool_holds_missing_positions_alone_with_their_place(pool: Pool) -
         assert np.isfinite(sample.position_mm)
 
 
-def test_nobody_is_guided_by_herself(pool: Pool, asking: ExemplarSource) -> None:
-    guides = find_guides(pool, asking, lambda: None)
+def test_a_subject_is_not_guided_by_its_own_slices(
+    pool: Pool, exemplar_source: ExemplarSource
+) -> None:
+    guides = find_guides(pool, exemplar_source, lambda: None)
     assert all(guide is not None for guide in guides)
     assert not {guide.key[:32] for guide in guides} & {hash_of("anna")}
 
 
 def test_where_the_node_would_interpolate_there_is_no_guide(
-    pool: Pool, asking: ExemplarSource
+    pool: Pool, exemplar_source: ExemplarSource
 ) -> None:
     sample = pool.sample(0, 0)
-    strict = replace(asking, exemplars=_with_tau(asking, 1.1))
-    assert asking.guide(sample, "anna") is not None
-    assert asking.guide(replace(sample, missing=False), "anna") is None
-    assert asking.guide(replace(sample, position_mm=float("nan")), "anna") is None
-    assert asking.guide(replace(sample, position_mm=500.0), "anna") is None
+    strict = replace(exemplar_source, exemplars=_with_tau(exemplar_source, 1.1))
+    assert exemplar_source.guide(sample, "anna") is not None
+    assert exemplar_source.guide(replace(sample, missing=False), "anna") is None
+    assert exemplar_source.guide(replace(sample, position_mm=float("nan")), "anna") is None
+    assert exemplar_source.guide(replace(sample, position_mm=500.0), "anna") is None
     assert strict.guide(sample, "anna") is None
 
 
-def _with_tau(asking: ExemplarSource, tau: float) -> FaissExemplars:
-    return FaissExemplars(_base_of(asking), tau)
+def _with_tau(exemplar_source: ExemplarSource, tau: float) -> FaissExemplars:
+    return FaissExemplars(_base_of(exemplar_source), tau)
 
 
-def _base_of(asking: ExemplarSource) -> KnowledgeBase:
-    assert isinstance(asking.exemplars, FaissExemplars)
-    return asking.exemplars._base
+def _base_of(exemplar_source: ExemplarSource) -> KnowledgeBase:
+    assert isinstance(exemplar_source.exemplars, FaissExemplars)
+    return exemplar_source.exemplars._base
 
 
 def test_the_guide_is_the_exemplar_the_slerp_or_blank_as_often_as_told(
@@ -253,10 +255,10 @@ def test_a_run_of_other_data_is_not_gone_on_with(
 
 
 def test_the_donor_target_is_the_mr_of_the_exemplar(
-    pool: Pool, recipe: Recipe, asking: ExemplarSource
+    pool: Pool, recipe: Recipe, exemplar_source: ExemplarSource
 ) -> None:
-    guides = find_guides(pool, asking, lambda: None)
-    base = _base_of(asking)
+    guides = find_guides(pool, exemplar_source, lambda: None)
+    base = _base_of(exemplar_source)
     names = {hash_of(name): name for name in PEOPLE}
     subject = [PEOPLE.index(names[each.decode()]) for each in base.subject]
     stacks = Stacks(
@@ -278,13 +280,13 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
 
 
 def test_two_commands_make_a_bundle_that_retrieves(
-    bundle: ModelBundle, pool_folder: Path, asking: ExemplarSource, tmp_path: Path
+    bundle: ModelBundle, pool_folder: Path, exemplar_source: ExemplarSource, tmp_path: Path
 ) -> None:
     encoder, base = tmp_path / "encoder", tmp_path / "base"
     encoder.mkdir()
     for name in ("encoder.onnx", "encoder.safetensors"):
         (encoder / name).write_bytes(bundle.read(name))
-    write(_base_of(asking), base)
+    write(_base_of(exemplar_source), base)
     (tmp_path / "base.key").write_text(KEY.hex())
     text = DEMO_FILE.read_text()
     head, section = text.rsplit("[control]", 1)
@@ -313,7 +315,7 @@ def test_two_commands_make_a_bundle_that_retrieves(
 
 
 def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
-    bundle: ModelBundle, source: GuidedSource, asking: ExemplarSource, tmp_path: Path
+    bundle: ModelBundle, source: GuidedSource, exemplar_source: ExemplarSource, tmp_path: Path
 ) -> None:
     told = control(steps=1)
     training = training_of(DEMO.train, told)
@@ -322,7 +324,7 @@ def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
     for folder in (folders.encoder, folders.control):
         folder.mkdir()
     train(training, source, state, folders.control, lambda *_: None)
-    write(_base_of(asking), folders.exemplars)
+    write(_base_of(exemplar_source), folders.exemplars)
     (folders.encoder / "encoder.onnx").write_bytes(bundle.read("encoder.onnx"))
     (folders.encoder / "encoder.safetensors").write_bytes(bundle.read("encoder.safetensors"))
     retrieval = Retrieval(method="exemplar", p=5)

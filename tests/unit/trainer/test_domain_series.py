@@ -13,8 +13,7 @@ from tests.support.ood_models import ood_features, ood_model
 from tests.support.phantoms import Ellipsoid
 from tests.support.plain_bundle import plain_contents
 from tests.support.tiny_bundle import tiny_recipe
-from trainer.ood.exact_interval import exact_interval
-from trainer.ood.report import markdown, rows, verdict
+from trainer.ood.report import exact_interval, markdown, rows, verdict
 from trainer.ood.series import (
     CONDITIONS,
     IN_DOMAIN,
@@ -24,8 +23,8 @@ from trainer.ood.series import (
     kept_series,
 )
 from trainer.release.bundle import release_ood
-from trainer.simulate.bodies import BODIES
 from trainer.simulate.hounsfield import tissues
+from trainer.simulate.non_head import BODIES
 
 WAY = SeriesEvaluator(limits=shipped_limits(), recipe=tiny_recipe())
 SINUS = Ellipsoid((0.0, -66.0, -42.0), (14.0, 14.0, 14.0), -1000.0)

@@ -14,7 +14,7 @@ from trainer.evaluate.input_checks import (
     table,
 )
 from trainer.simulate.conditions import motion, noise, scanner_noise
-from trainer.simulate.outside import OUTSIDE
+from trainer.simulate.non_head import OUTSIDE
 
 
 @pytest.mark.parametrize(

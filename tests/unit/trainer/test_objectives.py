@@ -20,7 +20,7 @@ from trainer.evaluate.objectives import (
 )
 from trainer.evaluate.objectives_report import comparisons, conclusion, verdict, write_results
 from trainer.simulate.hounsfield import tissues
-from trainer.simulate.pool import PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
+from trainer.simulate.pool import PoolIndex, PoolRecord, draw_samples, write_index, write_subject
 
 CONFIG = Path(__file__).parents[3] / "conf" / "train" / "objectives.toml"
 
@@ -86,7 +86,7 @@ def test_samples_of_a_pool_are_halved_for_learning_and_for_scoring(
     for name, role in (("ball", "train"), ("other", "validation")):
         digests = write_subject(tmp_path / name, draw_samples(head, name, 3, seed=1), 3)
         records.append(
-            SubjectRecord(
+            PoolRecord(
                 name=name,
                 role=role,
                 sharp=True,

@@ -23,8 +23,8 @@ from trainer.release.bundle import release_prepared
 from trainer.release.card import Title, scores_of
 from trainer.sample_rng import SampleRng
 from trainer.train.bridge import fresh_state, open_run, train
-from trainer.train.losses import Loss, draw_places
-from trainer.train.prepared import GridSubject, PreparedSource, Protocol
+from trainer.train.losses import Loss, draw_time_steps
+from trainer.train.prepared import GridSubject, PreparedSource, SlabProtocol
 from trainer.train.sources import draw_batch
 from trainer.train.workers import Workers
 
@@ -106,7 +106,7 @@ def test_where_source_and_target_are_one_image_a_measured_sample_shows_the_same_
 def test_slabs_near_a_target_surround_it_and_lie_one_gap_apart(width: int) -> None:
     for phase in range(3):
         for target in range(6, 24):
-            slabs = Protocol(3, width, phase).around(target, 30)
+            slabs = SlabProtocol(3, width, phase).around(target, 30)
 
             centres = [(slab.start + slab.stop - 1) / 2 for slab in slabs]
             assert centres[0] <= target <= centres[-1]
@@ -115,7 +115,7 @@ def test_slabs_near_a_target_surround_it_and_lie_one_gap_apart(width: int) -> No
 
 
 def test_no_slab_reaches_beyond_the_volume() -> None:
-    assert Protocol(4, 4, 2).around(0, 8) == (range(2, 6),)
+    assert SlabProtocol(4, 4, 2).around(0, 8) == (range(2, 6),)
 
 
 def test_a_run_on_prepared_data_opens_by_its_folder_alone(run: Path, tiny: Path) -> None:
@@ -185,7 +185,7 @@ def test_parts_of_a_batch_average_to_the_loss_and_gradient_of_the_whole(
     loss_of = Loss(network, config.train)
     rng = [SampleRng(5, 0, sample) for sample in range(4)]
     batch = draw_batch(source, rng)
-    draws = draw_places(
+    draws = draw_time_steps(
         config.train, config.recipe.grid.shape, [SampleRng(6, 0, k) for k in range(4)]
     )
 

@@ -15,7 +15,7 @@ from trainer.config import EncoderTraining
 from trainer.sample_rng import SampleRng
 from trainer.simulate.stacks import Stacks
 from trainer.train.encoder import (
-    Batch,
+    SliceBatch,
     augmented,
     contrast,
     draw_batch,
@@ -52,7 +52,9 @@ def stacks() -> Stacks:
     )
 
 
-def _batch(positives: list[tuple[int, int]], negatives: list[tuple[int, int]], n: int) -> Batch:
+def _batch(
+    positives: list[tuple[int, int]], negatives: list[tuple[int, int]], n: int
+) -> SliceBatch:
     matrices = []
     for listed in (positives, negatives):
         matrix = torch.zeros(n, n, dtype=torch.bool)
@@ -60,7 +62,7 @@ def _batch(positives: list[tuple[int, int]], negatives: list[tuple[int, int]], n
             matrix[row, column] = True
         matrices.append(matrix)
     none = torch.zeros(n, n, dtype=torch.bool)
-    return Batch(torch.zeros(n, 1, ROWS, COLUMNS), *matrices, across=none, apart=none)
+    return SliceBatch(torch.zeros(n, 1, ROWS, COLUMNS), *matrices, across=none, apart=none)
 
 
 def test_the_contrast_is_equation_8_computed_by_hand():
@@ -171,7 +173,7 @@ def test_an_augmented_slice_keeps_its_air_its_range_and_about_its_size():
     )
 
 
-def test_a_batch_is_made_of_runs_and_depends_on_its_dice_alone(stacks):
+def test_a_batch_is_made_of_runs_and_depends_on_seed_and_step_alone(stacks):
     first, again = (draw_batch(stacks, TINY, SampleRng(TINY.seed, 5)) for _ in range(2))
     other = draw_batch(stacks, TINY, SampleRng(TINY.seed, 6))
     assert first.images.shape == (8, 1, ROWS, COLUMNS)

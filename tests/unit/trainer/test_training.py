@@ -14,7 +14,7 @@ from trainer.simulate.hounsfield import tissues
 from trainer.simulate.pool import (
     Pool,
     PoolIndex,
-    SubjectRecord,
+    PoolRecord,
     draw_samples,
     write_index,
     write_subject,
@@ -37,7 +37,7 @@ def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, role in (("ball", "train"), ("other", "validation")):
         digests = write_subject(folder / name, draw_samples(head, name, 4, seed=1), 4)
         records.append(
-            SubjectRecord(
+            PoolRecord(
                 name=name,
                 role=role,
                 sharp=True,
@@ -94,12 +94,12 @@ def test_a_run_that_was_interrupted_ends_with_the_weights_of_one_that_was_not(
     out = tmp_path / "cut"
     out.mkdir()
 
-    def pull_the_plug(step: int, _loss: float) -> None:
+    def interrupt(step: int, _loss: float) -> None:
         if step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, source, fresh_state(config, CPU), out, pull_the_plug)
+        train(config, source, fresh_state(config, CPU), out, interrupt)
     state = fresh_state(config, CPU)
     state.resume(out / "checkpoint.pt")
     assert state.step == 2
@@ -136,7 +136,7 @@ def test_every_objective_gives_a_finite_loss_with_gradients_everywhere(
     network = fresh_state(chosen, CPU).network
     rng = [SampleRng(0, 0, sample) for sample in range(2)]
     batch = draw_batch(source, rng)
-    draws = losses.draw_places(chosen.train, config.recipe.grid.shape, rng)
+    draws = losses.draw_time_steps(chosen.train, config.recipe.grid.shape, rng)
 
     loss = losses.Loss(network, chosen.train)(batch, draws, batch.weight.sum())
     loss.backward()
@@ -163,7 +163,7 @@ def test_a_loss_is_computed_in_the_precision_that_the_processor_has(
             layer.register_forward_hook(lambda _layer, _given, answer: seen.add(answer.dtype))
     rng = [SampleRng(0, 0, 0)]
     batch = draw_batch(source, rng)
-    draws = losses.draw_places(chosen.train, config.recipe.grid.shape, rng)
+    draws = losses.draw_time_steps(chosen.train, config.recipe.grid.shape, rng)
 
     losses.Loss(network, chosen.train)(batch, draws, batch.weight.sum())
 
@@ -186,28 +186,28 @@ def test_a_run_folder_opens_with_its_own_recipe_and_widths(
 def test_half_of_the_draws_begin_at_the_ct_slice(config: TrainConfig) -> None:
     rng = [SampleRng(0, 0, sample) for sample in range(2000)]
 
-    places = losses.draw_places(config.train, (1, 1), rng).m
+    places = losses.draw_time_steps(config.train, (1, 1), rng).m
 
     assert (places == 1).float().mean().item() == pytest.approx(0.5, abs=0.05)
     assert places.min() >= 0
 
 
-def test_places_on_a_grid_are_whole_steps_and_reach_the_ct_slice(config: TrainConfig) -> None:
+def test_time_steps_on_a_grid_are_whole_steps_and_reach_the_ct_slice(config: TrainConfig) -> None:
     training = config.train.model_copy(update={"bridge_steps": 4, "start_share": 0.0})
     rng = [SampleRng(0, 0, sample) for sample in range(200)]
 
-    places = losses.draw_places(training, (1, 1), rng).m
+    places = losses.draw_time_steps(training, (1, 1), rng).m
 
     assert set(places.flatten().tolist()) == {0.25, 0.5, 0.75, 1.0}
 
 
-def test_the_dice_of_samples_and_steps_differ() -> None:
+def test_the_random_numbers_of_samples_and_steps_differ() -> None:
     drawn = {SampleRng(7, step, sample).between(0, 1) for step in range(40) for sample in range(8)}
 
     assert len(drawn) == 320
 
 
-def test_the_same_dice_draw_the_same_batch(source: PoolSource) -> None:
+def test_the_same_seed_and_step_draw_the_same_batch(source: PoolSource) -> None:
     first, again, other = (
         draw_batch(source, [SampleRng(3, step, 0), SampleRng(3, step, 1)]) for step in (5, 5, 6)
     )

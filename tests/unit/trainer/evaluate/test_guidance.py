@@ -27,7 +27,7 @@ from trainer.evaluate.networks import Network, network_of_bundle
 from trainer.evaluate.results import OURS, BundleFacts
 from trainer.evaluate.run import summarise
 from trainer.evaluate.variants import FilledSlice, Sampler, fill
-from trainer.ood.exact_interval import exact_interval
+from trainer.ood.report import exact_interval
 
 TARGET = Target(distance_mm=2.0, below=0, above=1, alpha=0.5)
 FACTS: BundleFacts = {"name": "none", "version": "0", "digest": "0", "engine": "numpy"}
