@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
-from rebrain_node.steps.check import judge_volume
+from rebrain_node.steps.check import check_volume
 from trainer.anatomy import map_anatomy
 from trainer.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
 from trainer.ct_series import Pose, cut, series_of
@@ -88,7 +88,7 @@ def trials(name: str, head: Tissues, draws: int, seed: int, limits: Limits) -> I
             volume = _scan(_changed(hu, head, condition, rng), condition, rng)
             if condition in OUTSIDE:
                 volume = OUTSIDE[condition].change(volume, rng)
-            codes = tuple(sorted({finding.code for finding in judge_volume(volume, limits)}))
+            codes = tuple(sorted({finding.code for finding in check_volume(volume, limits)}))
             yield Trial(name, condition, codes)
 
 
