@@ -33,6 +33,7 @@ from rebrain_node.limits_file import shipped_limits
 from rebrain_node.settings import Settings
 from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
+from rebrain_node.steps.select import PREFERENCES
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"(<!-- generated: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -144,6 +145,11 @@ def _default_setting(default: Any) -> str:
     return "`none`" if default is None else f"`{default}`"
 
 
+def _preference_table() -> str:
+    """Return what ranks the series that would do, the deciding preference first."""
+    return table(("preference", "how"), PREFERENCES.items())
+
+
 def _refusals(topic: str) -> str:
     """Return the codes of findings of one topic; a site's policy with what the node ships."""
     limits = shipped_limits()
@@ -171,6 +177,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "command-options": _option_table,
     "errors": _error_table,
     "settings": _setting_table,
+    "selection-preferences": _preference_table,
     **{f"refusals-{topic}": partial(_refusals, topic) for topic in get_args(Topic)},
 }
 
