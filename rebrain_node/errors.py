@@ -1,23 +1,23 @@
 """The one tree of errors.
 
     RebrainError
-    ├── SettingsError            a setting is missing or wrong                (exit 2)
-    ├── KeyRefused               a key file is missing, foreign or open to others
-    ├── BundleRefused            a model bundle is not what was released, or deviates (exit 4)
-    │   └── KnowledgeBaseRefused its exemplars are not fit to be searched; has a code
-    ├── EngineFailed             an engine cannot start, or returns wrong output
-    ├── StoreUnavailable         the database is locked, down or full
-    ├── StateRefused             the ledger or the outbox forbids a change
-    │   ├── Superseded           a late instance made a newer revision
-    │   └── BytesAltered         stored bytes differ from their recorded SHA-256
-    ├── InstanceRefused          one received instance is not acknowledged     (DIMSE status)
-    │   ├── InstanceConflict     same UID, other bytes                         (0x0117)
-    │   ├── OutOfResources       disk or database cannot take it               (0xA700)
-    │   └── InstanceMalformed    the structural scan failed                    (0xA900, 0xC1xx)
-    ├── SeriesRejected           a series must not be synthesised; has findings
-    ├── GateRefused              a written object must not leave; has findings
-    └── DeliveryFailed           a destination did not take an instance
-        └── DeliveryRefused      permanently; it is not retried
+    ├── SettingsError                a setting is missing or wrong                  (exit 2)
+    ├── KeyFileError                 a key file is missing, foreign or open to others
+    ├── BundleError                  a model bundle is not what was released, or deviates (exit 4)
+    │   └── KnowledgeBaseError       its exemplars are not fit to be searched; has a code
+    ├── EngineError                  an engine cannot start, or returns wrong output
+    ├── StoreUnavailableError        the database is locked, down or full
+    ├── StateError                   the ledger or the outbox forbids a change
+    │   ├── SupersededError          a late instance made a newer revision
+    │   └── AlteredBytesError        stored bytes differ from their recorded SHA-256
+    ├── InstanceError                one received instance is not acknowledged      (DIMSE status)
+    │   ├── InstanceConflictError    same UID, other bytes                          (0x0117)
+    │   ├── OutOfResourcesError      disk or database cannot take it                (0xA700)
+    │   └── MalformedInstanceError   the structural scan failed                     (0xA900, 0xC1xx)
+    ├── SeriesRejectedError          a series must not be synthesised; has findings
+    ├── GateError                    a written object must not leave; has findings
+    └── DeliveryError                a destination did not take an instance
+        └── PermanentDeliveryError   permanently; it is not retried
 
 Caught in three places only: the C-STORE handler, the worker, the command line.
 Every message names the value, the limit and the remedy.
@@ -46,7 +46,7 @@ class SettingsError(RebrainError):
     """
 
 
-class KeyRefused(RebrainError):
+class KeyFileError(RebrainError):
     """A key file is missing, malformed, readable by other users, or would be overwritten.
 
     Outcome: exit code 1 of `rebrain-train`; a key that `model.trusted_keys` names is a
@@ -54,7 +54,7 @@ class KeyRefused(RebrainError):
     """
 
 
-class BundleRefused(RebrainError):
+class BundleError(RebrainError):
     """A model bundle is not what was released, or its golden output deviates on this machine.
 
     It is altered, truncated, unsigned, signed with an untrusted key, or older than the last active
@@ -64,10 +64,10 @@ class BundleRefused(RebrainError):
     """
 
 
-class KnowledgeBaseRefused(BundleRefused):
+class KnowledgeBaseError(BundleError):
     """The knowledge base of a bundle is altered, unexpected or unusable; ``code`` says why.
 
-    Outcome: as `BundleRefused`.
+    Outcome: as `BundleError`.
     """
 
     def __init__(self, code: str, where: object, sentence: str) -> None:
@@ -76,21 +76,21 @@ class KnowledgeBaseRefused(BundleRefused):
         self.code = code
 
 
-class EngineFailed(RebrainError):
+class EngineError(RebrainError):
     """An engine cannot start, or returns output that no network returns.
 
     Outcome: the worker starts again; a series is failed after three attempts.
     """
 
 
-class StoreUnavailable(RebrainError):
+class StoreUnavailableError(RebrainError):
     """The database is locked, down or full; nothing was written.
 
     Outcome: retried without limit; meanwhile C-STORE is answered with 0xA700.
     """
 
 
-class StateRefused(RebrainError):
+class StateError(RebrainError):
     """The ledger or the outbox forbids a change, or a file would be overwritten.
 
     Nothing was written.
@@ -99,21 +99,21 @@ class StateRefused(RebrainError):
     """
 
 
-class Superseded(StateRefused):
+class SupersededError(StateError):
     """A late instance made a newer revision of the series.
 
     Outcome: the result is discarded; the newer revision is processed instead.
     """
 
 
-class BytesAltered(StateRefused):
+class AlteredBytesError(StateError):
     """Stored bytes are missing or differ from their recorded SHA-256.
 
     Outcome: never sent; the delivery is refused with the reason.
     """
 
 
-class InstanceRefused(RebrainError):
+class InstanceError(RebrainError):
     """A received instance is not acknowledged (PS3.4 B.2.3).
 
     Outcome: the C-STORE response has its DIMSE status.
@@ -127,28 +127,28 @@ class InstanceRefused(RebrainError):
         self.reason = reason
 
 
-class InstanceConflict(InstanceRefused):
+class InstanceConflictError(InstanceError):
     """The SOP Instance UID is known with other bytes (PS3.7 C.5.16).
 
     Outcome: status 0x0117; the bytes are quarantined.
     """
 
 
-class OutOfResources(InstanceRefused):
+class OutOfResourcesError(InstanceError):
     """Disk or database cannot take the instance now (PS3.4 B.2.3).
 
     Outcome: status 0xA700; the sender tries again.
     """
 
 
-class InstanceMalformed(InstanceRefused):
+class MalformedInstanceError(InstanceError):
     """The structural scan rejects the data set.
 
     Outcome: status 0xA900 or 0xCxxx.
     """
 
 
-class SeriesRejected(RebrainError):
+class SeriesRejectedError(RebrainError):
     """A series must not be synthesised; all findings are listed, the first decides.
 
     Outcome: the series is refused with its findings.
@@ -161,7 +161,7 @@ class SeriesRejected(RebrainError):
         self.ood: OodScore | None = None
 
 
-class GateRefused(RebrainError):
+class GateError(RebrainError):
     """A written object must not leave the node; ``findings`` name the rules it violates.
 
     This is a defect of this software.
@@ -176,7 +176,7 @@ class GateRefused(RebrainError):
         self.ood: OodScore | None = None
 
 
-class DeliveryFailed(RebrainError):
+class DeliveryError(RebrainError):
     """A destination did not accept an instance this time.
 
     Outcome: retried after a pause that doubles from 1 s to 60 s, without limit of age.
@@ -188,7 +188,7 @@ class DeliveryFailed(RebrainError):
         self.taken = tuple(taken)
 
 
-class DeliveryRefused(DeliveryFailed):
+class PermanentDeliveryError(DeliveryError):
     """A destination permanently refuses an instance.
 
     Outcome: the delivery ends; the series is failed with the reason.

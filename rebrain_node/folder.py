@@ -27,11 +27,11 @@ from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Candidate
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import (
-    GateRefused,
-    InstanceConflict,
-    InstanceRefused,
-    SeriesRejected,
-    StateRefused,
+    GateError,
+    InstanceConflictError,
+    InstanceError,
+    SeriesRejectedError,
+    StateError,
 )
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.scan import scan
@@ -119,7 +119,7 @@ def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
         try:
             if _is_new(content, sha256):
                 instances.append(dcmread(BytesIO(content)))
-        except InstanceRefused as error:
+        except InstanceError as error:
             name = str(path.relative_to(folder))
             refused.append(RefusedFile(path=name, code=error.reason, sentence=str(error)))
         if progress is not None:
@@ -136,7 +136,7 @@ def _is_new(content: bytes, sha256: dict[str, str]) -> bool:
 
     Raises
     ------
-    InstanceConflict
+    InstanceConflictError
         The UID is known with other bytes.
     """
     uid = scan(content).sop_instance_uid
@@ -145,7 +145,7 @@ def _is_new(content: bytes, sha256: dict[str, str]) -> bool:
         sha256[uid] = digest
         return True
     if sha256[uid] != digest:
-        raise InstanceConflict(
+        raise InstanceConflictError(
             f"SOP Instance UID {uid} stands in the folder twice with different bytes; "
             "keep the right one",
             status=0x0117,  # PS3.7 C.5.16, as the receiver answers
@@ -190,7 +190,7 @@ def _process(candidate: Candidate, ports: Ports, configuration: Configuration) -
     )
     try:
         receipt = process(job, ports, configuration)
-    except (SeriesRejected, GateRefused) as error:
+    except (SeriesRejectedError, GateError) as error:
         return SeriesResult(candidate=candidate, findings=error.findings, ood=error.ood)
     return SeriesResult(
         candidate=candidate, findings=receipt.findings, receipt=receipt, ood=receipt.ood
@@ -202,7 +202,7 @@ def write_out(derived: DerivedSet, out: Path) -> tuple[Path, ...]:
 
     Raises
     ------
-    StateRefused
+    StateError
         A file of that name exists with other bytes.
     OSError
         The folder cannot be written.
@@ -214,7 +214,7 @@ def write_out(derived: DerivedSet, out: Path) -> tuple[Path, ...]:
     }
     for path, instance in named.items():
         if path.exists() and path.read_bytes() != instance.content:
-            raise StateRefused(
+            raise StateError(
                 f"{path} exists with other bytes and is never overwritten; choose another --out"
             )
     staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=out))

@@ -22,7 +22,7 @@ from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Selection
 from rebrain_node.domain.volume import Guide, PreparedVolume, SyntheticVolume
 from rebrain_node.engine.loaded import LoadedModel
-from rebrain_node.errors import GateRefused, SeriesRejected
+from rebrain_node.errors import GateError, SeriesRejectedError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.ports import AuditLog, Inbox
 from rebrain_node.steps.assemble import assemble
@@ -81,9 +81,9 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         The series must not be synthesised.
-    GateRefused
+    GateError
         A written object is not fit to leave; a defect of ours, nothing is sent.
     """
     start = time.monotonic()
@@ -127,7 +127,7 @@ def guide(
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         The series is out of distribution and the site's policy refuses such series.
     """
     recipe, flags = configuration.bundle.recipe, Findings()
@@ -150,7 +150,7 @@ def quantify(
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         Too many slices are uncertain and the site's policy refuses such series.
     """
     recipe = configuration.bundle.recipe
@@ -185,16 +185,16 @@ class StepRunner:
 
         Raises
         ------
-        SeriesRejected
+        SeriesRejectedError
             The step refused the series; the audit log has the codes.
-        GateRefused
+        GateError
             The step refused a written object; so has it.
         """
         name = step.__name__
         start = time.monotonic()
         try:
             result = step(*args, **kwargs)
-        except (SeriesRejected, GateRefused) as error:
+        except (SeriesRejectedError, GateError) as error:
             error.ood = self.ood
             codes = [finding.code for finding in error.findings]
             self._audit.record(Event.STEP_FAILED, self._subject, {"step": name, "codes": codes})

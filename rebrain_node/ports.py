@@ -118,4 +118,4 @@ class Destination(Protocol):
     def name(self) -> str: ...
 
     def send(self, instances: Sequence[DerivedInstance]) -> tuple[TakenInstance, ...]:
-        """Send in order; DeliveryFailed or DeliveryRefused at the first that is not taken."""
+        """Send in order; DeliveryError or PermanentDeliveryError at the first that is not taken."""

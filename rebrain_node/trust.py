@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib import resources
 
 from rebrain_node.domain.release import Release
-from rebrain_node.errors import BundleRefused, KeyRefused, SettingsError
+from rebrain_node.errors import BundleError, KeyFileError, SettingsError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.signature import Signer, read_public_key, trusted_signer
 from rebrain_node.settings import Settings
@@ -17,7 +17,7 @@ def signer_of(settings: Settings, bundle: ModelBundle) -> Signer | None:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         It is unsigned and the settings refuse that, its signature is not of this manifest, or
         the key is not a trusted one. A signature that is there is never passed over.
     SettingsError
@@ -25,7 +25,7 @@ def signer_of(settings: Settings, bundle: ModelBundle) -> Signer | None:
     """
     signer = trusted_signer(bundle, trusted_keys(settings))
     if signer is None and settings.model.unsigned == "refuse":
-        raise BundleRefused(
+        raise BundleError(
             f"{bundle.path}: {bundle.name} {bundle.version} is not signed, and model.unsigned is "
             '"refuse"; sign it (`rebrain-train sign`) with a key of model.trusted_keys, or set '
             'model.unsigned = "accept"'
@@ -53,7 +53,7 @@ def trusted_keys(settings: Settings) -> dict[str, str]:
             keys[read_public_key(file.read_bytes(), file)] = file.stem
         except OSError as error:
             raise SettingsError(f"model.trusted_keys {file}: {error.strerror}") from error
-        except KeyRefused as error:
+        except KeyFileError as error:
             raise SettingsError(f"model.trusted_keys: {error}") from error
     return keys
 
@@ -73,7 +73,7 @@ def refuse_older(found: Release, known: Iterable[Release], accepted: str | None)
 
     Raises
     ------
-    BundleRefused
+    BundleError
         One of them is of a later version, or another one of the same version.
     """
     before = tuple(known)
@@ -85,7 +85,7 @@ def refuse_older(found: Release, known: Iterable[Release], accepted: str | None)
         return
     digest, last = max(of_newest.items())
     kind = "older than" if found.numbers < newest else "another release of the same version as"
-    raise BundleRefused(
+    raise BundleError(
         f"{found.name} {found.version} (digest {found.digest}) is {kind} {last.name} "
         f"{last.version} (digest {digest}), which was active on this node; use a newer "
         f'one, or set model.accept_older = "{found.digest}" to go back on purpose'

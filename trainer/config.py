@@ -64,7 +64,7 @@ class Simulation(_Section):
 
 
 class Training(_Section):
-    """The loop of `trainer.train_bridge`.
+    """The loop of `trainer.train.bridge`.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Training(_Section):
 
 
 class EncoderTraining(_Section):
-    """The loop of `trainer.train_encoder`.
+    """The loop of `trainer.train.encoder`.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class EncoderTraining(_Section):
 
 
 class ControlTraining(_Section):
-    """What the loop of `trainer.train_control` does otherwise than [train].
+    """What the loop of `trainer.train.control` does otherwise than [train].
 
     Attributes
     ----------
@@ -218,7 +218,7 @@ class TrainConfig(_Section):
 
 
 class Trial(_Section):
-    """What `trainer.objectives` compares.
+    """What `trainer.evaluate.objectives` compares.
 
     Attributes
     ----------

@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,3 +90,8 @@ def store_at_half_precision(graph: onnx.GraphProto) -> None:
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
+
+
+def halves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Round weights to half precision, so that every file of a bundle holds the same ones."""
+    return {name: value.half().contiguous() for name, value in weights.items()}

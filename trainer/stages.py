@@ -1,30 +1,19 @@
 """The stages of `rebrain-train` as plain functions of files: what each reads and what it writes."""
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.sampling import uniform_time_steps
-from trainer.anatomy import HeadRefused, map_anatomy
-from trainer.cards import LAST_STEP, LearnedFrom, Run, data_uses, make_card, training_facts
 from trainer.config import Simulation, TrainConfig
-from trainer.evaluate.contest import Progress
 from trainer.evaluate.networks import open_network
-from trainer.heads import Head, catalogue
-from trainer.hounsfield import sharpened, tissues
-from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
-from trainer.prepared import PreparedSource
-from trainer.release import release
-from trainer.run_state import read_checkpoint
-from trainer.score import (
+from trainer.evaluate.release_scores import (
     PAIRS,
     Method,
     cases,
@@ -33,8 +22,23 @@ from trainer.score import (
     score_pairs,
     walking,
 )
-from trainer.sources import PoolSource, Source
-from trainer.template import load_template
+from trainer.evaluate.run import Progress
+from trainer.heads import Head, catalogue
+from trainer.release.bundle import release
+from trainer.release.cards import (
+    LAST_STEP,
+    TrainingSamples,
+    data_uses,
+    finished_run,
+    make_card,
+    training_facts,
+)
+from trainer.simulate.anatomy import HeadError, map_anatomy
+from trainer.simulate.hounsfield import sharpened, tissues
+from trainer.simulate.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_subject
+from trainer.simulate.template import load_template
+from trainer.train.prepared import PreparedSource
+from trainer.train.sources import PoolSource, Source
 
 # Tried at every release; the recipe ships the one that scores best on the held-out heads.
 WALKS = (uniform_time_steps(1), uniform_time_steps(2), (1.0, 0.6, 0.3), uniform_time_steps(4))
@@ -44,7 +48,7 @@ def map_head(head: Head, data: Path, folder: Path) -> tuple[str, str | None]:
     """Write the maps of one head to `folder`; return its name and, if refused, the reason."""
     try:
         maps = map_anatomy(head, load_template(data / "templates"))
-    except HeadRefused as refusal:
+    except HeadError as refusal:
         return head.name, f"refused: {refusal}"
     part = folder / f"{head.name}.part.npz"
     np.savez_compressed(part, **maps)  # type: ignore[arg-type]
@@ -152,30 +156,6 @@ def _chosen_walk(scores: tuple[Score, ...], sampling: tuple[float, ...]) -> str:
     )
 
 
-def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, Tensor], Run]:
-    """Return the weights of a finished run that may be released at `out`, and what is known of it.
-
-    Raises
-    ------
-    FileExistsError
-        `out` exists; a released bundle is never overwritten.
-    ValueError
-        The run has not reached the last step.
-    """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
-    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
-    if content["step"] != config.train.steps:
-        raise ValueError(f"{run} is at step {content['step']} of {config.train.steps}: train on")
-    weights: dict[str, Tensor] = content["mean"]
-    return weights, Run(
-        steps=content["step"],
-        seconds=content["seconds"],
-        parameters=sum(value.numel() for value in weights.values()),
-        hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
-    )
-
-
 def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) -> ModelBundle:
     """Turn a finished run that was scored on simulated heads into a bundle at `out`.
 
@@ -192,7 +172,7 @@ def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) 
     index = PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes())
     facts = training_facts(
         config,
-        LearnedFrom(index.digest, sum(r.samples for r in index.subjects if r.role == "train")),
+        TrainingSamples(index.digest, sum(r.samples for r in index.subjects if r.role == "train")),
         run,
     )
     choices = (

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from rebrain_node import __version__
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.limits import Limits
-from rebrain_node.errors import BundleRefused, EngineFailed, SettingsError
+from rebrain_node.errors import BundleError, EngineError, SettingsError
 from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.settings import Settings
 
@@ -67,7 +67,7 @@ def read_bundle(settings: Settings) -> ModelBundle:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         It is not exactly what its manifest says.
     """
     from rebrain_node.model.bundle import load_bundle
@@ -83,7 +83,7 @@ def open_bundle(settings: Settings) -> VerifiedBundle:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         It is not exactly what its manifest says, is unsigned, or signed with an untrusted key.
     SettingsError
         A trusted key cannot be read.
@@ -134,9 +134,9 @@ def open_model(settings: Settings, bundle: ModelBundle, workers: int = 1) -> Loa
 
     Raises
     ------
-    EngineFailed
+    EngineError
         An engine cannot start here.
-    BundleRefused
+    BundleError
         A golden output is not reproduced on this machine, or the knowledge base is not fit to be
         searched or belongs to another encoder.
     """
@@ -205,7 +205,7 @@ def open_state(settings: Settings) -> Iterator[State]:
     ------
     SettingsError
         The folder cannot be made.
-    StoreUnavailable, StateRefused
+    StoreUnavailableError, StateError
         The database cannot be used now, or not by this version.
     """
     from rebrain_node.store.audit import AuditLog
@@ -233,7 +233,7 @@ def refuse_rollback(settings: Settings, state: State, bundle: ModelBundle) -> No
 
     Raises
     ------
-    BundleRefused
+    BundleError
         It is, and ``model.accept_older`` does not name it.
     """
     from rebrain_node.trust import refuse_older
@@ -246,10 +246,10 @@ def activate_bundle(settings: Settings, state: State) -> tuple[Configuration, Lo
 
     Raises
     ------
-    BundleRefused
+    BundleError
         It is not what was released, or is older than the last active one; the audit log holds
         the reason.
-    EngineFailed
+    EngineError
         The engine cannot start; the audit log holds the reason.
     """
     try:
@@ -257,10 +257,10 @@ def activate_bundle(settings: Settings, state: State) -> tuple[Configuration, Lo
         configuration = configure(settings, verified.bundle)
         refuse_rollback(settings, state, verified.bundle)
         model = open_model(settings, verified.bundle, settings.workers)
-    except BundleRefused as error:
+    except BundleError as error:
         state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
         raise
-    except EngineFailed as error:
+    except EngineError as error:
         state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
         raise
     bundle, signer = verified.bundle, verified.signer

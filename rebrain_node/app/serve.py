@@ -73,10 +73,10 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         The bundle is not what was released, is older than the last active one, or deviates on
         this machine.
-    EngineFailed
+    EngineError
         The engine cannot start.
     """
     from rebrain_node.worker.workflow import launch, progress_url
@@ -128,7 +128,7 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
 
 
 def _watcher(settings: Settings, state: State, work: Work, workflows: Workflows) -> Watcher:
-    from rebrain_node.reception.completeness import Settling
+    from rebrain_node.reception.completeness import QuietPeriodTracker
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.worker.watcher import Watcher
 
@@ -136,7 +136,7 @@ def _watcher(settings: Settings, state: State, work: Work, workflows: Workflows)
         work=work,
         workflows=workflows,
         inbox=InboxFolder(state.inbox, state.ledger),
-        settling=Settling(
+        settling=QuietPeriodTracker(
             quiet_period_s=settings.completeness.quiet_period_s,
             maximum_wait_s=settings.completeness.maximum_wait_s,
         ),

@@ -91,7 +91,7 @@ def echo(settings: Settings, name: str) -> float:
 
     Raises
     ------
-    DeliveryFailed
+    DeliveryError
         It does not answer.
     """
     from rebrain_node.network.sender import echo
@@ -108,7 +108,7 @@ def send_files(
     ------
     SettingsError
         There is no destination of that name.
-    DeliveryFailed
+    DeliveryError
         There is no association: nothing was sent.
     """
     from rebrain_node.network.sender import send_files
@@ -121,7 +121,7 @@ def write_audit_report(settings: Settings, path: Path) -> None:
 
     Raises
     ------
-    StoreUnavailable
+    StoreUnavailableError
         The database does not answer.
     OSError
         The page cannot be written.

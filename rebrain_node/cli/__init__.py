@@ -26,7 +26,7 @@ from rebrain_node.cli import (
     queue,
     recall,
 )
-from rebrain_node.errors import BundleRefused, RebrainError, SettingsError
+from rebrain_node.errors import BundleError, RebrainError, SettingsError
 
 program = typer.Typer(
     name="rebrain-node",
@@ -59,7 +59,7 @@ def app(arguments: Sequence[str] | None = None) -> NoReturn:
         program(arguments)
     except SettingsError as error:
         _exit_with(error, 2)
-    except BundleRefused as error:
+    except BundleError as error:
         _exit_with(error, 4)
     except (RebrainError, OSError) as error:
         _exit_with(error, 1)

@@ -45,13 +45,13 @@ def show(
 ) -> None:
     """Show one audit event with its details and hash."""
     from rebrain_node.app.compose import open_state
-    from rebrain_node.errors import StateRefused
+    from rebrain_node.errors import StateError
     from rebrain_node.settings import load_settings
 
     with open_state(load_settings(config)) as state:
         event = state.audit.event(sequence)
     if event is None:
-        raise StateRefused(f"the audit log has no event {sequence}; see `rebrain-node audit list`")
+        raise StateError(f"the audit log has no event {sequence}; see `rebrain-node audit list`")
     if as_json:
         print_json(_as_dict(event))
         return

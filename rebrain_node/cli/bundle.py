@@ -67,11 +67,11 @@ def verify(folder: Folder = None, config: Config = None, as_json: AsJson = False
     active one, and that the engine reproduces the golden output. Exit code 4 and the reason if
     the bundle is refused.
     """
-    from rebrain_node.errors import BundleRefused
+    from rebrain_node.errors import BundleError
 
     try:
         answer = _verify(_settings(config, folder))
-    except BundleRefused as error:
+    except BundleError as error:
         if as_json:
             print_json({"verified": False, "reason": str(error)})
         raise

@@ -123,14 +123,14 @@ def show(
     State, findings, why it was accepted or refused, and waiting deliveries.
     """
     from rebrain_node.app.compose import open_state
-    from rebrain_node.errors import StateRefused
+    from rebrain_node.errors import StateError
     from rebrain_node.settings import load_settings
 
     with open_state(load_settings(config)) as state:
         record = state.ledger.series_one(series)
         waiting = [d for d in state.outbox.pending() if d.source_series_uid == series]
     if record is None:
-        raise StateRefused(
+        raise StateError(
             f"the ledger has no series {series}; `rebrain-node queue list` lists the series"
         )
     answer = _series(record) | {"deliveries_waiting": [_delivery(d) for d in waiting]}

@@ -11,7 +11,14 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, ParametricMapSto
 from scipy import ndimage
 
 from rebrain_node.domain import marks
-from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, SliceKind, SyntheticVolume
+from rebrain_node.domain.volume import (
+    FloatArray,
+    Guide,
+    PreparedVolume,
+    SliceKind,
+    StoredArray,
+    SyntheticVolume,
+)
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.steps.assemble import assemble
@@ -34,13 +41,15 @@ def volume_of(
         Of the bundle that made it.
     """
     prepared = preprocess(assemble(source, shipped_limits().geometry), recipe)
-    intensity = _intensity(derived)
+    stored_range = recipe.output.stored_range
+    intensity = stored_range.intensity(_stored(derived))
     return SyntheticVolume(
         intensity=intensity,
         uncertainty=_uncertainty(derived, intensity),
         head=np.stack([ndimage.binary_fill_holes(drawn) for drawn in intensity > 0.0]),
         guides=_guides(prepared, derived),
         prepared=prepared,
+        stored_range=stored_range,
     )
 
 
@@ -73,12 +82,9 @@ def _of_one_frame(frame: Dataset) -> Dataset:
     return frame
 
 
-def _intensity(derived: Sequence[Dataset]) -> FloatArray:
-    """Intensity [0, 1] of the MR series, (slices, rows, columns), in the order of its numbers."""
-    images = _images(derived)
-    white = 2 ** int(images[0].BitsStored) - 1
-    stored = np.stack([image.pixel_array for image in images])
-    return np.asarray(stored, dtype=np.float32) / np.float32(white)
+def _stored(derived: Sequence[Dataset]) -> StoredArray:
+    """Stored values of the MR series, (slices, rows, columns), in the order of its numbers."""
+    return np.stack([image.pixel_array for image in _images(derived)])
 
 
 def _uncertainty(derived: Sequence[Dataset], intensity: FloatArray) -> FloatArray:

@@ -35,7 +35,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Within:
+class Bounds:
     """What a limit may be: its unit, the least and the greatest value."""
 
     unit: str
@@ -83,86 +83,86 @@ class SeriesLimits(_Table):
     """What the selection asks of a series, from headers alone."""
 
     plane: Literal["axial", "coronal", "sagittal"]
-    plane_tolerance_deg: Annotated[float, Within("degrees", 5, 44)]  #: normal to the plane's axis
-    thickness_mm: Annotated[Range, Within("mm", 0.3, 20)]
+    plane_tolerance_deg: Annotated[float, Bounds("degrees", 5, 44)]  #: normal to the plane's axis
+    thickness_mm: Annotated[Range, Bounds("mm", 0.3, 20)]
     prefer: Literal["thick", "thin"]
-    slices: Annotated[Range, Within("slices", 3, 2000)]
-    coverage_mm: Annotated[Range, Within("mm", 10, 600)]  #: below: INCOMPLETE; above: NOT-HEAD
-    matrix: Annotated[Range, Within("pixels", 16, 8192)]  #: rows and columns
-    field_of_view_mm: Annotated[Range, Within("mm", 20, 1000)]  #: rows or columns times spacing
+    slices: Annotated[Range, Bounds("slices", 3, 2000)]
+    coverage_mm: Annotated[Range, Bounds("mm", 10, 600)]  #: below: INCOMPLETE; above: NOT-HEAD
+    matrix: Annotated[Range, Bounds("pixels", 16, 8192)]  #: rows and columns
+    field_of_view_mm: Annotated[Range, Bounds("mm", 20, 1000)]  #: rows or columns times spacing
     body_parts: tuple[str, ...]  #: words of Body Part Examined that mean a head; empty passes
-    age_years: Annotated[Range, Within("years", 0, 130)]
+    age_years: Annotated[Range, Bounds("years", 0, 130)]
 
 
 class GeometryLimits(_Table):
     """How the slices of one series may lie."""
 
-    tilt_deg: Annotated[float, Within("degrees", 0, 45)]  #: greatest gantry tilt
-    direction_deg: Annotated[float, Within("degrees", 0.001, 5)]  #: between two slices
-    step_mm: Annotated[float, Within("mm", 0.01, 1)]  #: how far steps of one group may differ
-    displacement_mm: Annotated[float, Within("mm", 0.01, 2)]  #: off the line of the neighbours
-    duplicate_mm: Annotated[float, Within("mm", 0.001, 1)]  #: closer than this is the same place
-    pixel_spacing_mm: Annotated[float, Within("mm", 1e-6, 0.1)]  #: between two slices
-    groups: Annotated[float, Within("groups", 1, 8)]  #: of one step and thickness each
+    tilt_deg: Annotated[float, Bounds("degrees", 0, 45)]  #: greatest gantry tilt
+    direction_deg: Annotated[float, Bounds("degrees", 0.001, 5)]  #: between two slices
+    step_mm: Annotated[float, Bounds("mm", 0.01, 1)]  #: how far steps of one group may differ
+    displacement_mm: Annotated[float, Bounds("mm", 0.01, 2)]  #: off the line of the neighbours
+    duplicate_mm: Annotated[float, Bounds("mm", 0.001, 1)]  #: closer than this is the same place
+    pixel_spacing_mm: Annotated[float, Bounds("mm", 1e-6, 0.1)]  #: between two slices
+    groups: Annotated[float, Bounds("groups", 1, 8)]  #: of one step and thickness each
 
 
 class HounsfieldLimits(_Table):
     """Where the peaks of a true HU scale lie."""
 
-    air_hu: Annotated[Range, Within("HU", -1100, -700)]  #: most frequent value around the head
-    air_share: Annotated[float, Within("share of measured voxels", 0, 0.9)]  #: at least
-    brain_hu: Annotated[Range, Within("HU", -50, 150)]  #: most frequent value inside the skull
-    bone_hu: Annotated[Range, Within("HU", 100, 3000)]  #: median of the skull
+    air_hu: Annotated[Range, Bounds("HU", -1100, -700)]  #: most frequent value around the head
+    air_share: Annotated[float, Bounds("share of measured voxels", 0, 0.9)]  #: at least
+    brain_hu: Annotated[Range, Bounds("HU", -50, 150)]  #: most frequent value inside the skull
+    bone_hu: Annotated[Range, Bounds("HU", 100, 3000)]  #: median of the skull
     #: beyond it a value is wrapped or metal
-    overflow_hu: Annotated[float, Within("HU", 1500, 32767)]
-    overflow_share: Annotated[float, Within("share of measured voxels", 0, 0.1)]  #: at most
+    overflow_hu: Annotated[float, Bounds("HU", 1500, 32767)]
+    overflow_share: Annotated[float, Bounds("share of measured voxels", 0, 0.1)]  #: at most
 
 
 class HeadLimits(_Table):
     """What makes a head, a whole one, an adult's, with its skull closed."""
 
     #: bone seen from within, median
-    ring_share: Annotated[float, Within("share of directions", 0.1, 1)]
+    ring_share: Annotated[float, Bounds("share of directions", 0.1, 1)]
     #: height over which a closed skull is seen
-    ring_height_mm: Annotated[float, Within("mm", 5, 150)]
+    ring_height_mm: Annotated[float, Bounds("mm", 5, 150)]
     #: inside the skull, as far as scanned
-    brain_volume_ml: Annotated[Range, Within("ml", 100, 3000)]
+    brain_volume_ml: Annotated[Range, Bounds("ml", 100, 3000)]
     #: between fluid, grey and white, at least
-    tissue_spread_hu: Annotated[float, Within("HU", 0.1, 20)]
+    tissue_spread_hu: Annotated[float, Bounds("HU", 0.1, 20)]
     #: widest gap of the vault that is still closed
-    opening_mm: Annotated[float, Within("mm", 5, 200)]
-    opening_cm2: Annotated[float, Within("cm2", 0, 100)]  #: at most so much of wider gaps
-    adult_section_cm2: Annotated[float, Within("cm2", 20, 250)]  #: inside of the skull, at least
+    opening_mm: Annotated[float, Bounds("mm", 5, 200)]
+    opening_cm2: Annotated[float, Bounds("cm2", 0, 100)]  #: at most so much of wider gaps
+    adult_section_cm2: Annotated[float, Bounds("cm2", 20, 250)]  #: inside of the skull, at least
     #: of the top slice
-    vertex_share: Annotated[float, Within("share of the largest section", 0, 1)]
+    vertex_share: Annotated[float, Bounds("share of the largest section", 0, 1)]
     #: of the smallest slice
-    taper_share: Annotated[float, Within("share of the largest section", 0, 1)]
+    taper_share: Annotated[float, Bounds("share of the largest section", 0, 1)]
     #: an end of the series up to the first is the top of a head, from the second on it is cut
-    dome_share: Annotated[Range, Within("share of the largest section", 0, 1)]
+    dome_share: Annotated[Range, Bounds("share of the largest section", 0, 1)]
     #: of the face from the front: above the first OOD, above the second GEOM-ORIENTATION
-    turn_deg: Annotated[Range, Within("degrees", 10, 180)]
+    turn_deg: Annotated[Range, Bounds("degrees", 10, 180)]
 
 
 class ArtefactLimits(_Table):
     """Contrast, metal, noise and motion as seen in the pixels."""
 
-    contrast_hu: Annotated[Range, Within("HU", 40, 1000)]  #: of vessels with contrast
+    contrast_hu: Annotated[Range, Bounds("HU", 40, 1000)]  #: of vessels with contrast
     #: at most so much of it inside the skull
-    contrast_ml: Annotated[float, Within("ml", 0.01, 100)]
-    metal_hu: Annotated[float, Within("HU", 1500, 30000)]
-    metal_mm3: Annotated[float, Within("mm3", 0, 10000)]  #: at most
-    noise_hu: Annotated[float, Within("HU", 1, 100)]  #: standard deviation in the brain, at most
-    jump_mm: Annotated[float, Within("mm", 0.5, 50)]  #: of the skull between slices, at most
-    edge_hu: Annotated[float, Within("HU", 0, 1050)]  #: fall from scalp to air, at least
+    contrast_ml: Annotated[float, Bounds("ml", 0.01, 100)]
+    metal_hu: Annotated[float, Bounds("HU", 1500, 30000)]
+    metal_mm3: Annotated[float, Bounds("mm3", 0, 10000)]  #: at most
+    noise_hu: Annotated[float, Bounds("HU", 1, 100)]  #: standard deviation in the brain, at most
+    jump_mm: Annotated[float, Bounds("mm", 0.5, 50)]  #: of the skull between slices, at most
+    edge_hu: Annotated[float, Bounds("HU", 0, 1050)]  #: fall from scalp to air, at least
 
 
 class DomainLimits(_Table):
     """What the model has never seen."""
 
-    bright_hu: Annotated[Range, Within("HU", 40, 200)]  #: as bright as fresh blood
-    bright_ml: Annotated[float, Within("ml", 0, 500)]  #: at most so much of it inside the skull
-    fluid_hu: Annotated[float, Within("HU", 0, 30)]  #: darker than this is fluid or dead tissue
-    fluid_share: Annotated[float, Within("share of the brain", 0.01, 1)]  #: at most
+    bright_hu: Annotated[Range, Bounds("HU", 40, 200)]  #: as bright as fresh blood
+    bright_ml: Annotated[float, Bounds("ml", 0, 500)]  #: at most so much of it inside the skull
+    fluid_hu: Annotated[float, Bounds("HU", 0, 30)]  #: darker than this is fluid or dead tissue
+    fluid_share: Annotated[float, Bounds("share of the brain", 0.01, 1)]  #: at most
 
 
 class KernelRule(_Table):

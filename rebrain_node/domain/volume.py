@@ -18,6 +18,7 @@ from rebrain_node.domain.uncertainty import RULE_OF_THUMB, UncertaintyInterpreta
 FloatArray = npt.NDArray[np.float32]
 MillimetreArray = npt.NDArray[np.float64]
 MaskArray = npt.NDArray[np.bool_]
+StoredArray = npt.NDArray[np.uint16]
 
 #: foot of the CT scale, used for padding and for everything outside the field of view
 AIR_HU = -1024.0
@@ -154,6 +155,28 @@ class Guide:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredRange:
+    """How intensity becomes stored pixel values: linearly from ``black`` to ``white``."""
+
+    black: int  #: stored value of intensity 0, >= 0
+    white: int  #: stored value of intensity 1, > ``black``, at most 4095 (12 bits)
+
+    def stored(self, intensity: FloatArray) -> StoredArray:
+        """Map intensity [0, 1] of any shape to stored values; what lies outside is clipped."""
+        unit = np.clip(intensity, 0.0, 1.0)
+        return np.rint(self.black + unit * (self.white - self.black)).astype(np.uint16)
+
+    def intensity(self, stored: StoredArray) -> FloatArray:
+        """Map stored values of any shape back to intensity [0, 1]."""
+        above = np.asarray(stored, dtype=np.float32) - np.float32(self.black)
+        return np.asarray(above / np.float32(self.white - self.black), dtype=np.float32)
+
+
+#: all of 12 bits
+FULL_STORED_RANGE = StoredRange(black=0, white=4095)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SyntheticVolume:
     """The synthetic T1-like volume on the recipe's grid, with its provenance by slice."""
 
@@ -163,6 +186,7 @@ class SyntheticVolume:
     guides: tuple[Guide, ...]  #: (k,)
     prepared: PreparedVolume
     meaning: UncertaintyInterpretation = RULE_OF_THUMB  #: of ``uncertainty``
+    stored_range: StoredRange = FULL_STORED_RANGE  #: of ``intensity``, as the recipe says
 
     @cached_property
     def slice_uncertainty(self) -> tuple[float, ...]:

@@ -41,7 +41,7 @@ class Graph(Protocol):
 
         Raises
         ------
-        EngineFailed
+        EngineError
             The shapes differ from those of the network's inputs.
         """
 
@@ -54,8 +54,8 @@ class Backend(Protocol):
 
         Raises
         ------
-        EngineFailed
+        EngineError
             The library cannot load it, or its weights do not match the network of this version.
-        BundleRefused
+        BundleError
             The bundle has no such network.
         """

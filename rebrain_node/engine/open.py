@@ -12,7 +12,7 @@ from safetensors.numpy import load
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.engine.backend import Backend
 from rebrain_node.engine.roles import BridgeEngine, GraphEncoder, GraphResidualScale
-from rebrain_node.errors import BundleRefused, EngineFailed
+from rebrain_node.errors import BundleError, EngineError
 from rebrain_node.model.bundle import ModelBundle
 
 #: limit of the RMS of the deviation divided by the RMS of the golden scales; the head runs in fp32
@@ -35,9 +35,9 @@ def open_engine(name: str, bundle: ModelBundle, threads: int | None = None) -> B
 
     Raises
     ------
-    EngineFailed
+    EngineError
         There is no such engine, or it cannot start here.
-    BundleRefused
+    BundleError
         The bundle's golden output cannot be read, or is not reproduced on this machine.
     """
     backend = open_backend(name, threads)
@@ -71,7 +71,7 @@ def encoder_of_graph(content: bytes, threads: int | None = None) -> GraphEncoder
 
     Raises
     ------
-    EngineFailed
+    EngineError
         OpenVINO cannot start or cannot compile it.
     """
     from rebrain_node.engine.openvino_backend import OpenVinoBackend
@@ -84,11 +84,11 @@ def open_backend(name: str, threads: int | None) -> Backend:
 
     Raises
     ------
-    EngineFailed
+    EngineError
         There is no such engine, or it is not installed.
     """
     if name not in BACKENDS:
-        raise EngineFailed(f"there is no engine {name!r}; set model.engine to {_listed()}")
+        raise EngineError(f"there is no engine {name!r}; set model.engine to {_listed()}")
     return BACKENDS[name](threads)
 
 
@@ -97,7 +97,7 @@ def reproduce_golden(engine: BridgeEngine, bundle: ModelBundle) -> float:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         The golden output cannot be read, or the deviation is above the engine's limit or not a
         number. A restart corrects neither.
     """
@@ -131,7 +131,7 @@ def deviation(output: FloatArray, golden: FloatArray) -> float:
 
 def _require(relative: float, limit: float, what: str, bundle: ModelBundle) -> None:
     if not relative <= limit:  # refuses NaN too
-        raise BundleRefused(
+        raise BundleError(
             f"{what} by {relative:.2g} from the golden output of bundle {bundle.name} "
             f"{bundle.version}, limit {limit:g}; set model.engine to another of {_listed()}"
         )
@@ -141,12 +141,12 @@ def _golden(bundle: ModelBundle, names: tuple[str, ...]) -> Mapping[str, FloatAr
     try:
         golden = load(bundle.read("golden.safetensors"))
     except SafetensorError as error:
-        raise BundleRefused(
+        raise BundleError(
             f"golden.safetensors of bundle {bundle.name} {bundle.version} cannot be read: {error}"
         ) from error
     missing = set(names) - golden.keys()
     if missing:
-        raise BundleRefused(
+        raise BundleError(
             f"golden.safetensors of bundle {bundle.name} {bundle.version} lacks {sorted(missing)}"
         )
     # x is stored at half precision, which holds it exactly
@@ -163,7 +163,7 @@ def _torch(threads: int | None) -> Backend:
     try:
         from rebrain_node.engine.torch_backend import TorchBackend
     except ImportError as error:
-        raise EngineFailed(
+        raise EngineError(
             f"the torch engine needs torch, which is not installed ({error}); "
             'run `pip install "rebrain-node[train]"`, or set model.engine to "openvino"'
         ) from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from rebrain_node.errors import EngineFailed
+from rebrain_node.errors import EngineError
 
 if TYPE_CHECKING:
     from rebrain_node.domain.volume import FloatArray
@@ -42,7 +42,7 @@ class OpenVinoBackend:
 
     Raises
     ------
-    EngineFailed
+    EngineError
         OpenVINO is not installed or its libraries do not load here.
     """
 
@@ -63,7 +63,7 @@ class OpenVinoBackend:
 
         Raises
         ------
-        EngineFailed
+        EngineError
             OpenVINO cannot compile it.
         """
         precision: Precision = "fp32" if name in _SINGLE_PRECISION else self._best
@@ -71,7 +71,7 @@ class OpenVinoBackend:
             model = self._core.read_model(io.BytesIO(content))
             compiled = self._core.compile_model(model, "CPU", self._options(precision))
         except RuntimeError as error:
-            raise EngineFailed(
+            raise EngineError(
                 f"openvino cannot compile {name}.onnx: {_first_line(error)}; "
                 "check the bundle with `rebrain-node bundle verify`"
             ) from error
@@ -111,13 +111,13 @@ class OpenVinoGraph:
 
         Raises
         ------
-        EngineFailed
+        EngineError
             The shapes are not those the graph was exported for.
         """
         inputs = {**self._zeros, **arrays}
         shapes = {name: value.shape for name, value in inputs.items()}
         if shapes != self._shapes:
-            raise EngineFailed(
+            raise EngineError(
                 f"{self.identity} was given shapes {shapes}; {self._file} takes {self._shapes}, "
                 "as the recipe's grid says"
             )
@@ -134,7 +134,7 @@ def import_openvino() -> Any:
 
     Raises
     ------
-    EngineFailed
+    EngineError
         OpenVINO is not installed or its libraries do not load here.
     """
     for name in REPORTING_MODULES:
@@ -142,7 +142,7 @@ def import_openvino() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise EngineFailed(
+        raise EngineError(
             f"openvino does not load: {error}; install rebrain-node again, "
             'or set engine = "torch" in [model]'
         ) from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.engine.backend import Graph
-from rebrain_node.errors import EngineFailed
+from rebrain_node.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class BridgeEngine:
 
         Raises
         ------
-        EngineFailed
+        EngineError
             A guide is given to a bundle without a control branch; or the shapes are not those
             that the network takes.
         """
         if guide is None:
             return self.network.run({"x": x, "s": s})["f"]
         if self.control is None:
-            raise EngineFailed(
+            raise EngineError(
                 f"{self.identity} has no control branch and was given a guide; "
                 'use a bundle with a control branch, or one with retrieval.method "none"'
             )
@@ -65,7 +65,7 @@ class GraphEncoder:
 
         Raises
         ------
-        EngineFailed
+        EngineError
             The shape is not that the encoder takes.
         """
         embedding: FloatArray = self.graph.run({"image": image})["embedding"][0]
@@ -88,7 +88,7 @@ class GraphResidualScale:
 
         Raises
         ------
-        EngineFailed
+        EngineError
             The shapes are not those that the head takes.
         """
         return self.graph.run({"x": x, "s": s})["b"]

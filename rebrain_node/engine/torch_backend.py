@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from rebrain_node.errors import EngineFailed
+from rebrain_node.errors import EngineError
 from rebrain_node.model.control import SteeredUNet, control_of
 from rebrain_node.model.encoder import SliceEncoder
 from rebrain_node.model.residual_scale import ResidualScaleHead
@@ -46,14 +46,14 @@ class TorchBackend:
 
         Raises
         ------
-        EngineFailed
+        EngineError
             The weights do not fit the network of this version.
         """
         file = _FILES.get(name, f"{name}.safetensors")
         try:
             network = _network(name, bundle, file)
         except (RuntimeError, SafetensorError) as error:
-            raise EngineFailed(
+            raise EngineError(
                 f"{file} does not fit the {name} of this version: {error}; "
                 "use the version that the bundle was made for"
             ) from error
@@ -75,7 +75,7 @@ class TorchGraph:
 
         Raises
         ------
-        EngineFailed
+        EngineError
             The shapes are not those that the network takes.
         """
         inputs = [_channels_last(torch.tensor(array)) for array in arrays.values()]
@@ -84,7 +84,7 @@ class TorchGraph:
                 output = self._network(*inputs)
         except RuntimeError as error:
             shapes = {name: array.shape for name, array in arrays.items()}
-            raise EngineFailed(
+            raise EngineError(
                 f"{self.identity} cannot evaluate shapes {shapes}: {error}"
             ) from error
         if self._output is not None:

@@ -28,7 +28,7 @@ _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """The data set breaks a rule; ``reason`` is one of docs/receiving.md."""
 
     def __init__(self, reason: str, sentence: str) -> None:
@@ -41,10 +41,10 @@ def broken(reason: str, sentence: str) -> NoReturn:
 
     Raises
     ------
-    Malformed
+    MalformedError
         Always.
     """
-    raise Malformed(reason, sentence)
+    raise MalformedError(reason, sentence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def walk(content: bytes, transfer_syntax_uid: str, *, groups: range = DATA_SET_G
 
     Raises
     ------
-    Malformed
+    MalformedError
         A rule of the encoding is broken, or there are too many elements.
 
     References

@@ -13,7 +13,7 @@ from pydicom.pixels.utils import pixel_array
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.volume import AIR_HU, FloatArray, MaskArray
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance import codecs
 from rebrain_node.instance.header import frame_attribute
 
@@ -42,7 +42,7 @@ def hounsfield(instance: Dataset, frame_number: int | None) -> tuple[FloatArray,
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         ``PIXEL-DATA``: absent, not decodable or in colour; ``HU``: no usable slope and intercept.
     """
     slope, intercept = _rescale(instance, frame_number)
@@ -58,15 +58,15 @@ def stored_values(instance: Dataset, frame_number: int | None) -> StoredArray:
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         ``PIXEL-DATA``: absent, not decodable or in colour.
     """
     if instance.get("SamplesPerPixel", 1) != 1:
-        raise SeriesRejected(
+        raise SeriesRejectedError(
             [Finding(code="PIXEL-DATA", sentence="the pixel data are in colour, CT is monochrome")]
         )
     if "PixelData" not in instance:
-        raise SeriesRejected(
+        raise SeriesRejectedError(
             [Finding(code="PIXEL-DATA", sentence="the instance holds no pixel data")]
         )
     codecs.register()
@@ -76,7 +76,7 @@ def stored_values(instance: Dataset, frame_number: int | None) -> StoredArray:
         shift = int(instance.get("HighBit", bits - 1)) - (bits - 1)
         signed = int(instance.PixelRepresentation) == 1
     except (ValueError, RuntimeError, AttributeError, NotImplementedError, TypeError) as error:
-        raise SeriesRejected(
+        raise SeriesRejectedError(
             [
                 Finding(
                     code="PIXEL-DATA",
@@ -101,7 +101,7 @@ def _rescale(instance: Dataset, frame_number: int | None) -> tuple[float, float]
     slope = frame_attribute(instance, frame_number, "RescaleSlope")
     intercept = frame_attribute(instance, frame_number, "RescaleIntercept")
     if slope is None or intercept is None:
-        raise SeriesRejected(
+        raise SeriesRejectedError(
             [
                 Finding(
                     code="HU",
@@ -110,7 +110,7 @@ def _rescale(instance: Dataset, frame_number: int | None) -> tuple[float, float]
             ]
         )
     if not (np.isfinite(float(slope)) and np.isfinite(float(intercept))) or float(slope) <= 0.0:
-        raise SeriesRejected(
+        raise SeriesRejectedError(
             [
                 Finding(
                     code="HU",

@@ -25,12 +25,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from rebrain_node.errors import InstanceMalformed
+from rebrain_node.errors import MalformedInstanceError
 from rebrain_node.instance.elements import (
     PIXEL_DATA,
     UNDEFINED,
     Elements,
-    Malformed,
+    MalformedError,
     broken,
     walk,
 )
@@ -99,7 +99,7 @@ def scan(content: bytes) -> ScannedInstance:
 
     Raises
     ------
-    InstanceMalformed
+    MalformedInstanceError
         It is no DICOM file, or its structure is unsound, or the two SOP classes differ.
 
     References
@@ -123,7 +123,7 @@ def scan_data_set(content: bytes, transfer_syntax_uid: str) -> ScannedInstance:
 
     Raises
     ------
-    InstanceMalformed
+    MalformedInstanceError
         Its structure is unsound; ``reason`` says in which way.
     """
     with _refusing():
@@ -147,7 +147,7 @@ def require_class(scanned: ScannedInstance, sop_class_uid: str, *, by: str) -> N
 
     Raises
     ------
-    InstanceMalformed
+    MalformedInstanceError
         They differ.
     """
     with _refusing():
@@ -160,7 +160,7 @@ def require_instance(scanned: ScannedInstance, sop_instance_uid: str, *, by: str
 
     Raises
     ------
-    InstanceMalformed
+    MalformedInstanceError
         They differ.
     """
     with _refusing():
@@ -172,8 +172,8 @@ def require_instance(scanned: ScannedInstance, sop_instance_uid: str, *, by: str
 def _refusing() -> Iterator[None]:
     try:
         yield
-    except Malformed as error:
-        raise InstanceMalformed(
+    except MalformedError as error:
+        raise MalformedInstanceError(
             str(error), status=REASONS[error.reason], reason=error.reason
         ) from error
 

@@ -45,7 +45,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rebrain_node.domain.release import VERSION, Release
 from rebrain_node.domain.uncertainty import RULE_OF_THUMB, UncertaintyInterpretation
-from rebrain_node.errors import BundleRefused
+from rebrain_node.errors import BundleError
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Card
 from rebrain_node.model.head_template import load_head_template
@@ -146,11 +146,11 @@ class ModelBundle:
 
         Raises
         ------
-        BundleRefused
+        BundleError
             The bundle has no such file.
         """
         if name not in self._contents:
-            raise BundleRefused(f"bundle {self.path} has no file {name}")
+            raise BundleError(f"bundle {self.path} has no file {name}")
         return self._contents[name]
 
     @property
@@ -193,7 +193,7 @@ def load_bundle(path: Path) -> ModelBundle:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         A file is missing, altered, truncated or not in the manifest, the manifest, recipe, card
         or calibration cannot be read, or the calibration belongs to another network. The message
         names the file, what was expected and what was found.
@@ -228,12 +228,12 @@ def write_bundle(path: Path, name: str, version: str, contents: Mapping[str, byt
 
     Raises
     ------
-    BundleRefused
+    BundleError
         `contents` lacks a required file or contains one that no bundle has, or name or version do
         not have the form that a manifest requires.
     """
     if not _are_files_of_a_bundle(set(contents)):
-        raise BundleRefused(f"a bundle contains {sorted(FILES)}, not {sorted(contents)}")
+        raise BundleError(f"a bundle contains {sorted(FILES)}, not {sorted(contents)}")
     records = {
         file_name: FileRecord.of(contents[file_name]).model_dump() for file_name in sorted(contents)
     }
@@ -252,13 +252,13 @@ def parsed(kind: type[T], content: bytes, file: Path) -> T:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         It is not JSON of this kind; the message names each wrong value.
     """
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        raise BundleRefused(
+        raise BundleError(
             f"{file}: {faults_of(error)}; copy the bundle again, or use the version of this "
             "software that it was made for"
         ) from error
@@ -267,28 +267,28 @@ def parsed(kind: type[T], content: bytes, file: Path) -> T:
 def _read(path: Path, name: str) -> bytes:
     file = path / name
     if file.is_symlink() or file.parent.is_symlink():
-        raise BundleRefused(
+        raise BundleError(
             f"{file}: expected a regular file, found a symbolic link on the path; "
             "copy the bundle itself"
         )
     if not file.is_file():
-        raise BundleRefused(f"{file}: expected a regular file, found none; copy the bundle again")
+        raise BundleError(f"{file}: expected a regular file, found none; copy the bundle again")
     try:
         return file.read_bytes()
     except OSError as error:
-        raise BundleRefused(f"{file}: cannot be read: {error.strerror}") from error
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _verified(path: Path, name: str, expected: FileRecord) -> bytes:
     content = _read(path, name)
     found = FileRecord.of(content)
     if found.size != expected.size:
-        raise BundleRefused(
+        raise BundleError(
             f"{path / name}: expected {expected.size} bytes, found {found.size}; "
             "copy the bundle again"
         )
     if found.sha256 != expected.sha256:
-        raise BundleRefused(
+        raise BundleError(
             f"{path / name}: expected SHA-256 {expected.sha256}, found {found.sha256}; "
             "copy the bundle again"
         )
@@ -303,12 +303,12 @@ def _are_files_of_a_bundle(names: set[str]) -> bool:
 def _check_names(path: Path, manifest: Manifest, present: set[str]) -> None:
     named = set(manifest.files)
     if not _are_files_of_a_bundle(named):
-        raise BundleRefused(
+        raise BundleError(
             f"{path / MANIFEST}: expected the files {sorted(FILES)}, and optionally "
             f"{sorted(OPTIONAL_FILES)} and {EXEMPLARS}/*; found {sorted(named)}"
         )
     for extra in sorted(present - named - {MANIFEST, SIGNATURE}):
-        raise BundleRefused(
+        raise BundleError(
             f"{path / extra}: expected only files named in {MANIFEST}, found this one; remove it"
         )
 
@@ -328,7 +328,7 @@ def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         One is missing.
     """
     if not recipe.retrieves:
@@ -336,7 +336,7 @@ def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
     needs = ("encoder.onnx", f"{EXEMPLARS}/index.json", "control.onnx")
     for needed in needs:
         if needed not in names:
-            raise BundleRefused(
+            raise BundleError(
                 f"{path / 'recipe.json'}: retrieval.method is {recipe.retrieval.method!r}, which "
                 f"needs {', '.join(needs)}; the bundle has no {needed}: release it with one, or "
                 'with retrieval.method "none"'
@@ -348,7 +348,7 @@ def _ood_model(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> Ood
 
     Raises
     ------
-    BundleRefused
+    BundleError
         It was fitted with another head template, grid or encoder: its distances are not valid.
     """
     if "domain.json" not in contents:
@@ -363,7 +363,7 @@ def _ood_model(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> Ood
         compared.append(("embedding.encoder_sha256", ood.embedding.encoder_sha256, encoder))
     for name, expected, found in compared:
         if expected != found:
-            raise BundleRefused(
+            raise BundleError(
                 f"{path / 'domain.json'}: {name} is {expected}, found {found}; "
                 "fit it again with `rebrain-train domain`"
             )
@@ -377,7 +377,7 @@ def _calibration(
 
     Raises
     ------
-    BundleRefused
+    BundleError
         Calibration or residual-scale head is there without the other; or the calibration belongs
         to other files.
     """
@@ -385,12 +385,12 @@ def _calibration(
         return None
     for needed, beside in (("calibration.json", "scale.onnx"), ("scale.onnx", "calibration.json")):
         if needed not in contents:
-            raise BundleRefused(
+            raise BundleError(
                 f"{path}: the bundle has {beside} but no {needed}; calibrate it again"
             )
     file = path / "calibration.json"
     calibration = parsed(Calibration, contents["calibration.json"], file)
     fault = calibration.fault({name: each.sha256 for name, each in manifest.files.items()})
     if fault:
-        raise BundleRefused(f"{file}: {fault}; calibrate the bundle again")
+        raise BundleError(f"{file}: {fault}; calibrate the bundle again")
     return calibration

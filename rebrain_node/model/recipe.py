@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rebrain_node.domain.volume import StoredRange
+
 Image = NDArray[np.float32]
 
 Channels = tuple[
@@ -144,10 +146,10 @@ class Output(_Frozen):
             raise ValueError(f"output black {self.black} must be less than white {self.white}")
         return self
 
-    def stored(self, intensity: Image) -> NDArray[np.uint16]:
-        """Map intensity of any shape from [0, 1] to [black, white]; values outside are clipped."""
-        unit = np.clip(intensity, 0.0, 1.0)
-        return np.rint(self.black + unit * (self.white - self.black)).astype(np.uint16)
+    @property
+    def stored_range(self) -> StoredRange:
+        """The same as the writer applies it."""
+        return StoredRange(black=self.black, white=self.white)
 
 
 class Recipe(_Frozen):

@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import BaseModel, ConfigDict, Field
 
-from rebrain_node.errors import BundleRefused, KeyRefused
+from rebrain_node.errors import BundleError, KeyFileError
 from rebrain_node.model.bundle import MANIFEST, SIGNATURE, ModelBundle, load_bundle, parsed
 
 #: type of the private key; an alias, so that no other module imports `cryptography`
@@ -68,12 +68,12 @@ def make_key(private: Path, public: Path) -> str:
 
     Raises
     ------
-    KeyRefused
+    KeyFileError
         A file exists: a key is never overwritten.
     """
     for file in (private, public):
         if file.exists():
-            raise KeyRefused(f"{file} exists and a key is never overwritten; name another file")
+            raise KeyFileError(f"{file} exists and a key is never overwritten; name another file")
     key = Ed25519PrivateKey.generate()
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
@@ -88,24 +88,26 @@ def read_private_key(path: Path) -> PrivateKey:
 
     Raises
     ------
-    KeyRefused
+    KeyFileError
         It is missing, not an Ed25519 key, encrypted, or accessible to other users.
     """
     try:
         mode, content = path.stat().st_mode, path.read_bytes()
     except OSError as error:
-        raise KeyRefused(f"{path}: {error.strerror}; make one with `rebrain-train key`") from error
+        raise KeyFileError(
+            f"{path}: {error.strerror}; make one with `rebrain-train key`"
+        ) from error
     if mode & _OTHERS:
-        raise KeyRefused(
+        raise KeyFileError(
             f"{path} has the mode {mode & 0o777:o}; only its owner may access a private key; "
             f"run `chmod 600 {path}`, and make a new one if another user may have read it"
         )
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:  # TypeError: it is encrypted
-        raise KeyRefused(f"{path} is not an unencrypted private key in PEM: {error}") from error
+        raise KeyFileError(f"{path} is not an unencrypted private key in PEM: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeyRefused(f"{path} holds a key of another kind; an Ed25519 key is needed")
+        raise KeyFileError(f"{path} holds a key of another kind; an Ed25519 key is needed")
     return key
 
 
@@ -114,15 +116,15 @@ def read_public_key(content: bytes, path: Path) -> str:
 
     Raises
     ------
-    KeyRefused
+    KeyFileError
         It is not a public Ed25519 key in PEM.
     """
     try:
         key = load_pem_public_key(content)
     except ValueError as error:
-        raise KeyRefused(f"{path} is not a public key in PEM: {error}") from error
+        raise KeyFileError(f"{path} is not a public key in PEM: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise KeyRefused(f"{path} holds a key of another kind; an Ed25519 key is needed")
+        raise KeyFileError(f"{path} holds a key of another kind; an Ed25519 key is needed")
     return _hexadecimal(key)
 
 
@@ -138,12 +140,12 @@ def sign_bundle(bundle: ModelBundle, key: PrivateKey) -> ModelBundle:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         The bundle is signed already.
     """
     file = bundle.path / SIGNATURE
     if bundle.holds(SIGNATURE):
-        raise BundleRefused(f"{file}: the bundle is signed already; remove it to sign again")
+        raise BundleError(f"{file}: the bundle is signed already; remove it to sign again")
     with file.open("xb") as stream:
         stream.write(sign(bundle.read(MANIFEST), key))
     return load_bundle(bundle.path)
@@ -156,7 +158,7 @@ def signing_key(bundle: ModelBundle) -> str | None:
 
     Raises
     ------
-    BundleRefused
+    BundleError
         The signature cannot be read, or belongs to another manifest or key.
     """
     if not bundle.holds(SIGNATURE):
@@ -164,14 +166,14 @@ def signing_key(bundle: ModelBundle) -> str | None:
     file, content = bundle.path / SIGNATURE, bundle.read(SIGNATURE)
     signature = parsed(Signature, content, file)
     if content != signature.to_json():
-        raise BundleRefused(
+        raise BundleError(
             f"{file} differs from the form in which it is written; copy the bundle again"
         )
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signature.key))
         key.verify(bytes.fromhex(signature.signature), bundle.read(MANIFEST))
     except (InvalidSignature, ValueError) as error:
-        raise BundleRefused(
+        raise BundleError(
             f"{file}: the key {signature.key} did not sign this {MANIFEST} "
             f"(SHA-256 {bundle.digest}): "
             "one of the two was altered or belongs to another bundle; copy the bundle again"
@@ -189,7 +191,7 @@ def trusted_signer(bundle: ModelBundle, trusted: Mapping[str, str]) -> Signer | 
 
     Raises
     ------
-    BundleRefused
+    BundleError
         The signature belongs to another bundle, or was made with an untrusted key.
     """
     key = signing_key(bundle)
@@ -197,7 +199,7 @@ def trusted_signer(bundle: ModelBundle, trusted: Mapping[str, str]) -> Signer | 
         return None
     if key not in trusted:
         names = ", ".join(sorted(trusted.values()))
-        raise BundleRefused(
+        raise BundleError(
             f"{bundle.path / SIGNATURE}: signed with the untrusted key {key}; trusted are "
             f"{names}; if it is the releaser's key, add its file to model.trusted_keys"
         )

@@ -14,7 +14,7 @@ from rebrain_node.settings import Peer
 
 #: a refusal of the same caller is audited once in so many seconds
 AUDIT_EVERY_S: Final = 60.0
-#: callers remembered for that; above it strangers share one entry
+#: callers remembered for that; above it unknown callers share one entry
 _REMEMBERED: Final = 1000
 
 #: (result, source, reason) of A-ASSOCIATE-RJ (PS3.8 table 9-21)
@@ -77,7 +77,7 @@ def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | No
     return None
 
 
-class Seldom:
+class RateLimiter:
     """Lets something be told once in a while for each key, and counts what was left out."""
 
     def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:

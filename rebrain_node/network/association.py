@@ -23,7 +23,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from rebrain_node.errors import DeliveryFailed
+from rebrain_node.errors import DeliveryError
 from rebrain_node.settings import DestinationSettings
 
 #: what a rejection asks the administrator to do (PS3.8 table 9-21, result source and reason)
@@ -108,11 +108,11 @@ def associated(
 
     Raises
     ------
-    DeliveryFailed
+    DeliveryError
         No connection, no answer in time, or a rejection; the text says which and what to do.
     """
     if len(contexts) > MAXIMUM_CONTEXTS:
-        raise DeliveryFailed(
+        raise DeliveryError(
             f"{len(contexts)} presentation contexts are needed, an association takes "
             f"{MAXIMUM_CONTEXTS}; send fewer kinds of instances at once"
         )
@@ -133,14 +133,14 @@ def associated(
         ],
     )
     if not association.is_established:
-        raise DeliveryFailed(_why_not(association, destination, calling_ae_title))
+        raise DeliveryError(_why_not(association, destination, calling_ae_title))
     reactor = _Parking()
     reactor.take(association)
     finished = False
     try:
         yield association
         finished = True
-    except DeliveryFailed:
+    except DeliveryError:
         finished = True  # the peer answered, only not what was hoped for
         raise
     finally:
@@ -160,13 +160,13 @@ def _address(destination: DestinationSettings) -> str:
 
     Raises
     ------
-    DeliveryFailed
+    DeliveryError
         The name service does not know the host.
     """
     try:
         found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise DeliveryFailed(
+        raise DeliveryError(
             f"{describe(destination)}: the host is not known ({error.strerror}); "
             "correct host of this destination, or the name service"
         ) from error

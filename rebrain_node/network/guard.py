@@ -1,9 +1,9 @@
 """Transport guard: what a peer may cost before it is known, and afterwards.
 
-pynetdicom waits for ever for the rest of a PDU, believes any length, collects a message without
-end and starts a thread for every event report; a dozen half-open connections lock it out. Here
-every PDU has a size and a deadline, every message a sum, every address a share. Limits are in
-docs/receiving.md; each has a test with a real socket.
+pynetdicom waits without limit for the rest of a PDU, believes any length, collects a message
+without end and starts a thread for every event report; a dozen half-open connections lock it out.
+Here every PDU has a size and a deadline, every message a sum, every address a share. Limits are
+in docs/receiving.md; each has a test with a real socket.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class MonotonicTimer(Timer):
         self._end_time = time.monotonic()
 
 
-class WakeUp:
+class WakeSignal:
     """Ends a wait of ``select`` from another thread.
 
     The lock keeps a late call from touching a descriptor that already serves another purpose.
@@ -129,7 +129,7 @@ class WakeUp:
 class WakingQueue(queue.Queue[Any]):
     """A queue of what is to be sent; something new ends the wait of the thread that sends."""
 
-    def __init__(self, wake_up: WakeUp) -> None:
+    def __init__(self, wake_up: WakeSignal) -> None:
         super().__init__()
         self._wake_up = wake_up
 
@@ -148,7 +148,7 @@ class GuardedSocket(AssociationSocket):
         self._deadline = 0.0
         self._in_pdu = False
         self._drained = 0
-        self.wake_up = WakeUp()
+        self.wake_up = WakeSignal()
 
     @property
     def ready(self) -> bool:
@@ -160,7 +160,7 @@ class GuardedSocket(AssociationSocket):
         if connection is None or self._drained > _MAXIMUM_DRAINED_BYTES:
             return False
         held_up = not self.assoc.dimse.msg_queue.empty()
-        watched: list[WakeUp | socket.socket] = [self.wake_up]
+        watched: list[WakeSignal | socket.socket] = [self.wake_up]
         if not held_up:
             watched.append(connection)
         try:

@@ -1,7 +1,7 @@
 """The header in front of a received data set (PS3.10 7.1): the bytes behind it stay as they came.
 
 The header depends on nothing but the instance and its transfer syntax, so that the same data set
-makes the same file for ever, whoever sends it and whatever version of this software receives it.
+always makes the same file, whoever sends it and whatever version of this software receives it.
 """
 
 from __future__ import annotations

@@ -25,15 +25,15 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from rebrain_node import settings
 from rebrain_node.domain.audit import Event as AuditEvent
 from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from rebrain_node.errors import InstanceRefused, OutOfResources, RebrainError
+from rebrain_node.errors import InstanceError, OutOfResourcesError, RebrainError
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 from rebrain_node.instance.scan import require_class, require_instance, scan_data_set
 from rebrain_node.network.admission import (
     AUDIT_EVERY_S,
     REJECTIONS,
     Caller,
+    RateLimiter,
     Reason,
-    Seldom,
     refusal,
 )
 from rebrain_node.network.contexts import accepted_contexts
@@ -62,7 +62,7 @@ class Receiver:
         self._listening = listening
         self._spool = spool
         self._audit = audit
-        self._seldom = Seldom(AUDIT_EVERY_S)
+        self._seldom = RateLimiter(AUDIT_EVERY_S)
         self._admitted: list[Association] = []
         self._admitting = threading.Lock()
         self._server: GuardedServer | None = None
@@ -162,7 +162,7 @@ class Receiver:
     def _lack_of_room(self, association: Association) -> Reason | None:
         try:
             self._spool.require_room()
-        except OutOfResources:
+        except OutOfResourcesError:
             return "RESOURCES"
         with self._admitting:
             self._admitted = [each for each in self._admitted if each.is_alive()]
@@ -189,7 +189,7 @@ class Receiver:
         """Take one instance; the DIMSE status the sender gets."""
         try:
             return self._take(event)
-        except InstanceRefused as error:
+        except InstanceError as error:
             self._tell_refused(event, error)
             return _status(error.status, f"{error.reason}: {error}")
         except Exception:  # noqa: BLE001 - pynetdicom would answer C211
@@ -210,7 +210,7 @@ class Receiver:
         )
         return 0x0000
 
-    def _tell_refused(self, event: Event, error: InstanceRefused) -> None:
+    def _tell_refused(self, event: Event, error: InstanceError) -> None:
         caller = _caller(event.assoc)
         uid = UID(str(cast(C_STORE, event.request).AffectedSOPInstanceUID))
         details: dict[str, JsonValue] = {

@@ -37,7 +37,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.job import DerivedInstance
-from rebrain_node.errors import DeliveryFailed, DeliveryRefused
+from rebrain_node.errors import DeliveryError, PermanentDeliveryError
 from rebrain_node.network.association import associated, describe, is_open
 from rebrain_node.settings import DestinationSettings
 
@@ -93,9 +93,9 @@ class PacsDestination:
 
         Raises
         ------
-        DeliveryFailed
+        DeliveryError
             No association, or an answer that is worth another try; ``taken`` says how far it got.
-        DeliveryRefused
+        PermanentDeliveryError
             The destination will never take an instance; ``taken`` says how far it got.
         """
         if not instances:
@@ -105,11 +105,11 @@ class PacsDestination:
         with associated(self._destination, self._calling_ae_title, _contexts(kinds)) as association:
             missing = _first_missing(association, kinds)
             if missing is not None:
-                raise DeliveryRefused(f"{describe(self._destination)} {missing}")
+                raise PermanentDeliveryError(f"{describe(self._destination)} {missing}")
             for instance in instances:
                 try:
                     taken.append(self._store(association, instance))
-                except DeliveryFailed as failure:
+                except DeliveryError as failure:
                     failure.taken = tuple(taken)
                     raise
         return tuple(taken)
@@ -118,7 +118,7 @@ class PacsDestination:
         with _readable(instance.content) as path:
             status = _c_store(association, path)
         if status is None:
-            raise DeliveryFailed(
+            raise DeliveryError(
                 f"{describe(self._destination)} gave no answer for instance "
                 f"{instance.sop_instance_uid} within {self._destination.timeout_s:g} s or ended "
                 "the association; check it, the delivery is tried again"
@@ -131,8 +131,10 @@ class PacsDestination:
             f"{instance.sop_instance_uid}"
         )
         if meaning == "refused":
-            raise DeliveryRefused(f"{text}: it will never take it; ask its administrator why")
-        raise DeliveryFailed(f"{text}: not this time; the delivery is tried again")
+            raise PermanentDeliveryError(
+                f"{text}: it will never take it; ask its administrator why"
+            )
+        raise DeliveryError(f"{text}: not this time; the delivery is tried again")
 
 
 def echo(destination: DestinationSettings, calling_ae_title: str) -> float:
@@ -140,20 +142,20 @@ def echo(destination: DestinationSettings, calling_ae_title: str) -> float:
 
     Raises
     ------
-    DeliveryFailed
+    DeliveryError
         No association, or no success; the text says why and what to do.
     """
     begun = time.monotonic()
     context = build_context(_VERIFICATION)
     with associated(destination, calling_ae_title, [context]) as association:
         if not association.accepted_contexts:
-            raise DeliveryFailed(
+            raise DeliveryError(
                 f"{describe(destination)} does not take C-ECHO; allow Verification there"
             )
         status = getattr(association.send_c_echo(), "Status", None)
         if status != 0x0000:
             answer = "nothing in time" if status is None else f"0x{status:04X}"
-            raise DeliveryFailed(f"{describe(destination)} answered {answer} to C-ECHO")
+            raise DeliveryError(f"{describe(destination)} answered {answer} to C-ECHO")
     return time.monotonic() - begun
 
 
@@ -169,7 +171,7 @@ def send_files(
 
     Raises
     ------
-    DeliveryFailed
+    DeliveryError
         There is no association: nothing was sent.
     """
     kinds = {path: _kind_of_file(path) for path in paths}

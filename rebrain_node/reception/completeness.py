@@ -45,7 +45,7 @@ class _Watch:
     news_s: float
 
 
-class Settling:
+class QuietPeriodTracker:
     """Watches the studies in reception until each has been quiet, or waited for, long enough."""
 
     def __init__(

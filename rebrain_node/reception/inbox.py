@@ -1,16 +1,14 @@
-"""The inbox: instances as received, durable on disk before anybody is told so.
+"""The inbox: instances as received, durable on disk before they are acknowledged.
 
-Order of an acceptance: temporary file in the same folder, fsync, rename to the SHA-256 of its
-content, fsync of the folder, one transaction of the ledger, answer. A crash between two of them
-leaves a file the ledger does not know, which is harmless, or an instance the sender will send
-again. No name is ever taken from the instance.
+Order of an acceptance: durable blob, one transaction of the ledger, answer to the sender. A crash
+between two of them leaves a blob the ledger does not know, which is harmless, or an instance the
+sender will send again. No file name is ever taken from the instance.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from io import BytesIO
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,21 +16,21 @@ from typing import Final, Protocol
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import ReceivedInstance, Reception, StoredInstance
-from rebrain_node.errors import BytesAltered, OutOfResources
+from rebrain_node.errors import OutOfResourcesError
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.scan import ScannedInstance
 
-_TEMPORARY: Final = ".receiving"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_REMEDY: Final = "restore it from a backup, or remove it and send the study again"
 
 
 class ReceptionLedger(Protocol):
     """What the spool needs of the ledger."""
 
     def record_received(self, received: ReceivedInstance) -> Reception:
-        """Write the instance down, or raise InstanceConflict or OutOfResources."""
+        """Write the instance down, or raise InstanceConflictError or OutOfResourcesError."""
 
 
 class InstanceLedger(Protocol):
@@ -48,40 +46,28 @@ class Spool:
     """Takes instances in."""
 
     def __init__(self, folder: Path, ledger: ReceptionLedger, *, hard_mark_bytes: int) -> None:
-        """Open the folder; temporary files of a receiver that died are removed.
-
-        One receiver per folder: it removes what another one is writing.
-        """
-        self._folder = folder
+        """Open the folder and remove the temporary files of a receiver that died."""
+        self._blobs = _blobs(folder)
         self._ledger = ledger
         self._hard_mark_bytes = hard_mark_bytes
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for number in range(256):
-            (folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(folder)
-        _sync_folder(folder.parent)
-        for left in folder.glob(f"??/*{_TEMPORARY}"):
-            left.unlink()
+        self._blobs.prepare()
 
     def take(self, content: bytes, scanned: ScannedInstance, *, calling_ae_title: str) -> Reception:
-        """Keep one DICOM file for ever; when this returns, a power cut loses nothing of it.
+        """Keep one DICOM file permanently; once this returns, a power cut loses nothing of it.
 
         Raises
         ------
-        OutOfResources
-            Disk or database cannot take it; nothing is acknowledged. An error of fsync is never
-            tried again: the kernel may have dropped the pages (the file is removed).
-        InstanceConflict
+        OutOfResourcesError
+            Disk or database cannot take it; nothing is acknowledged.
+        InstanceConflictError
             The UID is known with other bytes; these are kept in quarantine.
         """
         self.require_room(len(content))
-        digest = hashlib.sha256(content).hexdigest()
-        path = self._folder / digest[:2] / digest
         try:
-            self._write(path, content)
+            digest = self._blobs.put(content)
         except OSError as error:
-            raise OutOfResources(
-                f"inbox {self._folder}: {error.strerror}; free or replace the disk",
+            raise OutOfResourcesError(
+                f"inbox {self._blobs.folder}: {error.strerror}; free or replace the disk",
                 status=0xA700,
                 reason="DISK",
             ) from error
@@ -94,7 +80,7 @@ class Spool:
                 transfer_syntax_uid=scanned.transfer_syntax_uid,
                 sha256=digest,
                 size_bytes=len(content),
-                path=str(path.relative_to(self._folder)),
+                path=str(self._blobs.path(digest)),
                 calling_ae_title=calling_ae_title,
             )
         )
@@ -104,29 +90,18 @@ class Spool:
 
         Raises
         ------
-        OutOfResources
+        OutOfResourcesError
             Less would be left than the mark reserves for audit log and outbox.
         """
-        free = os.statvfs(self._folder)
+        free = os.statvfs(self._blobs.folder)
         left = free.f_bavail * free.f_frsize - size_bytes
         if left < self._hard_mark_bytes:
-            raise OutOfResources(
+            raise OutOfResourcesError(
                 f"{left} bytes would be left on the disk, hard_mark_bytes reserves "
                 f"{self._hard_mark_bytes}; free space",
                 status=0xA700,
                 reason="DISK-HARD-MARK",
             )
-
-    def _write(self, path: Path, content: bytes) -> None:
-        """Write durably; the same content again replaces itself, which heals a damaged file."""
-        temporary = path.with_name(f"{uuid.uuid4().hex}{_TEMPORARY}")
-        try:
-            _write_durably(temporary, content)
-            temporary.rename(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
 
 
 class InboxFolder:
@@ -134,7 +109,7 @@ class InboxFolder:
 
     def __init__(self, folder: Path, ledger: InstanceLedger) -> None:
         register()
-        self._folder = folder
+        self._blobs = _blobs(folder)
         self._ledger = ledger
 
     def read(self, job: Job) -> tuple[Dataset, ...]:
@@ -142,7 +117,7 @@ class InboxFolder:
 
         Raises
         ------
-        BytesAltered
+        AlteredBytesError
             A file is missing or not what was received.
         """
         return self._read(self._ledger.instances(series=job.series_instance_uid))
@@ -152,7 +127,7 @@ class InboxFolder:
 
         Raises
         ------
-        BytesAltered
+        AlteredBytesError
             A file is missing or not what was received.
         """
         return self._read(self._ledger.instances(study=study_instance_uid))
@@ -163,39 +138,8 @@ class InboxFolder:
         return hashlib.sha256("".join(sorted(each.sha256 for each in held)).encode()).hexdigest()
 
     def _read(self, held: tuple[StoredInstance, ...]) -> tuple[Dataset, ...]:
-        return tuple(dcmread(BytesIO(self._content(each))) for each in held)
-
-    def _content(self, stored: StoredInstance) -> bytes:
-        path = self._folder / stored.path
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise BytesAltered(
-                f"{path}: {error.strerror}; restore it from a backup, or send the study again"
-            ) from error
-        if hashlib.sha256(content).hexdigest() != stored.sha256:
-            raise BytesAltered(
-                f"{path} is not what was received; restore it from a backup, "
-                "or remove it and send the study again"
-            )
-        return content
+        return tuple(dcmread(BytesIO(self._blobs.get(each.sha256))) for each in held)
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, _DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _blobs(folder: Path) -> BlobStore:
+    return BlobStore(folder, sharded=True, remedy=_REMEDY)

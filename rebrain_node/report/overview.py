@@ -22,7 +22,7 @@ from rebrain_node.report.canvas import (
     grey,
     heat,
 )
-from rebrain_node.report.planes import Picture, Upright, as_measured
+from rebrain_node.report.planes import Picture, UprightVolume, as_measured
 
 WIDTH: Final = 1400
 MARGIN: Final = 40
@@ -226,8 +226,8 @@ class _Sheet:
         low, high = where.min(axis=0), where.max(axis=0)
         return int((low[1] + high[1]) / 2), int((low[2] + high[2]) / 2)
 
-    def _upright(self, synthetic: SyntheticVolume, values: FloatArray) -> Upright:
-        return Upright.of(values, synthetic.grid, self.spacing_mm)
+    def _upright(self, synthetic: SyntheticVolume, values: FloatArray) -> UprightVolume:
+        return UprightVolume.of(values, synthetic.grid, self.spacing_mm)
 
 
 def _bright(values: FloatArray, head: MaskArray) -> float:

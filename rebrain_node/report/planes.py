@@ -34,14 +34,14 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class Upright:
+class UprightVolume:
     """A volume turned so that its axes run to head, back and the patient's left."""
 
     values: FloatArray  #: (slices towards the head, rows towards the back, columns to the left)
     size_mm: tuple[float, float, float]  #: of one voxel, in the same order
 
     @classmethod
-    def of(cls, values: FloatArray, grid: Grid, spacing_mm: float) -> Upright:
+    def of(cls, values: FloatArray, grid: Grid, spacing_mm: float) -> UprightVolume:
         """Turn a volume (slices, rows, columns) on its grid upright, whatever way it lies."""
         directions = np.stack([grid.normal, grid.column_direction, grid.row_direction])
         wanted = (2, 1, 0)  # patient axes z, y, x of slices, rows, columns

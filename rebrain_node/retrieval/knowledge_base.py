@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rebrain_node.errors import KnowledgeBaseRefused
+from rebrain_node.errors import KnowledgeBaseError
 from rebrain_node.model.bundle import FileRecord
 from rebrain_node.retrieval.npy import NpyError, npy_bytes, read_npy
 from rebrain_node.validation import faults_of
@@ -130,14 +130,14 @@ class KnowledgeBase:
 
         Raises
         ------
-        KnowledgeBaseRefused
+        KnowledgeBaseError
             The base has none for it.
         """
         for record in self.index.tau:
             if record.percent == percent:
                 return record.tau
         available = ", ".join(str(record.percent) for record in self.index.tau) or "none"
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-TAU",
             INDEX,
             f"has no tau for p = {percent} %, only {available}; build the knowledge base again",
@@ -149,17 +149,17 @@ def read(folder: Path) -> KnowledgeBase:
 
     Raises
     ------
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         It differs from its index.
     """
     if not folder.is_dir() or folder.is_symlink():
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-FILES", folder, "is not a folder; name the folder of a knowledge base"
         )
     contents: dict[str, bytes] = {}
     for path in sorted(folder.iterdir()):
         if path.is_symlink() or not path.is_file():
-            raise KnowledgeBaseRefused("KB-FILES", path, "is not a regular file; remove it")
+            raise KnowledgeBaseError("KB-FILES", path, "is not a regular file; remove it")
         contents[path.name] = path.read_bytes()
     return parse(contents, str(folder))
 
@@ -176,7 +176,7 @@ def parse(contents: Mapping[str, bytes], where: str) -> KnowledgeBase:
 
     Raises
     ------
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         A file is missing, altered or unexpected, or the values cannot be searched.
     """
     index = _index(contents, where)
@@ -204,16 +204,16 @@ def check_usable(base: KnowledgeBase, where: str) -> None:
 
     Raises
     ------
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         It is empty, or contains one subject only: no threshold can be computed.
     """
     if base.index.entries == 0:
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-EMPTY", where, "contains no slice; build it from at least two subjects"
         )
     subjects = len(base.index.subjects)
     if subjects < LEAST_SUBJECTS:
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-ONE-SUBJECT",
             where,
             f"contains {subjects} subject, {LEAST_SUBJECTS} or more are needed; add others, or use "
@@ -243,23 +243,23 @@ def _index_bytes(index: Index) -> bytes:
 
 def _index(contents: Mapping[str, bytes], where: str) -> Index:
     if INDEX not in contents:
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-FILES", where, f"has no {INDEX}; copy the knowledge base again"
         )
     try:
         return Index.model_validate_json(contents[INDEX])
     except ValidationError as error:
-        raise KnowledgeBaseRefused("KB-FORMAT", f"{where}/{INDEX}", faults_of(error)) from error
+        raise KnowledgeBaseError("KB-FORMAT", f"{where}/{INDEX}", faults_of(error)) from error
 
 
 def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> None:
     named = set(index.files)
     if named not in (set(ARRAYS), set(ARRAYS) | set(CELL_ARRAYS)):
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-FILES", f"{where}/{INDEX}", f"names {sorted(named)}, expected {sorted(ARRAYS)}"
         )
     if set(contents) != named | {INDEX}:
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-FILES",
             where,
             f"contains {sorted(contents)}, its index names {sorted(named)}; copy it again",
@@ -267,7 +267,7 @@ def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> Non
     for name, expected in index.files.items():
         found = FileRecord.of(contents[name])
         if found != expected:
-            raise KnowledgeBaseRefused(
+            raise KnowledgeBaseError(
                 "KB-DIGEST",
                 f"{where}/{name}",
                 f"expected {expected.size} bytes of SHA-256 {expected.sha256}, found "
@@ -279,7 +279,7 @@ def _array(content: bytes, kind: tuple[str, int], where: str) -> npt.NDArray[Any
     try:
         return read_npy(content, *kind)
     except NpyError as error:
-        raise KnowledgeBaseRefused("KB-FORMAT", where, str(error)) from error
+        raise KnowledgeBaseError("KB-FORMAT", where, str(error)) from error
 
 
 def _check_shapes(arrays: Mapping[str, npt.NDArray[Any]], index: Index, where: str) -> None:
@@ -294,7 +294,7 @@ def _check_shapes(arrays: Mapping[str, npt.NDArray[Any]], index: Index, where: s
         expected["centroids.npy"] = (len(arrays["centroids.npy"]), index.dimension)
     for name, shape in expected.items():
         if arrays[name].shape != shape:
-            raise KnowledgeBaseRefused(
+            raise KnowledgeBaseError(
                 "KB-DIMENSION",
                 f"{where}/{name}",
                 f"has the shape {arrays[name].shape}, its index says {shape}",
@@ -312,7 +312,7 @@ def _check_values(base: KnowledgeBase, where: str) -> None:
     for name, values in (("embeddings", base.embeddings), ("position_mm", columns)):
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if bad.size:
-            raise KnowledgeBaseRefused(
+            raise KnowledgeBaseError(
                 "KB-NAN",
                 f"{where}/{name}.npy",
                 f"{bad.size} rows contain values that are not finite, 0 are allowed; "
@@ -321,14 +321,14 @@ def _check_values(base: KnowledgeBase, where: str) -> None:
     lengths = np.linalg.norm(base.embeddings, axis=1)
     if base.index.entries and float(np.abs(lengths - 1).max()) > LENGTH_LIMIT:
         row = int(np.abs(lengths - 1).argmax())
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-LENGTH",
             f"{where}/embeddings.npy",
             f"row {row} has the length {lengths[row]:.4f}, expected 1 within {LENGTH_LIMIT:g}",
         )
     falls = np.flatnonzero(np.diff(base.position_mm) < 0)
     if falls.size:
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-ORDER",
             f"{where}/position_mm.npy",
             f"falls after row {falls[0]}; rows must rise in position",
@@ -342,14 +342,14 @@ def _check_subjects(base: KnowledgeBase, where: str) -> None:
     found = {name.decode("latin-1"): int(n) for name, n in zip(names, counts, strict=True)}
     indexed = {name: record.entries for name, record in base.index.subjects.items()}
     if found != indexed:
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-SUBJECTS",
             f"{where}/subject.npy",
             f"contains {len(found)} subjects with {sum(found.values())} slices, its index names "
             f"{len(indexed)} with {sum(indexed.values())}, or others; build it again",
         )
     if any(len(name) != 32 or set(name) - set("0123456789abcdef") for name in found):
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-SUBJECTS",
             f"{where}/subject.npy",
             "names a subject by something else than a keyed hash",
@@ -361,10 +361,10 @@ def _check_cells(base: KnowledgeBase, where: str) -> None:
         return
     centroids, of_row = base.cells.centroids, base.cells.of_row
     if not np.isfinite(centroids).all():
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-NAN", f"{where}/centroids.npy", "contains values that are not finite"
         )
     if len(of_row) and not (of_row.min() >= 0 and of_row.max() < len(centroids)):
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-DIMENSION", f"{where}/cells.npy", f"names a cell outside the {len(centroids)}"
         )

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from rebrain_node.errors import KnowledgeBaseRefused
+from rebrain_node.errors import KnowledgeBaseError
 from rebrain_node.model.bundle import EXEMPLARS, ModelBundle
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
@@ -34,7 +34,7 @@ def open_exemplars(bundle: ModelBundle, encoder: Encoder) -> FaissExemplars:
 
     Raises
     ------
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         It cannot be searched, or was made for another recipe or encoder.
     """
     where = str(bundle.path / EXEMPLARS)
@@ -43,7 +43,7 @@ def open_exemplars(bundle: ModelBundle, encoder: Encoder) -> FaissExemplars:
     _check_plane(base.index, bundle.recipe, where)
     found = hashlib.sha256(bundle.read("encoder.onnx")).hexdigest()
     if found != base.index.encoder_sha256:
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-ENCODER",
             where,
             f"was made with the encoder {base.index.encoder_sha256}, the bundle's is "
@@ -51,7 +51,7 @@ def open_exemplars(bundle: ModelBundle, encoder: Encoder) -> FaissExemplars:
         )
     template = load_head_template().digest
     if template != base.index.template_sha256:
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-TEMPLATE",
             where,
             f"has positions relative to the head template {base.index.template_sha256}, this "
@@ -68,7 +68,7 @@ def check_encoder(base: KnowledgeBase, encoder: Encoder, where: str) -> None:
 
     Raises
     ------
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         The embeddings have another dimension or direction: the base was made with another
         encoder, or this machine computes another result.
     """
@@ -76,7 +76,7 @@ def check_encoder(base: KnowledgeBase, encoder: Encoder, where: str) -> None:
         image = base.ct[row].astype(np.float32) / np.float32(127.5) - np.float32(1)
         embedding, stored = encoder.embed(image[None, None]), base.embeddings[row]
         if embedding.shape != stored.shape:
-            raise KnowledgeBaseRefused(
+            raise KnowledgeBaseError(
                 "KB-DIMENSION",
                 where,
                 f"contains embeddings of shape {stored.shape}, {encoder.identity} gives "
@@ -84,7 +84,7 @@ def check_encoder(base: KnowledgeBase, encoder: Encoder, where: str) -> None:
             )
         agreement = float(embedding @ stored)
         if not agreement >= LEAST_AGREEMENT:  # refuses NaN too
-            raise KnowledgeBaseRefused(
+            raise KnowledgeBaseError(
                 "KB-ENCODER",
                 where,
                 f"row {row}: {encoder.identity} agrees with the stored embedding by "
@@ -98,7 +98,7 @@ def _check_plane(index: Index, recipe: Recipe, where: str) -> None:
     actual = (*index.plane, *index.window_hu)
     expected = (grid.rows // 2, grid.columns // 2, window.low_hu, window.high_hu)
     if actual != expected or abs(index.pixel_mm - 2 * grid.pixel_mm) > _PIXEL_LIMIT:
-        raise KnowledgeBaseRefused(
+        raise KnowledgeBaseError(
             "KB-RECIPE",
             where,
             f"contains slices of {index.plane} pixels of {index.pixel_mm:g} mm in the window "

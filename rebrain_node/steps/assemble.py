@@ -18,7 +18,7 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import GeometryLimits
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.domain.volume import SourceVolume
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance.header import frames
 from rebrain_node.instance.pixels import hounsfield
 
@@ -40,7 +40,7 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         ``TOO-FEW`` no frame; ``ID-MIXED`` more than one study, series or frame of reference;
         ``GEOM-REFERENCE`` no frame of reference; ``GEOM-ORIENTATION`` position or orientation
         absent, not orthonormal or mixed; ``GEOM-SPACING`` pixel spacing or matrix absent or mixed;
@@ -50,10 +50,10 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
     findings = (*_too_few(listed), *_identity(listed), *judge_planes(listed, limits))
     arrangement = arrange_frames(listed)
     if findings or arrangement is None:
-        raise SeriesRejected(findings)
+        raise SeriesRejectedError(findings)
     duplicates = judge_duplicates(arrangement, limits)
     if duplicates:
-        raise SeriesRejected(duplicates)
+        raise SeriesRejectedError(duplicates)
     return _volume([listed[place] for place in arrangement.order], instances)
 
 

@@ -12,7 +12,7 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.domain.volume import FloatArray, SyntheticVolume
-from rebrain_node.errors import EngineFailed, SeriesRejected
+from rebrain_node.errors import EngineError, SeriesRejectedError
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.recipe import Abstain, Recipe
 from rebrain_node.model.source import conditioning_at, stack_channels, windowed
@@ -46,7 +46,7 @@ def estimate(
 
     Raises
     ------
-    EngineFailed
+    EngineError
         The head returned another shape than asked for, or values that are no scales.
     """
     widths = np.empty_like(synthetic.intensity)
@@ -83,7 +83,7 @@ def abstain(
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         ``UNCERTAIN``, where the site's policy refuses such a series.
     """
     if abstain_above is None:
@@ -101,7 +101,7 @@ def abstain(
         limit=abstain_above.series_share,
     )
     if finding.severity == "refuse":
-        raise SeriesRejected([finding])
+        raise SeriesRejectedError([finding])
     return (finding,)
 
 
@@ -135,12 +135,12 @@ def _checked(scale: ResidualScale, x: FloatArray, s: FloatArray) -> FloatArray:
     answer = scale.estimate(x, s)
     expected = (1, 1, *x.shape[2:])
     if answer.shape != expected:
-        raise EngineFailed(
+        raise EngineError(
             f"{scale.identity} returned scales of shape {answer.shape}, expected {expected}; "
             "run `rebrain-node doctor` to test the engine"
         )
     if not (np.isfinite(answer).all() and (answer > 0.0).all()):
-        raise EngineFailed(
+        raise EngineError(
             f"{scale.identity} returned scales that are not finite or not positive; "
             "run `rebrain-node doctor` to test the engine"
         )

@@ -17,7 +17,7 @@ from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.volume import FloatArray, MaskArray, PreparedVolume
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.model.ood import OodFeatures, OodModel, Vectors
 from rebrain_node.model.resample import halved
 
@@ -82,7 +82,7 @@ def admit(ood: OodScore, limits: Limits) -> tuple[Finding, ...]:
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         The series is OOD and the policy of the site refuses such series.
     """
     if ood.score <= ood.threshold:
@@ -99,7 +99,7 @@ def admit(ood: OodScore, limits: Limits) -> tuple[Finding, ...]:
         limit=round(ood.threshold, 2),
     )
     if finding.severity == "refuse":
-        raise SeriesRejected((finding,))
+        raise SeriesRejectedError((finding,))
     return (finding,)
 
 

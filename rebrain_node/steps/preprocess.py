@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.volume import AIR_HU, Grid, MaskArray, PreparedVolume, SourceVolume
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.model.head_mask import dilated_in_plane, head_mask
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.resample import resampled, wide_grid
@@ -48,13 +48,13 @@ def preprocess(volume: SourceVolume, recipe: Recipe) -> PreparedVolume:
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         ``TOO-FEW`` fewer than two slices; ``GEOM-ORIENTATION`` not axial; ``NOT-HEAD`` nothing
         but air; ``GEOM-SIZE`` the head does not fit the grid.
     """
     if len(volume.thickness_mm) < 2:
         sentence = "one slice alone has no spacing to fill"
-        raise SeriesRejected(
+        raise SeriesRejectedError(
             [Finding(code="TOO-FEW", sentence=sentence, value=len(volume.thickness_mm), limit=2)]
         )
     upright = towards_the_head(volume)
@@ -63,7 +63,7 @@ def preprocess(volume: SourceVolume, recipe: Recipe) -> PreparedVolume:
     head = head_mask(hu, wide.pixel_mm)
     if not head.any():
         sentence = "no slice shows anything but air"
-        raise SeriesRejected([Finding(code="NOT-HEAD", sentence=sentence)])
+        raise SeriesRejectedError([Finding(code="NOT-HEAD", sentence=sentence)])
     first_row, first_column = _corner(head, recipe)
     grid = replace(
         wide,
@@ -100,7 +100,7 @@ def towards_the_head(volume: SourceVolume) -> SourceVolume:
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         ``GEOM-ORIENTATION``: the planes lean more than 45 degrees from axial.
     """
     row, column = volume.row_direction, volume.column_direction
@@ -120,7 +120,7 @@ def towards_the_head(volume: SourceVolume) -> SourceVolume:
     lean_deg = float(np.degrees(np.arccos(np.clip(normal[2], -1.0, 1.0))))
     if lean_deg > AXIAL_LIMIT_DEG:
         sentence = f"the planes lean {lean_deg:.0f} degrees from axial"
-        raise SeriesRejected(
+        raise SeriesRejectedError(
             [
                 Finding(
                     code="GEOM-ORIENTATION",
@@ -150,7 +150,7 @@ def _corner(head: MaskArray, recipe: Recipe) -> tuple[int, int]:
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         ``GEOM-SIZE``: more of the head than the rims of the ears would be cut off.
     """
     down, across = np.nonzero(head.any(axis=(0, 2)))[0], np.nonzero(head.any(axis=(0, 1)))[0]
@@ -168,7 +168,7 @@ def _corner(head: MaskArray, recipe: Recipe) -> tuple[int, int]:
             f"the head measures {height:.0f} x {width:.0f} mm in the plane, "
             f"{cut:.1%} of it would be cut off"
         )
-        raise SeriesRejected(
+        raise SeriesRejectedError(
             [Finding(code="GEOM-SIZE", sentence=sentence, value=round(cut, 4), limit=CUT_LIMIT)]
         )
     return row, column

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, Target
-from rebrain_node.errors import BundleRefused
+from rebrain_node.errors import BundleError
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.resample import doubled, halved
 from rebrain_node.model.slerp import slerp_directions
@@ -58,13 +58,13 @@ def retrieve(
 
     Raises
     ------
-    BundleRefused
+    BundleError
         The recipe retrieves exemplars and no knowledge base was opened.
     """
     if not recipe.retrieves:
         return tuple(_guide(target, None, prepared) for target in prepared.targets)
     if frame is None or embeddings is None or exemplars is None:
-        raise BundleRefused(
+        raise BundleError(
             f"the recipe's retrieval method is {recipe.retrieval.method!r}, but no encoder and "
             "knowledge base were opened; use a bundle that has them, or one without retrieval"
         )

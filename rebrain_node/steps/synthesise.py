@@ -15,7 +15,7 @@ from rebrain_node.domain.volume import (
     PreparedVolume,
     SyntheticVolume,
 )
-from rebrain_node.errors import EngineFailed
+from rebrain_node.errors import EngineError
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.source import Conditioning, conditioning_at, windowed
@@ -68,7 +68,7 @@ def synthesise(
 
     Raises
     ------
-    EngineFailed
+    EngineError
         The engine returned another shape than asked for, or values that are not finite.
     """
     slices = [
@@ -94,6 +94,7 @@ def synthesise(
         head=depth_mm >= 0.0,
         guides=tuple(guides),
         prepared=prepared,
+        stored_range=recipe.output.stored_range,
     )
 
 
@@ -121,12 +122,12 @@ def _checked(engine: Engine) -> Callable[..., FloatArray]:
         answer = engine.evaluate(x, s) if guide is None else engine.evaluate(x, s, guide)
         expected = (1, 1, *x.shape[2:])
         if answer.shape != expected:
-            raise EngineFailed(
+            raise EngineError(
                 f"{engine.identity} returned shape {answer.shape}, expected {expected}; "
                 "run the self-test of the engine"
             )
         if not np.isfinite(answer).all():
-            raise EngineFailed(
+            raise EngineError(
                 f"{engine.identity} returned {int((~np.isfinite(answer)).sum())} values that are "
                 "not finite, 0 are allowed; run the self-test of the engine"
             )

@@ -20,7 +20,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
-from rebrain_node.errors import StateRefused, StoreUnavailable
+from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.database import Database
 from rebrain_node.store.tables import AuditHead, AuditRow, utc_text
@@ -52,7 +52,7 @@ def append(session: Session, event: str, subject: str, details: Mapping[str, Jso
 
     Raises
     ------
-    StateRefused
+    StateError
         The event is not in the closed list, or the details are not JSON.
     """
     sequence, previous = session.execute(_GET_HEAD).one()
@@ -81,9 +81,9 @@ class AuditLog:
 
         Raises
         ------
-        StateRefused
+        StateError
             The event is not in the closed list, or the details are not JSON.
-        StoreUnavailable
+        StoreUnavailableError
             The row could not be written; the caller must stop.
         """
         with self._database.writing() as session:
@@ -131,7 +131,7 @@ class AuditLog:
 
         Raises
         ------
-        StoreUnavailable
+        StoreUnavailableError
             The database does not answer.
         """
         end, end_hash = self.head()
@@ -155,7 +155,7 @@ class AuditLog:
         for after in range(0, end, _PAGE):
             try:
                 page = self._between(after, min(after + _PAGE, end))
-            except StoreUnavailable:
+            except StoreUnavailableError:
                 self.head()  # raises where the database is away and not only a row unreadable
                 page = self._one_by_one(after, min(after + _PAGE, end))
             yield from page
@@ -170,7 +170,7 @@ class AuditLog:
         for sequence in range(after + 1, last + 1):
             try:
                 rows.extend(self._between(sequence - 1, sequence))
-            except StoreUnavailable:
+            except StoreUnavailableError:
                 rows.append((sequence, *[None] * (len(_COLUMNS) - 1)))
         return rows
 
@@ -197,7 +197,7 @@ def _row_hash(previous: str, row: Sequence[Any]) -> str | None:
 
 def _known(event: str) -> str:
     if event not in _KNOWN:
-        raise StateRefused(
+        raise StateError(
             f"audit event {event!r} is not in the closed list; "
             "add it to domain/audit.py and docs/audit-events.md"
         )
@@ -213,7 +213,7 @@ def _canonical(details: Mapping[str, JsonValue]) -> str:
     try:
         return _CANONICAL.encode(details)
     except (TypeError, ValueError) as error:
-        raise StateRefused(f"details of an audit event are not JSON: {error}") from error
+        raise StateError(f"details of an audit event are not JSON: {error}") from error
 
 
 def _event(row: Sequence[Any]) -> AuditEvent:

@@ -20,7 +20,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from rebrain_node.errors import SettingsError, StateRefused, StoreUnavailable
+from rebrain_node.errors import SettingsError, StateError, StoreUnavailableError
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
 SCHEMA_REVISION = "0001"
@@ -50,9 +50,9 @@ class Database:
         ------
         SettingsError
             The URL is not one of SQLite or PostgreSQL, or the SQLite folder does not exist.
-        StateRefused
+        StateError
             The database was made by a newer version of this software.
-        StoreUnavailable
+        StoreUnavailableError
             The database cannot be reached, read or written now.
         """
         database = cls(_engine(_checked(url)))
@@ -75,7 +75,7 @@ class Database:
 
         Raises
         ------
-        StoreUnavailable
+        StoreUnavailableError
             The database does not answer.
         """
         with (
@@ -91,7 +91,7 @@ class Database:
 
         Raises
         ------
-        StoreUnavailable
+        StoreUnavailableError
             The database does not answer, is full or stays locked; nothing was written.
         """
         with (
@@ -125,7 +125,7 @@ class Database:
             yield
         except SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
-            raise StoreUnavailable(
+            raise StoreUnavailableError(
                 f"database {self.description} does not take or give data: "
                 f"{str(cause).strip()}; check that it runs, has room and is not locked"
             ) from error
@@ -170,13 +170,13 @@ def _make_private(path: Path) -> None:
 
     Raises
     ------
-    StoreUnavailable
+    StoreUnavailableError
         The file cannot be made or opened.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise StoreUnavailable(f"{path}: {error.strerror}; check owner and mode") from error
+        raise StoreUnavailableError(f"{path}: {error.strerror}; check owner and mode") from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
@@ -201,14 +201,14 @@ def _migrate(connection: Connection) -> None:
 
     Raises
     ------
-    StateRefused
+    StateError
         A newer version of this software made them.
     """
     revision = _revision(connection)
     if revision == SCHEMA_REVISION:
         return
     if revision is not None and revision > SCHEMA_REVISION:
-        raise StateRefused(
+        raise StateError(
             f"the database is at schema {revision}, this version knows {SCHEMA_REVISION}; "
             "install the newer version or restore the backup made before its installation"
         )

@@ -26,11 +26,11 @@ from rebrain_node.domain.ledger import (
     StudyInReception,
 )
 from rebrain_node.errors import (
-    InstanceConflict,
-    OutOfResources,
-    StateRefused,
-    StoreUnavailable,
-    Superseded,
+    InstanceConflictError,
+    OutOfResourcesError,
+    StateError,
+    StoreUnavailableError,
+    SupersededError,
 )
 from rebrain_node.ports import JsonValue
 from rebrain_node.store import reception
@@ -51,10 +51,10 @@ class Ledger:
 
         Raises
         ------
-        InstanceConflict
+        InstanceConflictError
             The SOP Instance UID is known with other bytes, or the series with another study;
             quarantine and audit hold it.
-        OutOfResources
+        OutOfResourcesError
             The database cannot take it; nothing was written.
         """
         try:
@@ -67,10 +67,10 @@ class Ledger:
                     reception.add(session, received)
                 else:
                     reception.quarantine(session, received, conflict)
-        except StoreUnavailable as error:
-            raise OutOfResources(str(error), status=0xA700, reason="DATABASE") from error
+        except StoreUnavailableError as error:
+            raise OutOfResourcesError(str(error), status=0xA700, reason="DATABASE") from error
         if conflict is not None:
-            raise InstanceConflict(
+            raise InstanceConflictError(
                 f"SOP instance {received.sop_instance_uid}: {conflict.sentence}; "
                 "the new bytes are quarantined; let the sender give changed instances new UIDs",
                 status=0x0117,
@@ -135,9 +135,9 @@ class Ledger:
 
         Raises
         ------
-        Superseded
+        SupersededError
             The study is in reception again, or a series changed since it was read: read again.
-        StateRefused
+        StateError
             A judgement names a series that is not of the study.
         """
         with self._database.writing() as session:
@@ -163,9 +163,9 @@ class Ledger:
 
         Raises
         ------
-        Superseded
+        SupersededError
             A late instance made a newer revision than ``revision``.
-        StateRefused
+        StateError
             ``TRANSITIONS`` knows no such way, or the ledger no such series.
         """
         with self._database.writing() as session:
@@ -244,24 +244,26 @@ def _check_judgements(
 
     Raises
     ------
-    StateRefused
+    StateError
         A judgement names a series that is not of the study.
-    Superseded
+    SupersededError
         The study or a series changed since it was read.
     """
     if study.state == "receiving":
-        raise Superseded(
+        raise SupersededError(
             f"study {study.study_instance_uid} got new instances; judge it when it is complete"
         )
     judged = {judgement.series_instance_uid: judgement for judgement in judgements}
     foreign = judged.keys() - rows.keys()
     if foreign:
-        raise StateRefused(f"series {min(foreign)} is not of study {study.study_instance_uid}")
+        raise StateError(f"series {min(foreign)} is not of study {study.study_instance_uid}")
     for uid, row in rows.items():
         if uid in judged and judged[uid].revision != row.revision:
-            raise Superseded(f"series {uid} is at revision {row.revision}; judge the study again")
+            raise SupersededError(
+                f"series {uid} is at revision {row.revision}; judge the study again"
+            )
         if uid not in judged and row.state == "complete":
-            raise Superseded(f"series {uid} has no judgement; judge the study again")
+            raise SupersededError(f"series {uid} has no judgement; judge the study again")
 
 
 def _apply(session: Session, row: SeriesRow, judgement: Judgement) -> None:

@@ -17,14 +17,14 @@ from typing import cast
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import PendingDelivery, TakenInstance
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
-from rebrain_node.errors import StateRefused, StoreUnavailable
+from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
-from rebrain_node.store.durable import read_by_digest, sweep, write_by_digest
 from rebrain_node.store.series import at_revision, transition
 from rebrain_node.store.tables import DeliveryRow, DerivedInstanceRow, DerivedSetRow, SeriesRow
 
@@ -34,9 +34,8 @@ class Outbox:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
-        self._folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sweep(folder)
+        self._blobs = BlobStore(folder, sharded=False, remedy="restore it from a backup")
+        self._blobs.prepare()
 
     def put(self, derived: DerivedSet, destinations: Sequence[str], job: Job) -> int:
         """Make a set durable and due at every destination; the id of the set.
@@ -47,21 +46,21 @@ class Outbox:
 
         Raises
         ------
-        StateRefused
+        StateError
             This revision has a set with other instances, or a UID is known with other bytes.
-        Superseded
+        SupersededError
             A late instance made a newer revision of the series.
-        StoreUnavailable
+        StoreUnavailableError
             Disk or database cannot take it; nothing is due.
         """
         known = self._same_set(derived, job)
         if known is not None:
             return known
         try:
-            write_by_digest(self._folder, (one.content for one in derived.instances))
+            self._blobs.put_all(one.content for one in derived.instances)
         except OSError as error:
-            raise StoreUnavailable(
-                f"outbox {self._folder}: {error.strerror}; check room, owner and mode"
+            raise StoreUnavailableError(
+                f"outbox {self._blobs.folder}: {error.strerror}; check room, owner and mode"
             ) from error
         with self._database.writing() as session:
             known = _find(session, derived, job)
@@ -140,7 +139,7 @@ class Outbox:
 
         Raises
         ------
-        BytesAltered
+        AlteredBytesError
             An instance is missing or not as it was written; it must never be sent.
         """
         return self._read(
@@ -154,7 +153,7 @@ class Outbox:
 
         Raises
         ------
-        BytesAltered
+        AlteredBytesError
             An instance is missing or not as it was written; it must never be sent.
         """
         return self._read(
@@ -216,14 +215,6 @@ class Outbox:
             session.flush()
             _settle(session, set_id)
 
-    def is_ours(self, sop_instance_uid: str) -> bool:
-        """Whether this node made the instance: the loop guard's question."""
-        query = select(DerivedInstanceRow.id).where(
-            DerivedInstanceRow.sop_instance_uid == sop_instance_uid
-        )
-        with self._database.reading() as session:
-            return session.execute(query).first() is not None
-
     def _same_set(self, derived: DerivedSet, job: Job) -> int | None:
         with self._database.reading() as session:
             return _find(session, derived, job)
@@ -237,7 +228,7 @@ class Outbox:
                 sop_class_uid=row.sop_class_uid,
                 sop_instance_uid=row.sop_instance_uid,
                 series_instance_uid=row.series_instance_uid,
-                content=read_by_digest(self._folder, row.sha256),
+                content=self._blobs.get(row.sha256),
             )
             for row in rows
         )
@@ -256,7 +247,7 @@ def _find(session: Session, derived: DerivedSet, job: Job) -> int | None:
 
     Raises
     ------
-    StateRefused
+    StateError
         This revision has another set, or a UID is known with other bytes.
     """
     set_id = _set_of(session, job.series_instance_uid, job.revision)
@@ -264,9 +255,9 @@ def _find(session: Session, derived: DerivedSet, job: Job) -> int | None:
     query = select(DerivedInstanceRow).where(DerivedInstanceRow.sop_instance_uid.in_(digests))
     for row in session.scalars(query):
         if row.sha256 != digests[row.sop_instance_uid]:
-            raise StateRefused(
+            raise StateError(
                 f"derived instance {row.sop_instance_uid} is known with other bytes; "
-                "a UID keeps its bytes for ever: send the stored ones"
+                "a UID keeps its bytes permanently: send the stored ones"
             )
     if set_id is None:
         return None
@@ -276,7 +267,7 @@ def _find(session: Session, derived: DerivedSet, job: Job) -> int | None:
         .order_by(DerivedInstanceRow.position)
     ).all()
     if held != list(digests):
-        raise StateRefused(
+        raise StateError(
             f"revision {job.revision} of series {job.series_instance_uid} already has a set "
             f"of {len(held)} instances; send the stored ones"
         )
@@ -358,7 +349,7 @@ def _deliveries(
     )
     found = [(row, uid) for row, uid in session.execute(query)]
     if not found:
-        raise StateRefused(f"the outbox holds no set {set_id} for destination {destination!r}")
+        raise StateError(f"the outbox holds no set {set_id} for destination {destination!r}")
     return found
 
 

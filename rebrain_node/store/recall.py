@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.guidance import exemplars_of
 from rebrain_node.domain.recall import RecalledObject, RecalledSet
-from rebrain_node.errors import StateRefused
+from rebrain_node.errors import StateError
 from rebrain_node.store.database import Database
 from rebrain_node.store.tables import AuditRow, DeliveryRow, DerivedInstanceRow, DerivedSetRow
 
@@ -37,7 +37,7 @@ class Recall:
 
         Raises
         ------
-        StateRefused
+        StateError
             That is no digest.
         """
         _check(digest, "bundle digest")
@@ -61,7 +61,7 @@ class Recall:
 
         Raises
         ------
-        StateRefused
+        StateError
             That is no hash.
         """
         _check(hashed, "exemplar hash")
@@ -76,7 +76,7 @@ class Recall:
 
 def _check(digits: str, what: str) -> None:
     if not _HASH.fullmatch(digits):
-        raise StateRefused(f"{digits!r} is no {what}: 16 to 64 digits, 0-9 and a-f")
+        raise StateError(f"{digits!r} is no {what}: 16 to 64 digits, 0-9 and a-f")
 
 
 def _guided(session: Session, hashed: str) -> Iterator[tuple[str, int, tuple[int, ...]]]:

@@ -9,7 +9,7 @@ from typing import cast
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.ledger import SeriesState
-from rebrain_node.errors import StateRefused, Superseded
+from rebrain_node.errors import StateError, SupersededError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.tables import SeriesRow
@@ -31,12 +31,12 @@ def move(row: SeriesRow, state: SeriesState) -> None:
 
     Raises
     ------
-    StateRefused
+    StateError
         ``TRANSITIONS`` knows no such way.
     """
     allowed = TRANSITIONS[cast(SeriesState, row.state)]
     if state not in allowed:
-        raise StateRefused(
+        raise StateError(
             f"series {row.series_instance_uid} is {row.state} and cannot become {state}; "
             f"from there it may become {', '.join(sorted(allowed)) or 'nothing else'}"
         )
@@ -57,9 +57,9 @@ def transition(
 
     Raises
     ------
-    Superseded
+    SupersededError
         A late instance made a newer revision than ``revision``.
-    StateRefused
+    StateError
         ``TRANSITIONS`` knows no such way, or the ledger no such series.
     """
     row = at_revision(session, series_instance_uid, revision)
@@ -76,16 +76,16 @@ def at_revision(session: Session, series_instance_uid: str, revision: int) -> Se
 
     Raises
     ------
-    Superseded
+    SupersededError
         A late instance made a newer revision.
-    StateRefused
+    StateError
         The ledger knows no such series.
     """
     row = session.get(SeriesRow, series_instance_uid)
     if row is None:
-        raise StateRefused(f"the ledger knows no series {series_instance_uid}")
+        raise StateError(f"the ledger knows no series {series_instance_uid}")
     if row.revision != revision:
-        raise Superseded(
+        raise SupersededError(
             f"series {series_instance_uid} is at revision {row.revision}, this work at {revision}; "
             "nothing to do: the newer revision is judged by itself"
         )

@@ -19,10 +19,10 @@ import structlog
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import Judgement, SeriesRecord
 from rebrain_node.domain.selection import Candidate
-from rebrain_node.errors import StoreUnavailable, Superseded
+from rebrain_node.errors import StoreUnavailableError, SupersededError
 from rebrain_node.logs import reference
 from rebrain_node.pipeline import judge_study
-from rebrain_node.reception.completeness import Settling
+from rebrain_node.reception.completeness import QuietPeriodTracker
 from rebrain_node.reception.inbox import InboxFolder
 from rebrain_node.worker.work import TRIES, Work, reason_of
 from rebrain_node.worker.workflow import Workflows
@@ -44,7 +44,7 @@ class Watcher:
     work: Work
     workflows: Workflows
     inbox: InboxFolder
-    settling: Settling
+    settling: QuietPeriodTracker
     folder: Path  #: whose free space is watched
     soft_mark_bytes: int  #: below it nothing new is judged
     _started: set[object] = field(default_factory=set)
@@ -57,7 +57,7 @@ class Watcher:
         while not stop.wait(POLL_S):
             try:
                 self.poll()
-            except StoreUnavailable as error:
+            except StoreUnavailableError as error:
                 _LOG.warning("store unavailable", reason=str(error))
                 stop.wait(REST_S)
             except Exception as error:  # noqa: BLE001 - the node must go on with all other studies
@@ -90,9 +90,9 @@ class Watcher:
             selection = judge_study(study, self.work.configuration.limits)
             judgements = _judgements(selection.candidates, records)
             self.work.ledger.judge(study_instance_uid, judgements)
-        except Superseded:
+        except SupersededError:
             return
-        except StoreUnavailable:
+        except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - a study that cannot be read is refused by name
             self._cannot_judge(study_instance_uid, records, reason_of(error))

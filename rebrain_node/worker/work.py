@@ -19,14 +19,14 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import SeriesRecord, SeriesState
 from rebrain_node.errors import (
-    BytesAltered,
-    DeliveryFailed,
-    DeliveryRefused,
-    GateRefused,
+    AlteredBytesError,
+    DeliveryError,
+    GateError,
+    PermanentDeliveryError,
     RebrainError,
-    SeriesRejected,
-    StoreUnavailable,
-    Superseded,
+    SeriesRejectedError,
+    StoreUnavailableError,
+    SupersededError,
 )
 from rebrain_node.logs import reference
 from rebrain_node.pipeline import Configuration, Ports, process
@@ -60,9 +60,9 @@ class Work:
         """
         try:
             return self._synthesise(series_instance_uid, revision, attempt)
-        except Superseded:
+        except SupersededError:
             return "done"
-        except StoreUnavailable as error:
+        except StoreUnavailableError as error:
             _LOG.warning("store unavailable", reason=str(error))
             return "wait"
 
@@ -84,7 +84,7 @@ class Work:
         """Send what a destination has not taken of a set; ``again`` where it failed this time."""
         try:
             return self._deliver(set_id, destination)
-        except StoreUnavailable as error:
+        except StoreUnavailableError as error:
             _LOG.warning("store unavailable", reason=str(error))
             return "wait"
 
@@ -95,12 +95,12 @@ class Work:
         log = _LOG.bind(series=reference(series_instance_uid), attempt=attempt)
         try:
             self._make(record)
-        except (StoreUnavailable, Superseded):
+        except (StoreUnavailableError, SupersededError):
             raise
-        except SeriesRejected as error:
+        except SeriesRejectedError as error:
             log.info("refused", codes=[finding.code for finding in error.findings])
             self._end(*_key(record), "refused", Event.SERIES_REFUSED, error.findings)
-        except GateRefused as error:
+        except GateError as error:
             log.critical("gate refused", codes=[finding.code for finding in error.findings])
             self._end(*_key(record), "failed", Event.GATE_REFUSED, error.findings)
         except Exception as error:  # noqa: BLE001 - one failing series must not stop the worker
@@ -142,12 +142,12 @@ class Work:
         log = _LOG.bind(set=set_id, destination=destination)
         try:
             taken = self._send(set_id, destination)
-        except (DeliveryRefused, BytesAltered) as error:
+        except (PermanentDeliveryError, AlteredBytesError) as error:
             log.warning("delivery refused", reason=str(error))
             self.outbox.delivered(set_id, destination, _taken(error))
             self.outbox.refused(set_id, destination, str(error))
             return "done"
-        except StoreUnavailable:
+        except StoreUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - a destination may fail in any way: try again
             log.warning("delivery failed", reason=reason_of(error))
@@ -165,7 +165,7 @@ class Work:
             return ()
         remote = self.destinations.get(destination)
         if remote is None:
-            raise DeliveryFailed(
+            raise DeliveryError(
                 f"{destination!r} is no longer a destination of the settings; "
                 "add it again under [[destinations]]"
             )
@@ -186,4 +186,4 @@ def _key(record: SeriesRecord) -> tuple[str, int]:
 
 
 def _taken(error: Exception) -> tuple[TakenInstance, ...]:
-    return error.taken if isinstance(error, DeliveryFailed) else ()
+    return error.taken if isinstance(error, DeliveryError) else ()

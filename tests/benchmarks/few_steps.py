@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from rebrain_node.model.sampling import uniform_time_steps
-from trainer.dataset import PreparedData
-from trainer.evaluate import judge
-from trainer.evaluate.bridges import Bridge
+from trainer.data.dataset import PreparedData
+from trainer.data.protocols import Sparsity, thinned
+from trainer.evaluate.methods import NetworkMethod
+from trainer.evaluate.metrics import Reference, metrics_of_volume
 from trainer.evaluate.networks import open_network
-from trainer.evaluate.protocols import Sparsity, thinned
 
 COUNTS = (1, 2, 4, 8, 100)
 METRICS = ("psnr", "ssim", "i_ssim_gap")
@@ -26,16 +26,16 @@ def main(where: str, data_folder: Path, protocol: str = "decimate:2") -> int:
     """Print the table."""
     data = PreparedData.open(data_folder)
     case = thinned(data.subject(data.split["test"][0]), Sparsity.parse(protocol))
-    truth = judge.Truth.of(case, volumetric=True)
+    truth = Reference.of(case, volumetric=True)
     network = open_network(where)
     sys.stdout.write("steps   " + "  ".join(f"{name:>10s}" for name in METRICS) + "\n")
     for count in COUNTS:
         recipe = network.recipe.model_copy(update={"sampling": uniform_time_steps(count)})
-        bridge = Bridge("bridge", replace(network, recipe=recipe), data, 0)
-        _, volume = next(iter(bridge.draw(case, lambda: None)))
-        figures = judge.figures(volume, truth, "standard")
+        bridge = NetworkMethod("bridge", replace(network, recipe=recipe), data, 0)
+        _, volume = next(iter(bridge.synthesise(case, lambda: None)))
+        scores = metrics_of_volume(volume, truth, "standard")
         sys.stdout.write(
-            f"{count:6d}  " + "  ".join(f"{figures[name]:10.4f}" for name in METRICS) + "\n"
+            f"{count:6d}  " + "  ".join(f"{scores[name]:10.4f}" for name in METRICS) + "\n"
         )
     return 0
 

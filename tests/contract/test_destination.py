@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from rebrain_node.domain.job import DerivedInstance
-from rebrain_node.errors import DeliveryFailed, DeliveryRefused
+from rebrain_node.errors import DeliveryError, PermanentDeliveryError
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.network.sender import PacsDestination
 from rebrain_node.ports import Destination
@@ -147,7 +147,7 @@ def test_an_instance_may_be_sent_again(archive: Archive) -> None:
 def test_a_sop_class_that_is_not_accepted_is_refused_before_anything_is_sent(
     archive: Archive,
 ) -> None:
-    with pytest.raises(DeliveryRefused) as caught:
+    with pytest.raises(PermanentDeliveryError) as caught:
         archive.destination.send([_instance(1), _instance(2, UNKNOWN_SOP_CLASS)])
     assert UNKNOWN_SOP_CLASS in str(caught.value)
     assert caught.value.taken == ()
@@ -159,7 +159,7 @@ def test_the_name_is_the_one_of_the_settings(archive: Archive) -> None:
 
 
 def test_a_destination_that_does_not_listen_fails_and_may_be_tried_again() -> None:
-    with pytest.raises(DeliveryFailed) as caught:
+    with pytest.raises(DeliveryError) as caught:
         _destination(_free_port()).send([_instance(1)])
-    assert not isinstance(caught.value, DeliveryRefused)
+    assert not isinstance(caught.value, PermanentDeliveryError)
     assert caught.value.taken == ()

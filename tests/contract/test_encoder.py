@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save
 
 from rebrain_node.engine.open import BACKENDS, deviation, open_encoder
-from rebrain_node.errors import EngineFailed
+from rebrain_node.errors import EngineError
 from rebrain_node.model.encoder import SliceEncoder
 from tests.support.tiny_bundle import write_bundle_without_network
-from trainer.release import halves_of
-from trainer.train_encoder import export_encoder
+from trainer.export import halves_of
+from trainer.train.encoder import export_encoder
 
 SHAPE = (1, 1, 128, 104)
 
@@ -63,7 +63,7 @@ def test_the_identity_names_engine_version_and_single_precision(encoder):
 
 
 def test_a_slice_of_another_size_is_refused(encoder):
-    with pytest.raises(EngineFailed, match=r"32, 24"):
+    with pytest.raises(EngineError, match=r"32, 24"):
         encoder.embed(np.zeros((1, 1, 32, 24), dtype=np.float32))
 
 
@@ -81,5 +81,5 @@ def test_the_engines_agree(bundle):
 )
 def test_a_file_that_holds_no_encoder_is_refused(bundle, name, file, sentence):
     broken = replace(bundle, _contents={**bundle._contents, file: b"no network at all"})
-    with pytest.raises(EngineFailed, match=sentence):
+    with pytest.raises(EngineError, match=sentence):
         open_encoder(name, broken)

@@ -12,7 +12,7 @@ import pytest
 from rebrain_node.engine.open import BACKENDS, deviation, open_engine, reproduce_golden
 from rebrain_node.engine.openvino_backend import REPORTING_MODULES, OpenVinoBackend
 from rebrain_node.engine.roles import BridgeEngine
-from rebrain_node.errors import BundleRefused, EngineFailed
+from rebrain_node.errors import BundleError, EngineError
 from tests.support.tiny_bundle import write_tiny_bundle, write_tiny_guided_bundle
 
 
@@ -81,7 +81,7 @@ def test_an_engine_within_its_limit_passes_the_golden_output(engine, bundle):
 
 def test_a_wrong_shape_is_refused_with_both_shapes(engine, bundle):
     x, s = _input(bundle)
-    with pytest.raises(EngineFailed, match=r"7"):
+    with pytest.raises(EngineError, match=r"7"):
         engine.evaluate(x[:, :, :7], s)
 
 
@@ -105,13 +105,13 @@ class AlteredGraph:
 
 def test_an_engine_on_other_weights_does_not_reproduce_the_golden_output(bundle, engine):
     altered = BridgeEngine(AlteredGraph(engine.network, lambda f: f * np.float32(1.05)))
-    with pytest.raises(BundleRefused, match=r"deviates by 0\.0[3-7]\d* from the golden output"):
+    with pytest.raises(BundleError, match=r"deviates by 0\.0[3-7]\d* from the golden output"):
         reproduce_golden(altered, bundle)
 
 
 def test_an_engine_that_answers_with_nan_does_not_reproduce_the_golden_output(bundle, engine):
     broken = BridgeEngine(AlteredGraph(engine.network, lambda f: np.full_like(f, np.nan)))
-    with pytest.raises(BundleRefused, match="deviates by nan"):
+    with pytest.raises(BundleError, match="deviates by nan"):
         reproduce_golden(broken, bundle)
 
 
@@ -123,12 +123,12 @@ def test_weights_of_another_network_are_refused_by_torch(bundle, tmp_path):
     contents = {name: bundle.read(name) for name in bundle.manifest.files}
     contents["weights.safetensors"] = save({})
     write_bundle(tmp_path / "other", "other", "1", contents)
-    with pytest.raises(EngineFailed, match=r"weights\.safetensors does not fit the network"):
+    with pytest.raises(EngineError, match=r"weights\.safetensors does not fit the network"):
         open_engine("torch", load_bundle(tmp_path / "other"))
 
 
 def test_a_graph_that_is_none_is_refused_by_openvino():
-    with pytest.raises(EngineFailed, match=r"cannot compile network\.onnx"):
+    with pytest.raises(EngineError, match=r"cannot compile network\.onnx"):
         OpenVinoBackend().compile("network", b"no graph at all")
 
 
@@ -208,12 +208,12 @@ def test_the_engines_agree_on_a_guided_evaluation(guided_bundle):
 def test_the_golden_output_includes_the_control_branch(guided_bundle, guided):
     # Negative control: a control branch that adds nothing is not let through.
     silent = AlteredGraph(guided.control, np.zeros_like)
-    with pytest.raises(BundleRefused, match="deviates"):
+    with pytest.raises(BundleError, match="deviates"):
         reproduce_golden(BridgeEngine(guided.network, silent), guided_bundle)
 
 
 def test_a_guide_without_a_control_branch_is_refused(engine, bundle):
-    with pytest.raises(EngineFailed, match="no control branch"):
+    with pytest.raises(EngineError, match="no control branch"):
         engine.evaluate(*_input(bundle), _guide(bundle))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rebrain_node.engine.open import BACKENDS, deviation, open_scale
-from rebrain_node.errors import BundleRefused, EngineFailed
+from rebrain_node.errors import BundleError, EngineError
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from tests.support.tiny_bundle import calibrated, write_bundle_without_network
 
@@ -61,7 +61,7 @@ def test_the_engines_agree(bundle):
 
 def test_a_wrong_shape_is_refused(scale, bundle):
     x, s = _input(bundle)
-    with pytest.raises(EngineFailed, match=r"\(1, 3, 64, 48\)"):
+    with pytest.raises(EngineError, match=r"\(1, 3, 64, 48\)"):
         scale.estimate(x[:, :3], s)
 
 
@@ -72,12 +72,12 @@ def test_a_head_that_deviates_from_its_golden_scales_is_not_used(bundle, tmp_pat
     golden = load(contents["golden.safetensors"])
     contents["golden.safetensors"] = save(golden | {"b": golden["b"] * 1.01})
     write_bundle(tmp_path / "other", "other", "1", contents)
-    with pytest.raises(BundleRefused, match=r"deviates by 0\.0099 from the golden output"):
+    with pytest.raises(BundleError, match=r"deviates by 0\.0099 from the golden output"):
         open_scale("openvino", load_bundle(tmp_path / "other"))
 
 
 def test_a_bundle_without_a_head_and_an_unknown_engine_are_refused(bundle, tmp_path):
-    with pytest.raises(EngineFailed, match="no engine 'abacus'"):
+    with pytest.raises(EngineError, match="no engine 'abacus'"):
         open_scale("abacus", bundle)
     bare = {
         name: bundle.read(name)
@@ -85,7 +85,7 @@ def test_a_bundle_without_a_head_and_an_unknown_engine_are_refused(bundle, tmp_p
         if not name.startswith(("scale", "calibration"))
     }
     write_bundle(tmp_path / "bare", "bare", "1", bare)
-    with pytest.raises(BundleRefused, match=r"no file scale\.onnx"):
+    with pytest.raises(BundleError, match=r"no file scale\.onnx"):
         open_scale("openvino", load_bundle(tmp_path / "bare"))
 
 
@@ -99,7 +99,7 @@ def test_a_bundle_without_a_head_and_an_unknown_engine_are_refused(bundle, tmp_p
 def test_a_file_that_holds_no_head_is_refused(bundle, name, file, sentence):
     contents = {each: bundle.read(each) for each in bundle.manifest.files}
     broken = replace(bundle, _contents=contents | {file: b"no network at all"})
-    with pytest.raises(EngineFailed, match=sentence):
+    with pytest.raises(EngineError, match=sentence):
         open_scale(name, broken)
 
 
@@ -113,7 +113,7 @@ def _without(bundle, *names):
 @pytest.mark.parametrize("missing", [CALIBRATION, "scale.onnx"])
 def test_head_and_calibration_come_together_or_not_at_all(bundle, tmp_path, missing):
     write_bundle(tmp_path / "half", "half", "1", _without(bundle, missing))
-    with pytest.raises(BundleRefused, match=f"no {missing}"):
+    with pytest.raises(BundleError, match=f"no {missing}"):
         load_bundle(tmp_path / "half")
 
 
@@ -133,7 +133,7 @@ def test_a_calibration_of_another_format_or_that_flatters_is_refused(
     assert old in text
     contents = _without(bundle) | {CALIBRATION: text.replace(old, new)}
     write_bundle(tmp_path / "altered", "altered", "1", contents)
-    with pytest.raises(BundleRefused, match=said):
+    with pytest.raises(BundleError, match=said):
         load_bundle(tmp_path / "altered")
 
 
@@ -141,7 +141,7 @@ def test_a_calibration_of_another_format_or_that_flatters_is_refused(
 def test_a_calibration_of_another_network_is_refused(bundle, tmp_path, file):
     contents = _without(bundle) | {file: bundle.read(file) + b" "}
     write_bundle(tmp_path / "swapped", "swapped", "1", contents)
-    with pytest.raises(BundleRefused, match=f"made with {file} of SHA-256"):
+    with pytest.raises(BundleError, match=f"made with {file} of SHA-256"):
         load_bundle(tmp_path / "swapped")
 
 

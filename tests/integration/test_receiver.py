@@ -13,7 +13,7 @@ from pydicom.uid import CTImageStorage, MRImageStorage
 from pynetdicom.dimse_primitives import C_STORE
 
 from rebrain_node.domain.job import Job
-from rebrain_node.errors import BytesAltered, OutOfResources, StoreUnavailable
+from rebrain_node.errors import AlteredBytesError, OutOfResourcesError, StoreUnavailableError
 from rebrain_node.network.receiver import Receiver
 from rebrain_node.reception.inbox import InboxFolder, Spool
 from rebrain_node.settings import Peer, load_settings
@@ -256,7 +256,7 @@ def test_an_error_of_fsync_is_neither_acknowledged_nor_tried_again(
             calls.append(descriptor)
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr("rebrain_node.reception.inbox.os.fsync", failing)
+        monkeypatch.setattr("rebrain_node.blobs.os.fsync", failing)
         status, comment = send(association, instance(1))
         assert (status, len(calls)) == (0xA700, 1)
         assert comment.startswith("DISK")
@@ -268,7 +268,7 @@ def test_a_ledger_that_is_down_is_not_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def down(*_: object) -> None:
-        raise OutOfResources("locked", status=0xA700, reason="DATABASE")
+        raise OutOfResourcesError("locked", status=0xA700, reason="DATABASE")
 
     with listening(tmp_path) as node, associated(node.port) as association:
         monkeypatch.setattr(node.ledger, "record_received", down)
@@ -290,7 +290,7 @@ def test_without_an_audit_log_strangers_stay_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def down(*_: object) -> None:
-        raise StoreUnavailable("locked")
+        raise StoreUnavailableError("locked")
 
     with listening(tmp_path) as node:
         monkeypatch.setattr(node.audit, "record", down)
@@ -322,10 +322,10 @@ def test_the_real_ledger_takes_what_comes_and_the_inbox_reads_it(tmp_path: Path)
         held = ledger.instances(series="1.2.3.4")[0]
         path = tmp_path / "inbox" / held.path
         path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-        with pytest.raises(BytesAltered, match="not what was received"):
+        with pytest.raises(AlteredBytesError, match="was altered"):
             inbox.read(job)
         path.unlink()
-        with pytest.raises(BytesAltered, match="restore it"):
+        with pytest.raises(AlteredBytesError, match="restore it"):
             inbox.read(job)
 
 

@@ -88,7 +88,7 @@ def kill_under_traffic(folder: Path, times: int, seed: int) -> None:
             association.abort()
             park(association).leave()
         check_nothing_lost(folder, acknowledged)
-        assert not list(folder.rglob("*.receiving"))
+        assert not list(folder.rglob("*.writing"))
 
 
 def test_two_kills_under_traffic_lose_nothing(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
 
 from rebrain_node.domain.job import DerivedInstance
-from rebrain_node.errors import DeliveryFailed, DeliveryRefused
+from rebrain_node.errors import DeliveryError, PermanentDeliveryError
 from rebrain_node.network.association import associated
 from rebrain_node.network.sender import PacsDestination, SentFile, echo, send_files, status_class
 from rebrain_node.settings import DestinationSettings
@@ -172,10 +172,10 @@ def test_a_warning_is_taken_but_not_verified(status: int) -> None:
 def test_a_failure_stops_the_set_and_says_what_was_taken(status: int, permanent: bool) -> None:
     with (
         a_peer(lambda n: status if n == 2 else 0x0000) as (peer, destination),
-        pytest.raises(DeliveryFailed, match=f"0x{status:04X}") as caught,
+        pytest.raises(DeliveryError, match=f"0x{status:04X}") as caught,
     ):
         PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
-    assert isinstance(caught.value, DeliveryRefused) is permanent
+    assert isinstance(caught.value, PermanentDeliveryError) is permanent
     assert [one.sop_instance_uid for one in caught.value.taken] == [instance(1).sop_instance_uid]
     assert instance(2).sop_instance_uid in str(caught.value)
     assert len(peer.received) == 2
@@ -194,7 +194,7 @@ def test_every_status_has_exactly_one_meaning() -> None:
 def test_a_sop_class_the_peer_does_not_take_is_named_before_anything_is_sent() -> None:
     with (
         a_peer() as (peer, destination),
-        pytest.raises(DeliveryRefused, match="Parametric Map Storage") as caught,
+        pytest.raises(PermanentDeliveryError, match="Parametric Map Storage") as caught,
     ):
         PacsDestination(destination, "REBRAIN").send(
             [instance(1), instance(2, ParametricMapStorage)]
@@ -206,10 +206,10 @@ def test_a_sop_class_the_peer_does_not_take_is_named_before_anything_is_sent() -
 def test_an_association_ended_in_the_middle_is_retried_from_there() -> None:
     with (
         a_peer(lambda n: None if n == 2 else 0x0000) as (_, destination),
-        pytest.raises(DeliveryFailed, match="ended the association") as caught,
+        pytest.raises(DeliveryError, match="ended the association") as caught,
     ):
         PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
-    assert not isinstance(caught.value, DeliveryRefused)
+    assert not isinstance(caught.value, PermanentDeliveryError)
     assert len(caught.value.taken) == 1
 
 
@@ -254,22 +254,22 @@ def test_a_peer_that_is_down_is_named_with_host_port_and_remedy() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with pytest.raises(DeliveryFailed) as caught:
+    with pytest.raises(DeliveryError) as caught:
         PacsDestination(settings_for(port), "REBRAIN").send([instance(1)])
-    assert not isinstance(caught.value, DeliveryRefused)
+    assert not isinstance(caught.value, PermanentDeliveryError)
     for part in ("pacs", "PACS", f"127.0.0.1:{port}", "Connection refused", "firewall"):
         assert part in str(caught.value)
 
 
 def test_a_host_nobody_knows_is_said() -> None:
-    with pytest.raises(DeliveryFailed, match=r"nowhere\.invalid.*not known"):
+    with pytest.raises(DeliveryError, match=r"nowhere\.invalid.*not known"):
         echo(settings_for(104, host="nowhere.invalid"), "REBRAIN")
 
 
 def test_a_peer_that_says_nothing_is_given_up_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
-        with pytest.raises(DeliveryFailed, match=r"did not answer.*TLS"):
+        with pytest.raises(DeliveryError, match=r"did not answer.*TLS"):
             echo(settings_for(silent.getsockname()[1], timeout_s=0.5), "REBRAIN")
     assert time.monotonic() - begun < 20.0
 
@@ -283,12 +283,12 @@ def test_a_rejected_association_says_which_title_is_not_known(
 ) -> None:
     with (
         a_peer(**requirement) as (_, destination),
-        pytest.raises(DeliveryFailed, match=f"AE title {said}") as caught,
+        pytest.raises(DeliveryError, match=f"AE title {said}") as caught,
     ):
         PacsDestination(destination.model_copy(update={"ae_title": "ANOTHER"}), "REBRAIN").send(
             [instance(1)]
         )
-    assert not isinstance(caught.value, DeliveryRefused)
+    assert not isinstance(caught.value, PermanentDeliveryError)
 
 
 def test_files_go_in_their_own_transfer_syntax_and_each_has_an_answer(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def storescp(folder: Path) -> Iterator[DestinationSettings]:
             try:
                 echo(destination, "REBRAIN")
                 break
-            except DeliveryFailed:
+            except DeliveryError:
                 time.sleep(0.05)
         yield destination
     finally:

@@ -14,11 +14,11 @@ from sqlalchemy.exc import DBAPIError
 
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.errors import (
-    InstanceConflict,
-    OutOfResources,
+    InstanceConflictError,
+    OutOfResourcesError,
     SettingsError,
-    StateRefused,
-    StoreUnavailable,
+    StateError,
+    StoreUnavailableError,
 )
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import SCHEMA_REVISION, Database
@@ -45,7 +45,7 @@ def test_a_series_lives_its_whole_life(url: str, tmp_path: Path) -> None:
         ledger, outbox = Ledger(database), Outbox(database, tmp_path / "outbox")
         log = AuditLog(database)
         assert [ledger.record_received(received(n)) for n in (1, 2, 2)] == ["new", "new", "same"]
-        with pytest.raises(InstanceConflict):
+        with pytest.raises(InstanceConflictError):
             ledger.record_received(received(2, content="other"))
         job = accept(ledger)
         set_id = outbox.put(derived_set(job), ["pacs"], job)
@@ -109,7 +109,7 @@ def test_a_database_of_a_newer_version_is_left_alone(url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(StateRefused, match="9999"):
+    with pytest.raises(StateError, match="9999"):
         Database.open(url)
 
 
@@ -144,10 +144,10 @@ def test_a_server_that_goes_away_takes_nothing_and_comes_back_by_itself(postgres
         ledger.record_received(received(1))
         postgres_cluster.stop()
         try:
-            with pytest.raises(OutOfResources) as caught:
+            with pytest.raises(OutOfResourcesError) as caught:
                 ledger.record_received(received(2))
             assert caught.value.status == 0xA700
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreUnavailableError):
                 ledger.counts()
         finally:
             postgres_cluster.start()
@@ -170,6 +170,6 @@ def test_a_wrong_url_is_named_with_its_remedy(wrong: str, said: str) -> None:
 
 
 def test_a_password_never_stands_in_a_message() -> None:
-    with pytest.raises(StoreUnavailable) as caught:
+    with pytest.raises(StoreUnavailableError) as caught:
         Database.open("postgresql://rebrain:secret@127.0.0.1:1/node")
     assert "secret" not in str(caught.value)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from rebrain_node.demonstration.running_node import free_port
-from rebrain_node.errors import DeliveryFailed
+from rebrain_node.errors import DeliveryError
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.network.sender import echo, send_files
 from tests.support.quick_node import make_node, run, wait_for
@@ -109,7 +109,7 @@ def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
         def answered():
             try:
                 answers.append(echo(node.address, AE_TITLE))
-            except DeliveryFailed:
+            except DeliveryError:
                 return False
             return True
 
@@ -118,7 +118,7 @@ def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
 
 def test_a_caller_that_is_not_on_the_list_is_rejected(tmp_path, quick_bundle, study_folder):
     node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
-    with node.running(), pytest.raises(DeliveryFailed):
+    with node.running(), pytest.raises(DeliveryError):
         send_files(node.address, "STRANGER", sorted(study_folder.glob("*.dcm")))
 
 

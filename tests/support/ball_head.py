@@ -10,7 +10,7 @@ SCALE = 3.0  # the ball is a third of a head: MNI coordinates are three times as
 
 
 def ball_maps(*, neck: bool = False) -> dict[str, NDArray[np.generic]]:
-    """Return maps as `trainer.anatomy.map_anatomy` does: white core, grey rind, skull, scalp."""
+    """Return maps as `map_anatomy` does: white core, grey rind, skull, scalp."""
     z, y, x = np.indices((SIZE, SIZE, SIZE)).astype(float) - CENTRE[:, None, None, None]
     radius = np.sqrt(z**2 + y**2 + x**2)
     levels = [(14.0, 0.62), (BRAIN_MM, 0.42), (SKULL_MM, 0.05), (HEAD_MM, 0.9)]

@@ -16,7 +16,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
 from rebrain_node.domain.ledger import ReceivedInstance, Reception
-from rebrain_node.errors import InstanceConflict
+from rebrain_node.errors import InstanceConflictError
 from rebrain_node.network.association import _Parking, _Requestor
 from rebrain_node.network.receiver import Receiver
 from rebrain_node.ports import JsonValue
@@ -47,7 +47,7 @@ class MemoryLedger:
                     if known.sha256 == received.sha256:
                         return "same"
                     self.quarantined.append(received)
-                    raise InstanceConflict(
+                    raise InstanceConflictError(
                         "known with other bytes", status=0x0117, reason="SAME-UID-OTHER-BYTES"
                     )
             self.received.append(received)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage as ndi
 
-from trainer.evaluate.evaluation import Evaluation, Montage
+from trainer.evaluate.results import Evaluation, Montage
 
 METHODS = {
     "constant": 0.0, "identity": 0.2, "lut": 0.35, "linear-lut": 0.4, "bridge-average": 0.7,

@@ -6,7 +6,7 @@ import numpy as np
 
 from rebrain_node.model.ood import OodFeatures, OodModel
 from rebrain_node.steps.ood import FRAME, PICTURE
-from trainer.domain_fit import Sound, fit
+from trainer.ood.fit import InDistributionSeries, fit
 
 SUBJECTS = 20
 SLICES = 12
@@ -25,11 +25,13 @@ def ood_features(
     )
 
 
-def in_distribution_series(dimension: int | None = None, subjects: int = SUBJECTS) -> list[Sound]:
+def in_distribution_series(
+    dimension: int | None = None, subjects: int = SUBJECTS
+) -> list[InDistributionSeries]:
     """Four series of each subject."""
     rng = np.random.default_rng(3)
     return [
-        Sound(f"sub{k:02}", ood_features(rng, 0.0, dimension))
+        InDistributionSeries(f"sub{k:02}", ood_features(rng, 0.0, dimension))
         for k in range(subjects)
         for _ in range(4)
     ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.dataset import (
+from trainer.data.dataset import (
     Index,
     Meta,
     PreparedData,

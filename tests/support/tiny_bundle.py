@@ -14,8 +14,8 @@ from rebrain_node.model.control import ControlBranch
 from rebrain_node.model.recipe import Abstain, Grid, Output, Recipe, Window
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.model.unet import BridgeUNet
-from trainer.calibrate.bundle import Added, rounded, write_calibrated
-from trainer.release import Guidance, golden_input, release
+from trainer.calibrate.bundle import CalibrationParts, rounded, write_calibrated
+from trainer.release.bundle import Guidance, golden_input, release
 
 CARD = Card(
     name="tiny",
@@ -122,7 +122,7 @@ def calibrated(bundle: ModelBundle, folder: Path, subjects: int = 25) -> ModelBu
     torch.manual_seed(2)
     head = ResidualScaleHead()
     torch.nn.init.normal_(head.leave.weight, std=0.2)
-    added = Added(
+    added = CalibrationParts(
         head=rounded(head),
         calibration=tiny_calibration(subjects),
         abstain=Abstain(voxel_above=0.3, slice_above=0.2, series_share=0.5),

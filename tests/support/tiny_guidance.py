@@ -15,9 +15,9 @@ from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase, contents_of
 from tests.support.tiny_bundle import tiny_recipe, write_tiny_bundle
 from tests.support.tiny_encoder import tiny_encoder_graph
-from trainer.knowledge_base import Making, Person, grown
-from trainer.person_keys import person_hash
-from trainer.release import Guidance
+from trainer.release.bundle import Guidance
+from trainer.retrieval.knowledge_base import EntrySettings, SubjectSlices, grown
+from trainer.retrieval.subject_keys import person_hash
 
 KEY = bytes(range(32))
 PEOPLE = ("anna", "bert", "carl")
@@ -30,13 +30,15 @@ def hash_of(name: str) -> str:
 
 def tiny_base(recipe: Recipe, graph: bytes, people: tuple[str, ...] = PEOPLE) -> KnowledgeBase:
     """Twelve slices of noise of each person, between -60 and 80 mm."""
-    making = Making(graph=graph, encoder=encoder_of_graph(graph), recipe=recipe, hash_of=hash_of)
+    making = EntrySettings(
+        graph=graph, encoder=encoder_of_graph(graph), recipe=recipe, hash_of=hash_of
+    )
     plane = (recipe.grid.rows // 2, recipe.grid.columns // 2)
 
-    def person(name: str) -> Person:
+    def person(name: str) -> SubjectSlices:
         rng = np.random.default_rng([*name.encode()])
         slices = rng.integers(0, 256, (12, *plane), dtype=np.uint8)
-        return Person(name, "CC0-1.0", slices, np.sort(rng.uniform(-60, 80, 12)))
+        return SubjectSlices(name, "CC0-1.0", slices, np.sort(rng.uniform(-60, 80, 12)))
 
     return grown(making.empty(), map(person, people), making)
 

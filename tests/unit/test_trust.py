@@ -9,7 +9,7 @@ from safetensors.numpy import load, save
 from rebrain_node.app import compose
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.release import Release
-from rebrain_node.errors import BundleRefused, SettingsError
+from rebrain_node.errors import BundleError, SettingsError
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.signature import make_key, read_private_key, sign_bundle
 from rebrain_node.settings import Model, Settings, Storage
@@ -48,7 +48,7 @@ def test_the_bundle_that_ships_is_signed_by_the_key_that_ships() -> None:
 def test_a_bundle_that_a_key_of_the_site_signed_is_taken(tmp_path: Path, site: Path) -> None:
     folder = _signed(tmp_path / "b", "2.0", site, plain_contents())
 
-    with pytest.raises(BundleRefused, match=r"untrusted key [0-9a-f]{64}; trusted are demo;"):
+    with pytest.raises(BundleError, match=r"untrusted key [0-9a-f]{64}; trusted are demo;"):
         compose.open_bundle(_settings(tmp_path, bundle=folder))
     trusting = _settings(tmp_path, bundle=folder, trusted_keys=(site,))
     assert signer_of(trusting, compose.open_bundle(trusting).bundle).name == "site"
@@ -58,7 +58,7 @@ def test_a_bundle_that_a_key_of_the_site_signed_is_taken(tmp_path: Path, site: P
 def test_an_unsigned_bundle_is_taken_only_where_the_settings_say_so(tmp_path: Path) -> None:
     write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents())
 
-    with pytest.raises(BundleRefused, match=r"tiny 0\.1 is not signed.*model\.unsigned"):
+    with pytest.raises(BundleError, match=r"tiny 0\.1 is not signed.*model\.unsigned"):
         compose.open_bundle(_settings(tmp_path, bundle=tmp_path / "b"))
     accepting = _settings(tmp_path, bundle=tmp_path / "b", unsigned="accept")
     assert signer_of(accepting, compose.open_bundle(accepting).bundle) is None
@@ -70,7 +70,7 @@ def test_where_unsigned_bundles_are_accepted_an_untrusted_signature_is_not(
 ) -> None:
     folder = _signed(tmp_path / "b", "2.0", site, plain_contents())
 
-    with pytest.raises(BundleRefused, match="signed with the untrusted key"):
+    with pytest.raises(BundleError, match="signed with the untrusted key"):
         compose.open_bundle(_settings(tmp_path, bundle=folder, unsigned="accept"))
 
 
@@ -108,7 +108,7 @@ def test_only_a_later_version_follows(
     if message is None:
         refuse_older(found, before, None)
         return
-    with pytest.raises(BundleRefused, match=message):
+    with pytest.raises(BundleError, match=message):
         refuse_older(found, before, "c" * 64)
     refuse_older(found, before, found.digest)
 
@@ -132,7 +132,7 @@ def test_a_node_does_not_go_back_to_an_older_bundle_unless_it_is_named(
     with compose.open_state(older) as state:
         for settings in (older, newer):
             compose.activate_bundle(settings, state)
-        with pytest.raises(BundleRefused, match=r"1\.9 .* is older than rebrain-demo 1\.10 "):
+        with pytest.raises(BundleError, match=r"1\.9 .* is older than rebrain-demo 1\.10 "):
             compose.activate_bundle(older, state)
         for settings in (newer, named):
             compose.activate_bundle(settings, state)
@@ -160,7 +160,7 @@ def test_a_bundle_whose_golden_output_deviates_bars_nobody_s_way_back(
     good = _running(tmp_path, site, "1.0")
     deviating = _running(tmp_path, site, "2.0", **{"golden.safetensors": save(golden)})
     with compose.open_state(good) as state:
-        with pytest.raises(BundleRefused, match="deviates by"):
+        with pytest.raises(BundleError, match="deviates by"):
             compose.activate_bundle(deviating, state)
         compose.activate_bundle(good, state)
         events = [str(event.event) for event in state.audit.events(10)]

@@ -16,9 +16,8 @@ from rebrain_node.model.calibration import CALIBRATED_FILES, Calibration
 from rebrain_node.model.card import Card, Score
 from rebrain_node.model.recipe import Abstain
 from rebrain_node.model.residual_scale import ResidualScaleHead
-from trainer.calibrate.figures import Judged
-from trainer.export import Names, export_onnx
-from trainer.release import halves_of
+from trainer.calibrate.figures import SubjectResiduals
+from trainer.export import Names, export_onnx, halves_of
 
 #: one voxel in ten of people like these is in the mask, one slice in twenty is marked
 VOXEL_QUANTILE, SLICE_QUANTILE = 0.90, 0.95
@@ -27,7 +26,7 @@ SERIES_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Added:
+class CalibrationParts:
     """What a calibration adds to a bundle; the digests of its files are filled in here."""
 
     head: ResidualScaleHead
@@ -44,12 +43,14 @@ def rounded(head: ResidualScaleHead) -> ResidualScaleHead:
     return found.eval()
 
 
-def write_calibrated(bundle: ModelBundle, added: Added, out: Path, version: str) -> ModelBundle:
+def write_calibrated(
+    bundle: ModelBundle, added: CalibrationParts, out: Path, version: str
+) -> ModelBundle:
     """Write a new bundle at `out` and load it back; the old one is left as it is.
 
     Raises
     ------
-    BundleRefused
+    BundleError
         What was written cannot be loaded.
     """
     contents = {name: bundle.read(name) for name in bundle.manifest.files}
@@ -70,7 +71,7 @@ def write_calibrated(bundle: ModelBundle, added: Added, out: Path, version: str)
     return load_bundle(out)
 
 
-def _card(card: Card, added: Added, version: str) -> Mapping[str, bytes]:
+def _card(card: Card, added: CalibrationParts, version: str) -> Mapping[str, bytes]:
     tests = {score.test for score in added.scores}
     extended = card.model_copy(
         update={
@@ -85,7 +86,7 @@ def _card(card: Card, added: Added, version: str) -> Mapping[str, bytes]:
     }
 
 
-def limits_of(judged: Sequence[Judged], calibration: Calibration) -> Abstain:
+def limits_of(judged: Sequence[SubjectResiduals], calibration: Calibration) -> Abstain:
     """Set the limits by the held-out people: what is rare among them is not to be trusted."""
     widths = []
     for each in judged:

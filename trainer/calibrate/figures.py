@@ -22,7 +22,7 @@ _STEPS = 50  # of the sparsification curve
 
 
 @dataclass(frozen=True)
-class Judged:
+class SubjectResiduals:
     """One person's residuals with the scales of a head that the person did not teach."""
 
     residuals: Residuals
@@ -65,7 +65,7 @@ class Judged:
         return values[self.residuals.inside][self.sample].astype(np.float32)
 
 
-def coverage(people: Sequence[Judged], kind: SliceKind) -> dict[str, object]:
+def coverage(people: Sequence[SubjectResiduals], kind: SliceKind) -> dict[str, object]:
     """Coverage of one kind of slice at every level, and what hides in the mean.
 
     Returns
@@ -118,7 +118,7 @@ def _by_quartile(covered: NDArray[np.bool_], scale: FloatArray) -> list[float]:
     return [float(part.mean()) for part in np.array_split(covered[order], 4)]
 
 
-def order(people: Sequence[Judged]) -> dict[str, object]:
+def order(people: Sequence[SubjectResiduals]) -> dict[str, object]:
     """How well a map tells large errors from small ones: Spearman's rho and AUSE, per person.
 
     Returns
@@ -127,7 +127,7 @@ def order(people: Sequence[Judged]) -> dict[str, object]:
         ``spearman`` and ``ause`` by map: ``scale``, ``rule of thumb``, ``constant`` and, where the
         walk has noise, ``spread of samples``.
     """
-    maps: Mapping[str, Callable[[Judged], FloatArray]] = {
+    maps: Mapping[str, Callable[[SubjectResiduals], FloatArray]] = {
         "scale": lambda each: each.sampled(each.scale),
         "rule of thumb": lambda each: each.sampled(each.residuals.rule),
         "constant": lambda each: np.ones(len(each.sample), dtype=np.float32),
@@ -150,7 +150,7 @@ def _rho(uncertainty: FloatArray, error: FloatArray) -> float:
     return float(spearmanr(uncertainty, error).statistic)
 
 
-def _spread(person: Judged) -> FloatArray:
+def _spread(person: SubjectResiduals) -> FloatArray:
     spread = person.residuals.spread
     return person.sampled(spread if spread is not None else person.residuals.rule)
 
@@ -173,7 +173,7 @@ def _area(by: FloatArray, error: FloatArray) -> float:
     return float(remaining[kept].mean() / remaining[-1])
 
 
-def likelihood(people: Sequence[Judged]) -> dict[str, float]:
+def likelihood(people: Sequence[SubjectResiduals]) -> dict[str, float]:
     """Mean of |e| / b + log b over people, of the head and of the best constant for each person."""
     head, constant = [], []
     for person in people:
@@ -184,7 +184,7 @@ def likelihood(people: Sequence[Judged]) -> dict[str, float]:
     return {"scale": float(np.mean(head)), "constant": float(np.mean(constant))}
 
 
-def by_kind(people: Sequence[Judged]) -> dict[str, dict[str, object]]:
+def by_kind(people: Sequence[SubjectResiduals]) -> dict[str, dict[str, object]]:
     """Coverage of every kind of slice that was met."""
     return {
         kind: coverage(people, kind) for kind in KINDS if any(each.has(kind) for each in people)

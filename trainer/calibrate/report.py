@@ -6,7 +6,7 @@ from typing import Any
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Score
-from trainer.calibrate.figures import Judged, by_kind, likelihood, order
+from trainer.calibrate.figures import SubjectResiduals, by_kind, likelihood, order
 from trainer.calibrate.residuals import SPREAD_SEEDS, is_noisy
 
 TEST = "held-out simulated heads, intervals whose width the other people set"
@@ -17,7 +17,10 @@ NO_SPREAD = (
 
 
 def report_of(
-    bundle: ModelBundle, judged: Sequence[Judged], calibration: Calibration, taught_by: list[str]
+    bundle: ModelBundle,
+    judged: Sequence[SubjectResiduals],
+    calibration: Calibration,
+    taught_by: list[str],
 ) -> dict[str, Any]:
     """Gather the figures, every person held against widths that the other people set."""
     return {

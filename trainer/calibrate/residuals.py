@@ -71,7 +71,7 @@ class Residuals:
 
 
 @dataclass(frozen=True)
-class Path:
+class NodeSteps:
     """The node's own steps with an opened bundle, on so many slices of a kind in each series."""
 
     model: LoadedModel
@@ -113,7 +113,9 @@ def chosen(guides: Sequence[Guide], per_kind: int, rng: Generator) -> tuple[Guid
     return tuple(guides[k] for k in sorted(kept))
 
 
-def residuals_of(person: str, many: Sequence[DrawnSeries], path: Path, rng: Generator) -> Residuals:
+def residuals_of(
+    person: str, many: Sequence[DrawnSeries], path: NodeSteps, rng: Generator
+) -> Residuals:
     """Draw every series of one person and hold it against the truth.
 
     Raises
@@ -142,7 +144,9 @@ def residuals_of(person: str, many: Sequence[DrawnSeries], path: Path, rng: Gene
     )
 
 
-def _rows(series: DrawnSeries, volume: SyntheticVolume, path: Path) -> Iterator[tuple[object, ...]]:
+def _rows(
+    series: DrawnSeries, volume: SyntheticVolume, path: NodeSteps
+) -> Iterator[tuple[object, ...]]:
     """Kind, inputs, error, rule of thumb, spread and known head of every slice that shows any."""
     spread = path.spread(volume)
     spacing_mm = volume.prepared.spacing_mm

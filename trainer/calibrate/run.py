@@ -17,17 +17,16 @@ from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import Calibration, Width
 from rebrain_node.retrieval.open import open_exemplars
-from trainer.calibrate.bundle import Added, limits_of, rounded, write_calibrated
+from trainer.calibrate.bundle import CalibrationParts, limits_of, rounded, write_calibrated
 from trainer.calibrate.conformal import width
 from trainer.calibrate.cost import RUNS, cost_of
-from trainer.calibrate.figures import Judged
+from trainer.calibrate.figures import SubjectResiduals
 from trainer.calibrate.report import choice_of, report_of, scores_of
-from trainer.calibrate.residuals import KINDS, Residuals, joined, residuals_of
-from trainer.calibrate.residuals import Path as NodePath
-from trainer.calibrate.scale_head import STEPS, Teaching, scales, teach
+from trainer.calibrate.residuals import KINDS, NodeSteps, Residuals, joined, residuals_of
+from trainer.calibrate.scale_head import STEPS, ScaleTraining, scales, teach
 from trainer.calibrate.series import draw_series
 from trainer.heads import Head
-from trainer.hounsfield import Tissues, sharpened, tissues
+from trainer.simulate.hounsfield import Tissues, sharpened, tissues
 
 ALPHA = 0.1
 SEED = 505
@@ -36,7 +35,7 @@ TEACHING_SERIES, TEACHING_SLICES = 1, 12  # of a head; of each kind in a series
 CALIBRATING_SERIES, CALIBRATING_SLICES = 2, 10
 
 
-class CalibrationRefused(RebrainError):
+class CalibrationError(RebrainError):
     """A bundle cannot be calibrated; the message says what is missing."""
 
 
@@ -56,7 +55,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class People:
+class SubjectSplit:
     """Who teaches the head and who sets the widths: never the same person.
 
     The head learns from training heads of the bridge, whose residuals may be a little small; the
@@ -68,12 +67,12 @@ class People:
     maps: Path  #: folder of their anatomy maps
 
     @classmethod
-    def of(cls, heads: Sequence[Head], maps: Path) -> "People":
+    def of(cls, heads: Sequence[Head], maps: Path) -> "SubjectSplit":
         """Divide the heads that have maps by their one role.
 
         Raises
         ------
-        CalibrationRefused
+        CalibrationError
             No head teaches, or none calibrates.
         """
         found = [h for h in heads if h.whole_head_truth and (maps / f"{h.name}.npz").exists()]
@@ -81,7 +80,7 @@ class People:
         calibrating = tuple(h for h in found if h.role != "train")
         for some, role in ((teaching, "train"), (calibrating, "validation or demonstration")):
             if not some:
-                raise CalibrationRefused(
+                raise CalibrationError(
                     f"{maps} holds maps of no head with the role {role}; make them with "
                     "`rebrain-train head`"
                 )
@@ -92,7 +91,7 @@ class People:
         with np.load(self.maps / f"{head.name}.npz", allow_pickle=False) as arrays:
             return sharpened(tissues(dict(arrays)), 1.0 if head.sharp else 2.0)
 
-    def residuals(self, head: Head, path: NodePath, series: int) -> Residuals:
+    def residuals(self, head: Head, path: NodeSteps, series: int) -> Residuals:
         """Draw so many series of a head and hold them against the truth."""
         rng = np.random.default_rng((SEED, zlib.crc32(head.name.encode())))
         anatomy = self.anatomy(head)
@@ -101,7 +100,7 @@ class People:
 
 
 def calibrate(
-    bundle: ModelBundle, people: People, out: Path, version: str, steps: Steps
+    bundle: ModelBundle, people: SubjectSplit, out: Path, version: str, steps: Steps
 ) -> dict[str, Any]:
     """Calibrate a bundle on people it never saw, write a new one at `out`, return the report.
 
@@ -113,8 +112,8 @@ def calibrate(
     if out.exists():
         raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
     model = opened(bundle)
-    teaching = NodePath(model, bundle.recipe, TEACHING_SLICES)
-    calibrating = NodePath(model, bundle.recipe, CALIBRATING_SLICES)
+    teaching = NodeSteps(model, bundle.recipe, TEACHING_SLICES)
+    calibrating = NodeSteps(model, bundle.recipe, CALIBRATING_SLICES)
     taught_by = [
         people.residuals(head, teaching, TEACHING_SERIES)
         for head in steps.through("teaching heads", people.teaching)
@@ -124,12 +123,12 @@ def calibrate(
         for head in steps.through("held-out heads", people.calibrating)
     ]
     steps.started("residual-scale head", STEPS)
-    head = rounded(teach(joined(taught_by), Teaching(SEED, STEPS), lambda _: steps.advance()))
-    judged = [Judged(each, scales(head, each)) for each in held_out]
+    head = rounded(teach(joined(taught_by), ScaleTraining(SEED, STEPS), lambda _: steps.advance()))
+    judged = [SubjectResiduals(each, scales(head, each)) for each in held_out]
     calibration = calibration_of(judged)
     report = report_of(bundle, judged, calibration, [each.person for each in taught_by])
     abstain = limits_of(judged, calibration)
-    added = Added(
+    added = CalibrationParts(
         head=head,
         calibration=calibration,
         abstain=abstain,
@@ -158,7 +157,7 @@ def opened(bundle: ModelBundle) -> LoadedModel:
     return LoadedModel.of(bundle, engine, encoder=encoder, exemplars=exemplars)
 
 
-def calibration_of(judged: Sequence[Judged]) -> Calibration:
+def calibration_of(judged: Sequence[SubjectResiduals]) -> Calibration:
     """Set the widths of every kind of slice; a kind that was not met takes the widest other."""
     widths: dict[SliceKind, Width] = {}
     for kind in KINDS:

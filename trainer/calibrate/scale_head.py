@@ -10,7 +10,7 @@ from torch import Tensor
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from trainer.calibrate.residuals import Residuals
-from trainer.dice import Dice
+from trainer.sample_rng import SampleRng
 
 STEPS = 600
 BATCH = 4
@@ -20,7 +20,7 @@ Report = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Teaching:
+class ScaleTraining:
     """How long the head is taught, and by which draws."""
 
     seed: int
@@ -34,7 +34,7 @@ def laplace(scale: Tensor, error: Tensor, inside: Tensor) -> Tensor:
 
 
 def teach(
-    taught_by: Residuals, teaching: Teaching, report: Report | None = None
+    taught_by: Residuals, teaching: ScaleTraining, report: Report | None = None
 ) -> ResidualScaleHead:
     """Teach a new head; the same residuals and seed give the same weights.
 
@@ -45,7 +45,7 @@ def teach(
     report : callable, optional
         Told how many steps are done.
     """
-    dice = Dice(teaching.seed, 0)
+    rng = SampleRng(teaching.seed, 0)
     with torch.random.fork_rng():
         torch.manual_seed(teaching.seed)
         head = ResidualScaleHead()
@@ -53,9 +53,9 @@ def teach(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, teaching.steps)
     evenly = torch.ones(len(taught_by.kinds))
     for step in range(teaching.steps):
-        rows = dice.choice(evenly, BATCH).numpy()
+        rows = rng.choice(evenly, BATCH).numpy()
         x, s, error, inside = _batch(taught_by, rows)
-        if dice.chance(0.5):  # a head is as likely the other way round
+        if rng.chance(0.5):  # a head is as likely the other way round
             x, error, inside = x.flip(3), error.flip(3), inside.flip(3)
         loss = laplace(head(x, s), error, inside)
         optimiser.zero_grad()

@@ -8,10 +8,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from rebrain_node.domain.volume import FloatArray, Grid, MaskArray, MillimetreArray, SourceVolume
-from trainer.dice import Dice
-from trainer.hounsfield import Tissues, draw_hu
-from trainer.scanner import scan
-from trainer.slabs import COLUMNS, PIXEL_MM, ROWS, Plan, average, rotation, slab_points
+from trainer.sample_rng import SampleRng
+from trainer.simulate.hounsfield import Tissues, draw_hu
+from trainer.simulate.scanner import scan
+from trainer.simulate.slabs import COLUMNS, PIXEL_MM, ROWS, Plan, average, rotation, slab_points
 
 THINNEST_MM, THICKEST_MM = 3.0, 7.0
 _TILT_DEG, _TURN_DEG = (-22.0, 12.0), 3.0  # nod of the head; spread of roll and yaw
@@ -56,7 +56,7 @@ def draw_series(head: Tissues, rng: Generator) -> DrawnSeries:
     offsets = np.arange(reach[0] - _BELOW_BRAIN_MM, reach[1] + _ABOVE_BRAIN_MM, thickness)
     offsets += rng.uniform(0.0, thickness)
     hu = np.concatenate([average(raised, slab_points(plan, float(o))) for o in offsets]) - 1000.0
-    scanned = scan(torch.from_numpy(hu), Dice(int(rng.integers(2**31)), 0)).numpy()
+    scanned = scan(torch.from_numpy(hu), SampleRng(int(rng.integers(2**31)), 0)).numpy()
     return DrawnSeries(_source(scanned, plan, offsets), head)
 
 

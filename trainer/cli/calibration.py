@@ -27,12 +27,12 @@ def calibrate(
 
     from rebrain_node.model.bundle import load_bundle
     from trainer.calibrate.report import markdown
-    from trainer.calibrate.run import People, Steps
+    from trainer.calibrate.run import Steps, SubjectSplit
     from trainer.calibrate.run import calibrate as run
     from trainer.heads import catalogue
 
     torch.set_num_threads(1)
-    people = People.of(catalogue(data_of(data)), maps)
+    people = SubjectSplit.of(catalogue(data_of(data)), maps)
     with bar_of("starting", 1) as (bar, task):
 
         def started(what: str, count: int) -> None:

@@ -30,14 +30,14 @@ def control(  # noqa: PLR0913 - one option each
     missing positions come from the knowledge base, never from the person who asks. Leaves
     RUN/checkpoint.pt and, at the end, RUN/control.json.
     """
-    from trainer import train_control
     from trainer.config import TrainConfig
-    from trainer.donors import Donors
     from trainer.evaluate.networks import bundle_at
-    from trainer.guided import Asking, GuidedSource, find_guides
-    from trainer.person_keys import key_beside, person_hash, read_key
-    from trainer.pool import Pool
-    from trainer.stacks import Stacks
+    from trainer.retrieval.subject_keys import key_beside, person_hash, read_key
+    from trainer.simulate.pool import Pool
+    from trainer.simulate.stacks import Stacks
+    from trainer.train import control as train_control
+    from trainer.train.donors import Donors
+    from trainer.train.guided import ExemplarSource, GuidedSource, find_guides
 
     settings = TrainConfig.load(config)
     if settings.control is None:
@@ -45,7 +45,7 @@ def control(  # noqa: PLR0913 - one option each
     backbone, opened = bundle_at(bundle), Pool.open(pool, "train")
     hash_of = partial(person_hash, read_key(key or key_beside(base)))
     hashes = {record.name: hash_of(record.name) for record in opened.records}
-    asking = Asking.opened(backbone.recipe, encoder / "encoder.onnx", base, hashes)
+    asking = ExemplarSource.opened(backbone.recipe, encoder / "encoder.onnx", base, hashes)
     donors = None
     if settings.control.target == "donor":
         donors = Donors.of(Stacks.open(encoder / "stacks", "train"), hash_of)
@@ -89,7 +89,7 @@ def guide(  # noqa: PLR0913 - one option each
     """
     from rebrain_node.model.recipe import Retrieval
     from trainer.evaluate.networks import bundle_at
-    from trainer.guided_release import GuidanceFolders, release_guided
+    from trainer.release.guided import GuidanceFolders, release_guided
 
     retrieval = Retrieval.model_validate({"method": "exemplar", "p": percent})
     folders = GuidanceFolders(encoder, branch, base)

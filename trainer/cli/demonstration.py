@@ -18,8 +18,8 @@ def demo_head(
     """Make the demonstration head: simulated CT with its T1."""
     import numpy as np
 
-    from trainer.demo_head import write_demo_head
     from trainer.heads import DEMONSTRATION, catalogue
+    from trainer.simulate.demo_head import write_demo_head
 
     chosen = next(h for h in catalogue(data_of(data)) if h.name == DEMONSTRATION)
     with np.load(maps / f"{chosen.name}.npz") as arrays:

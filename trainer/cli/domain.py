@@ -11,9 +11,9 @@ from trainer.cli.options import AsJson, Data, Maps, bar_of, data_of
 
 if TYPE_CHECKING:
     from rebrain_node.model.bundle import ModelBundle
-    from trainer.domain_series import Seen, Way
     from trainer.heads import Head
-    from trainer.hounsfield import Tissues
+    from trainer.ood.series import EvaluatedSeries, SeriesEvaluator
+    from trainer.simulate.hounsfield import Tissues
 
 Bundle = Annotated[Path, typer.Argument(help="Folder of a bundle.")]
 Kept = Annotated[Path, typer.Option(help="Where drawn series are kept; missing ones are drawn.")]
@@ -33,8 +33,8 @@ def domain(
 ) -> None:
     """Fit a bundle's domain and write it into a new bundle."""
     from rebrain_node.model.bundle import load_bundle
-    from trainer.domain_fit import fit
-    from trainer.domain_release import sounds, with_domain
+    from trainer.ood.fit import fit
+    from trainer.release.ood import sounds, with_domain
 
     verified = load_bundle(bundle)
     heads = [head for head in _heads(data, "train") if head.whole_head_truth]
@@ -59,15 +59,15 @@ def domain_report(
 
     On held-out heads and on real series.
     """
-    from rebrain_node.errors import BundleRefused
+    from rebrain_node.errors import BundleError
     from rebrain_node.model.bundle import load_bundle
-    from trainer import domain_report as report
-    from trainer.domain_series import CONDITIONS
+    from trainer.ood import report
+    from trainer.ood.series import CONDITIONS
 
     verified = load_bundle(bundle)
     known = verified.ood_model
     if known is None:
-        raise BundleRefused(f"{bundle} has no domain.json; make it with `rebrain-train domain`")
+        raise BundleError(f"{bundle} has no domain.json; make it with `rebrain-train domain`")
     heads = _heads(data, "validation", "demonstration")
     wanted = {k: CONDITIONS if k < draws else () for k in range(_IN_DOMAIN_DRAWS * draws)}
     seen = [*_drawn(verified, heads, maps, kept, wanted)]
@@ -88,18 +88,18 @@ def _heads(data: Path | None, *roles: str) -> "list[Head]":
     return [head for head in catalogue(data_of(data)) if head.role in roles]
 
 
-def _way(bundle: "ModelBundle") -> "Way":
+def _way(bundle: "ModelBundle") -> "SeriesEvaluator":
     from rebrain_node.limits_file import shipped_limits
-    from trainer.domain_series import Way
+    from trainer.ood.series import SeriesEvaluator
 
-    return Way(limits=shipped_limits(), recipe=bundle.recipe)
+    return SeriesEvaluator(limits=shipped_limits(), recipe=bundle.recipe)
 
 
 def _encoder_sha256(bundle: "ModelBundle") -> str | None:
     return bundle.manifest.files["encoder.onnx"].sha256 if bundle.holds("encoder.onnx") else None
 
 
-def _encoded(bundle: "ModelBundle") -> "Callable[[Seen], Seen]":
+def _encoded(bundle: "ModelBundle") -> "Callable[[EvaluatedSeries], EvaluatedSeries]":
     """Give what adds embeddings to a series, or leaves it where the bundle has no encoder."""
     if not bundle.holds("encoder.onnx"):
         return lambda seen: seen
@@ -115,9 +115,9 @@ def _drawn(
     maps: Path,
     kept: Path,
     draws: dict[int, tuple[str, ...]],
-) -> "Iterator[Seen]":
+) -> "Iterator[EvaluatedSeries]":
     """Give the series in domain of every draw of every head, and its conditions."""
-    from trainer.domain_series import IN_DOMAIN, kept_series
+    from trainer.ood.series import IN_DOMAIN, kept_series
 
     way, encoded = _way(bundle), _encoded(bundle)
     wanted = {draw: (IN_DOMAIN, *conditions) for draw, conditions in draws.items()}
@@ -134,7 +134,7 @@ def _tissues(maps: Path, head: "Head") -> "Callable[[], Tissues]":
     def read() -> "Tissues":
         import numpy as np
 
-        from trainer.hounsfield import tissues
+        from trainer.simulate.hounsfield import tissues
 
         with np.load(maps / f"{head.name}.npz") as arrays:
             return tissues(dict(arrays))

@@ -12,7 +12,7 @@ from trainer.cli.options import Config, Data, Maps, Processes, Run, bar_of, data
 if TYPE_CHECKING:
     from trainer.config import TrainConfig
     from trainer.heads import Head
-    from trainer.hounsfield import Tissues
+    from trainer.simulate.hounsfield import Tissues
 
 
 def head_template(
@@ -23,9 +23,9 @@ def head_template(
     """Average simulated CT into the head template."""
     import numpy as np
 
-    from trainer.head_template import chosen, mean_template, write_head_template
     from trainer.heads import catalogue
-    from trainer.hounsfield import tissues
+    from trainer.simulate.head_template import chosen, mean_template, write_head_template
+    from trainer.simulate.hounsfield import tissues
 
     heads = chosen(catalogue(data_of(data)))
     with bar_of("heads", len(heads)) as (bar, task):
@@ -60,11 +60,11 @@ def encoder(
     import torch
     from safetensors.torch import save_file
 
-    from trainer import train_encoder
     from trainer.config import TrainConfig
+    from trainer.export import halves_of
     from trainer.heads import catalogue
-    from trainer.release import halves_of
-    from trainer.stacks import Stacks
+    from trainer.simulate.stacks import Stacks
+    from trainer.train import encoder as train_encoder
 
     settings = TrainConfig.load(config)
     if settings.encoder is None:
@@ -93,7 +93,7 @@ def encoder(
 def _draw_stacks(
     settings: "TrainConfig", heads: "list[Head]", maps: Path, folder: Path, processes: int
 ) -> None:
-    from trainer.stacks import StackIndex, stack_head, write_index
+    from trainer.simulate.stacks import StackIndex, stack_head, write_index
 
     if (folder / "index.json").exists() or settings.encoder is None:
         return

@@ -24,7 +24,9 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
     out: Annotated[Path, typer.Option(help="Folder of the report; a report there is replaced.")],
     report: Annotated[
         Literal["scores", "ablation", "retrieval"],
-        typer.Option(help="Scores by one protocol, what guidance adds, or how well it finds."),
+        typer.Option(
+            help="Scores by one protocol, ablation of guidance, or retrieval of exemplars."
+        ),
     ] = "scores",
     protocol: Annotated[str, typer.Option(help="none, decimate:K or thick:K; K = 2, 3, 4.")] = (
         "none"
@@ -36,7 +38,7 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
         list[str] | None, typer.Option(help="NAME=PATH: another bundle or a training run.")
     ] = None,
     split: Annotated[
-        Literal["train", "validation", "test"], typer.Option(help="Who is scored.")
+        Literal["train", "validation", "test"], typer.Option(help="Subjects that are scored.")
     ] = "test",
     mode: Annotated[
         Literal["standard", "ct2mri"],
@@ -61,12 +63,12 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
     of other encoders.
     """
     from trainer.cli import guidance_reports
+    from trainer.data.protocols import Sparsity
     from trainer.evaluate import run
-    from trainer.evaluate.contents import Beside
-    from trainer.evaluate.contest import Progress
-    from trainer.evaluate.curves import read_curves
-    from trainer.evaluate.protocols import Sparsity
-    from trainer.evaluate.report import json_text, write_report
+    from trainer.evaluate.plots import read_curves
+    from trainer.evaluate.report import Supplement
+    from trainer.evaluate.report_files import json_text, write_report
+    from trainer.evaluate.run import Progress
 
     check_out(out)
     if report != "scores":
@@ -87,7 +89,7 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
         if as_json:
             typer.echo(json_text(document), nl=False)
         return
-    company = Beside(
+    supplement = Supplement(
         documents=[json.loads((folder / SCORES).read_bytes()) for folder in beside or []],
         curves=read_curves(curves) if curves else {},
     )
@@ -106,7 +108,7 @@ def evaluate(  # noqa: PLR0913 -- each is an option of the command
             request,
             Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task)),
         )
-    replaced(out, lambda part: write_report(evaluation, part, company))
+    replaced(out, lambda part: write_report(evaluation, part, supplement))
     if as_json:
         typer.echo(json_text(evaluation.document), nl=False)
         return

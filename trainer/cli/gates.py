@@ -1,4 +1,4 @@
-"""How well the node's own gates work on simulated series."""
+"""The detection rates of the node's input checks on simulated series."""
 
 import json
 from typing import Annotated
@@ -15,12 +15,12 @@ def gates(
     seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the node's own gates on simulated series.
+    """Measure the node's input checks on simulated series.
 
-    Every head is drawn without a condition and with each that must be refused.
+    Every head is simulated without a condition and with each condition that must be refused.
     """
     from rebrain_node.limits_file import shipped_limits
-    from trainer import gates as measured
+    from trainer.evaluate import input_checks as measured
     from trainer.heads import catalogue
 
     found = []
@@ -29,7 +29,7 @@ def gates(
         for trial in measured.measure(data_of(data), maps, draws, seed, shipped_limits()):
             found.append(trial)
             bar.advance(task)
-    scores = measured.scores(found)
+    scores = measured.detection_rates(found)
     if as_json:
         rows = [{"class": s.code, "n": s.n, "hits": s.hits, "interval": s.interval} for s in scores]
         typer.echo(json.dumps(rows))

@@ -11,19 +11,19 @@ from trainer.cli.report_folder import replaced
 
 def ablation(bundle: str, data: Path, out: Path, seed: int) -> Mapping[str, object]:
     """Draw the missing positions of held-out subjects in every way; write the report to `out`."""
-    from trainer.dataset import PreparedData
-    from trainer.evaluate.ablation import Question, ablate
-    from trainer.evaluate.ablation_page import contents_of
-    from trainer.evaluate.contest import Progress
+    from trainer.data.dataset import PreparedData
+    from trainer.evaluate.ablation import AblationRequest, ablate
+    from trainer.evaluate.ablation_report import report_of
     from trainer.evaluate.networks import bundle_at
-    from trainer.evaluate.report import write_contents
+    from trainer.evaluate.report_files import write_report_files
+    from trainer.evaluate.run import Progress
 
-    question = Question(bundle_at(bundle), PreparedData.open(data), data.resolve().name, seed)
+    request = AblationRequest(bundle_at(bundle), PreparedData.open(data), data.resolve().name, seed)
     with bar_of("positions", 1) as (bar, task):
         progress = Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task))
-        found = ablate(question, progress)
-    contents = contents_of(found)
-    replaced(out, lambda part: write_contents(contents, found, part, "ablation"))
+        found = ablate(request, progress)
+    report = report_of(found)
+    replaced(out, lambda part: write_report_files(report, found, part, "ablation"))
     typer.echo(found["verdict"], err=True)
     return found
 
@@ -35,11 +35,11 @@ def retrieval(bundle: str, stacks: Path, out: Path, runs: dict[str, str]) -> Map
     encoder without training stands beside them.
     """
     from trainer.evaluate.networks import bundle_at
-    from trainer.evaluate.report import write_contents
-    from trainer.evaluate.retrieval_page import UNTRAINED, compared, contents_of, encoder_of
-    from trainer.evaluate.scores import OURS
-    from trainer.stacks import Stacks
-    from trainer.train_encoder import trained, untrained
+    from trainer.evaluate.report_files import write_report_files
+    from trainer.evaluate.results import OURS
+    from trainer.evaluate.retrieval_report import UNTRAINED, compared, encoder_of, report_of
+    from trainer.simulate.stacks import Stacks
+    from trainer.train.encoder import trained, untrained
 
     opened = bundle_at(bundle)
     networks = {OURS: encoder_of(opened), UNTRAINED: untrained()}
@@ -47,8 +47,8 @@ def retrieval(bundle: str, stacks: Path, out: Path, runs: dict[str, str]) -> Map
     base = Stacks.open(stacks, "train")
     queries = Stacks.open(stacks, "validation", "demonstration").thick()
     found = compared(opened, networks, base, queries, WINDOW_MM)
-    contents = contents_of(found)
-    replaced(out, lambda part: write_contents(contents, found, part, "retrieval"))
+    report = report_of(found)
+    replaced(out, lambda part: write_report_files(report, found, part, "retrieval"))
     for name, figures in found["encoders"].items():
         typer.echo(f"{name}: median position error {figures['median_mm']:.1f} mm", err=True)
     return found

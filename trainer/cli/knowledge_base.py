@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rebrain_node.errors import KnowledgeBaseRefused
+from rebrain_node.errors import KnowledgeBaseError
 from trainer.cli.options import AsJson, Config, bar_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rebrain_node.retrieval.knowledge_base import KnowledgeBase
-    from trainer.knowledge_base import Making, Person, Progress
+    from trainer.retrieval.knowledge_base import EntrySettings, Progress, SubjectSlices
 
 knowledge_base = typer.Typer(
     help="Slices of other people's heads that may guide a drawing.", no_args_is_help=True
@@ -56,11 +56,11 @@ def build(  # noqa: PLR0913 - one option each
 
     Makes a key where there is none.
     """
-    from trainer.knowledge_base import KnowledgeBaseError, grown, write
-    from trainer.person_keys import key_beside, make_key
+    from trainer.retrieval.knowledge_base import BaseUpdateError, grown, write
+    from trainer.retrieval.subject_keys import key_beside, make_key
 
     if base.exists() and not replace:
-        raise KnowledgeBaseError(f"{base} exists; add to it, or build it anew with --replace")
+        raise BaseUpdateError(f"{base} exists; add to it, or build it anew with --replace")
     key = key or key_beside(base)
     if not key.exists():
         base.parent.mkdir(parents=True, exist_ok=True)
@@ -87,8 +87,8 @@ def add(  # noqa: PLR0913 - one option each
     The thresholds are measured anew.
     """
     from rebrain_node.retrieval.knowledge_base import read
-    from trainer.knowledge_base import grown, write
-    from trainer.person_keys import key_beside
+    from trainer.retrieval.knowledge_base import grown, write
+    from trainer.retrieval.subject_keys import key_beside
 
     making = _making(encoder, config, key or key_beside(base))
     with _progress() as told:
@@ -113,8 +113,8 @@ def remove(
     No embedding, no slice and no hash of it is left in the folder.
     """
     from rebrain_node.retrieval.knowledge_base import read
-    from trainer.knowledge_base import without, write
-    from trainer.person_keys import key_beside, person_hash, read_key
+    from trainer.retrieval.knowledge_base import without, write
+    from trainer.retrieval.subject_keys import key_beside, person_hash, read_key
 
     if (subject is None) == (hashed is None):
         raise typer.BadParameter("give either --subject or --hash")
@@ -148,7 +148,7 @@ def _facts(path: Path, base: "KnowledgeBase") -> dict[str, object]:
     try:
         check_usable(base, str(path))
         refusal = None
-    except KnowledgeBaseRefused as error:
+    except KnowledgeBaseError as error:
         refusal = error.code
     index = base.index
     reach = [float(base.position_mm[k]) for k in (0, -1)] if index.entries else None
@@ -179,16 +179,16 @@ def _say(path: Path, base: "KnowledgeBase") -> None:
     )
 
 
-def _making(encoder: Path, config: Path, key: Path) -> "Making":
+def _making(encoder: Path, config: Path, key: Path) -> "EntrySettings":
     from functools import partial
 
     from rebrain_node.engine.open import encoder_of_graph
     from trainer.config import TrainConfig
-    from trainer.knowledge_base import Making
-    from trainer.person_keys import person_hash, read_key
+    from trainer.retrieval.knowledge_base import EntrySettings
+    from trainer.retrieval.subject_keys import person_hash, read_key
 
     graph = encoder.read_bytes()
-    return Making(
+    return EntrySettings(
         graph=graph,
         encoder=encoder_of_graph(graph),
         recipe=TrainConfig.load(config).recipe,
@@ -197,10 +197,10 @@ def _making(encoder: Path, config: Path, key: Path) -> "Making":
 
 
 def _people(
-    source: Path, roles: list[str], series: int | None, making: "Making"
-) -> "Iterable[Person]":
-    from trainer.dataset import PreparedData
-    from trainer.knowledge_base import people_of_data, people_of_stacks
+    source: Path, roles: list[str], series: int | None, making: "EntrySettings"
+) -> "Iterable[SubjectSlices]":
+    from trainer.data.dataset import PreparedData
+    from trainer.retrieval.knowledge_base import people_of_data, people_of_stacks
 
     if (source / "dataset.json").is_file():
         return people_of_data(PreparedData.open(source), roles, making.recipe)

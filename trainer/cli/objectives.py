@@ -24,30 +24,37 @@ def objectives(
     A run that has its scores is not repeated: interrupted, the experiment goes on.
     """
     from trainer.config import TrialConfig
-    from trainer.objectives import Arena, Place, Run, between_sequences, run_trial, simulated
-    from trainer.objectives_page import write_results
+    from trainer.evaluate.objectives import (
+        TrialData,
+        TrialFolder,
+        TrialResult,
+        between_sequences,
+        run_trial,
+        simulated,
+    )
+    from trainer.evaluate.objectives_report import write_results
 
     settings = TrialConfig.load(config)
     trial, steps = settings.trial, settings.train.steps
-    arenas: tuple[Callable[[], Arena], ...] = (
+    kinds_of_data: tuple[Callable[[], TrialData], ...] = (
         lambda: simulated(pool, settings.recipe, trial),
         lambda: between_sequences(prepared, settings.recipe, trial),
     )
-    runs: list[Run] = []
-    total = len(arenas) * len(trial.seeds) * len(trial.objectives) * steps
+    runs: list[TrialResult] = []
+    total = len(kinds_of_data) * len(trial.seeds) * len(trial.objectives) * steps
     with bar_of("steps", total) as (bar, task):
-        for make in arenas:
-            arena = make()
+        for make in kinds_of_data:
+            trial_data = make()
             for seed in trial.seeds:
                 for objective in trial.objectives:
                     begun = len(runs) * steps
-                    bar.update(task, description=f"{arena.name}, {objective}, seed {seed}")
-                    place = Place(out, objective, seed)
+                    bar.update(task, description=f"{trial_data.name}, {objective}, seed {seed}")
+                    place = TrialFolder(out, objective, seed)
 
                     def advance(step: int, begun: int = begun) -> None:
                         bar.update(task, completed=begun + step)
 
-                    runs.append(run_trial(settings, arena, place, advance))
+                    runs.append(run_trial(settings, trial_data, place, advance))
                     advance(steps)
     write_results(settings, runs, out)
     found = (out / "objectives.json").read_text()

@@ -32,9 +32,9 @@ def prepare(  # noqa: PLR0913 - the options of a command are its parameters
     Finished subjects are passed over. The exit code is 1 where a subject was refused, 3 where all
     were.
     """
-    from trainer.prepare.layouts import LAYOUTS
-    from trainer.prepare.run import Task
-    from trainer.prepare.run import prepare as prepare_task
+    from trainer.data.layouts import LAYOUTS
+    from trainer.data.prepare import Task
+    from trainer.data.prepare import prepare as prepare_task
 
     chosen = LAYOUTS[layout]
     if chosen.kind is None and kind is None:

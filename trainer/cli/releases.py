@@ -24,8 +24,8 @@ def release_prepared(  # noqa: PLR0913 - one option each
 
     It is signed where a key is given.
     """
-    from trainer import prepared_release as released
     from trainer.config import TrainConfig
+    from trainer.release import prepared as released
 
     signing = private_key(key)
     name, _, version = title.partition(":")

@@ -54,7 +54,7 @@ def simulate(
     """
     from trainer.config import TrainConfig
     from trainer.heads import catalogue
-    from trainer.pool import PoolIndex, write_index
+    from trainer.simulate.pool import PoolIndex, write_index
     from trainer.stages import simulate_head
 
     settings = TrainConfig.load(config)
@@ -85,8 +85,8 @@ def bridge(
     """
     from trainer.config import TrainConfig
     from trainer.stages import source_of
-    from trainer.train_bridge import fresh_state, train
-    from trainer.workers import joined
+    from trainer.train.bridge import fresh_state, train
+    from trainer.train.workers import joined
 
     if (pool is None) == (data is None):
         raise typer.BadParameter("give --pool or --data, one of them")
@@ -120,7 +120,7 @@ def score(
     """
     from trainer import stages
     from trainer.config import TrainConfig
-    from trainer.evaluate.contest import Progress
+    from trainer.evaluate.run import Progress
 
     with bar_of("predictions", 1) as (bar, task):
         progress = Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task))

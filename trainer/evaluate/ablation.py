@@ -17,32 +17,31 @@ from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.source import conditioning_at
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase, parse
 from rebrain_node.retrieval.search import FaissExemplars
-from trainer.dataset import PreparedData
-from trainer.evaluate.contest import Progress, figure
-from trainer.evaluate.evaluation import BundleFacts, Figure
-from trainer.evaluate.fillings import WAYS, Drawing, Filling, fill
-from trainer.evaluate.guiding import Guiding
-from trainer.evaluate.intensities import source_slices
-from trainer.evaluate.lesions import Planted, plant
-from trainer.evaluate.networks import Network, network_of_bundle
-from trainer.evaluate.placing import placements
-from trainer.evaluate.protocols import Case, Sparsity, thinned
-from trainer.exact_interval import exact_interval
+from trainer.data.dataset import PreparedData
+from trainer.data.intensities import source_slices
+from trainer.data.placing import placements
+from trainer.data.protocols import Case, Sparsity, thinned
+from trainer.evaluate.lesions import PlantedLesion, plant
+from trainer.evaluate.networks import Network, Retriever, network_of_bundle
+from trainer.evaluate.results import BundleFacts, MetricSummary
+from trainer.evaluate.run import Progress, summarise
+from trainer.evaluate.variants import VARIANTS, FilledSlice, Sampler, fill
+from trainer.ood.exact_interval import exact_interval
 
 PROTOCOLS: Final = ("decimate:2", "decimate:4")
-SHARES: Final = (1.0, 0.7, 0.5, 0.3)  # of the people of the knowledge base
+SHARES: Final = (1.0, 0.7, 0.5, 0.3)  # of the subjects of the knowledge base
 _ANY = -1.0  # a tau that every exemplar reaches
 
 
-class Compared(TypedDict):
+class VariantComparison(TypedDict):
     """One way of filling: its SSIM and error, and by how much "full" has the higher SSIM."""
 
-    ssim: Figure
-    mae: Figure
-    gain: Figure
+    ssim: MetricSummary
+    mae: MetricSummary
+    gain: MetricSummary
 
 
-class AtTau(TypedDict):
+class ThresholdResult(TypedDict):
     """The recipe at one percentage of the threshold."""
 
     percent: int
@@ -51,8 +50,8 @@ class AtTau(TypedDict):
     ssim: float
 
 
-class AtSize(TypedDict):
-    """The recipe with a part of the people in the knowledge base."""
+class SizeResult(TypedDict):
+    """The recipe with a part of the subjects in the knowledge base."""
 
     share: float
     people: int
@@ -61,7 +60,7 @@ class AtSize(TypedDict):
     ssim: float
 
 
-class Lesions(TypedDict):
+class LesionResult(TypedDict):
     """Leak and erasure, each with its exact binomial 95 % interval."""
 
     planted: int
@@ -85,77 +84,77 @@ class Ablation(TypedDict):
     seed: int
     positions: dict[str, int]
     retrieved: dict[str, float]
-    ways: dict[str, dict[str, Compared]]
-    percents: list[AtTau]
-    sizes: list[AtSize]
+    ways: dict[str, dict[str, VariantComparison]]
+    percents: list[ThresholdResult]
+    sizes: list[SizeResult]
     similarity_error: dict[str, float]
     points: list[list[float]]
-    lesions: Lesions
+    lesions: LesionResult
     verdict: str
 
 
-class AblationRefused(RebrainError):
-    """The bundle or the data cannot be put to this question."""
+class AblationError(RebrainError):
+    """The bundle or the data do not allow an ablation."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Who draws what: the network, its knowledge base at any tau, and the held-out subjects."""
+class AblationSetup:
+    """The network of an ablation, its knowledge base at any tau, and the held-out subjects."""
 
     bundle: ModelBundle
     network: Network
     base: KnowledgeBase
-    guiding: Guiding
-    drawing: Drawing
+    retriever: Retriever
+    drawing: Sampler
     data: PreparedData
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, bundle: ModelBundle, data: PreparedData, seed: int) -> "Scene":
+    def of(cls, bundle: ModelBundle, data: PreparedData, seed: int) -> "AblationSetup":
         """Open a bundle for an ablation on the test subjects of `data`.
 
         Raises
         ------
-        AblationRefused
-            The bundle retrieves none, the data are no volumes of CT in HU, or nobody is held out.
+        AblationError
+            The bundle retrieves none, the data are no volumes of CT in HU, or none is held out.
         """
         if not bundle.recipe.retrieves:
-            raise AblationRefused(
+            raise AblationError(
                 f"bundle {bundle.name} {bundle.version} retrieves no exemplars: there is nothing "
                 "to leave out; make one with `rebrain-train guide`"
             )
         names = data.split["test"]
         if data.source_kind != "ct" or not data.volumetric or not names:
-            raise AblationRefused(
+            raise AblationError(
                 "the ablation needs volumes of CT in HU with subjects in the split test, these are "
                 f"{data.source_kind!r}, volumes: {data.volumetric}, subjects: {len(names)}"
             )
         network = network_of_bundle(bundle)
         base = parse(bundle.exemplars, "exemplars")
-        guiding = Guiding(
+        retriever = Retriever(
             open_encoder("openvino", bundle), FaissExemplars(base, _ANY), bundle.recipe
         )
-        return cls(bundle, network, base, guiding, Drawing.of(network, seed), data, names)
+        return cls(bundle, network, base, retriever, Sampler.of(network, seed), data, names)
 
     @property
     def tau(self) -> float:
         """Threshold of the recipe."""
-        told = self.bundle.recipe.retrieval
-        return self.base.tau(told.p) if told.tau is None else told.tau
+        retrieval = self.bundle.recipe.retrieval
+        return self.base.tau(retrieval.p) if retrieval.tau is None else retrieval.tau
 
     def case(self, name: str, protocol: str) -> Case:
         """Put a subject under a protocol."""
         return thinned(self.data.subject(name), Sparsity.parse(protocol))
 
-    def fillings(
-        self, protocol: str, guiding: Guiding, advance: Callable[[], None]
-    ) -> list[Filling]:
+    def filled_slices(
+        self, protocol: str, retriever: Retriever, advance: Callable[[], None]
+    ) -> list[FilledSlice]:
         """Draw the missing positions of every subject."""
         found = []
         for name in self.names:
             case = self.case(name, protocol)
             (placement,) = placements(case.head, case.subject.pixel_mm, self.network.recipe)
-            guides = guiding.guides(case, placement)
+            guides = retriever.guides(case, placement)
             found += fill(case, guides, self.drawing, advance)
         return found
 
@@ -165,8 +164,8 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Question:
-    """Which bundle is put to the ablation, on whom; `seed` of the noise and of the bootstrap."""
+class AblationRequest:
+    """The bundle of an ablation and its data; `seed` of the noise and of the bootstrap."""
 
     bundle: ModelBundle
     data: PreparedData
@@ -174,30 +173,30 @@ class Question:
     seed: int
 
 
-def ablate(question: Question, progress: Progress) -> Ablation:
-    """Draw every missing position of the held-out subjects in every way.
+def ablate(request: AblationRequest, progress: Progress) -> Ablation:
+    """Synthesise every missing position of the held-out subjects by every variant.
 
     Raises
     ------
-    AblationRefused
-        As of `Scene.of`.
+    AblationError
+        As of `AblationSetup.of`.
     """
-    seed = question.seed
-    scene = Scene.of(question.bundle, question.data, seed)
+    seed = request.seed
+    setup = AblationSetup.of(request.bundle, request.data, seed)
     last = PROTOCOLS[-1]
     rounds = [*PROTOCOLS, *(last for _ in SHARES[1:]), last]
-    progress.started(sum(scene.missing(protocol) for protocol in rounds))
-    drawn = {p: scene.fillings(p, scene.guiding, progress.advance) for p in PROTOCOLS}
-    ways = {p: _compared(found, scene.tau, seed) for p, found in drawn.items()}
+    progress.started(sum(setup.missing(protocol) for protocol in rounds))
+    drawn = {p: setup.filled_slices(p, setup.retriever, progress.advance) for p in PROTOCOLS}
+    ways = {p: _compared(found, setup.tau, seed) for p, found in drawn.items()}
     return {
         "format": 1,
-        "bundle": scene.network.facts,
-        "knowledge_base": scene.base.digest,
-        "data": question.data_name,
-        "subjects": list(scene.names),
+        "bundle": setup.network.facts,
+        "knowledge_base": setup.base.digest,
+        "data": request.data_name,
+        "subjects": list(setup.names),
         "seed": seed,
         "positions": {p: len(found) for p, found in drawn.items()},
-        "retrieved": {p: _accepted(found, scene.tau) for p, found in drawn.items()},
+        "retrieved": {p: _accepted(found, setup.tau) for p, found in drawn.items()},
         "ways": ways,
         "percents": [
             {
@@ -206,19 +205,19 @@ def ablate(question: Question, progress: Progress) -> Ablation:
                 "accepted": _accepted(drawn[last], record.tau),
                 "ssim": _mean(drawn[last], "full", record.tau),
             }
-            for record in scene.base.index.tau
+            for record in setup.base.index.tau
         ],
-        "sizes": [_at_size(scene, 1.0, len(scene.base.index.subjects), drawn[last])]
-        + [_smaller(scene, share, progress.advance) for share in SHARES[1:]],
+        "sizes": [_at_size(setup, 1.0, len(setup.base.index.subjects), drawn[last])]
+        + [_smaller(setup, share, progress.advance) for share in SHARES[1:]],
         "similarity_error": _similarity_error(drawn[last]),
         "points": _points(drawn[last]),
-        "lesions": _lesions(scene, last, seed, progress.advance),
+        "lesions": _lesions(setup, last, seed, progress.advance),
         "verdict": verdict(ways),
     }
 
 
-def verdict(ways: dict[str, dict[str, Compared]]) -> str:
-    """Say in a sentence which way the recipe should ship: the best that is not within noise."""
+def verdict(ways: dict[str, dict[str, VariantComparison]]) -> str:
+    """Compare the recipe with its rivals in one sentence for each protocol."""
     sentences = []
     for protocol, found in ways.items():
         for rival in ("slerp", "linear"):
@@ -229,20 +228,20 @@ def verdict(ways: dict[str, dict[str, Compared]]) -> str:
     return "; ".join(sentences) + "."
 
 
-def _compared(found: Sequence[Filling], tau: float, seed: int) -> dict[str, Compared]:
+def _compared(found: Sequence[FilledSlice], tau: float, seed: int) -> dict[str, VariantComparison]:
     full = _by_subject(found, "full", tau, "ssim")
-    answer: dict[str, Compared] = {}
-    for way in WAYS:
+    answer: dict[str, VariantComparison] = {}
+    for way in VARIANTS:
         ssim = _by_subject(found, way, tau, "ssim")
         answer[way] = {
-            "ssim": figure(ssim, seed),
-            "mae": figure(_by_subject(found, way, tau, "mae"), seed),
-            "gain": figure({name: full[name] - ssim[name] for name in ssim}, seed),
+            "ssim": summarise(ssim, seed),
+            "mae": summarise(_by_subject(found, way, tau, "mae"), seed),
+            "gain": summarise({name: full[name] - ssim[name] for name in ssim}, seed),
         }
     return answer
 
 
-def _by_subject(found: Sequence[Filling], way: str, tau: float, score: str) -> dict[str, float]:
+def _by_subject(found: Sequence[FilledSlice], way: str, tau: float, score: str) -> dict[str, float]:
     """Mean of a score over the positions of each subject."""
     values: dict[str, list[float]] = {}
     for filling in found:
@@ -250,46 +249,48 @@ def _by_subject(found: Sequence[Filling], way: str, tau: float, score: str) -> d
     return {name: float(np.mean(each)) for name, each in values.items()}
 
 
-def _mean(found: Sequence[Filling], way: str, tau: float) -> float:
+def _mean(found: Sequence[FilledSlice], way: str, tau: float) -> float:
     return float(np.mean(list(_by_subject(found, way, tau, "ssim").values())))
 
 
-def _accepted(found: Sequence[Filling], tau: float) -> float:
+def _accepted(found: Sequence[FilledSlice], tau: float) -> float:
     """Share of the missing positions that an exemplar guides."""
     return float(np.mean([filling.by("full", tau) == "retrieved" for filling in found]))
 
 
-def _at_size(scene: Scene, share: float, people: int, found: Sequence[Filling]) -> AtSize:
+def _at_size(
+    setup: AblationSetup, share: float, people: int, found: Sequence[FilledSlice]
+) -> SizeResult:
     apart = [abs(f.guide.position_difference_mm or 0.0) for f in found if f.guide.exemplar]
     return {
         "share": share,
         "people": people,
-        "accepted": _accepted(found, scene.tau),
+        "accepted": _accepted(found, setup.tau),
         "position_error_mm": float(np.median(apart)) if apart else float("nan"),
-        "ssim": _mean(found, "full", scene.tau),
+        "ssim": _mean(found, "full", setup.tau),
     }
 
 
-def _smaller(scene: Scene, share: float, advance: Callable[[], None]) -> AtSize:
-    """Leave people out of the knowledge base, whole; a smaller base is part of a larger one."""
-    people = np.array(sorted(scene.base.index.subjects))
-    order = np.random.default_rng(0).permutation(len(people))
-    kept = people[order[: max(1, round(share * len(people)))]]
-    rows = np.isin(scene.base.subject.astype(str), kept)
+def _smaller(setup: AblationSetup, share: float, advance: Callable[[], None]) -> SizeResult:
+    """Leave whole subjects out of the knowledge base; a smaller base is part of a larger one."""
+    subjects = np.array(sorted(setup.base.index.subjects))
+    order = np.random.default_rng(0).permutation(len(subjects))
+    kept = subjects[order[: max(1, round(share * len(subjects)))]]
+    rows = np.isin(setup.base.subject.astype(str), kept)
     base = replace(
-        scene.base,
-        embeddings=scene.base.embeddings[rows],
-        position_mm=scene.base.position_mm[rows],
-        subject=scene.base.subject[rows],
-        ct=scene.base.ct[rows],
+        setup.base,
+        embeddings=setup.base.embeddings[rows],
+        position_mm=setup.base.position_mm[rows],
+        subject=setup.base.subject[rows],
+        ct=setup.base.ct[rows],
         cells=None,
     )
-    guiding = replace(scene.guiding, exemplars=FaissExemplars(base, _ANY))
-    found = scene.fillings(PROTOCOLS[-1], guiding, advance)
-    return _at_size(scene, share, len(kept), found)
+    retriever = replace(setup.retriever, exemplars=FaissExemplars(base, _ANY))
+    found = setup.filled_slices(PROTOCOLS[-1], retriever, advance)
+    return _at_size(setup, share, len(kept), found)
 
 
-def _points(found: Sequence[Filling]) -> list[list[float]]:
+def _points(found: Sequence[FilledSlice]) -> list[list[float]]:
     """Similarity of the best exemplar, and the error of what it guides."""
     return [
         [round(float(f.guide.similarity or 0.0), 4), round(f.mae["retrieved"], 5)]
@@ -298,7 +299,7 @@ def _points(found: Sequence[Filling]) -> list[list[float]]:
     ]
 
 
-def _similarity_error(found: Sequence[Filling]) -> dict[str, float]:
+def _similarity_error(found: Sequence[FilledSlice]) -> dict[str, float]:
     """Rank correlation of similarity with error, and with what guidance gains over the SLERP."""
     guided = [f for f in found if f.guide.kind == "retrieved"]
     if len(guided) < 3:
@@ -311,19 +312,21 @@ def _similarity_error(found: Sequence[Filling]) -> dict[str, float]:
     return {"spearman_error": float(error), "spearman_gain": float(gain)}
 
 
-def _lesions(scene: Scene, protocol: str, seed: int, advance: Callable[[], None]) -> Lesions:
-    planted: list[Planted] = []
-    for name in scene.names:
-        case = scene.case(name, protocol)
-        (placement,) = placements(case.head, case.subject.pixel_mm, scene.network.recipe)
-        slices = source_slices(case, "ct", scene.network.recipe, placement)
-        guides = scene.guiding.guides(case, placement)
+def _lesions(
+    setup: AblationSetup, protocol: str, seed: int, advance: Callable[[], None]
+) -> LesionResult:
+    planted: list[PlantedLesion] = []
+    for name in setup.names:
+        case = setup.case(name, protocol)
+        (placement,) = placements(case.head, case.subject.pixel_mm, setup.network.recipe)
+        slices = source_slices(case, "ct", setup.network.recipe, placement)
+        guides = setup.retriever.guides(case, placement)
         places = [
             (conditioning_at(slices, float(case.targets_mm[k])), guides[k])
             for k in np.flatnonzero(~case.measured)
         ]
-        reached = [p for p in places if (p[1].similarity or _ANY) >= scene.tau]
-        planted += plant(reached, scene.drawing, seed)
+        reached = [p for p in places if (p[1].similarity or _ANY) >= setup.tau]
+        planted += plant(reached, setup.drawing, seed)
         for _ in places:
             advance()
     leaked = sum(each.leaked for each in planted)

@@ -22,7 +22,7 @@ from rebrain_node.domain.volume import Guide
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.source import Conditioning
 from rebrain_node.steps.synthesise import shown
-from trainer.evaluate.fillings import Drawing
+from trainer.evaluate.variants import Sampler
 
 VISIBLE = 0.05
 BLOOD_HU, INFARCT_HU = 65.0, 14.0
@@ -33,7 +33,7 @@ _KEPT = 0.5
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedLesion:
     """One position drawn with and without a disc.
 
     Attributes
@@ -77,13 +77,13 @@ class Disc:
         return np.asarray(plane + self.share * (level - plane), dtype=np.float32)
 
     def within(self, difference: Image) -> float:
-        """Return the mean of a difference of pictures over the disc."""
+        """Return the mean of a difference of images over the disc."""
         return float((difference * self.share).sum() / self.share.sum())
 
 
 def plant(
-    conditionings: Sequence[tuple[Conditioning, Guide]], drawing: Drawing, seed: int
-) -> Iterator[Planted]:
+    conditionings: Sequence[tuple[Conditioning, Guide]], drawing: Sampler, seed: int
+) -> Iterator[PlantedLesion]:
     """Plant a disc in every position that an exemplar guides and that has room for one.
 
     Blood and infarct take turns.
@@ -119,7 +119,9 @@ def room(query: Image, exemplar: Image, recipe: Recipe, rng: Generator) -> Image
     return np.asarray(ndimage.gaussian_filter(disc.astype(np.float32), _SOFT_PIXELS))
 
 
-def _planted(conditioning: Conditioning, exemplar: Image, disc: Disc, drawing: Drawing) -> Planted:
+def _planted(
+    conditioning: Conditioning, exemplar: Image, disc: Disc, drawing: Sampler
+) -> PlantedLesion:
     brain, wide = drawing.network.recipe.brain_window, drawing.network.recipe.wide_window
     source, far, below, above = conditioning.channels
     channels = np.stack(
@@ -133,7 +135,7 @@ def _planted(conditioning: Conditioning, exemplar: Image, disc: Disc, drawing: D
     with_disc = replace(conditioning, channels=channels)
     donor = disc.in_window(exemplar[0, 0], brain.low_hu, brain.high_hu)[None, None]
     plain = drawing.at(conditioning, exemplar)
-    return Planted(
+    return PlantedLesion(
         leak=disc.within(np.abs(drawing.at(conditioning, donor) - plain)),
         unguided=disc.within(drawing.at(with_disc) - drawing.at(conditioning)),
         guided=disc.within(drawing.at(with_disc, exemplar) - plain),

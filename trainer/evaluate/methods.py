@@ -1,163 +1,223 @@
-"""The baselines: what a method without a network makes of the same slices.
+"""The methods compared with the baselines: a network, and the volumes of another method.
 
-They learn from the training subjects of the data set; where it has none (an archive of pairs)
-from all other subjects, so that none ever sees its own answer. Volumes drawn are (drawn, row,
-column) in the unit of the scores: a training subject's T1 has its percentiles 0.5 and 99.5 in
-the head at 0 and 1.
+A network is conditioned and walked by the node's own code (`model/source`, `model/walk`).
+
+Volumes of another method are `<subject>.nii.gz` or `<subject>.nii`, `<subject>.npy`, or
+`<subject>.npz` with one array: all slices of the subject, (slice, row, column) of the data set for
+arrays, in the unit of its target.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
+from functools import partial
+from pathlib import Path
 
 import numpy as np
+import SimpleITK
 from numpy.typing import NDArray
 
-from rebrain_node.model.recipe import Image, Recipe
-from rebrain_node.model.resample import doubled, halved
-from trainer.dataset import PreparedData, Subject
-from trainer.evaluate.intensities import truth_unit, unit
-from trainer.evaluate.placing import Placement, placements
-from trainer.evaluate.protocols import Case
-from trainer.evaluate.template import Template
-from trainer.located import NotLocated
-from trainer.lookup import Lookup, Tally
+from rebrain_node.domain.volume import Guide
+from rebrain_node.errors import RebrainError
+from rebrain_node.model.sampling import noise_field, sample_slice
+from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, conditioning_at
+from rebrain_node.steps.synthesise import shown
+from trainer.data.dataset import PreparedData, Subject
+from trainer.data.intensities import source_slices
+from trainer.data.placing import placements
+from trainer.data.protocols import Case
+from trainer.evaluate.networks import Network
+from trainer.evaluate.results import OURS
 
 Volume = NDArray[np.float32]
 
-#: candidates of the nearest exemplar lie this near in position; the floor is in mm
-WINDOW_SPACINGS, WINDOW_FLOOR_MM = 1.5, 6.0
-
 
 @dataclass(frozen=True)
-class Lesson:
-    """What one training subject teaches.
+class NetworkMethod:
+    """A network under the name it has in the tables.
 
     Attributes
     ----------
-    features : NDArray of float32
-        (n, f), unit length: its source slices at a quarter of the grid's resolution.
-    images : NDArray of uint8
-        (n, rows / 2, columns / 2), its T1 on the grid at half resolution.
-    below_top_mm : NDArray of float64
-        (n,) how far each lies below the top of the head.
+    seed : int
+        Of the noise field that all slices of all subjects share.
     """
 
-    tally: Tally
-    features: NDArray[np.float32]
-    images: NDArray[np.uint8]
-    below_top_mm: NDArray[np.float64]
-
-
-def teach(subject: Subject, data: PreparedData, recipe: Recipe) -> Lesson:
-    """Take what the baselines need from one training subject."""
-    source = unit(subject.source, subject.mask, data.source_kind, recipe)
-    truth = truth_unit(subject.target, subject.mask)
-    placement = placements(subject.mask, subject.pixel_mm, recipe)[0]
-    rows = np.flatnonzero(subject.mask.any(axis=(1, 2)))
-    images = [halved(placement.onto(truth[row], 0.0)) for row in rows]
-    top = _top_mm(subject.mask, subject.positions_mm)
-    return Lesson(
-        tally=Tally.of(source * 2 - 1, truth, subject.mask.astype(np.float32)),
-        features=np.stack([_feature(source[row], placement) for row in rows]),
-        images=np.rint(np.clip(np.stack(images), 0, 1) * 255).astype(np.uint8),
-        below_top_mm=top - subject.positions_mm[rows],
-    )
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """All baselines of a data set.
-
-    Attributes
-    ----------
-    lessons : mapping of str to Lesson
-        By subject.
-    template : Template or str
-        The mean T1 of the training heads, or why there is none.
-    remarks : list of str
-        Which heads could not be placed; filled as they are drawn.
-    """
-
+    name: str
+    network: Network
     data: PreparedData
-    recipe: Recipe
-    lessons: Mapping[str, Lesson]
-    template: Template | str
-    remarks: list[str]
+    seed: int
 
-    @classmethod
-    def taught(
-        cls, data: PreparedData, teachers: tuple[str, ...], recipe: Recipe,
-        progress: Callable[[], None],
-    ) -> "Baselines":  # fmt: skip
-        """Learn from the subjects named, and the template from the training subjects alone."""
-        lessons = {}
-        for name in teachers:
-            lessons[name] = teach(data.subject(name), data, recipe)
-            progress()
-        template = Template.taught(data, recipe, progress)
-        left_out = {} if isinstance(template, str) else template.left_out
-        remarks = [
-            f"template: the mean T1 is without {who}: {why}" for who, why in left_out.items()
-        ]
-        return cls(data, recipe, lessons, template, remarks)
+    def synthesise(self, case: Case, progress: Callable[[], None]) -> Iterator[tuple[str, Volume]]:
+        """Draw a case by the whole recipe and, where positions are to be filled, more simply.
 
-    def draw(self, case: Case) -> Iterator[tuple[str, Volume]]:
-        """Draw a case by every baseline that applies to it, one after the other."""
-        lessons = [lesson for name, lesson in self.lessons.items() if name != case.subject.name]
-        lookup = reduce(add, (lesson.tally for lesson in lessons)).lookup()
-        given = unit(case.source, case.head, self.data.source_kind, self.recipe)
-        nearest = given[_nearest(case)]
+        `progress` is called after each position; there are `positions(case)`.
+        """
+        given = self._drawn_at(case, case.positions_mm, progress)
+        missing = ~case.measured
+        if not missing.any():
+            yield self.name, given
+            return
         linear = case.linear(given)
-        yield "constant", np.full_like(nearest, lookup.mean)
-        yield "identity", nearest
-        yield "lut", _looked_up(lookup, nearest)
-        if not case.measured.all():
-            yield "linear-lut", _looked_up(lookup, linear)
-        yield "exemplar", self._exemplars(case, linear, lessons)
-        if not isinstance(self.template, str):
-            try:
-                yield "template", self.template.draw(case)
-            except NotLocated as error:
-                self.remarks.append(f"template: no figure for {case.subject.name}: {error}")
+        whole = linear.copy()  # at measured positions the interpolation is the slice itself
+        whole[missing] = self._drawn_at(case, case.targets_mm[missing], progress)
+        full = whole
+        if self._guided:
+            full = linear.copy()
+            full[missing] = self._drawn_at(
+                case, case.targets_mm[missing], progress, self._guides(case)
+            )
+        yield self.name, full
+        below, _ = case.bracket()
+        average = linear.copy()
+        average[missing] = (given[below[missing]] + given[below[missing] + 1]) / 2
+        if self.name != OURS:
+            yield f"{self.name}-average", average
+            return
+        yield "bridge-average", average
+        yield "bridge-linear", linear
+        yield "bridge-slerp", whole
 
-    def _exemplars(self, case: Case, source: Volume, lessons: list[Lesson]) -> Volume:
-        """Draw each position by the T1 of the most similar slice at a like place."""
-        placement = placements(case.head, case.subject.pixel_mm, self.recipe)[0]
-        features = np.concatenate([lesson.features for lesson in lessons])
-        images = np.concatenate([lesson.images for lesson in lessons])
-        places = np.concatenate([lesson.below_top_mm for lesson in lessons])
-        below_top = _top_mm(case.head, case.positions_mm) - case.targets_mm
-        window = np.inf
-        if self.data.volumetric:
-            spacing = float(np.median(np.diff(case.positions_mm)))
-            window = max(WINDOW_SPACINGS * spacing, WINDOW_FLOOR_MM)
-        drawn = np.empty_like(source)
-        for k, plane in enumerate(source):
-            apart = np.abs(places - below_top[k])
-            likeness = features @ _feature(plane, placement)
-            likeness[apart > max(window, float(apart.min()))] = -np.inf
-            image = images[int(np.argmax(likeness))].astype(np.float32) / np.float32(255)
-            drawn[k] = placement.back(doubled(image), 0.0)
+    def positions(self, case: Case) -> int:
+        """Return how many positions `draw` draws."""
+        ways = placements(case.head, case.subject.pixel_mm, self.network.recipe)
+        rounds = 2 if self._guided else 1
+        return len(ways) * (len(case.source) + rounds * int((~case.measured).sum()))
+
+    @property
+    def _guided(self) -> bool:
+        """Whether missing positions take exemplars: the bundle has them, and the data HU and mm."""
+        ct = self.data.volumetric and self.data.source_kind == "ct"
+        return ct and self.network.retriever is not None
+
+    def _guides(self, case: Case) -> tuple[Guide, ...]:
+        """Retrieve for every missing position; a volume in mm is placed in one way."""
+        assert self.network.retriever is not None  # noqa: S101 - asked by the caller
+        (placement,) = placements(case.head, case.subject.pixel_mm, self.network.recipe)
+        every = self.network.retriever.guides(case, placement)
+        return tuple(g for g, measured in zip(every, case.measured, strict=True) if not measured)
+
+    def _drawn_at(
+        self,
+        case: Case,
+        positions_mm: NDArray[np.float64],
+        progress: Callable[[], None],
+        guides: Sequence[Guide] = (),
+    ) -> Volume:
+        """Draw positions, (n, row, column) on the grid of the data set, averaged over placings.
+
+        `guides` has one for each position, or is empty: then the bridge goes unguided.
+        """
+        recipe = self.network.recipe
+        noise = noise_field(recipe.grid.shape, self.seed)
+        ways = placements(case.head, case.subject.pixel_mm, recipe)
+        drawn = np.zeros((len(positions_mm), *case.source.shape[1:]), np.float32)
+        for placement in ways:
+            slices = source_slices(case, self.data.source_kind, recipe, placement)
+            for k, position in enumerate(positions_mm):
+                conditioning = self._conditioning(slices, float(position))
+                guide = shown(guides[k], conditioning, recipe) if guides else None
+                image = sample_slice(
+                    partial(self.network.evaluate, guide=guide),
+                    conditioning,
+                    recipe.sampling,
+                    eta=recipe.eta,
+                    noise=noise,
+                )
+                drawn[k] += (placement.back(image, -1.0) + 1) / (2 * len(ways))
+                progress()
         return drawn
 
-
-def _looked_up(lookup: Lookup, source: Volume) -> Volume:
-    return lookup.of(source * 2 - 1)
-
-
-def _nearest(case: Case) -> NDArray[np.int64]:
-    """Return, for each position drawn, the nearest slice given; the lower one of two."""
-    apart = np.abs(case.targets_mm[:, None] - case.positions_mm[None, :])
-    return np.asarray(np.argmin(apart, axis=1))
+    def _conditioning(self, slices: Sequence[SourceSlice], position_mm: float) -> Conditioning:
+        """Condition as the node does; a slice without a known place in space stands alone."""
+        if self.data.volumetric:
+            return conditioning_at(slices, position_mm)
+        return at_measured(next(piece for piece in slices if piece.position_mm == position_mm))
 
 
-def _top_mm(head: NDArray[np.bool_], positions_mm: NDArray[np.float64]) -> float:
-    return float(positions_mm[head.any(axis=(1, 2))].max())
+SUFFIXES = (".nii.gz", ".nii", ".npy", ".npz")
+_SPACING_TOLERANCE_MM = 0.01
 
 
-def _feature(plane: Image, placement: Placement) -> NDArray[np.float32]:
-    """Return the pixels of a slice, [0, 1], at a quarter of the grid's resolution, unit length."""
-    pixels = halved(halved(placement.onto(plane, 0.0))).ravel()
-    return np.asarray(pixels / max(float(np.linalg.norm(pixels)), 1e-6), dtype=np.float32)
+class PredictionError(RebrainError):
+    """A prediction cannot be scored; the message names its file."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A folder of predictions under the name of its method."""
+
+    name: str
+    folder: Path
+
+    def path(self, subject: str) -> Path:
+        """Return the file of a subject.
+
+        Raises
+        ------
+        PredictionError
+            There is none, or more than one.
+        """
+        found = [self.folder / f"{subject}{suffix}" for suffix in SUFFIXES]
+        found = [path for path in found if path.is_file()]
+        if len(found) != 1:
+            raise PredictionError(
+                f"{self.folder}: {len(found)} files for subject {subject}, expected one of "
+                + ", ".join(f"{subject}{suffix}" for suffix in SUFFIXES)
+            )
+        return found[0]
+
+    def read(self, subject: Subject) -> Volume:
+        """Read one subject's volume, in the unit of the data set's target.
+
+        Raises
+        ------
+        PredictionError
+            The file is damaged, on another grid, or holds values that are not finite.
+        """
+        path = self.path(subject.name)
+        volume = _array(path) if path.suffix in {".npy", ".npz"} else _nifti(path, subject)
+        if volume.shape != subject.source.shape:
+            raise PredictionError(
+                f"{path}: shape {volume.shape}, expected {subject.source.shape} "
+                "(slice, row, column) as the data set"
+            )
+        bad = int(np.count_nonzero(~np.isfinite(volume)))
+        if bad:
+            raise PredictionError(f"{path}: {bad} values are not finite")
+        return volume
+
+
+def _array(path: Path) -> Volume:
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content.astype(np.float32)
+        with content as archive:
+            if len(archive.files) != 1:
+                raise PredictionError(f"{path}: {len(archive.files)} arrays, expected one")
+            return np.asarray(archive[archive.files[0]], dtype=np.float32)
+    except (ValueError, OSError, EOFError) as error:
+        raise PredictionError(f"{path} cannot be read: {error}") from error
+
+
+def _nifti(path: Path, subject: Subject) -> Volume:
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:
+        raise PredictionError(f"{path} cannot be read as NIfTI") from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise PredictionError(f"{path}: {image.GetDimension()}-D, expected one 3-D volume")
+    image = SimpleITK.DICOMOrient(image, "LPS")
+    if subject.pixel_mm is not None:
+        columns_mm, rows_mm, slices_mm = image.GetSpacing()
+        found = (slices_mm, rows_mm, columns_mm)
+        expected = (float(np.median(np.diff(subject.positions_mm))), *subject.pixel_mm)
+        if not np.allclose(found, expected, rtol=0, atol=_SPACING_TOLERANCE_MM):
+            raise PredictionError(
+                f"{path}: voxels of {_mm(found)} mm, expected {_mm(expected)} "
+                "(slice, row, column) as the data set"
+            )
+    return np.asarray(SimpleITK.GetArrayFromImage(image), dtype=np.float32)
+
+
+def _mm(spacing: tuple[float, ...]) -> str:
+    return " x ".join(f"{value:.3f}" for value in spacing)

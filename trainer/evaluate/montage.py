@@ -1,4 +1,4 @@
-"""One subject in pictures: source, every method and the real MR, and where each of them errs."""
+"""Images of one subject: source, every method, the real MR, and the error of each method."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rebrain_node.report.planes import Picture, Upright
-from trainer.evaluate.drawing import FAINT, Plate, png, sheet
-from trainer.evaluate.evaluation import Montage, Volume
-from trainer.evaluate.scores import OURS
+from rebrain_node.report.planes import Picture, UprightVolume
+from trainer.evaluate.plots import FAINT, Plot, blank_figure, png
+from trainer.evaluate.results import OURS, Montage, Volume
 
 _PICTURES: Final = 3
 _COLUMNS: Final = 2
@@ -34,7 +33,7 @@ class _Cut:
 
 
 class Planes:
-    """The three planes of a subject that its pictures show, cropped to the head."""
+    """The three planes of a subject that its images show, cropped to the head."""
 
     def __init__(self, shown: Montage, *, volumetric: bool) -> None:
         rows, columns = shown.pixel_mm or (_FALLBACK_MM, _FALLBACK_MM)
@@ -47,12 +46,12 @@ class Planes:
 
     def of(self, volume: npt.NDArray[Any]) -> list[Picture]:
         """Cut a volume of the subject; every volume gives planes of the same size."""
-        upright = Upright(np.asarray(volume[self._box], dtype=np.float32), self._size_mm)
+        upright = UprightVolume(np.asarray(volume[self._box], dtype=np.float32), self._size_mm)
         made = {"axial": upright.axial, "coronal": upright.coronal, "sagittal": upright.sagittal}
         return [made[cut.view](cut.index) for cut in self.cuts]
 
 
-def montage(shown: Montage, source_kind: str, *, volumetric: bool) -> Plate:
+def montage(shown: Montage, source_kind: str, *, volumetric: bool) -> Plot:
     """Draw the source, the real MR and every method, three planes of each."""
     planes = Planes(shown, volumetric=volumetric)
     strips = {
@@ -61,7 +60,7 @@ def montage(shown: Montage, source_kind: str, *, volumetric: bool) -> Plate:
     } | _ordered(shown.predictions)
     picture = _strips(strips, planes, _SHADE, "")
     kinds = "three planes" if volumetric else "three slices"
-    return Plate(
+    return Plot(
         "montage",
         f"One subject: {shown.subject}",
         f"Subject {shown.subject}, {kinds} of each. MR images on one scale, fixed from the real "
@@ -70,7 +69,7 @@ def montage(shown: Montage, source_kind: str, *, volumetric: bool) -> Plate:
     )
 
 
-def error_maps(shown: Montage, *, volumetric: bool) -> Plate:
+def error_maps(shown: Montage, *, volumetric: bool) -> Plot:
     """Draw |method - real MR| in the head for every method, all on one stated range."""
     planes = Planes(shown, volumetric=volumetric)
     errors = {
@@ -78,7 +77,7 @@ def error_maps(shown: Montage, *, volumetric: bool) -> Plate:
         for name, volume in _ordered(shown.predictions).items()
     }
     words = "absolute error, as a ratio of the display range of the real MR"
-    return Plate(
+    return Plot(
         "errors",
         "Where each method errs",
         f"Subject {shown.subject}, the same planes. |method - real MR| inside the head mask, from "
@@ -106,7 +105,7 @@ def _strips(
     rows = math.ceil(len(cut) / _COLUMNS)
     strip_height = 5.4 * tallest / sum(widths)
     bar_height = 0.75 if bar_words else 0.05
-    with sheet(rows * (strip_height + 0.45) + bar_height) as drawn:
+    with blank_figure(rows * (strip_height + 0.45) + bar_height) as drawn:
         heights = (rows * (strip_height + 0.45), bar_height)
         room, foot = drawn.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
         grid = room.subfigures(rows, _COLUMNS, squeeze=False, wspace=0.02, hspace=0.0)

@@ -1,4 +1,7 @@
-"""The networks of an evaluation: a bundle through the node's engine, or a run through torch."""
+"""The networks of an evaluation: a bundle through the node's engine, or a run through torch.
+
+A bundle that retrieves also brings its encoder and knowledge base, used by the node's own steps.
+"""
 
 from dataclasses import dataclass
 from importlib import resources
@@ -6,31 +9,122 @@ from pathlib import Path
 from pickle import UnpicklingError  # the name of a refusal; nothing is unpickled here
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rebrain_node.engine.open import open_engine
+from rebrain_node.domain.volume import AIR_HU, Grid, Guide, PreparedVolume, Target
+from rebrain_node.engine.open import open_encoder, open_engine
 from rebrain_node.errors import RebrainError
 from rebrain_node.model import unet
 from rebrain_node.model.bundle import ModelBundle, load_bundle
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Image, Recipe
-from trainer.dataset import digest_of
-from trainer.evaluate.evaluation import BundleFacts
-from trainer.evaluate.guiding import Guiding
-from trainer.train_bridge import open_run
+from rebrain_node.ports import Encoder, Exemplars
+from rebrain_node.retrieval.open import open_exemplars
+from rebrain_node.steps.locate import locate
+from rebrain_node.steps.retrieve import embed, retrieve
+from trainer.data.dataset import digest_of
+from trainer.data.intensities import without_table
+from trainer.data.placing import Placement
+from trainer.data.protocols import Case
+from trainer.evaluate.results import BundleFacts
+from trainer.train.bridge import open_run
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """An opened encoder and knowledge base."""
+
+    encoder: Encoder
+    exemplars: Exemplars
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, bundle: ModelBundle) -> "Retriever | None":
+        """Open those of a bundle; None where its recipe retrieves none.
+
+        Raises
+        ------
+        KnowledgeBaseError, EngineError
+            As in the node.
+        """
+        if not bundle.recipe.retrieves:
+            return None
+        encoder = open_encoder("openvino", bundle)
+        return cls(encoder, open_exemplars(bundle, encoder), bundle.recipe)
+
+    def guides(self, case: Case, placement: Placement) -> tuple[Guide, ...]:
+        """Give every position drawn its guide, as the node would.
+
+        The node leaves no subject out: the subject must not be in the knowledge base.
+
+        Parameters
+        ----------
+        case : Case
+            CT in HU, positions in mm.
+        """
+        prepared = prepared_volume_of(case, placement, self.recipe)
+        frame = locate(prepared, load_head_template())
+        embeddings = embed(prepared, self.encoder, self.recipe)
+        return retrieve(prepared, self.recipe, frame, embeddings, self.exemplars)
+
+
+def prepared_volume_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:
+    """Take the slices given as the node's own preprocessing leaves them."""
+    first_mm = float(case.positions_mm[0])
+    hu = np.stack([placement.onto(plane, AIR_HU) for plane in without_table(case)])
+    head = np.stack([placement.onto(mask.astype(np.float32), 0.0) > 0.5 for mask in case.head])
+    count = len(hu)
+    steps = np.diff(case.positions_mm)
+    return PreparedVolume(
+        hu=hu,
+        head=head,
+        grid=Grid(
+            origin_mm=np.zeros(3),
+            row_direction=np.array([1.0, 0.0, 0.0]),
+            column_direction=np.array([0.0, 1.0, 0.0]),
+            pixel_mm=recipe.grid.pixel_mm,
+            rows=recipe.grid.rows,
+            columns=recipe.grid.columns,
+        ),
+        distances_mm=case.positions_mm - first_mm,
+        thickness_mm=(float(np.median(steps)) if len(steps) else recipe.spacing_mm,) * count,
+        targets=_targets(case, first_mm),
+        spacing_mm=recipe.spacing_mm,
+        sop_instance_uids=tuple(f"2.25.{k + 1}" for k in range(count)),
+        frame_numbers=(None,) * count,
+        frame_of_reference_uid="2.25.1",
+    )
+
+
+def _targets(case: Case, first_mm: float) -> tuple[Target, ...]:
+    below, share = case.bracket()
+    found = []
+    for k, position in enumerate(case.targets_mm):
+        nearest = int(np.argmin(np.abs(case.positions_mm - position)))
+        low, high = int(below[k]), int(below[k]) + 1
+        if case.measured[k]:
+            low = high = nearest
+        alpha = 0.0 if case.measured[k] else float(share[k])
+        found.append(
+            Target(distance_mm=float(position) - first_mm, below=low, above=high, alpha=alpha)
+        )
+    return tuple(found)
+
 
 DEMO = "demo"
 CHECKPOINT = "checkpoint.pt"
 
 
-class GuidedEvaluate(Protocol):
+class GuidedEvaluation(Protocol):
     """One evaluation, guided or not: as of port `Engine`."""
 
     def __call__(self, x: Image, s: NDArray[Any], guide: Image | None = None) -> Image:
         """Evaluate f, (1, 1, rows, columns)."""
 
 
-class NetworkRefused(RebrainError):
+class NetworkError(RebrainError):
     """A network cannot be evaluated; the message names its folder."""
 
 
@@ -39,9 +133,9 @@ class Network:
     """One network ready to be evaluated, and how its recipe says to use it."""
 
     recipe: Recipe
-    evaluate: GuidedEvaluate
+    evaluate: GuidedEvaluation
     facts: BundleFacts
-    guiding: Guiding | None = None  #: None where missing positions take no exemplar
+    retriever: Retriever | None = None  #: None where missing positions take no exemplar
 
 
 def open_network(where: str) -> Network:
@@ -49,11 +143,11 @@ def open_network(where: str) -> Network:
 
     Raises
     ------
-    NetworkRefused
+    NetworkError
         The folder is neither, or its checkpoint cannot be used.
-    BundleRefused
+    BundleError
         The bundle is damaged, or the engine does not reproduce its golden output.
-    EngineFailed
+    EngineError
         The engine cannot start.
     """
     if (Path(where) / CHECKPOINT).is_file():
@@ -66,9 +160,9 @@ def bundle_at(where: str) -> ModelBundle:
 
     Raises
     ------
-    NetworkRefused
+    NetworkError
         There is no such folder.
-    BundleRefused
+    BundleError
         The bundle is damaged.
     """
     if where == DEMO:
@@ -76,7 +170,7 @@ def bundle_at(where: str) -> ModelBundle:
             return load_bundle(shipped)
     folder = Path(where)
     if not folder.is_dir():
-        raise NetworkRefused(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
+        raise NetworkError(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
     return load_bundle(folder)
 
 
@@ -85,9 +179,9 @@ def network_of_bundle(bundle: ModelBundle) -> Network:
 
     Raises
     ------
-    EngineFailed
+    EngineError
         The engine does not reproduce the golden output of the bundle.
-    KnowledgeBaseRefused
+    KnowledgeBaseError
         Its knowledge base is not fit to be searched.
     """
     engine = open_engine("openvino", bundle)
@@ -97,7 +191,7 @@ def network_of_bundle(bundle: ModelBundle) -> Network:
         "digest": bundle.digest,
         "engine": engine.identity,
     }
-    return Network(bundle.recipe, engine.evaluate, facts, Guiding.of(bundle))
+    return Network(bundle.recipe, engine.evaluate, facts, Retriever.of(bundle))
 
 
 def _of_run(folder: Path) -> Network:
@@ -105,14 +199,14 @@ def _of_run(folder: Path) -> Network:
 
     Raises
     ------
-    NetworkRefused
+    NetworkError
         The run is damaged, or from before it wrote down its recipe.
     """
     try:
         recipe, network = open_run(folder)
     except (RuntimeError, KeyError, EOFError, OSError, ValueError, UnpicklingError) as error:
         reason = " ".join(str(error).split())
-        raise NetworkRefused(f"{folder}: the run cannot be used: {reason}") from error
+        raise NetworkError(f"{folder}: the run cannot be used: {reason}") from error
     facts: BundleFacts = {
         "name": folder.resolve().name,
         "version": "training run",
@@ -122,7 +216,7 @@ def _of_run(folder: Path) -> Network:
     return Network(recipe, of_torch(network), facts)
 
 
-def of_torch(network: unet.Network) -> GuidedEvaluate:
+def of_torch(network: unet.Network) -> GuidedEvaluation:
     """Return one evaluation of the network in float32, numpy in and out; it takes no guide."""
     network.eval()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from trainer.evaluate.results import Document
+
 PaperData = Literal["SynthRAD2023", "BraTS"]
 Printed = Mapping[str, Mapping[str, float]]  #: by method, by metric
 
@@ -67,3 +69,9 @@ def same_data(origin: str, protocol: str) -> PaperData | None:
     if "synthrad2023" in origin.lower():
         return "SynthRAD2023"
     return "BraTS" if "brats" in origin.lower() else None
+
+
+def paper_data(document: Document) -> PaperData | None:
+    """Tell which of the paper's data sets this evaluation used, if any."""
+    dataset = document["dataset"]
+    return same_data(f"{dataset['name']} {dataset['origin']}", document["protocol"])

@@ -1,20 +1,153 @@
-"""Figures of numbers: points by subject, power spectra, image error against iterations."""
+"""Figures of numbers: by subject, power spectra, image error against iterations.
+
+matplotlib is used without its global state and gives the same bytes each time.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-from trainer.evaluate.curves import Curve
-from trainer.evaluate.drawing import FAINT, INK, Pen, Plate, pens, png, sheet
-from trainer.evaluate.evaluation import Montage
 from trainer.evaluate.metrics import radial_spectrum
-from trainer.evaluate.scores import OURS, Scores, Statistic, metrics_of
-from trainer.evaluate.tables import PAIRS
-from trainer.evaluate.vocabulary import metric
+from trainer.evaluate.results import OURS, Montage, Scores, Statistic, metrics_of
+from trainer.evaluate.tables import PAIRS, metric
+
+WIDTH_INCH: Final = 11.2
+DOTS_PER_INCH: Final = 120
+INK: Final = "#1b222c"
+FAINT: Final = "#66717f"
+OUR_COLOUR: Final = "#d55e00"
+#: Okabe and Ito's, apart to colour-blind eyes, without the vermilion of our own method
+_OTHERS: Final = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a5195", "#8a8f98")
+_DASHES: Final = ("-", "--", ":", "-.")
+_RC_PARAMS: Final[dict[str, Any]] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "normal",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One finished figure of a report."""
+
+    name: str  #: of its file, without the ending
+    title: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How the line of one method is drawn."""
+
+    colour: str
+    dashes: str
+    width: float
+
+
+@contextmanager
+def blank_figure(height_inch: float) -> Iterator[Figure]:
+    """Lend an empty blank_figure of the report's width, in the report's look."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC_PARAMS)
+        drawn = Figure((WIDTH_INCH, height_inch), dpi=DOTS_PER_INCH, layout="constrained")
+        FigureCanvasAgg(drawn)
+        yield drawn
+
+
+def png(drawn: Figure) -> bytes:
+    """Finish a blank_figure; no date and no version of any program goes into the file."""
+    stream = io.BytesIO()
+    drawn.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def line_styles(methods: Sequence[str]) -> dict[str, LineStyle]:
+    """Give every method its own pen; ours is the heavy one."""
+    made = {OURS: LineStyle(OUR_COLOUR, "-", 2.4)} if OURS in methods else {}
+    others = [method for method in methods if method != OURS]
+    for place, method in enumerate(others):
+        turn, colour = divmod(place, len(_OTHERS))
+        made[method] = LineStyle(_OTHERS[colour], _DASHES[turn % len(_DASHES)], 1.4)
+    return made
+
+
+_RUN: Final = ("data", "objective", "seed")  # the columns that tell runs apart
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one run scored at which step; `figures` by metric, as long as `steps`."""
+
+    steps: tuple[int, ...]
+    figures: Mapping[str, tuple[float, ...]]
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read the runs of a CSV, e.g. of `curves.csv` of `rebrain-train objectives`.
+
+    The columns are `step`, any of `data`, `objective` and `seed`, and columns named like metrics;
+    other columns, as losses, are ignored. A step that was not scored is passed over.
+
+    Raises
+    ------
+    ValueError
+        There is no column `step`, or no column of a metric, or a value is no number.
+    """
+    with path.open(newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        columns = reader.fieldnames or ()
+        names = [name for name in columns if metric(name).meaning]
+        if "step" not in columns or not names:
+            raise ValueError(
+                f"{path} has the columns {', '.join(columns) or 'none'}; needed are step and at "
+                "least one metric, e.g. psnr"
+            )
+        runs: dict[str, list[dict[str, str]]] = {}
+        for row in reader:
+            if all(row[name] for name in names):
+                runs.setdefault(_name(row, path), []).append(row)
+    try:
+        return {run: _curve(rows, names) for run, rows in runs.items()}
+    except ValueError as wrong:
+        raise ValueError(f"{path}: {wrong}") from wrong
+
+
+def _name(row: Mapping[str, str], path: Path) -> str:
+    parts = [f"seed {row[key]}" if key == "seed" else row[key] for key in _RUN if row.get(key)]
+    return ", ".join(parts) or path.stem
+
+
+def _curve(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> Curve:
+    return Curve(
+        tuple(int(row["step"]) for row in rows),
+        {name: tuple(float(row[name]) for row in rows) for name in names},
+    )
+
 
 _PAIRS_SHOWN: Final = (*PAIRS, "ssim_brain", "spectrum_error")
 _VOLUMES_SHOWN: Final = ("psnr", "ssim", "nrmse", "mae", "i_ssim_gap", "spectrum_error")
@@ -22,7 +155,7 @@ _ACROSS: Final = 3
 _LOWEST_FREQUENCY: Final = 0.004
 
 
-def points(scores: Scores) -> Plate | None:
+def points(scores: Scores) -> Plot | None:
     """Draw every subject as a point, the mean and its interval over them, by method."""
     held = metrics_of(scores)
     wanted = _PAIRS_SHOWN if PAIRS[0] in held else _VOLUMES_SHOWN
@@ -30,9 +163,9 @@ def points(scores: Scores) -> Plate | None:
     if not shown:
         return None
     methods = list(scores)
-    colours = pens(methods)
+    colours = line_styles(methods)
     rows = math.ceil(len(shown) / _ACROSS)
-    with sheet(rows * (0.9 + 0.3 * len(methods))) as drawn:
+    with blank_figure(rows * (0.9 + 0.3 * len(methods))) as drawn:
         across = min(len(shown), _ACROSS)
         panels = drawn.subplots(rows, across, squeeze=False, sharey=True)
         for name, panel in zip(shown, panels.flat, strict=False):
@@ -50,7 +183,7 @@ def points(scores: Scores) -> Plate | None:
         for label in [text for panel in panels[:, 0] for text in panel.get_yticklabels()]:
             label.set_fontweight("bold" if label.get_text() == OURS else "normal")
         picture = png(drawn)
-    return Plate(
+    return Plot(
         "points",
         "Every subject",
         "Small points: one subject each. Large point and bar: the mean and its 95 % bootstrap "
@@ -59,7 +192,7 @@ def points(scores: Scores) -> Plate | None:
     )
 
 
-def _row(panel: Any, place: int, statistic: Statistic, pen: Pen) -> None:
+def _row(panel: Any, place: int, statistic: Statistic, pen: LineStyle) -> None:
     values = list(statistic.per_subject.values())
     offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else [0.0]
     panel.plot(values, place + np.asarray(offsets), ".", color=FAINT, alpha=0.55, markersize=4)
@@ -68,13 +201,13 @@ def _row(panel: Any, place: int, statistic: Statistic, pen: Pen) -> None:
     panel.plot([statistic.mean], [place], "o", color=pen.colour, markersize=6.5)
 
 
-def spectrum(shown: Montage) -> Plate:
+def spectrum(shown: Montage) -> Plot:
     """Draw the radial power spectrum of the real MR and of every method, and their ratio."""
     mask = shown.mask
     frequency, truth = radial_spectrum(shown.reference, mask)
     kept = (frequency > _LOWEST_FREQUENCY) & (truth > 0)
-    colours = pens(sorted(shown.predictions, key=lambda name: name != OURS))
-    with sheet(4.6) as drawn:
+    colours = line_styles(sorted(shown.predictions, key=lambda name: name != OURS))
+    with blank_figure(4.6) as drawn:
         power, ratio = drawn.subplots(1, 2)
         power.semilogy(frequency[kept], truth[kept], color=INK, linewidth=2, label="the real MR")
         ratio.axhline(0, color=INK, linewidth=2)
@@ -99,7 +232,7 @@ def spectrum(shown: Montage) -> Plate:
             panel.grid(color="#dde2e8", linewidth=0.6)
         drawn.legend(loc="outside right center", fontsize=9)
         picture = png(drawn)
-    return Plate(
+    return Plot(
         "spectrum",
         "Radial power spectrum",
         f"Subject {shown.subject}, in-plane, mean over slices, head mask only. Below 0 dB on the "
@@ -109,14 +242,14 @@ def spectrum(shown: Montage) -> Plate:
     )
 
 
-def learning(curves: Mapping[str, Curve]) -> tuple[Plate, ...]:
+def learning(curves: Mapping[str, Curve]) -> tuple[Plot, ...]:
     """Draw image error against iterations, one panel for each figure the curves hold."""
     shown = list(dict.fromkeys(name for curve in curves.values() for name in curve.figures))
     if not shown:
         return ()
     rows = math.ceil(len(shown) / _ACROSS)
-    colours = pens(list(curves))
-    with sheet(0.4 + 3.2 * rows) as drawn:
+    colours = line_styles(list(curves))
+    with blank_figure(0.4 + 3.2 * rows) as drawn:
         across = min(len(shown), _ACROSS)
         panels = drawn.subplots(rows, across, squeeze=False)
         for name, panel in zip(shown, panels.flat, strict=False):
@@ -127,18 +260,18 @@ def learning(curves: Mapping[str, Curve]) -> tuple[Plate, ...]:
             *panels.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=4
         )
         picture = png(drawn)
-    plate = Plate(
+    plot = Plot(
         "iterations",
         "Image error against iterations",
         "Every run scored on the same images while it learned. Losses of different objectives do "
         "not compare and are not shown.",
         picture,
     )
-    return (plate,)
+    return (plot,)
 
 
 def _learning_panel(
-    panel: Any, name: str, curves: Mapping[str, Curve], colours: Mapping[str, Pen]
+    panel: Any, name: str, curves: Mapping[str, Curve], colours: Mapping[str, LineStyle]
 ) -> None:
     for run, curve in curves.items():
         if name in curve.figures:

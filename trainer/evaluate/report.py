@@ -1,120 +1,170 @@
-"""The report of an evaluation: JSON for programs, Markdown and one HTML file for people.
-
-    out/
-      evaluation.json   the document, as `rebrain-train evaluate --json` prints it
-      evaluation.md     tables and figures by reference
-      evaluation.html   the same in one file that needs nothing else
-      figures/*.png
-
-Everything is made in memory first: a report that cannot be drawn leaves nothing behind, and the
-command puts a finished folder in its place as a whole.
-"""
+"""The content of a report, before it is written as Markdown or HTML."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
-from trainer.evaluate.contents import Beside, Contents, gather
-from trainer.evaluate.evaluation import Document, Evaluation
-from trainer.evaluate.markdown import bullets, escaped, markdown_table
-from trainer.evaluate.page import page
-from trainer.evaluate.statements import WARNING
+from trainer.evaluate.montage import error_maps, montage
+from trainer.evaluate.paper import paper_data
+from trainer.evaluate.plots import Curve, Plot, learning, points, spectrum
+from trainer.evaluate.results import DatasetFacts, Document, Evaluation, read_scores
+from trainer.evaluate.tables import Table, headline_tables, subject_tables
+
+WARNING: Final = "Synthetic images: research software, not for diagnosis"
+_SOURCES: Final = {
+    "ct": "CT in HU",
+    "ct-window": "CT through a brain window, 8 bit",
+    "mr": "MR of another contrast, not CT",
+}
+_FEW: Final = 20
+_INTERVALS: Final = (
+    "Intervals are bootstrapped over subjects: they tell how the mean moves with the choice of "
+    "subjects, not how one image may err."
+)
 
 
-def write_report(
-    evaluation: Evaluation,
-    out: Path,
-    beside: Beside | None = None,
-) -> None:
-    """Write the report of an evaluation.
+def limits(document: Document) -> tuple[str, ...]:
+    """Say what these data cannot show."""
+    dataset = document["dataset"]
+    return tuple(
+        line
+        for line in (
+            _subjects(dataset),
+            _source(dataset),
+            _comparable(document),
+            _INTERVALS,
+            "Scores of images do not say whether a lesion is drawn, moved or lost.",
+        )
+        if line
+    )
+
+
+def _subjects(dataset: DatasetFacts) -> str:
+    count = len(dataset["subjects"])
+    slices = sum(dataset["slices"].values())
+    noun = "subject" if count == 1 else "subjects"
+    few = "; so few that an interval is itself uncertain" if count < _FEW else ""
+    return f"{count} {noun} with {slices} scored slices{few}."
+
+
+def _source(dataset: DatasetFacts) -> str:
+    kind = dataset["source_kind"]
+    if not dataset["volumetric"]:
+        return (
+            f"The source is {_SOURCES.get(kind, kind)}, in single slices without pixel size or "
+            "position: nothing here is in HU or millimetres, and every score is of a plane."
+        )
+    if kind == "mr":
+        return (
+            "The source is MR of another contrast (as in the paper's BraTS experiment): these "
+            "scores say nothing about CT."
+        )
+    if "simulated" in f"{dataset['name']} {dataset['origin']}".lower():
+        return "The source is simulated CT, made from the reference: real CT will score lower."
+    return ""
+
+
+def _comparable(document: Document) -> str:
+    paper = paper_data(document)
+    if paper is None:
+        return (
+            "Nothing here is comparable with the tables of the ReBrain paper: those are of "
+            "SynthRAD2023 and BraTS at half resolution, these are other subjects, other "
+            "resolutions and other preprocessing."
+        )
+    return (
+        f"Rows from the paper are its {paper} figures at half resolution. The paper states no "
+        "split and no intensity mapping, so they stand beside ours as a mark, not as a contest."
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a report shows, in order."""
+
+    title: str
+    subtitle: str
+    limits: tuple[str, ...]
+    tables: tuple[Table, ...]
+    plots: tuple[Plot, ...]
+    facts: tuple[tuple[str, str], ...]
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+    folded: tuple[Table, ...]
+
+
+@dataclass(frozen=True)
+class Supplement:
+    """What a report shows beside its evaluation.
+
+    Attributes
+    ----------
+    documents : sequence of Document
+        Evaluations of the same subjects under other protocols, for the table by factor.
+    curves : mapping of str to Curve
+        Image error against iterations of training runs, by name.
+    """
+
+    documents: Sequence[Document] = ()
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+
+def evaluation_report(evaluation: Evaluation, beside: Supplement) -> Report:
+    """Make tables and figures of an evaluation.
 
     Parameters
     ----------
     evaluation : Evaluation
-        Its document goes into `evaluation.json` as it is.
-    out : Path
-        Folder, empty or not there yet.
-    beside : Beside, optional
-        What else the report shows.
-
-    Raises
-    ------
-    ValueError
-        A document beside is of other subjects, another bundle or the same protocol.
+        The one that is reported.
+    beside : Supplement
+        What is shown with it.
     """
-    beside = beside or Beside()
-    for other in beside.documents:
-        _same_but_protocol(evaluation.document, other)
-    write_contents(gather(evaluation, beside), evaluation.document, out, "evaluation")
+    document = evaluation.document
+    scores = read_scores(document)
+    dataset, bundle = document["dataset"], document["bundle"]
+    return Report(
+        title="Evaluation report",
+        subtitle=f"{bundle['name']} {bundle['version']} on {dataset['name']}, protocol "
+        f"{document['protocol']}",
+        limits=limits(document),
+        tables=tuple(headline_tables(document, beside.documents)),
+        plots=_plots(evaluation, beside.curves),
+        facts=_facts(document),
+        skipped=tuple(f"{name}: {reason}" for name, reason in document["skipped"].items()),
+        notes=tuple(document["notes"]),
+        folded=subject_tables(scores),
+    )
 
 
-def write_contents(
-    contents: Contents, document: Mapping[str, object], out: Path, name: str
-) -> None:
-    """Write a report as `out/NAME.json`, `.md`, `.html` and `figures/*.png`."""
-    files = {
-        f"{name}.json": json_text(document).encode(),
-        f"{name}.md": _markdown(contents).encode(),
-        f"{name}.html": page(contents).encode(),
-    } | {f"figures/{plate.name}.png": plate.png for plate in contents.plates}
-    _place(files, out)
+def _plots(evaluation: Evaluation, curves: Mapping[str, Curve]) -> tuple[Plot, ...]:
+    dataset, shown = evaluation.document["dataset"], evaluation.montage
+    volumetric = dataset["volumetric"]
+    by_subject = points(read_scores(evaluation.document))
+    return (
+        montage(shown, dataset["source_kind"], volumetric=volumetric),
+        error_maps(shown, volumetric=volumetric),
+        *((by_subject,) if by_subject else ()),
+        spectrum(shown),
+        *learning(curves),
+    )
 
 
-def json_text(document: Mapping[str, object]) -> str:
-    """Write a document as JSON; what is not a number is null there."""
-    return json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _same_but_protocol(document: Document, other: Document) -> None:
-    for name, here, there in (
-        ("subjects", document["dataset"]["subjects"], other["dataset"]["subjects"]),
-        ("bundle", document["bundle"]["digest"], other["bundle"]["digest"]),
-        ("definitions", document["mode"], other["mode"]),
-    ):
-        if here != there:
-            raise ValueError(
-                f"an evaluation beside has other {name} ({there}, here {here}): only the protocol "
-                "may differ"
-            )
-    if document["protocol"] == other["protocol"]:
-        raise ValueError(f"an evaluation beside has the same protocol, {other['protocol']}")
-
-
-def _markdown(contents: Contents) -> str:
-    parts = [
-        f"# {escaped(contents.title)}\n\n{escaped(contents.subtitle)}\n\n**{WARNING}.**\n",
-        f"## Read this first\n\n{bullets(contents.limits)}",
-        "## Scores\n",
-        *(markdown_table(table) for table in contents.tables),
-        *(["## Pictures\n"] if contents.plates else []),
-        *(
-            f"![{escaped(plate.title)}](figures/{plate.name}.png)\n\n{escaped(plate.caption)}\n"
-            for plate in contents.plates
-        ),
-        "## What was evaluated\n\n"
-        + bullets([f"{name}: {value}" for name, value in contents.facts]),
-    ]
-    if contents.skipped:
-        parts.append(f"## Methods left out\n\n{bullets(contents.skipped)}")
-    if contents.notes:
-        parts.append(f"## Notes\n\n{bullets(contents.notes)}")
-    if contents.folded:
-        parts += ["## Every subject\n", *(markdown_table(table) for table in contents.folded)]
-    return "\n".join(parts)
-
-
-def _place(files: Mapping[str, bytes], out: Path) -> None:
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (out / name).write_bytes(content)
+def _facts(document: Document) -> tuple[tuple[str, str], ...]:
+    dataset, bundle = document["dataset"], document["bundle"]
+    slices = dataset["slices"]
+    return (
+        ("data set", dataset["name"]),
+        ("origin", dataset["origin"]),
+        ("licence", dataset["licence"]),
+        ("source", dataset["source_kind"]),
+        ("split", dataset["split"]),
+        ("subjects", ", ".join(f"{name} ({slices[name]} slices)" for name in dataset["subjects"])),
+        ("protocol", document["protocol"]),
+        ("definitions", document["mode"]),
+        ("bundle", f"{bundle['name']} {bundle['version']}"),
+        ("bundle digest", bundle["digest"]),
+        ("engine", bundle["engine"]),
+        ("seed", str(document["seed"])),
+    )

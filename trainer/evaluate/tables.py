@@ -1,23 +1,114 @@
-"""The tables of a report, before they become Markdown or HTML."""
+"""The tables of a report, before they become Markdown or HTML: labels, cells, and their order."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
-from trainer.evaluate.evaluation import Document
-from trainer.evaluate.paper import Printed
-from trainer.evaluate.scores import (
+from trainer.evaluate.paper import TABLE_1, TABLE_2, TABLE_4, PaperData, Printed, paper_data
+from trainer.evaluate.results import (
     OURS,
+    Document,
     Scores,
     Statistic,
     metrics_of,
     read_scores,
     subjects_of,
 )
-from trainer.evaluate.vocabulary import Metric, metric, number
+
+Better = Literal["higher", "lower", "closer"]
+_ARROWS: Final[dict[Better, str]] = {"higher": " ↑", "lower": " ↓", "closer": ""}
+_POSITION_LABELS: Final = {"measured": "at measured positions", "filled": "at filled positions"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of model.md section 6."""
+
+    label: str
+    better: Better  #: "closer": only its gap to the reference says anything
+    digits: int
+    meaning: str
+
+    @property
+    def heading(self) -> str:
+        """Label with an arrow towards the better end."""
+        return self.label + _ARROWS[self.better]
+
+
+_METRICS: Final = {
+    "slice_id_exact": Metric(
+        "slice-ID exact",
+        "higher",
+        3,
+        "share of supratentorial slices whose best correlated real slice is the right one",
+    ),
+    "slice_id_within_one": Metric(
+        "slice-ID ± 1", "higher", 3, "the same, the right one or its neighbour"
+    ),
+    "slice_id_slices": Metric(
+        "supratentorial slices", "closer", 0, "how many slices of a subject were to be identified"
+    ),
+    "brain_correlation": Metric(
+        "brain corr.", "higher", 3, "Pearson's correlation inside the skull"
+    ),
+    "lncc": Metric("LNCC", "higher", 3, "local correlation, Gaussian of sigma 4 pixels"),
+    "gradient_correlation": Metric(
+        "gradient corr.", "higher", 3, "Pearson's correlation of the gradients, inside the skull"
+    ),
+    "nmi": Metric("NMI", "higher", 3, "normalised mutual information, inside the skull"),
+    "ssim_brain": Metric(
+        "SSIM, brain",
+        "higher",
+        3,
+        "SSIM inside the skull after monotone matching of brightness to the reference",
+    ),
+    "psnr_brain": Metric("PSNR, brain (dB)", "higher", 2, "PSNR of the same"),
+    "nrmse": Metric(
+        "NRMSE", "lower", 4, "root-mean-square error over the range of the reference in the head"
+    ),
+    "psnr": Metric("PSNR (dB)", "higher", 2, "-20 log10 of the root-mean-square error"),
+    "ssim": Metric("SSIM", "higher", 4, "Gaussian sigma 1.5, window 11, range 1, in the head"),
+    "mae": Metric("MAE", "lower", 4, "mean absolute error, head, range of the reference = 1"),
+    "i_ssim": Metric(
+        "I-SSIM",
+        "closer",
+        4,
+        "mean SSIM of adjacent slices; largest for a constant volume, so judged by its gap alone",
+    ),
+    "i_ssim_reference": Metric("I-SSIM, reference", "closer", 4, "I-SSIM of the real MR"),
+    "i_ssim_gap": Metric(
+        "I-SSIM gap", "lower", 4, "distance of I-SSIM from that of the real MR, per subject"
+    ),
+    "spectrum_error": Metric(
+        "spectrum error", "lower", 3, "error of the radial power spectrum: texture"
+    ),
+}
+
+
+def metric(name: str) -> Metric:
+    """Look a metric up by its name in the JSON; one that is unknown is shown under its name."""
+    if name in _METRICS:
+        return _METRICS[name]
+    stem, _, place = name.rpartition("_")
+    if place in _POSITION_LABELS and stem in _METRICS:
+        whole = _METRICS[stem]
+        return Metric(
+            f"{whole.label}, {place}",
+            whole.better,
+            whole.digits,
+            f"{whole.meaning}, {_POSITION_LABELS[place]}",
+        )
+    return Metric(name.replace("_", " "), "closer", 4, "")
+
+
+def number(value: float, digits: int) -> str:
+    """Write a figure; a dash where there is none."""
+    # + 0.0 turns the negative zero that rounding leaves into zero
+    return "-" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
+
 
 #: the columns of each table; a table shows those that the evaluation has
 PAIRS: Final = ("slice_id_exact", "slice_id_within_one", "brain_correlation", "lncc")
@@ -260,3 +351,61 @@ def _wins(ours: Statistic, theirs: Statistic | None, shown: Metric) -> Cell:
 def _protocol(name: str) -> str:
     kind, _, factor = name.partition(":")
     return f"{kind} x{factor}" if factor else "every slice given"
+
+
+_POOLED: Final = (
+    "Means and intervals are over subjects; `all slices` is the share over the slices of all "
+    "subjects together."
+)
+_HEAD_MASK: Final = (
+    "T1 contrast differs between these patients and carries no scale: in the head mask a "
+    "constant can score what a network scores, or more. Read the tables above first."
+)
+#: the marks against which every table is read
+_MARKS: Final = ("constant", "lut")
+#: what the paper's Tables 2 and 4 compare, by the names of our methods
+_OBJECTIVE: Final = ("raw", "unitized", "regression")
+_FILLING: Final = ("bridge-average", "bridge-linear", "bridge-slerp")
+
+
+def headline_tables(document: Document, beside: Sequence[Document]) -> list[Table]:
+    """Make the tables that are read first; those the data do not fill are left out."""
+    scores = read_scores(document)
+    paper = paper_data(document)
+    pairs = not document["dataset"]["volumetric"]
+    likeness = (
+        _likeness("Pairs of slices", scores, PAIRS, (_POOLED,)),
+        _likeness("Pairs of slices, inside the skull", scores, PAIRS_MORE),
+    )
+    notes = ((_HEAD_MASK,) if pairs else ()) + (meanings(scores, IMAGE),)
+    made = [
+        *(likeness if pairs else ()),
+        table("Image quality", scores, IMAGE, notes, _paper_rows(TABLE_1, paper)),
+        placed_table(scores),
+        factor_table([document, *beside]),
+        _compared("Objective", scores, _OBJECTIVE, _paper_rows(TABLE_2, paper)),
+        _compared(
+            "What fills the missing positions", scores, _FILLING, _paper_rows(TABLE_4, paper)
+        ),
+        wins_table(scores, PAIRS if pairs else IMAGE),
+    ]
+    return [table for table in made if table is not None]
+
+
+def _likeness(
+    title: str, scores: Scores, wanted: Sequence[str], notes: Sequence[str] = ()
+) -> Table | None:
+    return table(title, scores, wanted, (*notes, meanings(scores, wanted)))
+
+
+def _paper_rows(printed: Mapping[PaperData, Printed], paper: PaperData | None) -> Printed:
+    return printed.get(paper, {}) if paper is not None else {}
+
+
+def _compared(title: str, scores: Scores, rivals: Sequence[str], printed: Printed) -> Table | None:
+    """Our method against the rivals of one question, with the marks of every table."""
+    held = [name for name in scores if name.removesuffix("-average") in rivals or name in rivals]
+    if not held or OURS not in scores:
+        return None
+    chosen = {name: scores[name] for name in (OURS, *held, *_MARKS) if name in scores}
+    return table(title, chosen, PAPER_SHAPE, (), printed)

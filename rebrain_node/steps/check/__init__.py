@@ -16,7 +16,7 @@ from rebrain_node.domain.arrangement import arrange, judge_arrangement
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance.identity import judge_identity
 from rebrain_node.instance.synthetic import synthetic_mark
 from rebrain_node.steps.check.artefacts import (
@@ -93,13 +93,13 @@ def check(
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         The series must not be synthesised; all findings are listed, refusals first.
     """
     findings = _findings(Survey(volume, instances), limits)
     ordered = tuple(sorted(findings, key=lambda finding: finding.severity == "flag"))
     if any(finding.severity == "refuse" for finding in ordered):
-        raise SeriesRejected(ordered)
+        raise SeriesRejectedError(ordered)
     return ordered
 
 

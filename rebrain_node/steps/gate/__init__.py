@@ -13,7 +13,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.job import DerivedSet, ObjectKind
-from rebrain_node.errors import GateRefused
+from rebrain_node.errors import GateError
 from rebrain_node.steps.gate import (
     companions,
     geometry,
@@ -59,9 +59,9 @@ def gate(
 
     Raises
     ------
-    GateRefused
+    GateError
         At least one rule is violated; one finding for each violated rule, its code the rule's.
     """
     findings = tuple(evaluate(read(derived, instances, companions, mr_form), RULES))
     if findings:
-        raise GateRefused(findings)
+        raise GateError(findings)

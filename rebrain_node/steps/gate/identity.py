@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from rebrain_node.domain import marks
-from rebrain_node.errors import InstanceMalformed
+from rebrain_node.errors import MalformedInstanceError
 from rebrain_node.instance.scan import scan
 from rebrain_node.steps.gate.context import Context, WrittenObject
 from rebrain_node.steps.gate.rules import ALL, Violation, rule, set_rule
@@ -56,7 +56,7 @@ def _structure(obj: WrittenObject, _: Context) -> str | None:
     """Readers silently take the last of two Patient IDs; a truncated end goes unnoticed."""
     try:
         scan(obj.record.content)
-    except InstanceMalformed as error:
+    except MalformedInstanceError as error:
         return str(error)
     return None
 

@@ -55,9 +55,9 @@ def write(
 
     Raises
     ------
-    EngineFailed
+    EngineError
         The volume holds values that are not finite.
-    SeriesRejected
+    SeriesRejectedError
         Text of the source does not fit its declared character set.
     """
     result = gather(synthetic, instances, provenance, findings, options, anchor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -26,7 +25,6 @@ from rebrain_node.steps.write.mr import (
     derivation_codes,
     plane,
     source_images,
-    stored_values,
     window,
 )
 from rebrain_node.steps.write.references import source_evidence, source_series
@@ -69,7 +67,7 @@ class SyntheticEnhancedMRImage(SOPClass):
             f"{marks.COMMENT_PREFIX} T1-like images drawn from CT, research only, "
             f"{marks.NOT_FOR_DIAGNOSIS}. Each frame says how it came about."
         )
-        pixels = np.concatenate([stored_values(values) for values in result.synthetic.intensity])
+        pixels = result.synthetic.stored_range.stored(result.synthetic.intensity)
         self.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
 
 
@@ -133,7 +131,7 @@ def _shared_groups(result: Result) -> Dataset:
     groups.PlaneOrientationSequence = [orientation]
     groups.FrameAnatomySequence = [anatomy]
     groups.PixelValueTransformationSequence = [values]
-    groups.FrameVOILUTSequence = [window()]
+    groups.FrameVOILUTSequence = [window(result)]
     groups.MRImageFrameTypeSequence = [frame_type]
     return groups
 

@@ -21,7 +21,7 @@ _ANCHORED: Final = ("SR", "KOS")
 
 
 def derived_uid(*names: str) -> str:
-    """Name something for ever: ``2.25.`` and the decimal UUIDv5 of the names (PS3.5 B.2)."""
+    """Derive a permanent UID: ``2.25.`` and the decimal UUIDv5 of the names (PS3.5 B.2)."""
     return UID_ROOT + str(uuid.uuid5(_NAMESPACE, "|".join(names)).int)
 
 

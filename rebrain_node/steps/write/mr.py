@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
@@ -20,7 +18,6 @@ from rebrain_node.steps.write.stamp import stamp, stamp_image, stamp_slice
 from rebrain_node.steps.write.text import LONG_STRING, plain
 
 BITS_STORED: Final = 12
-LARGEST: Final = 2**BITS_STORED - 1  #: stored value of intensity 1
 
 SERIES_DESCRIPTION: Final = f"{marks.SERIES_DESCRIPTION_PREFIX} from CT, {marks.NOT_FOR_DIAGNOSIS}"
 _SENTENCES: Final = {
@@ -52,7 +49,8 @@ class SyntheticMRImage(SOPClass):
         self.ImagePositionPatient = decimals(record.position_mm)
         self.DerivationDescription = derivation(result, record)
         self.SourceImageSequence = source_images(result, record)
-        pixels = stored_values(result.synthetic.intensity[record.index])
+        synthetic = result.synthetic
+        pixels = synthetic.stored_range.stored(synthetic.intensity[record.index])
         self.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
         self.ImageComments = comment(result, record)
 
@@ -77,7 +75,7 @@ def _shared(result: Result) -> Dataset:
     _add_mr_attributes(dataset)
     dataset.update(plane(result))
     add_pixel_format(dataset, result)
-    dataset.update(window())
+    dataset.update(window(result))
     dataset.DerivationCodeSequence = derivation_codes()
     dataset.ReferencedSeriesSequence = [source_series(result)]
     stamp_image(dataset, result)
@@ -124,17 +122,13 @@ def derivation_codes() -> list[Dataset]:
     return [concept(SPATIAL_RESAMPLING), concept(marks.DERIVATION_CODE)]
 
 
-def window() -> Dataset:
-    """Show the whole range of stored values (VOI LUT module, PS3.3 C.11.2)."""
+def window(result: Result) -> Dataset:
+    """Show the recipe's whole range of stored values (VOI LUT module, PS3.3 C.11.2.1.2.1)."""
+    stored_range = result.synthetic.stored_range
     dataset = Dataset()
-    dataset.WindowCenter = decimal((LARGEST + 1) / 2)
-    dataset.WindowWidth = decimal(LARGEST + 1)
+    dataset.WindowCenter = decimal((stored_range.black + stored_range.white + 1) / 2)
+    dataset.WindowWidth = decimal(stored_range.white - stored_range.black + 1)
     return dataset
-
-
-def stored_values(intensity: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """Map intensity [0, 1] to stored values [0, 4095]; what lies outside is clipped."""
-    return np.rint(np.clip(intensity, 0.0, 1.0) * LARGEST).astype(np.uint16)
 
 
 def derivation(result: Result, record: SliceRecord) -> str:

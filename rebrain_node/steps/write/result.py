@@ -13,7 +13,7 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import ObjectKind, Provenance
 from rebrain_node.domain.marks import SERIES_NUMBER_OFFSET, SERIES_ORDER
 from rebrain_node.domain.volume import Guide, MillimetreArray, SyntheticVolume
-from rebrain_node.errors import EngineFailed
+from rebrain_node.errors import EngineError
 from rebrain_node.steps.write.elements import common_elements
 from rebrain_node.steps.write.identity import DerivedUids
 from rebrain_node.steps.write.options import AuditAnchor, ObjectOptions
@@ -88,9 +88,9 @@ def gather(
 
     Raises
     ------
-    EngineFailed
+    EngineError
         The volume holds values that are not finite.
-    SeriesRejected
+    SeriesRejectedError
         Text of the source cannot be copied exactly.
     """
     for name, values in (
@@ -99,7 +99,7 @@ def gather(
     ):
         wrong = int(np.count_nonzero(~np.isfinite(values)))
         if wrong:
-            raise EngineFailed(
+            raise EngineError(
                 f"{wrong} of {values.size} voxels of the {name} are not finite, none may be; "
                 "nothing is written, run `rebrain-node doctor` to test the engine"
             )

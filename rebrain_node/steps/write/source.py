@@ -119,7 +119,7 @@ def read_source(instances: Sequence[Dataset], prepared: PreparedVolume) -> Sourc
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         Text of the source does not fit its declared character set.
     """
     by_uid = {str(instance.SOPInstanceUID): instance for instance in instances}

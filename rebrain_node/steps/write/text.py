@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 
 LONG_STRING: Final = 64  #: characters of VR LO (PS3.5 6.2)
 
@@ -41,7 +41,7 @@ def copy_text(source: Dataset, keyword: str) -> RawDataElement | None:
 
     Raises
     ------
-    SeriesRejected
+    SeriesRejectedError
         Code ``CHARSET``: the decoded text does not fit the declared character set.
     """
     tag = Tag(keyword)
@@ -70,7 +70,7 @@ def _encoded(element: DataElement, source: Dataset, keyword: str) -> bytes:
             warnings.simplefilter("error")
             return b"\\".join(_encode(value, encodings) for value in values)
     except (UnicodeError, UserWarning) as error:
-        raise SeriesRejected(
+        raise SeriesRejectedError(
             (
                 Finding(
                     code="CHARSET",

@@ -27,7 +27,7 @@ def test_the_map_comes_back_in_the_order_of_its_slices(mr, shuffled):
     if shuffled:
         derived = [derived[k] for k in np.random.default_rng(0).permutation(len(derived))]
 
-    intensity = returned._intensity(derived)
+    intensity = drawn.stored_range.intensity(returned._stored(derived))
     found = returned._uncertainty(derived, intensity)
 
     np.testing.assert_allclose(found, drawn.uncertainty, atol=1e-4)

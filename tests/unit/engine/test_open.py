@@ -18,7 +18,7 @@ from rebrain_node.engine.open import (
     reproduce_golden_scales,
 )
 from rebrain_node.engine.roles import BridgeEngine, GraphResidualScale
-from rebrain_node.errors import BundleRefused, EngineFailed
+from rebrain_node.errors import BundleError, EngineError
 from rebrain_node.model.bundle import Manifest, ModelBundle
 from tests.support.tiny_bundle import CARD, tiny_recipe
 
@@ -87,7 +87,7 @@ def check_role(role, factor):
 @pytest.mark.parametrize("factor", [1.1, float("nan")])
 def test_a_deviation_is_a_refused_bundle_in_every_role(role, factor):
     assert check_role(role, 1.0) < 1e-6
-    with pytest.raises(BundleRefused, match=r"deviates by .* from the golden output"):
+    with pytest.raises(BundleError, match=r"deviates by .* from the golden output"):
         check_role(role, factor)
 
 
@@ -107,7 +107,7 @@ def test_a_deviation_beyond_the_limit_is_refused(off, passes):
     if passes:
         assert reproduce_golden(doubling(off), bundle) == pytest.approx(off, rel=1e-2)
     else:
-        with pytest.raises(BundleRefused, match=r"deviates by 0\.00011 .* limit 0\.0001"):
+        with pytest.raises(BundleError, match=r"deviates by 0\.00011 .* limit 0\.0001"):
             reproduce_golden(doubling(off), bundle)
 
 
@@ -122,20 +122,20 @@ def test_an_output_of_another_shape_deviates_infinitely():
 
 
 def test_the_error_for_an_unknown_engine_names_the_known_ones():
-    with pytest.raises(EngineFailed, match=r"no engine 'abacus'; .* 'openvino' or 'torch'"):
+    with pytest.raises(EngineError, match=r"no engine 'abacus'; .* 'openvino' or 'torch'"):
         open_engine("abacus", bundle_of(b""))
 
 
 @pytest.mark.parametrize("golden", [b"", save({"x": np.zeros(1, np.float32)})])
 def test_a_bundle_without_a_readable_golden_output_is_refused(golden):
-    with pytest.raises(BundleRefused, match=r"golden\.safetensors"):
+    with pytest.raises(BundleError, match=r"golden\.safetensors"):
         reproduce_golden(doubling(), bundle_of(golden))
 
 
 def test_without_torch_the_torch_engine_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "rebrain_node.engine.torch_backend", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(EngineFailed, match=r"pip install .*rebrain-node\[train\]"):
+    with pytest.raises(EngineError, match=r"pip install .*rebrain-node\[train\]"):
         open_engine("torch", bundle_of(b""))
 
 

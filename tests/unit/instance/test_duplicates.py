@@ -14,7 +14,7 @@ from io import BytesIO
 import pydicom
 import pytest
 
-from rebrain_node.errors import InstanceMalformed
+from rebrain_node.errors import MalformedInstanceError
 from rebrain_node.instance.scan import scan, scan_data_set
 from tests.support import phantoms
 from tests.support.data_sets import (
@@ -55,23 +55,23 @@ class Case:
 
 def case(seed: int) -> Case:
     """Put one element of a small CT instance into it a second time."""
-    dice = random.Random(seed)
-    place, syntax = dice.choice(PLACES), dice.choice((EXPLICIT, IMPLICIT))
+    rng = random.Random(seed)
+    place, syntax = rng.choice(PLACES), rng.choice((EXPLICIT, IMPLICIT))
     elements = {**ct(), **{tag: (vr, value) for tag, vr, value in OTHERS}}
     elements[0x00100010] = ("PN", b"A^B ")
-    tag, vr, value = dice.choice(OTHERS)
-    if dice.random() < 0.3:
+    tag, vr, value = rng.choice(OTHERS)
+    if rng.random() < 0.3:
         value = elements[tag][1]  # the very same value twice is refused as well
     if place in PLACES[3:]:
-        return _nested(dice, place, syntax, (elements, (tag, vr, value)))
+        return _nested(rng, place, syntax, (elements, (tag, vr, value)))
     parts = [(t, *elements[t]) for t in sorted(elements)]
     at = [t for t, _, _ in parts].index(tag)
-    where = {"beside": at + 1, "later": dice.randint(at + 1, len(parts)), "last": len(parts)}[place]
+    where = {"beside": at + 1, "later": rng.randint(at + 1, len(parts)), "last": len(parts)}[place]
     doubled = [*parts[:where], (tag, vr, value), *parts[where:]]
     return Case(place, syntax, _join(doubled, syntax), _join(parts, syntax))
 
 
-def _nested(dice, place, syntax, content) -> Case:
+def _nested(rng, place, syntax, content) -> Case:
     """Hide the second element in an item, up to twelve deep, or in a sequence of unknown VR."""
     elements, (tag, vr, value) = content
     unknown = place == "in an unknown sequence"
@@ -80,15 +80,15 @@ def _nested(dice, place, syntax, content) -> Case:
     at = [t for t, _, _ in parts].index(tag)
     found = []
     for members in (
-        [*parts[: at + 1], *parts[at + 1 : (end := dice.randint(at + 1, len(parts)))],
+        [*parts[: at + 1], *parts[at + 1 : (end := rng.randint(at + 1, len(parts)))],
          (tag, vr, value), *parts[end:]],
         parts,
     ):  # fmt: skip
         body = _join(members, inner)
-        for _ in range(dice.randint(1, 11) if place == "in an item deep down" else 0):
+        for _ in range(rng.randint(1, 11) if place == "in an item deep down" else 0):
             body = _join([(KNOWN, "SQ", item(body))], inner)
         holder = UNKNOWN if unknown else KNOWN
-        wrapped = item(body, 0xFFFFFFFF) + END_OF_ITEM if dice.random() < 0.5 else item(body)
+        wrapped = item(body, 0xFFFFFFFF) + END_OF_ITEM if rng.random() < 0.5 else item(body)
         outer = {**elements, holder: ("UN" if unknown else "SQ", wrapped)}
         if unknown and syntax == IMPLICIT:
             outer = {**elements, KNOWN: ("SQ", wrapped)}
@@ -112,12 +112,12 @@ def test_an_element_that_stands_twice_is_refused_wherever_it_is_hidden():
         try:
             scan_data_set(made.broken, made.syntax)
             taken.append((seed, made.place, "taken"))
-        except InstanceMalformed as error:
+        except MalformedInstanceError as error:
             if error.reason != "DUP-TAG":
                 taken.append((seed, made.place, error.reason))
         try:
             scan_data_set(made.sound, made.syntax)
-        except InstanceMalformed as error:
+        except MalformedInstanceError as error:
             blamed.append((seed, made.place, error.reason))
     assert taken == []
     assert blamed == []  # the same data sets without the second element pass
@@ -138,6 +138,6 @@ def test_a_file_that_pydicom_reads_as_the_other_patient_s_is_refused():
     scan(buffer.getvalue())
     doubled = buffer.getvalue() + element(0x00100010, "PN", b"OTHER^X ")
     assert pydicom.dcmread(BytesIO(doubled)).PatientName == "OTHER^X"
-    with pytest.raises(InstanceMalformed, match="0010,0010") as caught:
+    with pytest.raises(MalformedInstanceError, match="0010,0010") as caught:
         scan(doubled)
     assert caught.value.reason == "DUP-TAG"

@@ -13,7 +13,7 @@ from pydicom.uid import (
 )
 
 from rebrain_node.domain.volume import AIR_HU
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance.pixels import hounsfield
 from tests.support.phantoms import PhantomSpec, head_ct, outside_field_of_view, slice_hu
 
@@ -22,7 +22,7 @@ TRUTH = np.maximum(slice_hu(PhantomSpec(**ONE), 0), AIR_HU)
 
 
 def refused(instance) -> str:
-    with pytest.raises(SeriesRejected) as error:
+    with pytest.raises(SeriesRejectedError) as error:
         hounsfield(instance, None)
     return error.value.findings[0].code
 

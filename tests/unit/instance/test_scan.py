@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebrain_node.errors import InstanceMalformed
+from rebrain_node.errors import MalformedInstanceError
 from rebrain_node.instance.scan import REASONS, require_class, require_instance, scan, scan_data_set
 from tests.support.data_sets import (
     END_OF_ITEM,
@@ -36,7 +36,7 @@ UNDEFINED = 0xFFFFFFFF
 
 
 def reason(content: bytes, syntax: str = EXPLICIT) -> str:
-    with pytest.raises(InstanceMalformed) as caught:
+    with pytest.raises(MalformedInstanceError) as caught:
         scan_data_set(content, syntax)
     assert caught.value.status == REASONS[caught.value.reason]
     return caught.value.reason
@@ -197,9 +197,9 @@ def test_identity_is_held_against_what_others_say() -> None:
     scanned = scan_data_set(encode(ct()), EXPLICIT)
     require_class(scanned, scanned.sop_class_uid, by="command")
     require_instance(scanned, scanned.sop_instance_uid, by="command")
-    with pytest.raises(InstanceMalformed, match="the command says") as of_class:
+    with pytest.raises(MalformedInstanceError, match="the command says") as of_class:
         require_class(scanned, MR, by="command")
-    with pytest.raises(InstanceMalformed, match="another SOP instance") as of_instance:
+    with pytest.raises(MalformedInstanceError, match="another SOP instance") as of_instance:
         require_instance(scanned, "1.2.3.4.2", by="command")
     assert (of_class.value.status, of_instance.value.status) == (0xA900, 0xC10F)
 
@@ -221,7 +221,7 @@ def test_the_memory_of_a_scan_does_not_grow_with_the_elements() -> None:
 
 def test_messages_carry_no_value_of_the_patient() -> None:
     for content in (changed(0x0020000E, b"Mustermann"), encode(ct()) + encode(ct())):
-        with pytest.raises(InstanceMalformed) as caught:
+        with pytest.raises(MalformedInstanceError) as caught:
             scan_data_set(content, EXPLICIT)
         assert "A^B" not in str(caught.value)
         assert "Mustermann" not in str(caught.value)
@@ -239,7 +239,7 @@ def test_messages_carry_no_value_of_the_patient() -> None:
     ],
 )
 def test_broken_files_of_pydicom_are_refused(name: str, code: str) -> None:
-    with pytest.raises(InstanceMalformed) as caught:
+    with pytest.raises(MalformedInstanceError) as caught:
         scan((PYDICOM_FILES / name).read_bytes())
     assert caught.value.reason == code
 
@@ -275,7 +275,7 @@ def test_every_truncation_is_refused(name: str) -> None:
         try:
             scan(content[:length])
             passed += 1
-        except InstanceMalformed:
+        except MalformedInstanceError:
             pass
     assert passed <= (100 if name == "reportsi.dcm" else 4)  # only whole trailing elements may go
 
@@ -308,7 +308,7 @@ def _hammer(count: int) -> None:
         begun = time.monotonic()
         try:
             scan(content)
-        except InstanceMalformed:
+        except MalformedInstanceError:
             pass
         except Exception:
             logging.getLogger(__name__).exception("seed %d", seed)
@@ -329,5 +329,5 @@ def test_a_hundred_thousand_mutated_files_are_refused_or_pass() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from([EXPLICIT, IMPLICIT, RLE, "1.2.840.10008.1.2.2"]))
 def test_arbitrary_bytes_are_refused(content: bytes, syntax: str) -> None:
-    with pytest.raises(InstanceMalformed):
+    with pytest.raises(MalformedInstanceError):
         scan_data_set(content, syntax)

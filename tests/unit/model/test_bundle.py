@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rebrain_node.errors import BundleRefused
+from rebrain_node.errors import BundleError
 from rebrain_node.model.bundle import FILES, load_bundle, write_bundle
 from tests.support.ood_models import ood_model
 from tests.support.plain_bundle import plain_contents, retrieving_contents
@@ -100,7 +100,7 @@ def test_a_damaged_bundle_is_refused_by_name(
 ) -> None:
     damage(bundle)
 
-    with pytest.raises(BundleRefused, match=message):
+    with pytest.raises(BundleError, match=message):
         load_bundle(bundle)
 
 
@@ -111,7 +111,7 @@ def test_no_single_changed_byte_goes_unseen(bundle: Path, name: str) -> None:
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
 
-    with pytest.raises(BundleRefused, match=name):
+    with pytest.raises(BundleError, match=name):
         load_bundle(bundle)
 
 
@@ -130,7 +130,7 @@ def test_a_recipe_that_retrieves_is_refused_without_what_it_needs(
 ) -> None:
     write_bundle(tmp_path / "b", "tiny", "0.1", retrieving_contents(**{name: None}))
 
-    with pytest.raises(BundleRefused, match=rf"the bundle has no {name}.*\"none\""):
+    with pytest.raises(BundleError, match=rf"the bundle has no {name}.*\"none\""):
         load_bundle(tmp_path / "b")
 
 
@@ -154,9 +154,9 @@ def test_a_name_that_leads_elsewhere_is_refused(bundle: Path, name: str) -> None
     manifest["files"][name] = manifest["files"]["network.onnx"]
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
-    with pytest.raises(BundleRefused, match="expected the files"):
+    with pytest.raises(BundleError, match="expected the files"):
         load_bundle(bundle)
-    with pytest.raises(BundleRefused, match="a bundle contains"):
+    with pytest.raises(BundleError, match="a bundle contains"):
         write_bundle(bundle.parent / "other", "tiny", "0.1", plain_contents() | {name: b""})
     assert not (bundle.parent / "other").exists()
 
@@ -194,7 +194,7 @@ def test_a_domain_measured_with_other_things_is_refused(
     content = json.dumps(fields).encode()
     write_bundle(tmp_path / "b", "tiny", "0.1", plain_contents() | {"domain.json": content})
 
-    with pytest.raises(BundleRefused, match=rf"domain\.json: {message}"):
+    with pytest.raises(BundleError, match=rf"domain\.json: {message}"):
         load_bundle(tmp_path / "b")
 
 
@@ -225,7 +225,7 @@ def test_a_damaged_knowledge_base_is_refused_by_name(
     write_bundle(tmp_path / "b", "tiny", "0.1", retrieving_contents())
     damage(tmp_path / "b")
 
-    with pytest.raises(BundleRefused, match=message):
+    with pytest.raises(BundleError, match=message):
         load_bundle(tmp_path / "b")
 
 
@@ -233,5 +233,5 @@ def test_a_bundle_is_not_written_without_all_its_files(tmp_path: Path) -> None:
     contents = plain_contents()
     del contents["CARD.md"]
 
-    with pytest.raises(BundleRefused, match=r"CARD\.md"):
+    with pytest.raises(BundleError, match=r"CARD\.md"):
         write_bundle(tmp_path / "part", "tiny", "0.1", contents)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from rebrain_node.errors import BundleRefused, KeyRefused
+from rebrain_node.errors import BundleError, KeyFileError
 from rebrain_node.model.bundle import MANIFEST, SIGNATURE, ModelBundle, load_bundle, write_bundle
 from rebrain_node.model.signature import (
     PrivateKey,
@@ -53,7 +53,7 @@ def test_signing_names_the_signer_and_changes_no_digest(tmp_path: Path) -> None:
 def test_a_bundle_is_signed_once(tmp_path: Path) -> None:
     signed = sign_bundle(_bundle(tmp_path / "b"), KEY)
 
-    with pytest.raises(BundleRefused, match="signed already; remove it"):
+    with pytest.raises(BundleError, match="signed already; remove it"):
         sign_bundle(signed, STRANGER)
     assert signing_key(load_bundle(tmp_path / "b")) == PUBLIC
 
@@ -62,7 +62,7 @@ def test_an_untrusted_signer_is_named(tmp_path: Path) -> None:
     signed = sign_bundle(_bundle(tmp_path / "b"), KEY)
 
     with pytest.raises(
-        BundleRefused, match=rf"untrusted key {PUBLIC}; trusted are demo, site;.*trusted_keys"
+        BundleError, match=rf"untrusted key {PUBLIC}; trusted are demo, site;.*trusted_keys"
     ):
         trusted_signer(signed, {"a" * 64: "site", "b" * 64: "demo"})
 
@@ -72,7 +72,7 @@ def test_the_signature_of_another_bundle_is_refused(tmp_path: Path) -> None:
     sign_bundle(_bundle(tmp_path / "other", "0.2"), KEY)
     shutil.copy(tmp_path / "other" / SIGNATURE, tmp_path / "b" / SIGNATURE)
 
-    with pytest.raises(BundleRefused, match=r"did not sign this manifest\.json"):
+    with pytest.raises(BundleError, match=r"did not sign this manifest\.json"):
         signing_key(load_bundle(tmp_path / "b"))
 
 
@@ -95,7 +95,7 @@ def test_a_signature_of_another_form_is_refused(
     file = tmp_path / "b" / SIGNATURE
     file.write_text(json.dumps(json.loads(file.read_bytes()) | changes, indent=2) + "\n")
 
-    with pytest.raises(BundleRefused, match=message):
+    with pytest.raises(BundleError, match=message):
         signing_key(load_bundle(tmp_path / "b"))
 
 
@@ -110,7 +110,7 @@ def test_a_pair_of_keys_is_for_its_owner_and_never_overwritten(tmp_path: Path) -
     before = private.read_bytes()
     for missing in (public, private):
         missing.unlink()
-        with pytest.raises(KeyRefused, match="never overwritten"):
+        with pytest.raises(KeyFileError, match="never overwritten"):
             make_key(private, public)
         assert not missing.exists()
         missing.write_bytes(before)
@@ -158,12 +158,12 @@ def test_a_private_key_that_cannot_sign_or_is_open_is_refused(
     (tmp_path / "site.key").write_bytes(content)
     (tmp_path / "site.key").chmod(mode)
 
-    with pytest.raises(KeyRefused, match=message):
+    with pytest.raises(KeyFileError, match=message):
         read_private_key(tmp_path / "site.key")
 
 
 def test_a_private_key_that_is_missing_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(KeyRefused, match=r"absent\.key: .*rebrain-train key"):
+    with pytest.raises(KeyFileError, match=r"absent\.key: .*rebrain-train key"):
         read_private_key(tmp_path / "absent.key")
 
 
@@ -171,7 +171,7 @@ def test_a_public_key_of_another_kind_or_none_is_refused() -> None:
     other = ec.generate_private_key(ec.SECP256R1()).public_key()
     pem = other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
-    with pytest.raises(KeyRefused, match="another kind"):
+    with pytest.raises(KeyFileError, match="another kind"):
         read_public_key(pem, Path("ec.pub"))
-    with pytest.raises(KeyRefused, match=r"site\.key is not a public key"):
+    with pytest.raises(KeyFileError, match=r"site\.key is not a public key"):
         read_public_key(_private(KEY), Path("site.key"))

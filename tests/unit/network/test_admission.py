@@ -2,7 +2,7 @@
 
 import pytest
 
-from rebrain_node.network.admission import Caller, Seldom, refusal
+from rebrain_node.network.admission import Caller, RateLimiter, refusal
 from rebrain_node.settings import Peer
 
 PEERS = (
@@ -40,7 +40,7 @@ def test_what_a_stranger_calls_itself_cannot_reach_a_terminal() -> None:
 
 def test_the_same_thing_is_told_seldom_and_counted() -> None:
     now = [0.0]
-    seldom = Seldom(60, clock=lambda: now[0])
+    seldom = RateLimiter(60, clock=lambda: now[0])
     assert [seldom.due("a"), seldom.due("a"), seldom.due("b")] == [0, None, 0]
     now[0] = 60.0
     assert seldom.due("a") == 1
@@ -49,7 +49,7 @@ def test_the_same_thing_is_told_seldom_and_counted() -> None:
 
 def test_a_flood_of_strangers_is_remembered_in_bounded_space() -> None:
     now = [0.0]
-    seldom = Seldom(60, clock=lambda: now[0])
+    seldom = RateLimiter(60, clock=lambda: now[0])
     told = sum(seldom.due(number) is not None for number in range(5000))
     assert told == 1001
     assert len(seldom._told) == 1001

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebrain_node.domain.ledger import StudyInReception
-from rebrain_node.reception.completeness import Settling
+from rebrain_node.reception.completeness import QuietPeriodTracker
 
 
 class Clock:
@@ -20,8 +20,8 @@ def study(last: int, uid: str = "1.2") -> StudyInReception:
     return StudyInReception(study_instance_uid=uid, instance_count=last, last_ledger_id=last)
 
 
-def settling(clock: Clock) -> Settling:
-    return Settling(quiet_period_s=30, maximum_wait_s=100, clock=clock)
+def settling(clock: Clock) -> QuietPeriodTracker:
+    return QuietPeriodTracker(quiet_period_s=30, maximum_wait_s=100, clock=clock)
 
 
 def test_a_quiet_study_is_complete_and_says_why() -> None:

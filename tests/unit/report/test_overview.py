@@ -13,7 +13,7 @@ from PIL import Image
 from rebrain_node.domain.volume import Grid
 from rebrain_node.report.canvas import KINDS, WARNING, grey, heat
 from rebrain_node.report.overview import overview
-from rebrain_node.report.planes import Upright, as_measured
+from rebrain_node.report.planes import UprightVolume, as_measured
 from tests.support.phantoms import head_ct
 from tests.support.synthetic_volumes import synthetic_volume
 
@@ -52,7 +52,7 @@ def test_a_mark_is_shown_where_it_lies_in_the_patient(order, signs):
     ]
     values = np.zeros((5, 6, 7), dtype=np.float32)
     values[corners[int(np.argmax(np.sum(places, axis=1)))]] = 1.0
-    upright = Upright.of(values, grid, 3.0)
+    upright = UprightVolume.of(values, grid, 3.0)
     assert upright.values[-1, -1, -1] == 1.0
     axial = upright.axial(upright.values.shape[0] - 1)
     assert axial.values[-1, -1] == 1.0  # back is down, left is right
@@ -73,7 +73,7 @@ def test_a_picture_keeps_the_proportions_of_the_patient():
         rows=6,
         columns=4,
     )
-    coronal = Upright.of(np.zeros((5, 6, 4), dtype=np.float32), grid, 3.0).coronal(0)
+    coronal = UprightVolume.of(np.zeros((5, 6, 4), dtype=np.float32), grid, 3.0).coronal(0)
     assert (coronal.height_mm, coronal.width_mm) == (15.0, 2.0)
 
 

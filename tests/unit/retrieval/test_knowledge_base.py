@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rebrain_node.errors import KnowledgeBaseRefused
+from rebrain_node.errors import KnowledgeBaseError
 from rebrain_node.model.bundle import FileRecord
 from rebrain_node.retrieval.knowledge_base import (
     Cells,
@@ -27,7 +27,7 @@ BASE = random_base()
 
 
 def _refusal(contents):
-    with pytest.raises(KnowledgeBaseRefused) as caught:
+    with pytest.raises(KnowledgeBaseError) as caught:
         parse(contents, "exemplars")
     return caught.value
 
@@ -80,7 +80,7 @@ def test_a_link_in_the_folder_is_refused(tmp_path):
         (folder / name).write_bytes(content)
     (folder / "ct.npy").rename(tmp_path / "ct.npy")
     (folder / "ct.npy").symlink_to(tmp_path / "ct.npy")
-    with pytest.raises(KnowledgeBaseRefused, match="KB-FILES"):
+    with pytest.raises(KnowledgeBaseError, match="KB-FILES"):
         read(folder)
 
 
@@ -184,17 +184,17 @@ def test_an_empty_base_is_read_but_cannot_be_used():
         subject=BASE.subject[:0],
         ct=BASE.ct[:0],
     )
-    with pytest.raises(KnowledgeBaseRefused, match="KB-EMPTY"):
+    with pytest.raises(KnowledgeBaseError, match="KB-EMPTY"):
         check_usable(verified(base), "exemplars")
 
 
 def test_a_base_of_one_subject_cannot_be_used():
-    with pytest.raises(KnowledgeBaseRefused, match="KB-ONE-SUBJECT"):
+    with pytest.raises(KnowledgeBaseError, match="KB-ONE-SUBJECT"):
         check_usable(verified(random_base(subjects=1)), "exemplars")
 
 
 def test_a_threshold_that_was_not_measured_is_not_guessed():
-    with pytest.raises(KnowledgeBaseRefused, match=r"KB-TAU.*only 1, 2, 5, 10, 20"):
+    with pytest.raises(KnowledgeBaseError, match=r"KB-TAU.*only 1, 2, 5, 10, 20"):
         verified(BASE).tau(3)
 
 

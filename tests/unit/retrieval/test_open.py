@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rebrain_node.engine.open import encoder_of_graph
-from rebrain_node.errors import EngineFailed, KnowledgeBaseRefused
+from rebrain_node.errors import EngineError, KnowledgeBaseError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.recipe import Retrieval
 from rebrain_node.retrieval.knowledge_base import contents_of
@@ -74,7 +74,7 @@ def test_the_threshold_is_the_bases_own_or_the_recipes(tmp_path, base, encoder):
     ],
 )
 def test_a_base_made_for_something_else_is_refused(tmp_path, base, encoder, index, code):
-    with pytest.raises(KnowledgeBaseRefused) as caught:
+    with pytest.raises(KnowledgeBaseError) as caught:
         open_exemplars(_bundle(tmp_path, _changed(base, **index)), encoder)
     assert caught.value.code == code
 
@@ -82,13 +82,13 @@ def test_a_base_made_for_something_else_is_refused(tmp_path, base, encoder, inde
 @pytest.mark.parametrize(("subjects", "code"), [(1, "KB-ONE-SUBJECT")])
 def test_a_base_of_one_subject_is_refused(tmp_path, base, encoder, subjects, code):
     alone = random_base(entries=20, dimension=12, subjects=subjects)
-    with pytest.raises(KnowledgeBaseRefused, match=code):
+    with pytest.raises(KnowledgeBaseError, match=code):
         open_exemplars(_bundle(tmp_path, alone), encoder)
 
 
 def test_an_encoder_that_gives_other_directions_is_refused(tmp_path, base, encoder):
     turned = replace(base, embeddings=np.roll(base.embeddings, 1, axis=0))
-    with pytest.raises(KnowledgeBaseRefused, match=r"KB-ENCODER.*agrees .* by -?0\."):
+    with pytest.raises(KnowledgeBaseError, match=r"KB-ENCODER.*agrees .* by -?0\."):
         open_exemplars(_bundle(tmp_path, turned), encoder)
 
 
@@ -100,13 +100,13 @@ def test_an_encoder_of_other_dimensions_or_without_an_answer_is_refused(
     tmp_path, base, answer, code
 ):
     broken = type("Broken", (), {"identity": "broken", "embed": lambda _, __: answer})()
-    with pytest.raises(KnowledgeBaseRefused) as caught:
+    with pytest.raises(KnowledgeBaseError) as caught:
         open_exemplars(_bundle(tmp_path, base), broken)
     assert caught.value.code == code
 
 
 def test_an_encoder_refuses_a_slice_of_another_size_and_a_graph_that_is_none(encoder):
-    with pytest.raises(EngineFailed, match="as the recipe's grid says"):
+    with pytest.raises(EngineError, match="as the recipe's grid says"):
         encoder.embed(np.zeros((1, 1, 32, 32), dtype=np.float32))
-    with pytest.raises(EngineFailed, match=r"cannot compile encoder\.onnx"):
+    with pytest.raises(EngineError, match=r"cannot compile encoder\.onnx"):
         encoder_of_graph(b"no graph")

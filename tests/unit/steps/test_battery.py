@@ -15,7 +15,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
@@ -116,6 +116,17 @@ def synthesised(source: list[Dataset], recipe=RECIPE) -> list[Dataset]:
     return [pydicom.dcmread(BytesIO(instance.content)) for instance in derived.instances]
 
 
+def test_the_output_of_the_recipe_reaches_the_written_pixels():
+    source = head_ct(rows=60, columns=54, pixel_spacing_mm=(4.0, 4.0), table=False,
+                     slice_distances_mm=(-6.0, 0.0, 6.0))  # fmt: skip
+    output = type(RECIPE.output)(black=96, white=3095)
+    changed = synthesised(source, RECIPE.model_copy(update={"output": output}))
+    for image, as_before in zip(changed, synthesised(source), strict=True):
+        unit = as_before.pixel_array / RECIPE.output.white
+        assert np.abs(image.pixel_array - (96 + unit * 2999)).max() <= 1.0  # twice half a step
+        assert (float(image.WindowCenter), float(image.WindowWidth)) == (1596.0, 3000.0)
+
+
 @pytest.mark.hazard("H3")
 @pytest.mark.hazard("H5")
 @pytest.mark.parametrize("tilt_deg", [18.0, pytest.param(-18.0, marks=pytest.mark.full)])
@@ -156,19 +167,19 @@ def test_two_thicknesses_overlap_and_tilt_give_a_uniform_mr_that_lies_right_ever
 @pytest.mark.parametrize("number", range(len(ORDERS)))
 @pytest.mark.parametrize("phantom", range(PHANTOMS))
 def test_whatever_the_axes_anatomy_is_where_it_was_measured(number, phantom):
-    dice = np.random.default_rng((number, phantom))
-    axes = ORDERS[number] @ turned(dice.uniform(-7.0, 7.0, 3))
-    step_mm = dice.uniform(4.0, 7.0)
+    rng = np.random.default_rng((number, phantom))
+    axes = ORDERS[number] @ turned(rng.uniform(-7.0, 7.0, 3))
+    step_mm = rng.uniform(4.0, 7.0)
     source = head_ct(
         rows=60,
         columns=54,
-        pixel_spacing_mm=tuple(dice.uniform(3.8, 4.4, 2)),
-        slice_distances_mm=tuple(dice.uniform(-25.0, -15.0) + step_mm * np.arange(7)),
+        pixel_spacing_mm=tuple(rng.uniform(3.8, 4.4, 2)),
+        slice_distances_mm=tuple(rng.uniform(-25.0, -15.0) + step_mm * np.arange(7)),
         slice_thickness_mm=step_mm,
-        gantry_tilt_deg=float(dice.uniform(-30.0, 30.0)),
+        gantry_tilt_deg=float(rng.uniform(-30.0, 30.0)),
         orientation=tuple(np.concatenate([axes[0], axes[1]])),
         shuffled=True,
-        instance_numbers=bool(dice.integers(2)),
+        instance_numbers=bool(rng.integers(2)),
         table=False,
         seed=phantom,
     )
@@ -176,7 +187,7 @@ def test_whatever_the_axes_anatomy_is_where_it_was_measured(number, phantom):
     source = with_a_ramp(source, axis)
     volume = assemble(source, GEOMETRY)
     if abs(np.cross(*np.reshape(volume_axes(volume), (2, 3)))[2]) < np.cos(np.radians(45.0)):
-        with pytest.raises(SeriesRejected, match="GEOM-ORIENTATION"):
+        with pytest.raises(SeriesRejectedError, match="GEOM-ORIENTATION"):
             preprocess(volume, RECIPE)
         return
     prepared = preprocess(volume, RECIPE)

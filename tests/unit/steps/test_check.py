@@ -8,7 +8,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.steps.check import check, check_volume
 from tests.support import phantom_conditions as conditions
@@ -164,7 +164,7 @@ def test_mixed_identity_and_a_synthetic_source_are_refused_with_all_findings_lis
     instances = header_only(3)
     instances[1].PatientID = "PHANTOM-2"
     instances[2].SyntheticData = "YES"
-    with pytest.raises(SeriesRejected) as caught:
+    with pytest.raises(SeriesRejectedError) as caught:
         check(conditions.noisy(30.0), instances, LIMITS)
     found = [finding.code for finding in caught.value.findings]
     assert found[:2] == ["ID-MIXED", "SRC-SYNTHETIC"]
@@ -180,7 +180,7 @@ def test_the_policy_turns_a_refusal_into_a_flag():
     lenient = load_limits(_shipped_text().replace(*text))
     flags = check(conditions.changed(metal=True), header_only(3), lenient)
     assert [(finding.code, finding.severity) for finding in flags] == [("METAL", "flag")]
-    with pytest.raises(SeriesRejected):
+    with pytest.raises(SeriesRejectedError):
         check(conditions.changed(metal=True), header_only(3), LIMITS)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
-from rebrain_node.errors import EngineFailed, SeriesRejected
+from rebrain_node.errors import EngineError, SeriesRejectedError
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.recipe import Abstain
 from rebrain_node.steps.assemble import assemble
@@ -74,7 +74,7 @@ def test_no_interval_is_wider_than_the_display_range(drawn):
 
 @pytest.mark.parametrize("nonsense", ["shape", "zero"])
 def test_a_head_that_answers_nonsense_is_not_believed(drawn, nonsense):
-    with pytest.raises(EngineFailed, match="distance 1 fp32"):
+    with pytest.raises(EngineError, match="distance 1 fp32"):
         estimate(drawn, RECIPE, Distance(nonsense), tiny_calibration())
 
 
@@ -138,6 +138,6 @@ def test_the_site_may_refuse_an_uncertain_series():
     strict = shipped_limits().model_copy(
         update={"policy": {**shipped_limits().policy, "UNCERTAIN": "refuse"}}
     )
-    with pytest.raises(SeriesRejected) as refused:
+    with pytest.raises(SeriesRejectedError) as refused:
         abstain(uncertain(0.8), LIMITS, strict)
     assert [f.code for f in refused.value.findings] == ["UNCERTAIN"]

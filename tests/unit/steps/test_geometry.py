@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebrain_node.domain.volume import AIR_HU
-from rebrain_node.errors import EngineFailed, SeriesRejected
+from rebrain_node.errors import EngineError, SeriesRejectedError
 from rebrain_node.model.source import targets_of
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
@@ -26,7 +26,7 @@ from tests.support.limits import GEOMETRY
 from tests.support.phantoms import MARKER_HU, MARKER_MM, enhanced_ct, head_ct
 
 
-def codes(error: pytest.ExceptionInfo[SeriesRejected]) -> set[str]:
+def codes(error: pytest.ExceptionInfo[SeriesRejectedError]) -> set[str]:
     return {finding.code for finding in error.value.findings}
 
 
@@ -83,7 +83,7 @@ def test_frames_of_an_enhanced_ct_lie_where_the_classic_slices_lie():
 def test_two_slices_at_one_position_are_refused():
     instances = head_ct(**SMALL)
     instances[3].ImagePositionPatient = instances[4].ImagePositionPatient
-    with pytest.raises(SeriesRejected) as error:
+    with pytest.raises(SeriesRejectedError) as error:
         assemble(instances, GEOMETRY)
     assert codes(error) == {"GEOM-DUPLICATE"}
 
@@ -92,7 +92,7 @@ def test_two_slices_at_one_position_are_refused():
 def test_a_turned_slice_is_refused():
     instances = head_ct(**SMALL)
     instances[2].ImageOrientationPatient = [1, 0, 0, 0, 0.9848, 0.1736]
-    with pytest.raises(SeriesRejected) as error:
+    with pytest.raises(SeriesRejectedError) as error:
         assemble(instances, GEOMETRY)
     assert codes(error) == {"GEOM-ORIENTATION"}
 
@@ -117,7 +117,7 @@ def test_direction_cosines_that_are_not_perpendicular_are_refused_with_the_limit
     instances = head_ct(**SMALL)
     for instance in instances:
         instance.ImageOrientationPatient = [1, 0, 0, 0.1, 0.995, 0]
-    with pytest.raises(SeriesRejected, match=r"geometry\.direction_deg") as error:
+    with pytest.raises(SeriesRejectedError, match=r"geometry\.direction_deg") as error:
         assemble(instances, GEOMETRY)
     assert codes(error) == {"GEOM-ORIENTATION"}
 
@@ -126,12 +126,12 @@ def test_direction_cosines_that_are_not_perpendicular_are_refused_with_the_limit
 def test_two_frames_of_reference_or_none_are_refused():
     instances = head_ct(**SMALL)
     instances[0].FrameOfReferenceUID = "1.2.3"
-    with pytest.raises(SeriesRejected) as mixed:
+    with pytest.raises(SeriesRejectedError) as mixed:
         assemble(instances, GEOMETRY)
     assert "ID-MIXED" in codes(mixed)
     for instance in instances:
         del instance.FrameOfReferenceUID
-    with pytest.raises(SeriesRejected) as absent:
+    with pytest.raises(SeriesRejectedError) as absent:
         assemble(instances, GEOMETRY)
     assert "GEOM-REFERENCE" in codes(absent)
 
@@ -205,17 +205,17 @@ def test_the_table_is_removed_and_the_head_kept():
 
 
 def test_a_head_larger_than_the_grid_is_refused_with_its_size():
-    with pytest.raises(SeriesRejected) as error:
+    with pytest.raises(SeriesRejectedError) as error:
         preprocess(assemble(head_ct(**SMALL, scale=1.35), GEOMETRY), RECIPE)
     assert codes(error) == {"GEOM-SIZE"}
 
 
 def test_a_sagittal_series_and_a_single_slice_are_refused():
     sagittal = head_ct(**SMALL, orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0))
-    with pytest.raises(SeriesRejected) as error:
+    with pytest.raises(SeriesRejectedError) as error:
         preprocess(assemble(sagittal, GEOMETRY), RECIPE)
     assert codes(error) == {"GEOM-ORIENTATION"}
-    with pytest.raises(SeriesRejected) as alone:
+    with pytest.raises(SeriesRejectedError) as alone:
         preprocess(assemble(head_ct(**SMALL)[:1], GEOMETRY), RECIPE)
     assert codes(alone) == {"TOO-FEW"}
 
@@ -269,7 +269,7 @@ def test_irregular_steps_give_a_uniform_volume_whose_anatomy_stays():
 @pytest.mark.parametrize("answer", ["shape", "nan"])
 def test_an_engine_that_answers_nonsense_is_not_believed(answer):
     prepared = preprocess(assemble(head_ct(**SMALL), GEOMETRY), RECIPE)
-    with pytest.raises(EngineFailed):
+    with pytest.raises(EngineError):
         synthesise(prepared, retrieve(prepared, RECIPE), WindowedSource(answer), RECIPE, 1)
 
 

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
@@ -71,7 +71,7 @@ def test_a_sound_head_is_taken_with_its_anatomy_in_place(oddity):
     volume = assemble(instances, GEOMETRY)
     try:
         flags = check(volume, instances, LIMITS)
-    except SeriesRejected as error:
+    except SeriesRejectedError as error:
         flags = error.findings
     assert {finding.code for finding in flags} <= LENIENT
     found_mm = marker_of(volume)  # bone nearby shifts it outwards; a flip would be 56 mm
@@ -170,6 +170,6 @@ def test_what_is_no_sound_head_is_refused_by_name(oddity):
     if candidate.decision == "refused":
         assert code in candidate.codes
         return
-    with pytest.raises(SeriesRejected) as error:
+    with pytest.raises(SeriesRejectedError) as error:
         check(assemble(instances, GEOMETRY), instances, LIMITS)
     assert code in {finding.code for finding in error.value.findings}

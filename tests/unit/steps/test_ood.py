@@ -10,7 +10,7 @@ import pytest
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.volume import Grid, PreparedVolume
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps.ood import PICTURE, admit, looked_at, recognise, statistics
 from tests.support.ood_models import ood_model
@@ -127,7 +127,7 @@ def test_a_score_above_the_threshold_is_flagged_and_says_what_is_unusual():
 def test_a_site_may_refuse_what_is_out_of_domain():
     strict = LIMITS.model_copy(update={"policy": {**LIMITS.policy, "OOD": "refuse"}})
     assert admit(_strange(1.4), strict) == ()
-    with pytest.raises(SeriesRejected) as caught:
+    with pytest.raises(SeriesRejectedError) as caught:
         admit(_strange(1.6), strict)
     assert [finding.code for finding in caught.value.findings] == ["OOD"]
 

@@ -8,7 +8,7 @@ import pytest
 from rebrain_node.domain.guidance import exemplars_of, guidance
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import Grid, PreparedVolume, Target
-from rebrain_node.errors import BundleRefused
+from rebrain_node.errors import BundleError
 from rebrain_node.model.recipe import Recipe, Retrieval
 from rebrain_node.model.source import conditioning_at, windowed
 from rebrain_node.retrieval.search import FaissExemplars
@@ -209,7 +209,7 @@ def test_a_recipe_without_retrieval_searches_no_knowledge_base():
 
 
 def test_a_recipe_with_retrieval_without_a_knowledge_base_is_refused():
-    with pytest.raises(BundleRefused, match="no encoder and knowledge base were opened"):
+    with pytest.raises(BundleError, match="no encoder and knowledge base were opened"):
         retrieve(_prepared(), _recipe(), _frame(), np.eye(3, 2), None)
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.errors import StateRefused
+from rebrain_node.errors import StateError
 from rebrain_node.store import audit
 from rebrain_node.store.audit import GENESIS, AuditLog
 from rebrain_node.store.database import Database
@@ -87,9 +87,9 @@ def test_one_row_is_read_as_it_was_written(log: AuditLog) -> None:
 
 
 def test_an_event_outside_the_closed_list_is_refused_and_leaves_no_row(log: AuditLog) -> None:
-    with pytest.raises(StateRefused, match=r"series\.forgotten"):
+    with pytest.raises(StateError, match=r"series\.forgotten"):
         log.record("series.forgotten", "1.2.3", {})
-    with pytest.raises(StateRefused, match="not JSON"):
+    with pytest.raises(StateError, match="not JSON"):
         log.record(Event.NODE_STARTED, "node", {"share": float("nan")})
     assert log.head()[0] == ROWS
     assert log.verify().intact

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import Judgement
-from rebrain_node.errors import InstanceConflict, Superseded
+from rebrain_node.errors import InstanceConflictError, SupersededError
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
@@ -59,7 +59,7 @@ class Node(RuleBasedStateMachine):
         uid, n = data.draw(st.sampled_from(sorted(self.held)))
         try:
             self.ledger.record_received(received(n, uid, SERIES[uid], "other"))
-        except InstanceConflict:
+        except InstanceConflictError:
             return
         raise AssertionError("other bytes under a known UID were taken")
 
@@ -120,7 +120,7 @@ class Node(RuleBasedStateMachine):
             return
         try:
             self.outbox.put(derived_set(job), DESTINATIONS, job)
-        except Superseded:
+        except SupersededError:
             return
         raise AssertionError("a result of superseded instances entered the outbox")
 

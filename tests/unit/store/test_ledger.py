@@ -14,7 +14,12 @@ import pytest
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import Judgement, SeriesState
-from rebrain_node.errors import InstanceConflict, OutOfResources, StateRefused, Superseded
+from rebrain_node.errors import (
+    InstanceConflictError,
+    OutOfResourcesError,
+    StateError,
+    SupersededError,
+)
 from rebrain_node.store import database as database_module
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
@@ -85,7 +90,7 @@ def test_other_bytes_under_a_known_uid_are_refused_and_quarantined_once(
 ) -> None:
     ledger.record_received(received(1))
     for _ in range(3):
-        with pytest.raises(InstanceConflict, match="other bytes") as caught:
+        with pytest.raises(InstanceConflictError, match="other bytes") as caught:
             ledger.record_received(received(1, content="changed"))
     assert (caught.value.status, caught.value.reason) == (0x0117, "SAME-UID-OTHER-BYTES")
     assert len(events(Event.INSTANCE_CONFLICT)) == 1
@@ -95,7 +100,7 @@ def test_other_bytes_under_a_known_uid_are_refused_and_quarantined_once(
 
 def test_a_series_seen_in_two_studies_is_refused(ledger: Ledger) -> None:
     ledger.record_received(received(1))
-    with pytest.raises(InstanceConflict, match="another study") as caught:
+    with pytest.raises(InstanceConflictError, match="another study") as caught:
         ledger.record_received(received(2, study="1.2.99"))
     assert caught.value.reason == "SERIES-OF-OTHER-STUDY"
     assert [one.study_instance_uid for one in ledger.studies_in_reception()] == ["1.2.1"]
@@ -107,7 +112,7 @@ def test_a_database_that_fails_is_out_of_resources_and_nothing_is_written(
     ledger.record_received(received(1))
     connection = sqlite3.connect(folder / "node.sqlite")
     connection.execute("ALTER TABLE audit_event RENAME TO hidden")
-    with pytest.raises(OutOfResources) as caught:
+    with pytest.raises(OutOfResourcesError) as caught:
         ledger.record_received(received(2))
     assert caught.value.status == 0xA700
     connection.execute("ALTER TABLE hidden RENAME TO audit_event")
@@ -124,7 +129,7 @@ def test_a_database_that_stays_locked_is_out_of_resources(
         ledger = Ledger(database)
         other = sqlite3.connect(folder / "node.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(OutOfResources, match="locked"):
+        with pytest.raises(OutOfResourcesError, match="locked"):
             ledger.record_received(received(1))
         other.execute("COMMIT")
         other.close()
@@ -186,10 +191,10 @@ def test_a_judgement_over_older_instances_is_superseded(ledger: Ledger) -> None:
     ledger.record_received(received(1))
     complete_all(ledger)
     ledger.record_received(received(2))
-    with pytest.raises(Superseded, match="new instances"):
+    with pytest.raises(SupersededError, match="new instances"):
         ledger.judge("1.2.1", [judgement])
     complete_all(ledger)
-    with pytest.raises(Superseded, match="revision 2"):
+    with pytest.raises(SupersededError, match="revision 2"):
         ledger.judge("1.2.1", [judgement])
     ledger.judge("1.2.1", [replace(judgement, revision=2)])
     assert state_of(ledger) == ("accepted", 2)
@@ -200,9 +205,9 @@ def test_a_judgement_must_cover_the_whole_study_and_no_other(ledger: Ledger) -> 
     ledger.record_received(received(1, series="1.2.1.2"))
     complete_all(ledger)
     one = Judgement(series_instance_uid="1.2.1.1", revision=1, decision="accepted")
-    with pytest.raises(Superseded, match=r"1\.2\.1\.2 has no judgement"):
+    with pytest.raises(SupersededError, match=r"1\.2\.1\.2 has no judgement"):
         ledger.judge("1.2.1", [one])
-    with pytest.raises(StateRefused, match="not of study"):
+    with pytest.raises(StateError, match="not of study"):
         ledger.judge("1.2.1", [one, replace(one, series_instance_uid="9.9")])
     assert ledger.counts().by_state["complete"] == 2
 
@@ -221,7 +226,7 @@ def test_a_late_instance_makes_a_new_revision_whatever_the_state(
     (row,) = events(Event.SERIES_REOPENED)
     assert row.details["state_before"] == state
     assert len(ledger.studies_in_reception()) == 1
-    with pytest.raises(Superseded, match="revision 2"):
+    with pytest.raises(SupersededError, match="revision 2"):
         ledger.transition("1.2.1.1", 1, "failed", Event.SERIES_FAILED, {})
 
 
@@ -253,7 +258,7 @@ def test_a_series_goes_only_the_ways_of_the_table(
         told += 1
         here = there
     else:
-        with pytest.raises(StateRefused, match=f"is {here} and cannot become {there}"):
+        with pytest.raises(StateError, match=f"is {here} and cannot become {there}"):
             ledger.transition("1.2.1.1", 1, there, Event.STEP_COMPLETED, {})
     assert state_of(ledger) == (here, 1)
     assert len(events(Event.STEP_COMPLETED)) == told
@@ -262,7 +267,7 @@ def test_a_series_goes_only_the_ways_of_the_table(
 def test_a_transition_with_an_unknown_event_changes_nothing(ledger: Ledger) -> None:
     ledger.record_received(received(1))
     accept(ledger)
-    with pytest.raises(StateRefused, match="closed list"):
+    with pytest.raises(StateError, match="closed list"):
         ledger.transition("1.2.1.1", 1, "failed", "series.vanished", {})
     assert state_of(ledger) == ("accepted", 1)
 
@@ -280,5 +285,5 @@ def test_a_transition_shows_the_findings_that_caused_it(ledger: Ledger, events) 
 
 def test_what_the_ledger_does_not_know_is_said(ledger: Ledger) -> None:
     assert ledger.series_one("9.9") is None
-    with pytest.raises(StateRefused, match="no series"):
+    with pytest.raises(StateError, match="no series"):
         ledger.transition("9.9", 1, "failed", Event.SERIES_FAILED, {})

@@ -12,7 +12,7 @@ from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.guidance import guidance
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.volume import Guide, Target
-from rebrain_node.errors import StateRefused
+from rebrain_node.errors import StateError
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
@@ -103,7 +103,7 @@ def test_where_the_objects_went_is_told(recall: Recall, database: Database, fold
 
 @pytest.mark.parametrize("digits", ["", "a" * 15, "a" * 65, "A" * 32, "%" * 16, "1.2.3" * 5])
 def test_what_is_no_hash_is_refused(recall: Recall, digits: str) -> None:
-    with pytest.raises(StateRefused, match="16 to 64 digits"):
+    with pytest.raises(StateError, match="16 to 64 digits"):
         recall.by_exemplar(digits)
-    with pytest.raises(StateRefused, match="16 to 64 digits"):
+    with pytest.raises(StateError, match="16 to 64 digits"):
         recall.by_bundle(digits)

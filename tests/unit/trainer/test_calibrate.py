@@ -14,10 +14,10 @@ from tests.support.ball_head import ball_maps
 from tests.support.tiny_bundle import tiny_recipe, write_tiny_bundle
 from trainer.calibrate import run
 from trainer.calibrate.report import NO_SPREAD, markdown
-from trainer.calibrate.run import CalibrationRefused, People, Steps, calibrate
+from trainer.calibrate.run import CalibrationError, Steps, SubjectSplit, calibrate
 from trainer.calibrate.series import draw_series
 from trainer.heads import Head, role_of
-from trainer.hounsfield import tissues
+from trainer.simulate.hounsfield import tissues
 
 
 def head(name: str) -> Head:
@@ -63,7 +63,7 @@ def calibrated(maps, tmp_path_factory):
         patch.setattr(run, "CALIBRATING_SLICES", 12)
         patch.setattr(run, "CALIBRATING_SERIES", 1)
         steps = Steps(lambda what, count: told.append((what, count)), lambda: told.append("step"))
-        report = calibrate(bundle, People.of(HEADS, maps), folder / "new", "0.1.0", steps)
+        report = calibrate(bundle, SubjectSplit.of(HEADS, maps), folder / "new", "0.1.0", steps)
     return bundle, load_bundle(folder / "new"), report, told
 
 
@@ -109,18 +109,18 @@ def test_a_bundle_is_never_overwritten(maps, calibrated):
     old, new, _, _ = calibrated
     quiet = Steps(lambda what, count: None, lambda: None)
     with pytest.raises(FileExistsError, match="never overwritten"):
-        calibrate(old, People.of(HEADS, maps), new.path, "2", quiet)
+        calibrate(old, SubjectSplit.of(HEADS, maps), new.path, "2", quiet)
 
 
 def test_nobody_both_teaches_and_calibrates(tmp_path):
     for each in HEADS:
         (tmp_path / f"{each.name}.npz").touch()
-    people = People.of(HEADS, tmp_path)
+    people = SubjectSplit.of(HEADS, tmp_path)
     assert [h.name for h in people.teaching] == ["sub01"]
     assert [h.name for h in people.calibrating] == ["sub21", "colin27"]
     for only, role in ((HEADS[:1], "validation or demonstration"), (HEADS[1:], "train")):
-        with pytest.raises(CalibrationRefused, match=role):
-            People.of(only, tmp_path)
+        with pytest.raises(CalibrationError, match=role):
+            SubjectSplit.of(only, tmp_path)
     (tmp_path / "sub01.npz").unlink()
-    with pytest.raises(CalibrationRefused, match="role train"):
-        People.of(HEADS, tmp_path)
+    with pytest.raises(CalibrationError, match="role train"):
+        SubjectSplit.of(HEADS, tmp_path)

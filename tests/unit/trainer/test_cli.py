@@ -18,7 +18,7 @@ from trainer.cli import program
 from trainer.config import TrainConfig
 from trainer.heads import Head
 from trainer.stages import Folders, release_run, simulate_head, walk_name
-from trainer.train_bridge import fresh_state
+from trainer.train.bridge import fresh_state
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "conf" / "train" / "demo.toml"

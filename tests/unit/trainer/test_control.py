@@ -28,15 +28,20 @@ from tests.support.tiny_guidance import (
 )
 from trainer.cli import program
 from trainer.config import ControlTraining, TrainConfig
-from trainer.dice import Dice
-from trainer.donors import Donors
-from trainer.guided import BLANK, Asking, GuidedSource, find_guides
-from trainer.guided_release import GuidanceFolders, release_guided
-from trainer.hounsfield import tissues
-from trainer.knowledge_base import write
-from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
-from trainer.stacks import Stacks
-from trainer.train_control import (
+from trainer.release.guided import GuidanceFolders, release_guided
+from trainer.retrieval.knowledge_base import write
+from trainer.sample_rng import SampleRng
+from trainer.simulate.hounsfield import tissues
+from trainer.simulate.pool import (
+    Pool,
+    PoolIndex,
+    SubjectRecord,
+    draw_samples,
+    write_index,
+    write_subject,
+)
+from trainer.simulate.stacks import Stacks
+from trainer.train.control import (
     backbone_bytes,
     branch_of,
     fresh_state,
@@ -45,6 +50,8 @@ from trainer.train_control import (
     training_of,
     write_facts,
 )
+from trainer.train.donors import Donors
+from trainer.train.guided import BLANK, ExemplarSource, GuidedSource, find_guides
 
 DEMO_FILE = Path(__file__).parents[3] / "conf" / "train" / "demo.toml"
 DEMO = TrainConfig.load(DEMO_FILE)
@@ -87,12 +94,14 @@ def pool(pool_folder: Path) -> Pool:
 
 
 @pytest.fixture(scope="module")
-def asking(recipe: Recipe, bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Asking:
+def asking(
+    recipe: Recipe, bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory
+) -> ExemplarSource:
     folder = tmp_path_factory.mktemp("base")
     graph = bundle.read("encoder.onnx")
     (folder / "encoder.onnx").write_bytes(graph)
     write(tiny_base(recipe, graph), folder / "base")
-    opened = Asking.opened(
+    opened = ExemplarSource.opened(
         recipe, folder / "encoder.onnx", folder / "base", {"anna": hash_of("anna")}
     )
     opened.exemplars.tau = -1.0
@@ -106,7 +115,7 @@ def control(**changes: object) -> ControlTraining:
 
 
 @pytest.fixture
-def source(pool: Pool, recipe: Recipe, asking: Asking) -> GuidedSource:
+def source(pool: Pool, recipe: Recipe, asking: ExemplarSource) -> GuidedSource:
     guides = find_guides(pool, asking, lambda: None)
     return GuidedSource.of(pool, recipe, control(), guides)
 
@@ -128,13 +137,15 @@ def test_a_gap_pool_holds_missing_positions_alone_with_their_place(pool: Pool) -
         assert np.isfinite(sample.position_mm)
 
 
-def test_nobody_is_guided_by_herself(pool: Pool, asking: Asking) -> None:
+def test_nobody_is_guided_by_herself(pool: Pool, asking: ExemplarSource) -> None:
     guides = find_guides(pool, asking, lambda: None)
     assert all(guide is not None for guide in guides)
     assert not {guide.key[:32] for guide in guides} & {hash_of("anna")}
 
 
-def test_where_the_node_would_interpolate_there_is_no_guide(pool: Pool, asking: Asking) -> None:
+def test_where_the_node_would_interpolate_there_is_no_guide(
+    pool: Pool, asking: ExemplarSource
+) -> None:
     sample = pool.sample(0, 0)
     strict = replace(asking, exemplars=_with_tau(asking, 1.1))
     assert asking.guide(sample, "anna") is not None
@@ -144,11 +155,11 @@ def test_where_the_node_would_interpolate_there_is_no_guide(pool: Pool, asking: 
     assert strict.guide(sample, "anna") is None
 
 
-def _with_tau(asking: Asking, tau: float) -> FaissExemplars:
+def _with_tau(asking: ExemplarSource, tau: float) -> FaissExemplars:
     return FaissExemplars(_base_of(asking), tau)
 
 
-def _base_of(asking: Asking) -> KnowledgeBase:
+def _base_of(asking: ExemplarSource) -> KnowledgeBase:
     assert isinstance(asking.exemplars, FaissExemplars)
     return asking.exemplars._base
 
@@ -158,7 +169,9 @@ def test_the_guide_is_the_exemplar_the_slerp_or_blank_as_often_as_told(
 ) -> None:
     def drawn(**shares: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
         told = replace(source, training=control(**shares))
-        return [(b.conditioning[:, :1], g) for b, g in (told.draw(Dice(1, k)) for k in range(6))]
+        return [
+            (b.conditioning[:, :1], g) for b, g in (told.draw(SampleRng(1, k)) for k in range(6))
+        ]
 
     exemplars = [torch.from_numpy(doubled(g.image)) for g in source.guides if g is not None]
     for y, guide in drawn(retrieved_share=1.0, slerp_share=0.0):
@@ -187,11 +200,11 @@ class _Stopped:
     def __init__(self, source: GuidedSource, draws: int) -> None:
         self.recipe, self._source, self._left = source.recipe, source, draws
 
-    def draw(self, dice: Dice) -> tuple:
+    def draw(self, rng: SampleRng) -> tuple:
         if self._left == 0:
             raise KeyboardInterrupt
         self._left -= 1
-        return self._source.draw(dice)
+        return self._source.draw(rng)
 
 
 def test_training_leaves_the_bridge_as_it_is_and_goes_on_where_it_was(
@@ -240,7 +253,7 @@ def test_a_run_of_other_data_is_not_gone_on_with(
 
 
 def test_the_donor_target_is_the_mr_of_the_exemplar(
-    pool: Pool, recipe: Recipe, asking: Asking
+    pool: Pool, recipe: Recipe, asking: ExemplarSource
 ) -> None:
     guides = find_guides(pool, asking, lambda: None)
     base = _base_of(asking)
@@ -258,14 +271,14 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
     )
     told = control(target="donor")
     drawing = GuidedSource.of(pool, recipe, told, guides, Donors.of(stacks, hash_of))
-    batch, guide = drawing.draw(Dice(1, 1))
+    batch, guide = drawing.draw(SampleRng(1, 1))
     np.testing.assert_allclose(batch.x0, -guide, atol=0.02)
     with pytest.raises(KeyError):
         Donors.of(stacks, str.upper).truth(guides[0].key)
 
 
 def test_two_commands_make_a_bundle_that_retrieves(
-    bundle: ModelBundle, pool_folder: Path, asking: Asking, tmp_path: Path
+    bundle: ModelBundle, pool_folder: Path, asking: ExemplarSource, tmp_path: Path
 ) -> None:
     encoder, base = tmp_path / "encoder", tmp_path / "base"
     encoder.mkdir()
@@ -300,7 +313,7 @@ def test_two_commands_make_a_bundle_that_retrieves(
 
 
 def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
-    bundle: ModelBundle, source: GuidedSource, asking: Asking, tmp_path: Path
+    bundle: ModelBundle, source: GuidedSource, asking: ExemplarSource, tmp_path: Path
 ) -> None:
     told = control(steps=1)
     training = training_of(DEMO.train, told)

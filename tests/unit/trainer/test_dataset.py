@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.prepared_balls import ball_subject, write_balls
-from trainer.dataset import DatasetRefused, Meta, PreparedData, open_any, write_subject
+from trainer.data.dataset import DatasetError, Meta, PreparedData, open_any, write_subject
 
 SPLIT = {"train": ("a", "b"), "validation": ("c",), "test": ("d",)}
 META = Meta(pixel_mm=None, affine=None, files={}, inputs={}, notes=(), sha256={})
@@ -35,7 +35,7 @@ def test_one_changed_byte_is_found_on_opening(tmp_path, file):
     content[-2] ^= 1
     path.write_bytes(content)
 
-    with pytest.raises(DatasetRefused, match=f"c/{file} differs"):
+    with pytest.raises(DatasetError, match=f"c/{file} differs"):
         PreparedData.open(tmp_path)
 
 
@@ -43,7 +43,7 @@ def test_a_missing_file_is_found_on_opening(tmp_path):
     write_balls(tmp_path, SPLIT, "ct")
     (tmp_path / "d" / "mask.npy").unlink()
 
-    with pytest.raises(DatasetRefused, match=r"d/mask\.npy is missing"):
+    with pytest.raises(DatasetError, match=r"d/mask\.npy is missing"):
         PreparedData.open(tmp_path)
 
 
@@ -65,7 +65,7 @@ def test_a_split_in_which_somebody_does_not_play_exactly_one_role_is_refused(
     document["split"] = split
     path.write_text(json.dumps(document))
 
-    with pytest.raises(DatasetRefused, match=words):
+    with pytest.raises(DatasetError, match=words):
         PreparedData.open(tmp_path)
 
 
@@ -73,7 +73,7 @@ def test_a_folder_without_an_index_is_unfinished(tmp_path):
     write_balls(tmp_path, SPLIT, "ct")
     (tmp_path / "dataset.json").unlink()
 
-    with pytest.raises(DatasetRefused, match=r"dataset\.json is missing"):
+    with pytest.raises(DatasetError, match=r"dataset\.json is missing"):
         open_any(tmp_path)
 
 
@@ -82,7 +82,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path):
     path = tmp_path / "dataset.json"
     path.write_text(path.read_text().replace('"d"', '"../d"'))
 
-    with pytest.raises(DatasetRefused, match="pattern"):
+    with pytest.raises(DatasetError, match="pattern"):
         PreparedData.open(tmp_path)
 
 
@@ -100,7 +100,7 @@ BALL = ball_subject("x")
     ],
 )
 def test_an_unfit_subject_is_not_written(tmp_path, changes, words):
-    with pytest.raises(DatasetRefused, match=f"x: .*{words}"):
+    with pytest.raises(DatasetError, match=f"x: .*{words}"):
         write_subject(tmp_path, replace(BALL, **changes), "ct", META)
 
     assert list(tmp_path.iterdir()) == []
@@ -144,21 +144,21 @@ def test_an_archive_of_pairs_opens_as_a_test_set_in_slice_order(tmp_path):
     ],
 )
 def test_an_archive_that_is_not_one_is_refused_with_its_path(tmp_path, changes, words):
-    with pytest.raises(DatasetRefused, match=rf"pairs\.npz: .*{words}"):
+    with pytest.raises(DatasetError, match=rf"pairs\.npz: .*{words}"):
         open_any(_pairs(tmp_path, **changes))
 
 
 def test_two_slices_of_a_patient_with_one_number_are_refused(tmp_path):
     data = open_any(_pairs(tmp_path, slice=np.array([0, 0, 1, 0, 1])))
 
-    with pytest.raises(DatasetRefused, match=r"7: .*not rising"):
+    with pytest.raises(DatasetError, match=r"7: .*not rising"):
         data.subject("7")
 
 
 def test_anything_else_is_neither(tmp_path):
     (tmp_path / "x.txt").write_text("no data")
 
-    with pytest.raises(DatasetRefused, match="neither"):
+    with pytest.raises(DatasetError, match="neither"):
         open_any(tmp_path / "x.txt")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from rebrain_node.model.ood import OodModel
 from tests.support.ood_models import SUBJECTS, in_distribution_series, ood_features, ood_model
-from trainer.domain_fit import fit, gaussian, threshold_of
+from trainer.ood.fit import fit, gaussian, threshold_of
 
 
 @pytest.mark.hazard("H13")

@@ -13,14 +13,14 @@ from tests.support.ood_models import ood_features, ood_model
 from tests.support.phantoms import Ellipsoid
 from tests.support.plain_bundle import plain_contents
 from tests.support.tiny_bundle import tiny_recipe
-from trainer.bodies import BODIES
-from trainer.domain_release import sounds, with_domain
-from trainer.domain_report import markdown, rows, verdict
-from trainer.domain_series import CONDITIONS, IN_DOMAIN, Seen, Way, kept_series
-from trainer.exact_interval import exact_interval
-from trainer.hounsfield import tissues
+from trainer.ood.exact_interval import exact_interval
+from trainer.ood.report import markdown, rows, verdict
+from trainer.ood.series import CONDITIONS, IN_DOMAIN, EvaluatedSeries, SeriesEvaluator, kept_series
+from trainer.release.ood import sounds, with_domain
+from trainer.simulate.bodies import BODIES
+from trainer.simulate.hounsfield import tissues
 
-WAY = Way(limits=shipped_limits(), recipe=tiny_recipe())
+WAY = SeriesEvaluator(limits=shipped_limits(), recipe=tiny_recipe())
 SINUS = Ellipsoid((0.0, -66.0, -42.0), (14.0, 14.0, 14.0), -1000.0)
 
 
@@ -78,7 +78,7 @@ def test_every_slice_that_is_looked_at_is_embedded_once():
 
 
 def _seen(condition, looked, refused=(), flagged=()):
-    return Seen(
+    return EvaluatedSeries(
         person="sub", condition=condition, draw=0, refused=refused, flagged=flagged,
         look=looked, slices=np.zeros((0 if looked is None else 12, 32, 24), np.uint8),
     )  # fmt: skip

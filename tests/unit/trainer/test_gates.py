@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.conditions import motion, noise, scanner_noise
-from trainer.gates import CLASSES, IN_DOMAIN, Score, Trial, scores, table
-from trainer.outside import OUTSIDE
+from trainer.evaluate.input_checks import (
+    CLASSES,
+    IN_DOMAIN,
+    DetectionRate,
+    SeriesResult,
+    detection_rates,
+    table,
+)
+from trainer.simulate.conditions import motion, noise, scanner_noise
+from trainer.simulate.outside import OUTSIDE
 
 
 @pytest.mark.parametrize(
@@ -15,19 +22,19 @@ from trainer.outside import OUTSIDE
     [(23, 23, 0.857, 1.0), (100, 95, 0.888, 0.978), (20, 0, 0.0, 0.161)],
 )
 def test_the_interval_is_wilson_s(n, hits, low, high):
-    assert Score("X", n, hits).interval == pytest.approx((low, high), abs=0.001)
+    assert DetectionRate("X", n, hits).interval == pytest.approx((low, high), abs=0.001)
 
 
 def test_a_class_is_caught_by_its_own_code_only_and_a_sound_head_by_any():
     found = [
-        Trial("a", "METAL", ("METAL", "NOISE")),
-        Trial("a", "NOISE", ("MOTION",)),
-        Trial("a", IN_DOMAIN, ()),
-        Trial("b", IN_DOMAIN, ("OOD",)),
+        SeriesResult("a", "METAL", ("METAL", "NOISE")),
+        SeriesResult("a", "NOISE", ("MOTION",)),
+        SeriesResult("a", IN_DOMAIN, ()),
+        SeriesResult("b", IN_DOMAIN, ("OOD",)),
     ]
-    counted = {score.code: (score.n, score.hits) for score in scores(found)}
+    counted = {score.code: (score.n, score.hits) for score in detection_rates(found)}
     assert counted == {IN_DOMAIN: (2, 1), "METAL": (1, 1), "NOISE": (1, 0)}
-    assert "| METAL | 1 | 1 | 100.0 % |" in table(scores(found))
+    assert "| METAL | 1 | 1 | 100.0 % |" in table(detection_rates(found))
 
 
 def test_the_classes_are_those_that_the_node_names():

@@ -17,10 +17,17 @@ from rebrain_node.retrieval.open import check_encoder
 from tests.support.tiny_encoder import tiny_encoder_graph
 from trainer.cli import program
 from trainer.config import TrainConfig
-from trainer.knowledge_base import KnowledgeBaseError, Making, Person, grown, without, write
-from trainer.person_keys import KeyRefused, key_beside, make_key, person_hash, read_key
-from trainer.stacks import Stack, StackIndex, StackRecord, write_index, write_subject
-from trainer.thresholds import tau_table
+from trainer.retrieval.knowledge_base import (
+    BaseUpdateError,
+    EntrySettings,
+    SubjectSlices,
+    grown,
+    without,
+    write,
+)
+from trainer.retrieval.subject_keys import KeyFileError, key_beside, make_key, person_hash, read_key
+from trainer.retrieval.thresholds import tau_table
+from trainer.simulate.stacks import Stack, StackIndex, StackRecord, write_index, write_subject
 
 RECIPE = TrainConfig.load(Path("conf/train/demo.toml")).recipe
 PLANE = (128, 104)
@@ -43,15 +50,15 @@ def hash_of(name: str) -> str:
     return person_hash(KEY, name)
 
 
-MAKING = Making(graph=b"graph", encoder=Means(), recipe=RECIPE, hash_of=hash_of)
+MAKING = EntrySettings(graph=b"graph", encoder=Means(), recipe=RECIPE, hash_of=hash_of)
 
 
-def _person(name: str, count: int = 12) -> Person:
+def _person(name: str, count: int = 12) -> SubjectSlices:
     rng = np.random.default_rng([*name.encode()])
     slices = rng.integers(0, 256, (count, *PLANE), dtype=np.uint8)
     slices[:, :64] //= rng.integers(1, 9, (count, 1, 1), dtype=np.uint8)
     position = np.sort(rng.uniform(-60, 80, count))
-    return Person(name, f"licence of {name}", slices, position)
+    return SubjectSlices(name, f"licence of {name}", slices, position)
 
 
 @pytest.fixture
@@ -127,15 +134,15 @@ def test_the_last_but_one_and_the_last_can_be_taken_out_too(folder):
 
 def test_nobody_is_added_twice_and_nobody_unknown_is_taken_out(folder):
     base = read(folder)
-    with pytest.raises(KnowledgeBaseError, match="anna is in the base already"):
+    with pytest.raises(BaseUpdateError, match="anna is in the base already"):
         grown(base, [_person("anna")], MAKING)
-    with pytest.raises(KnowledgeBaseError, match="is this the key it was built with"):
+    with pytest.raises(BaseUpdateError, match="is this the key it was built with"):
         without(base, person_hash(bytes(32), "anna"))
 
 
 def test_a_base_of_another_encoder_does_not_grow(folder):
-    other = Making(graph=b"other", encoder=Means(), recipe=RECIPE, hash_of=hash_of)
-    with pytest.raises(KnowledgeBaseError, match="encoder_sha256"):
+    other = EntrySettings(graph=b"other", encoder=Means(), recipe=RECIPE, hash_of=hash_of)
+    with pytest.raises(BaseUpdateError, match="encoder_sha256"):
         grown(read(folder), [_person("dora")], other)
 
 
@@ -171,12 +178,12 @@ def test_a_key_is_for_its_owner_alone_and_never_overwritten(tmp_path):
     key = make_key(path)
     assert read_key(path) == key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with pytest.raises(KeyRefused, match="never overwritten"):
+    with pytest.raises(KeyFileError, match="never overwritten"):
         make_key(path)
     path.write_text("abcd")
-    with pytest.raises(KeyRefused, match="2 bytes"):
+    with pytest.raises(KeyFileError, match="2 bytes"):
         read_key(path)
-    with pytest.raises(KeyRefused, match="is missing"):
+    with pytest.raises(KeyFileError, match="is missing"):
         read_key(tmp_path / "none")
 
 

@@ -10,10 +10,17 @@ from rebrain_node.model.recipe import Grid
 from tests.support.ball_head import ball_maps
 from tests.support.prepared_balls import write_balls
 from trainer.config import TrialConfig
-from trainer.hounsfield import tissues
-from trainer.objectives import Arena, Place, Run, between_sequences, run_trial, simulated
-from trainer.objectives_page import comparisons, conclusion, verdict, write_results
-from trainer.pool import PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
+from trainer.evaluate.objectives import (
+    TrialData,
+    TrialFolder,
+    TrialResult,
+    between_sequences,
+    run_trial,
+    simulated,
+)
+from trainer.evaluate.objectives_report import comparisons, conclusion, verdict, write_results
+from trainer.simulate.hounsfield import tissues
+from trainer.simulate.pool import PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
 
 CONFIG = Path(__file__).parents[3] / "conf" / "train" / "objectives.toml"
 
@@ -33,27 +40,27 @@ def config() -> TrialConfig:
 
 
 @pytest.fixture(scope="module")
-def balls(tmp_path_factory: pytest.TempPathFactory, config: TrialConfig) -> Arena:
+def balls(tmp_path_factory: pytest.TempPathFactory, config: TrialConfig) -> TrialData:
     folder = tmp_path_factory.mktemp("prepared") / "balls"
     write_balls(folder, {"train": ("a",), "validation": ("b",), "test": ("c",)}, "mr")
     small = config.recipe.model_copy(update={"grid": Grid(rows=32, columns=32, pixel_mm=1.0)})
     return between_sequences(folder, small, config.trial)
 
 
-def test_held_out_positions_are_half_measured_half_missing(balls: Arena) -> None:
+def test_held_out_positions_are_half_measured_half_missing(balls: TrialData) -> None:
     assert {case.subject for case in balls.held_out} == {"b"}
     assert sorted(case.missing for case in balls.held_out) == [False, False, True, True]
     assert all(case.truth.shape == case.head.shape == (32, 32) for case in balls.held_out)
 
 
 def test_the_experiment_writes_its_page_and_does_not_repeat_a_run(
-    config: TrialConfig, balls: Arena, tmp_path: Path
+    config: TrialConfig, balls: TrialData, tmp_path: Path
 ) -> None:
     small = config.model_copy(
         update={"recipe": config.recipe.model_copy(update={"grid": Grid(
             rows=32, columns=32, pixel_mm=1.0)})}
     )  # fmt: skip
-    places = [Place(tmp_path, o, seed) for seed in (1, 2) for o in config.trial.objectives]
+    places = [TrialFolder(tmp_path, o, seed) for seed in (1, 2) for o in config.trial.objectives]
     runs = [run_trial(small, balls, place, lambda _step: None) for place in places]
 
     stamps = [f.stat().st_mtime_ns for f in sorted(tmp_path.rglob("checkpoint.pt"))]
@@ -90,14 +97,14 @@ def test_samples_of_a_pool_are_halved_for_learning_and_for_scoring(
         )
     write_index(tmp_path, PoolIndex(seed=1, subjects=tuple(records)))
 
-    arena = simulated(tmp_path, config.recipe, config.trial)
+    trial_data = simulated(tmp_path, config.recipe, config.trial)
 
-    assert arena.held_out
-    assert arena.held_out[0].conditioning.channels.shape == (4, 48, 48)
+    assert trial_data.held_out
+    assert trial_data.held_out[0].conditioning.channels.shape == (4, 48, 48)
 
 
-def _run(objective: str, seed: int, end: float) -> Run:
-    return Run("balls", objective, seed, (100, 200), (10.0, end), (0.1, end / 100))
+def _run(objective: str, seed: int, end: float) -> TrialResult:
+    return TrialResult("balls", objective, seed, (100, 200), (10.0, end), (0.1, end / 100))
 
 
 def test_the_claim_stands_only_where_every_seed_agrees_beyond_the_noise() -> None:

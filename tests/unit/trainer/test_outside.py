@@ -9,7 +9,7 @@ from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps.check import check_volume
 from tests.support import phantom_conditions as conditions
 from tests.support.phantoms import Ellipsoid
-from trainer.outside import OUTSIDE
+from trainer.simulate.outside import OUTSIDE
 
 SINUS = Ellipsoid((0.0, -66.0, -42.0), (14.0, 14.0, 14.0), -1000.0)
 

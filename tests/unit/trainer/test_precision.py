@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainer.precision import reduced
+from trainer.train.precision import reduced
 
 
 @pytest.mark.parametrize(

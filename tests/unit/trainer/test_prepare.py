@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from tests.support.image_pairs import head, image_of, save, synthrad
 from trainer.cli import program
-from trainer.dataset import DatasetRefused, PreparedData, read_index
-from trainer.prepare import split
-from trainer.prepare.mirrored import mirrored_axis
+from trainer.data import split
+from trainer.data.dataset import DatasetError, PreparedData, read_index
+from trainer.data.mirrored import mirrored_axis
 
 
 def run(*arguments):
@@ -232,7 +232,7 @@ def test_an_oblique_head_is_resampled_and_the_notes_say_so(tmp_path):
 def test_another_split_for_the_same_folder_is_refused(source, tmp_path):
     run("synthrad", source, "--out", tmp_path / "out")
 
-    with pytest.raises(DatasetRefused, match="a split is kept"):
+    with pytest.raises(DatasetError, match="a split is kept"):
         run("synthrad", source, "--out", tmp_path / "out", "--split", "1/1/1")
 
 
@@ -240,14 +240,14 @@ def test_a_split_file_with_a_subject_in_two_roles_is_refused_with_its_name(sourc
     given = tmp_path / "split.json"
     given.write_text(json.dumps({"train": ["1BA001", "1BA005"], "test": ["1BA005", "1BB010"]}))
 
-    with pytest.raises(DatasetRefused, match=r"split\.json: subject 1BA005 stands in train and te"):
+    with pytest.raises(DatasetError, match=r"split\.json: subject 1BA005 stands in train and te"):
         run("synthrad", source, "--out", tmp_path / "out", "--split", given)
 
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 def test_counts_that_do_not_add_up_are_refused():
-    with pytest.raises(DatasetRefused, match="needs 20 subjects, 3 are usable"):
+    with pytest.raises(DatasetError, match="needs 20 subjects, 3 are usable"):
         split.draw(["a", "b", "c"], "14/3/3", 0, {})
 
 

@@ -14,8 +14,8 @@ from rebrain_node.steps.assemble import assemble
 from tests.support.limits import GEOMETRY
 from tests.support.phantoms import PhantomSpec, head_ct, write
 from trainer.cli import program
-from trainer.dataset import DatasetRefused, PreparedData
-from trainer.prepare.register import register
+from trainer.data.dataset import DatasetError, PreparedData
+from trainer.data.register import register
 
 COARSE = {"rows": 64, "columns": 64, "pixel_spacing_mm": (4.0, 4.0), "table": False}
 
@@ -128,7 +128,7 @@ def test_noise_is_never_registered():
     target = sitk.GetImageFromArray(noise)
     target.SetSpacing(source.GetSpacing())
 
-    with pytest.raises(DatasetRefused, match="registration"):
+    with pytest.raises(DatasetError, match="registration"):
         register(source, target, (own, own))
 
 

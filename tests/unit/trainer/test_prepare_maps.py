@@ -9,9 +9,9 @@ from typer.testing import CliRunner, Result
 
 from tests.support.ball_head import ball_maps
 from trainer.cli import program
-from trainer.dataset import DatasetRefused, PreparedData
-from trainer.mni import MOST_STRETCH
-from trainer.prepare import simulated
+from trainer.data import simulated
+from trainer.data.dataset import DatasetError, PreparedData
+from trainer.simulate.mni import MOST_STRETCH
 
 
 def prepared(source: Path, out: Path, *more: str) -> Result:
@@ -28,7 +28,7 @@ def test_every_head_has_the_role_of_the_catalogue(tmp_path: Path) -> None:
     roles = {name: head.role for name, head in found.items() if head.problem is None}
     assert roles == {"colin27": "test", "sub21": "test", "sub01": "train"}
     assert "no truth outside the brain" in str(found["t1w_biolab"].problem)
-    with pytest.raises(DatasetRefused, match="is no folder"):
+    with pytest.raises(DatasetError, match="is no folder"):
         simulated.find(tmp_path / "nowhere")
 
 

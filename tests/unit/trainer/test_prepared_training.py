@@ -19,13 +19,13 @@ from rebrain_node.model.unet import network_of
 from tests.support.prepared_balls import ball_subject, write_balls
 from trainer.cli import program
 from trainer.config import TrainConfig, TrialConfig
-from trainer.dice import Dice
-from trainer.losses import Loss, draw_places
-from trainer.prepared import Placed, PreparedSource, Protocol
-from trainer.prepared_release import Title, release_prepared, scores_of
-from trainer.sources import draw_batch
-from trainer.train_bridge import fresh_state, open_run, train
-from trainer.workers import Workers
+from trainer.release.prepared import Title, release_prepared, scores_of
+from trainer.sample_rng import SampleRng
+from trainer.train.bridge import fresh_state, open_run, train
+from trainer.train.losses import Loss, draw_places
+from trainer.train.prepared import GridSubject, PreparedSource, Protocol
+from trainer.train.sources import draw_batch
+from trainer.train.workers import Workers
 
 ROOT = Path(__file__).parents[3]
 PRESETS = ROOT / "conf" / "train"
@@ -74,7 +74,7 @@ def run(balls: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_samples_of_mr_know_no_wide_window_and_stay_in_range(source: PreparedSource) -> None:
-    batch = draw_batch(source, [Dice(0, 0, sample) for sample in range(60)])
+    batch = draw_batch(source, [SampleRng(0, 0, sample) for sample in range(60)])
 
     gaps = batch.distances_mm[:, 2]
     assert (gaps > 0).any()  # missing positions
@@ -90,10 +90,10 @@ def test_where_source_and_target_are_one_image_a_measured_sample_shows_the_same_
 ) -> None:
     ball = ball_subject("twin")
     recipe = TrainConfig.load(tiny).recipe
-    placed = Placed.of(dataclasses.replace(ball, source=ball.target), "mr", recipe)
+    placed = GridSubject.of(dataclasses.replace(ball, source=ball.target), "mr", recipe)
     source = PreparedSource("mr", True, recipe, (placed,))
 
-    batch = draw_batch(source, [Dice(1, 0, sample) for sample in range(40)])
+    batch = draw_batch(source, [SampleRng(1, 0, sample) for sample in range(40)])
 
     alone = (batch.distances_mm == 0).all(1)
     assert alone.any()
@@ -182,9 +182,11 @@ def test_parts_of_a_batch_average_to_the_loss_and_gradient_of_the_whole(
     config = TrainConfig.load(tiny)
     network = network_of(config.recipe)
     loss_of = Loss(network, config.train)
-    dice = [Dice(5, 0, sample) for sample in range(4)]
-    batch = draw_batch(source, dice)
-    draws = draw_places(config.train, config.recipe.grid.shape, [Dice(6, 0, k) for k in range(4)])
+    rng = [SampleRng(5, 0, sample) for sample in range(4)]
+    batch = draw_batch(source, rng)
+    draws = draw_places(
+        config.train, config.recipe.grid.shape, [SampleRng(6, 0, k) for k in range(4)]
+    )
 
     def gradient(rows: slice) -> tuple[float, torch.Tensor]:
         part = type(batch)(*(getattr(batch, f.name)[rows] for f in dataclasses.fields(batch)))

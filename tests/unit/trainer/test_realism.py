@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy import ndimage as ndi
 
-from trainer.demo_head import SEED
-from trainer.dice import Dice
-from trainer.scanner import scan
+from trainer.sample_rng import SampleRng
+from trainer.simulate.demo_head import SEED
+from trainer.simulate.scanner import scan
 
 ROOT = Path(__file__).parents[3]
 SERIES = "Brain Head 5.0"
@@ -49,7 +49,9 @@ def real(shared_data: Path) -> list[tuple[float, float]]:
 def _simulated() -> list[tuple[float, float]]:
     with np.load(ROOT / "rebrain_node" / "demo_head" / "head.npz") as head:
         slab = head["hu"][95:100].mean(0).astype(np.float32)
-    slabs = [scan(torch.from_numpy(slab)[None], Dice(0, draw))[0].numpy() for draw in range(DRAWS)]
+    slabs = [
+        scan(torch.from_numpy(slab)[None], SampleRng(0, draw))[0].numpy() for draw in range(DRAWS)
+    ]
     return [_figures(plane) for plane in slabs]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.calibrate.figures import Judged, ause, by_kind, likelihood, order
+from trainer.calibrate.figures import SubjectResiduals, ause, by_kind, likelihood, order
 from trainer.calibrate.residuals import Residuals
-from trainer.calibrate.scale_head import Teaching, scales, teach
+from trainer.calibrate.scale_head import ScaleTraining, scales, teach
 
 SHAPE = (32, 24)
 
@@ -37,13 +37,13 @@ def heteroscedastic(person, seed, count=12):
 
 @pytest.fixture(scope="module")
 def head():
-    return teach(heteroscedastic("teacher", 1), Teaching(seed=1, steps=100))
+    return teach(heteroscedastic("teacher", 1), ScaleTraining(seed=1, steps=100))
 
 
 @pytest.fixture(scope="module")
 def judged(head):
     new = [heteroscedastic(name, seed) for name, seed in (("a", 2), ("b", 3), ("c", 4))]
-    return [Judged(each, scales(head, each)) for each in new]
+    return [SubjectResiduals(each, scales(head, each)) for each in new]
 
 
 def test_the_head_beats_the_best_constant_on_people_it_never_saw(judged):
@@ -75,7 +75,7 @@ def test_the_same_seed_teaches_the_same_head_and_leaves_the_world_alone():
     taught_by = heteroscedastic("teacher", 1)
     torch.manual_seed(9)
     before = torch.get_rng_state()
-    first, again = (teach(taught_by, Teaching(seed=5, steps=3)) for _ in range(2))
+    first, again = (teach(taught_by, ScaleTraining(seed=5, steps=3)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rebrain_node.model.source import SourceSlice, at_measured
-from trainer.lookup import Tally
-from trainer.score import Case, score_held_out
+from trainer.evaluate.baselines import Tally
+from trainer.evaluate.release_scores import HeldOutSlice, score_held_out
 
 
 def test_the_lookup_table_recovers_a_brightness_mapping() -> None:
@@ -31,12 +31,12 @@ def test_tallies_of_two_subjects_add_up_to_the_tally_of_both() -> None:
 
 
 def test_a_subject_without_brain_in_its_slices_does_not_spoil_the_mean() -> None:
-    def case(subject: str, brain: bool) -> Case:
+    def case(subject: str, brain: bool) -> HeldOutSlice:
         plane = np.random.default_rng(1).uniform(-1, 1, (64, 64)).astype(np.float32)
         whole = np.ones(plane.shape, bool)
         truth = (plane + 1) / 2
         conditioning = at_measured(SourceSlice(plane, plane, 0.0))
-        return Case(subject, False, conditioning, truth, whole, whole & brain)
+        return HeldOutSlice(subject, False, conditioning, truth, whole, whole & brain)
 
     identity = {"identity": lambda given: (given.source + 1) / 2}
     scores = score_held_out([case("a", True), case("b", False)], identity, lambda: None)

@@ -9,9 +9,9 @@ from scipy import ndimage as ndi
 
 from tests.support.ball_head import ball_maps
 from trainer.config import TrainConfig
-from trainer.hounsfield import Tissues, draw_hu, sharpened, tissues
-from trainer.samples import picture_alone
-from trainer.slabs import COLUMNS, ROWS, Block, Plan, rotation
+from trainer.simulate.hounsfield import Tissues, draw_hu, sharpened, tissues
+from trainer.simulate.slabs import COLUMNS, ROWS, Block, Plan, rotation
+from trainer.train.samples import picture_alone
 
 DEMO = Path(__file__).parents[3] / "conf" / "train" / "demo.toml"
 

@@ -11,9 +11,9 @@ from rebrain_node.model.encoder import COLUMNS, ROWS
 from tests.support.ball_head import SCALE, ball_maps
 from trainer.config import TrainConfig
 from trainer.heads import Head
-from trainer.hounsfield import Tissues, tissues
-from trainer.mni import MOST_STRETCH, mni_from_voxel, stretch
-from trainer.stacks import (
+from trainer.simulate.hounsfield import Tissues, tissues
+from trainer.simulate.mni import MOST_STRETCH, mni_from_voxel, stretch
+from trainer.simulate.stacks import (
     Stack,
     StackIndex,
     StackRecord,

@@ -12,9 +12,9 @@ import torch
 
 from rebrain_node.model.encoder import COLUMNS, ROWS
 from trainer.config import EncoderTraining
-from trainer.dice import Dice
-from trainer.stacks import Stacks
-from trainer.train_encoder import (
+from trainer.sample_rng import SampleRng
+from trainer.simulate.stacks import Stacks
+from trainer.train.encoder import (
     Batch,
     augmented,
     contrast,
@@ -145,13 +145,13 @@ def test_the_encoder_learns_in_the_precision_that_the_processor_has(stacks, has,
     for layer in state.network.modules():
         if isinstance(layer, torch.nn.Linear):
             layer.register_forward_hook(lambda _layer, _given, answer: seen.add(answer.dtype))
-    loss_of(state.network, draw_batch(stacks, TINY, Dice(1, 0)), TINY)
+    loss_of(state.network, draw_batch(stacks, TINY, SampleRng(1, 0)), TINY)
     assert seen == {torch.bfloat16 if has else torch.float32}
 
 
 def test_a_term_across_series_is_added_where_two_of_them_meet(stacks):
     state = fresh_state(TINY, stacks)
-    batches = (draw_batch(stacks, TINY, Dice(1, step)) for step in range(20))
+    batches = (draw_batch(stacks, TINY, SampleRng(1, step)) for step in range(20))
     batch = next(drawn for drawn in batches if drawn.across.any())
     alone = TINY.model_copy(update={"across_mm": 0.0})
     with torch.no_grad():
@@ -162,7 +162,7 @@ def test_a_term_across_series_is_added_where_two_of_them_meet(stacks):
 def test_an_augmented_slice_keeps_its_air_its_range_and_about_its_size():
     images = torch.full((3, 1, ROWS, COLUMNS), -1.0)
     images[:, :, 40:80, 30:70] = 0.4
-    moved = augmented(images, Dice(1, 0))
+    moved = augmented(images, SampleRng(1, 0))
     assert moved.min() == -1
     assert moved.max() <= 1
     assert (moved[:, :, :5] == -1).all()
@@ -172,8 +172,8 @@ def test_an_augmented_slice_keeps_its_air_its_range_and_about_its_size():
 
 
 def test_a_batch_is_made_of_runs_and_depends_on_its_dice_alone(stacks):
-    first, again = (draw_batch(stacks, TINY, Dice(TINY.seed, 5)) for _ in range(2))
-    other = draw_batch(stacks, TINY, Dice(TINY.seed, 6))
+    first, again = (draw_batch(stacks, TINY, SampleRng(TINY.seed, 5)) for _ in range(2))
+    other = draw_batch(stacks, TINY, SampleRng(TINY.seed, 6))
     assert first.images.shape == (8, 1, ROWS, COLUMNS)
     assert first.positives[0].tolist()[:3] == [False, True, True]
     assert torch.equal(first.images, again.images)
@@ -182,7 +182,7 @@ def test_a_batch_is_made_of_runs_and_depends_on_its_dice_alone(stacks):
 
 def test_without_weight_the_perceptual_loss_is_left_out(stacks):
     state = fresh_state(TINY, stacks)
-    batch = draw_batch(stacks, TINY, Dice(1, 1))
+    batch = draw_batch(stacks, TINY, SampleRng(1, 1))
     with torch.no_grad():
         both = loss_of(state.network, batch, TINY)
         alone = loss_of(state.network, batch, TINY.model_copy(update={"percept_weight": 0.0}))

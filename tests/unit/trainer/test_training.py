@@ -8,14 +8,22 @@ import torch
 from rebrain_node.model.recipe import Grid
 from rebrain_node.model.unet import Network
 from tests.support.ball_head import ball_maps
-from trainer import losses, train_bridge
 from trainer.config import TrainConfig
-from trainer.dice import Dice
-from trainer.hounsfield import tissues
-from trainer.pool import Pool, PoolIndex, SubjectRecord, draw_samples, write_index, write_subject
-from trainer.run_state import State
-from trainer.sources import PoolSource, draw_batch
-from trainer.train_bridge import fresh_state, open_run, train
+from trainer.sample_rng import SampleRng
+from trainer.simulate.hounsfield import tissues
+from trainer.simulate.pool import (
+    Pool,
+    PoolIndex,
+    SubjectRecord,
+    draw_samples,
+    write_index,
+    write_subject,
+)
+from trainer.train import bridge as train_bridge
+from trainer.train import losses
+from trainer.train.bridge import fresh_state, open_run, train
+from trainer.train.sources import PoolSource, draw_batch
+from trainer.train.state import State
 
 WIDTHS = (8, 16)
 CPU = torch.device("cpu")
@@ -126,9 +134,9 @@ def test_every_objective_gives_a_finite_loss_with_gradients_everywhere(
 ) -> None:
     chosen = _with_objective(config, objective)
     network = fresh_state(chosen, CPU).network
-    dice = [Dice(0, 0, sample) for sample in range(2)]
-    batch = draw_batch(source, dice)
-    draws = losses.draw_places(chosen.train, config.recipe.grid.shape, dice)
+    rng = [SampleRng(0, 0, sample) for sample in range(2)]
+    batch = draw_batch(source, rng)
+    draws = losses.draw_places(chosen.train, config.recipe.grid.shape, rng)
 
     loss = losses.Loss(network, chosen.train)(batch, draws, batch.weight.sum())
     loss.backward()
@@ -153,9 +161,9 @@ def test_a_loss_is_computed_in_the_precision_that_the_processor_has(
     for layer in network.modules():
         if isinstance(layer, torch.nn.Conv2d):
             layer.register_forward_hook(lambda _layer, _given, answer: seen.add(answer.dtype))
-    dice = [Dice(0, 0, 0)]
-    batch = draw_batch(source, dice)
-    draws = losses.draw_places(chosen.train, config.recipe.grid.shape, dice)
+    rng = [SampleRng(0, 0, 0)]
+    batch = draw_batch(source, rng)
+    draws = losses.draw_places(chosen.train, config.recipe.grid.shape, rng)
 
     losses.Loss(network, chosen.train)(batch, draws, batch.weight.sum())
 
@@ -176,9 +184,9 @@ def test_a_run_folder_opens_with_its_own_recipe_and_widths(
 
 
 def test_half_of_the_draws_begin_at_the_ct_slice(config: TrainConfig) -> None:
-    dice = [Dice(0, 0, sample) for sample in range(2000)]
+    rng = [SampleRng(0, 0, sample) for sample in range(2000)]
 
-    places = losses.draw_places(config.train, (1, 1), dice).m
+    places = losses.draw_places(config.train, (1, 1), rng).m
 
     assert (places == 1).float().mean().item() == pytest.approx(0.5, abs=0.05)
     assert places.min() >= 0
@@ -186,22 +194,22 @@ def test_half_of_the_draws_begin_at_the_ct_slice(config: TrainConfig) -> None:
 
 def test_places_on_a_grid_are_whole_steps_and_reach_the_ct_slice(config: TrainConfig) -> None:
     training = config.train.model_copy(update={"bridge_steps": 4, "start_share": 0.0})
-    dice = [Dice(0, 0, sample) for sample in range(200)]
+    rng = [SampleRng(0, 0, sample) for sample in range(200)]
 
-    places = losses.draw_places(training, (1, 1), dice).m
+    places = losses.draw_places(training, (1, 1), rng).m
 
     assert set(places.flatten().tolist()) == {0.25, 0.5, 0.75, 1.0}
 
 
 def test_the_dice_of_samples_and_steps_differ() -> None:
-    drawn = {Dice(7, step, sample).between(0, 1) for step in range(40) for sample in range(8)}
+    drawn = {SampleRng(7, step, sample).between(0, 1) for step in range(40) for sample in range(8)}
 
     assert len(drawn) == 320
 
 
 def test_the_same_dice_draw_the_same_batch(source: PoolSource) -> None:
     first, again, other = (
-        draw_batch(source, [Dice(3, step, 0), Dice(3, step, 1)]) for step in (5, 5, 6)
+        draw_batch(source, [SampleRng(3, step, 0), SampleRng(3, step, 1)]) for step in (5, 5, 6)
     )
 
     assert torch.equal(first.conditioning, again.conditioning)

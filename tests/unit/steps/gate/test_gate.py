@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from rebrain_node.domain.job import Predecessor
-from rebrain_node.errors import GateRefused
+from rebrain_node.domain.volume import StoredRange
+from rebrain_node.errors import GateError
 from rebrain_node.steps.gate import COMPANIONS, RULES, gate
 from rebrain_node.steps.gate.context import read
 from rebrain_node.steps.gate.rules import evaluate
@@ -64,6 +65,14 @@ def enhanced(enhanced_result):
 def test_an_untouched_enhanced_mr_passes(enhanced_result):
     derived, source = enhanced_result
     gate(derived, source, mr_form="enhanced")
+
+
+@pytest.mark.parametrize("mr", ["classic", "enhanced"])
+def test_a_set_with_another_range_of_stored_values_passes(mr):
+    source, made_by = source_and_provenance()
+    volume = replace(t1_like(source, SOURCE), stored_range=StoredRange(black=96, white=3095))
+    derived = write(volume, source, made_by, (), ObjectOptions(mr=mr))
+    gate(derived, source, mr_form=mr)
 
 
 @pytest.mark.hazard("H6")
@@ -165,7 +174,7 @@ def test_every_rule_has_a_code_of_its_own_a_requirement_and_a_reason():
 def test_the_refusal_names_the_rules_and_where_they_are_violated(good):
     good.mr[2].SyntheticData = good.mr[5].SyntheticData = "NO"
     good.mr[1].PatientID = "OTHER-SECRET"
-    with pytest.raises(GateRefused) as refused:
+    with pytest.raises(GateError) as refused:
         gate(good.derived(), good.source)
     found = {finding.code: finding for finding in refused.value.findings}
     assert list(found) == ["GATE-PATIENT", "GATE-SYNTHETIC-DATA"]
@@ -177,7 +186,7 @@ def test_no_refusal_names_the_patient(good):
     for dataset in good.all:
         dataset.PatientName, dataset.PatientID = "SECRET^NAME", "SECRET-1"
         dataset.StudyInstanceUID = damaged_mr.FOREIGN_UID
-    with pytest.raises(GateRefused) as refused:
+    with pytest.raises(GateError) as refused:
         gate(good.derived(), good.source)
     message = str(refused.value)
     for secret in ("SECRET", str(good.source[0].PatientName), str(good.source[0].PatientID)):

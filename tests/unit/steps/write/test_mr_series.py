@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -14,7 +15,8 @@ from pydicom.dataset import Dataset
 from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedSet
-from rebrain_node.errors import EngineFailed
+from rebrain_node.domain.volume import StoredRange
+from rebrain_node.errors import EngineError
 from rebrain_node.steps.write import ObjectOptions, write
 from rebrain_node.steps.write.geometry import decimal
 from tests.support.phantoms import enhanced_ct, head_ct
@@ -86,6 +88,26 @@ def test_stored_values_are_the_intensities_in_twelve_bits(source, series):
     expected = synthetic_volume(source).intensity
     for image, plane in zip(series, expected, strict=True):
         assert np.abs(image.pixel_array / 4095.0 - plane).max() <= 0.5 / 4095.0 + 1e-6
+
+
+@pytest.mark.parametrize("mr", ["classic", "enhanced"])
+def test_the_recipe_s_range_decides_stored_values_and_window(source, mr):
+    volume = replace(synthetic_volume(source), stored_range=StoredRange(black=96, white=3095))
+    options = ObjectOptions(mr=mr, companions=())
+    derived = write(volume, source, provenance(), (FLAG,), options)
+
+    images = read(derived)
+    pixels = np.concatenate([image.pixel_array.reshape(-1) for image in images])
+    expected = np.rint(96 + np.clip(volume.intensity, 0, 1) * 2999).reshape(-1)
+    np.testing.assert_array_equal(pixels, expected)
+    for image in images:
+        shown = image
+        if mr == "enhanced":
+            shown = image.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
+        # linear window: black at centre - 0.5 - (width - 1) / 2, white at the other end
+        centre, width = float(shown.WindowCenter), float(shown.WindowWidth)
+        assert centre - 0.5 - (width - 1) / 2 == 96
+        assert centre - 0.5 + (width - 1) / 2 == 3095
 
 
 def test_positions_are_those_of_the_grid_without_drift(source, series):
@@ -180,5 +202,5 @@ def test_the_three_machines_are_told_apart(series):
 def test_a_value_that_is_not_finite_stops_the_writing(source):
     volume = synthetic_volume(source)
     volume.intensity[1, 2, 3] = np.nan
-    with pytest.raises(EngineFailed, match=r"1 of .* voxels of the intensity"):
+    with pytest.raises(EngineError, match=r"1 of .* voxels of the intensity"):
         write(volume, source, provenance(), (), MR_ONLY)

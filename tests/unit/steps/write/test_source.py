@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGLosslessSV1
 
-from rebrain_node.errors import SeriesRejected
+from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.steps.write.source import NO_DATE, read_source
 from rebrain_node.steps.write.text import copy_text, plain
 from tests.support.phantoms import head_ct
@@ -72,7 +72,7 @@ def test_text_outside_its_character_set_is_refused_not_replaced():
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.StudyDescription = "頭部"
-    with pytest.raises(SeriesRejected, match="CHARSET: StudyDescription") as caught:
+    with pytest.raises(SeriesRejectedError, match="CHARSET: StudyDescription") as caught:
         copy_text(dataset, "StudyDescription")
     assert "頭" not in str(caught.value)
 

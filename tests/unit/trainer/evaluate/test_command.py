@@ -97,7 +97,7 @@ def test_pairs_are_scored_by_slice_identity(run: Path, tmp_path: Path) -> None:
     [
         (("--protocol", "decimate:2"), "cannot be thinned"),
         (("--protocol", "decimate:9"), "expected none"),
-        (("--split", "train"), "nobody is in the split"),
+        (("--split", "train"), "no subject is in the split"),
         (("--network", "lut=demo"), "is taken"),
         (("--predictions", "x=nowhere"), "0 files for subject 1"),
         (("--network", "x=nowhere"), "no such folder"),

@@ -17,17 +17,17 @@ from tests.support.prepared_balls import write_balls
 from tests.support.tiny_bundle import tiny_recipe
 from tests.support.tiny_guidance import tiny_retrieving_recipe, write_tiny_retrieving_bundle
 from trainer.cli import program
-from trainer.dataset import PreparedData
+from trainer.data.dataset import PreparedData
+from trainer.data.placing import placements
+from trainer.data.protocols import Sparsity, thinned
 from trainer.evaluate.ablation import verdict
-from trainer.evaluate.bridges import OURS, Bridge
-from trainer.evaluate.contest import figure
-from trainer.evaluate.evaluation import BundleFacts
-from trainer.evaluate.fillings import Drawing, Filling, fill
-from trainer.evaluate.lesions import BLOOD_HU, VISIBLE, Disc, Planted, plant, room
+from trainer.evaluate.lesions import BLOOD_HU, VISIBLE, Disc, PlantedLesion, plant, room
+from trainer.evaluate.methods import NetworkMethod
 from trainer.evaluate.networks import Network, network_of_bundle
-from trainer.evaluate.placing import placements
-from trainer.evaluate.protocols import Sparsity, thinned
-from trainer.exact_interval import exact_interval
+from trainer.evaluate.results import OURS, BundleFacts
+from trainer.evaluate.run import summarise
+from trainer.evaluate.variants import FilledSlice, Sampler, fill
+from trainer.ood.exact_interval import exact_interval
 
 TARGET = Target(distance_mm=2.0, below=0, above=1, alpha=0.5)
 FACTS: BundleFacts = {"name": "none", "version": "0", "digest": "0", "engine": "numpy"}
@@ -72,18 +72,18 @@ def interpolated() -> Guide:
 
 
 def test_the_threshold_chooses_between_pictures_that_exist() -> None:
-    near = Filling("c", retrieved(0.8), {}, {})
+    near = FilledSlice("c", retrieved(0.8), {}, {})
     assert near.by("full", 0.7) == "retrieved"
     assert near.by("full", 0.9) == "control-slerp"
     assert near.by("as-source", 0.9) == "slerp"
     assert near.by("as-source", 0.7) == "as-source"
-    none = Filling("c", interpolated(), {}, {})
+    none = FilledSlice("c", interpolated(), {}, {})
     assert none.by("full", -1.0) == "control-slerp"
 
 
 def test_every_way_shows_what_its_name_says() -> None:
     network = copying(of_guide=1.0)
-    drawing = Drawing.of(network, seed=0)
+    drawing = Sampler.of(network, seed=0)
     plane = np.full(network.recipe.grid.shape, 60.0, np.float32)
     conditioning = at_measured(windowed(plane, 0.0, network.recipe))
     drawn = drawing.ways(conditioning, retrieved(0.8, hu=20.0))
@@ -96,18 +96,18 @@ def test_a_case_is_filled_and_scored_at_missing_positions_alone(balls: PreparedD
     case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
     guides = [interpolated()] * len(case.targets_mm)
     told = []
-    found = fill(case, guides, Drawing.of(copying(0.0), seed=0), lambda: told.append(1))
+    found = fill(case, guides, Sampler.of(copying(0.0), seed=0), lambda: told.append(1))
     assert len(told) == int((~case.measured).sum())
     assert 0 < len(found) <= len(told)
     assert found[0].ssim.keys() == {"slerp", "control-slerp", "linear"}
     assert all(np.isfinite(list(each.mae.values())).all() for each in found)
 
 
-def planted_by(network: Network) -> list[Planted]:
+def planted_by(network: Network) -> list[PlantedLesion]:
     plane = np.full(network.recipe.grid.shape, 35.0, np.float32)
     conditioning = at_measured(windowed(plane, 0.0, network.recipe))
     places = [(conditioning, retrieved(0.8, hu=30.0)), (conditioning, interpolated())]
-    return list(plant(places, Drawing.of(network, seed=0), seed=0))
+    return list(plant(places, Sampler.of(network, seed=0), seed=0))
 
 
 def test_a_network_that_copies_its_guide_leaks_and_erases() -> None:
@@ -155,7 +155,7 @@ def test_the_exact_interval_of_nothing_says_nothing() -> None:
 
 def test_the_verdict_follows_the_interval() -> None:
     def compared(gain: dict[str, float]) -> dict[str, object]:
-        return {"gain": figure(gain, 0)}
+        return {"gain": summarise(gain, 0)}
 
     ways = {"decimate:2": {"slerp": compared({"a": -0.01, "b": -0.02}),
                            "linear": compared({"a": 0.1, "b": 0.2})}}  # fmt: skip
@@ -168,10 +168,10 @@ def test_a_retrieving_bundle_has_a_row_with_and_one_without_its_guides(
     bundle: ModelBundle, balls: PreparedData
 ) -> None:
     network = network_of_bundle(bundle)
-    bridge = Bridge(OURS, network, balls, 0)
+    bridge = NetworkMethod(OURS, network, balls, 0)
     case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
     ticks: list[int] = []
-    drawn = dict(bridge.draw(case, lambda: ticks.append(1)))
+    drawn = dict(bridge.synthesise(case, lambda: ticks.append(1)))
     assert len(ticks) == bridge.positions(case)
     assert not np.array_equal(drawn["rebrain"], drawn["bridge-slerp"])
     measured = case.measured
@@ -182,9 +182,9 @@ def test_guides_come_from_the_nodes_own_steps(bundle: ModelBundle, balls: Prepar
     """A ball is no head: the node does not trust its position, and neither does the report."""
     case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
     network = network_of_bundle(bundle)
-    assert network.guiding is not None
+    assert network.retriever is not None
     (placement,) = placements(case.head, case.subject.pixel_mm, bundle.recipe)
-    guides = network.guiding.guides(case, placement)
+    guides = network.retriever.guides(case, placement)
     assert [guide.kind == "measured" for guide in guides] == case.measured.tolist()
     assert all("head frame is not sure" in g.reason for g in guides if g.kind != "measured")
 

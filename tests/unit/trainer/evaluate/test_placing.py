@@ -5,7 +5,7 @@ import pytest
 
 from rebrain_node.model.recipe import Grid
 from tests.support.tiny_bundle import tiny_recipe
-from trainer.evaluate.placing import InMillimetres, Stretched, placements
+from trainer.data.placing import MillimetrePlacement, StretchedPlacement, placements
 
 
 def plane(rows: int, columns: int) -> np.ndarray:
@@ -16,7 +16,9 @@ def plane(rows: int, columns: int) -> np.ndarray:
 def test_data_of_the_grids_own_pixel_size_go_through_unblurred(
     centre: tuple[float, float],
 ) -> None:
-    placement = InMillimetres(Grid(rows=64, columns=48, pixel_mm=2.0), (20, 24), (2.0, 2.0), centre)
+    placement = MillimetrePlacement(
+        Grid(rows=64, columns=48, pixel_mm=2.0), (20, 24), (2.0, 2.0), centre
+    )
     image = plane(20, 24)
 
     drawn = placement.onto(image, 0.0)
@@ -28,7 +30,7 @@ def test_data_of_the_grids_own_pixel_size_go_through_unblurred(
 
 def test_a_point_keeps_its_millimetres_between_grids() -> None:
     grid = Grid(rows=64, columns=64, pixel_mm=1.0)
-    placement = InMillimetres(grid, (30, 30), (1.5, 2.0), (10.0, 20.0))
+    placement = MillimetrePlacement(grid, (30, 30), (1.5, 2.0), (10.0, 20.0))
     row, column = np.mgrid[:30, :30]
     image = np.exp(-((1.5 * (row - 14)) ** 2 + (2.0 * (column - 17)) ** 2) / 50).astype(np.float32)
 
@@ -41,7 +43,7 @@ def test_a_point_keeps_its_millimetres_between_grids() -> None:
 
 
 def test_a_stretched_slice_fills_its_frame_and_comes_back() -> None:
-    placement = Stretched(Grid(rows=64, columns=48, pixel_mm=4.0), (50, 50), (60, 44))
+    placement = StretchedPlacement(Grid(rows=64, columns=48, pixel_mm=4.0), (50, 50), (60, 44))
     image = np.broadcast_to(np.linspace(0, 1, 50, dtype=np.float32), (50, 50))
 
     drawn = placement.onto(image, -1.0)

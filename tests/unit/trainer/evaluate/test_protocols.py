@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.support.prepared_balls import ball_subject
-from trainer.dataset import Subject
-from trainer.evaluate.protocols import ProtocolRefused, Sparsity, thinned
+from trainer.data.dataset import Subject
+from trainer.data.protocols import ProtocolError, Sparsity, thinned
 
 
 def ramp(slices: int) -> Subject:
@@ -25,7 +25,7 @@ def test_a_protocol_reads_as_it_is_written(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "decimate", "decimate:1", "thick:5", "thin:2", "none:2"])
 def test_another_protocol_is_refused_by_its_name(text: str) -> None:
-    with pytest.raises(ProtocolRefused, match="expected none, decimate:K or thick:K"):
+    with pytest.raises(ProtocolError, match="expected none, decimate:K or thick:K"):
         Sparsity.parse(text)
 
 
@@ -72,5 +72,5 @@ def test_linear_interpolation_is_exact_on_what_is_linear(text: str) -> None:
 
 
 def test_too_few_slices_to_fill_between_are_refused_with_the_subject() -> None:
-    with pytest.raises(ProtocolRefused, match="ramp: 3 slices leave 1"):
+    with pytest.raises(ProtocolError, match="ramp: 3 slices leave 1"):
         thinned(ramp(3), Sparsity("decimate", 4))

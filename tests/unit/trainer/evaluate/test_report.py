@@ -12,17 +12,20 @@ from PIL import Image
 
 from tests.support.evaluations import an_evaluation
 from trainer.cli.report_folder import replaced
-from trainer.evaluate.contents import Beside
-from trainer.evaluate.curves import read_curves
-from trainer.evaluate.drawing import DOTS_PER_INCH, WIDTH_INCH
 from trainer.evaluate.paper import same_data
-from trainer.evaluate.plots import learning
-from trainer.evaluate.report import json_text, write_report
-from trainer.evaluate.scores import read_scores
-from trainer.evaluate.sections import headline_tables
-from trainer.evaluate.statements import limits
-from trainer.evaluate.tables import IMAGE, factor_table, placed_table, table, wins_table
-from trainer.evaluate.vocabulary import metric
+from trainer.evaluate.plots import DOTS_PER_INCH, WIDTH_INCH, learning, read_curves
+from trainer.evaluate.report import Supplement, limits
+from trainer.evaluate.report_files import json_text, write_report
+from trainer.evaluate.results import read_scores
+from trainer.evaluate.tables import (
+    IMAGE,
+    factor_table,
+    headline_tables,
+    metric,
+    placed_table,
+    table,
+    wins_table,
+)
 
 _VOID = {"meta", "img"}
 ATTACK = "<script>alert(1)</script>"
@@ -60,7 +63,7 @@ def volumes(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "volumes"
     others = [an_evaluation(protocol=f"decimate:{k}", methods=FEW).document for k in (3, 4)]
     evaluation = an_evaluation(methods=FEW)
-    write_report(evaluation, out, Beside(documents=others))
+    write_report(evaluation, out, Supplement(documents=others))
     return evaluation, out
 
 
@@ -179,10 +182,10 @@ def test_protocols_stand_side_by_side_only_for_the_same_subjects_and_bundle(tmp_
     assert [name for name, _ in made.groups] == ["thick x2", "thick x3"]
     assert len(made.columns) == sum(width for _, width in made.groups)
     with pytest.raises(ValueError, match="same protocol"):
-        write_report(first, tmp_path / "a", Beside(documents=[first.document]))
+        write_report(first, tmp_path / "a", Supplement(documents=[first.document]))
     other = an_evaluation(protocol="thick:3", methods=FEW, subjects=["x", "y", "z"])
     with pytest.raises(ValueError, match="other subjects"):
-        write_report(first, tmp_path / "b", Beside(documents=[other.document]))
+        write_report(first, tmp_path / "b", Supplement(documents=[other.document]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -218,7 +221,7 @@ def test_curves_are_of_image_figures_and_losses_are_left_out(tmp_path):
     assert list(curves) == ["raw, seed 7"]
     curve = curves["raw, seed 7"]
     assert (curve.steps, dict(curve.figures)) == ((0, 100), {"psnr": (12.0, 15.5)})
-    assert [plate.name for plate in learning(curves)] == ["iterations"]
+    assert [plot.name for plot in learning(curves)] == ["iterations"]
     assert learning({}) == ()
     path.write_text("step,loss\n0,9.0\n")
     with pytest.raises(ValueError, match="at least one metric"):

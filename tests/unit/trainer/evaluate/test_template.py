@@ -9,12 +9,11 @@ from rebrain_node.model.recipe import Grid, Recipe
 from tests.support.located_heads import PIXEL_MM, Pose, places_of, posed
 from tests.support.prepared_balls import ball_subject
 from tests.support.tiny_bundle import tiny_recipe
-from trainer.dataset import ROLES, PreparedData, Subject
-from trainer.evaluate.intensities import truth_unit
-from trainer.evaluate.mean_t1 import MeanT1
-from trainer.evaluate.methods import Baselines, teach
-from trainer.evaluate.protocols import Sparsity, thinned
-from trainer.evaluate.template import Template, why_no_template
+from trainer.data.dataset import ROLES, PreparedData, Subject
+from trainer.data.intensities import truth_unit
+from trainer.data.protocols import Sparsity, thinned
+from trainer.evaluate.baselines import Baselines, statistics_of
+from trainer.evaluate.template import MeanT1, Template, why_no_template
 
 POSES = {
     "a": Pose(nod_deg=-12.0, turn_deg=5.0, shift_mm=(3.0, -4.0, 0.0)),
@@ -71,7 +70,7 @@ def heads() -> PreparedData:
 
 @pytest.fixture(scope="module")
 def template(heads: PreparedData, recipe: Recipe) -> Template:
-    made = Template.taught(heads, recipe, lambda: None)
+    made = Template.fit(heads, recipe, lambda: None)
     assert isinstance(made, Template)
     return made
 
@@ -87,7 +86,7 @@ def test_a_training_head_is_drawn_by_the_others_laid_over_its_sparse_slices(
     middle = (np.linalg.norm(places_of(POSES["a"]), axis=-1) < 60) & ~spot
 
     drawn = np.zeros_like(truth)
-    drawn[case.rows] = template.draw(case)
+    drawn[case.rows] = template.synthesise(case)
 
     drawn, truth, middle, spot = (of[case.rows] for of in (drawn, truth, middle, spot))
     assert np.corrcoef(drawn[middle], truth[middle])[0, 1] > 0.98
@@ -103,11 +102,11 @@ def test_the_mean_is_over_the_heads_that_are_seen_at_a_place() -> None:
     other = replace(ball, name="two", mask=half, target=ball.target[:, :, ::-1])
     affine = np.diag([1.25, 1.5, 1.0, 1.0])
 
-    one = MeanT1.of_nobody().plus(ball, affine)
+    one = MeanT1.empty().plus(ball, affine)
     both = one.plus(other, affine)
     first, second, mean = (
-        sums.drawn(thinned(ball, Sparsity.parse("none")), affine)
-        for sums in (one, MeanT1.of_nobody().plus(other, affine), both)
+        sums.resampled(thinned(ball, Sparsity.parse("none")), affine)
+        for sums in (one, MeanT1.empty().plus(other, affine), both)
     )
 
     seen_twice, seen_once = np.s_[2:8, 6:18, 4:8], np.s_[2:8, 6:18, 12:16]
@@ -121,10 +120,10 @@ def test_the_mean_is_over_the_heads_that_are_seen_at_a_place() -> None:
 def test_a_head_that_cannot_be_placed_is_left_out_and_has_no_figure(
     heads: PreparedData, template: Template, recipe: Recipe
 ) -> None:
-    lessons = {"a": teach(heads.subject("a"), heads, recipe)}
-    baselines = Baselines(heads, recipe, lessons, template, [])
+    statistics = {"a": statistics_of(heads.subject("a"), heads, recipe)}
+    baselines = Baselines(heads, recipe, statistics, template, [])
 
-    drawn = dict(baselines.draw(thinned(heads.subject("air"), Sparsity.parse("none"))))
+    drawn = dict(baselines.synthesise(thinned(heads.subject("air"), Sparsity.parse("none"))))
 
     assert set(template.left_out) == {"air"}
     assert "exemplar" in drawn
@@ -142,5 +141,5 @@ def test_it_is_said_what_is_missing_for_a_template(heads: PreparedData, recipe: 
     assert why_no_template(heads) is None
     assert "no CT in HU" in str(why_no_template(replace(heads, source_kind="mr")))
     assert "no positions" in str(why_no_template(replace(heads, volumetric=False)))
-    assert "no training subjects" in str(Template.taught(nobody, recipe, lambda: None))
-    assert "no training head can be placed" in str(Template.taught(only_air, recipe, lambda: None))
+    assert "no training subjects" in str(Template.fit(nobody, recipe, lambda: None))
+    assert "no training head can be placed" in str(Template.fit(only_air, recipe, lambda: None))

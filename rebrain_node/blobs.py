@@ -1,0 +1,158 @@
+"""Content-addressed files that survive a power cut: whole under their SHA-256, or absent.
+
+Inbox and outbox keep their bytes here. Order of a write: temporary file in the target folder,
+fsync of the file, rename to the SHA-256 of the content, fsync of the folder. Only then does
+``put`` return, so whatever is acknowledged afterwards is on disk. An error of fsync is never
+retried, because the kernel may have dropped the pages: it is raised.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from rebrain_node.errors import AlteredBytesError
+
+_TEMPORARY: Final = ".writing"
+#: suffix that earlier releases gave to the temporary files of the inbox
+_EARLIER_TEMPORARY: Final = ".receiving"
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class BlobStore:
+    """The blobs of one folder, mode 0600, each named by the SHA-256 of its bytes.
+
+    Parameters
+    ----------
+    folder
+        Created with mode 0700 where it does not exist.
+    sharded
+        Whether a blob lies in a subfolder named by the first two digits of its SHA-256 (the
+        inbox, which holds many), or in ``folder`` itself (the outbox).
+    remedy
+        What an operator can do about a missing or altered blob; ends the error text.
+    """
+
+    def __init__(self, folder: Path, *, sharded: bool, remedy: str) -> None:
+        self.folder = folder
+        self._sharded = sharded
+        self._remedy = remedy
+
+    def prepare(self) -> None:
+        """Create the folders durably and remove the temporary files of dead writers.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be created or written.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._sharded:
+            for number in range(256):
+                (self.folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(self.folder)
+        _sync_folder(self.folder.parent)
+        self.sweep()
+
+    def path(self, sha256: str) -> Path:
+        """Path of a blob relative to the folder, whether it exists or not."""
+        return Path(sha256[:2], sha256) if self._sharded else Path(sha256)
+
+    def put(self, content: bytes) -> str:
+        """Write one blob and return its SHA-256, hexadecimal; it is durable on return.
+
+        The same content again replaces the file, which repairs a damaged one.
+
+        Raises
+        ------
+        OSError
+            The disk cannot take it, or fsync failed.
+        """
+        return self.put_all((content,))[0]
+
+    def put_all(self, contents: Iterable[bytes]) -> tuple[str, ...]:
+        """Write blobs as ``put`` does, with one fsync for each folder at the end.
+
+        Raises
+        ------
+        OSError
+            The disk cannot take them all, or fsync failed.
+        """
+        digests = tuple(self._write(content) for content in contents)
+        for folder in sorted({(self.folder / self.path(each)).parent for each in digests}):
+            _sync_folder(folder)
+        return digests
+
+    def get(self, sha256: str) -> bytes:
+        """Read the blob of that SHA-256.
+
+        Raises
+        ------
+        AlteredBytesError
+            It is missing, or its bytes have another SHA-256.
+        """
+        path = self.folder / self.path(sha256)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise AlteredBytesError(f"{path}: {error.strerror}; {self._remedy}") from error
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != sha256:
+            raise AlteredBytesError(
+                f"{path} was altered: its bytes have SHA-256 {actual}; {self._remedy}"
+            )
+        return content
+
+    def sweep(self) -> None:
+        """Remove temporary files of writers that died; a living writer holds a lock on its own."""
+        pattern = "??/*" if self._sharded else "*"
+        for suffix in (_TEMPORARY, _EARLIER_TEMPORARY):
+            for path in self.folder.glob(pattern + suffix):
+                _remove_unless_locked(path)
+
+    def _write(self, content: bytes) -> str:
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = self.folder / self.path(sha256)
+        temporary = path.with_name(f"{uuid.uuid4().hex}{_TEMPORARY}")
+        descriptor = os.open(temporary, _NEW_FILE, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        return sha256
+
+
+def _remove_unless_locked(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,131 @@
+"""The one durable writer: what is put is whole and on disk, or an error is raised."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rebrain_node.blobs import BlobStore
+from rebrain_node.errors import AlteredBytesError
+
+layouts = pytest.mark.parametrize("sharded", [False, True], ids=["flat", "sharded"])
+
+
+def opened(folder: Path, *, sharded: bool = False) -> BlobStore:
+    store = BlobStore(folder, sharded=sharded, remedy="restore it from a backup")
+    store.prepare()
+    return store
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@layouts
+def test_a_blob_lies_under_its_digest_private_and_alone(tmp_path: Path, sharded: bool) -> None:
+    store = opened(tmp_path / "blobs", sharded=sharded)
+    digest = store.put(b"content")
+    assert digest == hashlib.sha256(b"content").hexdigest()
+    relative = f"{digest[:2]}/{digest}" if sharded else digest
+    assert str(store.path(digest)) == relative
+    assert files(store.folder) == [store.folder / relative]
+    assert stat.S_IMODE((store.folder / relative).stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
+
+
+@given(contents=st.lists(st.binary(max_size=64), max_size=6), sharded=st.booleans())
+def test_every_blob_is_read_back_byte_for_byte(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], sharded: bool
+) -> None:
+    store = opened(tmp_path_factory.mktemp("blobs"), sharded=sharded)
+    digests = store.put_all(contents)
+    assert [store.get(digest) for digest in digests] == contents
+    assert len(files(store.folder)) == len(set(contents))
+
+
+@layouts
+def test_an_altered_or_missing_blob_is_an_error_that_names_the_remedy(
+    tmp_path: Path, sharded: bool
+) -> None:
+    store = opened(tmp_path, sharded=sharded)
+    digest = store.put(b"content")
+    path = store.folder / store.path(digest)
+    path.write_bytes(b"c0ntent")
+    with pytest.raises(AlteredBytesError, match=r"was altered.*restore it from a backup"):
+        store.get(digest)
+    store.put(b"content")  # the same content again repairs the file
+    assert store.get(digest) == b"content"
+    path.unlink()
+    with pytest.raises(AlteredBytesError, match=r"No such file.*restore it from a backup"):
+        store.get(digest)
+
+
+@layouts
+def test_file_is_synced_before_the_rename_and_its_folder_after(
+    tmp_path: Path, sharded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path, sharded=sharded)
+    path = store.folder / store.path(hashlib.sha256(b"content").hexdigest())
+    seen: list[tuple[str, bool]] = []
+    sync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        if kind == "folder":
+            assert os.path.samestat(os.fstat(descriptor), path.parent.stat())
+        seen.append((kind, path.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr("rebrain_node.blobs.os.fsync", recorded)
+    store.put(b"content")
+    assert seen == [("file", False), ("folder", True)]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@layouts
+def test_a_failed_fsync_is_raised_and_never_repeated(
+    tmp_path: Path, sharded: bool, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path, sharded=sharded)
+    calls = []
+
+    def failing(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        if is_folder == (kind == "folder"):
+            calls.append(descriptor)
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("rebrain_node.blobs.os.fsync", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.put(b"content")
+    assert len(calls) == 1
+    assert not list(store.folder.rglob("*.writing"))
+    if kind == "file":
+        assert files(store.folder) == []
+
+
+@pytest.mark.parametrize("suffix", [".writing", ".receiving"])
+@layouts
+def test_temporary_files_of_dead_writers_are_removed_and_of_living_ones_kept(
+    tmp_path: Path, sharded: bool, suffix: str
+) -> None:
+    store = opened(tmp_path, sharded=sharded)
+    digest = store.put(b"content")
+    folder = (store.folder / store.path(digest)).parent
+    dead, living = folder / f"dead{suffix}", folder / f"living{suffix}"
+    dead.write_bytes(b"half")
+    living.write_bytes(b"half")
+    with living.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        store.prepare()
+        assert not dead.exists()
+        assert living.exists()
+    store.prepare()
+    assert files(store.folder) == [store.folder / store.path(digest)]

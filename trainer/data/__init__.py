@@ -1,0 +1,1 @@
+"""Volumes of subjects: other people's data sets in, one prepared format out."""

@@ -1,0 +1,459 @@
+"""The prepared data set on disk: pairs of volumes by subject, with masks, positions and digests.
+
+    folder/
+      dataset.json           `Index`: kind of source, split by subject, SHA-256 of every file
+      <subject>/source.npy   (slice, row, column) int16 HU | float32 arbitrary | uint8 window
+      <subject>/target.npy   (slice, row, column) float32, arbitrary units
+      <subject>/mask.npy     (slice, row, column) bool, the head
+      <subject>/brain.npy    (slice, row, column) bool, inside the skull; may be absent
+      <subject>/positions.npy (slice,) float64, mm, rising
+      <subject>/meta.json    `Meta`: pixel size, affine, where it came from, what was done to it
+
+Slices rise from inferior to superior, rows run from anterior to posterior, columns from the
+patient's right to left. `dataset.json` is written last: a folder without it is unfinished.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from rebrain_node.errors import RebrainError
+from rebrain_node.validation import faults_of
+from trainer.data.windowed import head_in_window, inside_skull_in_window
+
+SourceKind = Literal["ct", "ct-window", "mr"]
+Role = Literal["train", "validation", "test"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Volume = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+ROLES: tuple[Role, ...] = ("train", "validation", "test")
+ARRAYS = ("source", "target", "mask", "positions")
+PAIR_KEYS = ("ct", "t1", "patient", "slice")
+#: on-disk type of the source: HU are whole numbers, a windowed CT has 256 levels
+SOURCE_DTYPE: dict[SourceKind, type[np.generic]] = {
+    "ct": np.int16,
+    "ct-window": np.uint8,
+    "mr": np.float32,
+}
+
+
+class DatasetError(RebrainError):
+    """Data cannot be used; the message names the file or subject, the reason and the remedy."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Meta(_Frozen):
+    """`meta.json` of one subject.
+
+    Attributes
+    ----------
+    layout : str
+        Name of the layout that it was read from.
+    pixel_mm : tuple of float or None
+        Distance between rows and between columns, mm; None where unknown.
+    affine : tuple of tuple of float or None
+        4 x 4: LPS mm = affine @ (column, row, slice, 1); None where unknown.
+    files : dict
+        Files read, by what they hold, relative to the source folder.
+    inputs : dict
+        SHA-256 of what was read, by file; a change makes the subject unfinished.
+    notes : tuple of str
+        What was done beyond copying: axes flipped, resampled, registered, mask computed.
+    sha256 : dict
+        Of each array file of this subject.
+    """
+
+    layout: str = ""
+    pixel_mm: tuple[float, float] | None
+    affine: tuple[tuple[float, float, float, float], ...] | None
+    files: dict[str, str]
+    inputs: dict[str, str]
+    notes: tuple[str, ...]
+    sha256: dict[str, str]
+
+
+class SubjectRecord(_Frozen):
+    """One subject of `dataset.json`: the SHA-256 of each of its files."""
+
+    name: Name
+    sha256: dict[str, str]
+
+
+class Index(_Frozen):
+    """`dataset.json`.
+
+    Attributes
+    ----------
+    volumetric : bool
+        True where slices of a subject have positions in mm and follow each other in space.
+    split_rule : str
+        What the split was asked to be, e.g. "14/3/3".
+    seed : int
+        Of the draw of the split.
+    split : dict
+        Names by role; every subject plays exactly one.
+    refused : dict
+        Reason by name, of subjects that could not be used.
+    """
+
+    format: Literal[1] = 1
+    source_kind: SourceKind
+    volumetric: bool
+    licence: str
+    origin: str
+    split_rule: str
+    seed: int
+    split: dict[Role, tuple[Name, ...]]
+    subjects: tuple[SubjectRecord, ...]
+    refused: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One pair of volumes, all arrays (slice, row, column).
+
+    Attributes
+    ----------
+    source : Volume
+        HU, or window levels 0 to 255, or arbitrary units, as the data set's `source_kind` says.
+    target : Volume
+        MR, arbitrary units.
+    mask : Mask
+        The head.
+    brain : Mask or None
+        Inside the skull.
+    positions_mm : NDArray of float64
+        (slice,) rising from inferior to superior; slice numbers where mm are unknown.
+    pixel_mm : tuple of float or None
+        Distance between rows and between columns.
+    """
+
+    name: str
+    source: Volume
+    target: Volume
+    mask: Mask
+    brain: Mask | None
+    positions_mm: NDArray[np.float64]
+    pixel_mm: tuple[float, float] | None
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_subject(subject: Subject) -> None:
+    """Hold a subject against what every reader of it relies on.
+
+    Raises
+    ------
+    DatasetError
+        Shapes differ, fewer than two slices, values that are not finite, an empty mask, or
+        positions that do not rise.
+    """
+    shape = subject.source.shape
+    others = [subject.target, subject.mask]
+    others += [] if subject.brain is None else [subject.brain]
+    if len(shape) != 3 or any(array.shape != shape for array in others):
+        shapes = ", ".join(str(a.shape) for a in [subject.source, *others])
+        raise DatasetError(f"{subject.name}: shapes {shapes} differ or are not 3-D")
+    if shape[0] < 2:
+        raise DatasetError(f"{subject.name}: {shape[0]} slice; a volume needs at least 2")
+    for name, volume in (("source", subject.source), ("target", subject.target)):
+        bad = int(np.count_nonzero(~np.isfinite(volume)))
+        if bad:
+            raise DatasetError(f"{subject.name}: {bad} values of the {name} are not finite")
+    if not subject.mask.any():
+        raise DatasetError(f"{subject.name}: the mask of the head is empty")
+    positions = subject.positions_mm
+    if positions.shape != shape[:1] or not (np.diff(positions) > 0).all():
+        raise DatasetError(
+            f"{subject.name}: {positions.shape} positions for {shape[0]} slices, or not rising"
+        )
+
+
+def write_subject(folder: Path, subject: Subject, kind: SourceKind, meta: Meta) -> SubjectRecord:
+    """Write a subject beside its place, then rename: a folder with its name is complete.
+
+    Parameters
+    ----------
+    meta : Meta
+        Without digests of the arrays; they are filled in here.
+
+    Raises
+    ------
+    DatasetError
+        The subject is not fit to be read back (`check_subject`), or is there already.
+    """
+    check_subject(subject)
+    part, place = folder / f".{subject.name}.part", folder / subject.name
+    if place.exists():
+        raise DatasetError(f"{place} exists; a finished subject is never overwritten")
+    try:
+        part.mkdir(parents=True)
+        record = _write_arrays(part, subject, kind, meta)
+        part.rename(place)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return record
+
+
+def _write_arrays(part: Path, subject: Subject, kind: SourceKind, meta: Meta) -> SubjectRecord:
+    arrays: dict[str, NDArray[np.generic]] = {
+        "source": subject.source.astype(SOURCE_DTYPE[kind]),
+        "target": subject.target.astype(np.float32),
+        "mask": subject.mask,
+        "positions": subject.positions_mm,
+    }
+    if subject.brain is not None:
+        arrays["brain"] = subject.brain
+    for name, array in arrays.items():
+        np.save(part / f"{name}.npy", np.ascontiguousarray(array))
+    sha256 = {f"{name}.npy": digest_of(part / f"{name}.npy") for name in arrays}
+    (part / "meta.json").write_text(
+        meta.model_copy(update={"sha256": sha256}).model_dump_json(indent=1) + "\n"
+    )
+    sha256["meta.json"] = digest_of(part / "meta.json")
+    return SubjectRecord(name=subject.name, sha256=sha256)
+
+
+def write_index(folder: Path, index: Index) -> None:
+    """Write `dataset.json` as a whole, last of all.
+
+    Raises
+    ------
+    DatasetError
+        A subject plays no role, or more than one.
+    """
+    check_split(index, folder / "dataset.json")
+    part = folder / ".dataset.json.part"
+    part.write_text(json.dumps(index.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    part.replace(folder / "dataset.json")
+
+
+def check_split(index: Index, path: Path) -> None:
+    """Hold the split against the subjects: everyone plays exactly one role.
+
+    Raises
+    ------
+    DatasetError
+        Somebody stands in two roles, in none, twice, or is not a subject.
+    """
+    names = [record.name for record in index.subjects]
+    placed = [name for role in ROLES for name in index.split.get(role, ())]
+    for name in sorted({*names, *placed}):
+        roles = [role for role in ROLES for other in index.split.get(role, ()) if other == name]
+        if names.count(name) != 1 or len(roles) != 1:
+            raise DatasetError(
+                f"{path}: subject {name} is listed {names.count(name)} times and stands in "
+                f"{' and '.join(roles) or 'no role'}; every subject plays exactly one role"
+            )
+
+
+def read_index(folder: Path) -> Index:
+    """Read and check `dataset.json`.
+
+    Raises
+    ------
+    DatasetError
+        There is none, or it is not what this version writes.
+    """
+    path = folder / "dataset.json"
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing: not a prepared data set, or not finished")
+    try:
+        index = Index.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DatasetError(f"{path}: {faults_of(error)}") from error
+    check_split(index, path)
+    return index
+
+
+def verify_subject(folder: Path, record: SubjectRecord) -> None:
+    """Hold every file of a subject against its digest.
+
+    Raises
+    ------
+    DatasetError
+        A file is missing or has other bytes.
+    """
+    for name, expected in record.sha256.items():
+        path = folder / record.name / name
+        if not path.is_file():
+            raise DatasetError(f"{path} is missing; prepare the data again")
+        if digest_of(path) != expected:
+            raise DatasetError(f"{path} differs from its SHA-256; prepare the data again")
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A data set opened for reading.
+
+    Attributes
+    ----------
+    source_kind : {"ct", "ct-window", "mr"}
+        HU, brain window C40 W80 as 0 to 255, or arbitrary units.
+    volumetric : bool
+        True where positions are millimetres and slices of a subject are neighbours in space.
+    split : Mapping
+        Names of subjects by role "train", "validation", "test".
+    licence, origin : str
+        Of the data, for reports and model cards.
+    digest : str
+        SHA-256 of `dataset.json` (which names every byte), or of the archive.
+    load : Callable
+        Reads one subject by its name.
+    """
+
+    source_kind: SourceKind
+    volumetric: bool
+    split: Mapping[str, tuple[str, ...]]
+    licence: str
+    origin: str
+    digest: str
+    load: Callable[[str], Subject]
+
+    @classmethod
+    def open(cls, folder: Path, verify: bool = True) -> "PreparedData":
+        """Open a prepared folder and hold every file against its digest.
+
+        Raises
+        ------
+        DatasetError
+            The folder is unfinished, was altered, or its split is not one.
+        """
+        index = read_index(folder)
+        if verify:
+            for record in index.subjects:
+                verify_subject(folder, record)
+        return cls(
+            source_kind=index.source_kind,
+            volumetric=index.volumetric,
+            split={role: index.split.get(role, ()) for role in ROLES},
+            licence=index.licence,
+            origin=index.origin,
+            digest=digest_of(folder / "dataset.json"),
+            load=partial(_load, folder),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All subjects, role by role."""
+        return tuple(name for role in ROLES for name in self.split[role])
+
+    def subject(self, name: str) -> Subject:
+        """Read one subject.
+
+        Raises
+        ------
+        DatasetError
+            Nobody has this name, or the arrays do not fit each other.
+        """
+        if name not in self.names:
+            raise DatasetError(f"no subject {name}; there are {', '.join(self.names)}")
+        subject = self.load(name)
+        check_subject(subject)
+        return subject
+
+
+def _load(folder: Path, name: str) -> Subject:
+    place = folder / name
+    meta = Meta.model_validate_json((place / "meta.json").read_bytes())
+    arrays = {key: np.load(place / f"{key}.npy") for key in ARRAYS}
+    brain = place / "brain.npy"
+    return Subject(
+        name=name,
+        source=arrays["source"].astype(np.float32),
+        target=arrays["target"].astype(np.float32),
+        mask=arrays["mask"].astype(np.bool_),
+        brain=np.load(brain).astype(np.bool_) if "brain.npy" in meta.sha256 else None,
+        positions_mm=arrays["positions"].astype(np.float64),
+        pixel_mm=meta.pixel_mm,
+    )
+
+
+def open_any(path: Path) -> PreparedData:
+    """Open a prepared folder, or a `.npz` of 2-D pairs with the keys ct, t1, patient and slice.
+
+    In an archive every patient plays the role "test", positions are slice numbers and the pixel
+    size is unknown. Head and brain are drawn from the CT.
+
+    Raises
+    ------
+    DatasetError
+        Neither, or a key is missing, or the arrays do not fit each other.
+    """
+    if path.is_dir():
+        return PreparedData.open(path)
+    if path.suffix != ".npz" or not path.is_file():
+        raise DatasetError(f"{path} is neither a prepared folder nor a .npz of pairs")
+    arrays = read_pairs(path)
+    names = tuple(sorted({str(patient) for patient in arrays["patient"].tolist()}))
+    return PreparedData(
+        source_kind="ct-window",
+        volumetric=False,
+        split={"train": (), "validation": (), "test": names},
+        licence="not stated in the archive",
+        origin=path.name,
+        digest=digest_of(path),
+        load=partial(pair_subject, arrays),
+    )
+
+
+def read_pairs(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Read an archive of 2-D pairs: ct and t1 (n, rows, columns) uint8, patient and slice (n,).
+
+    Raises
+    ------
+    DatasetError
+        The archive is damaged, a key is missing, or the arrays do not fit each other.
+    """
+    try:
+        with np.load(path) as archive:
+            missing = [key for key in PAIR_KEYS if key not in archive]
+            if missing:
+                raise DatasetError(f"{path}: keys {', '.join(missing)} are missing")
+            arrays = {key: np.asarray(archive[key]) for key in PAIR_KEYS}
+    except (ValueError, OSError) as error:
+        raise DatasetError(f"{path} cannot be read as .npz: {error}") from error
+    ct, t1 = arrays["ct"], arrays["t1"]
+    if ct.ndim != 3 or t1.shape != ct.shape or ct.dtype != np.uint8:
+        raise DatasetError(
+            f"{path}: ct {ct.shape} {ct.dtype} and t1 {t1.shape} must be (n, rows, columns), "
+            "ct uint8 in the window C40 W80"
+        )
+    if any(arrays[key].shape != ct.shape[:1] for key in ("patient", "slice")):
+        raise DatasetError(f"{path}: patient and slice must have one entry for each image")
+    return arrays
+
+
+def pair_subject(arrays: dict[str, NDArray[np.generic]], name: str) -> Subject:
+    """Return one patient of an archive of pairs, slices in the order of their numbers."""
+    rows = np.flatnonzero(arrays["patient"].astype(str) == name)
+    rows = rows[np.argsort(arrays["slice"][rows], kind="stable")]
+    ct = arrays["ct"][rows].astype(np.float32)
+    unit = ct / np.float32(255)
+    return Subject(
+        name=name,
+        source=ct,
+        target=arrays["t1"][rows].astype(np.float32),
+        mask=np.stack([head_in_window(plane) for plane in unit]),
+        brain=np.stack([inside_skull_in_window(plane) for plane in unit]),
+        positions_mm=arrays["slice"][rows].astype(np.float64),
+        pixel_mm=None,
+    )

@@ -1,0 +1,191 @@
+"""The ways in which source data lie in folders, and who is found there."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from trainer.data import archive, dicom, simulated
+from trainer.data.dataset import DatasetError
+from trainer.data.nifti import read_pair, read_stripped_pair
+from trainer.data.source_subject import Layout, SourceSubject
+
+_NIFTI = (".nii.gz", ".nii")
+#: (source, target) of one subject by the endings of BraTS to 2021 and from 2023
+_BRATS = (("_flair", "_t1"), ("-t2f", "-t1n"))
+#: the challenge ships a folder of pictures beside the subjects
+_SYNTHRAD_ASIDE = ("overview",)
+
+
+def _stem(path: Path) -> str:
+    for ending in _NIFTI:
+        if path.name.endswith(ending):
+            return path.name.removesuffix(ending)
+    return path.stem
+
+
+def _nifti(folder: Path, stem: str) -> Path:
+    """Return the file of that stem; the compressed name where there is none."""
+    plain = folder / f"{stem}.nii"
+    return plain if plain.is_file() else folder / f"{stem}.nii.gz"
+
+
+def _folders(source: Path) -> list[Path]:
+    if not source.is_dir():
+        raise DatasetError(f"{source} is no folder")
+    return sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def once_each(found: Iterable[SourceSubject]) -> list[SourceSubject]:
+    """Name every subject once; one that occurs twice is a problem, nobody knows which is meant."""
+    by_name: dict[str, list[SourceSubject]] = {}
+    for subject in found:
+        by_name.setdefault(subject.name, []).append(subject)
+    return [
+        same[0] if len(same) == 1 else replace(same[0], problem=_occurs(same))
+        for same in by_name.values()
+    ]
+
+
+def _occurs(same: list[SourceSubject]) -> str:
+    places = ", ".join(str(next(iter(subject.files.values()), "?")) for subject in same)
+    return f"subject {same[0].name} occurs {len(same)} times: {places}"
+
+
+def _synthrad(source: Path) -> list[SourceSubject]:
+    inner = source / "Task1" / "brain"
+    return [
+        SourceSubject(
+            folder.name,
+            {
+                "source": _nifti(folder, "ct"),
+                "target": _nifti(folder, "mr"),
+                "mask": _nifti(folder, "mask"),
+            },
+        )
+        for folder in _folders(inner if inner.is_dir() else source)
+        if folder.name not in _SYNTHRAD_ASIDE
+    ]
+
+
+def _brats(source: Path) -> list[SourceSubject]:
+    graded = [g for g in ("HGG", "LGG") if (source / g).is_dir()]
+    roots = [source / grade for grade in graded] or [source]
+    return once_each(_brats_subject(folder) for root in roots for folder in _folders(root))
+
+
+def _brats_subject(folder: Path) -> SourceSubject:
+    endings = next(
+        (pair for pair in _BRATS if _nifti(folder, folder.name + pair[1]).is_file()), _BRATS[0]
+    )
+    return SourceSubject(
+        folder.name,
+        {
+            "source": _nifti(folder, folder.name + endings[0]),
+            "target": _nifti(folder, folder.name + endings[1]),
+        },
+    )
+
+
+def _flair_t1(source: Path) -> list[SourceSubject]:
+    _folders(source)
+    names = {
+        _stem(path).removesuffix(ending)
+        for path in source.iterdir()
+        for ending in ("_T1", "_FLAIR")
+        if _stem(path).endswith(ending)
+    }
+    return [
+        SourceSubject(
+            name,
+            {"source": _nifti(source, f"{name}_FLAIR"), "target": _nifti(source, f"{name}_T1")},
+        )
+        for name in sorted(names)
+    ]
+
+
+def _pairs(source: Path) -> list[SourceSubject]:
+    return once_each(_table(source) if source.is_file() else _two_folders(source))
+
+
+def _two_folders(source: Path) -> list[SourceSubject]:
+    parts = [p for p in ("source", "target", "mask") if (source / p).is_dir()]
+    if parts[:2] != ["source", "target"]:
+        raise DatasetError(
+            f"{source} holds no folders source and target (and perhaps mask), nor is it a table"
+        )
+    names = sorted(
+        {_stem(p) for part in parts for p in (source / part).iterdir() if p.name.endswith(_NIFTI)}
+    )
+    return [
+        SourceSubject(name, {part: _nifti(source / part, name) for part in parts}) for name in names
+    ]
+
+
+def _table(path: Path) -> list[SourceSubject]:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = list(csv.DictReader(stream))
+    needed = {"source", "target"}
+    if not rows or not needed <= set(rows[0]):
+        raise DatasetError(
+            f"{path}: the first line must name the columns source,target[,mask][,subject]"
+        )
+    found = []
+    for number, row in enumerate(rows, start=2):
+        files = {
+            what: path.parent / row[what].strip()
+            for what in ("source", "target", "mask")
+            if (row.get(what) or "").strip()
+        }
+        problem = None if needed <= set(files) else f"{path} line {number}: source or target empty"
+        name = (row.get("subject") or "").strip() or _stem(
+            files.get("source", Path(f"line{number}"))
+        )
+        found.append(SourceSubject(name, files, problem))
+    return found
+
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        Layout(
+            "synthrad",
+            "ct",
+            True,
+            "CC BY-NC 4.0 (SynthRAD2023)",
+            "0.7/0.15/0.15",
+            _synthrad,
+            read_pair,
+        ),
+        Layout(
+            "brats",
+            "mr",
+            True,
+            "terms of the BraTS challenge",
+            "0.7/0.15/0.15",
+            _brats,
+            read_stripped_pair,
+        ),
+        Layout(
+            "flair-t1",
+            "mr",
+            True,
+            "see LICENSE beside the images",
+            "0.7/0.15/0.15",
+            _flair_t1,
+            read_pair,
+        ),
+        Layout("pairs", None, True, "not stated", "0.7/0.15/0.15", _pairs, read_pair),
+        Layout("dicom", None, True, "not stated", "0.7/0.15/0.15", dicom.find, dicom.read),
+        Layout(
+            "maps",
+            "ct",
+            True,
+            simulated.LICENCE,
+            "as the heads are catalogued",
+            simulated.find,
+            simulated.read,
+        ),
+        Layout("archive", "ct-window", False, "not stated", "0/0/1", archive.find, archive.read),
+    )
+}

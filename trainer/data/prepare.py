@@ -1,0 +1,293 @@
+"""Prepares a source folder: subject by subject, with resume, split and index.
+
+A subject that was finished before is kept where its inputs and its arrays still have the digests
+that its `meta.json` names. Everything is written beside its place and renamed; `dataset.json`
+comes last, so an interrupted run leaves a folder that nobody opens and that the next run goes on
+with.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from trainer.data import split as splitting
+from trainer.data.dataset import (
+    ROLES,
+    DatasetError,
+    Index,
+    Meta,
+    Name,
+    Role,
+    SourceKind,
+    SubjectRecord,
+    digest_of,
+    read_index,
+    verify_subject,
+    write_index,
+    write_subject,
+)
+from trainer.data.source_subject import Layout, Reading, SourceSubject
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be prepared.
+
+    Attributes
+    ----------
+    kind : {"ct", "ct-window", "mr"}
+        What the source is.
+    split : str or None
+        Counts, shares, or the path of a JSON file; None keeps the split written before, or takes
+        the layout's own.
+    """
+
+    layout: Layout
+    kind: SourceKind
+    source: Path
+    out: Path
+    split: str | None
+    seed: int
+    licence: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the subjects.
+
+    Attributes
+    ----------
+    index : Index or None
+        As written; None where every subject was refused.
+    prepared, kept : tuple of str
+        Read now, and found finished.
+    refused : dict
+        Reason by name.
+    """
+
+    index: Index | None
+    prepared: tuple[str, ...]
+    kept: tuple[str, ...]
+    refused: dict[str, str]
+
+
+def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str], None]) -> Summary:
+    """Prepare every subject of the source and write the index.
+
+    Parameters
+    ----------
+    begun : Callable
+        Told the number of subjects.
+    done : Callable
+        Told each subject and what became of it: prepared, kept, or the reason of refusal.
+
+    Raises
+    ------
+    DatasetError
+        The source is no such layout, the folder holds another data set, or the split does not
+        fit, or is fixed by the layout. Subjects that are finished stay.
+    """
+    found = task.layout.find(task.source)
+    if not found:
+        raise DatasetError(f"{task.source} holds no subject in the layout {task.layout.name}")
+    if task.split is not None and any(subject.role for subject in found):
+        raise DatasetError(
+            f"the layout {task.layout.name} says who trains and who tests; leave --split out"
+        )
+    earlier = _earlier(task, found)
+    task.out.mkdir(parents=True, exist_ok=True)
+    begun(len(found))
+    records: dict[str, SubjectRecord] = {}
+    outcomes: dict[str, str] = {}
+    targets: dict[str, str] = {}
+    for subject in found:
+        try:
+            record, outcome = _one(task, subject)
+            _not_twice(record, targets)
+            records[subject.name] = record
+        except DatasetError as error:
+            outcome = str(error)
+            _forget(task.out, subject.name)
+        outcomes[subject.name] = outcome
+        done(subject.name, outcome)
+    refused = {name: o for name, o in outcomes.items() if name not in records}
+    if not records:
+        _leave_nothing(task.out)
+        return Summary(None, (), (), refused)
+    index = _index(task, list(records.values()), found, earlier, refused)
+    write_index(task.out, index)
+    return Summary(
+        index,
+        tuple(name for name in records if outcomes[name] == "prepared"),
+        tuple(name for name in records if outcomes[name] == "kept"),
+        refused,
+    )
+
+
+def _earlier(task: Task, found: list[SourceSubject]) -> Index | None:
+    """Return the index that an earlier run wrote, held against what is asked for now.
+
+    Raises
+    ------
+    DatasetError
+        It is of other data, of fewer, or was split in another way.
+    """
+    if not (task.out / "dataset.json").exists():
+        return None
+    index = read_index(task.out)
+    gone = sorted({r.name for r in index.subjects} - {f.name for f in found})
+    if index.origin != _origin(task) or index.source_kind != task.kind or gone:
+        raise DatasetError(
+            f"{task.out} holds another data set ({index.origin}, {index.source_kind}"
+            f"{', with ' + ', '.join(gone) if gone else ''}); choose another --out"
+        )
+    if task.split is not None and _rule(task.split) != index.split_rule:
+        raise DatasetError(
+            f"{task.out} was split {index.split_rule}, seed {index.seed}; a split is kept: leave "
+            "--split out, or choose another --out"
+        )
+    return index
+
+
+def _origin(task: Task) -> str:
+    return f"{task.layout.name} {task.source.resolve().name}"
+
+
+def _one(task: Task, subject: SourceSubject) -> tuple[SubjectRecord, str]:
+    if subject.problem is not None:
+        raise DatasetError(subject.problem)
+    try:
+        _NAME.validate_python(subject.name)
+    except ValidationError as error:
+        raise DatasetError(
+            f"{subject.name!r} is no name for a subject: letters, digits, '.', '_' and '-', "
+            "at most 64; rename it"
+        ) from error
+    inputs = {what: _input_digest(path) for what, path in subject.files.items()}
+    kept = _finished(task, subject.name, inputs)
+    if kept is not None:
+        return kept, "kept"
+    _forget(task.out, subject.name)
+    reading = task.layout.read(subject, task.kind)
+    meta = _meta(task, subject, reading, inputs)
+    return write_subject(task.out, reading.subject, task.kind, meta), "prepared"
+
+
+def _meta(task: Task, subject: SourceSubject, reading: Reading, inputs: dict[str, str]) -> Meta:
+    root = task.source if task.source.is_dir() else task.source.parent
+    return Meta(
+        layout=task.layout.name,
+        pixel_mm=reading.subject.pixel_mm,
+        affine=reading.affine,
+        files={
+            what: path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+            for what, path in subject.files.items()
+        },
+        inputs=inputs,
+        notes=reading.notes,
+        sha256={},
+    )
+
+
+def _input_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a folder with their names.
+
+    Raises
+    ------
+    DatasetError
+        There is neither.
+    """
+    if path.is_file():
+        return digest_of(path)
+    if not path.is_dir():
+        raise DatasetError(f"{path} is missing")
+    whole = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        whole.update(f"{file.relative_to(path).as_posix()}\0{digest_of(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def _finished(task: Task, name: str, inputs: dict[str, str]) -> SubjectRecord | None:
+    """Return the record of a subject that was finished from these inputs and is unaltered."""
+    path = task.out / name / "meta.json"
+    if not path.is_file():
+        return None
+    try:
+        meta = Meta.model_validate_json(path.read_bytes())
+        record = SubjectRecord(name=name, sha256={**meta.sha256, "meta.json": digest_of(path)})
+        verify_subject(task.out, record)
+    except (ValidationError, DatasetError):
+        return None
+    same = meta.inputs == inputs and meta.layout == task.layout.name
+    return record if same else None
+
+
+def _not_twice(record: SubjectRecord, targets: dict[str, str]) -> None:
+    """Refuse the same head under a second name: it could stand on both sides of the split.
+
+    Raises
+    ------
+    DatasetError
+        The target was seen before.
+    """
+    first = targets.setdefault(record.sha256["target.npy"], record.name)
+    if first != record.name:
+        raise DatasetError(f"{record.name} has the same target, voxel by voxel, as {first}")
+
+
+def _forget(out: Path, name: str) -> None:
+    """Remove what an earlier or interrupted run left of a subject."""
+    if name and "/" not in name and not name.startswith("."):
+        for path in (out / name, out / f".{name}.part"):
+            if path.is_dir():
+                shutil.rmtree(path)
+
+
+def _leave_nothing(out: Path) -> None:
+    (out / "dataset.json").unlink(missing_ok=True)
+    if not any(out.iterdir()):
+        out.rmdir()
+
+
+def _rule(split: str) -> str:
+    """Return what is written of a split: a rule as it is, of a file the name alone."""
+    return Path(split).name if split.endswith(".json") else split
+
+
+def _index(
+    task: Task,
+    records: list[SubjectRecord],
+    found: list[SourceSubject],
+    earlier: Index | None,
+    refused: dict[str, str],
+) -> Index:
+    names = [record.name for record in records]
+    rule = task.split or task.layout.default_split
+    kept: dict[str, Role] = {f.name: f.role for f in found if f.role is not None}
+    seed = task.seed
+    if earlier is not None:
+        kept |= {name: role for role in ROLES for name in earlier.split.get(role, ())}
+        seed = earlier.seed
+        rule = task.split or earlier.split_rule
+    if rule.endswith(".json"):
+        split = splitting.from_file(Path(rule), names, [f.name for f in found])
+        splitting.check_kept(split, kept)
+    else:
+        split = splitting.draw(names, rule, seed, kept)
+    return Index(
+        source_kind=task.kind,
+        volumetric=task.layout.volumetric,
+        licence=task.licence,
+        origin=_origin(task),
+        split_rule=_rule(rule),
+        seed=seed,
+        split=split,
+        subjects=tuple(records),
+        refused=refused,
+    )

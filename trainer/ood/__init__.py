@@ -1,0 +1,1 @@
+"""The out-of-distribution model of a bundle: fit and report."""

@@ -1,0 +1,1 @@
+"""Knowledge bases for retrieval, and how well the encoder finds."""

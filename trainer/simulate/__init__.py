@@ -1,0 +1,1 @@
+"""CT simulated from heads whose T1 is known."""

@@ -1,0 +1,91 @@
+"""Make the head template: the mean of one simulated CT of many training heads in MNI space.
+
+The heads' true positions and the template come from the same coordinates, so that what the node
+measures and what the knowledge base is told are one frame. A mean of real CT of other people
+places the skull a few millimetres differently about the brain.
+"""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage as ndi
+
+from rebrain_node.domain.volume import FloatArray
+from rebrain_node.model.head_template import SHAPE, SPACING_MM, levels, points_mm
+from trainer.heads import Head
+from trainer.simulate.hounsfield import AIR_HU, Tissues, draw_hu
+from trainer.simulate.mni import mni_from_voxel
+
+HEADS = 12  # a mean of so many hardly changes with one more
+LEAST_HEADS = 3  # that must be seen at a voxel for the template to be known there
+_SEED = 4
+_RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_NOTICE = """\
+template.npz is the average of simulated CT volumes, each derived from one of the T1 volumes below.
+It shows no single person. The licence of their source follows.
+
+"""
+
+
+def chosen(heads: Iterable[Head]) -> list[Head]:
+    """Return the heads the template is made of: the first training heads under one licence."""
+    return [head for head in heads if head.role == "train" and not head.sharp][:HEADS]
+
+
+def in_head_frame(head: Tissues, seed: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Draw one CT of a head and bring it to the template's grid.
+
+    Returns
+    -------
+    level, brain, known : FloatArray
+        Each (z, y, x) of the template, 0 to 1.
+    """
+    hu = draw_hu(head, np.random.default_rng(seed))
+    voxel_from_lps = np.linalg.inv(mni_from_voxel(head)) @ _RAS_FROM_LPS
+    places = points_mm() @ voxel_from_lps[:3, :3].T + voxel_from_lps[:3, 3]
+    index = np.moveaxis(places, -1, 0)[::-1]
+    air = float(levels(np.array(AIR_HU)))
+    blur = SPACING_MM / 2.4  # voxels of 1 mm: the blur of a box of 4 mm
+    level, brain = (
+        ndi.map_coordinates(ndi.gaussian_filter(volume, blur), index, order=1, cval=outside)
+        for volume, outside in ((levels(hu), air), (head.brain, 0.0))
+    )
+    low, high = (head.known[:, side, None, None, None] for side in (0, 1))
+    known = ((index >= low) & (index <= high)).all(axis=0)
+    return level, brain, known.astype(np.float32)
+
+
+def mean_template(heads: Iterable[Tissues]) -> dict[str, NDArray[np.uint8]]:
+    """Average the heads where they are known; the arrays of the template's file, (z, y, x)."""
+    level, brain, known = (np.zeros(SHAPE, dtype=np.float64) for _ in range(3))
+    for number, head in enumerate(heads):
+        drawn, inside, seen = in_head_frame(head, _SEED + number)
+        level += drawn * seen
+        brain += inside * seen
+        known += seen
+
+    def as_bytes(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+        return np.clip(np.rint(255 * values / np.maximum(known, 1)), 0, 255).astype(np.uint8)
+
+    return {
+        "level": as_bytes(level),
+        "brain": as_bytes(brain),
+        "known": (known >= LEAST_HEADS).astype(np.uint8),
+    }
+
+
+def write_head_template(
+    folder: Path, arrays: dict[str, NDArray[np.uint8]], heads: list[Head]
+) -> int:
+    """Write `template.npz` and `LICENSE`; returns the size of the former in bytes."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type] # arrays only
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "template.npz").write_bytes(stream.getvalue())
+    names = "\n".join(f"- {head.name}: {head.licence}" for head in heads)
+    licence = heads[0].t1.with_name("LICENSE").read_text()
+    (folder / "LICENSE").write_text(f"{_NOTICE}{names}\n\n{licence}")
+    return len(stream.getvalue())

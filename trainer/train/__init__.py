@@ -1,0 +1,1 @@
+"""The training loops of bridge, control branch and encoder."""

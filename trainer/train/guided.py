@@ -1,0 +1,192 @@
+"""Training samples of the control branch: each with the guide that the node would retrieve.
+
+The guide of a missing position is found by the node's own query (`find_exemplar`); slices of the
+subject itself are excluded.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rebrain_node.engine.open import encoder_of_graph
+from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.model.resample import doubled, halved
+from rebrain_node.ports import Encoder, Exemplars
+from rebrain_node.retrieval.knowledge_base import check_usable, read
+from rebrain_node.retrieval.open import check_encoder
+from rebrain_node.retrieval.search import FaissExemplars
+from rebrain_node.steps.retrieve import ExemplarQuery, find_exemplar
+from trainer.config import ControlTraining
+from trainer.sample_rng import SampleRng
+from trainer.simulate.pool import Pool
+from trainer.simulate.slabs import Sample
+from trainer.train.donors import Donors
+from trainer.train.samples import Batch, augmented, locate, sample_weights
+
+#: a slice of nothing but air: the guide that says nothing
+BLANK = -1.0
+
+
+@dataclass(frozen=True)
+class KnownGuide:
+    """The exemplar of one sample.
+
+    Attributes
+    ----------
+    image : Image
+        (rows / 2, columns / 2) of the grid, brain window, [-1, 1].
+    key : str
+        Keyed hash of the slice.
+    """
+
+    image: Image
+    key: str
+
+
+@dataclass(frozen=True)
+class ExemplarSource:
+    """The encoder and the knowledge base that the guides are retrieved with.
+
+    Attributes
+    ----------
+    hashes : dict of str to str
+        Keyed hash of each subject of the pool: its own slices are excluded.
+    """
+
+    encoder: Encoder
+    exemplars: Exemplars
+    recipe: Recipe
+    hashes: dict[str, str]
+
+    @classmethod
+    def opened(
+        cls, recipe: Recipe, graph: Path, base: Path, hashes: dict[str, str]
+    ) -> "ExemplarSource":
+        """Open the encoder and the knowledge base, checked against each other as in the node.
+
+        Raises
+        ------
+        KnowledgeBaseError
+            The base is not fit to be searched, or was made with another encoder.
+        """
+        encoder = encoder_of_graph(graph.read_bytes())
+        held = read(base)
+        check_usable(held, str(base))
+        check_encoder(held, encoder, str(base))
+        return cls(encoder, FaissExemplars(held, held.tau(recipe.retrieval.p)), recipe, hashes)
+
+    def guide(self, sample: Sample, person: str) -> KnownGuide | None:
+        """Find the exemplar of a missing position; None where the node would interpolate."""
+        below_mm, above_mm = sample.distances_mm
+        if not sample.missing or not np.isfinite(sample.position_mm):
+            return None
+        query = ExemplarQuery(
+            below=self._embedded(sample.hu[0]),
+            above=self._embedded(sample.hu[2]),
+            alpha=below_mm / (below_mm + above_mm),
+            gap_mm=below_mm + above_mm,
+            position_mm=sample.position_mm,
+            plausibility=1.0,  # the positions of simulated samples are known
+            excluded=self.hashes[person],
+        )
+        match = find_exemplar(query, self.exemplars, self.recipe.retrieval.window_mm)
+        if match.exemplar is None:
+            return None
+        return KnownGuide(self.recipe.brain_window.apply(match.exemplar.hu), match.exemplar.key)
+
+    def _embedded(self, hu: NDArray[np.int16]) -> NDArray[np.float32]:
+        plane = halved(centred(self.recipe.brain_window.apply(hu), self.recipe))
+        return self.encoder.embed(plane[None, None])
+
+
+def centred(plane: Image, recipe: Recipe) -> Image:
+    """Cut a plane of the pool to the model grid about its own middle, (rows, columns)."""
+    top, left = (
+        (have - want) // 2 for have, want in zip(plane.shape, recipe.grid.shape, strict=True)
+    )
+    return plane[top : top + recipe.grid.rows, left : left + recipe.grid.columns]
+
+
+@dataclass(frozen=True)
+class GuidedSource:
+    """Missing positions of a pool, each with its guide; draws a `Batch` and the guide beside it.
+
+    Attributes
+    ----------
+    guides : sequence of KnownGuide or None
+        Of every sample of the pool, in order.
+    donors : Donors or None
+        Where the MR of the exemplars is, for the target "donor".
+    """
+
+    pool: Pool
+    weights: Tensor
+    recipe: Recipe
+    training: ControlTraining
+    guides: Sequence[KnownGuide | None]
+    donors: Donors | None = None
+
+    @classmethod
+    def of(
+        cls,
+        pool: Pool,
+        recipe: Recipe,
+        training: ControlTraining,
+        guides: Sequence[KnownGuide | None],
+        donors: Donors | None = None,
+    ) -> "GuidedSource":
+        """Draw the missing positions of `pool` as often as their heads deserve.
+
+        Raises
+        ------
+        ValueError
+            The pool has no missing position, or the target "donor" no exemplar with its MR.
+        """
+        weights = sample_weights(pool)
+        missing = np.concatenate([arrays["missing"] for arrays in pool.arrays])
+        weights = weights * torch.from_numpy(missing.astype(np.float32))
+        if training.target == "donor":
+            weights = weights * torch.tensor([float(guide is not None) for guide in guides])
+        if not weights.sum() > 0:
+            raise ValueError("nothing to learn from: no missing position, or none with an exemplar")
+        return cls(pool, weights, recipe, training, guides, donors)
+
+    def draw(self, rng: SampleRng) -> tuple[Batch, Tensor]:
+        """Draw a batch of one and its guide, (1, 1, rows, columns), [-1, 1]."""
+        number = int(rng.choice(self.weights, 1))
+        subject, row = locate(self.pool, number)
+        parts = augmented(
+            self.pool.sample(subject, row), self.pool.records[subject], self.recipe, rng
+        )
+        batch = Batch(*(part[None] for part in parts))
+        known = self.guides[number]
+        if self.donors is not None and known is not None:
+            guide = torch.from_numpy(doubled(known.image))[None, None]
+            return replace(batch, **self.donors.truth(known.key)), guide
+        return batch, self._guide(batch, known, rng)
+
+    def _guide(self, batch: Batch, known: KnownGuide | None, rng: SampleRng) -> Tensor:
+        shares = self.training
+        chance = rng.between(0, 1)
+        if known is not None and chance < shares.retrieved_share:
+            return torch.from_numpy(doubled(known.image))[None, None]
+        if chance < shares.retrieved_share + shares.slerp_share:
+            return batch.conditioning[:, :1].clone()
+        return torch.full_like(batch.x0, BLANK)
+
+
+def find_guides(
+    pool: Pool, asking: ExemplarSource, advance: Callable[[], None]
+) -> list[KnownGuide | None]:
+    """Find the exemplar of every sample of a pool, in order; `advance` is called after each."""
+    found = []
+    for subject, record in enumerate(pool.records):
+        for row in range(record.samples):
+            found.append(asking.guide(pool.sample(subject, row), record.name))
+            advance()
+    return found
