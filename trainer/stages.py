@@ -24,12 +24,11 @@ from trainer.evaluate.release_scores import (
 )
 from trainer.evaluate.run import Progress
 from trainer.heads import Head, catalogue
-from trainer.release.bundle import release
-from trainer.release.cards import (
+from trainer.release.bundle import finished_run, release
+from trainer.release.card import (
     LAST_STEP,
     TrainingSamples,
     data_uses,
-    finished_run,
     make_card,
     training_facts,
 )

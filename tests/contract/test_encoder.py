@@ -13,8 +13,7 @@ from rebrain_node.engine.open import BACKENDS, deviation, open_encoder
 from rebrain_node.errors import EngineError
 from rebrain_node.model.encoder import SliceEncoder
 from tests.support.tiny_bundle import write_bundle_without_network
-from trainer.export import halves_of
-from trainer.train.encoder import export_encoder
+from trainer.release.export import export_encoder, halves_of
 
 SHAPE = (1, 1, 128, 104)
 

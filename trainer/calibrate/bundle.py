@@ -1,7 +1,7 @@
 """From a bundle without a calibration to one with: the head, its golden output, limits, card."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from rebrain_node.engine.open import GOLDEN_SCALE_INPUT
-from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
+from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import CALIBRATED_FILES, Calibration
 from rebrain_node.model.card import Card, Score
 from rebrain_node.model.recipe import Abstain
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from trainer.calibrate.figures import SubjectResiduals
-from trainer.export import Names, export_onnx, halves_of
+from trainer.release.bundle import derive
+from trainer.release.card import card_files
+from trainer.release.export import Names, export_onnx, halves_of
 
 #: one voxel in ten of people like these is in the mask, one slice in twenty is marked
 VOXEL_QUANTILE, SLICE_QUANTILE = 0.90, 0.95
@@ -46,44 +48,38 @@ def rounded(head: ResidualScaleHead) -> ResidualScaleHead:
 def write_calibrated(
     bundle: ModelBundle, added: CalibrationParts, out: Path, version: str
 ) -> ModelBundle:
-    """Write a new bundle at `out` and load it back; the old one is left as it is.
-
-    Raises
-    ------
-    BundleError
-        What was written cannot be loaded.
-    """
-    contents = {name: bundle.read(name) for name in bundle.manifest.files}
-    golden = load_tensors(contents["golden.safetensors"])
+    """Write a new bundle with what a calibration adds; raises as `derive`."""
+    golden = load_tensors(bundle.read("golden.safetensors"))
     x, told = golden["x"].float(), torch.tensor([GOLDEN_SCALE_INPUT])
     with torch.no_grad():
         golden["b"] = added.head(x, told)
-    contents["scale.onnx"] = export_onnx(added.head, (x, told), Names(("x", "s"), ("b",)))
-    contents["scale.safetensors"] = save_tensors(halves_of(added.head.state_dict()))
-    contents["golden.safetensors"] = save_tensors(golden)
+    halves = halves_of(added.head.state_dict())
     recipe = bundle.recipe.model_copy(update={"abstain": added.abstain})
-    contents["recipe.json"] = recipe.to_json().encode()
-    files = {name: hashlib.sha256(contents[name]).hexdigest() for name in CALIBRATED_FILES}
-    calibration = added.calibration.model_copy(update={"files": files})
-    contents["calibration.json"] = calibration.to_json().encode()
-    contents |= _card(bundle.card, added, version)
-    write_bundle(out, bundle.name, version, contents)
-    return load_bundle(out)
+    changed = {
+        "scale.onnx": export_onnx(added.head, (x, told), Names(("x", "s"), ("b",))),
+        "scale.safetensors": save_tensors(halves),
+        "golden.safetensors": save_tensors(golden),
+        "recipe.json": recipe.to_json().encode(),
+    }
+    digests = {
+        name: hashlib.sha256(changed[name] if name in changed else bundle.read(name)).hexdigest()
+        for name in CALIBRATED_FILES
+    }
+    calibration = added.calibration.model_copy(update={"files": digests})
+    changed["calibration.json"] = calibration.to_json().encode()
+    changed |= card_files(_card(bundle.card, added, version))
+    return derive(bundle, changed, out, version)
 
 
-def _card(card: Card, added: CalibrationParts, version: str) -> Mapping[str, bytes]:
+def _card(card: Card, added: CalibrationParts, version: str) -> Card:
     tests = {score.test for score in added.scores}
-    extended = card.model_copy(
+    return card.model_copy(
         update={
             "version": version,
             "scores": (*(s for s in card.scores if s.test not in tests), *added.scores),
             "choices": (*card.choices, added.choice),
         }
     )
-    return {
-        "card.json": (extended.model_dump_json(indent=2) + "\n").encode(),
-        "CARD.md": extended.to_markdown().encode(),
-    }
 
 
 def limits_of(judged: Sequence[SubjectResiduals], calibration: Calibration) -> Abstain:

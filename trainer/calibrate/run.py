@@ -26,6 +26,7 @@ from trainer.calibrate.residuals import KINDS, NodeSteps, Residuals, joined, res
 from trainer.calibrate.scale_head import STEPS, ScaleTraining, scales, teach
 from trainer.calibrate.series import draw_series
 from trainer.heads import Head
+from trainer.release.bundle import check_unused
 from trainer.simulate.hounsfield import Tissues, sharpened, tissues
 
 ALPHA = 0.1
@@ -109,8 +110,7 @@ def calibrate(
     FileExistsError
         `out` exists; a released bundle is never overwritten.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
+    check_unused(out)
     model = opened(bundle)
     teaching = NodeSteps(model, bundle.recipe, TEACHING_SLICES)
     calibrating = NodeSteps(model, bundle.recipe, CALIBRATING_SLICES)

@@ -11,6 +11,7 @@ from rebrain_node.domain.volume import FloatArray
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from trainer.calibrate.residuals import Residuals
 from trainer.sample_rng import SampleRng
+from trainer.train.loop import update
 
 STEPS = 600
 BATCH = 4
@@ -58,10 +59,7 @@ def teach(
         if rng.chance(0.5):  # a head is as likely the other way round
             x, error, inside = x.flip(3), error.flip(3), inside.flip(3)
         loss = laplace(head(x, s), error, inside)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(head.parameters(), _CLIP)
-        optimiser.step()
+        update(head, optimiser, loss, _CLIP)
         schedule.step()
         if report is not None:
             report(step + 1)

@@ -89,7 +89,7 @@ def guide(  # noqa: PLR0913 - one option each
     """
     from rebrain_node.model.recipe import Retrieval
     from trainer.evaluate.networks import bundle_at
-    from trainer.release.guided import GuidanceFolders, release_guided
+    from trainer.release.bundle import GuidanceFolders, release_guided
 
     retrieval = Retrieval.model_validate({"method": "exemplar", "p": percent})
     folders = GuidanceFolders(encoder, branch, base)

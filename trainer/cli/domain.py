@@ -34,13 +34,14 @@ def domain(
     """Fit a bundle's domain and write it into a new bundle."""
     from rebrain_node.model.bundle import load_bundle
     from trainer.ood.fit import fit
-    from trainer.release.ood import sounds, with_domain
+    from trainer.ood.series import in_distribution
+    from trainer.release.bundle import release_ood
 
     verified = load_bundle(bundle)
     heads = [head for head in _heads(data, "train") if head.whole_head_truth]
-    series = sounds(_drawn(verified, heads, maps, kept, dict.fromkeys(range(draws), ())))
+    series = in_distribution(_drawn(verified, heads, maps, kept, dict.fromkeys(range(draws), ())))
     known = fit(series, _encoder_sha256(verified), verified.recipe.grid.pixel_mm)
-    made = with_domain(verified, known, out)
+    made = release_ood(verified, known, out)
     typer.echo(
         f"{out}: {made.name} {made.version}, threshold {known.threshold:.3f} from {known.series} "
         f"series of {known.people} people, {made.digest}"

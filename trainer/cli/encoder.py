@@ -61,8 +61,8 @@ def encoder(
     from safetensors.torch import save_file
 
     from trainer.config import TrainConfig
-    from trainer.export import halves_of
     from trainer.heads import catalogue
+    from trainer.release.export import export_encoder, halves_of
     from trainer.simulate.stacks import Stacks
     from trainer.train import encoder as train_encoder
 
@@ -85,7 +85,7 @@ def encoder(
         bar.update(task, completed=state.step)
         train_encoder.train(settings.encoder, stacks, state, run, report)
     weights = train_encoder.trained(run).state_dict()
-    (run / "encoder.onnx").write_bytes(train_encoder.export_encoder(weights))
+    (run / "encoder.onnx").write_bytes(export_encoder(weights))
     save_file(halves_of(weights), run / "encoder.safetensors")
     typer.echo(f"{run / 'encoder.onnx'}")
 

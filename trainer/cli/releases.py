@@ -25,12 +25,11 @@ def release_prepared(  # noqa: PLR0913 - one option each
     It is signed where a key is given.
     """
     from trainer.config import TrainConfig
-    from trainer.release import prepared as released
+    from trainer.release.bundle import release_prepared as release
+    from trainer.release.card import Title, scores_of
 
     signing = private_key(key)
     name, _, version = title.partition(":")
-    words = released.Title(
-        name, version, () if evaluation is None else released.scores_of(evaluation)
-    )
-    bundle = released.release_prepared(TrainConfig.load(config), run, data, out, words)
+    words = Title(name, version, () if evaluation is None else scores_of(evaluation))
+    bundle = release(TrainConfig.load(config), run, data, out, words)
     finish(bundle, signing)

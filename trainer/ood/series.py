@@ -6,7 +6,7 @@ seconds and not hours.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from rebrain_node.steps.check import check_volume
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.ood import frame_vector, looked_at, statistics
 from rebrain_node.steps.preprocess import preprocess
+from trainer.ood.fit import InDistributionSeries
 from trainer.simulate.bodies import BODIES
 from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
 from trainer.simulate.ct_series import Pose, cut, series_of
@@ -113,6 +114,15 @@ class SeriesEvaluator:
             picture=statistics(prepared)[chosen],
         )
         return look, np.rint((brain + 1) * 127.5).astype(np.uint8)
+
+
+def in_distribution(series: Iterable[EvaluatedSeries]) -> list[InDistributionSeries]:
+    """Select the series that the OOD model is fitted to: those that no rule refuses."""
+    return [
+        InDistributionSeries(each.person, each.look)
+        for each in series
+        if each.look is not None and not each.refused
+    ]
 
 
 def draw_series(

@@ -1,20 +1,41 @@
-"""From a checkpoint to a bundle: weights, ONNX, golden output, recipe, card, manifest."""
+"""Every way to a bundle: from a finished run, or from another bundle with some files changed.
 
+A bundle is never changed in place and never overwritten. The command line signs what these
+functions return where it is given a key.
+"""
+
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from rebrain_node.model.bundle import EXEMPLARS, ModelBundle, load_bundle, write_bundle
 from rebrain_node.model.card import Card
 from rebrain_node.model.control import ControlBranch, SteeredUNet
-from rebrain_node.model.recipe import CHANNELS, Recipe
+from rebrain_node.model.ood import OodModel
+from rebrain_node.model.recipe import CHANNELS, Recipe, Retrieval
 from rebrain_node.model.unet import BridgeUNet, Network, network_of
-from trainer.export import Names, export_onnx, halves_of
+from rebrain_node.retrieval.knowledge_base import KnowledgeBase, contents_of, read
+from trainer.config import TrainConfig
+from trainer.data.dataset import PreparedData
+from trainer.release.card import (
+    RunFacts,
+    Title,
+    TrainingSamples,
+    card_files,
+    guided_card,
+    prepared_card,
+    training_facts,
+)
+from trainer.release.export import Names, export_onnx, halves_of
+from trainer.train.control import ControlFacts, branch_of, read_facts
+from trainer.train.state import read_checkpoint
 
 GOLDEN_SEED = 20250101
 
@@ -125,12 +146,137 @@ def release(
     golden, parts = (
         _alone(network, recipe) if guidance is None else _guided(network, recipe, guidance)
     )
-    contents = parts | {
-        "recipe.json": recipe.to_json().encode(),
-        "card.json": (card.model_dump_json(indent=2) + "\n").encode(),
-        "CARD.md": card.to_markdown().encode(),
-        "weights.safetensors": save_tensors(halves),
-        "golden.safetensors": save_tensors(golden),
-    }
+    contents = (
+        parts
+        | card_files(card)
+        | {
+            "recipe.json": recipe.to_json().encode(),
+            "weights.safetensors": save_tensors(halves),
+            "golden.safetensors": save_tensors(golden),
+        }
+    )
     write_bundle(path, card.name, card.version, contents)
     return load_bundle(path)
+
+
+def derive(
+    bundle: ModelBundle, changed: Mapping[str, bytes], out: Path, version: str | None = None
+) -> ModelBundle:
+    """Write the files of `bundle`, with those of `changed` in their place, and load the result.
+
+    Parameters
+    ----------
+    version : str, optional
+        Of the new bundle; the old one's where none is given.
+
+    Raises
+    ------
+    FileExistsError
+        `out` exists.
+    BundleError
+        What was written cannot be loaded.
+    """
+    check_unused(out)
+    contents = {name: bundle.read(name) for name in bundle.manifest.files} | dict(changed)
+    write_bundle(out, bundle.name, version or bundle.version, contents)
+    return load_bundle(out)
+
+
+def check_unused(out: Path) -> None:
+    """Refuse to overwrite a bundle.
+
+    Raises
+    ------
+    FileExistsError
+        `out` exists.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists; a bundle is never overwritten: name a new folder")
+
+
+def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, Tensor], RunFacts]:
+    """Return the weights of a finished run that may be released at `out`, and what is known of it.
+
+    Raises
+    ------
+    FileExistsError
+        `out` exists; a released bundle is never overwritten.
+    ValueError
+        The run has not reached the last step.
+    """
+    check_unused(out)
+    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
+    if content["step"] != config.train.steps:
+        raise ValueError(f"{run} is at step {content['step']} of {config.train.steps}: train on")
+    weights: dict[str, Tensor] = content["mean"]
+    return weights, RunFacts(
+        steps=content["step"],
+        seconds=content["seconds"],
+        parameters=sum(value.numel() for value in weights.values()),
+        hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
+    )
+
+
+def release_prepared(
+    config: TrainConfig, run: Path, folder: Path, out: Path, title: Title
+) -> ModelBundle:
+    """Turn a finished run on the prepared data in `folder` into a bundle; raises as `finished_run`."""
+    weights, facts = finished_run(config, run, out)
+    data = PreparedData.open(folder)
+    slices = sum(len(data.subject(name).positions_mm) for name in data.split["train"])
+    training = training_facts(config, TrainingSamples(data.digest, slices), facts)
+    return release(weights, config.recipe, prepared_card(data, training, title), out)
+
+
+@dataclass(frozen=True)
+class GuidanceFolders:
+    """Where the parts lie: a run of `encoder`, a run of `control`, a knowledge base."""
+
+    encoder: Path
+    control: Path
+    exemplars: Path
+
+
+def release_guided(
+    bundle: ModelBundle, folders: GuidanceFolders, retrieval: Retrieval, version: str, out: Path
+) -> ModelBundle:
+    """Write a new bundle: `bundle` and its guidance.
+
+    Raises
+    ------
+    FileExistsError
+        `out` exists; a released bundle is never overwritten.
+    ValueError
+        The branch was trained beside another bundle, or not to its last step.
+    KnowledgeBaseError
+        The knowledge base is damaged.
+    """
+    check_unused(out)
+    facts = read_facts(folders.control)
+    if facts.bundle != bundle.digest:
+        raise ValueError(
+            f"{folders.control} was trained beside the bundle {facts.bundle}, not {bundle.digest}"
+        )
+    base = read(folders.exemplars)
+    guidance = Guidance(
+        control=branch_of(folders.control),
+        encoder=load((folders.encoder / "encoder.safetensors").read_bytes()),
+        encoder_graph=(folders.encoder / "encoder.onnx").read_bytes(),
+        exemplars=contents_of(base),
+    )
+    recipe = bundle.recipe.model_copy(update={"retrieval": retrieval})
+    card = guided_card(bundle.card, version, _sentence(facts, base))
+    return release(load(bundle.read("weights.safetensors")), recipe, card, out, guidance)
+
+
+def _sentence(facts: ControlFacts, base: KnowledgeBase) -> str:
+    return (
+        f"Guidance: a control branch trained for {facts.steps} steps of {facts.batch} beside the "
+        f"frozen network (target {facts.target}), and a knowledge base of {base.index.entries} "
+        f"simulated CT slices of {len(base.index.subjects)} of the heads the network learned from."
+    )
+
+
+def release_ood(bundle: ModelBundle, model: OodModel, out: Path) -> ModelBundle:
+    """Write a bundle with its out-of-distribution model; raises as `derive`."""
+    return derive(bundle, {"domain.json": model.to_json().encode()}, out)

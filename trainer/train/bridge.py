@@ -1,28 +1,25 @@
-"""The training loop, top to bottom.
+"""Training the bridge network: its samples, its loss, and the run of both through the loop.
 
-Every draw is seeded by run, step and number of the sample, the learning rate depends on the step
-alone, and a checkpoint holds weights, their running mean and the optimiser: a run that was
-interrupted and resumed gives the same weights as one that was not, and a run of several processes
-the weights of one, to rounding.
+Every draw is seeded by run, step and number of the sample, so that processes which share a batch
+draw what one process would.
 """
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.unet import Network, network_of
 from trainer.config import TrainConfig
 from trainer.sample_rng import SampleRng
-from trainer.train.losses import Loss, draw_places
+from trainer.train.loop import Progress, RunOutput, Schedule, fit
+from trainer.train.losses import Draws, Loss, draw_places
+from trainer.train.samples import Batch
 from trainer.train.sources import Source, draw_batch, moved
-from trainer.train.state import State, checkpoint, rate_at
+from trainer.train.state import State, checkpoint
 from trainer.train.workers import ALONE_ON_CPU, Workers
 
-Progress = Callable[[int, float], None]  # step, mean loss since the last report
 REPORT_EVERY = 50
 _WARM_UP = 100
 
@@ -52,41 +49,26 @@ def train(
     report: Progress,
     workers: Workers = ALONE_ON_CPU,
 ) -> None:
-    """Train to `config.train.steps`, from wherever `state` is.
+    """Train the bridge to `config.train.steps`, from the step of `state` on.
 
-    The first process writes `out/recipe.json`, `out/curve.csv` (step, seconds, loss, learning
-    rate) and `out/checkpoint.pt`, and reports.
+    The first process writes `out/recipe.json` and what `trainer.train.loop.fit` writes.
     """
     training, frame = config.train, config.recipe.grid.shape
-    loss_of = workers.parallel(Loss(state.network, training))
+    objective = workers.parallel(Loss(state.network, training))
     share = workers.share(training.batch)
-    losses: list[Tensor] = []
+
+    def draw(step: int) -> tuple[Batch, Draws]:
+        rng = [SampleRng(training.seed, step, sample) for sample in share]
+        batch = moved(draw_batch(source, rng), workers.device)
+        return batch, draw_places(training, frame, rng).to(workers.device)
+
+    def loss_of(drawn: tuple[Batch, Draws]) -> Tensor:
+        batch, draws = drawn
+        total = workers.mean(batch.weight.sum()).clamp(min=1)
+        loss: Tensor = objective(batch, draws, total)
+        return loss
+
     if workers.writes:
         (out / "recipe.json").write_text(config.recipe.to_json())
-    begun = time.monotonic() - state.seconds
-    state.network.train()
-    while state.step < training.steps:
-        rate = rate_at(state.step, training.steps, training.learning_rate, _WARM_UP)
-        state.set_rate(rate)
-        rng = [SampleRng(training.seed, state.step, sample) for sample in share]
-        batch = moved(draw_batch(source, rng), workers.device)
-        draws = draw_places(training, frame, rng).to(workers.device)
-        loss: Tensor = loss_of(batch, draws, workers.mean(batch.weight.sum()).clamp(min=1))
-        state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(state.network.parameters(), training.clip)
-        state.optimiser.step()
-        state.step += 1
-        state.update_mean(training.ema)
-
-        losses.append(loss.detach())
-        state.seconds = time.monotonic() - begun
-        last = state.step == training.steps
-        if state.step % REPORT_EVERY == 0 or last:
-            mean_loss = workers.mean(torch.stack(losses).mean()).item()
-            losses.clear()
-            if workers.writes:
-                state.note(out, mean_loss, rate)
-                report(state.step, mean_loss)
-        if workers.writes and (state.step % training.checkpoint_every == 0 or last):
-            state.save(out / "checkpoint.pt")
+    schedule = Schedule(training, _WARM_UP, REPORT_EVERY)
+    fit(state, draw, loss_of, schedule, RunOutput(out, report), workers)

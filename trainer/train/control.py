@@ -1,30 +1,30 @@
-"""Training the control branch, top to bottom: the bridge stands still, the branch learns.
+"""Training the control branch beside the frozen bridge network.
 
-The objective, the places on the bridge and the noise are those of `trainer.train.bridge`; what is
-new is the guide. The branch begins at zero, so that step 0 draws what the bare bridge draws.
+Objective, time steps and noise are those of `trainer.train.bridge`; new is the guide, one image per
+sample. The branch starts at zero, so that at step 0 the guided network gives what the unguided one
+gives.
 """
 
 import hashlib
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.unet import BridgeUNet, from_bundle
 from trainer.config import ControlTraining, Training
 from trainer.sample_rng import SampleRng
-from trainer.train.bridge import Progress
 from trainer.train.guided import GuidedSource
-from trainer.train.losses import Loss, draw_places
+from trainer.train.loop import Progress, RunOutput, Schedule, fit
+from trainer.train.losses import Draws, Loss, draw_places
 from trainer.train.samples import Batch
 from trainer.train.sources import joined
-from trainer.train.state import State, checkpoint, rate_at
+from trainer.train.state import State, checkpoint
 
 REPORT_EVERY = 25
 _WARM_UP = 50
@@ -132,48 +132,30 @@ def train(
     out: Path,
     report: Progress,
 ) -> None:
-    """Train to `training.steps`, from wherever `state` is.
-
-    Writes `out/curve.csv` (step, seconds, loss, learning rate) and `out/checkpoint.pt`.
+    """Train the branch to `training.steps`, from the step of `state` on; writes as `fit` does.
 
     Raises
     ------
     RuntimeError
-        The frozen network changed, which must not happen; nothing is written then.
+        The frozen network changed, which must not happen; no checkpoint is written then.
     """
     before, frame = backbone_bytes(state), source.recipe.grid.shape
-    loss_of = Loss(state.network, training)
-    losses: list[float] = []
-    begun = time.monotonic() - state.seconds
-    state.network.train()
-    while state.step < training.steps:
-        rate = rate_at(state.step, training.steps, training.learning_rate, _WARM_UP)
-        state.set_rate(rate)
-        rng = [SampleRng(training.seed, state.step, sample) for sample in range(training.batch)]
-        batch, guide = _drawn(source, rng)
-        draws = draw_places(training, frame, rng)
-        loss = loss_of(batch, draws, batch.weight.sum().clamp(min=1), guide)
-        state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(state.network.control.parameters(), training.clip)
-        state.optimiser.step()
-        state.step += 1
-        state.update_mean(training.ema)
+    objective = Loss(state.network, training)
 
-        losses.append(loss.item())
-        state.seconds = time.monotonic() - begun
-        last = state.step == training.steps
-        if state.step % REPORT_EVERY == 0 or last:
-            mean_loss = sum(losses) / len(losses)
-            losses.clear()
-            state.note(out, mean_loss, rate)
-            report(state.step, mean_loss)
-        if state.step % training.checkpoint_every == 0 or last:
-            if backbone_bytes(state) != before:
-                raise RuntimeError(f"the frozen network changed by step {state.step}")
-            state.save(out / "checkpoint.pt")
+    def draw(step: int) -> tuple[Batch, Tensor, Draws]:
+        rng = [SampleRng(training.seed, step, sample) for sample in range(training.batch)]
+        drawn = [source.draw(d) for d in rng]
+        batch, guide = joined([b for b, _ in drawn]), torch.cat([g for _, g in drawn])
+        return batch, guide, draw_places(training, frame, rng)
 
+    def loss_of(drawn: tuple[Batch, Tensor, Draws]) -> Tensor:
+        batch, guide, draws = drawn
+        loss: Tensor = objective(batch, draws, batch.weight.sum().clamp(min=1), guide)
+        return loss
 
-def _drawn(source: GuidedSource, rng: list[SampleRng]) -> tuple[Batch, Tensor]:
-    drawn = [source.draw(d) for d in rng]
-    return joined([batch for batch, _ in drawn]), torch.cat([guide for _, guide in drawn])
+    def check(step: int) -> None:
+        if backbone_bytes(state) != before:
+            raise RuntimeError(f"the frozen network changed by step {step}")
+
+    schedule = Schedule(training, _WARM_UP, REPORT_EVERY)
+    fit(state, draw, loss_of, schedule, RunOutput(out, report, check))

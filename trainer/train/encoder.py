@@ -1,17 +1,11 @@
-"""Training the encoder of retrieval, top to bottom (equations 7 to 11 of the paper).
+"""Training the encoder of retrieval (equations 7 to 11 of the paper).
 
 Slices of one series follow each other in runs; a slice is to lie near the next K of its run and
 far from the others. The loss looks one way, from inferior to superior. Slices of other series at
 nearly the same position show the same anatomy and are not pushed away: finding them is the aim.
-
-Every draw of a step is seeded by run and step, and a checkpoint holds weights, their running mean
-and the optimiser: a run that was interrupted and resumed gives the same weights as one that was
-not.
 """
 
 import hashlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
-from trainer.export import Names, export_onnx, halves_of
 from trainer.sample_rng import SampleRng
 from trainer.simulate.stacks import Stacks
+from trainer.train.loop import Progress, RunOutput, Schedule, fit
 from trainer.train.precision import reduced
-from trainer.train.state import State, checkpoint, rate_at
+from trainer.train.state import State, checkpoint
 
-Progress = Callable[[int, float], None]  # step, mean loss since the last report
 REPORT_EVERY = 10
 _AT_ONCE = 64  # slices embedded together
 
@@ -247,34 +240,15 @@ def train(
     out: Path,
     report: Progress,
 ) -> None:
-    """Train to `training.steps`, from wherever `state` is.
-
-    Writes `out/curve.csv` (step, seconds, loss, learning rate) and `out/checkpoint.pt`.
-    """
-    losses: list[float] = []
-    begun = time.monotonic() - state.seconds
-    state.network.train()
-    while state.step < training.steps:
-        rate = rate_at(state.step, training.steps, training.learning_rate, training.warm_up)
-        state.set_rate(rate)
-        batch = draw_batch(stacks, training, SampleRng(training.seed, state.step))
-        loss = loss_of(state.network, batch, training)
-        state.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(state.network.parameters(), training.clip)
-        state.optimiser.step()
-        state.step += 1
-        state.update_mean(training.ema)
-
-        losses.append(loss.item())
-        state.seconds = time.monotonic() - begun
-        if state.step % REPORT_EVERY == 0 or state.step == training.steps:
-            mean_loss = sum(losses) / len(losses)
-            state.note(out, mean_loss, rate)
-            report(state.step, mean_loss)
-            losses.clear()
-        if state.step % training.checkpoint_every == 0 or state.step == training.steps:
-            state.save(out / "checkpoint.pt")
+    """Train the encoder to `training.steps`, from the step of `state` on; writes as `fit` does."""
+    schedule = Schedule(training, training.warm_up, REPORT_EVERY)
+    fit(
+        state,
+        lambda step: draw_batch(stacks, training, SampleRng(training.seed, step)),
+        lambda batch: loss_of(state.network, batch, training),
+        schedule,
+        RunOutput(out, report),
+    )
 
 
 def untrained(seed: int = 0) -> SliceEncoder:
@@ -299,12 +273,3 @@ def embedded(network: SliceEncoder, slices: NDArray[np.uint8]) -> NDArray[np.flo
             some = torch.from_numpy(slices[first : first + _AT_ONCE])
             found.append(network(some.float()[:, None] / 127.5 - 1).numpy())
     return np.concatenate(found)
-
-
-def export_encoder(weights: dict[str, Tensor]) -> bytes:
-    """Export, with weights rounded to half precision: `image` (1, 1, 128, 104) to `embedding`."""
-    network = SliceEncoder()
-    network.load_state_dict(halves_of(weights))
-    return export_onnx(
-        network.eval(), (torch.zeros(1, 1, ROWS, COLUMNS),), Names(("image",), ("embedding",))
-    )

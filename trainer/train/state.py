@@ -5,7 +5,6 @@ interrupted and resumed goes on as if it had not been.
 """
 
 import csv
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,6 @@ import torch
 from torch import Tensor, nn
 
 N = TypeVar("N", bound=nn.Module)
-
-_LAST_RATE = 0.02
 
 
 class Optimisation(Protocol):
@@ -103,13 +100,6 @@ class State(Generic[N]):
             csv.writer(stream).writerow(
                 [self.step, round(self.seconds, 1), round(loss, 5), f"{rate:.3e}"]
             )
-
-
-def rate_at(step: int, steps: int, highest: float, warm_up: int) -> float:
-    """Return the learning rate of a step: linear warm-up, then a cosine to 2 %."""
-    warm = min(1.0, (step + 1) / warm_up)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    return highest * warm * (_LAST_RATE + (1 - _LAST_RATE) * cosine)
 
 
 def checkpoint(path: Path) -> dict[str, Any]:

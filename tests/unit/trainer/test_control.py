@@ -28,7 +28,7 @@ from tests.support.tiny_guidance import (
 )
 from trainer.cli import program
 from trainer.config import ControlTraining, TrainConfig
-from trainer.release.guided import GuidanceFolders, release_guided
+from trainer.release.bundle import GuidanceFolders, release_guided
 from trainer.retrieval.knowledge_base import write
 from trainer.sample_rng import SampleRng
 from trainer.simulate.hounsfield import tissues

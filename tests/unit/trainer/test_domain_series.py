@@ -15,8 +15,15 @@ from tests.support.plain_bundle import plain_contents
 from tests.support.tiny_bundle import tiny_recipe
 from trainer.ood.exact_interval import exact_interval
 from trainer.ood.report import markdown, rows, verdict
-from trainer.ood.series import CONDITIONS, IN_DOMAIN, EvaluatedSeries, SeriesEvaluator, kept_series
-from trainer.release.ood import sounds, with_domain
+from trainer.ood.series import (
+    CONDITIONS,
+    IN_DOMAIN,
+    EvaluatedSeries,
+    SeriesEvaluator,
+    in_distribution,
+    kept_series,
+)
+from trainer.release.bundle import release_ood
 from trainer.simulate.bodies import BODIES
 from trainer.simulate.hounsfield import tissues
 
@@ -121,17 +128,17 @@ def test_what_must_be_caught_is_what_the_report_counts():
 def test_the_domain_is_written_into_a_new_bundle_and_every_other_byte_stays(tmp_path):
     write_bundle(tmp_path / "old", "tiny", "0.1", plain_contents())
     old = load_bundle(tmp_path / "old")
-    made = with_domain(old, ood_model(), tmp_path / "new")
+    made = release_ood(old, ood_model(), tmp_path / "new")
     assert made.ood_model == ood_model()
     assert made.digest != old.digest == load_bundle(tmp_path / "old").digest
     assert all(made.read(name) == old.read(name) for name in old.manifest.files)
     with pytest.raises(FileExistsError, match="new folder"):
-        with_domain(old, ood_model(), tmp_path / "new")
+        release_ood(old, ood_model(), tmp_path / "new")
 
 
 def test_a_series_that_a_rule_refuses_teaches_nothing():
     sound = ood_features(np.random.default_rng(0))
-    chosen = sounds(
+    chosen = in_distribution(
         [
             _seen(IN_DOMAIN, sound),
             _seen(IN_DOMAIN, sound, flagged=("OOD",)),

@@ -19,7 +19,8 @@ from rebrain_node.model.unet import network_of
 from tests.support.prepared_balls import ball_subject, write_balls
 from trainer.cli import program
 from trainer.config import TrainConfig, TrialConfig
-from trainer.release.prepared import Title, release_prepared, scores_of
+from trainer.release.bundle import release_prepared
+from trainer.release.card import Title, scores_of
 from trainer.sample_rng import SampleRng
 from trainer.train.bridge import fresh_state, open_run, train
 from trainer.train.losses import Loss, draw_places

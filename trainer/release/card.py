@@ -1,16 +1,13 @@
-"""Assembling the card of a release from what was trained, drawn and measured."""
+"""The model card of a release: what was trained on what, how it scores, and its limits."""
 
-import os
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from rebrain_node.model.card import Card, DataUse, Score, TrainingFacts
 from trainer.config import TrainConfig
+from trainer.data.dataset import PreparedData
 from trainer.heads import Head
-from trainer.train.state import read_checkpoint
 
 SUMMARY = (
     "Draws a synthetic T1-like MR slice from thick-slice head CT. A Brownian-bridge network of "
@@ -19,6 +16,11 @@ SUMMARY = (
 INTENDED_USE = (
     "Research and demonstration. Not a medical device, not for diagnosis: a synthetic slice can "
     "show what is not there and hide what is."
+)
+UNGUIDED_LIMIT = "Slices between measured ones are drawn from an interpolation, not from data."
+GUIDED_LIMIT = (
+    "Slices between measured ones are drawn from an interpolation and guided by a slice of another "
+    "person where one is similar enough; neither is data of the patient."
 )
 LIMITS = (
     (
@@ -32,7 +34,7 @@ LIMITS = (
     ),
     "One canonical T1 contrast, not that of a particular scanner or sequence.",
     "Below the skull base and in the face truth was scarce; the drawing there is decoration.",
-    "Slices between measured ones are drawn from an interpolation, not from data.",
+    UNGUIDED_LIMIT,
     (
         "Appearance ranges of the simulated CT (calibration, noise) were set by eye from slices of "
         "real head CT; the weights never saw those."
@@ -47,6 +49,13 @@ LAST_STEP = (
     "The running mean of the weights at the last step is released; no step was selected. "
     "Weights are rounded to half precision after scoring."
 )
+_SOURCES = {"ct": "CT", "ct-window": "brain-windowed 8-bit CT", "mr": "MR of another sequence"}
+_ROLES = {"train": "train", "validation": "validation", "test": "external test"}
+PREPARED_LIMITS = (
+    "It learned from the subjects named here alone; what they do not show it has never seen.",
+    "Its output has the contrast of its training targets, not that of a particular scanner.",
+    UNGUIDED_LIMIT,
+)
 EXTERNAL = DataUse(
     source="CT and T1 of seven patients, Saadia et al., Data in Brief 61, 2025",
     licence="CC BY-NC; test only, no weight learned from it",
@@ -56,7 +65,7 @@ EXTERNAL = DataUse(
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFacts:
     """What is known of a training run when it is released."""
 
     steps: int
@@ -90,7 +99,7 @@ class TrainingSamples:
     samples: int
 
 
-def training_facts(config: TrainConfig, samples: TrainingSamples, run: Run) -> TrainingFacts:
+def training_facts(config: TrainConfig, samples: TrainingSamples, run: RunFacts) -> TrainingFacts:
     """Describe how the weights came to be."""
     return TrainingFacts(
         objective=config.train.objective,
@@ -126,25 +135,71 @@ def make_card(
     )
 
 
-def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, Tensor], Run]:
-    """Return the weights of a finished run that may be released at `out`, and what is known of it.
+@dataclass(frozen=True)
+class Title:
+    """What a release is called, and the figures that go on its card."""
 
-    Raises
-    ------
-    FileExistsError
-        `out` exists; a released bundle is never overwritten.
-    ValueError
-        The run has not reached the last step.
-    """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; a released bundle is never overwritten")
-    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
-    if content["step"] != config.train.steps:
-        raise ValueError(f"{run} is at step {content['step']} of {config.train.steps}: train on")
-    weights: dict[str, Tensor] = content["mean"]
-    return weights, Run(
-        steps=content["step"],
-        seconds=content["seconds"],
-        parameters=sum(value.numel() for value in weights.values()),
-        hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
+    name: str
+    version: str
+    scores: tuple[Score, ...] = ()
+
+
+def scores_of(evaluation: Path) -> tuple[Score, ...]:
+    """Read the means of every method from the JSON of `rebrain-train evaluate`."""
+    document = json.loads(evaluation.read_bytes())
+    test = f"{document['dataset']['name']}, {document['protocol']}"
+    return tuple(
+        Score(
+            test=test,
+            method=method,
+            figures={name: round(figure["mean"], 4) for name, figure in figures.items()},
+        )
+        for method, figures in document["methods"].items()
     )
+
+
+def _uses(data: PreparedData) -> tuple[DataUse, ...]:
+    return tuple(
+        DataUse.model_validate(
+            {
+                "source": data.origin,
+                "licence": data.licence,
+                "subjects": names,
+                "role": _ROLES[role],
+            }
+        )
+        for role, names in data.split.items()
+        if names
+    )
+
+
+def prepared_card(data: PreparedData, training: TrainingFacts, title: Title) -> Card:
+    """Make the card of a bundle that was trained on a prepared data set."""
+    return Card(
+        name=title.name,
+        version=title.version,
+        summary=f"Draws a synthetic MR slice from {_SOURCES[data.source_kind]}. A "
+        "Brownian-bridge network of the ReBrain family.",
+        intended_use=INTENDED_USE,
+        data=_uses(data),
+        training=training,
+        scores=title.scores,
+        choices=(LAST_STEP,),
+        limits=PREPARED_LIMITS,
+    )
+
+
+def guided_card(card: Card, version: str, choice: str) -> Card:
+    """Return the card of a bundle with guidance: how it was trained, and what it then shows."""
+    limits = (GUIDED_LIMIT if limit == UNGUIDED_LIMIT else limit for limit in card.limits)
+    return card.model_copy(
+        update={"version": version, "choices": (*card.choices, choice), "limits": tuple(limits)}
+    )
+
+
+def card_files(card: Card) -> dict[str, bytes]:
+    """Return the two files of a card: for programs and for readers."""
+    return {
+        "card.json": (card.model_dump_json(indent=2) + "\n").encode(),
+        "CARD.md": card.to_markdown().encode(),
+    }

@@ -12,6 +12,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
+
 OPSET = 18
 _HALF = "_half"
 _FEW = 256  # values
@@ -95,3 +97,12 @@ def store_at_half_precision(graph: onnx.GraphProto) -> None:
 def halves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Round weights to half precision, so that every file of a bundle holds the same ones."""
     return {name: value.half().contiguous() for name, value in weights.items()}
+
+
+def export_encoder(weights: Mapping[str, Tensor]) -> bytes:
+    """Export, with weights rounded to half precision: `image` (1, 1, 128, 104) to `embedding`."""
+    network = SliceEncoder()
+    network.load_state_dict(halves_of(weights))
+    return export_onnx(
+        network.eval(), (torch.zeros(1, 1, ROWS, COLUMNS),), Names(("image",), ("embedding",))
+    )
