@@ -36,8 +36,10 @@ class _Part(BaseModel):
 class Peer(_Part):
     """One sender that may associate."""
 
-    ae_title: AETitle
-    addresses: tuple[str, ...] = ("127.0.0.1/32",)  #: networks it may call from, CIDR
+    ae_title: AETitle = Field(description="calling AE title of a sender")
+    addresses: tuple[str, ...] = Field(
+        default=("127.0.0.1/32",), description="networks that sender may call from, CIDR"
+    )
 
     @validator("addresses")
     @classmethod
@@ -48,67 +50,178 @@ class Peer(_Part):
 class DestinationSettings(_Part):
     """One remote that gets the results."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-    ae_title: AETitle
-    host: str
-    port: Port = 104
-    timeout_s: float = Field(default=30.0, gt=0, le=600)
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] = Field(
+        description="name used in the queue and the audit log"
+    )
+    ae_title: AETitle = Field(description="called AE title of the destination")
+    host: str = Field(description="host name or address")
+    port: Port = Field(default=104, description="TCP port")
+    timeout_s: float = Field(
+        default=30.0, gt=0, le=600, description="seconds to wait for the destination at each step"
+    )
 
 
 class Receiver(_Part):
     """How the node listens."""
 
-    ae_title: AETitle = "REBRAIN"
-    address: str = "127.0.0.1"
-    port: Port = 11112
-    peers: tuple[Peer, ...] = ()  #: default deny: nobody
-    maximum_associations: int = Field(default=25, ge=1, le=500)
-    maximum_unassociated: int = Field(default=32, ge=1, le=1000)
-    maximum_unassociated_per_address: int = Field(default=8, ge=1, le=1000)
-    maximum_message_bytes: int = Field(default=268435456, ge=1048576)
-    pdu_timeout_s: float = Field(default=30.0, gt=0)
-    association_timeout_s: float = Field(default=10.0, gt=0)
+    ae_title: AETitle = Field(
+        default="REBRAIN",
+        description=(
+            "AE title the node answers to, at most 16 characters; other called AE titles are "
+            "rejected"
+        ),
+    )
+    address: str = Field(
+        default="127.0.0.1", description="address to listen on; `0.0.0.0` for every interface"
+    )
+    port: Port = Field(default=11112, description="TCP port to listen on")
+    peers: tuple[Peer, ...] = Field(
+        default=(), description="who may associate; empty means nobody (default deny)"
+    )
+    maximum_associations: int = Field(
+        default=25,
+        ge=1,
+        le=500,
+        description=(
+            "associations at a time; one more is rejected as transient, so that senders try again"
+        ),
+    )
+    maximum_unassociated: int = Field(
+        default=32, ge=1, le=1000, description="connections at a time that have not associated yet"
+    )
+    maximum_unassociated_per_address: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="connections of one address at a time that have not associated yet",
+    )
+    maximum_message_bytes: int = Field(
+        default=268435456, ge=1048576, description="largest DIMSE message, bytes"
+    )
+    pdu_timeout_s: float = Field(
+        default=30.0, gt=0, description="seconds one PDU may take once associated"
+    )
+    association_timeout_s: float = Field(
+        default=10.0, gt=0, description="seconds a connection may take to associate"
+    )
 
 
 class Completeness(_Part):
     """When a study is taken as complete."""
 
-    quiet_period_s: float = Field(default=30.0, ge=0.5, le=3600)
-    maximum_wait_s: float = Field(default=1800.0, ge=1, le=86400)
+    quiet_period_s: float = Field(
+        default=30.0,
+        ge=0.5,
+        le=3600,
+        description="a study is taken as complete this long after its last instance, seconds",
+    )
+    maximum_wait_s: float = Field(
+        default=1800.0,
+        ge=1,
+        le=86400,
+        description=(
+            "a study is taken as complete at the latest this long after its first instance, seconds"
+        ),
+    )
 
 
 class Storage(_Part):
     """Where state lives."""
 
-    folder: Path = Path("/var/lib/rebrain-node")
-    database_url: str | None = None  #: default: SQLite inside ``folder``
-    soft_mark_bytes: int = Field(default=5_000_000_000, ge=0)  #: below it synthesis pauses
-    hard_mark_bytes: int = Field(default=1_000_000_000, ge=0)  #: below it C-STORE gets 0xA700
+    folder: Path = Field(
+        default=Path("/var/lib/rebrain-node"),
+        description="where instances, database and results live; one node a folder",
+    )
+    database_url: str | None = Field(
+        default=None,
+        description=(
+            "database of the node, e.g. `postgresql+psycopg://user@host/name`; none means SQLite "
+            "inside `storage.folder`"
+        ),
+    )
+    soft_mark_bytes: int = Field(
+        default=5_000_000_000, ge=0, description="below this much free disk no new study is judged"
+    )
+    hard_mark_bytes: int = Field(
+        default=1_000_000_000,
+        ge=0,
+        description="below this much free disk C-STORE is answered 0xA700",
+    )
 
 
 class Model(_Part):
     """Which bundle, by whom it may be released, on which engine."""
 
-    bundle: Path | None = None  #: default: the demonstration bundle that ships
-    trusted_keys: tuple[Path, ...] = ()  #: public keys (PEM), beside the one that ships
-    unsigned: Literal["refuse", "accept"] = "refuse"  #: a bundle without a signature
-    #: digest of the one bundle that may follow a newer one of its name
-    accept_older: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    engine: Literal["openvino", "torch"] = "openvino"
-    threads: int | None = Field(default=None, ge=1, le=256)  #: default: all cores
+    bundle: Path | None = Field(
+        default=None,
+        description="folder of the model bundle; none means the demonstration bundle that ships",
+    )
+    trusted_keys: tuple[Path, ...] = Field(
+        default=(),
+        description=(
+            "files of public Ed25519 keys (PEM) whose bundles are taken, each called by its "
+            "file's name; the key of the bundle that ships is always one of them ([who may "
+            "release](how-to/sign-a-bundle.md))"
+        ),
+    )
+    unsigned: Literal["refuse", "accept"] = Field(
+        default="refuse",
+        description=(
+            "a bundle without a signature: `refuse` or `accept`; a signature that is there must "
+            "be good either way"
+        ),
+    )
+    accept_older: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description=(
+            "digest of the one bundle that is taken although a newer one of its name was active"
+            " here"
+        ),
+    )
+    engine: Literal["openvino", "torch"] = Field(
+        default="openvino",
+        description="`openvino`, or `torch` as the reference (needs the `train` extra)",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description=(
+            "threads of each worker's engine; none means the cores shared among the workers"
+        ),
+    )
 
 
 class Objects(_Part):
     """Which objects are written, and how."""
 
-    mr: Literal["classic", "enhanced"] = "classic"  #: one instance a slice, or one for all
-    companions: tuple[Literal["PM", "SEG", "SC", "SR", "KOS"], ...] = (
-        "PM", "SEG", "SC", "SR", "KOS",
-    )  # fmt: skip
-    map_precision: Literal["float32", "uint16"] = "float32"
-    preview_banner: Literal["none", "border", "full"] = "border"
-    #: voxels with a larger expected error, as a ratio of the display range, are in the SEG
-    uncertain_above: float | None = Field(default=None, gt=0, lt=1)
+    mr: Literal["classic", "enhanced"] = Field(
+        default="classic",
+        description=(
+            "the synthetic series: `classic`, one MR Image a slice, which every PACS shows; "
+            "`enhanced`, one multi-frame Enhanced MR Image"
+        ),
+    )
+    companions: tuple[Literal["PM", "SEG", "SC", "SR", "KOS"], ...] = Field(
+        default=("PM", "SEG", "SC", "SR", "KOS"), description="objects written beside the MR series"
+    )
+    map_precision: Literal["float32", "uint16"] = Field(
+        default="float32", description="pixels of the uncertainty map: `float32` or `uint16`"
+    )
+    preview_banner: Literal["none", "border", "full"] = Field(
+        default="border", description="banner of the preview: `none`, `border` or `full`"
+    )
+    uncertain_above: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description=(
+            "none means the limit of the bundle's recipe (`abstain.voxel_above`), or 0.1 where it"
+            " has none; voxels whose uncertainty is above this ratio of the display range are "
+            "marked in the segmentation as not to be trusted; above 0, below 1"
+        ),
+    )
 
 
 class Settings(BaseSettings):
@@ -118,14 +231,26 @@ class Settings(BaseSettings):
         env_prefix="REBRAIN_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description=(
+            "processes that synthesise and deliver, 1 to 64; each loads the network once and "
+            "shares the cores"
+        ),
+    )
+    limits: Path | None = Field(
+        default=None, description="file of clinical limits; none means the limits that ship"
+    )
     receiver: Receiver = Receiver()
     completeness: Completeness = Completeness()
     storage: Storage = Storage()
     model: Model = Model()
     objects: Objects = Objects()
-    destinations: tuple[DestinationSettings, ...] = ()
-    limits: Path | None = None  #: default: the limits that ship
-    workers: int = Field(default=1, ge=1, le=64)
+    destinations: tuple[DestinationSettings, ...] = Field(
+        default=(), description="where results are sent; empty means they are kept and not sent"
+    )
 
     @classmethod
     def settings_customise_sources(

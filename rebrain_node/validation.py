@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a configuration or a file, in one line for people to act on."""
+"""Faults that pydantic found in a configuration or a file, in one line: key, requirement, value."""
 
 from __future__ import annotations
 

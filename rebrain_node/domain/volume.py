@@ -136,7 +136,7 @@ class PreparedVolume:
 
 @dataclass(frozen=True, kw_only=True)
 class Guide:
-    """How one target is drawn, and why so: the provenance of a slice.
+    """How one target is synthesised, and why so: the provenance of a slice.
 
     A ``retrieved`` slice has all four of ``exemplar``, ``similarity``, ``tau`` and
     ``position_difference_mm``, with ``similarity >= tau``; no other slice has an ``exemplar``, but

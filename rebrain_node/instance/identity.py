@@ -26,8 +26,8 @@ IDENTITY_FIELDS = (
     "SOPClassUID",
 )
 
-#: of these, what makes two persons of the instances of one study
-_PERSON_FIELDS = ("PatientID", "PatientName", "PatientBirthDate")
+#: of these, what tells two patients apart among the instances of one study
+_PATIENT_FIELDS = ("PatientID", "PatientName", "PatientBirthDate")
 
 
 def judge_identity(instances: Sequence[Dataset]) -> tuple[Finding, ...]:
@@ -40,12 +40,12 @@ def judge_identity(instances: Sequence[Dataset]) -> tuple[Finding, ...]:
     return (_mixed(mixed, "slices of the series"),) if mixed else ()
 
 
-def judge_persons(instances: Sequence[Dataset]) -> tuple[Finding, ...]:
-    """Find out whether one study holds instances of more than one person.
+def judge_patients(instances: Sequence[Dataset]) -> tuple[Finding, ...]:
+    """Find out whether one study holds instances of more than one patient.
 
     Empty fields are no contradiction here: secondary objects of a study often leave some out.
     """
-    mixed = [field for field in _PERSON_FIELDS if len(_values(instances, field) - {""}) > 1]
+    mixed = [field for field in _PATIENT_FIELDS if len(_values(instances, field) - {""}) > 1]
     return (_mixed(mixed, "series of the study"),) if mixed else ()
 
 

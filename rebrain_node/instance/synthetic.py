@@ -1,4 +1,4 @@
-"""The loop guard: whether an instance is synthetic, ours or anybody's."""
+"""The loop guard: whether an instance is synthetic, of this software or another."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def synthetic_mark(instance: Dataset) -> str | None:
         for creator in range(0x10, 0x20)
         if (marks.PRIVATE_GROUP, creator) in instance
     ):
-        return "it bears this software's private block"
+        return "it contains this software's private block"
     return None
 
 

@@ -61,7 +61,7 @@ def prepared_marker(prepared: PreparedVolume) -> npt.NDArray[np.float64]:
 
 
 class WindowedSource:
-    """An engine that draws the source's brain window itself, or nonsense on request."""
+    """An engine that returns the source's brain window, or nonsense on request."""
 
     identity = "windowed source 1 fp32"
 

@@ -1,4 +1,4 @@
-"""Conditions of the phantom head for the gates: as volumes, without the detour over DICOM."""
+"""Conditions of the phantom head for the checks: as volumes, without the detour over DICOM."""
 
 from __future__ import annotations
 

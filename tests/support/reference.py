@@ -22,13 +22,18 @@ from types import ModuleType
 from typing import Any, get_args
 
 import typer.main
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from rebrain_node import errors
 from rebrain_node.cli import program
 from rebrain_node.domain.codes import CODES, Topic
 from rebrain_node.limits_file import shipped_limits
+from rebrain_node.settings import Settings
 from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
+from rebrain_node.steps.select import PREFERENCES
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"(<!-- generated: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -103,6 +108,48 @@ def _error_table() -> str:
     return table(("error", "meaning", "outcome"), rows)
 
 
+def settings(
+    model: type[BaseModel] = Settings, prefix: str = ""
+) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield dotted name and field of every setting, tables of the file left out."""
+    for name, field in model.model_fields.items():
+        parts = list(_models(field.annotation))
+        if field.description is not None or not parts:
+            yield prefix + name, field
+        for part in parts:
+            yield from settings(part, f"{prefix}{name}.")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models in an annotation: itself, or the items of a tuple."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _setting_table() -> str:
+    """Return every setting with its default and its description."""
+    rows = [
+        (f"`{name}`", _default_setting(field.default), _one_line(field.description))
+        for name, field in settings()
+    ]
+    return table(("setting", "default", "what it does"), rows)
+
+
+def _default_setting(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
+    if isinstance(default, tuple):
+        return "`[" + ", ".join(f'"{item}"' for item in default) + "]`"
+    return "`none`" if default is None else f"`{default}`"
+
+
+def _preference_table() -> str:
+    """Return what ranks the series that would do, the deciding preference first."""
+    return table(("preference", "how"), PREFERENCES.items())
+
+
 def _refusals(topic: str) -> str:
     """Return the codes of findings of one topic; a site's policy with what the node ships."""
     limits = shipped_limits()
@@ -129,6 +176,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "commands": _command_table,
     "command-options": _option_table,
     "errors": _error_table,
+    "settings": _setting_table,
+    "selection-preferences": _preference_table,
     **{f"refusals-{topic}": partial(_refusals, topic) for topic in get_args(Topic)},
 }
 

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
-from rebrain_node.steps.check import judge_volume
+from rebrain_node.steps.check import check_volume
 from trainer.heads import Head, catalogue
 from trainer.simulate.anatomy import map_anatomy
 from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
@@ -88,7 +88,7 @@ def trials(
             volume = _scan(_changed(hu, head, condition, rng), condition, rng)
             if condition in OUTSIDE:
                 volume = OUTSIDE[condition].change(volume, rng)
-            codes = tuple(sorted({finding.code for finding in judge_volume(volume, limits)}))
+            codes = tuple(sorted({finding.code for finding in check_volume(volume, limits)}))
             yield SeriesResult(name, condition, codes)
 
 

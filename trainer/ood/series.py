@@ -22,7 +22,7 @@ from rebrain_node.model.ood import OodFeatures
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.resample import halved
 from rebrain_node.ports import Encoder
-from rebrain_node.steps.check import judge_volume
+from rebrain_node.steps.check import check_volume
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.ood import frame_vector, looked_at, statistics
 from rebrain_node.steps.preprocess import preprocess
@@ -83,7 +83,7 @@ class SeriesEvaluator:
     def seen(self, volume: SourceVolume, name: tuple[str, str, int]) -> EvaluatedSeries:
         """Judge a series (person, condition, draw) and look at it where that is wanted."""
         person, condition, draw = name
-        found = judge_volume(volume, self.limits)
+        found = check_volume(volume, self.limits)
         refused = [f.code for f in found if f.severity == "refuse"]
         flagged = tuple(dict.fromkeys(f.code for f in found if f.severity == "flag"))
         look, slices = None, np.zeros((0, 1, 1), np.uint8)

@@ -220,7 +220,10 @@ def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, T
 def release_prepared(
     config: TrainConfig, run: Path, folder: Path, out: Path, title: Title
 ) -> ModelBundle:
-    """Turn a finished run on the prepared data in `folder` into a bundle at `out`."""
+    """Turn a finished run on the prepared data in `folder` into a bundle.
+
+    Raises as `finished_run`.
+    """
     weights, facts = finished_run(config, run, out)
     data = PreparedData.open(folder)
     slices = sum(len(data.subject(name).positions_mm) for name in data.split["train"])

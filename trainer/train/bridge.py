@@ -13,7 +13,7 @@ from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.unet import Network, network_of
 from trainer.config import TrainConfig
 from trainer.sample_rng import SampleRng
-from trainer.train.loop import LoopPlan, Progress, RunOutput, fit
+from trainer.train.loop import Progress, RunOutput, Schedule, fit
 from trainer.train.losses import Draws, Loss, draw_time_steps
 from trainer.train.samples import Batch
 from trainer.train.sources import Source, draw_batch, moved
@@ -70,5 +70,5 @@ def train(
 
     if workers.writes:
         (out / "recipe.json").write_text(config.recipe.to_json())
-    plan = LoopPlan(training, _WARM_UP, REPORT_EVERY)
-    fit(state, draw, loss_of, plan, RunOutput(out, report), workers)
+    schedule = Schedule(training, _WARM_UP, REPORT_EVERY)
+    fit(state, draw, loss_of, schedule, RunOutput(out, report), workers)

@@ -20,7 +20,7 @@ from rebrain_node.model.unet import BridgeUNet, from_bundle
 from trainer.config import ControlTraining, Training
 from trainer.sample_rng import SampleRng
 from trainer.train.guided import GuidedSource
-from trainer.train.loop import LoopPlan, Progress, RunOutput, fit
+from trainer.train.loop import Progress, RunOutput, Schedule, fit
 from trainer.train.losses import Draws, Loss, draw_time_steps
 from trainer.train.samples import Batch
 from trainer.train.sources import joined
@@ -157,5 +157,5 @@ def train(
         if backbone_bytes(state) != before:
             raise RuntimeError(f"the frozen network changed by step {step}")
 
-    plan = LoopPlan(training, _WARM_UP, REPORT_EVERY)
-    fit(state, draw, loss_of, plan, RunOutput(out, report, check))
+    schedule = Schedule(training, _WARM_UP, REPORT_EVERY)
+    fit(state, draw, loss_of, schedule, RunOutput(out, report, check))

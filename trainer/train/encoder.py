@@ -20,7 +20,7 @@ from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
 from trainer.sample_rng import SampleRng
 from trainer.simulate.stacks import Stacks
-from trainer.train.loop import LoopPlan, Progress, RunOutput, fit
+from trainer.train.loop import Progress, RunOutput, Schedule, fit
 from trainer.train.precision import reduced
 from trainer.train.state import State, checkpoint
 
@@ -241,12 +241,12 @@ def train(
     report: Progress,
 ) -> None:
     """Train the encoder to `training.steps`, from the step of `state` on; writes as `fit` does."""
-    plan = LoopPlan(training, training.warm_up, REPORT_EVERY)
+    schedule = Schedule(training, training.warm_up, REPORT_EVERY)
     fit(
         state,
         lambda step: draw_batch(stacks, training, SampleRng(training.seed, step)),
         lambda batch: loss_of(state.network, batch, training),
-        plan,
+        schedule,
         RunOutput(out, report),
     )
 

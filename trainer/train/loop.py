@@ -26,7 +26,7 @@ Progress = Callable[[int, float], None]  # step, mean loss since the last report
 _LAST_RATE = 0.02
 
 
-class LoopSettings(Optimisation, Protocol):
+class LoopParameters(Optimisation, Protocol):
     """The keys of a training section that the loop reads."""
 
     @property
@@ -47,12 +47,12 @@ class LoopSettings(Optimisation, Protocol):
 
 
 @dataclass(frozen=True)
-class LoopPlan:
+class Schedule:
     """Length of a run, its learning rate, and when it reports and saves.
 
     Attributes
     ----------
-    training : LoopSettings
+    training : LoopParameters
         Section of the configuration.
     warm_up : int
         Steps until the learning rate is reached.
@@ -60,7 +60,7 @@ class LoopPlan:
         Steps between two lines of the curve.
     """
 
-    training: LoopSettings
+    training: LoopParameters
     warm_up: int
     report_every: int
 
@@ -102,11 +102,11 @@ def fit(
     state: State[N],
     draw: Callable[[int], B],
     loss_of: Callable[[B], Tensor],
-    plan: LoopPlan,
+    schedule: Schedule,
     output: RunOutput,
     workers: Workers = ALONE_ON_CPU,
 ) -> None:
-    """Train to the last step of the plan, from the step of `state` on; changes `state`.
+    """Train to the last step of the schedule, from the step of `state` on; changes `state`.
 
     Parameters
     ----------
@@ -117,12 +117,12 @@ def fit(
     workers : Workers
         The first process writes and reports.
     """
-    training = plan.training
+    training = schedule.training
     losses: list[Tensor] = []
     begun = time.monotonic() - state.seconds
     state.network.train()
     while state.step < training.steps:
-        rate = plan.rate(state.step)
+        rate = schedule.rate(state.step)
         state.set_rate(rate)
         loss = loss_of(draw(state.step))
         update(state.network, state.optimiser, loss, training.clip)
@@ -131,13 +131,13 @@ def fit(
 
         losses.append(loss.detach())
         state.seconds = time.monotonic() - begun
-        if plan.is_report(state.step):
+        if schedule.is_report(state.step):
             mean_loss = workers.mean(torch.stack(losses).mean()).item()
             losses.clear()
             if workers.writes:
                 state.note(output.folder, mean_loss, rate)
                 output.report(state.step, mean_loss)
-        if workers.writes and plan.is_checkpoint(state.step):
+        if workers.writes and schedule.is_checkpoint(state.step):
             if output.check is not None:
                 output.check(state.step)
             state.save(output.folder / "checkpoint.pt")

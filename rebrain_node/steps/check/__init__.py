@@ -1,14 +1,14 @@
-"""Whether the assembled series may be synthesised: identity, geometry, HU scale, domain.
+"""Whether the assembled series may be synthesised: identity, geometry, HU scale, a sound head.
 
 The selection judged headers when the study was complete; this judges the very volume that will be
-synthesised. Each gate is a small function over the volume or one coarse survey of it; all numbers
-are the clinical lead's limits. Later gates need what earlier ones have found true: on a false HU
-scale, or without a head, the rest would be noise and is not judged.
+synthesised. Each check is a small function of one coarse survey of it; all numbers are the
+clinical lead's limits. Later checks need what earlier ones have found true: on a false HU scale,
+upside down, or without a head, their numbers would be noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pydicom.dataset import Dataset
 
@@ -20,34 +20,56 @@ from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance.identity import judge_identity
 from rebrain_node.instance.synthetic import synthetic_mark
 from rebrain_node.steps.check.artefacts import (
-    judge_contrast,
-    judge_metal,
-    judge_motion,
-    judge_noise,
+    check_contrast,
+    check_metal,
+    check_motion,
+    check_noise,
 )
-from rebrain_node.steps.check.domain import judge_domain, judge_turn
-from rebrain_node.steps.check.head import judge_head, judge_size, judge_upright, judge_vertex
-from rebrain_node.steps.check.hounsfield import judge_scale, judge_tissues
-from rebrain_node.steps.check.skull import judge_opening
-from rebrain_node.steps.check.survey import Survey, survey
+from rebrain_node.steps.check.head import (
+    check_head,
+    check_opening,
+    check_size,
+    check_upright,
+    check_vertex,
+)
+from rebrain_node.steps.check.hounsfield import check_scale, check_tissues
+from rebrain_node.steps.check.ood import check_densities, check_face_direction
+from rebrain_node.steps.check.survey import Survey
 
-__all__ = ["GATES", "Gate", "check", "judge_volume"]
+__all__ = ["BASIC_CHECKS", "HEAD_CHECKS", "PRECONDITIONS", "Check", "check", "check_volume"]
 
-Gate = Callable[[SourceVolume, Survey, Limits], Iterator[Finding]]
+Check = Callable[[Survey, Limits], Iterator[Finding]]
 
-#: what is judged of a head on a true scale, in this order
-GATES: Mapping[str, Gate] = {
-    "tissues": lambda _, look, limits: judge_tissues(look, limits.hounsfield),
-    "opening": lambda _, look, limits: judge_opening(look, limits),
-    "size": lambda _, look, limits: judge_size(look, limits),
-    "contrast": lambda _, look, limits: judge_contrast(look, limits),
-    "metal": judge_metal,
-    "noise": judge_noise,
-    "motion": lambda _, look, limits: judge_motion(look, limits),
-    "vertex": lambda _, look, limits: judge_vertex(look, limits),
-    "turn": lambda _, look, limits: judge_turn(look, limits),
-    "domain": lambda _, look, limits: judge_domain(look, limits),
-}
+
+def check_instances(survey: Survey, _: Limits) -> Iterator[Finding]:
+    """Find instances of two patients or examinations, and synthetic ones."""
+    yield from judge_identity(survey.instances)
+    marks = [mark for instance in survey.instances if (mark := synthetic_mark(instance))]
+    if marks:
+        yield Finding(
+            code="SRC-SYNTHETIC",
+            sentence=f"the series is synthetic ({marks[0]}); only measured images may be used",
+            value=float(len(marks)),
+            limit=0.0,
+        )
+
+
+def check_geometry(survey: Survey, limits: Limits) -> Iterator[Finding]:
+    """Find missing, duplicate, uneven and displaced slices and too great a tilt."""
+    volume = survey.volume
+    arrangement = arrange(volume.positions_mm, volume.normal, volume.thickness_mm)
+    yield from judge_arrangement(arrangement, limits.geometry)
+
+
+#: of every series
+BASIC_CHECKS: tuple[Check, ...] = (check_instances, check_geometry)
+#: after a finding of one of these nothing that follows is judged, but for the tissues of no head
+PRECONDITIONS: tuple[Check, ...] = (check_scale, check_upright, check_head)
+#: of an upright head on a true scale
+HEAD_CHECKS: tuple[Check, ...] = (
+    check_tissues, check_opening, check_size, check_contrast, check_metal, check_noise,
+    check_motion, check_vertex, check_face_direction, check_densities,
+)  # fmt: skip
 
 
 def check(
@@ -74,38 +96,26 @@ def check(
     SeriesRejectedError
         The series must not be synthesised; all findings are listed, refusals first.
     """
-    findings = (*_judge_instances(instances), *judge_volume(volume, limits))
+    findings = _findings(Survey(volume, instances), limits)
     ordered = tuple(sorted(findings, key=lambda finding: finding.severity == "flag"))
     if any(finding.severity == "refuse" for finding in ordered):
         raise SeriesRejectedError(ordered)
     return ordered
 
 
-def _judge_instances(instances: Sequence[Dataset]) -> Iterator[Finding]:
-    yield from judge_identity(instances)
-    marks = [mark for instance in instances if (mark := synthetic_mark(instance))]
-    if marks:
-        yield Finding(
-            code="SRC-SYNTHETIC",
-            sentence=f"the series is synthetic ({marks[0]}); only measured images may be used",
-            value=float(len(marks)),
-            limit=0.0,
-        )
-
-
-def judge_volume(volume: SourceVolume, limits: Limits) -> tuple[Finding, ...]:
+def check_volume(volume: SourceVolume, limits: Limits) -> tuple[Finding, ...]:
     """List what the geometry and the pixels of a volume say against or about it."""
-    arrangement = arrange(volume.positions_mm, volume.normal, volume.thickness_mm)
-    geometry = judge_arrangement(arrangement, limits.geometry)
-    scale = tuple(judge_scale(volume, limits.hounsfield))
-    if scale:
-        return (*geometry, *scale)
-    look = survey(volume)
-    upright = tuple(judge_upright(look, limits))
-    if upright:
-        return (*geometry, *upright)
-    head = tuple(judge_head(look, limits))
-    if head:
-        return (*geometry, *head, *judge_tissues(look, limits.hounsfield))
-    found = (finding for gate in GATES.values() for finding in gate(volume, look, limits))
-    return (*geometry, *found)
+    return tuple(_findings(Survey(volume), limits))
+
+
+def _findings(survey: Survey, limits: Limits) -> Iterator[Finding]:
+    for each in BASIC_CHECKS:
+        yield from each(survey, limits)
+    for precondition in PRECONDITIONS:
+        failed = tuple(precondition(survey, limits))
+        if failed:
+            yield from failed
+            yield from check_tissues(survey, limits) if precondition is check_head else ()
+            return
+    for each in HEAD_CHECKS:
+        yield from each(survey, limits)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
-from rebrain_node.domain.volume import FloatArray, MillimetreArray, SourceVolume
+from rebrain_node.domain.volume import FloatArray, MillimetreArray
 from rebrain_node.steps.check.survey import Survey
 
 _NOISE_SLICES = 6
@@ -30,7 +30,7 @@ _EDGE_WIDTH_STEPS = 5
 _EDGE_HU = (-1000.0, 50.0)
 
 
-def judge_contrast(survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_contrast(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find vessels filled with contrast agent inside the vault."""
     volume, most = contrast_ml(survey, limits), limits.artefacts.contrast_ml
     if volume > most:
@@ -59,15 +59,15 @@ def contrast_ml(survey: Survey, limits: Limits) -> float:
     return float(areas @ survey.heights_mm) / 1000.0
 
 
-def judge_metal(volume: SourceVolume, survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_metal(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find metal in the head above the teeth."""
-    found, most = metal_mm3(volume, survey, limits.artefacts.metal_hu), limits.artefacts.metal_mm3
+    found, most = metal_mm3(survey, limits.artefacts.metal_hu), limits.artefacts.metal_mm3
     if found > most:
         yield Finding(
             code="METAL",
             sentence=(
                 f"{found:.0f} mm3 of the head are denser than {limits.artefacts.metal_hu:g} HU, "
-                f"at most {most:g} mm3 are accepted: metal disturbs the picture around it"
+                f"at most {most:g} mm3 are accepted: metal disturbs the image around it"
             ),
             severity=limits.severity("METAL"),
             value=round(found),
@@ -75,16 +75,16 @@ def judge_metal(volume: SourceVolume, survey: Survey, limits: Limits) -> Iterato
         )
 
 
-def metal_mm3(volume: SourceVolume, survey: Survey, metal_hu: float) -> float:
+def metal_mm3(survey: Survey, metal_hu: float) -> float:
     """Return the volume denser than ``metal_hu`` down to the floor of the skull."""
-    upper = survey.depths_mm <= _TEETH_MM
+    volume, upper = survey.volume, survey.depths_mm <= _TEETH_MM
     areas = (volume.hu[upper] > metal_hu).sum(axis=(1, 2)) * np.prod(volume.pixel_spacing_mm)
     return float(areas @ survey.heights_mm[upper])
 
 
-def judge_noise(volume: SourceVolume, survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_noise(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find noise in which grey and white matter drown; a sharp kernel shows here too."""
-    noise, most = noise_hu(volume, survey), limits.artefacts.noise_hu
+    noise, most = noise_hu(survey), limits.artefacts.noise_hu
     if noise > most:
         yield Finding(
             code="NOISE",
@@ -98,8 +98,9 @@ def judge_noise(volume: SourceVolume, survey: Survey, limits: Limits) -> Iterato
         )
 
 
-def noise_hu(volume: SourceVolume, survey: Survey) -> float:
+def noise_hu(survey: Survey) -> float:
     """Return the standard deviation of what is left of the brain after smoothing, median."""
+    volume = survey.volume
     scale = np.array(survey.pixel_mm) / volume.pixel_spacing_mm
     half = np.rint(_NOISE_SQUARE_MM / np.array(volume.pixel_spacing_mm)).astype(int)
     sigma = _SMOOTH_MM / np.array(volume.pixel_spacing_mm)
@@ -117,7 +118,7 @@ def noise_hu(volume: SourceVolume, survey: Survey) -> float:
     return float(np.median(levels)) if levels else 0.0
 
 
-def judge_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find a head that moved between slices (the skull jumps) or within them (it is doubled)."""
     jump, most = jump_mm(survey), limits.artefacts.jump_mm
     if jump > most:

@@ -1,4 +1,4 @@
-"""NOT-HEAD, AGE, INCOMPLETE: a human head, an adult's, scanned to its top (hazards H7, H10).
+"""NOT-HEAD, CRANIECTOMY, AGE, INCOMPLETE: an adult's whole head, its skull closed (H7, H9, H10).
 
 Whether the head stands upright is judged first (H3): an orientation that was written wrongly, e.g.
 feet first for head first, would mirror the patient, and headers alone cannot show it.
@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
+from rebrain_node.domain.volume import MillimetreArray
 from rebrain_node.steps.check.survey import Survey
 
 #: over this height every head tapers, wherever it is cut
 _TAPER_MM = 80.0
+#: a slice without any bone counts as a gap of half a head
+_WIDEST_MM = 250.0
 
 
-def judge_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find what is no head: no taper, no ring of skull, no brain in it, nothing but one material.
 
     A plastic phantom fails here: its inside is air or one plastic, without the spread between
@@ -74,7 +78,7 @@ def judge_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
         )
 
 
-def judge_upright(survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_upright(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find a head whose top lies where the header says that the feet are.
 
     The top of a head is a dome: the outermost slice is small. Below, the series ends in the skull
@@ -140,7 +144,7 @@ def section_cm2(survey: Survey) -> float:
     return float(survey.cavity_mask.sum(axis=(1, 2)).max()) * survey.pixel_area_mm2 / 100.0
 
 
-def judge_size(survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_size(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find the head of a child by its size."""
     section, least = section_cm2(survey), limits.head.adult_section_cm2
     if section < least:
@@ -156,7 +160,49 @@ def judge_size(survey: Survey, limits: Limits) -> Iterator[Finding]:
         )
 
 
-def judge_vertex(survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_opening(survey: Survey, limits: Limits) -> Iterator[Finding]:
+    """Find an opening of the vault."""
+    area, most = opening_cm2(survey, limits.head.opening_mm), limits.head.opening_cm2
+    if area > most:
+        yield Finding(
+            code="CRANIECTOMY",
+            sentence=(
+                f"the vault has openings of {area:.1f} cm2 that are wider than "
+                f"{limits.head.opening_mm:g} mm, at most {most:g} cm2 are accepted: part of the "
+                "skull was removed"
+            ),
+            severity=limits.severity("CRANIECTOMY"),
+            value=round(area, 2),
+            limit=most,
+        )
+
+
+def opening_cm2(survey: Survey, width_mm: float) -> float:
+    """Return the area of the gaps of the vault that are wider than ``width_mm``."""
+    gaps = np.minimum(gaps_mm(survey), _WIDEST_MM)
+    return float(gaps[gaps > width_mm] @ survey.heights_mm[survey.vault][gaps > width_mm]) / 100.0
+
+
+def gaps_mm(survey: Survey) -> MillimetreArray:
+    """Return the widest gap of the skull along its circumference, for each slice of the vault."""
+    return np.array([_gap_mm(survey.outer_mm[k]) for k in survey.vault])
+
+
+def _gap_mm(outer_mm: MillimetreArray) -> float:
+    missing = ~np.isfinite(outer_mm)
+    if missing.all():
+        return np.inf
+    radius = float(np.nanmedian(outer_mm))
+    return _longest_run(missing) * 2.0 * np.pi * radius / len(outer_mm)
+
+
+def _longest_run(flags: npt.NDArray[np.bool_]) -> int:
+    """Return the length of the longest run of true values on a circle that is not all true."""
+    breaks = np.flatnonzero(~np.concatenate([flags, flags]))
+    return int(np.max(np.diff(breaks), initial=1)) - 1
+
+
+def check_vertex(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find a series that ends below the top of the head."""
     top = -1 if survey.head_first else 0
     share = float(survey.sections_cm2[top] / survey.sections_cm2.max())

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.limits import HounsfieldLimits
-from rebrain_node.domain.volume import FloatArray, SourceVolume
+from rebrain_node.domain.limits import HounsfieldLimits, Limits
+from rebrain_node.domain.volume import FloatArray
 from rebrain_node.steps.check.survey import Survey
 
 _BONE_HU = 250.0
@@ -19,42 +19,43 @@ _AIR_SEARCH_HU = (-1100.0, -700.0)
 _BRAIN_SEARCH_HU = (-200.0, 400.0)
 
 
-def judge_scale(volume: SourceVolume, limits: HounsfieldLimits) -> Iterator[Finding]:
+def check_scale(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find values that cannot be HU: no air, wrapped around, not finite.
 
     Windowed 8-bit data, a missing intercept, a wrong slope and a wrong sign all lose the peak of
     air; a 12-bit wrap turns air into values beyond the densest bone.
     """
-    measured = volume.hu[~volume.padding]
+    measured = survey.volume.hu[~survey.volume.padding]
     if len(measured) == 0 or not np.isfinite(measured).all():
         yield Finding(code="HU", sentence="the pixels hold no measured or no finite values")
         return
-    low, high = limits.air_hu
+    accepted = limits.hounsfield
+    low, high = accepted.air_hu
     share = float(np.mean((measured >= low) & (measured <= high)))
-    if share < limits.air_share:
+    if share < accepted.air_share:
         yield Finding(
             code="HU",
             sentence=(
-                f"only {100 * share:.1f} % of the picture is air ({low:g} to {high:g} HU), at "
-                f"least {100 * limits.air_share:g} % are expected: the values are not Hounsfield "
+                f"only {100 * share:.1f} % of the image is air ({low:g} to {high:g} HU), at "
+                f"least {100 * accepted.air_share:g} % are expected: the values are not Hounsfield "
                 "units (slope, intercept, sign, or a windowed copy)"
             ),
             value=round(share, 4),
-            limit=limits.air_share,
+            limit=accepted.air_share,
         )
     else:
-        yield from _judge_air(measured, limits)
-    wrapped = float(np.mean(measured > limits.overflow_hu))
-    if wrapped > limits.overflow_share:
+        yield from _judge_air(measured, accepted)
+    wrapped = float(np.mean(measured > accepted.overflow_hu))
+    if wrapped > accepted.overflow_share:
         yield Finding(
             code="HU",
             sentence=(
-                f"{100 * wrapped:.1f} % of the picture is denser than {limits.overflow_hu:g} HU, "
-                f"at most {100 * limits.overflow_share:g} % are possible: stored values have "
+                f"{100 * wrapped:.1f} % of the image is denser than {accepted.overflow_hu:g} HU, "
+                f"at most {100 * accepted.overflow_share:g} % are possible: stored values have "
                 "wrapped around or their sign is wrong"
             ),
             value=round(wrapped, 4),
-            limit=limits.overflow_share,
+            limit=accepted.overflow_share,
         )
 
 
@@ -66,16 +67,17 @@ def _judge_air(measured: FloatArray, limits: HounsfieldLimits) -> Iterator[Findi
         yield _off("air", air, limits.air_hu)
 
 
-def judge_tissues(survey: Survey, limits: HounsfieldLimits) -> Iterator[Finding]:
+def check_tissues(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find brain and bone peaks that are not where they belong."""
     brain = peak_hu(survey.hu[survey.brain])
-    if brain is not None and not limits.brain_hu[0] <= brain <= limits.brain_hu[1]:
-        yield _off("brain", brain, limits.brain_hu)
+    accepted = limits.hounsfield
+    if brain is not None and not accepted.brain_hu[0] <= brain <= accepted.brain_hu[1]:
+        yield _off("brain", brain, accepted.brain_hu)
     bone = survey.hu[survey.vault][survey.head[survey.vault] & (survey.hu[survey.vault] > _BONE_HU)]
     if len(bone):
         median = float(np.median(bone))
-        if not limits.bone_hu[0] <= median <= limits.bone_hu[1]:
-            yield _off("bone", median, limits.bone_hu)
+        if not accepted.bone_hu[0] <= median <= accepted.bone_hu[1]:
+            yield _off("bone", median, accepted.bone_hu)
 
 
 def peak_hu(values: FloatArray, among: tuple[float, float] = _BRAIN_SEARCH_HU) -> float | None:

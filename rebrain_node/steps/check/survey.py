@@ -1,18 +1,20 @@
-"""A coarse look at a head, taken once and shared by all gates: masks, depth, the skull by rays.
+"""A coarse survey of a series, shared by all checks: masks, depth, the skull along rays.
 
-Pixels are averaged to about 2 mm, so that the gates of 33 slices of 512 x 512 cost a second and
+Pixels are averaged to about 2 mm, so that the checks of 33 slices of 512 x 512 cost a second and
 noise hardly matters. Depth is counted downwards from the top of the head as scanned. From the
 middle of the head, rays run outwards in each slice: where they first meet bone is the inner table,
-where they last meet it the outer. Nothing here is a limit; the numbers describe the look itself.
+where they last meet it the outer. Nothing here is a limit; the numbers describe the survey.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from rebrain_node.domain.volume import FloatArray, MaskArray, MillimetreArray, SourceVolume
@@ -36,19 +38,64 @@ _SECTION_CM2 = 12.0
 IndexArray = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Survey:
-    """The head at about 2 mm, (slice, row, column) as in the source volume."""
+    """One assembled series with the head at about 2 mm, each part computed when first asked for.
 
-    hu: FloatArray  #: (n, rows, columns)
-    measured: MaskArray  #: (n, rows, columns), false where any pixel is padding
-    head: MaskArray  #: (n, rows, columns), filled
-    pixel_mm: tuple[float, float]  #: between rows, between columns
-    directions: MillimetreArray  #: (2, 3) LPS of rising rows and of rising columns
-    positions_mm: MillimetreArray  #: (n, 2) in-plane place of pixel (0, 0): along rows, columns
-    distances_mm: MillimetreArray  #: (n,) along the normal
-    heights_mm: MillimetreArray  #: (n,) what each slice stands for along the normal
-    head_first: bool  #: whether the last slice is the uppermost
+    Arrays are (slice, row, column) as in the source volume.
+    """
+
+    volume: SourceVolume
+    instances: Sequence[Dataset] = ()  #: as received, of one series
+
+    @cached_property
+    def hu(self) -> FloatArray:
+        """(n, rows, columns), averaged over blocks of pixels."""
+        return _block_mean(self.volume.hu, *self._block)
+
+    @cached_property
+    def head(self) -> MaskArray:
+        """(n, rows, columns), filled."""
+        return _head(self.hu)
+
+    @property
+    def _block(self) -> tuple[int, int]:
+        """Source pixels averaged into one: rows, columns."""
+        rows, columns = (max(1, round(_PIXEL_MM / side)) for side in self.volume.pixel_spacing_mm)
+        return rows, columns
+
+    @property
+    def pixel_mm(self) -> tuple[float, float]:
+        """Between rows, between columns."""
+        (rows, columns), (height, width) = self._block, self.volume.pixel_spacing_mm
+        return height * rows, width * columns
+
+    @cached_property
+    def directions(self) -> MillimetreArray:
+        """(2, 3) LPS of rising rows and of rising columns."""
+        return np.stack([self.volume.column_direction, self.volume.row_direction])
+
+    @cached_property
+    def positions_mm(self) -> MillimetreArray:
+        """(n, 2) in-plane position of pixel (0, 0): along rows, columns."""
+        return np.asarray(self.volume.positions_mm @ self.directions.T)
+
+    @cached_property
+    def distances_mm(self) -> MillimetreArray:
+        """(n,) along the normal, from the first slice."""
+        return np.asarray(self.volume.distances_mm - self.volume.distances_mm[0])
+
+    @cached_property
+    def heights_mm(self) -> MillimetreArray:
+        """(n,) what each slice stands for along the normal."""
+        if len(self.distances_mm) < 2:
+            return np.ones(1)
+        return np.abs(np.gradient(self.distances_mm))
+
+    @property
+    def head_first(self) -> bool:
+        """Whether the last slice is the uppermost."""
+        return bool(self.volume.normal[2] >= 0.0)
 
     @property
     def pixel_area_mm2(self) -> float:
@@ -167,27 +214,6 @@ def _without_gaps(inner_mm: MillimetreArray) -> MillimetreArray | None:
     if len(known) < _RAYS // 2:
         return None
     return np.interp(np.arange(_RAYS), known, inner_mm[known], period=_RAYS)
-
-
-def survey(volume: SourceVolume) -> Survey:
-    """Take the coarse look at a source volume."""
-    rows, columns = (max(1, round(_PIXEL_MM / side)) for side in volume.pixel_spacing_mm)
-    pixel_mm = (volume.pixel_spacing_mm[0] * rows, volume.pixel_spacing_mm[1] * columns)
-    hu = _block_mean(volume.hu, rows, columns)
-    padding = _block_mean(volume.padding.astype(np.float32), rows, columns) > 0.0
-    directions = np.stack([volume.column_direction, volume.row_direction])
-    distances = volume.distances_mm - volume.distances_mm[0]
-    return Survey(
-        hu=hu,
-        measured=~padding,
-        head=_head(hu),
-        pixel_mm=pixel_mm,
-        directions=directions,
-        positions_mm=volume.positions_mm @ directions.T,
-        distances_mm=distances,
-        heights_mm=np.abs(np.gradient(distances)) if len(distances) > 1 else np.ones(1),
-        head_first=bool(volume.normal[2] >= 0.0),
-    )
 
 
 def _block_mean(volume: FloatArray, rows: int, columns: int) -> FloatArray:

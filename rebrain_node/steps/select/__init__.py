@@ -1,12 +1,12 @@
 """Which series of a study is to be synthesised: every series judged, at most one accepted.
 
-Headers only; pixels are the business of ``check``. The order of preference and the tie rule are in
+Headers only; pixels are judged by ``check``. The order of preference and the tie rule are in
 docs/selection.md, every code in docs/refusals.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from pydicom.dataset import Dataset
@@ -14,12 +14,33 @@ from pydicom.dataset import Dataset
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.selection import Candidate, Selection
-from rebrain_node.instance.identity import judge_persons
-from rebrain_node.steps.select.ranking import describe, ranking_key, reason
+from rebrain_node.instance.identity import judge_patients
 from rebrain_node.steps.select.rules import judge
-from rebrain_node.steps.select.series import Series, series_of
+from rebrain_node.steps.select.series import Series, kernel_kind, series_of
 
-__all__ = ["Candidate", "Selection", "select"]
+__all__ = ["PREFERENCES", "Candidate", "Selection", "select"]
+
+#: coverage is compared in steps of this, as far as a whole head needs it
+_COVERAGE_STEP_MM = 10.0
+_WHOLE_HEAD_MM = 130.0
+
+#: what each item of the ranking key compares, and how
+PREFERENCES: Mapping[str, str] = {
+    "a soft-tissue kernel": "over an unknown one; sharp kernels are refused",
+    "no contrast declared": "over contrast that the site's policy lets pass",
+    "a body part that says head": "over none",
+    "the longer coverage": (
+        "centre to centre, in steps of 10 mm, up to 130 mm: a whole head is a whole head"
+    ),
+    "the preferred thickness": "thick or thin, as `series.prefer` says",
+    "more slices": "by number",
+    "the lower series number": "a series without a number comes last",
+    "the lower series UID": (
+        "as text: ties end here, so the choice never depends on the order of arrival"
+    ),
+}
+
+_Key = tuple[int, int, int, float, float, int, int, str]
 
 
 def select(study: Sequence[Dataset], limits: Limits) -> Selection:
@@ -40,10 +61,10 @@ def select(study: Sequence[Dataset], limits: Limits) -> Selection:
 
 
 def _select_in_study(members: tuple[Series, ...], limits: Limits) -> list[Candidate]:
-    persons = judge_persons([i for series in members for i in series.instances])
-    findings = {s.series_instance_uid: (*persons, *judge(s, limits)) for s in members}
+    patients = judge_patients([i for series in members for i in series.instances])
+    findings = {s.series_instance_uid: (*patients, *judge(s, limits)) for s in members}
     fit = [s for s in members if not _refusals(findings[s.series_instance_uid])]
-    ranked = sorted(fit, key=lambda series: ranking_key(series, limits))
+    ranked = sorted(fit, key=lambda series: _ranking_key(series, limits))
     return [_candidate(s, findings[s.series_instance_uid], ranked, limits) for s in members]
 
 
@@ -54,13 +75,13 @@ def _refusals(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def _candidate(
     series: Series, findings: tuple[Finding, ...], ranked: Sequence[Series], limits: Limits
 ) -> Candidate:
-    explanation = describe(series, limits) if series.frames else ()
+    explanation = _description(series, limits) if series.frames else ()
     accepted = bool(ranked) and series is ranked[0]
     if series in ranked:
         place = ranked.index(series) + 1
         explanation = (*explanation, f"rank {place} of {len(ranked)} that would do")
         if len(ranked) > 1 and accepted:
-            why = reason(ranking_key(series, limits), ranking_key(ranked[1], limits))
+            why = _reason(_ranking_key(series, limits), _ranking_key(ranked[1], limits))
             explanation = (*explanation, f"preferred for {why}")
         if not accepted:
             findings = (_not_preferred(series, ranked[0], limits), *findings)
@@ -76,9 +97,49 @@ def _candidate(
 
 
 def _not_preferred(series: Series, best: Series, limits: Limits) -> Finding:
-    why = reason(ranking_key(best, limits), ranking_key(series, limits))
+    why = _reason(_ranking_key(best, limits), _ranking_key(series, limits))
     return Finding(
         code="NOT-PREFERRED",
         sentence=f"the series would do, but another of the study was preferred for {why}",
         value=why,
     )
+
+
+def _ranking_key(series: Series, limits: Limits) -> _Key:
+    """Return the key by which series are sorted, best first."""
+    first = series.first
+    kind = kernel_kind(first.manufacturer, first.convolution_kernel, limits.kernels)
+    thickness = series.thickness_mm or 0.0
+    number = first.series_number
+    return (
+        0 if kind == "soft" else 1,
+        0 if first.contrast_agent is None else 1,
+        0 if first.body_part else 1,
+        -(min(series.span_mm, _WHOLE_HEAD_MM) // _COVERAGE_STEP_MM),
+        -thickness if limits.series.prefer == "thick" else thickness,
+        -len(series.frames),
+        number if number is not None else 1 << 31,
+        series.series_instance_uid,
+    )
+
+
+def _reason(better: _Key, worse: _Key) -> str:
+    """Name the first preference by which one series ranks before another."""
+    differing = (name for name, a, b in zip(PREFERENCES, better, worse, strict=True) if a != b)
+    return next(differing, list(PREFERENCES)[-1])
+
+
+def _description(series: Series, limits: Limits) -> tuple[str, ...]:
+    """Say what was seen in the headers: numbers and our own words only."""
+    first = series.first
+    kind = kernel_kind(first.manufacturer, first.convolution_kernel, limits.kernels)
+    lines = [f"slices: {len(series.frames)}, instances: {len(series.instances)}"]
+    if series.coverage_mm is not None:
+        lines.append(f"covers {series.coverage_mm:.1f} mm along its normal")
+    if series.thickness_mm is not None:
+        lines.append(f"slice thickness {series.thickness_mm:g} mm")
+    if series.tilt_deg >= 0.1:
+        lines.append(f"gantry tilt {series.tilt_deg:.1f} degrees, corrected exactly")
+    lines.append(f"kernel: {kind}")
+    lines.append("contrast declared" if first.contrast_agent else "no contrast declared")
+    return tuple(lines)

@@ -22,8 +22,7 @@ from rebrain_node.domain.volume import MillimetreArray
 from rebrain_node.instance.charset import charset_problem
 from rebrain_node.instance.identity import judge_identity
 from rebrain_node.instance.synthetic import synthetic_mark
-from rebrain_node.steps.select.kernel import kernel_kind
-from rebrain_node.steps.select.series import Series
+from rebrain_node.steps.select.series import Series, kernel_kind
 
 _CT_SOP_CLASSES = frozenset(
     {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}

@@ -1,17 +1,25 @@
-"""One series of the study as the rules see it: headers only."""
+"""One series of the study as the rules see it: headers only; and what its kernel is made for."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.arrangement import Arrangement, arrange_frames
+from rebrain_node.domain.limits import KernelRule
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.instance.header import frames
+
+KernelKind = Literal["soft", "bone", "unknown"]
+
+#: longer names are not looked at: (0018,1210) is a Short String, at most 16 characters
+_LONGEST = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +92,32 @@ def _uid(instance: Dataset, keyword: str) -> str:
 def _order(series: Series) -> tuple[str, int, str]:
     number = series.frames[0].series_number if series.frames else None
     return series.study_instance_uid, 0 if number is None else number, series.series_instance_uid
+
+
+def kernel_kind(
+    manufacturer: str | None, kernel: str | None, rules: Sequence[KernelRule]
+) -> KernelKind:
+    """Classify Convolution Kernel (0018,1210) by the rules of its vendor.
+
+    Parameters
+    ----------
+    manufacturer : str or None
+        (0008,0070) as received.
+    kernel : str or None
+        The values joined by a backslash; the first counts. Siemens adds the strength of the
+        iterative reconstruction as a second one.
+    rules : sequence of KernelRule
+        In order; the first whose vendor fits and that knows the kernel decides.
+    """
+    name = (kernel or "").split("\\")[0].strip().upper()[:_LONGEST]
+    vendor = (manufacturer or "").strip().upper()
+    if not name:
+        return "unknown"
+    for rule in rules:
+        if not vendor.startswith(rule.vendors):
+            continue
+        if any(re.fullmatch(pattern, name) for pattern in rule.bone):
+            return "bone"
+        if any(re.fullmatch(pattern, name) for pattern in rule.soft):
+            return "soft"
+    return "unknown"

@@ -1,4 +1,4 @@
-"""The gates over a volume: each condition gets its own code, a sound head gets none."""
+"""The checks of a volume: each condition gets its own code, a sound head gets none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.limits_file import load_limits, shipped_limits
-from rebrain_node.steps.check import check, judge_volume
+from rebrain_node.steps.check import check, check_volume
 from tests.support import phantom_conditions as conditions
 from tests.support.phantoms import Ellipsoid, head_ct
 
@@ -18,7 +18,7 @@ LIMITS = shipped_limits()
 
 
 def codes(volume):
-    return {finding.code for finding in judge_volume(volume, LIMITS)}
+    return {finding.code for finding in check_volume(volume, LIMITS)}
 
 
 @pytest.mark.hazard("H7")
@@ -27,8 +27,8 @@ def codes(volume):
     [{}, {"gantry_tilt_deg": 20.0}, {"patient_position": "FFP"}, {"patient_position": "HFDR"}],
     ids=["plain", "tilted", "feet-first-prone", "on-the-side"],
 )
-def test_a_sound_head_passes_every_gate(changes):
-    assert judge_volume(conditions.changed(**changes), LIMITS) == ()
+def test_a_sound_head_passes_every_check(changes):
+    assert check_volume(conditions.changed(**changes), LIMITS) == ()
 
 
 CONDITIONS = {
@@ -116,10 +116,10 @@ def test_a_head_that_stands_upside_down_or_looks_backwards_is_refused():
 
 @pytest.mark.hazard("H13")
 def test_a_head_that_is_turned_aside_is_out_of_domain():
-    aside = judge_volume(with_a_nose(patient_position="HFDR"), LIMITS)
+    aside = check_volume(with_a_nose(patient_position="HFDR"), LIMITS)
     assert aside == ()  # the header says so: nothing is turned
     sound = with_a_nose()
-    turned = judge_volume(replace(sound, hu=np.rot90(sound.hu, axes=(1, 2)).copy()), LIMITS)
+    turned = check_volume(replace(sound, hu=np.rot90(sound.hu, axes=(1, 2)).copy()), LIMITS)
     assert {f.code: f.severity for f in turned}["OOD"] == "flag"
 
 

@@ -1,4 +1,4 @@
-"""The gates on real images: a head passes, a plastic phantom and a sharp kernel do not."""
+"""The checks on real images: a head passes, a plastic phantom and a sharp kernel do not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rebrain_node.instance.codecs import register
 from rebrain_node.instance.header import frames
 from rebrain_node.instance.pixels import hounsfield
 from rebrain_node.limits_file import shipped_limits
-from rebrain_node.steps.check import judge_volume
+from rebrain_node.steps.check import check_volume
 
 LIMITS = shipped_limits()
 
@@ -45,19 +45,19 @@ def test_the_clinical_head_passes_within_two_seconds_of_work(shared_data):
     paths = sorted((shared_data / "ct_toshiba_head_study").glob("*.dcm"))
     soft = volume_of(paths, "Brain Head 5.0")
     begun = time.process_time()
-    assert judge_volume(soft, LIMITS) == ()
+    assert check_volume(soft, LIMITS) == ()
     assert time.process_time() - begun < 10.0
 
 
 @pytest.mark.hazard("H11")
 def test_a_sharp_kernel_shows_as_noise_where_its_name_is_lost(shared_data):
     paths = sorted((shared_data / "ct_toshiba_head_study").glob("*.dcm"))
-    codes = {f.code for f in judge_volume(volume_of(paths, "Brain Bone 5.0"), LIMITS)}
+    codes = {f.code for f in check_volume(volume_of(paths, "Brain Bone 5.0"), LIMITS)}
     assert "NOISE" in codes
 
 
 @pytest.mark.hazard("H7")
 def test_the_plastic_phantom_is_not_a_head(shared_data):
     paths = sorted((shared_data / "ct_philips_phantom/S2010").glob("I*"))
-    codes = [f.code for f in judge_volume(volume_of(paths), LIMITS)]
+    codes = [f.code for f in check_volume(volume_of(paths), LIMITS)]
     assert codes[0] == "NOT-HEAD"

@@ -238,11 +238,11 @@ def test_the_synthetic_volume_lies_on_the_source_and_is_black_outside_the_head()
     assert volume.intensity.shape == (len(guides), RECIPE.grid.rows, RECIPE.grid.columns)
     assert not volume.meaning.calibrated
     assert volume.intensity[:, :4].max() == 0.0
-    for guide, drawn in zip(guides, volume.intensity, strict=True):
+    for guide, synthesised in zip(guides, volume.intensity, strict=True):
         if guide.kind == "measured":
             window = (RECIPE.brain_window.apply(prepared.hu[guide.target.below]) + 1.0) / 2.0
             inside = prepared.head[guide.target.below]
-            assert np.allclose(drawn[inside], window[inside], atol=1e-5)
+            assert np.allclose(synthesised[inside], window[inside], atol=1e-5)
 
 
 def test_the_same_seed_draws_the_same_volume_and_uncertainty_grows_away_from_measured_slices():
@@ -251,7 +251,7 @@ def test_the_same_seed_draws_the_same_volume_and_uncertainty_grows_away_from_mea
     first, again = (synthesise(prepared, guides, WindowedSource(), RECIPE, 7) for _ in range(2))
     assert np.array_equal(first.intensity, again.intensity)
     far = np.array([g.target.alpha * (1.0 - g.target.alpha) for g in guides])
-    black = first.uncertainty[:, :4].mean(axis=(1, 2))  # no picture there, distance alone counts
+    black = first.uncertainty[:, :4].mean(axis=(1, 2))  # no anatomy there, distance alone counts
     assert np.all(black[far == 0.0] < black[far > 0.0].min())
 
 

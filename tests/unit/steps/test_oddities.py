@@ -74,7 +74,7 @@ def test_a_sound_head_is_taken_with_its_anatomy_in_place(oddity):
     except SeriesRejectedError as error:
         flags = error.findings
     assert {finding.code for finding in flags} <= LENIENT
-    found_mm = marker_of(volume)  # bone nearby draws it outwards; a flip would be 56 mm
+    found_mm = marker_of(volume)  # bone nearby shifts it outwards; a flip would be 56 mm
     assert np.linalg.norm(found_mm - BALL.centre_mm) < 4.0
 
 

@@ -18,7 +18,7 @@ from rebrain_node.domain import marks
 from rebrain_node.instance.identity import IDENTITY_FIELDS
 from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.steps.select import select
-from rebrain_node.steps.select.kernel import kernel_kind
+from rebrain_node.steps.select.series import kernel_kind
 from tests.support.phantoms import derived_mpr, enhanced_ct, head_ct, localizer
 
 LIMITS = shipped_limits()

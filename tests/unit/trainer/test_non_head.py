@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rebrain_node.limits_file import shipped_limits
-from rebrain_node.steps.check import judge_volume
+from rebrain_node.steps.check import check_volume
 from tests.support import phantom_conditions as conditions
 from tests.support.phantoms import Ellipsoid
 from trainer.simulate.non_head import OUTSIDE
@@ -21,7 +21,7 @@ def test_each_class_is_caught_by_one_of_its_codes(name):
     head = conditions.changed(parts=(SINUS,), slice_distances_mm=places)
     for seed in range(3):
         changed = OUTSIDE[name].change(head, np.random.default_rng(seed))
-        found = {finding.code for finding in judge_volume(changed, shipped_limits())}
+        found = {finding.code for finding in check_volume(changed, shipped_limits())}
         assert found & OUTSIDE[name].codes, (seed, found)
         assert np.isfinite(changed.hu).all()
         assert changed.hu.shape == head.hu.shape

@@ -1,6 +1,6 @@
-"""What the gates cost: seconds of each, over a series of 33 and one of 400 slices of 512 x 512.
+"""What the checks cost: seconds of each, over a series of 33 and one of 400 slices of 512 x 512.
 
-Run: ``python -m tests.benchmarks.gates``. Wanted: at most 2 s for each, 10 s for all together.
+Run: ``python -m tests.benchmarks.checks``. Wanted: at most 2 s for each, 10 s for all together.
 Exit code 1 if one is above.
 """
 
@@ -13,13 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from rebrain_node.domain.arrangement import arrange, judge_arrangement
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.limits_file import shipped_limits
-from rebrain_node.steps.check import GATES
-from rebrain_node.steps.check.head import judge_head, judge_upright
-from rebrain_node.steps.check.hounsfield import judge_scale
-from rebrain_node.steps.check.survey import survey
+from rebrain_node.steps.check import BASIC_CHECKS, HEAD_CHECKS, PRECONDITIONS
+from rebrain_node.steps.check.survey import Survey
 from rebrain_node.steps.select import select
 from tests.support.phantom_conditions import changed
 from tests.support.phantoms import head_ct
@@ -42,35 +39,29 @@ def volume(count: int) -> SourceVolume:
 
 
 def costs(count: int) -> dict[str, float]:
-    """Measure the seconds of each gate on one series."""
+    """Measure the seconds of each check on one series."""
     found: dict[str, float] = {}
 
-    def timed(name: str, gate: Callable[[], object]) -> None:
+    def timed(name: str, check: Callable[[], object]) -> None:
         begun = time.process_time()
-        gate()
+        check()
         found[name] = time.process_time() - begun
 
     source = volume(count)
     headers = head_ct(rows=4, columns=4, slice_distances_mm=tuple(np.arange(count) * 0.35))
     timed("selection", lambda: select(headers, LIMITS))
-    lie = arrange(source.positions_mm, source.normal, source.thickness_mm)
-    timed("geometry", lambda: judge_arrangement(lie, LIMITS.geometry))
-    timed("scale", lambda: list(judge_scale(source, LIMITS.hounsfield)))
-    begun = time.process_time()
-    look = survey(source)
-    found["look at the head"] = time.process_time() - begun
-    timed("upright", lambda: list(judge_upright(look, LIMITS)))
-    timed("head", lambda: list(judge_head(look, LIMITS)))
-    for name, gate in GATES.items():
-        timed(name, lambda gate=gate: list(gate(source, look, LIMITS)))
+    survey = Survey(source)
+    timed("survey of the head", lambda: survey.head)
+    for check in (*BASIC_CHECKS, *PRECONDITIONS, *HEAD_CHECKS):
+        timed(check.__name__, lambda check=check: list(check(survey, LIMITS)))
     return found
 
 
 def main() -> int:
-    """Print the table; 1 if a gate is dearer than wanted."""
+    """Print the table; 1 if a check takes longer than wanted."""
     measured = [costs(count) for count in COUNTS]
     heading = " | ".join(f"{count} slices, s" for count in COUNTS)
-    sys.stdout.write(f"| gate | {heading} |\n|---|{'---|' * len(COUNTS)}\n")
+    sys.stdout.write(f"| check | {heading} |\n|---|{'---|' * len(COUNTS)}\n")
     for name in measured[0]:
         sys.stdout.write(f"| {name} | {' | '.join(f'{m[name]:.3f}' for m in measured)} |\n")
     totals = [sum(m.values()) for m in measured]

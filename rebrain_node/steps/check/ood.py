@@ -1,4 +1,7 @@
-"""OOD: heads that look like nothing the model was trained on (hazard H13)."""
+"""OOD by rules: a turned face, large bleedings and fluid, unlike the training data (H13).
+
+The score of the bundle's learned model is another step (`steps.ood`).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _LEAST_AIR_ML = 3.0
 _LEAST_OFFSET_MM = 25.0
 
 
-def judge_turn(survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_face_direction(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find a face that looks elsewhere than to the front that the header names.
 
     A patient can turn the head to the side; looking backwards, the orientation is wrong.
@@ -58,7 +61,7 @@ def turn_deg(survey: Survey) -> float | None:
     return float(np.degrees(np.arctan2(abs(front[0]), -front[1])))
 
 
-def judge_domain(survey: Survey, limits: Limits) -> Iterator[Finding]:
+def check_densities(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find large bright regions (blood) and large dark ones (fluid, infarction)."""
     smooth = ndimage.uniform_filter(survey.hu, (1, 3, 3))
     low, high = limits.domain.bright_hu
