@@ -1,4 +1,4 @@
-"""What every object of a result bears: identity, marks, dates, equipment, private block."""
+"""What every object of a result contains: identity, marks, dates, equipment, private block."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def series(source) -> list[Dataset]:
 
 
 @pytest.mark.hazard("H6", "H21")
-def test_every_slice_bears_every_mark(series):
+def test_every_slice_contains_every_mark(series):
     for image in series:
         assert image.SyntheticData == "YES"
         assert image.ContentQualification == "RESEARCH"
