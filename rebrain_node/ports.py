@@ -9,7 +9,7 @@ from typing import Protocol
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.domain.delivery import Answer
 from rebrain_node.domain.job import DerivedInstance, Job
 from rebrain_node.domain.volume import FloatArray
 
@@ -117,5 +117,11 @@ class Destination(Protocol):
     @property
     def name(self) -> str: ...
 
-    def send(self, instances: Sequence[DerivedInstance]) -> tuple[TakenInstance, ...]:
-        """Send in order; DeliveryError or PermanentDeliveryError at the first that is not taken."""
+    def send(self, instances: Sequence[DerivedInstance]) -> tuple[Answer, ...]:
+        """Send in order; the answers, of which the last may be missing.
+
+        Raises
+        ------
+        DeliveryError
+            The destination cannot be reached: nothing was sent.
+        """

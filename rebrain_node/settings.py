@@ -59,6 +59,21 @@ class DestinationSettings(_Part):
     timeout_s: float = Field(
         default=30.0, gt=0, le=600, description="seconds to wait for the destination at each step"
     )
+    companions: Literal["lenient", "strict"] = Field(
+        default="lenient",
+        description=(
+            "where the destination does not accept a kind of companion object (parametric map, "
+            "segmentation, report, ...): `lenient` leaves it out, `strict` sends nothing"
+        ),
+    )
+    deadline_h: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "hours after which what is not delivered is given up and shown as refused; without it "
+            "the node tries until it succeeds"
+        ),
+    )
 
 
 class Receiver(_Part):

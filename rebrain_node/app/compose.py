@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rebrain_node.model.signature import Signer
     from rebrain_node.pipeline import Configuration
     from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
@@ -163,6 +164,7 @@ class State:
     ledger: Ledger
     audit: AuditLog
     outbox: Outbox
+    deliveries: Deliveries
     recall: Recall
     releases: Releases
     folder: Path
@@ -210,6 +212,7 @@ def open_state(settings: Settings) -> Iterator[State]:
     """
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.database import Database
+    from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
@@ -222,6 +225,7 @@ def open_state(settings: Settings) -> Iterator[State]:
             ledger=Ledger(database),
             audit=AuditLog(database),
             outbox=Outbox(database, folder / "outbox"),
+            deliveries=Deliveries(database),
             recall=Recall(database),
             releases=Releases(database),
             folder=folder,

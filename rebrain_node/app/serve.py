@@ -22,6 +22,7 @@ from rebrain_node.settings import Settings
 from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
+    from rebrain_node.worker.delivery import DeliveryLoop
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
     from rebrain_node.worker.workflow import Workflows
@@ -88,7 +89,9 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
             watcher = _watcher(settings, state, work, workflows)
-            Thread(target=watcher.run, args=(parent.stop,), daemon=True, name="watcher").start()
+            loops = [watcher.run, *(loop.run for loop in _delivery_loops(settings, state))]
+            for loop in loops:
+                Thread(target=loop, args=(parent.stop,), daemon=True).start()
         parent.report_ready()
         parent.stop.wait()
         workflows.close()
@@ -103,7 +106,6 @@ def _start(process: str) -> ParentPipe:
 
 
 def _work(settings: Settings, state: State, slot: int) -> Work:
-    from rebrain_node.network.sender import PacsDestination
     from rebrain_node.pipeline import Ports
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.worker.work import Work
@@ -120,11 +122,23 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
             model=model,
         ),
         configuration=configuration,
-        destinations={
-            each.name: PacsDestination(each, settings.receiver.ae_title)
-            for each in settings.destinations
-        },
+        destinations=tuple(each.name for each in settings.destinations),
     )
+
+
+def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
+    from rebrain_node.network.sender import PacsDestination
+    from rebrain_node.worker.delivery import DeliveryLoop
+
+    return [
+        DeliveryLoop(
+            outbox=state.outbox,
+            deliveries=state.deliveries,
+            destination=PacsDestination(each, settings.receiver.ae_title),
+            deadline_h=each.deadline_h,
+        )
+        for each in settings.destinations
+    ]
 
 
 def _watcher(settings: Settings, state: State, work: Work, workflows: Workflows) -> Watcher:

@@ -133,6 +133,6 @@ def write_audit_report(settings: Settings, path: Path) -> None:
             series=state.ledger.series(),
             events=state.audit.events(NEWEST_EVENTS),
             verdict=state.audit.verify(),
-            deliveries=state.outbox.pending(),
+            deliveries=state.deliveries.pending(),
         )
     path.write_text(page, encoding="utf-8")

@@ -21,6 +21,7 @@ from rebrain_node.cli import (
     doctor,
     folder,
     node,
+    outbox,
     queue,
 )
 from rebrain_node.errors import BundleError, RebrainError, SettingsError
@@ -44,6 +45,7 @@ program.command("doctor")(doctor.doctor)
 program.command("status")(queue.status)
 program.command("recall")(audit.recall)
 program.add_typer(queue.queue, name="queue")
+program.add_typer(outbox.outbox, name="outbox")
 program.add_typer(audit.audit, name="audit")
 program.add_typer(bundle.bundle, name="bundle")
 program.add_typer(node.config, name="config")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rebrain_node.domain.backlog import OverdueItem
-    from rebrain_node.domain.delivery import PendingDelivery
+    from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.ledger import LedgerCounts, SeriesRecord
 
 queue = typer.Typer(help="Show the state of each series.", no_args_is_help=True)
@@ -29,8 +29,9 @@ def status(
 ) -> None:
     """Show counts of series by state.
 
-    Also received and quarantined instances, and waiting deliveries with the reason. Exit code 1 if
-    a series or a delivery waits longer than --late-after minutes, for a monitoring system.
+    Also received and quarantined instances, and waiting and refused deliveries with the reason.
+    Exit code 1, for a monitoring system, if a series or a delivery waits longer than --late-after
+    minutes or a delivery is refused.
     """
     from datetime import UTC, datetime
 
@@ -41,8 +42,10 @@ def status(
     settings = load_settings(config)
     listening = settings.receiver
     with open_state(settings) as state:
-        counts, waiting = state.ledger.counts(), state.outbox.pending()
+        counts, waiting = state.ledger.counts(), state.deliveries.pending()
         overdue = late(state.ledger.series(), waiting, datetime.now(UTC), late_after)
+        refused = [one for one in state.deliveries.of() if one.refused]
+        paused = [one.destination for one in state.deliveries.paused()]
     answer = {
         "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
         "instances": counts.instances,
@@ -54,31 +57,34 @@ def status(
         },
         "conserved": counts.conserved,
         "deliveries_waiting": [_delivery(delivery) for delivery in waiting],
+        "deliveries_refused": [_delivery(delivery) for delivery in refused],
+        "paused_destinations": paused,
         "late": [asdict(one) | {"since": one.since.isoformat()} for one in overdue],
     }
     if as_json:
         print_json(answer)
     else:
-        _print_status(answer, counts, waiting, overdue)
-    if overdue:
+        _print_status(answer, counts, (*waiting, *refused), overdue)
+    if overdue or refused:
         raise typer.Exit(1)
 
 
 def _print_status(
     answer: dict[str, object],
     counts: LedgerCounts,
-    waiting: Sequence[PendingDelivery],
+    waiting: Sequence[Delivery],
     overdue: Sequence[OverdueItem],
 ) -> None:
-    rows = [(name, answer[name]) for name in ("listens", "instances", "quarantined", "conserved")]
+    names = ("listens", "instances", "quarantined", "conserved", "paused_destinations")
+    rows = [(name, answer[name]) for name in names if answer[name] != []]
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
     print_table("Node", ("field", "value"), rows)
     if waiting:
-        columns = ("destination", "source series", "outstanding", "attempts", "reason")
+        columns = ("set", "destination", "source series", "pending", "refused", "reason")
         print_table(
-            "Waiting for delivery",
+            "Not delivered",
             columns,
-            [(d.destination, d.source_series_uid, d.outstanding, d.attempts, d.reason)
+            [(d.set_id, d.destination, d.source_series_uid, d.outstanding, d.refused, d.reason)
              for d in waiting],
         )  # fmt: skip
     if overdue:
@@ -127,7 +133,7 @@ def show(
 
     with open_state(load_settings(config)) as state:
         record = state.ledger.series_one(series)
-        waiting = [d for d in state.outbox.pending() if d.source_series_uid == series]
+        waiting = [d for d in state.deliveries.pending() if d.source_series_uid == series]
     if record is None:
         raise StateError(
             f"the ledger has no series {series}; `rebrain-node queue list` lists the series"
@@ -151,5 +157,8 @@ def _series(record: SeriesRecord) -> dict[str, object]:
     return asdict(record) | {"changed_at": record.changed_at.isoformat()}
 
 
-def _delivery(delivery: PendingDelivery) -> dict[str, object]:
-    return asdict(delivery) | {"since": delivery.since.isoformat()}
+def _delivery(delivery: Delivery) -> dict[str, object]:
+    return asdict(delivery) | {
+        "outstanding": delivery.outstanding,
+        "since": delivery.since.isoformat(),
+    }

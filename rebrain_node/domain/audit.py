@@ -37,6 +37,10 @@ class Event(StrEnum):
     DELIVERY_TAKEN = "delivery.taken"
     DELIVERY_FAILED = "delivery.failed"
     DELIVERY_REFUSED = "delivery.refused"
+    DELIVERY_RETRIED = "delivery.retried"
+    DELIVERY_CANCELLED = "delivery.cancelled"
+    DELIVERY_PAUSED = "delivery.paused"
+    DELIVERY_RESUMED = "delivery.resumed"
     SERIES_PUBLISHED = "series.published"
 
 

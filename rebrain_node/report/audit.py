@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
-from rebrain_node.domain.delivery import PendingDelivery
+from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.report.markup import Html, join, tag
@@ -31,7 +31,7 @@ def render(
     series: Sequence[SeriesRecord],
     events: Sequence[AuditEvent],
     verdict: ChainVerdict,
-    deliveries: Sequence[PendingDelivery],
+    deliveries: Sequence[Delivery],
 ) -> str:
     """Write the page.
 
@@ -43,7 +43,7 @@ def render(
         Rows of the audit log, in order.
     verdict : ChainVerdict
         Whether the log is as it was written.
-    deliveries : sequence of PendingDelivery
+    deliveries : sequence of Delivery
         What destinations have not taken yet.
 
     Returns
@@ -82,7 +82,7 @@ def _summary(
     series: Sequence[SeriesRecord],
     studies: Mapping[str, object],
     verdict: ChainVerdict,
-    deliveries: Sequence[PendingDelivery],
+    deliveries: Sequence[Delivery],
 ) -> Html:
     states = Counter(record.state for record in series)
     waiting = len(series) - states["published"] - states["refused"] - states["failed"]
@@ -206,7 +206,7 @@ def _result(events: Sequence[AuditEvent]) -> Html:
     return join(tag("h4", "Result"), tag("table", *rows, class_="facts"))
 
 
-def _deliveries(deliveries: Sequence[PendingDelivery]) -> Html:
+def _deliveries(deliveries: Sequence[Delivery]) -> Html:
     if not deliveries:
         return Html("")
     rows = [

@@ -1,6 +1,6 @@
-"""The outbox: derived sets as durable bytes, and which destination took which instance.
+"""The outbox: derived sets as durable bytes.
 
-Facts only; when to try again is the worker's. What leaves the node is read from here, and its
+What leaves the node is read from here, and its
 SHA-256 is checked at each reading, so that a result once written is sent as it was written.
 """
 
@@ -14,19 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import PendingDelivery, TakenInstance
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
 from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
-from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.series import at_revision, transition
-from rebrain_node.store.tables import DeliveryRow, DerivedInstanceRow, DerivedSetRow, SeriesRow
+from rebrain_node.store.tables import (
+    DeliveryRow,
+    DerivedInstanceRow,
+    DerivedSetRow,
+)
 
 
 class Outbox:
@@ -101,39 +103,6 @@ class Outbox:
                 report_uid=None if report is None else report.sop_instance_uid,
             )
 
-    def pending(self, destination: str | None = None) -> tuple[PendingDelivery, ...]:
-        """Sets that a destination has not wholly taken, oldest first."""
-        query = (
-            select(
-                DerivedSetRow,
-                DeliveryRow.destination,
-                func.count().label("outstanding"),
-                func.max(DeliveryRow.attempts).label("attempts"),
-                func.max(DeliveryRow.reason).label("reason"),
-            )
-            .join(DeliveryRow, DeliveryRow.set_id == DerivedSetRow.id)
-            .where(DeliveryRow.state == "pending")
-            .group_by(DerivedSetRow.id, DeliveryRow.destination)
-            .order_by(DerivedSetRow.id, DeliveryRow.destination)
-        )
-        if destination is not None:
-            query = query.where(DeliveryRow.destination == destination)
-        with self._database.reading() as session:
-            return tuple(
-                PendingDelivery(
-                    set_id=row.id,
-                    destination=name,
-                    study_instance_uid=row.study_instance_uid,
-                    source_series_uid=row.source_series_uid,
-                    revision=row.revision,
-                    outstanding=outstanding,
-                    attempts=attempts,
-                    reason=reason,
-                    since=row.created_at,
-                )
-                for row, name, outstanding, attempts, reason in session.execute(query)
-            )
-
     def instances_of(self, set_id: int) -> tuple[DerivedInstance, ...]:
         """Read all instances of a set in the order of sending, each checked by its SHA-256.
 
@@ -166,54 +135,6 @@ class Outbox:
             )
             .order_by(DerivedInstanceRow.position)
         )
-
-    def delivered(self, set_id: int, destination: str, taken: Sequence[TakenInstance]) -> None:
-        """Write down what a destination took; with the last of all, the series is published."""
-        statuses = {one.sop_instance_uid: one.status for one in taken}
-        with self._database.writing() as session:
-            rows = [
-                (row, uid)
-                for row, uid in _deliveries(session, set_id, destination)
-                if uid in statuses and row.state != "taken"
-            ]
-            if not rows:
-                return
-            for row, uid in rows:
-                row.state, row.status, row.reason = "taken", statuses[uid], None
-                row.changed_at = datetime.now(UTC)
-            append(
-                session,
-                Event.DELIVERY_TAKEN,
-                destination,
-                {
-                    "set": set_id,
-                    "taken": len(rows),
-                    "warnings": {uid: statuses[uid] for _, uid in rows if statuses[uid] != 0},
-                },
-            )
-            session.flush()
-            _settle(session, set_id)
-
-    def failed(self, set_id: int, destination: str, reason: str) -> None:
-        """Write down one failed attempt; what was not taken stays pending."""
-        with self._database.writing() as session:
-            for row, _ in _deliveries(session, set_id, destination):
-                if row.state == "pending":
-                    row.attempts += 1
-                    row.reason = reason
-                    row.changed_at = datetime.now(UTC)
-            append(session, Event.DELIVERY_FAILED, destination, {"set": set_id, "reason": reason})
-
-    def refused(self, set_id: int, destination: str, reason: str) -> None:
-        """Write down that a destination refuses for good what it has not taken of a set."""
-        with self._database.writing() as session:
-            for row, _ in _deliveries(session, set_id, destination):
-                if row.state == "pending":
-                    row.state, row.reason = "refused", reason
-                    row.changed_at = datetime.now(UTC)
-            append(session, Event.DELIVERY_REFUSED, destination, {"set": set_id, "reason": reason})
-            session.flush()
-            _settle(session, set_id)
 
     def _same_set(self, derived: DerivedSet, job: Job) -> int | None:
         with self._database.reading() as session:
@@ -336,40 +257,3 @@ def _enter(session: Session, derived: DerivedSet, destinations: Sequence[str], j
 def _digest(derived: DerivedSet) -> str:
     """SHA-256 over the instances' SHA-256 (ASCII hexadecimal) in the order of sending."""
     return hashlib.sha256("".join(one.sha256 for one in derived.instances).encode()).hexdigest()
-
-
-def _deliveries(
-    session: Session, set_id: int, destination: str
-) -> Sequence[tuple[DeliveryRow, str]]:
-    query = (
-        select(DeliveryRow, DerivedInstanceRow.sop_instance_uid)
-        .join(DerivedInstanceRow, DerivedInstanceRow.id == DeliveryRow.derived_instance_id)
-        .where(DeliveryRow.set_id == set_id, DeliveryRow.destination == destination)
-        .order_by(DerivedInstanceRow.position)
-    )
-    found = [(row, uid) for row, uid in session.execute(query)]
-    if not found:
-        raise StateError(f"the outbox holds no set {set_id} for destination {destination!r}")
-    return found
-
-
-def _settle(session: Session, set_id: int) -> None:
-    """End the series when nothing of its set is pending: published, or failed by a refusal."""
-    query = (
-        select(DeliveryRow.state, func.count())
-        .where(DeliveryRow.set_id == set_id)
-        .group_by(DeliveryRow.state)
-    )
-    held = dict(session.execute(query).all())
-    if held.get("pending", 0):
-        return
-    row = session.get_one(DerivedSetRow, set_id)
-    series = session.get_one(SeriesRow, row.source_series_uid)
-    if series.revision != row.revision:
-        return  # a late instance came: the newer revision has its own set and its own end
-    if held.get("refused", 0):
-        told = Event.SERIES_FAILED, {"set": set_id, "refused": held["refused"]}
-        transition(session, row.source_series_uid, row.revision, "failed", told)
-    else:
-        told = Event.SERIES_PUBLISHED, {"set": set_id, "taken": held["taken"]}
-        transition(session, row.source_series_uid, row.revision, "published", told)

@@ -22,7 +22,7 @@ TRANSITIONS: Mapping[SeriesState, frozenset[SeriesState]] = {
     "accepted": frozenset({"synthesised", "refused", "failed"}),
     "synthesised": frozenset({"published", "failed"}),
     "published": frozenset(),
-    "failed": frozenset(),
+    "failed": frozenset({"synthesised"}),  # an operator has its deliveries retried
 }
 
 

@@ -196,8 +196,18 @@ class DeliveryRow(Table):
     set_id: Mapped[int] = mapped_column(ForeignKey("derived_set.id"), index=True)
     derived_instance_id: Mapped[int] = mapped_column(ForeignKey("derived_instance.id"))
     destination: Mapped[str] = mapped_column(String(32))
-    state: Mapped[str] = mapped_column(String(16), index=True)  #: pending, taken, refused
+    state: Mapped[str] = mapped_column(String(16), index=True)  #: domain.delivery.DeliveryState
     status: Mapped[int | None]  #: DIMSE status of the answer
     attempts: Mapped[int]  #: failed ones
     reason: Mapped[str | None] = mapped_column(Text)  #: of the last failure
     changed_at: Mapped[datetime] = mapped_column(UtcText)
+
+
+class PausedDestinationRow(Table):
+    """A destination to which an operator has stopped deliveries."""
+
+    __tablename__ = "paused_destination"
+
+    destination: Mapped[str] = mapped_column(String(32), primary_key=True)
+    reason: Mapped[str] = mapped_column(Text)
+    since: Mapped[datetime] = mapped_column(UtcText)

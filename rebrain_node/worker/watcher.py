@@ -1,4 +1,4 @@
-"""Finds due work: studies that are complete, series that are accepted, sets that are not sent.
+"""Finds due work: studies that are complete, series that are accepted.
 
 Runs in one worker process. Starting the same work twice has no effect, so that the start of a node
 is also its recovery.
@@ -65,7 +65,7 @@ class Watcher:
                 stop.wait(REST_S)
 
     def poll(self) -> None:
-        """Poll once: judge what is complete, start the work of what is accepted or not sent."""
+        """Poll once: judge what is complete, start the synthesis of what is accepted."""
         if self._has_room():
             for study, verdict in self.settling.settled(self.work.ledger.studies_in_reception()):
                 self.work.ledger.complete(study, verdict.completeness, verdict.details)
@@ -79,9 +79,6 @@ class Watcher:
         if time.monotonic() >= self._crashes_due_s:
             self._crashes_due_s = time.monotonic() + CRASHES_S
             self._fail_crashing(accepted)
-        for delivery in self.work.outbox.pending():
-            key = (delivery.set_id, delivery.destination)
-            self._once(key, self.workflows.start_delivery)
 
     def _judge(self, study_instance_uid: str) -> None:
         records = self.work.ledger.series(study=study_instance_uid)

@@ -168,7 +168,7 @@ def _pointed_at(tmp_path, node, orthanc):
 
 def _waiting(node):
     with node.state() as state:
-        return [d.reason for d in state.outbox.pending() if d.reason]
+        return [d.reason for d in state.deliveries.pending() if d.reason]
 
 
 def _send_again(orthanc, node):

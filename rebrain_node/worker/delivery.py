@@ -1,0 +1,141 @@
+"""Delivers what the outbox holds for one destination, until it is taken or an operator ends it.
+
+All facts are in the outbox, so that starting again is the recovery: the pauses between attempts
+are counted on the monotonic clock of this process and are not kept. A destination that cannot be
+reached gets one attempt after each pause, whatever waits for it (circuit breaker); a set that the
+destination does not take holds up the later sets of its own study only.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from rebrain_node.domain.delivery import Delivery
+from rebrain_node.errors import AlteredBytesError, DeliveryError, StoreUnavailableError
+from rebrain_node.logs import reference
+from rebrain_node.ports import Destination
+from rebrain_node.store.deliveries import Deliveries
+from rebrain_node.store.outbox import Outbox
+from rebrain_node.worker.work import reason_of
+from rebrain_node.worker.workflow import LONGEST_PAUSE_S, pause_s
+
+#: pause between two looks into the outbox, s
+POLL_S: Final = 0.25
+_LOG = structlog.get_logger("delivery")
+
+
+@dataclass
+class _Backoff:
+    """Attempts that failed in a row, and when the next one is due."""
+
+    failures: int = 0
+    due_s: float = 0.0  #: monotonic
+
+    def fail(self, now_s: float, key: str) -> None:
+        self.failures += 1
+        self.due_s = now_s + pause_s(self.failures, key)
+
+
+@dataclass(kw_only=True)
+class DeliveryLoop:
+    """Delivers the sets of one destination, one after the other."""
+
+    outbox: Outbox
+    deliveries: Deliveries
+    destination: Destination
+    deadline_h: float | None = None  #: after which a delivery is given up
+    clock: Callable[[], float] = time.monotonic
+    _unreachable: _Backoff = field(default_factory=_Backoff)
+    _sets: dict[int, _Backoff] = field(default_factory=dict)
+
+    def run(self, stop: threading.Event) -> None:
+        """Deliver what is due until ``stop``."""
+        while not stop.wait(POLL_S):
+            try:
+                while self.deliver_next() and not stop.is_set():
+                    pass
+            except StoreUnavailableError as error:
+                _LOG.warning("store unavailable", reason=str(error))
+                stop.wait(LONGEST_PAUSE_S / 30)
+            except Exception as error:  # noqa: BLE001 - other deliveries must go on
+                _LOG.warning("delivery loop failed", reason=reason_of(error))
+                stop.wait(LONGEST_PAUSE_S / 30)
+
+    def deliver_next(self) -> bool:
+        """Try the first set that is due; False where none is.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The outbox cannot be read or written now.
+        """
+        name, now_s = self.destination.name, self.clock()
+        if now_s < self._unreachable.due_s:
+            return False
+        if any(paused.destination == name for paused in self.deliveries.paused()):
+            return False
+        due = self._first_due(self.deliveries.pending(name), now_s)
+        if due is None:
+            return False
+        self._deliver(due)
+        return True
+
+    def _first_due(self, pending: tuple[Delivery, ...], now_s: float) -> Delivery | None:
+        """Find the oldest set that is not in its pause, nor after one of its study that is."""
+        waiting: set[str] = set()
+        self._sets = {d.set_id: self._sets.get(d.set_id, _Backoff()) for d in pending}
+        for delivery in pending:
+            if delivery.study_instance_uid in waiting:
+                continue
+            if self._sets[delivery.set_id].due_s <= now_s:
+                return delivery
+            waiting.add(delivery.study_instance_uid)
+        return None
+
+    def _deliver(self, delivery: Delivery) -> None:
+        name, set_id = self.destination.name, delivery.set_id
+        log = _LOG.bind(set=set_id, destination=name, series=reference(delivery.source_series_uid))
+        if self._is_too_old(delivery):
+            log.warning("delivery given up", deadline_h=self.deadline_h)
+            self.deliveries.refused(
+                set_id,
+                name,
+                f"not delivered within {self.deadline_h:g} h (deadline_h of destination {name}); "
+                f"last reason: {delivery.reason or 'none'}",
+            )
+            return
+        try:
+            answers = self.destination.send(self.outbox.outstanding(set_id, name))
+        except AlteredBytesError as error:
+            log.critical("delivery refused", reason=str(error))
+            self.deliveries.refused(set_id, name, str(error))
+            return
+        except StoreUnavailableError:
+            raise
+        except DeliveryError as error:
+            log.warning("destination not reached", reason=str(error))
+            self.deliveries.failed(set_id, name, str(error))
+            self._unreachable.fail(self.clock(), name)
+            return
+        except Exception as error:  # noqa: BLE001 - a destination may fail in any way: try again
+            log.warning("delivery failed", reason=reason_of(error))
+            self.deliveries.failed(set_id, name, reason_of(error))
+            self._sets[set_id].fail(self.clock(), f"{set_id}:{name}")
+            return
+        self._unreachable = _Backoff()
+        self.deliveries.record(set_id, name, answers)
+        outcomes = [answer.outcome for answer in answers]
+        log.info("answered", **{each: outcomes.count(each) for each in dict.fromkeys(outcomes)})
+        self._sets[set_id].fail(self.clock(), f"{set_id}:{name}")
+
+    def _is_too_old(self, delivery: Delivery) -> bool:
+        if self.deadline_h is None:
+            return False
+        return datetime.now(UTC) - delivery.since > timedelta(hours=self.deadline_h)
