@@ -1,4 +1,4 @@
-"""`outbox`: an operator sees what is not delivered, and decides about it."""
+"""`outbox` and `peers unknown`: what an operator sees of deliveries and rejected senders."""
 
 from __future__ import annotations
 
@@ -132,3 +132,21 @@ def test_a_destination_that_left_the_settings_is_named_with_the_remedy(site):
 def test_a_mistake_is_answered_with_what_there_is(site, words, error, text):
     with pytest.raises(error, match=text):
         site.run("outbox", *words)
+
+
+def test_a_rejected_sender_is_listed_once_with_the_settings_that_admit_it(site):
+    admit = '[[receiver.peers]]\nae_title = "CT2"\naddresses = ["10.0.0.7"]'
+    details = {"reason": "UNKNOWN-AE", "address": "10.0.0.7", "called_ae_title": "REBRAIN"}
+    with open_state(load_settings(site.config)) as state:
+        for untold in (0, 4):
+            state.audit.record(
+                Event.ASSOCIATION_REFUSED,
+                "CT2",
+                {**details, "not_told": untold, "would_admit": admit},
+            )
+        state.audit.record(
+            Event.ASSOCIATION_REFUSED, "CT3", {**details, "reason": "ASSOCIATIONS", "not_told": 0}
+        )
+    (sender,) = site.json("peers", "unknown")["unknown"]
+    assert (sender["ae_title"], sender["rejections"], sender["settings"]) == ("CT2", 6, admit)
+    assert admit in site.run("peers", "unknown")
