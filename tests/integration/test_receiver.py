@@ -29,7 +29,7 @@ from tests.support.dicom_peers import (
     echo,
     instance,
     listening,
-    park,
+    pause_reactor,
     receiver_settings,
     send,
     series,
@@ -212,7 +212,7 @@ def test_an_aborted_association_leaves_what_was_acknowledged(tmp_path: Path) -> 
         message = list(_fragments(request, association))
         association.dul.send_pdu(message[0])  # the command, and never the data set
         association.abort()
-        park(association).leave()
+        pause_reactor(association).end()
         wait_until(lambda: node.audit.of("association.aborted"))
         assert len(node.ledger.received) == len(node.files()) == 3
 

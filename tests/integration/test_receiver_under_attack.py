@@ -14,7 +14,7 @@ import pytest
 from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.timer import Timer
 
-from rebrain_node.network.guard import MAXIMUM_PDU_BYTES, MonotonicTimer
+from rebrain_node.network.pynetdicom_hardening import MAXIMUM_PDU_BYTES, MonotonicTimer
 from tests.support.dicom_peers import (
     Listening,
     associate,

@@ -17,7 +17,7 @@ from pynetdicom.presentation import build_context
 
 from rebrain_node.domain.ledger import ReceivedInstance, Reception
 from rebrain_node.errors import InstanceConflictError
-from rebrain_node.network.association import _Parking, _Requestor
+from rebrain_node.network.pynetdicom_hardening import ReactorPause, Requestor
 from rebrain_node.network.receiver import Receiver
 from rebrain_node.ports import JsonValue
 from rebrain_node.reception.inbox import Spool
@@ -104,33 +104,30 @@ def listening(folder: Path, *, hard_mark_bytes: int = 0, **changes: object) -> I
 def associate(
     port: int, *, calling: str = "PACS", called: str = "REBRAIN", bind: str = "127.0.0.1"
 ) -> Association:
-    entity = _Requestor(ae_title=calling)
+    entity = Requestor(ae_title=calling)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 60
     return entity.associate(
         "127.0.0.1", port, contexts=CONTEXTS, ae_title=called, bind_address=(bind, 0)
     )
 
 
-def park(association: Association) -> _Parking:
-    """Keep pynetdicom's reactor from swallowing answers, as the node's own sender does."""
-    parking = association._reactor_checkpoint
-    if not isinstance(parking, _Parking):
-        parking = _Parking()
-        parking.take(association)
-    return parking
+def pause_reactor(association: Association) -> ReactorPause:
+    """Keep pynetdicom's reactor from taking answers, as the node's own sender does."""
+    pause = association._reactor_checkpoint
+    return pause if isinstance(pause, ReactorPause) else ReactorPause(association)
 
 
 @contextmanager
 def associated(port: int, **options: str) -> Iterator[Association]:
     association = associate(port, **options)
     assert association.is_established
-    parking = park(association)
+    pause = pause_reactor(association)
     try:
         yield association
         if association.is_established:
             association.release()
     finally:
-        parking.leave()
+        pause.end()
 
 
 def send(association: Association, data_set: bytes, **command: object) -> tuple[int, str]:
@@ -143,7 +140,7 @@ def send(association: Association, data_set: bytes, **command: object) -> tuple[
     request.DataSet = BytesIO(data_set)
     contexts = {c.abstract_syntax: c.context_id for c in association.accepted_contexts}
     context_id = contexts[command.get("context", CTImageStorage)]
-    park(association)
+    pause_reactor(association)
     association.dimse.send_msg(request, context_id)
     _, answer = association.dimse.get_msg(block=True)
     assert answer is not None, "no answer"

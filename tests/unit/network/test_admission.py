@@ -52,7 +52,7 @@ def test_a_flood_of_strangers_is_remembered_in_bounded_space() -> None:
     seldom = RateLimiter(60, clock=lambda: now[0])
     told = sum(seldom.due(number) is not None for number in range(5000))
     assert told == 1001
-    assert len(seldom._told) == 1001
+    assert len(seldom._recorded) == 1001
     now[0] = 60.0
     assert seldom.due("late") == 0
-    assert len(seldom._told) == 1
+    assert len(seldom._recorded) == 1
