@@ -69,11 +69,12 @@ BACKLOG: Final = 128
 _config.LOG_HANDLER_LEVEL = "none"
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
-# Without: a file is decoded and encoded again before it is sent. Upstream: a documented switch.
+# Without: a file is decoded and encoded again before it is sent, without its group lengths.
+# Upstream: a documented switch.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 #: longest wait of either thread until it looks at its timers, s
-_WAIT_S: Final = 0.01
+WAIT_S: Final = 0.01
 _CLOSING = "Sta13"  # we have sent A-ABORT or A-ASSOCIATE-RJ (PS3.8 table 9-10)
 #: read on after our last PDU so that the peer gets to see it, bytes
 _MAXIMUM_DRAINED_BYTES = 262_144
@@ -200,7 +201,8 @@ class GuardedSocket(ClosedSocket):
         if not held_up:
             watched.append(connection)
         try:
-            readable, _, _ = select.select(watched, [], [], _WAIT_S)
+            wait_s = WAIT_S if self.event_queue.empty() else 0.0
+            readable, _, _ = select.select(watched, [], [], wait_s)
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed
             return False
@@ -316,7 +318,7 @@ class GuardedDimse(DIMSEServiceProvider):
         """
         self._discard_wake_up()
         try:
-            context_id, request = self.msg_queue.get(timeout=_WAIT_S)
+            context_id, request = self.msg_queue.get(timeout=WAIT_S)
         except queue.Empty:
             return None, None
         cast(GuardedSocket, self.dul.socket).wake_up.set()
@@ -345,8 +347,8 @@ class GuardedHandler(RequestHandler):
     def _create_association(self) -> Association:
         """Replace the parts of an association by the guarded ones.
 
-        Without: none of the classes above is in use. Upstream: no way to choose them; for
-        ``_run_loop_delay``, which delays each PDU by 1 ms, see #650, #651, #120.
+        Without: none of the classes above is in use. Upstream: no way to choose them; the
+        millisecond that ``_run_loop_delay`` adds to each answer is known as #650, #651, #120.
         """
         association = super()._create_association()
         dul, limits = association.dul, self.server.limits
