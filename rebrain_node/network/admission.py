@@ -1,4 +1,8 @@
-"""Who may associate: a calling AE title from its networks, to our AE title, while there is room."""
+"""Who may connect and associate.
+
+A calling AE title associates from its networks, to our AE title, while there is room; connections
+that have not associated share a bounded number of places.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from rebrain_node.settings import Peer
+from pynetdicom.association import Association
+
+from rebrain_node.settings import Peer, Receiver
 
 #: a refusal of the same caller is audited once in so many seconds
 AUDIT_EVERY_S: Final = 60.0
@@ -77,34 +83,67 @@ def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | No
     return None
 
 
+class UnassociatedPool:
+    """The connections that have not associated yet.
+
+    When the places are taken, the longest waiting connection of the address that holds most gives
+    way: a flood displaces itself, and a sender that associates at once is served.
+    """
+
+    def __init__(self, limits: Receiver) -> None:
+        self._limits = limits
+        self._waiting: list[Association] = []  # oldest first
+
+    def make_room(self, address: str) -> Association | None:
+        """Return the connection that gives way to a new one of the address, if one has to."""
+        self._waiting = [
+            each for each in self._waiting if each.is_alive() and each.requestor.primitive is None
+        ]
+        held: dict[str, list[Association]] = {}
+        for each in self._waiting:
+            held.setdefault(each.requestor.address, []).append(each)
+        if len(held.get(address, ())) >= self._limits.maximum_unassociated_per_address:
+            displaced = held[address][0]
+        elif len(self._waiting) >= self._limits.maximum_unassociated:
+            displaced = max(held.values(), key=len)[0]
+        else:
+            return None
+        self._waiting.remove(displaced)
+        return displaced
+
+    def add(self, association: Association) -> None:
+        """Count a new connection."""
+        self._waiting.append(association)
+
+
 class RateLimiter:
-    """Lets something be told once in a while for each key, and counts what was left out."""
+    """Lets an event of each key be recorded once in ``every_s`` seconds, and counts the others."""
 
     def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._every_s = every_s
         self._clock = clock
-        self._told: dict[Hashable, float] = {}
-        self._untold: dict[Hashable, int] = {}
+        self._recorded: dict[Hashable, float] = {}
+        self._suppressed: dict[Hashable, int] = {}
         self._lock = threading.Lock()
 
     def due(self, key: Hashable) -> int | None:
-        """How many were left out since the last time, if now is the time to tell; else None."""
+        """Number suppressed since the last record, if this one is to be recorded; else None."""
         now = self._clock()
         with self._lock:
-            if key not in self._told and len(self._told) >= _REMEMBERED:
+            if key not in self._recorded and len(self._recorded) >= _REMEMBERED:
                 self._forget(now)
-                key = key if len(self._told) < _REMEMBERED else None
-            if now - self._told.get(key, -self._every_s) < self._every_s:
-                self._untold[key] = self._untold.get(key, 0) + 1
+                key = key if len(self._recorded) < _REMEMBERED else None
+            if now - self._recorded.get(key, -self._every_s) < self._every_s:
+                self._suppressed[key] = self._suppressed.get(key, 0) + 1
                 return None
-            self._told[key] = now
-            return self._untold.pop(key, 0)
+            self._recorded[key] = now
+            return self._suppressed.pop(key, 0)
 
     def _forget(self, now: float) -> None:
-        old = [key for key, told in self._told.items() if now - told >= self._every_s]
+        old = [key for key, recorded in self._recorded.items() if now - recorded >= self._every_s]
         for key in old:
-            del self._told[key]
-            self._untold.pop(key, None)
+            del self._recorded[key]
+            self._suppressed.pop(key, None)
 
 
 def _printable(title: str) -> str:

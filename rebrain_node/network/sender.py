@@ -18,7 +18,6 @@ from typing import BinaryIO, Final
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.uid import UID
-from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -27,9 +26,6 @@ from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.association import associated, describe, is_open
 from rebrain_node.settings import DestinationSettings
-
-# Read the data set from its file in pieces and send it unchanged (pynetdicom's own switch).
-_config.STORE_SEND_CHUNKED_DATASET = True
 
 _VERIFICATION = UID("1.2.840.10008.1.1")
 _ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})

@@ -207,7 +207,7 @@ def test_an_altered_object_is_never_sent(node: Node) -> None:
     assert node.states() == ["failed"]
 
 
-def test_a_new_courier_starts_where_the_last_one_ended(node: Node) -> None:
+def test_a_new_loop_starts_where_the_last_one_ended(node: Node) -> None:
     derived = node.put(1)
     with a_peer(lambda n: None if n == 2 else 0x0000) as (_, destination):
         drain(node.loop(destination))

@@ -38,21 +38,19 @@ def test_what_a_stranger_calls_itself_cannot_reach_a_terminal() -> None:
     assert caller.settings_line.isprintable() or "\x1b" not in caller.settings_line
 
 
-def test_the_same_thing_is_told_seldom_and_counted() -> None:
+def test_the_same_event_is_recorded_rarely_and_counted() -> None:
     now = [0.0]
-    seldom = RateLimiter(60, clock=lambda: now[0])
-    assert [seldom.due("a"), seldom.due("a"), seldom.due("b")] == [0, None, 0]
+    limiter = RateLimiter(60, clock=lambda: now[0])
+    assert [limiter.due("a"), limiter.due("a"), limiter.due("b")] == [0, None, 0]
     now[0] = 60.0
-    assert seldom.due("a") == 1
-    assert seldom.due("a") is None
+    assert limiter.due("a") == 1
+    assert limiter.due("a") is None
 
 
-def test_a_flood_of_strangers_is_remembered_in_bounded_space() -> None:
+def test_a_flood_of_unknown_callers_is_remembered_in_bounded_space() -> None:
     now = [0.0]
-    seldom = RateLimiter(60, clock=lambda: now[0])
-    told = sum(seldom.due(number) is not None for number in range(5000))
-    assert told == 1001
-    assert len(seldom._told) == 1001
+    limiter = RateLimiter(60, clock=lambda: now[0])
+    recorded = sum(limiter.due(number) is not None for number in range(5000))
+    assert recorded == 1001, "the others share one entry"
     now[0] = 60.0
-    assert seldom.due("late") == 0
-    assert len(seldom._told) == 1
+    assert limiter.due("late") == 0, "old callers made room for an entry of its own"

@@ -8,7 +8,8 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 from rebrain_node.instance.scan import REASONS
-from rebrain_node.network import guard
+from rebrain_node.network import pynetdicom_hardening as guard
+from rebrain_node.network import receiver
 from rebrain_node.network.admission import Reason
 from rebrain_node.network.contexts import KEPT, PROCESSED, VERIFICATION, accepted_contexts
 from rebrain_node.network.receiver import DEFECT
@@ -66,7 +67,7 @@ def test_the_limits_in_the_docs_are_the_limits_in_force() -> None:
         f"| A-ASSOCIATE PDU | {guard.MAXIMUM_ASSOCIATE_BYTES >> 10} KiB |",
         f"| P-DATA PDU (offered and enforced) | {guard.MAXIMUM_PDU_BYTES >> 10} KiB |",
         f"| command set | {guard.MAXIMUM_COMMAND_BYTES >> 10} KiB |",
-        f"| silence of an association | {guard.IDLE_TIMEOUT_S:g} s |",
+        f"| silence of an association | {receiver.IDLE_TIMEOUT_S:g} s |",
         f"| connections that wait to be accepted | {guard.BACKLOG} |",
         f"| {guard.INCOMPLETE_COMMAND:04X} |",
     ):
