@@ -17,6 +17,7 @@
     ├── SeriesRejectedError          a series must not be synthesised; has findings
     ├── GateError                    a written object must not leave; has findings
     └── DeliveryError                a destination cannot be reached
+        └── QueryNotOfferedError     it cannot be asked what it holds
 
 Caught in three places only: the C-STORE handler, the worker, the command line.
 Every message names the value, the limit and the remedy.
@@ -178,4 +179,11 @@ class DeliveryError(RebrainError):
     """A destination cannot be reached, or rejects the association.
 
     Outcome: retried after a pause that doubles from 1 s to 60 s, without limit of age.
+    """
+
+
+class QueryNotOfferedError(DeliveryError):
+    """A destination does not accept C-FIND, so that it cannot be asked what it holds.
+
+    Outcome: the delivery goes on without the answer; what is not verified stays so.
     """

@@ -9,7 +9,7 @@ from typing import Protocol
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import Answer
+from rebrain_node.domain.delivery import Answer, HeldObject
 from rebrain_node.domain.job import DerivedInstance, Job
 from rebrain_node.domain.volume import FloatArray
 
@@ -124,4 +124,28 @@ class Destination(Protocol):
         ------
         DeliveryError
             The destination cannot be reached: nothing was sent.
+        """
+
+    def identity_conflict(self, instance: DerivedInstance) -> str | None:
+        """Say in what the study there is another patient's than the instance; None: it is not.
+
+        Raises
+        ------
+        QueryNotOfferedError
+            The destination cannot be asked.
+        DeliveryError
+            The destination cannot be reached.
+        """
+
+    def held(
+        self, instances: Sequence[DerivedInstance], read_back: Sequence[str]
+    ) -> tuple[HeldObject, ...]:
+        """Say which instances it holds, and of those in ``read_back`` whether unchanged.
+
+        Raises
+        ------
+        QueryNotOfferedError
+            The destination cannot be asked.
+        DeliveryError
+            The destination cannot be reached.
         """

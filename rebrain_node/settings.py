@@ -66,6 +66,13 @@ class DestinationSettings(_Part):
             "segmentation, report, ...): `lenient` leaves it out, `strict` sends nothing"
         ),
     )
+    confirmation: Literal["none", "query"] = Field(
+        default="none",
+        description=(
+            "how the destination is asked whether it holds what it has accepted: `none`, only "
+            "where an answer is in doubt; `query`, always (C-FIND, and C-GET of a sample)"
+        ),
+    )
     deadline_h: float | None = Field(
         default=None,
         gt=0,

@@ -136,6 +136,7 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
             deliveries=state.deliveries,
             destination=PacsDestination(each, settings.receiver.ae_title),
             deadline_h=each.deadline_h,
+            confirms=each.confirmation == "query",
         )
         for each in settings.destinations
     ]

@@ -34,7 +34,7 @@ def list_(
 ) -> None:
     """List deliveries that wait, are refused or incomplete.
 
-    Exit code 1 if one is refused: it is not tried again without `outbox retry`.
+    Exit code 1 if one is refused or held back: it is not tried again without `outbox retry`.
     """
     from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
@@ -54,14 +54,14 @@ def list_(
     else:
         columns = ("set", "destination", "source series", "objects", "attempts", "reason")
         rows = [
-            (one.set_id, one.destination, one.source_series_uid, _states(one), one.attempts,
+            (one.set_id, one.destination, one.source_series_uid, one.summary, one.attempts,
              _reason(one, known))
             for one in found
         ]  # fmt: skip
         print_table("Deliveries", columns, rows)
         for one in paused:
             typer.echo(f"{one.destination} is paused since {one.since.isoformat()}: {one.reason}")
-    if any(one.refused for one in found):
+    if any(one.needs_operator for one in found):
         raise typer.Exit(1)
 
 
@@ -158,7 +158,7 @@ def resume(
 
 
 def _is_open(delivery: Delivery) -> bool:
-    return bool(set(delivery.states) - {"taken", "cancelled"})
+    return bool(set(delivery.states) - {"taken", "confirmed", "cancelled"})
 
 
 def _destinations(deliveries: Deliveries, set_id: int, to: str | None) -> list[str]:
@@ -177,10 +177,6 @@ def _deliveries_of(deliveries: Deliveries, set_id: int, to: str | None) -> tuple
     return found
 
 
-def _states(delivery: Delivery) -> str:
-    return ", ".join(f"{count} {state}" for state, count in sorted(delivery.states.items()))
-
-
 def _reason(delivery: Delivery, known: set[str]) -> str | None:
     if delivery.outstanding and delivery.destination not in known:
         return (
@@ -193,7 +189,7 @@ def _reason(delivery: Delivery, known: set[str]) -> str | None:
 def _json(delivery: Delivery, known: set[str]) -> dict[str, object]:
     return asdict(delivery) | {
         "outstanding": delivery.outstanding,
-        "refused": delivery.refused,
+        "needs_operator": delivery.needs_operator,
         "reason": _reason(delivery, known),
         "since": delivery.since.isoformat(),
     }

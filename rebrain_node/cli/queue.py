@@ -31,7 +31,7 @@ def status(
 
     Also received and quarantined instances, and waiting and refused deliveries with the reason.
     Exit code 1, for a monitoring system, if a series or a delivery waits longer than --late-after
-    minutes or a delivery is refused.
+    minutes, or a delivery is refused or held back.
     """
     from datetime import UTC, datetime
 
@@ -44,7 +44,7 @@ def status(
     with open_state(settings) as state:
         counts, waiting = state.ledger.counts(), state.deliveries.pending()
         overdue = late(state.ledger.series(), waiting, datetime.now(UTC), late_after)
-        refused = [one for one in state.deliveries.of() if one.refused]
+        refused = [one for one in state.deliveries.of() if one.needs_operator]
         paused = [one.destination for one in state.deliveries.paused()]
     answer = {
         "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
@@ -80,11 +80,11 @@ def _print_status(
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
     print_table("Node", ("field", "value"), rows)
     if waiting:
-        columns = ("set", "destination", "source series", "pending", "refused", "reason")
+        columns = ("set", "destination", "source series", "objects", "reason")
         print_table(
             "Not delivered",
             columns,
-            [(d.set_id, d.destination, d.source_series_uid, d.outstanding, d.refused, d.reason)
+            [(d.set_id, d.destination, d.source_series_uid, d.summary, d.reason)
              for d in waiting],
         )  # fmt: skip
     if overdue:

@@ -37,6 +37,8 @@ class Event(StrEnum):
     DELIVERY_TAKEN = "delivery.taken"
     DELIVERY_FAILED = "delivery.failed"
     DELIVERY_REFUSED = "delivery.refused"
+    DELIVERY_HELD = "delivery.held"
+    DELIVERY_VERIFIED = "delivery.verified"
     DELIVERY_RETRIED = "delivery.retried"
     DELIVERY_CANCELLED = "delivery.cancelled"
     DELIVERY_PAUSED = "delivery.paused"

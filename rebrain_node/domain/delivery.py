@@ -10,7 +10,11 @@ from typing import Final, Literal
 #: what an answer asks of the sender
 Outcome = Literal["taken", "warning", "duplicate", "retry", "refused", "unsupported"]
 #: where one object stands at one destination
-DeliveryState = Literal["pending", "taken", "unverified", "refused", "left-out", "cancelled"]
+DeliveryState = Literal[
+    "pending", "held",
+    "taken", "unverified", "confirmed", "altered",
+    "refused", "left-out", "cancelled",
+]  # fmt: skip
 
 #: the state of an object after an answer
 STATE_AFTER: Final[Mapping[Outcome, DeliveryState]] = {
@@ -65,6 +69,15 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldObject:
+    """Whether a destination holds an object, and whether as it was sent."""
+
+    sop_instance_uid: str
+    held: bool
+    changed: tuple[str, ...] | None  #: keywords of changed elements; None: it was not read back
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delivery:
     """A derived set at one destination."""
 
@@ -84,9 +97,14 @@ class Delivery:
         return self.states.get("pending", 0)
 
     @property
-    def refused(self) -> int:
-        """Number of instances that will not be sent again unless an operator retries them."""
-        return self.states.get("refused", 0)
+    def summary(self) -> str:
+        """Number of instances in each state, in words."""
+        return ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
+
+    @property
+    def needs_operator(self) -> bool:
+        """Whether something is refused, held back or altered: nothing more happens by itself."""
+        return not self.states.keys().isdisjoint({"refused", "held", "altered"})
 
 
 @dataclass(frozen=True, kw_only=True)

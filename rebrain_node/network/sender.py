@@ -21,10 +21,11 @@ from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from rebrain_node.domain.delivery import Answer, Outcome, outcome_of
+from rebrain_node.domain.delivery import Answer, HeldObject, Outcome, outcome_of
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.association import associated, describe, is_open
+from rebrain_node.network.query import DestinationQuery
 from rebrain_node.settings import DestinationSettings
 
 _VERIFICATION = UID("1.2.840.10008.1.1")
@@ -57,6 +58,7 @@ class PacsDestination:
     def __init__(self, destination: DestinationSettings, calling_ae_title: str) -> None:
         self._destination = destination
         self._calling_ae_title = calling_ae_title
+        self._query = DestinationQuery(destination, calling_ae_title)
 
     @property
     def name(self) -> str:
@@ -89,6 +91,16 @@ class PacsDestination:
             if missing and self._needs_all(instances, missing):
                 return tuple(self._refusal(one, next(iter(missing.values()))) for one in instances)
             return tuple(self._send_all(association, instances, missing))
+
+    def identity_conflict(self, instance: DerivedInstance) -> str | None:
+        """As `DestinationQuery.identity_conflict`."""
+        return self._query.identity_conflict(instance)
+
+    def held(
+        self, instances: Sequence[DerivedInstance], read_back: Sequence[str]
+    ) -> tuple[HeldObject, ...]:
+        """As `DestinationQuery.held`."""
+        return self._query.held(instances, read_back)
 
     def _needs_all(self, instances: Sequence[DerivedInstance], missing: Mapping[str, str]) -> bool:
         """Whether a kind that the destination does not accept keeps the whole set back."""

@@ -5,6 +5,7 @@ Facts only; when to try again is the delivery loop's.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
@@ -21,6 +22,7 @@ from rebrain_node.domain.delivery import (
     DeliveredObject,
     Delivery,
     DeliveryState,
+    HeldObject,
     PausedDestination,
 )
 from rebrain_node.errors import StateError
@@ -39,9 +41,11 @@ from rebrain_node.store.tables import (
 Details = dict[str, JsonValue]
 
 #: states in which the destination holds the object
-_DELIVERED: Final = frozenset({"taken", "unverified"})
+_DELIVERED: Final = frozenset({"taken", "unverified", "confirmed", "altered"})
 #: the state whose reason describes a delivery, the most important first
-_REASON_ORDER: Final = ("refused", "pending", "left-out", "cancelled", "unverified")
+_REASON_ORDER: Final = (
+    "held", "refused", "altered", "pending", "left-out", "cancelled", "unverified",
+)  # fmt: skip
 
 
 class Deliveries:
@@ -144,6 +148,30 @@ class Deliveries:
         """Record that what is pending of a set is given up for a destination."""
         self._end(set_id, destination, "refused", (Event.DELIVERY_REFUSED, {"reason": reason}))
 
+    def hold(self, set_id: int, destination: str, reason: str) -> None:
+        """Keep what is pending of a set back until an operator retries or cancels it."""
+        self._end(set_id, destination, "held", (Event.DELIVERY_HELD, {"reason": reason}))
+
+    def verify(self, set_id: int, destination: str, found: Sequence[HeldObject]) -> None:
+        """Record what a destination was found to hold of what it has taken.
+
+        What it does not hold is pending again; what it holds otherwise than it was sent is
+        `altered`; what it holds as sent, or holds and was answered 0000, is `confirmed`.
+        """
+        by_uid = {one.sop_instance_uid: one for one in found}
+        counts: Counter[str] = Counter()
+        with self._database.writing() as session:
+            for row, one in _deliveries(session, set_id, destination):
+                if one.sop_instance_uid in by_uid and row.state in {"taken", "unverified"}:
+                    row.state, row.reason = _verified(row, by_uid[one.sop_instance_uid])
+                    row.changed_at = datetime.now(UTC)
+                    counts[row.state] += 1
+            details: Details = {"set": set_id, **counts}
+            append(session, Event.DELIVERY_VERIFIED, destination, details)
+            session.flush()
+            _reopen(session, set_id)
+            _settle(session, set_id)
+
     def cancel(self, set_id: int, destination: str, reason: str, operator: str) -> int:
         """Stop the delivery of a set to a destination; the number of objects cancelled.
 
@@ -180,7 +208,7 @@ class Deliveries:
             rows = [
                 row
                 for row, _ in _deliveries(session, set_id, destination)
-                if row.state != "pending" and (resend or row.state != "taken")
+                if row.state != "pending" and (resend or row.state not in {"taken", "confirmed"})
             ]
             if not rows:
                 raise StateError(
@@ -254,7 +282,7 @@ class Deliveries:
             rows = [
                 row
                 for row, _ in _deliveries(session, set_id, destination)
-                if row.state == "pending"
+                if row.state in {"pending", "held"}
             ]
             for row in rows:
                 row.state, row.reason = state, str(details["reason"])
@@ -303,6 +331,17 @@ def _apply(row: DeliveryRow, answer: Answer) -> None:
         row.attempts += 1
 
 
+def _verified(row: DeliveryRow, found: HeldObject) -> tuple[DeliveryState, str | None]:
+    if not found.held:
+        return "pending", "the destination answered that it took the object, but does not hold it"
+    if found.changed:
+        changed = ", ".join(found.changed[:8])
+        return "altered", f"the destination holds the object with other values of {changed}"
+    if found.changed is None and row.state == "unverified":
+        return "unverified", row.reason
+    return "confirmed", None
+
+
 def _leave_out_companions(rows: Sequence[tuple[DeliveryRow, DerivedInstanceRow]]) -> None:
     images = [row.state for row, one in rows if one.kind == "MR"]
     if "refused" not in images or "pending" in images:
@@ -344,7 +383,7 @@ def _settle(session: Session, set_id: int) -> None:
         .group_by(DeliveryRow.state)
     )
     held = dict(session.execute(query).all())
-    if held.get("pending", 0):
+    if held.get("pending", 0) or held.get("held", 0):
         return
     row = session.get_one(DerivedSetRow, set_id)
     series = session.get_one(SeriesRow, row.source_series_uid)

@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 
-from rebrain_node.domain.delivery import Delivery
-from rebrain_node.errors import AlteredBytesError, DeliveryError, StoreUnavailableError
+from rebrain_node.domain.delivery import Answer, Delivery
+from rebrain_node.domain.job import DerivedInstance
+from rebrain_node.errors import (
+    AlteredBytesError,
+    DeliveryError,
+    QueryNotOfferedError,
+    StoreUnavailableError,
+)
 from rebrain_node.logs import reference
 from rebrain_node.ports import Destination
 from rebrain_node.store.deliveries import Deliveries
@@ -28,6 +34,9 @@ from rebrain_node.worker.workflow import LONGEST_PAUSE_S, pause_s
 
 #: pause between two looks into the outbox, s
 POLL_S: Final = 0.25
+#: number of objects of a set that are read back and compared
+SAMPLE: Final = 4
+_ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
 _LOG = structlog.get_logger("delivery")
 
 
@@ -51,6 +60,7 @@ class DeliveryLoop:
     deliveries: Deliveries
     destination: Destination
     deadline_h: float | None = None  #: after which a delivery is given up
+    confirms: bool = False  #: whether the destination is always asked what it holds
     clock: Callable[[], float] = time.monotonic
     _unreachable: _Backoff = field(default_factory=_Backoff)
     _sets: dict[int, _Backoff] = field(default_factory=dict)
@@ -112,7 +122,13 @@ class DeliveryLoop:
             )
             return
         try:
-            answers = self.destination.send(self.outbox.outstanding(set_id, name))
+            instances = self.outbox.outstanding(set_id, name)
+            conflict = self._identity_conflict(instances)
+            if conflict is not None:
+                log.warning("delivery held", reason=conflict)
+                self.deliveries.hold(set_id, name, conflict)
+                return
+            answers = self.destination.send(instances)
         except AlteredBytesError as error:
             log.critical("delivery refused", reason=str(error))
             self.deliveries.refused(set_id, name, str(error))
@@ -133,7 +149,37 @@ class DeliveryLoop:
         self.deliveries.record(set_id, name, answers)
         outcomes = [answer.outcome for answer in answers]
         log.info("answered", **{each: outcomes.count(each) for each in dict.fromkeys(outcomes)})
+        self._verify(set_id, instances, answers)
         self._sets[set_id].fail(self.clock(), f"{set_id}:{name}")
+
+    def _identity_conflict(self, instances: Sequence[DerivedInstance]) -> str | None:
+        try:
+            return self.destination.identity_conflict(instances[0]) if instances else None
+        except QueryNotOfferedError:
+            return None
+
+    def _verify(
+        self, set_id: int, instances: Sequence[DerivedInstance], answers: Sequence[Answer]
+    ) -> None:
+        """Ask the destination what it holds, where an answer is in doubt or always.
+
+        Where it cannot be asked, nothing changes: what is in doubt stays `unverified`.
+        """
+        accepted = {a.sop_instance_uid: a.outcome for a in answers if a.outcome in _ACCEPTED}
+        doubtful = [uid for uid, outcome in accepted.items() if outcome != "taken"]
+        asked = list(accepted) if self.confirms else doubtful
+        if not asked:
+            return
+        sample = asked[:: max(1, len(asked) // SAMPLE)] if self.confirms else []
+        try:
+            found = self.destination.held(
+                [one for one in instances if one.sop_instance_uid in asked],
+                [*doubtful, *sample],
+            )
+        except DeliveryError as error:
+            _LOG.warning("not verified", set=set_id, reason=str(error))
+            return
+        self.deliveries.verify(set_id, self.destination.name, found)
 
     def _is_too_old(self, delivery: Delivery) -> bool:
         if self.deadline_h is None:

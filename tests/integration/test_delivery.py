@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.uid import MRImageStorage, ParametricMapStorage
@@ -47,15 +48,13 @@ class Node:
         self.outbox.put(derived, ["pacs"], job)
         return derived
 
-    def loop(
-        self, destination: DestinationSettings, deadline_h: float | None = None
-    ) -> DeliveryLoop:
+    def loop(self, destination: DestinationSettings, **options: Any) -> DeliveryLoop:
         return DeliveryLoop(
             outbox=self.outbox,
             deliveries=self.deliveries,
             destination=PacsDestination(destination, "REBRAIN"),
-            deadline_h=deadline_h,
             clock=lambda: self.now_s,
+            **options,
         )
 
     def states(self) -> list[str]:
@@ -214,3 +213,31 @@ def test_a_new_loop_starts_where_the_last_one_ended(node: Node) -> None:
     with a_peer() as (peer, again):
         assert drain(node.loop(again)) == 1
     assert uids(peer) == names(derived)[1:]
+
+
+def test_a_study_that_was_corrected_at_the_destination_is_held_back(node: Node) -> None:
+    derived = node.put(1)
+    with a_peer(studies=[{"PatientID": "another"}]) as (peer, destination):
+        assert drain(node.loop(destination)) == 1
+        assert peer.received == []
+        (delivery,) = node.deliveries.of()
+        assert delivery.states == {"held": 2}
+        assert "another Patient ID" in str(delivery.reason)
+        peer.studies[:] = [{"PatientID": ""}]
+        node.deliveries.retry(delivery.set_id, "pacs", "corrected there", "someone")
+        assert drain(node.loop(destination)) == 1
+    assert uids(peer) == names(derived)
+
+
+def test_a_destination_is_asked_for_what_it_has_accepted(node: Node) -> None:
+    derived = node.put(1)
+    first, second = names(derived)
+    with a_peer(images=[first]) as (peer, destination):
+        loop = node.loop(destination, confirms=True)
+        assert drain(loop) == 1
+        assert node.deliveries.of()[0].states == {"confirmed": 1, "pending": 1}
+        peer.images.append(second)
+        node.now_s += LONGEST_PAUSE_S
+        assert drain(loop) == 1
+    assert node.deliveries.of()[0].states == {"confirmed": 2}
+    assert uids(peer) == [first, second, second]

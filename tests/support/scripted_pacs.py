@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from io import BytesIO
 from types import MappingProxyType
 
@@ -30,6 +31,7 @@ def instance(n: int, sop_class: UID = MRImageStorage, kind: ObjectKind = "MR") -
     uid = f"2.25.{1000 + n}"
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, uid
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "2.25.7", "2.25.1"
     dataset.PatientName = "Test^Sender"
     dataset.add_new(0x00091001, "UN", b"\x00\x01\x02\x03")
     dataset.add_new(0x7FE00010, "OW", bytes(range(256)) * 64)
@@ -57,6 +59,8 @@ class Peer:
 
     def __init__(self, answer: Answer, by_uid: Mapping[str, int]) -> None:
         self.answer = answer
+        self.studies: list[dict[str, str]] = []  #: answers to a C-FIND of a study
+        self.images: list[str] = []  #: SOP Instance UIDs for a C-FIND of images
         self.by_uid = dict(by_uid)  #: status for a SOP Instance UID, before `answer` is asked
         self.received: list[tuple[str, UID, bytes]] = []
         self.contexts: list[tuple[UID, list[UID]]] = []
@@ -77,6 +81,19 @@ class Peer:
         )
         return status
 
+    def find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
+        question = event.identifier
+        if question.QueryRetrieveLevel == "STUDY":
+            answers = self.studies
+        else:
+            answers = [{"SOPInstanceUID": uid} for uid in self.images]
+        for values in answers:
+            answer = copy(question)
+            for keyword, value in values.items():
+                setattr(answer, keyword, value)
+            yield 0xFF00, answer
+        yield 0x0000, None
+
     def asked(self, event: Event) -> None:
         requestor = event.assoc.requestor
         self.calling.append(requestor.ae_title)
@@ -91,9 +108,15 @@ def a_peer(
     sop_classes: Sequence[UID] = (MRImageStorage, CTImageStorage),
     handlers: Sequence[tuple[object, Callable[[Event], None]]] = (),
     by_uid: Mapping[str, int] = MappingProxyType({}),
+    studies: Sequence[dict[str, str]] | None = None,
+    images: Sequence[str] | None = None,
     **options: bool,
 ) -> Iterator[tuple[Peer, DestinationSettings]]:
+    """Listen; with ``studies`` or ``images`` the peer answers C-FIND too."""
     peer, entity = Peer(answer, by_uid), AE(ae_title="PACS")
+    peer.studies, peer.images = list(studies or ()), list(images or ())
+    if studies is not None or images is not None:
+        entity.add_supported_context("1.2.840.10008.5.1.4.1.2.2.1")
     for sop_class in sop_classes:
         entity.add_supported_context(
             sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless]
@@ -103,7 +126,12 @@ def a_peer(
     server = entity.start_server(
         ("127.0.0.1", 0),
         block=False,
-        evt_handlers=[(evt.EVT_C_STORE, peer.store), (evt.EVT_ESTABLISHED, peer.asked), *handlers],
+        evt_handlers=[
+            (evt.EVT_C_STORE, peer.store),
+            (evt.EVT_C_FIND, peer.find),
+            (evt.EVT_ESTABLISHED, peer.asked),
+            *handlers,
+        ],
     )
     try:
         yield peer, settings_for(server.server_address[1])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import Answer, Outcome, outcome_of
+from rebrain_node.domain.delivery import Answer, HeldObject, Outcome, outcome_of
 from rebrain_node.domain.job import DerivedInstance, Job
 from rebrain_node.errors import StateError
 from rebrain_node.store.audit import AuditLog
@@ -175,7 +175,7 @@ def test_a_refusal_fails_the_series_once_nothing_is_pending(
     deliveries.record(set_id, "archive", answers(instances))
     assert state_of(ledger) == "failed"
     assert deliveries.pending() == ()
-    assert [one.refused for one in deliveries.of("pacs")] == [3]
+    assert [one.summary for one in deliveries.of("pacs")] == ["3 refused"]
 
 
 def test_a_kind_that_is_left_out_does_not_fail_the_series(
@@ -299,3 +299,45 @@ def test_an_unknown_set_or_destination_is_refused(
     unknown = Answer(sop_instance_uid="2.25.9", outcome="taken", status=0)
     deliveries.record(set_id, "pacs", [unknown, *answers([replace(first)])])
     assert deliveries.of("pacs")[0].states == {"taken": 1, "pending": 2}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "held", "changed", "state"),
+    [
+        ("taken", True, None, "confirmed"),
+        ("taken", True, (), "confirmed"),
+        ("taken", True, ("PatientName",), "altered"),
+        ("taken", False, None, "pending"),
+        ("warning", True, None, "unverified"),
+        ("warning", True, (), "confirmed"),
+        ("duplicate", True, ("PixelData",), "altered"),
+        ("duplicate", False, None, "pending"),
+    ],
+)
+def test_what_a_destination_is_found_to_hold_decides(
+    outbox: Outbox, deliveries: Deliveries, job: Job, outcome: Outcome, held: bool,
+    changed: tuple[str, ...] | None, state: str,
+) -> None:  # fmt: skip
+    set_id, (first, *others) = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", [*answers([first], outcome, 0x0111), *answers(others)])
+    found = HeldObject(sop_instance_uid=first.sop_instance_uid, held=held, changed=changed)
+    deliveries.verify(set_id, "pacs", [found])
+    (one, *_) = deliveries.objects(set_id)
+    assert one.state == state
+    assert (one.reason or "").endswith(f"values of {changed[0]}" if changed else "")
+    assert deliveries.of("pacs")[0].needs_operator is (state == "altered")
+
+
+def test_a_set_that_is_held_back_waits_for_an_operator(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.hold(set_id, "pacs", "another Patient ID")
+    assert deliveries.pending() == ()
+    assert deliveries.of("pacs")[0].needs_operator
+    assert state_of(ledger) == "synthesised"
+    assert deliveries.retry(set_id, "pacs", "corrected", "someone") == 3
+    assert outbox.outstanding(set_id, "pacs") == instances
+    deliveries.hold(set_id, "pacs", "another Patient ID")
+    assert deliveries.cancel(set_id, "pacs", "wrong patient", "someone") == 3
+    assert state_of(ledger) == "failed"
