@@ -10,7 +10,7 @@ import ipaddress
 import json
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,20 +23,23 @@ AUDIT_EVERY_S: Final = 60.0
 #: callers remembered for that; above it unknown callers share one entry
 _REMEMBERED: Final = 1000
 
-#: (result, source, reason) of A-ASSOCIATE-RJ (PS3.8 table 9-21)
-Rejection = tuple[int, int, int]
-CALLED_NOT_RECOGNISED: Final[Rejection] = (1, 1, 7)
-CALLING_NOT_RECOGNISED: Final[Rejection] = (1, 1, 3)
-TEMPORARY_CONGESTION: Final[Rejection] = (2, 3, 1)
-LOCAL_LIMIT_EXCEEDED: Final[Rejection] = (2, 3, 2)
-
 Reason = Literal["CALLED-AE", "UNKNOWN-AE", "UNKNOWN-ADDRESS", "ASSOCIATIONS", "RESOURCES"]
-REJECTIONS: Final[dict[Reason, Rejection]] = {
-    "CALLED-AE": CALLED_NOT_RECOGNISED,
-    "UNKNOWN-AE": CALLING_NOT_RECOGNISED,
-    "UNKNOWN-ADDRESS": CALLING_NOT_RECOGNISED,
-    "ASSOCIATIONS": LOCAL_LIMIT_EXCEEDED,
-    "RESOURCES": TEMPORARY_CONGESTION,
+#: result, source and reason of the A-ASSOCIATE-RJ (PS3.8 table 9-21), and what the site does
+REJECTIONS: Final[Mapping[Reason, tuple[tuple[int, int, int], str]]] = {
+    "CALLED-AE": ((1, 1, 7), "correct the AE title entered at the sender"),
+    "UNKNOWN-AE": ((1, 1, 3), "add the peer; the audit event carries the lines to paste"),
+    "UNKNOWN-ADDRESS": (
+        (1, 1, 3),
+        "add the address; the sender is not told that only the address is wrong",
+    ),
+    "ASSOCIATIONS": (
+        (2, 3, 2),
+        "nothing: senders try again; or raise `receiver.maximum_associations`",
+    ),
+    "RESOURCES": (
+        (2, 3, 1),
+        "free disk space: the hard mark is reached, or the audit log cannot be written",
+    ),
 }
 
 

@@ -25,6 +25,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from rebrain_node import settings
 from rebrain_node.domain.audit import Event as AuditEvent
 from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from rebrain_node.domain.statuses import STATUSES
 from rebrain_node.errors import InstanceError, OutOfResourcesError, RebrainError
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 from rebrain_node.instance.scan import require_class, require_instance, scan_data_set
@@ -42,8 +43,6 @@ from rebrain_node.network.pynetdicom_hardening import MAXIMUM_PDU_BYTES, Guarded
 from rebrain_node.ports import AuditLog, JsonValue
 from rebrain_node.reception.inbox import Spool
 
-#: a defect of ours; the sender may try again, the log says what happened
-DEFECT: Final = 0xC1FF
 #: an association that is silent so long is aborted, s
 IDLE_TIMEOUT_S: Final = 120.0
 #: longest Error Comment (0000,0902), VR LO
@@ -147,7 +146,8 @@ class Receiver:
             self._record_association_refused(caller, reason)
         except Exception as error:  # noqa: BLE001 - pynetdicom would negotiate after an exception
             _LOG.warning("association refused: %s", type(error).__name__)
-        association.acse.send_reject(*REJECTIONS[reason])
+        rejection, _ = REJECTIONS[reason]
+        association.acse.send_reject(*rejection)
         association.kill()
 
     def _lack_of_room(self, association: Association) -> Reason | None:
@@ -185,7 +185,7 @@ class Receiver:
             return _status(error.status, f"{error.reason}: {error}")
         except Exception:  # noqa: BLE001 - pynetdicom would answer C211
             _LOG.exception("C-STORE failed")
-            return _status(DEFECT, "DEFECT: the node's log says more")
+            return _status(STATUSES["DEFECT"].status, "DEFECT: the node's log says more")
 
     def _take(self, event: Event) -> int:
         request, context = cast(C_STORE, event.request), event.context

@@ -206,10 +206,10 @@ def _a_request_without_instance_uid_is_answered(folder: Path, patience_s: float)
     with small_node(folder) as node, associated(node.port) as association:
         association.dimse_timeout = patience_s
         try:
-            status, _ = send(association, instance(1), instance=None)
+            status, comment = send(association, instance(1), instance=None)
         except AssertionError:
             return False
-        return status == hardening.INCOMPLETE_COMMAND
+        return status == 0xC110 and comment.startswith("INCOMPLETE-COMMAND")
 
 
 @change("GuardedHandler._create_association")
