@@ -1,7 +1,9 @@
-"""Who may connect and associate.
+"""Who may connect and associate, and for which SOP classes (PS3.8 9.3.2).
 
 A calling AE title associates from its networks, to our AE title, while there is room; connections
-that have not associated share a bounded number of places.
+that have not associated share a bounded number of places. CT is what the node is for. Everything
+else a PACS sends along with a study is accepted, so that the sender's job ends well, and kept
+like any instance; the selection then refuses its series. docs/receiving.md lists all of it.
 """
 
 from __future__ import annotations
@@ -14,9 +16,28 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pydicom.uid import UID
+from pynetdicom import AllStoragePresentationContexts
 from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
 
+from rebrain_node.instance.scan import CT_CLASSES
 from rebrain_node.settings import Peer, Receiver
+
+#: C-ECHO (PS3.4 annex A)
+VERIFICATION = UID("1.2.840.10008.1.1")
+
+#: SOP classes whose instances may become a synthetic series
+PROCESSED: tuple[UID, ...] = tuple(sorted(CT_CLASSES))
+
+#: storage SOP classes that are kept and not processed: all others that pynetdicom knows
+KEPT: tuple[UID, ...] = tuple(
+    sorted(
+        UID(str(context.abstract_syntax))
+        for context in AllStoragePresentationContexts
+        if context.abstract_syntax not in CT_CLASSES
+    )
+)
 
 #: a refusal of the same caller is audited once in so many seconds
 AUDIT_EVERY_S: Final = 60.0
@@ -84,6 +105,18 @@ def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | No
     if not any(address in ipaddress.ip_network(network) for network in networks):
         return "UNKNOWN-ADDRESS"
     return None
+
+
+def accepted_contexts(transfer_syntaxes: Sequence[str]) -> list[PresentationContext]:
+    """Return what an association may agree on, given the transfer syntaxes that decode here.
+
+    Verification needs no more than the default transfer syntax, but takes any native one.
+    """
+    native = [uid for uid in transfer_syntaxes if not UID(uid).is_compressed]
+    return [
+        build_context(VERIFICATION, native),
+        *(build_context(uid, list(transfer_syntaxes)) for uid in (*PROCESSED, *KEPT)),
+    ]
 
 
 class UnassociatedPool:

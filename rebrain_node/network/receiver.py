@@ -9,6 +9,7 @@ docs/receiving.md lists every status a sender can see.
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 from io import BytesIO
 from types import TracebackType
@@ -28,23 +29,29 @@ from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_V
 from rebrain_node.domain.statuses import STATUSES
 from rebrain_node.errors import InstanceError, OutOfResourcesError, RebrainError
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
-from rebrain_node.instance.scan import require_class, require_instance, scan_data_set
+from rebrain_node.instance.scan import (
+    ScannedInstance,
+    require_class,
+    require_instance,
+    scan_data_set,
+)
 from rebrain_node.network.admission import (
     AUDIT_EVERY_S,
     REJECTIONS,
     Caller,
     RateLimiter,
     Reason,
+    accepted_contexts,
     refusal,
 )
-from rebrain_node.network.contexts import accepted_contexts
-from rebrain_node.network.part10 import file_of
 from rebrain_node.network.pynetdicom_hardening import MAXIMUM_PDU_BYTES, GuardedServer
 from rebrain_node.ports import AuditLog, JsonValue
 from rebrain_node.reception.inbox import Spool
 
 #: an association that is silent so long is aborted, s
 IDLE_TIMEOUT_S: Final = 120.0
+_PREAMBLE: Final = bytes(128) + b"DICM"
+_VERSION: Final = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
 #: longest Error Comment (0000,0902), VR LO
 _COMMENT_LENGTH = 64
 
@@ -227,6 +234,30 @@ class Receiver:
                 caller.calling_ae_title,
                 {"address": caller.address, "not_told": suppressed},
             )
+
+
+def file_of(data_set: bytes, scanned: ScannedInstance) -> bytes:
+    """Return the DICOM file of a data set, whose bytes stay as they came (PS3.10 7.1).
+
+    The header depends on nothing but the instance and its transfer syntax, so that the same data
+    set always makes the same file, whoever sends it and whatever version receives it.
+    """
+    meta = _VERSION + b"".join(
+        _uid_element(element, value)
+        for element, value in (
+            (0x0002, scanned.sop_class_uid),
+            (0x0003, scanned.sop_instance_uid),
+            (0x0010, scanned.transfer_syntax_uid),
+            (0x0012, IMPLEMENTATION_CLASS_UID),
+        )
+    )
+    length = b"\x02\x00\x00\x00UL\x04\x00" + struct.pack("<I", len(meta))
+    return b"".join((_PREAMBLE, length, meta, data_set))
+
+
+def _uid_element(element: int, value: str) -> bytes:
+    padded = value.encode("ascii") + b"\x00" * (len(value) % 2)
+    return struct.pack("<HH2sH", 2, element, b"UI", len(padded)) + padded
 
 
 def _caller(association: Association) -> Caller:

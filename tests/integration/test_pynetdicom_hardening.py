@@ -29,7 +29,7 @@ from rebrain_node.instance.scan import scan_data_set
 from rebrain_node.network import association as association_module
 from rebrain_node.network import pynetdicom_hardening as hardening
 from rebrain_node.network.admission import UnassociatedPool
-from rebrain_node.network.part10 import file_of
+from rebrain_node.network.receiver import file_of
 from rebrain_node.network.sender import send_files
 from rebrain_node.settings import DestinationSettings
 from tests.support.data_sets import ct, element, encode, us
