@@ -1,7 +1,9 @@
-"""Who may connect and associate.
+"""Who may connect and associate, and for which SOP classes (PS3.8 9.3.2).
 
 A calling AE title associates from its networks, to our AE title, while there is room; connections
-that have not associated share a bounded number of places.
+that have not associated share a bounded number of places. CT is what the node is for. Everything
+else a PACS sends along with a study is accepted, so that the sender's job ends well, and kept
+like any instance; the selection then refuses its series. docs/receiving.md lists all of it.
 """
 
 from __future__ import annotations
@@ -10,33 +12,55 @@ import ipaddress
 import json
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pydicom.uid import UID
+from pynetdicom import AllStoragePresentationContexts
 from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
 
+from rebrain_node.instance.scan import CT_CLASSES
 from rebrain_node.settings import Peer, Receiver
+
+#: C-ECHO (PS3.4 annex A)
+VERIFICATION = UID("1.2.840.10008.1.1")
+
+#: SOP classes whose instances may become a synthetic series
+PROCESSED: tuple[UID, ...] = tuple(sorted(CT_CLASSES))
+
+#: storage SOP classes that are kept and not processed: all others that pynetdicom knows
+KEPT: tuple[UID, ...] = tuple(
+    sorted(
+        UID(str(context.abstract_syntax))
+        for context in AllStoragePresentationContexts
+        if context.abstract_syntax not in CT_CLASSES
+    )
+)
 
 #: a refusal of the same caller is audited once in so many seconds
 AUDIT_EVERY_S: Final = 60.0
 #: callers remembered for that; above it unknown callers share one entry
 _REMEMBERED: Final = 1000
 
-#: (result, source, reason) of A-ASSOCIATE-RJ (PS3.8 table 9-21)
-Rejection = tuple[int, int, int]
-CALLED_NOT_RECOGNISED: Final[Rejection] = (1, 1, 7)
-CALLING_NOT_RECOGNISED: Final[Rejection] = (1, 1, 3)
-TEMPORARY_CONGESTION: Final[Rejection] = (2, 3, 1)
-LOCAL_LIMIT_EXCEEDED: Final[Rejection] = (2, 3, 2)
-
 Reason = Literal["CALLED-AE", "UNKNOWN-AE", "UNKNOWN-ADDRESS", "ASSOCIATIONS", "RESOURCES"]
-REJECTIONS: Final[dict[Reason, Rejection]] = {
-    "CALLED-AE": CALLED_NOT_RECOGNISED,
-    "UNKNOWN-AE": CALLING_NOT_RECOGNISED,
-    "UNKNOWN-ADDRESS": CALLING_NOT_RECOGNISED,
-    "ASSOCIATIONS": LOCAL_LIMIT_EXCEEDED,
-    "RESOURCES": TEMPORARY_CONGESTION,
+#: result, source and reason of the A-ASSOCIATE-RJ (PS3.8 table 9-21), and what the site does
+REJECTIONS: Final[Mapping[Reason, tuple[tuple[int, int, int], str]]] = {
+    "CALLED-AE": ((1, 1, 7), "correct the AE title entered at the sender"),
+    "UNKNOWN-AE": ((1, 1, 3), "add the peer; the audit event carries the lines to paste"),
+    "UNKNOWN-ADDRESS": (
+        (1, 1, 3),
+        "add the address; the sender is not told that only the address is wrong",
+    ),
+    "ASSOCIATIONS": (
+        (2, 3, 2),
+        "nothing: senders try again; or raise `receiver.maximum_associations`",
+    ),
+    "RESOURCES": (
+        (2, 3, 1),
+        "free disk space: the hard mark is reached, or the audit log cannot be written",
+    ),
 }
 
 
@@ -81,6 +105,18 @@ def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | No
     if not any(address in ipaddress.ip_network(network) for network in networks):
         return "UNKNOWN-ADDRESS"
     return None
+
+
+def accepted_contexts(transfer_syntaxes: Sequence[str]) -> list[PresentationContext]:
+    """Return what an association may agree on, given the transfer syntaxes that decode here.
+
+    Verification needs no more than the default transfer syntax, but takes any native one.
+    """
+    native = [uid for uid in transfer_syntaxes if not UID(uid).is_compressed]
+    return [
+        build_context(VERIFICATION, native),
+        *(build_context(uid, list(transfer_syntaxes)) for uid in (*PROCESSED, *KEPT)),
+    ]
 
 
 class UnassociatedPool:

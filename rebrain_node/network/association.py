@@ -141,7 +141,7 @@ def _set_option(event: Event, option: int) -> None:
         try:
             transport.socket.setsockopt(socket.IPPROTO_TCP, option, 1)
         except OSError:
-            return  # the peer just closed: whoever reads next is told
+            return  # the peer has just closed: the next read fails
 
 
 def _why_not(association: Association, destination: DestinationSettings, calling: str) -> str:

@@ -40,6 +40,7 @@ from pynetdicom.transport import (
     RequestHandler,
 )
 
+from rebrain_node.domain.statuses import STATUSES
 from rebrain_node.errors import RebrainError
 from rebrain_node.network.admission import UnassociatedPool
 from rebrain_node.settings import Receiver
@@ -59,8 +60,6 @@ MAXIMUM_ASSOCIATE_BYTES: Final = 65_536
 MAXIMUM_PDU_BYTES: Final = 131_072
 #: largest command set, bytes; real ones are below 1 000
 MAXIMUM_COMMAND_BYTES: Final = 16_384
-#: answer to a C-STORE request whose command set lacks something, e.g. the SOP Instance UID
-INCOMPLETE_COMMAND: Final = 0xC110
 #: connections that wait to be accepted, in the kernel
 BACKLOG: Final = 128
 
@@ -328,7 +327,9 @@ class GuardedDimse(DIMSEServiceProvider):
         answer.MessageIDBeingRespondedTo = request.MessageID
         answer.AffectedSOPClassUID = request.AffectedSOPClassUID
         answer.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
-        answer.Status = INCOMPLETE_COMMAND
+        answer.Status = STATUSES["INCOMPLETE-COMMAND"].status
+        comment = "INCOMPLETE-COMMAND: a required element is missing"
+        answer.ErrorComment = cast(None, comment)  # pynetdicom annotates None
         self.send_msg(answer, context_id)
         return None, None
 

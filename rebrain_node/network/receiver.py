@@ -9,6 +9,7 @@ docs/receiving.md lists every status a sender can see.
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 from io import BytesIO
 from types import TracebackType
@@ -25,27 +26,32 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from rebrain_node import settings
 from rebrain_node.domain.audit import Event as AuditEvent
 from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from rebrain_node.domain.statuses import STATUSES
 from rebrain_node.errors import InstanceError, OutOfResourcesError, RebrainError
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
-from rebrain_node.instance.scan import require_class, require_instance, scan_data_set
+from rebrain_node.instance.scan import (
+    ScannedInstance,
+    require_class,
+    require_instance,
+    scan_data_set,
+)
 from rebrain_node.network.admission import (
     AUDIT_EVERY_S,
     REJECTIONS,
     Caller,
     RateLimiter,
     Reason,
+    accepted_contexts,
     refusal,
 )
-from rebrain_node.network.contexts import accepted_contexts
-from rebrain_node.network.part10 import file_of
 from rebrain_node.network.pynetdicom_hardening import MAXIMUM_PDU_BYTES, GuardedServer
 from rebrain_node.ports import AuditLog, JsonValue
 from rebrain_node.reception.inbox import Spool
 
-#: a defect of ours; the sender may try again, the log says what happened
-DEFECT: Final = 0xC1FF
 #: an association that is silent so long is aborted, s
 IDLE_TIMEOUT_S: Final = 120.0
+_PREAMBLE: Final = bytes(128) + b"DICM"
+_VERSION: Final = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
 #: longest Error Comment (0000,0902), VR LO
 _COMMENT_LENGTH = 64
 
@@ -147,7 +153,8 @@ class Receiver:
             self._record_association_refused(caller, reason)
         except Exception as error:  # noqa: BLE001 - pynetdicom would negotiate after an exception
             _LOG.warning("association refused: %s", type(error).__name__)
-        association.acse.send_reject(*REJECTIONS[reason])
+        rejection, _ = REJECTIONS[reason]
+        association.acse.send_reject(*rejection)
         association.kill()
 
     def _lack_of_room(self, association: Association) -> Reason | None:
@@ -185,7 +192,7 @@ class Receiver:
             return _status(error.status, f"{error.reason}: {error}")
         except Exception:  # noqa: BLE001 - pynetdicom would answer C211
             _LOG.exception("C-STORE failed")
-            return _status(DEFECT, "DEFECT: the node's log says more")
+            return _status(STATUSES["DEFECT"].status, "DEFECT: the node's log says more")
 
     def _take(self, event: Event) -> int:
         request, context = cast(C_STORE, event.request), event.context
@@ -227,6 +234,30 @@ class Receiver:
                 caller.calling_ae_title,
                 {"address": caller.address, "not_told": suppressed},
             )
+
+
+def file_of(data_set: bytes, scanned: ScannedInstance) -> bytes:
+    """Return the DICOM file of a data set, whose bytes stay as they came (PS3.10 7.1).
+
+    The header depends on nothing but the instance and its transfer syntax, so that the same data
+    set always makes the same file, whoever sends it and whatever version receives it.
+    """
+    meta = _VERSION + b"".join(
+        _uid_element(element, value)
+        for element, value in (
+            (0x0002, scanned.sop_class_uid),
+            (0x0003, scanned.sop_instance_uid),
+            (0x0010, scanned.transfer_syntax_uid),
+            (0x0012, IMPLEMENTATION_CLASS_UID),
+        )
+    )
+    length = b"\x02\x00\x00\x00UL\x04\x00" + struct.pack("<I", len(meta))
+    return b"".join((_PREAMBLE, length, meta, data_set))
+
+
+def _uid_element(element: int, value: str) -> bytes:
+    padded = value.encode("ascii") + b"\x00" * (len(value) % 2)
+    return struct.pack("<HH2sH", 2, element, b"UI", len(padded)) + padded
 
 
 def _caller(association: Association) -> Caller:

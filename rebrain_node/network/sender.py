@@ -24,11 +24,11 @@ from pynetdicom.presentation import PresentationContext, build_context
 from rebrain_node.domain.delivery import Answer, HeldObject, Outcome, outcome_of
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError
+from rebrain_node.network.admission import VERIFICATION
 from rebrain_node.network.association import associated, describe, is_open
 from rebrain_node.network.query import DestinationQuery
 from rebrain_node.settings import DestinationSettings
 
-_VERIFICATION = UID("1.2.840.10008.1.1")
 _ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
 #: what an outcome means, for the sentence of an answer
 _MEANINGS: Final[Mapping[Outcome, str]] = {
@@ -168,7 +168,7 @@ def echo(destination: DestinationSettings, calling_ae_title: str) -> float:
         No association, or no success; the text says why and what to do.
     """
     begun = time.monotonic()
-    context = build_context(_VERIFICATION)
+    context = build_context(VERIFICATION)
     with associated(destination, calling_ae_title, [context]) as association:
         if not association.accepted_contexts:
             raise DeliveryError(
@@ -189,7 +189,7 @@ def send_files(
 ) -> tuple[SentFile, ...]:
     """Send files over one association, each in its own transfer syntax; all are tried.
 
-    ``progress`` is told each result as it comes.
+    ``progress`` is called with each result as it comes.
 
     Raises
     ------

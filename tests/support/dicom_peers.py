@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
@@ -123,10 +124,14 @@ def associate(
     )
 
 
+_PAUSES: WeakKeyDictionary[Association, ReactorPause] = WeakKeyDictionary()
+
+
 def pause_reactor(association: Association) -> ReactorPause:
     """Keep pynetdicom's reactor from taking answers, as the node's own sender does."""
-    pause = association._reactor_checkpoint
-    return pause if isinstance(pause, ReactorPause) else ReactorPause(association)
+    if association not in _PAUSES:
+        _PAUSES[association] = ReactorPause(association)
+    return _PAUSES[association]
 
 
 @contextmanager
