@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import Answer, HeldObject
+from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject
 from rebrain_node.domain.job import DerivedInstance, Job
 from rebrain_node.domain.volume import FloatArray
 
@@ -148,4 +148,20 @@ class Destination(Protocol):
             The destination cannot be asked.
         DeliveryError
             The destination cannot be reached.
+        """
+
+    def request_commitment(
+        self,
+        instances: Sequence[DerivedInstance],
+        transaction_uid: str,
+        record: Callable[[CommitmentReport], bool],
+    ) -> None:
+        """Ask it to promise that it keeps some objects; an early answer goes to ``record``.
+
+        Raises
+        ------
+        QueryNotOfferedError
+            The destination offers no storage commitment.
+        DeliveryError
+            The destination cannot be reached, or refuses the request.
         """

@@ -66,11 +66,12 @@ class DestinationSettings(_Part):
             "segmentation, report, ...): `lenient` leaves it out, `strict` sends nothing"
         ),
     )
-    confirmation: Literal["none", "query"] = Field(
+    confirmation: Literal["none", "query", "commitment"] = Field(
         default="none",
         description=(
             "how the destination is asked whether it holds what it has accepted: `none`, only "
-            "where an answer is in doubt; `query`, always (C-FIND, and C-GET of a sample)"
+            "where an answer is in doubt; `query`, always (C-FIND, and C-GET of a sample); "
+            "`commitment`, by storage commitment"
         ),
     )
     deadline_h: float | None = Field(

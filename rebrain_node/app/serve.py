@@ -56,7 +56,7 @@ def run_receiver(settings: Settings) -> None:
     parent = _start("receiver")
     with open_state(settings) as state:
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
-        with Receiver(settings.receiver, spool, state.audit) as receiver:
+        with Receiver(settings.receiver, spool, state.audit, state.deliveries.commit) as receiver:
             state.audit.record(
                 Event.NODE_STARTED,
                 settings.receiver.ae_title,
@@ -136,7 +136,7 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
             deliveries=state.deliveries,
             destination=PacsDestination(each, settings.receiver.ae_title),
             deadline_h=each.deadline_h,
-            confirms=each.confirmation == "query",
+            confirmation=each.confirmation,
         )
         for each in settings.destinations
     ]

@@ -210,6 +210,24 @@ class Event(StrEnum):
         "destination",
         "set, count of each state",
     )
+    COMMITMENT_REQUESTED = (
+        "commitment.requested",
+        "a destination is asked to commit itself to the objects of a set",
+        "destination",
+        "set, transaction (UID)",
+    )
+    COMMITMENT_ANSWERED = (
+        "commitment.answered",
+        "a destination answered such a request",
+        "destination",
+        "set, transaction (UID), count of each state",
+    )
+    COMMITMENT_UNKNOWN = (
+        "commitment.unknown",
+        "an answer came to a request that this node has not made",
+        "transaction UID",
+        "objects (count)",
+    )
     DELIVERY_RETRIED = (
         "delivery.retried",
         "an operator has objects sent again",

@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 #: what an answer asks of the sender
 Outcome = Literal["taken", "warning", "duplicate", "retry", "refused", "unsupported"]
+#: how a destination confirms that it holds what it has accepted
+Confirmation = Literal["none", "query", "commitment"]
 #: where one object stands at one destination
 DeliveryState = Literal[
     "pending", "held",
@@ -75,6 +77,23 @@ class HeldObject:
     sop_instance_uid: str
     held: bool
     changed: tuple[str, ...] | None  #: keywords of changed elements; None: it was not read back
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitmentReport:
+    """The answer of a destination to a request for storage commitment (PS3.4 annex J).
+
+    Attributes
+    ----------
+    committed : tuple of str
+        SOP Instance UIDs that the destination promises to keep.
+    failed : mapping of str to int
+        Failure Reason (0008,1197) by SOP Instance UID.
+    """
+
+    transaction_uid: str
+    committed: tuple[str, ...]
+    failed: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ kernel delays by 40 ms; so TCP_QUICKACK is armed again after each PDU we send an
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pynetdicom import evt
@@ -48,6 +48,7 @@ def associated(
     *,
     roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
     handlers: Sequence[EventHandlerType] = (),
+    linger: Callable[[], object] | None = None,
 ) -> Iterator[Association]:
     """Associate with the destination; released, or aborted on an error, when the block ends.
 
@@ -57,6 +58,8 @@ def associated(
         Roles other than SCU, e.g. to be sent the instances of a C-GET.
     handlers : sequence
         Pairs of an event of pynetdicom and the function that handles it.
+    linger : callable, optional
+        Called before the release, while requests of the peer are handled.
 
     Raises
     ------
@@ -92,6 +95,9 @@ def associated(
     finished = False
     try:
         yield association
+        if linger is not None:
+            pause.end()
+            linger()
         finished = True
     except DeliveryError:
         finished = True  # the peer answered, only not what was hoped for

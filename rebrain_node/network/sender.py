@@ -26,6 +26,7 @@ from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.admission import VERIFICATION
 from rebrain_node.network.association import associated, describe, is_open
+from rebrain_node.network.commitment import Recorder, request_commitment
 from rebrain_node.network.query import DestinationQuery
 from rebrain_node.settings import DestinationSettings
 
@@ -101,6 +102,14 @@ class PacsDestination:
     ) -> tuple[HeldObject, ...]:
         """As `DestinationQuery.held`."""
         return self._query.held(instances, read_back)
+
+    def request_commitment(
+        self, instances: Sequence[DerivedInstance], transaction_uid: str, record: Recorder
+    ) -> None:
+        """As `network.commitment.request_commitment`."""
+        request_commitment(
+            self._destination, self._calling_ae_title, instances, transaction_uid, record
+        )
 
     def _needs_all(self, instances: Sequence[DerivedInstance], missing: Mapping[str, str]) -> bool:
         """Whether a kind that the destination does not accept keeps the whole set back."""

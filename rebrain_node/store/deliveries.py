@@ -19,6 +19,7 @@ from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import (
     STATE_AFTER,
     Answer,
+    CommitmentReport,
     DeliveredObject,
     Delivery,
     DeliveryState,
@@ -31,6 +32,7 @@ from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.series import move, transition
 from rebrain_node.store.tables import (
+    CommitmentRow,
     DeliveryRow,
     DerivedInstanceRow,
     DerivedSetRow,
@@ -171,6 +173,60 @@ class Deliveries:
             session.flush()
             _reopen(session, set_id)
             _settle(session, set_id)
+
+    def unconfirmed(self, destination: str) -> tuple[Delivery, ...]:
+        """Sets of which a destination has accepted all and not yet confirmed all, oldest first."""
+        return tuple(
+            delivery
+            for delivery in self.of(destination)
+            if not delivery.outstanding and {"taken", "unverified"} & delivery.states.keys()
+        )
+
+    def accepted(self, set_id: int, destination: str) -> frozenset[str]:
+        """SOP Instance UIDs of a set that a destination has accepted."""
+        with self._database.reading() as session:
+            rows = _deliveries(session, set_id, destination)
+            return frozenset(one.sop_instance_uid for row, one in rows if row.state in _DELIVERED)
+
+    def request_commitment(self, set_id: int, destination: str, transaction_uid: str) -> None:
+        """Record a request for storage commitment before it is sent."""
+        with self._database.writing() as session:
+            session.add(
+                CommitmentRow(
+                    transaction_uid=transaction_uid,
+                    set_id=set_id,
+                    destination=destination,
+                    requested_at=datetime.now(UTC),
+                )
+            )
+            details: Details = {"set": set_id, "transaction": transaction_uid}
+            append(session, Event.COMMITMENT_REQUESTED, destination, details)
+
+    def commit(self, report: CommitmentReport) -> bool:
+        """Record what a destination has committed itself to; False for an unknown transaction.
+
+        A late answer and a repeated one count as any other. An object to which it does not commit
+        itself is `unverified`: Orthanc answers so for objects that it holds.
+        """
+        with self._database.writing() as session:
+            request = session.get(CommitmentRow, report.transaction_uid)
+            if request is None:
+                details: Details = {"objects": len(report.committed) + len(report.failed)}
+                append(session, Event.COMMITMENT_UNKNOWN, report.transaction_uid[:64], details)
+                return False
+            request.answered_at = datetime.now(UTC)
+            counts: Counter[str] = Counter()
+            for row, one in _deliveries(session, request.set_id, request.destination):
+                state = _committed(row, one.sop_instance_uid, report)
+                if state is not None:
+                    row.state, row.reason = state
+                    row.changed_at = datetime.now(UTC)
+                    counts[row.state] += 1
+            details = {
+                "set": request.set_id, "transaction": report.transaction_uid, **counts,
+            }  # fmt: skip
+            append(session, Event.COMMITMENT_ANSWERED, request.destination, details)
+        return True
 
     def cancel(self, set_id: int, destination: str, reason: str, operator: str) -> int:
         """Stop the delivery of a set to a destination; the number of objects cancelled.
@@ -340,6 +396,17 @@ def _verified(row: DeliveryRow, found: HeldObject) -> tuple[DeliveryState, str |
     if found.changed is None and row.state == "unverified":
         return "unverified", row.reason
     return "confirmed", None
+
+
+def _committed(
+    row: DeliveryRow, sop_instance_uid: str, report: CommitmentReport
+) -> tuple[DeliveryState, str | None] | None:
+    if row.state not in {"taken", "unverified", "confirmed"}:
+        return None
+    if sop_instance_uid in report.failed:
+        code = report.failed[sop_instance_uid]
+        return "unverified", f"the destination does not commit itself to the object (0x{code:04X})"
+    return ("confirmed", None) if sop_instance_uid in report.committed else None
 
 
 def _leave_out_companions(rows: Sequence[tuple[DeliveryRow, DerivedInstanceRow]]) -> None:

@@ -211,3 +211,15 @@ class PausedDestinationRow(Table):
     destination: Mapped[str] = mapped_column(String(32), primary_key=True)
     reason: Mapped[str] = mapped_column(Text)
     since: Mapped[datetime] = mapped_column(UtcText)
+
+
+class CommitmentRow(Table):
+    """One request for storage commitment; the Transaction UID is never used again."""
+
+    __tablename__ = "commitment"
+
+    transaction_uid: Mapped[str] = mapped_column(_Uid, primary_key=True)
+    set_id: Mapped[int] = mapped_column(ForeignKey("derived_set.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(32))
+    requested_at: Mapped[datetime] = mapped_column(UtcText)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcText)

@@ -16,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
+from pydicom.uid import generate_uid
 
-from rebrain_node.domain.delivery import Answer, Delivery
+from rebrain_node.domain.delivery import Answer, Confirmation, Delivery
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import (
     AlteredBytesError,
@@ -36,6 +37,10 @@ from rebrain_node.worker.workflow import LONGEST_PAUSE_S, pause_s
 POLL_S: Final = 0.25
 #: number of objects of a set that are read back and compared
 SAMPLE: Final = 4
+#: wait for the answer to a request for storage commitment, s
+COMMITMENT_WAIT_S: Final = 3600.0
+#: requests without an answer after which the destination is asked what it holds instead
+COMMITMENT_TRIES: Final = 3
 _ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
 _LOG = structlog.get_logger("delivery")
 
@@ -60,16 +65,17 @@ class DeliveryLoop:
     deliveries: Deliveries
     destination: Destination
     deadline_h: float | None = None  #: after which a delivery is given up
-    confirms: bool = False  #: whether the destination is always asked what it holds
+    confirmation: Confirmation = "none"  #: how the destination confirms that it holds an object
     clock: Callable[[], float] = time.monotonic
     _unreachable: _Backoff = field(default_factory=_Backoff)
     _sets: dict[int, _Backoff] = field(default_factory=dict)
+    _commitments: dict[int, _Backoff] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Deliver what is due until ``stop``."""
         while not stop.wait(POLL_S):
             try:
-                while self.deliver_next() and not stop.is_set():
+                while (self.deliver_next() or self.commit_next()) and not stop.is_set():
                     pass
             except StoreUnavailableError as error:
                 _LOG.warning("store unavailable", reason=str(error))
@@ -152,6 +158,51 @@ class DeliveryLoop:
         self._verify(set_id, instances, answers)
         self._sets[set_id].fail(self.clock(), f"{set_id}:{name}")
 
+    def commit_next(self) -> bool:
+        """Ask for storage commitment of the first set that is due; False where none is.
+
+        A request without an answer is repeated, with a new Transaction UID, after
+        ``COMMITMENT_WAIT_S``; after ``COMMITMENT_TRIES``, or where the destination does not offer
+        storage commitment, it is asked what it holds instead.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The outbox cannot be read or written now.
+        """
+        if self.confirmation != "commitment":
+            return False
+        name, now_s = self.destination.name, self.clock()
+        for delivery in self.deliveries.unconfirmed(name):
+            backoff = self._commitments.setdefault(delivery.set_id, _Backoff())
+            if now_s >= backoff.due_s:
+                self._commit(delivery.set_id, backoff)
+                return True
+        return False
+
+    def _commit(self, set_id: int, backoff: _Backoff) -> None:
+        accepted = self.deliveries.accepted(set_id, self.destination.name)
+        instances = [
+            one for one in self.outbox.instances_of(set_id) if one.sop_instance_uid in accepted
+        ]
+        sample = instances[:: max(1, len(instances) // SAMPLE)]
+        backoff.failures += 1
+        backoff.due_s = self.clock() + COMMITMENT_WAIT_S
+        if backoff.failures > COMMITMENT_TRIES:
+            _LOG.warning("storage commitment not answered", set=set_id, requests=COMMITMENT_TRIES)
+            self._ask_what_is_held(set_id, instances, sample)
+            return
+        transaction_uid = generate_uid(prefix=None)
+        self.deliveries.request_commitment(set_id, self.destination.name, transaction_uid)
+        try:
+            self.destination.request_commitment(instances, transaction_uid, self.deliveries.commit)
+        except QueryNotOfferedError as error:
+            _LOG.warning("no storage commitment", set=set_id, reason=str(error))
+            self._ask_what_is_held(set_id, instances, sample)
+        except DeliveryError as error:
+            _LOG.warning("storage commitment not requested", set=set_id, reason=str(error))
+            backoff.due_s = self.clock() + pause_s(backoff.failures, f"{set_id}:commitment")
+
     def _identity_conflict(self, instances: Sequence[DerivedInstance]) -> str | None:
         try:
             return self.destination.identity_conflict(instances[0]) if instances else None
@@ -167,15 +218,17 @@ class DeliveryLoop:
         """
         accepted = {a.sop_instance_uid: a.outcome for a in answers if a.outcome in _ACCEPTED}
         doubtful = [uid for uid, outcome in accepted.items() if outcome != "taken"]
-        asked = list(accepted) if self.confirms else doubtful
-        if not asked:
-            return
-        sample = asked[:: max(1, len(asked) // SAMPLE)] if self.confirms else []
+        always = self.confirmation == "query"
+        asked = [o for o in instances if o.sop_instance_uid in (accepted if always else doubtful)]
+        sample = asked[:: max(1, len(asked) // SAMPLE)] if always else asked
+        if asked:
+            self._ask_what_is_held(set_id, asked, sample)
+
+    def _ask_what_is_held(
+        self, set_id: int, asked: Sequence[DerivedInstance], read_back: Sequence[DerivedInstance]
+    ) -> None:
         try:
-            found = self.destination.held(
-                [one for one in instances if one.sop_instance_uid in asked],
-                [*doubtful, *sample],
-            )
+            found = self.destination.held(asked, [one.sop_instance_uid for one in read_back])
         except DeliveryError as error:
             _LOG.warning("not verified", set=set_id, reason=str(error))
             return

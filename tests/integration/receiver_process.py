@@ -22,7 +22,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
         spool = Spool(folder / "inbox", Ledger(database), hard_mark_bytes=0)
-        with Receiver(receiver_settings(), spool, AuditLog(database)) as receiver:
+        with Receiver(receiver_settings(), spool, AuditLog(database), lambda _: False) as receiver:
             sys.stdout.write(f"{receiver.port}\n")
             sys.stdout.flush()
             stop.wait()

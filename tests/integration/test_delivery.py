@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.uid import MRImageStorage, ParametricMapStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, MRImageStorage, ParametricMapStorage
+from pynetdicom import evt
+from pynetdicom.events import Event
 
 from rebrain_node.domain.job import DerivedSet
 from rebrain_node.network.sender import PacsDestination
@@ -17,12 +21,14 @@ from rebrain_node.store.database import Database
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
-from rebrain_node.worker.delivery import DeliveryLoop
+from rebrain_node.worker.delivery import COMMITMENT_TRIES, COMMITMENT_WAIT_S, DeliveryLoop
 from rebrain_node.worker.workflow import LONGEST_PAUSE_S
 from tests.support.scripted_pacs import Peer, a_peer, instance
 from tests.support.store_cases import accept, derived_set, fast_folder, received
 
 BOTH = (MRImageStorage, ParametricMapStorage)
+COMMITMENT = UID("1.2.840.10008.1.20.1")
+COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 
 
 @dataclass
@@ -233,7 +239,7 @@ def test_a_destination_is_asked_for_what_it_has_accepted(node: Node) -> None:
     derived = node.put(1)
     first, second = names(derived)
     with a_peer(images=[first]) as (peer, destination):
-        loop = node.loop(destination, confirms=True)
+        loop = node.loop(destination, confirmation="query")
         assert drain(loop) == 1
         assert node.deliveries.of()[0].states == {"confirmed": 1, "pending": 1}
         peer.images.append(second)
@@ -241,3 +247,59 @@ def test_a_destination_is_asked_for_what_it_has_accepted(node: Node) -> None:
         assert drain(loop) == 1
     assert node.deliveries.of()[0].states == {"confirmed": 2}
     assert uids(peer) == [first, second, second]
+
+
+def commit_all(event: Event) -> tuple[int, Dataset]:
+    """Promise to keep all, over the association of the request."""
+    asked = event.action_information
+    arguments = (asked, 1, COMMITMENT, COMMITMENT_INSTANCE)
+    threading.Timer(0.05, event.assoc.send_n_event_report, arguments).start()
+    return 0x0000, Dataset()
+
+
+def test_storage_commitment_confirms_a_delivery(node: Node) -> None:
+    node.put(1)
+    handlers = [(evt.EVT_N_ACTION, commit_all)]
+    with a_peer(sop_classes=(MRImageStorage, COMMITMENT), handlers=handlers) as (_, destination):
+        loop = node.loop(destination, confirmation="commitment")
+        drain(loop)
+        assert loop.commit_next()
+        assert node.deliveries.of()[0].states == {"confirmed": 2}
+        node.now_s += COMMITMENT_WAIT_S
+        assert not loop.commit_next()
+
+
+def test_a_request_without_an_answer_is_repeated_and_then_the_destination_is_asked(
+    node: Node,
+) -> None:
+    derived = node.put(1)
+    transactions: list[str] = []
+
+    def keep_silent(event: Event) -> tuple[int, Dataset]:
+        transactions.append(event.action_information.TransactionUID)
+        return 0x0000, Dataset()
+
+    with a_peer(
+        sop_classes=(MRImageStorage, COMMITMENT),
+        handlers=[(evt.EVT_N_ACTION, keep_silent)],
+        images=names(derived),
+    ) as (_, destination):
+        loop = node.loop(destination, confirmation="commitment")
+        drain(loop)
+        for _ in range(COMMITMENT_TRIES):
+            assert loop.commit_next()
+            assert not loop.commit_next()
+            node.now_s += COMMITMENT_WAIT_S
+        assert node.deliveries.of()[0].states == {"taken": 2}
+        assert loop.commit_next()
+    assert len(set(transactions)) == len(transactions) == COMMITMENT_TRIES
+    assert node.deliveries.of()[0].states == {"confirmed": 2}
+
+
+def test_without_storage_commitment_the_destination_is_asked_what_it_holds(node: Node) -> None:
+    derived = node.put(1)
+    with a_peer(images=names(derived)) as (_, destination):
+        loop = node.loop(destination, confirmation="commitment")
+        drain(loop)
+        assert loop.commit_next()
+    assert node.deliveries.of()[0].states == {"confirmed": 2}

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import Answer, HeldObject, Outcome, outcome_of
+from rebrain_node.domain.delivery import (
+    Answer,
+    CommitmentReport,
+    HeldObject,
+    Outcome,
+    outcome_of,
+)
 from rebrain_node.domain.job import DerivedInstance, Job
 from rebrain_node.errors import StateError
 from rebrain_node.store.audit import AuditLog
@@ -341,3 +347,36 @@ def test_a_set_that_is_held_back_waits_for_an_operator(
     deliveries.hold(set_id, "pacs", "another Patient ID")
     assert deliveries.cancel(set_id, "pacs", "wrong patient", "someone") == 3
     assert state_of(ledger) == "failed"
+
+
+def test_an_answer_to_storage_commitment_confirms_what_it_names(
+    outbox: Outbox, deliveries: Deliveries, database: Database, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", answers(instances))
+    deliveries.request_commitment(set_id, "pacs", "2.25.5")
+    first, second, third = (one.sop_instance_uid for one in instances)
+    report = CommitmentReport(transaction_uid="2.25.5", committed=(first,), failed={second: 0x0112})
+    assert deliveries.commit(report)
+    states = {one.sop_instance_uid: one.state for one in deliveries.objects(set_id)}
+    assert states == {first: "confirmed", second: "unverified", third: "taken"}
+    assert "0x0112" in str(deliveries.of("pacs")[0].reason)
+    assert [one.set_id for one in deliveries.unconfirmed("pacs")] == [set_id]
+    late = replace(report, committed=(first, second, third), failed={})
+    assert deliveries.commit(late)
+    assert deliveries.unconfirmed("pacs") == ()
+    events = [row.event for row in AuditLog(database).events(9)]
+    assert events[-3:] == ["commitment.requested", "commitment.answered", "commitment.answered"]
+
+
+def test_an_answer_of_an_unknown_transaction_changes_nothing(
+    outbox: Outbox, deliveries: Deliveries, database: Database, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", answers(instances))
+    committed = tuple(one.sop_instance_uid for one in instances)
+    foreign = CommitmentReport(transaction_uid="1.2.3", committed=committed, failed={})
+    assert not deliveries.commit(foreign)
+    assert deliveries.of("pacs")[0].states == {"taken": 3}
+    (row,) = AuditLog(database).events(9, event=Event.COMMITMENT_UNKNOWN)
+    assert row.subject == "1.2.3"
