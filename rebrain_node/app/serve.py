@@ -18,10 +18,11 @@ from rebrain_node.app.compose import (
 )
 from rebrain_node.domain.audit import Event
 from rebrain_node.logs import log_as_json
-from rebrain_node.settings import Settings
+from rebrain_node.settings import DestinationSettings, Settings, WebDestinationSettings
 from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
+    from rebrain_node.ports import Destination
     from rebrain_node.worker.delivery import DeliveryLoop
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
@@ -122,7 +123,7 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
             model=model,
         ),
         configuration=configuration,
-        destinations=tuple(each.name for each in settings.destinations),
+        destinations=settings.destination_names,
     )
 
 
@@ -130,15 +131,22 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
     from rebrain_node.network.sender import PacsDestination
     from rebrain_node.worker.delivery import DeliveryLoop
 
+    destinations: list[tuple[Destination, DestinationSettings | WebDestinationSettings]] = [
+        (PacsDestination(each, settings.receiver.ae_title), each) for each in settings.destinations
+    ]
+    if settings.dicomweb_destinations:
+        from rebrain_node.network.dicomweb import WebDestination
+
+        destinations += [(WebDestination(each), each) for each in settings.dicomweb_destinations]
     return [
         DeliveryLoop(
             outbox=state.outbox,
             deliveries=state.deliveries,
-            destination=PacsDestination(each, settings.receiver.ae_title),
+            destination=destination,
             deadline_h=each.deadline_h,
             confirmation=each.confirmation,
         )
-        for each in settings.destinations
+        for destination, each in destinations
     ]
 
 

@@ -43,7 +43,7 @@ def list_(
     with open_state(settings) as state:
         found = [one for one in state.deliveries.of() if everything or _is_open(one)]
         paused = state.deliveries.paused()
-    known = {each.name for each in settings.destinations}
+    known = set(settings.destination_names)
     if as_json:
         print_json(
             {
@@ -134,11 +134,14 @@ def pause(
     The pause is kept over a restart of the node.
     """
     from rebrain_node.app.compose import open_state
-    from rebrain_node.app.tasks import find_destination
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    find_destination(settings, destination)
+    if destination not in settings.destination_names:
+        names = ", ".join(settings.destination_names) or "none"
+        raise typer.BadParameter(
+            f"there is no destination {destination!r}; the settings name {names}"
+        )
     with open_state(settings) as state:
         state.deliveries.pause(destination, reason, getpass.getuser())
     _print_switch(destination, "paused", as_json=as_json)

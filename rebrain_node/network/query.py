@@ -21,26 +21,14 @@ from pynetdicom.presentation import PresentationContext, build_context
 from rebrain_node.domain.delivery import HeldObject
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError, QueryNotOfferedError
+from rebrain_node.instance.comparison import changed_elements, differing_identity
 from rebrain_node.network.association import associated, describe
 from rebrain_node.settings import DestinationSettings
 
 #: Study Root Query/Retrieve Information Model (PS3.4 C.6.2)
 _FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
 _GET: Final = UID("1.2.840.10008.5.1.4.1.2.2.3")
-#: what identifies patient and examination of a study
-_IDENTITY: Final = {"Patient ID": "PatientID", "Accession Number": "AccessionNumber"}
 _PENDING: Final = (0xFF00, 0xFF01)
-#: elements that an archive may add or change without changing the object
-_OF_THE_ARCHIVE: Final = frozenset(
-    {
-        "RetrieveAETitle",
-        "InstanceAvailability",
-        "StorageMediaFileSetUID",
-        "SpecificCharacterSet",
-        "TimezoneOffsetFromUTC",
-        "InstanceCreatorUID",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -71,17 +59,12 @@ class DestinationQuery:
         contexts = [build_context(_FIND), build_context(instance.sop_class_uid)]
         with self._associated(contexts) as association:
             studies = self._find(association, question)
-        differing = {
-            name
-            for study in studies
-            for name, keyword in _IDENTITY.items()
-            if _text(study, keyword) != _text(ours, keyword)
-        }
+        differing = {name for study in studies for name in differing_identity(study, ours)}
         if not differing:
             return None
         return (
             f"{describe(self.destination)} holds the study with another "
-            f"{' and '.join(sorted(differing, reverse=True))} than the result has: the study was "
+            f"{' and '.join(sorted(differing))} than the result has: the study was "
             "corrected there after it was sent to the node; send the corrected CT again, or "
             "correct the study there and run `rebrain-node outbox retry`"
         )
@@ -129,7 +112,11 @@ class DestinationQuery:
             HeldObject(
                 sop_instance_uid=one.sop_instance_uid,
                 held=one.sop_instance_uid in known,
-                changed=_changed(one, stored.get(one.sop_instance_uid)),
+                changed=(
+                    changed_elements(one.content, stored[one.sop_instance_uid])
+                    if one.sop_instance_uid in stored
+                    else None
+                ),
             )
             for one in instances
         )
@@ -188,28 +175,9 @@ class DestinationQuery:
             pass
 
 
-def _text(dataset: Dataset, keyword: str) -> str:
-    return str(dataset.get(keyword) or "").strip()
-
-
 def _accepts(association: Association, sop_class: UID) -> bool:
     return any(c.abstract_syntax == sop_class for c in association.accepted_contexts)
 
 
 def _meta(instance: DerivedInstance) -> Dataset:
     return dcmread(BytesIO(instance.content), stop_before_pixels=True)
-
-
-def _changed(instance: DerivedInstance, stored: Dataset | None) -> tuple[str, ...] | None:
-    """Keywords of our elements that the archive holds otherwise; None where it is not known."""
-    if stored is None:
-        return None
-    sent = dcmread(BytesIO(instance.content))
-    changed = [
-        element.keyword
-        for element in sent
-        if element.keyword
-        and element.keyword not in _OF_THE_ARCHIVE
-        and (element.tag not in stored or stored[element.tag].value != element.value)
-    ]
-    return tuple(changed)

@@ -82,7 +82,7 @@ def test_what_was_deleted_there_is_missing(destination: PacsDestination, archive
         ({}, None),
         ({"PatientID": "P2"}, "another Patient ID than"),
         ({"AccessionNumber": "A2"}, "another Accession Number than"),
-        ({"PatientID": "P2", "AccessionNumber": "A2"}, "another Patient ID and Accession Number"),
+        ({"PatientID": "P2", "AccessionNumber": "A2"}, "another Accession Number and Patient ID"),
     ],
 )
 def test_a_study_that_was_corrected_there_is_a_conflict(

@@ -8,17 +8,21 @@ import shutil
 import subprocess
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 from rebrain_node.demonstration.running_node import free_port
 from tests.support.quick_node import wait_for
 
 ORTHANC = shutil.which("Orthanc")
+_DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+#: the plugin of the Debian package orthanc-dicomweb
+DICOMWEB = _DICOMWEB if _DICOMWEB.exists() else None
 
 
 class Orthanc:
     """An Orthanc of its own, on free ports, with its own folder."""
 
-    def __init__(self, folder, node_port):
+    def __init__(self, folder, node_port, plugins=()):
         self.folder = folder
         self.dicom_port, self.http_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -37,7 +41,7 @@ class Orthanc:
                     "DicomAlwaysAllowStore": True,
                     "DicomAlwaysAllowEcho": True,
                     "DicomModalities": {"node": ["REBRAIN", "127.0.0.1", node_port]},
-                    "Plugins": [],
+                    "Plugins": [str(plugin) for plugin in plugins],
                 }
             )
         )

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from rebrain_node.app.compose import open_state
 from rebrain_node.cli import program
 from rebrain_node.domain.audit import Event
-from rebrain_node.errors import SettingsError, StateError
+from rebrain_node.errors import StateError
 from rebrain_node.settings import load_settings
 from tests.support.store_cases import accept, answers, derived_set, fast_folder, received
 
@@ -125,7 +125,6 @@ def test_a_destination_that_left_the_settings_is_named_with_the_remedy(site):
     [
         (("show", "9"), StateError, "no set 9"),
         (("retry", "1", "--to", "other", "--reason", "x"), StateError, "'other'"),
-        (("pause", "other", "--reason", "x"), SettingsError, "pacs"),
         (("resume", "pacs", "--reason", "x"), StateError, "not paused"),
     ],
 )
@@ -150,3 +149,11 @@ def test_a_rejected_sender_is_listed_once_with_the_settings_that_admit_it(site):
     (sender,) = site.json("peers", "unknown")["unknown"]
     assert (sender["ae_title"], sender["rejections"], sender["settings"]) == ("CT2", 6, admit)
     assert admit in site.run("peers", "unknown")
+
+
+def test_a_pause_of_an_unknown_destination_names_the_known_ones(site):
+    result = CliRunner().invoke(
+        program, ["outbox", "pause", "other", "--reason", "x", "--config", str(site.config)]
+    )
+    assert result.exit_code == 2
+    assert "the settings name pacs" in " ".join(result.output.split())
