@@ -195,9 +195,8 @@ class GuardedSocket(ClosedSocket):
         connection = self.socket
         if connection is None or self._drained > _MAXIMUM_DRAINED_BYTES:
             return False
-        held_up = not self.assoc.dimse.msg_queue.empty()
         watched: list[WakeSignal | socket.socket] = [self.wake_up]
-        if not held_up:
+        if self.assoc.dimse.msg_queue.empty():
             watched.append(connection)
         try:
             wait_s = WAIT_S if self.event_queue.empty() else 0.0
