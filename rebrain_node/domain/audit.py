@@ -112,7 +112,7 @@ class Event(StrEnum):
         "study.complete",
         "the quiet period of the study, or its maximum wait, has passed",
         "study",
-        "completeness, instances, and how it was found",
+        "completeness, instances, reason (`QUIET` or `MAXIMUM-WAIT`), quiet_s, waited_s",
     )
     SERIES_ACCEPTED = (
         "series.accepted",
@@ -124,7 +124,10 @@ class Event(StrEnum):
         "series.refused",
         "the selection or a check refused the series",
         "series",
-        "revision, findings, explanation; from a check also state",
+        (
+            "revision, findings; of the selection also completeness and explanation, of a check "
+            "also state and codes"
+        ),
     )
     STEP_COMPLETED = (
         "step.completed",
@@ -146,8 +149,8 @@ class Event(StrEnum):
         ),
         "series",
         (
-            "revision; score, threshold, parts of the score, deviations of each statistic "
-            "([out-of-domain](out-of-domain.md))"
+            "revision, score, threshold, parts (of the score), deviations (of each statistic; "
+            "[out-of-domain](out-of-domain.md))"
         ),
     )
     SERIES_GUIDED = (
@@ -155,8 +158,9 @@ class Event(StrEnum):
         "the kind and reason of every slice are decided; written before a slice is synthesised",
         "series",
         (
-            "revision; slices in all and by kind; tau and knowledge base (digest), null without "
-            "retrieval; plausibility of the head frame; the table of slices, see below"
+            "revision, slices_in_all, kinds (count of each), tau and knowledge_base (digest; both "
+            "null without retrieval), plausibility (of the head frame), reasons and slices (see "
+            "below)"
         ),
     )
     SERIES_SYNTHESISED = (
@@ -172,13 +176,13 @@ class Event(StrEnum):
         "series.failed",
         "the series ends without a result",
         "series",
-        "revision, state, the reason or the findings",
+        "revision, state; codes and findings, or set and refused (count of instances)",
     )
     GATE_REFUSED = (
         "gate.refused",
         "a written object violates a rule of the gate; a defect of this software",
         "series",
-        "revision, state, findings",
+        "revision, state, codes, findings",
     )
     DELIVERY_TAKEN = (
         "delivery.taken",

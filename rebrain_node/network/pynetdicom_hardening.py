@@ -158,7 +158,7 @@ class WakingQueue(queue.Queue[Any]):
         self._wake_up.set()
 
 
-class ClosedSocket(AssociationSocket):
+class LeakFreeSocket(AssociationSocket):
     """Socket that is closed also when ``shutdown`` fails because the peer closed or reset first."""
 
     def _shutdown_socket(self) -> None:
@@ -173,7 +173,7 @@ class ClosedSocket(AssociationSocket):
             connection.close()
 
 
-class GuardedSocket(ClosedSocket):
+class GuardedSocket(LeakFreeSocket):
     """Reads PDUs of bounded size in bounded time, and not faster than they are served."""
 
     def __init__(self, association: Association, connection: socket.socket, limits: Receiver):
@@ -195,9 +195,8 @@ class GuardedSocket(ClosedSocket):
         connection = self.socket
         if connection is None or self._drained > _MAXIMUM_DRAINED_BYTES:
             return False
-        held_up = not self.assoc.dimse.msg_queue.empty()
         watched: list[WakeSignal | socket.socket] = [self.wake_up]
-        if not held_up:
+        if self.assoc.dimse.msg_queue.empty():
             watched.append(connection)
         try:
             wait_s = WAIT_S if self.event_queue.empty() else 0.0
@@ -437,7 +436,7 @@ def _support_what_is_asked_for(event: Event, offered: Sequence[PresentationConte
 
 
 class Requestor(AE):
-    """Application entity that requests associations through ``ClosedSocket``."""
+    """Application entity that requests associations through ``LeakFreeSocket``."""
 
     def _create_socket(
         self,
@@ -445,8 +444,8 @@ class Requestor(AE):
         address: AddressInformation,
         tls_args: tuple[SSLContext, str] | None,
     ) -> AssociationSocket:
-        """Without: see ``ClosedSocket``. Upstream: no way to choose the class."""
-        connection = ClosedSocket(assoc, address=address)
+        """Without: see ``LeakFreeSocket``. Upstream: no way to choose the class."""
+        connection = LeakFreeSocket(assoc, address=address)
         connection.tls_args = tls_args
         return connection
 

@@ -124,7 +124,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@change("ClosedSocket._shutdown_socket")
+@change("LeakFreeSocket._shutdown_socket")
 @change("Requestor._create_socket")
 def _a_peer_that_resets_costs_no_descriptor(folder: Path, patience_s: float) -> bool:
     def reset(listener: socket.socket) -> None:

@@ -13,6 +13,7 @@ from pydicom import dcmread
 from pydicom.uid import CTImageStorage, MRImageStorage
 from pynetdicom.dimse_primitives import C_STORE
 
+from rebrain_node.domain.audit import Event
 from rebrain_node.domain.job import Job
 from rebrain_node.errors import AlteredBytesError, OutOfResourcesError, StoreUnavailableError
 from rebrain_node.network.receiver import Receiver
@@ -318,6 +319,8 @@ def test_the_real_ledger_takes_what_comes_and_the_inbox_reads_it(tmp_path: Path)
         joined = hashlib.sha256("".join(digests).encode()).hexdigest()
         assert inbox.input_digest(job) == joined
         assert [event.event for event in audit.events(limit=10)].count("instance.refused") == 1
+        for row in audit.events(limit=10):
+            assert all(key in Event(row.event).details for key in row.details), row.event
         held = ledger.instances(series="1.2.3.4")[0]
         path = tmp_path / "inbox" / held.path
         path.write_bytes(path.read_bytes()[:-1] + b"\x01")

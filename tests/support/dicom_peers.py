@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -22,6 +23,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.presentation import build_context
 
+from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import CommitmentReport
 from rebrain_node.domain.ledger import ReceivedInstance, Reception
 from rebrain_node.errors import InstanceConflictError
@@ -69,6 +71,8 @@ class MemoryAudit:
         self.events: list[tuple[str, str, Mapping[str, JsonValue]]] = []
 
     def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None:
+        documented = set(re.findall(r"\w+", Event(event).details))
+        assert set(details) <= documented, f"{event}: keys that docs/audit-events.md lacks"
         self.events.append((event, subject, details))
 
     def of(self, event: str) -> list[Mapping[str, JsonValue]]:
