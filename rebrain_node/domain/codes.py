@@ -130,6 +130,17 @@ CODES: Mapping[str, FindingCode] = {
         remedy="correct the identity at the source and send again",
         found_by="select, check, assemble",
     ),
+    "ID-DISPUTED": FindingCode(
+        topic="identity",
+        meaning=(
+            "instances of the series arrived again under the same SOP Instance UIDs with other "
+            "content, e.g. a corrected name or Patient ID, or came in another study: the series is "
+            "held until the site decides; a series that has ended is flagged"
+        ),
+        limit="instances, 0",
+        remedy="decide with `rebrain-node queue dispute`",
+        found_by="at reception",
+    ),
     "CHARSET": FindingCode(
         topic="identity",
         meaning=(

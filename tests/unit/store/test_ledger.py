@@ -31,6 +31,7 @@ GAP = Finding(code="GEOM-GAP", sentence="One slice is missing.", value=10.0, lim
 #: how a series gets from ``complete`` into each state
 WAYS: dict[SeriesState, tuple[SeriesState, ...]] = {
     "complete": (),
+    "held": ("held",),
     "refused": ("refused",),
     "accepted": ("accepted",),
     "synthesised": ("accepted", "synthesised"),
@@ -90,7 +91,7 @@ def test_other_bytes_under_a_known_uid_are_refused_and_quarantined_once(
 ) -> None:
     ledger.record_received(received(1))
     for _ in range(3):
-        with pytest.raises(InstanceConflictError, match="other bytes") as caught:
+        with pytest.raises(InstanceConflictError, match="other content") as caught:
             ledger.record_received(received(1, content="changed"))
     assert (caught.value.status, caught.value.reason) == (0x0117, "SAME-UID-OTHER-BYTES")
     assert len(events(Event.INSTANCE_CONFLICT)) == 1
