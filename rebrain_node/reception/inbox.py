@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Final, Protocol
@@ -19,8 +20,9 @@ from pydicom.dataset import Dataset
 from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import ReceivedInstance, Reception, StoredInstance
-from rebrain_node.errors import OutOfResourcesError
+from rebrain_node.errors import AlteredBytesError, OutOfResourcesError
 from rebrain_node.instance.codecs import register
+from rebrain_node.instance.content import same_content
 from rebrain_node.instance.scan import ScannedInstance
 
 _REMEDY: Final = "restore it from a backup, or remove it and send the study again"
@@ -29,8 +31,13 @@ _REMEDY: Final = "restore it from a backup, or remove it and send the study agai
 class ReceptionLedger(Protocol):
     """What the spool needs of the ledger."""
 
-    def record_received(self, received: ReceivedInstance) -> Reception:
-        """Write the instance down, or raise InstanceConflictError or OutOfResourcesError."""
+    def record_received(
+        self, received: ReceivedInstance, same_content: Callable[[str], bool]
+    ) -> Reception:
+        """Write the instance down, or raise InstanceConflictError or OutOfResourcesError.
+
+        ``same_content`` is called where the UID is known with other bytes.
+        """
 
 
 class InstanceLedger(Protocol):
@@ -60,7 +67,7 @@ class Spool:
         OutOfResourcesError
             Disk or database cannot take it; nothing is acknowledged.
         InstanceConflictError
-            The UID is known with other bytes; these are kept in quarantine.
+            The UID is known with other content; these bytes are kept in quarantine.
         """
         self.require_room(len(content))
         try:
@@ -82,8 +89,16 @@ class Spool:
                 size_bytes=len(content),
                 path=str(self._blobs.path(digest)),
                 calling_ae_title=calling_ae_title,
-            )
+            ),
+            lambda known: self._same_content(known, content),
         )
+
+    def _same_content(self, known_sha256: str, content: bytes) -> bool:
+        """Whether the instance that is held and the one that came differ in encoding only."""
+        try:
+            return same_content(self._blobs.get(known_sha256), content)
+        except AlteredBytesError:
+            return False
 
     def require_room(self, size_bytes: int = 0) -> None:
         """Hold the free space of the disk against the hard mark.
