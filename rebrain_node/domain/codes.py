@@ -354,7 +354,7 @@ CODES: Mapping[str, FindingCode] = {
             "sentence says why"
         ),
         limit="tries",
-        remedy="see the audit log, then `queue retry`",
+        remedy="see the audit log, and report its sentence as a defect",
         found_by="worker",
     ),
 }

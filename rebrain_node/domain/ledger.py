@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from rebrain_node.domain.findings import Finding
 
@@ -12,6 +12,9 @@ from rebrain_node.domain.findings import Finding
 SeriesState = Literal[
     "receiving", "complete", "held", "refused", "accepted", "synthesised", "published", "failed"
 ]
+_PENDING: Final[tuple[SeriesState, ...]] = (
+    "receiving", "complete", "held", "accepted", "synthesised",
+)  # fmt: skip
 Decision = Literal["accepted", "refused"]
 #: what a site decides about a series that arrived again with other content
 DisputeDecision = Literal["keep-first", "take-second", "refuse"]
@@ -60,7 +63,7 @@ class StudyInReception:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listening:
+class ListeningTime:
     """How long the receiver has listened, in seconds that pass only while it does."""
 
     run: int  #: counts its starts
@@ -121,8 +124,7 @@ class LedgerCounts:
     @property
     def pending(self) -> int:
         """Series for which something is still to be done."""
-        states = ("receiving", "complete", "held", "accepted", "synthesised")
-        return sum(self.by_state[state] for state in states)
+        return sum(self.by_state[state] for state in _PENDING)
 
     @property
     def conserved(self) -> bool:

@@ -19,10 +19,10 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.job import Job
-from rebrain_node.domain.ledger import ReceivedInstance, Reception, StoredInstance
+from rebrain_node.domain.ledger import ReceivedInstance, Reception, Rival, StoredInstance
 from rebrain_node.errors import AlteredBytesError, OutOfResourcesError
 from rebrain_node.instance.codecs import register
-from rebrain_node.instance.content import same_content
+from rebrain_node.instance.content import different_elements, same_content
 from rebrain_node.instance.scan import ScannedInstance
 
 _REMEDY: Final = "restore it from a backup, or remove it and send the study again"
@@ -146,6 +146,22 @@ class InboxFolder:
             A file is missing or not what was received.
         """
         return self._read(self._ledger.instances(study=study_instance_uid))
+
+    def different_elements(self, rival: Rival) -> tuple[str, ...]:
+        """Name the elements in which a quarantined instance differs from the one that is held.
+
+        Empty where none of that UID is held, or where only the pixels differ; no value is told.
+
+        Raises
+        ------
+        AlteredBytesError
+            A file is missing or not what was received.
+        """
+        if rival.first_sha256 is None:
+            return ()
+        return different_elements(
+            self._blobs.get(rival.first_sha256), self._blobs.get(rival.sha256)
+        )
 
     def input_digest(self, job: Job) -> str:
         """SHA-256 over the sorted SHA-256 of the series' instances, hexadecimal."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rebrain_node.domain.ledger import Listening
+from rebrain_node.domain.ledger import ListeningTime
 from rebrain_node.store.database import Database
 from rebrain_node.store.tables import ListeningRow
 
@@ -25,11 +25,11 @@ class ListeningClock:
         with self._database.writing() as session:
             session.get_one(ListeningRow, 1).listened_ms += round(1000.0 * seconds)
 
-    def read(self) -> Listening:
+    def read(self) -> ListeningTime:
         """Read how long the receiver has listened."""
         with self._database.reading() as session:
             row = session.get_one(ListeningRow, 1)
-            return Listening(
+            return ListeningTime(
                 run=row.run,
                 run_began_s=row.run_began_ms / 1000.0,
                 listened_s=row.listened_ms / 1000.0,
