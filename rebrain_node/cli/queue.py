@@ -173,9 +173,9 @@ def dispute(  # noqa: PLR0913 - one option each
 ) -> None:
     """Decide about a disputed series.
 
-    Its instances arrived again with other content. Without a decision it shows what is in quarantine and which elements differ. The decision and
-    its reason go to the audit log; the series goes on or is refused at once. What was synthesised
-    already is never changed.
+    Its instances arrived again with other content. Without a decision it shows what is in
+    quarantine and which elements differ. The decision and its reason go to the audit log; the
+    series goes on or is refused at once. What was synthesised already is never changed.
     """
     from rebrain_node.app.compose import open_state
     from rebrain_node.settings import load_settings
