@@ -105,7 +105,7 @@ class SeriesRecord:
     state: SeriesState
     revision: int  #: 1, +1 for each late change
     instance_count: int
-    completeness: str | None  #: VERIFIED or UNVERIFIED, None while the study is in reception
+    completeness: str | None  #: ``UNVERIFIED``; None while the study is in reception
     findings: tuple[Finding, ...]
     explanation: tuple[str, ...]
     changed_at: datetime  #: aware, UTC

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import UNVERIFIED
 from rebrain_node.domain.ledger import (
     DisputeDecision,
     Judgement,
@@ -133,6 +134,12 @@ class Ledger:
                 disputes.decide(session, row, decision, (operator, reason))
             return _records(session, rows)
 
+    def has_reception(self) -> bool:
+        """Whether any study is not complete."""
+        query = select(StudyRow.study_instance_uid).where(StudyRow.state == "receiving").limit(1)
+        with self._database.reading() as session:
+            return session.execute(query).first() is not None
+
     def studies_in_reception(self) -> tuple[StudyInReception, ...]:
         """Every study that is not complete, oldest news first."""
         query = (
@@ -159,12 +166,10 @@ class Ledger:
         with self._database.reading() as session:
             return tuple(session.scalars(query))
 
-    def complete(
-        self, study: StudyInReception, completeness: str, details: Mapping[str, JsonValue]
-    ) -> bool:
+    def complete(self, study: StudyInReception, details: Mapping[str, JsonValue]) -> bool:
         """Take the study as complete; false where news came since ``study`` was read.
 
-        ``completeness`` is VERIFIED or UNVERIFIED; ``details`` say how that was found.
+        ``details`` say how that was found; nobody was asked how many instances there should be.
         """
         with self._database.writing() as session:
             row = session.get_one(StudyRow, study.study_instance_uid)
@@ -174,12 +179,12 @@ class Ledger:
             for series in _series_of(session, study.study_instance_uid):
                 if series.state == "receiving":
                     move(series, "complete")
-                    series.completeness = completeness
+                    series.completeness = UNVERIFIED
             append(
                 session,
                 Event.STUDY_COMPLETE,
                 study.study_instance_uid,
-                {**details, "completeness": completeness, "instances": row.instance_count},
+                {**details, "completeness": UNVERIFIED, "instances": row.instance_count},
             )
         return True
 

@@ -108,7 +108,7 @@ class Node(RuleBasedStateMachine):
     def complete(self, study: str) -> None:
         for one in self.ledger.studies_in_reception():
             if one.study_instance_uid == study:
-                assert self.ledger.complete(one, "UNVERIFIED", {})
+                assert self.ledger.complete(one, {})
                 self._move(study, "receiving", "complete")
 
     @rule(study=studies, accepted=series)
