@@ -30,7 +30,6 @@ from rebrain_node.domain.selection import Candidate
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import (
     GateError,
-    InstanceConflictError,
     InstanceError,
     SeriesRejectedError,
     StateError,
@@ -106,8 +105,7 @@ class NoAuditLog:
 
 
 def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
-    """Read every file below ``folder``; files that are not valid DICOM
-    instances are reported and skipped.
+    """Read every file below ``folder``; files that are no DICOM instances are listed as refused.
 
     Hidden files and DICOMDIR are not instances and are left out. An instance twice, in
     whatever encoding, counts once.
@@ -129,13 +127,11 @@ def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
             if uid not in first:
                 first[uid], sha256[uid] = path, hashlib.sha256(content).hexdigest()
                 instances[uid] = dcmread(BytesIO(content))
-            else:
-                _require_same(first[uid].read_bytes(), content, uid)
-        except InstanceError as error:
-            name = str(path.relative_to(folder))
-            refused.append(RefusedFile(path=name, code=error.reason, sentence=str(error)))
-            if isinstance(error, InstanceConflictError):
+            elif not _is_same(first[uid].read_bytes(), content):
                 disputed[str(instances[uid].SeriesInstanceUID)] += 1
+                refused.append(_refused(path.relative_to(folder), "CONFLICT", _twice(uid)))
+        except InstanceError as error:
+            refused.append(_refused(path.relative_to(folder), error.reason, str(error)))
         if progress is not None:
             progress("read", done, len(paths))
     return Folder(
@@ -150,21 +146,19 @@ def _may_be_instance(path: Path) -> bool:
     return not path.name.startswith(".") and path.name != "DICOMDIR"
 
 
-def _require_same(first: bytes, content: bytes, uid: str) -> None:
-    """Hold a second file of a UID against the first.
+def _is_same(first: bytes, content: bytes) -> bool:
+    return content == first or same_content(first, content)
 
-    Raises
-    ------
-    InstanceConflictError
-        Their content differs, not only their encoding.
-    """
-    if content != first and not same_content(first, content):
-        raise InstanceConflictError(
-            f"SOP Instance UID {uid} stands in the folder twice with different content; "
-            "keep the right one",
-            status=0x0117,  # PS3.7 C.5.16, as the receiver answers
-            reason="CONFLICT",
-        )
+
+def _refused(path: Path, code: str, sentence: str) -> RefusedFile:
+    return RefusedFile(path=str(path), code=code, sentence=sentence)
+
+
+def _twice(uid: str) -> str:
+    return (
+        f"SOP Instance UID {uid} stands in the folder twice with different content; "
+        "keep the right one"
+    )
 
 
 def judge_folder(folder: Folder, limits: Limits) -> tuple[Candidate, ...]:
@@ -181,9 +175,9 @@ def _refuse_disputed(candidate: Candidate, files: int) -> Candidate:
     finding = Finding(
         code="ID-DISPUTED",
         sentence=(
-            f"{files} files of the folder hold instances of this series with other content than "
-            "the first files, e.g. another name or Patient ID; leave only the right ones in the "
-            "folder"
+            f"{'1 file' if files == 1 else f'{files} files'} of the folder repeat an instance of "
+            "this series with other content, e.g. another name or Patient ID; leave only the right "
+            "ones in the folder"
         ),
         value=float(files),
         limit=0.0,
