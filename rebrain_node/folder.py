@@ -14,11 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.audit import Event
@@ -36,6 +34,7 @@ from rebrain_node.errors import (
 )
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.content import same_content
+from rebrain_node.instance.read import read_instance
 from rebrain_node.instance.scan import scan
 from rebrain_node.pipeline import Configuration, Ports, judge_study, process
 from rebrain_node.ports import JsonValue
@@ -126,7 +125,7 @@ def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
             uid = scan(content).sop_instance_uid
             if uid not in first:
                 first[uid], sha256[uid] = path, hashlib.sha256(content).hexdigest()
-                instances[uid] = dcmread(BytesIO(content))
+                instances[uid] = read_instance(content)
             elif not _is_same(first[uid].read_bytes(), content):
                 disputed[str(instances[uid].SeriesInstanceUID)] += 1
                 refused.append(_refused(path.relative_to(folder), "CONFLICT", _twice(uid)))

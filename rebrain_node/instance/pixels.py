@@ -128,7 +128,8 @@ def _rescale(instance: Dataset, frame_number: int | None) -> tuple[float, float]
             [
                 Finding(
                     code="HU",
-                    sentence="Rescale Slope and Intercept are absent, the scale is unknown",
+                    sentence="Rescale Slope (0028,1053) or Intercept (0028,1052) is absent or is "
+                    "not one number: the scale is unknown; send the original CT",
                 )
             ]
         )

@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Final, Protocol
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from rebrain_node.blobs import BlobStore
@@ -23,6 +21,7 @@ from rebrain_node.domain.ledger import ReceivedInstance, Reception, Rival, Store
 from rebrain_node.errors import AlteredBytesError, OutOfResourcesError
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.content import different_elements, same_content
+from rebrain_node.instance.read import read_instance
 from rebrain_node.instance.scan import ScannedInstance
 
 _REMEDY: Final = "restore it from a backup, or remove it and send the study again"
@@ -169,7 +168,7 @@ class InboxFolder:
         return hashlib.sha256("".join(sorted(each.sha256 for each in held)).encode()).hexdigest()
 
     def _read(self, held: tuple[StoredInstance, ...]) -> tuple[Dataset, ...]:
-        return tuple(dcmread(BytesIO(self._blobs.get(each.sha256))) for each in held)
+        return tuple(read_instance(self._blobs.get(each.sha256)) for each in held)
 
 
 def _blobs(folder: Path) -> BlobStore:
