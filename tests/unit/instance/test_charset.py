@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from rebrain_node.instance.charset import COPIED_TEXT, charset_problem, is_readable
 from rebrain_node.steps.write import source
@@ -29,7 +31,8 @@ def test_an_element_that_cannot_be_read_is_named() -> None:
 def test_text_of_the_default_repertoire_is_held_against_it_whatever_is_declared() -> None:
     data_set = Dataset()
     data_set.SpecificCharacterSet = "ISO_IR 192"
-    data_set.add_new(0x00080020, "DA", "２０２０")
+    tag = Tag("StudyDate")
+    data_set[tag] = RawDataElement(tag, "DA", 4, b"20\xc3\xa4", 0, False, True)
     assert not is_readable(data_set, "StudyDate")
 
 
