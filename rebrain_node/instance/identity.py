@@ -72,8 +72,9 @@ def _differ_between_series(instances: Sequence[Dataset]) -> bool:
 _NAME_OTHERWISE = Finding(
     code="ID-NAME",
     sentence=(
-        "another object of the study writes Patient's Name (0010,0010) otherwise, under the same "
-        "Patient ID; the name of the CT series is used. Make the names equal in the archive"
+        "another object of the study writes Patient's Name (0010,0010) otherwise, while Patient ID "
+        "and birth date do not differ; the name of the CT series is used. Make the names equal in "
+        "the archive"
     ),
     severity="flag",
     value="otherwise",

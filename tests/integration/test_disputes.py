@@ -6,11 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.ledger import DisputeDecision, Judgement, SeriesRecord
-from rebrain_node.errors import InstanceConflictError, StateError, SupersededError
+from rebrain_node.errors import (
+    InstanceConflictError,
+    StateError,
+    StoreUnavailableError,
+    SupersededError,
+)
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
@@ -284,3 +290,22 @@ def test_a_decision_survives_a_restart(database_url: str) -> None:
     with Database.open(database_url) as database:
         assert shas(Ledger(database))[0] == received(1, content="corrected").sha256
         assert AuditLog(database).verify().intact
+
+
+@pytest.mark.parametrize("decision", ["keep-first", "take-second", "refuse"])
+def test_a_decision_that_cannot_be_recorded_changes_nothing(
+    database_url: str, database: Database, ledger: Ledger, decision: DisputeDecision
+) -> None:
+    """A process killed before the commit leaves what a failing audit log leaves: all as it was."""
+    held(ledger)
+    before = series(ledger), shas(ledger), ledger.rivals(SERIES)
+    engine = create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_event RENAME TO hidden"))
+    with pytest.raises(StoreUnavailableError):
+        decide(ledger, decision)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE hidden RENAME TO audit_event"))
+    engine.dispose()
+    assert (series(ledger), shas(ledger), ledger.rivals(SERIES)) == before
+    decide(ledger, decision)

@@ -90,6 +90,26 @@ def test_the_migrations_go_down_and_up_again(database_url: str) -> None:
         assert AuditLog(database).verify().rows == 1
 
 
+def test_what_an_earlier_version_quarantined_awaits_a_decision(database_url: str) -> None:
+    with Database.open(database_url) as database:
+        ledger = Ledger(database)
+        ledger.record_received(received(1))
+        with pytest.raises(InstanceConflictError):
+            ledger.record_received(received(1, content="other"))
+    engine = raw(database_url)
+    with engine.begin() as connection:
+        downgrade(connection, "0001")
+    engine.dispose()
+    with Database.open(database_url) as database:
+        ledger = Ledger(database)
+        assert accept(ledger).revision == 1
+        assert ledger.counts().by_state["held"] == 1
+        with pytest.raises(StateError, match="of series unknown"):
+            ledger.decide("1.2.1.1", "take-second", operator="mtra", reason="checked")
+        ledger.decide("1.2.1.1", "keep-first", operator="mtra", reason="checked")
+        assert ledger.counts().by_state["complete"] == 1
+
+
 def test_the_newest_migration_is_the_one_the_code_knows(tmp_path: Path) -> None:
     engine = raw(f"sqlite:///{tmp_path}/node.sqlite")
     with engine.connect() as connection:
