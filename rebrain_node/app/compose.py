@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.listening import ListeningClock
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
@@ -167,6 +168,7 @@ class State:
     deliveries: Deliveries
     recall: Recall
     releases: Releases
+    listening: ListeningClock
     folder: Path
 
     @property
@@ -214,6 +216,7 @@ def open_state(settings: Settings) -> Iterator[State]:
     from rebrain_node.store.database import Database
     from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.listening import ListeningClock
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
@@ -228,6 +231,7 @@ def open_state(settings: Settings) -> Iterator[State]:
             deliveries=Deliveries(database),
             recall=Recall(database),
             releases=Releases(database),
+            listening=ListeningClock(database),
             folder=folder,
         )
 

@@ -95,12 +95,40 @@ class Event(StrEnum):
     INSTANCE_CONFLICT = (
         "instance.conflict",
         (
-            "a known SOP Instance UID came with other bytes (`SAME-UID-OTHER-BYTES`), or a "
+            "a known SOP Instance UID came with other content (`SAME-UID-OTHER-BYTES`), or a "
             "series of one study came in another (`SERIES-OF-OTHER-STUDY`); written once for "
             "the same bytes"
         ),
         "SOP instance",
         "reason, sha256, series, calling_ae_title",
+    )
+    SERIES_DISPUTED = (
+        "series.disputed",
+        (
+            "the first quarantined instance contradicts a series; its further ones are "
+            "`instance.conflict` alone"
+        ),
+        "series",
+        "revision, state",
+    )
+    SERIES_HELD = (
+        "series.held",
+        (
+            "a series in dispute would have been accepted, or was: it waits for the decision of "
+            "the site"
+        ),
+        "series",
+        "revision, state, findings",
+    )
+    DISPUTE_DECIDED = (
+        "dispute.decided",
+        "the site decided with `queue dispute`",
+        "series",
+        (
+            "decision (`keep-first`, `take-second`, `refuse`), operator, reason, instances "
+            "(count), taken (SOP instance: SHA-256 of the bytes that are the instance from now "
+            "on), state_before, state, revision"
+        ),
     )
     SERIES_REOPENED = (
         "series.reopened",
@@ -112,7 +140,10 @@ class Event(StrEnum):
         "study.complete",
         "the quiet period of the study, or its maximum wait, has passed",
         "study",
-        "completeness, instances, reason (`QUIET` or `MAXIMUM-WAIT`), quiet_s, waited_s",
+        (
+            "completeness, instances, reason (`QUIET`, `MAXIMUM-WAIT` or `NOT-RESUMED`), quiet_s, "
+            "waited_s"
+        ),
     )
     SERIES_ACCEPTED = (
         "series.accepted",

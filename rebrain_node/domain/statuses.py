@@ -26,12 +26,15 @@ _LATER = "try again later"
 STATUSES: Final[Mapping[str, InstanceStatus]] = {
     "SAME-UID-OTHER-BYTES": InstanceStatus(
         0x0117,
-        "the SOP Instance UID is known with other bytes; the new ones are quarantined",
+        (
+            "the SOP Instance UID is known with other content; the new bytes are quarantined and "
+            "the series is in dispute, see below"
+        ),
         "give changed instances new UIDs",
     ),
     "SERIES-OF-OTHER-STUDY": InstanceStatus(
         0x0117,
-        "the series is known in another study; quarantined",
+        "the series is known in another study; quarantined, and the series is in dispute",
         "look for a merge or split of studies that went wrong",
     ),
     "CONFLICT": InstanceStatus(
@@ -55,16 +58,30 @@ STATUSES: Final[Mapping[str, InstanceStatus]] = {
         "a length runs beyond its container, or the data set is cut",
         "send again if it was cut on the way",
     ),
-    "VR": InstanceStatus(0xC105, "an unknown value representation", _NEVER),
+    "VR": InstanceStatus(
+        0xC105,
+        (
+            "an unknown value representation, or one in which a text, a UID, a sequence or the "
+            "description of the pixels cannot be read, e.g. US for Patient's Name"
+        ),
+        _NEVER,
+    ),
     "TAG": InstanceStatus(0xC106, "an element that has no place in a data set or sequence", _NEVER),
     "UID": InstanceStatus(
         0xC107,
-        "SOP class, SOP instance, study or series UID is missing or is no UID (PS3.5 9.1)",
+        (
+            "SOP class, SOP instance, study or series UID is missing, or one of them or the frame "
+            "of reference is no UID (PS3.5 9.1); the sentence says why, e.g. a component that "
+            "begins with 0"
+        ),
         _NEVER,
     ),
     "PIXEL-LENGTH": InstanceStatus(
         0xC108,
-        "pixel data are not as long as rows, columns, samples, bits and frames say",
+        (
+            "pixel data are shorter than rows, columns, samples, bits and frames say, or longer by "
+            "a frame; less may follow as padding (PS3.5 8.1.1)"
+        ),
         _NEVER,
     ),
     "PIXEL-FRAMES": InstanceStatus(

@@ -14,7 +14,7 @@ from typing import Final
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
 from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.ledger import SeriesRecord
+from rebrain_node.domain.ledger import SeriesRecord, SeriesState
 from rebrain_node.report.markup import Html, join, tag
 from rebrain_node.report.style import STYLE
 
@@ -85,13 +85,15 @@ def _summary(
     deliveries: Sequence[Delivery],
 ) -> Html:
     states = Counter(record.state for record in series)
-    waiting = len(series) - states["published"] - states["refused"] - states["failed"]
+    ended: tuple[SeriesState, ...] = ("published", "refused", "failed", "held")
+    waiting = len(series) - sum(states[state] for state in ended)
     tiles = [
         ("studies", len(studies), ""),
         ("series received", len(series), ""),
         ("published", states["published"], "good"),
         ("refused", states["refused"], ""),
         ("failed", states["failed"], "bad" if states["failed"] else ""),
+        ("held", states["held"], "bad" if states["held"] else ""),
         ("in work", waiting, ""),
         ("deliveries due", len(deliveries), "bad" if deliveries else ""),
         (

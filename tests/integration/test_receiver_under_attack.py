@@ -230,9 +230,9 @@ def test_who_does_not_wait_for_answers_holds_nobody_up_and_loses_nothing(
     gate = threading.Event()
     record = node.ledger.record_received
 
-    def slow(received: object) -> str:
+    def slow(*arguments: object) -> str:
         gate.wait(60)
-        return record(received)
+        return record(*arguments)
 
     monkeypatch.setattr(node.ledger, "record_received", slow)
     with associated(node.port) as association:

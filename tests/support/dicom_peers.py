@@ -50,11 +50,13 @@ class MemoryLedger:
         self.quarantined: list[ReceivedInstance] = []
         self._lock = threading.Lock()
 
-    def record_received(self, received: ReceivedInstance) -> Reception:
+    def record_received(
+        self, received: ReceivedInstance, same_content: Callable[[str], bool]
+    ) -> Reception:
         with self._lock:
             for known in self.received:
                 if known.sop_instance_uid == received.sop_instance_uid:
-                    if known.sha256 == received.sha256:
+                    if known.sha256 == received.sha256 or same_content(known.sha256):
                         return "same"
                     self.quarantined.append(received)
                     raise InstanceConflictError(

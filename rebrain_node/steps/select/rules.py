@@ -20,7 +20,7 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits, Range
 from rebrain_node.domain.volume import MillimetreArray
 from rebrain_node.instance.charset import charset_problem
-from rebrain_node.instance.identity import judge_identity
+from rebrain_node.instance.identity import judge_identity, judge_named
 from rebrain_node.instance.synthetic import synthetic_mark
 from rebrain_node.steps.select.series import Series, kernel_kind
 
@@ -106,6 +106,7 @@ def _derived(series: Series, _: Limits) -> Iterator[Finding]:
 
 def _identity(series: Series, _: Limits) -> Iterator[Finding]:
     yield from judge_identity(series.instances)
+    yield from judge_named(series.instances)
 
 
 def _charset(series: Series, _: Limits) -> Iterator[Finding]:
@@ -113,7 +114,7 @@ def _charset(series: Series, _: Limits) -> Iterator[Finding]:
     if problems:
         yield Finding(
             code="CHARSET",
-            sentence=f"{problems[0]}; a name that cannot be read cannot be copied",
+            sentence=f"{problems[0]}; it cannot be copied, so correct it at the sender",
         )
 
 
