@@ -226,6 +226,24 @@ class Storage(_Part):
     )
 
 
+class RetentionSettings(_Part):
+    """How long stored bytes are kept; rows of the ledger and the audit log are kept permanently."""
+
+    delivered_days: float = Field(
+        default=30.0,
+        ge=0,
+        description=(
+            "days after which received instances and results are deleted that every destination "
+            "has confirmed"
+        ),
+    )
+    refused_days: float = Field(
+        default=30.0,
+        ge=0,
+        description="days after which received instances of refused and failed series are deleted",
+    )
+
+
 class Model(_Part):
     """Which bundle, by whom it may be released, on which engine."""
 
@@ -323,6 +341,7 @@ class Settings(BaseSettings):
     receiver: Receiver = Receiver()
     completeness: Completeness = Completeness()
     storage: Storage = Storage()
+    retention: RetentionSettings = RetentionSettings()
     model: Model = Model()
     objects: Objects = Objects()
     destinations: tuple[DestinationSettings, ...] = Field(

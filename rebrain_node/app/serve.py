@@ -15,6 +15,7 @@ from rebrain_node.app.compose import (
     make_state_folder,
     open_state,
     read_limits,
+    retention_rules,
 )
 from rebrain_node.domain.audit import Event
 from rebrain_node.logs import log_as_json
@@ -83,6 +84,7 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
     EngineError
         The engine cannot start.
     """
+    from rebrain_node.worker.purge import PurgeLoop
     from rebrain_node.worker.workflow import launch, progress_url
 
     parent = _start(f"worker-{slot}")
@@ -92,7 +94,9 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
             watcher = _watcher(settings, state, work, workflows)
-            loops = [watcher.run, *(loop.run for loop in _delivery_loops(settings, state))]
+            purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
+            deliveries = _delivery_loops(settings, state)
+            loops = [watcher.run, purge.run, *(each.run for each in deliveries)]
             for loop in loops:
                 Thread(target=loop, args=(parent.stop,), daemon=True).start()
         parent.report_ready()

@@ -23,6 +23,7 @@ from rebrain_node.cli import (
     node,
     outbox,
     queue,
+    storage,
 )
 from rebrain_node.errors import BundleError, RebrainError, SettingsError
 
@@ -46,6 +47,7 @@ program.command("status")(queue.status)
 program.command("recall")(audit.recall)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(outbox.outbox, name="outbox")
+program.add_typer(storage.storage, name="storage")
 program.add_typer(audit.audit, name="audit")
 program.add_typer(bundle.bundle, name="bundle")
 program.add_typer(node.config, name="config")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from rebrain_node.cli.storage import use_of
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def status(
         overdue = late(state.ledger.series(), waiting, datetime.now(UTC), late_after)
         refused = [one for one in state.deliveries.of() if one.needs_operator]
         paused = [one.destination for one in state.deliveries.paused()]
+        stored = use_of(settings, state)
     answer = {
         "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
         "instances": counts.instances,
@@ -63,6 +65,7 @@ def status(
         "deliveries_waiting": [_delivery(delivery) for delivery in waiting],
         "deliveries_refused": [_delivery(delivery) for delivery in refused],
         "paused_destinations": paused,
+        "storage": stored,
         "late": [asdict(one) | {"since": one.since.isoformat()} for one in overdue],
     }
     if as_json:
@@ -82,6 +85,8 @@ def _print_status(
     names = ("listens", "instances", "quarantined", "disputed", "conserved", "paused_destinations")
     rows = [(name, answer[name]) for name in names if answer[name] != []]
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
+    stored = cast("dict[str, object]", answer["storage"])
+    rows += [(f"storage {name}", value) for name, value in stored.items()]
     print_table("Node", ("field", "value"), rows)
     if waiting:
         columns = ("set", "destination", "source series", "objects", "reason")

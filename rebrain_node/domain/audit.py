@@ -287,6 +287,12 @@ class Event(StrEnum):
         "destination",
         "reason, operator",
     )
+    STORAGE_PURGED = (
+        "storage.purged",
+        "the stored bytes of a series, and of what was made of it, are deleted by retention",
+        "series",
+        "state, instances (count), objects (count), bytes",
+    )
     SERIES_PUBLISHED = (
         "series.published",
         "every destination accepted the whole set",

@@ -17,7 +17,7 @@ from typing import cast
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from rebrain_node.blobs import BlobStore
+from rebrain_node.blobs import outbox_blobs
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
 from rebrain_node.errors import StateError, StoreUnavailableError
@@ -36,7 +36,7 @@ class Outbox:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
-        self._blobs = BlobStore(folder, sharded=False, remedy="restore it from a backup")
+        self._blobs = outbox_blobs(folder)
         self._blobs.prepare()
 
     def put(self, derived: DerivedSet, destinations: Sequence[str], job: Job) -> int:

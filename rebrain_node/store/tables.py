@@ -149,6 +149,7 @@ class InstanceRow(Table):
     path: Mapped[str] = mapped_column(Text)
     calling_ae_title: Mapped[str] = mapped_column(String(16))
     received_at: Mapped[datetime] = mapped_column(UtcText)
+    purged_at: Mapped[datetime | None] = mapped_column(UtcText)  #: when its bytes were deleted
 
 
 class QuarantineRow(Table):
@@ -207,6 +208,7 @@ class DerivedInstanceRow(Table):
     series_instance_uid: Mapped[str] = mapped_column(_Uid)
     sha256: Mapped[str] = mapped_column(_Sha256)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    purged_at: Mapped[datetime | None] = mapped_column(UtcText)  #: when its bytes were deleted
 
 
 class DeliveryRow(Table):

@@ -1,4 +1,4 @@
-"""Add paused destinations and requests for storage commitment."""
+"""Add paused destinations, requests for storage commitment and the time of a purge."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Create the tables."""
+    """Create the tables and columns."""
     op.create_table(
         "paused_destination",
         sa.Column("destination", sa.String(32), primary_key=True),
@@ -29,9 +29,13 @@ def upgrade() -> None:
         sa.Column("requested_at", sa.String(32), nullable=False),
         sa.Column("answered_at", sa.String(32), nullable=True),
     )
+    for table in ("instance", "derived_instance"):
+        op.add_column(table, sa.Column("purged_at", sa.String(32), nullable=True))
 
 
 def downgrade() -> None:
-    """Drop the tables."""
+    """Drop the tables and columns."""
+    for table in ("derived_instance", "instance"):
+        op.drop_column(table, "purged_at")
     op.drop_table("commitment")
     op.drop_table("paused_destination")
