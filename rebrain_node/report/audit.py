@@ -15,8 +15,7 @@ from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
 from rebrain_node.domain.delivery import PendingDelivery
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import SeriesRecord
-from rebrain_node.report.markup import Html, join, tag
-from rebrain_node.report.style import STYLE
+from rebrain_node.report.markup import STYLE, Html, join, tag
 
 _TITLE: Final = "rebrain-node audit report"
 _WARNING: Final = "Synthetic images: research software, not for diagnosis"

@@ -15,11 +15,10 @@ from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
 from rebrain_node.domain import marks
 from rebrain_node.steps.write.codes import HEAD, concept
-from rebrain_node.steps.write.encoding import encoded_once
-from rebrain_node.steps.write.geometry import decimals
+from rebrain_node.steps.write.encoding import decimals, encoded_once
 from rebrain_node.steps.write.mr import (
     SERIES_DESCRIPTION,
-    add_pixel_format,
+    add_pixels,
     comment,
     derivation,
     derivation_codes,
@@ -27,9 +26,15 @@ from rebrain_node.steps.write.mr import (
     source_images,
     window,
 )
-from rebrain_node.steps.write.references import source_evidence, source_series
-from rebrain_node.steps.write.result import Result, SliceRecord
-from rebrain_node.steps.write.stamp import add_slice_provenance, stamp, stamp_image
+from rebrain_node.steps.write.references import evidence, reference, source_series
+from rebrain_node.steps.write.result import (
+    Result,
+    SliceRecord,
+    add_private,
+    add_slice_provenance,
+    stamp,
+    stamp_image,
+)
 
 _STACK: Final = "1"
 
@@ -41,19 +46,14 @@ class SyntheticEnhancedMRImage(SOPClass):
         source = result.source
         super().__init__(
             study_instance_uid=source.study_instance_uid,
-            series_instance_uid=result.uids.series("MR"),
-            series_number=result.series_number("MR"),
-            sop_instance_uid=result.uids.instance("MR"),
             sop_class_uid=EnhancedMRImageStorage,
-            instance_number=1,
             modality="MR",
             transfer_syntax_uid=ExplicitVRLittleEndian,
             series_description=SERIES_DESCRIPTION,
-            content_date=source.content_date,
-            content_time=source.content_time,
+            **result.names("MR"),
         )
         self.update(source.frame)
-        add_pixel_format(self, result)
+        add_pixels(self, result, result.synthetic.intensity)
         _add_description(self)
         _add_dimensions(self, result)
         self.NumberOfFrames = len(result.slices)
@@ -62,13 +62,14 @@ class SyntheticEnhancedMRImage(SOPClass):
             encoded_once(_frame_groups(result, record)) for record in result.slices
         ]
         self.ReferencedSeriesSequence = [source_series(result)]
-        self.SourceImageEvidenceSequence = [source_evidence(result)]
+        references = [reference(class_uid, uid) for uid, class_uid in source.class_uids.items()]
+        self.SourceImageEvidenceSequence = [
+            evidence(source.study_instance_uid, source.series_instance_uid, references)
+        ]
         self.ImageComments = (
             f"{marks.COMMENT_PREFIX} T1-like images drawn from CT, research only, "
             f"{marks.NOT_FOR_DIAGNOSIS}. Each frame says how it came about."
         )
-        pixels = result.synthetic.stored_range.stored(result.synthetic.intensity)
-        self.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
 
 
 def write_enhanced_mr(result: Result) -> list[Dataset]:
@@ -86,7 +87,6 @@ def _add_description(dataset: Dataset) -> None:
     dataset.ApplicableSafetyStandardAgency = "NOT_APPLICABLE"  # no field was switched on
     dataset.PresentationLUTShape = "IDENTITY"
     dataset.AcquisitionContextSequence = []
-    dataset.BodyPartExamined = "HEAD"
 
 
 def _appearance() -> Dataset:
@@ -138,7 +138,7 @@ def _shared_groups(result: Result) -> Dataset:
 
 def _frame_groups(result: Result, record: SliceRecord) -> Dataset:
     """Functional groups of one frame: place, words, derivation and our own (PS3.3 C.7.6.16)."""
-    content, position, origin = Dataset(), Dataset(), Dataset()
+    content, position, origin, provenance = (Dataset() for _ in range(4))
     content.StackID = _STACK
     content.InStackPositionNumber = record.index + 1
     content.DimensionIndexValues = [record.index + 1]
@@ -151,5 +151,6 @@ def _frame_groups(result: Result, record: SliceRecord) -> Dataset:
     groups.FrameContentSequence = [content]
     groups.PlanePositionSequence = [position]
     groups.DerivationImageSequence = [origin]
-    add_slice_provenance(groups, result, record)
+    add_slice_provenance(provenance, result, record)
+    add_private(groups, [(marks.SLICE_PROVENANCE, [provenance])])
     return groups
