@@ -75,6 +75,7 @@ ul { margin: 8px 0; padding-left: 20px; }
 table { border-collapse: collapse; width: 100%; margin-top: 8px; font-size: 14px; }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0;
   border-bottom: 1px solid var(--line); }
+.rows td { overflow-wrap: anywhere; }
 th { font-weight: 600; font-size: 13px; color: var(--faint); }
 tr:last-child > td, tr:last-child > th { border-bottom: 0; }
 td:last-child, th:last-child { padding-right: 0; }
@@ -82,14 +83,24 @@ td:last-child, th:last-child { padding-right: 0; }
 .steps td:first-child { width: 130px; } .steps td.number, .steps th:nth-child(2) { width: 90px;
   text-align: right; } .steps .wide { width: auto; }
 .findings { table-layout: fixed; } .findings th:nth-child(1) { width: 170px; }
-.findings th:nth-child(2) { width: 70px; } .findings th:nth-child(n+4) { width: 130px; }
+.findings th:nth-child(2) { width: 70px; } .findings th:nth-child(n+4) { width: 140px; }
 .facts td:first-child { width: 130px; color: var(--faint); }
 .bar { display: block; width: 100%; height: 10px; margin-top: 6px; } .bar rect { fill: #1f7fd1; }
 .log table { table-layout: fixed; font-size: 13px; background: #fff; }
 .log th, .log td { padding: 5px 12px; }
-.log th:nth-child(1) { width: 60px; } .log th:nth-child(2) { width: 112px; }
-.log th:nth-child(3) { width: 150px; } .log th:nth-child(6) { width: 200px; }
-.log code { font-size: 11.5px; }
-@media (max-width: 900px) { .tiles { grid-template-columns: repeat(4, 1fr); } }
-@media print { body { background: #fff; } main { max-width: none; padding: 0; } }
+.log th:nth-child(1) { width: 64px; } .log th:nth-child(2) { width: 112px; }
+.log th:nth-child(3) { width: 150px; } .log th:nth-child(5) { width: 266px; }
+.log code { font-size: 11.5px; } .details { display: block; color: var(--faint); }
+@media (max-width: 900px) {
+  .tiles { grid-template-columns: repeat(4, 1fr); }
+  .rows thead { display: none; } .rows tr { display: block; padding: 8px 0;
+    border-bottom: 1px solid var(--line); }
+  .rows td { display: flex; gap: 12px; padding: 1px 0; border: 0; }
+  .rows td::before { content: attr(data-name); flex: 0 0 104px; color: var(--faint); }
+  .rows td:empty { display: none; }
+  .log td { padding: 1px 12px; flex-wrap: wrap; gap: 0 12px; } .log td > code { flex: 1; }
+  .log td > .details { flex: 0 0 100%; padding-left: 116px; }
+}
+@media print { body { background: #fff; } main { max-width: none; padding: 0; }
+  tr { break-inside: avoid; } }
 """

@@ -183,8 +183,8 @@ class _Sheet:
         self._ruler(top + 82, count)
         words = (
             f"Uncertainty: {self.meaning.quantity.lower()} as a ratio of the display range, "
-            f"{self.meaning.label}. Research software: a network drew these images from a CT, "
-            "no magnet measured them."
+            f"{self.meaning.label}. Research software: a network synthesised these images from a "
+            "CT; no MR scanner measured them."
         )
         self.canvas.text((MARGIN, top + 120), words, 14, FAINT)
 
