@@ -1,4 +1,4 @@
-"""The picture of a result: what came in, what was drawn, where from, and how sure it is."""
+"""The picture of a result: source, synthetic MR, uncertainty and the origin of each slice."""
 
 from __future__ import annotations
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import EnhancedMRImageStorage
 
 from rebrain_node.domain import marks
 from rebrain_node.steps.write.codes import HEAD, concept
 from rebrain_node.steps.write.encoding import decimals, encoded_once
 from rebrain_node.steps.write.mr import (
-    SERIES_DESCRIPTION,
     add_pixels,
+    begin,
     comment,
     derivation,
     derivation_codes,
@@ -39,42 +38,28 @@ from rebrain_node.steps.write.result import (
 _STACK: Final = "1"
 
 
-class SyntheticEnhancedMRImage(SOPClass):
-    """All slices of the synthetic series; nothing in it pretends to a scanner."""
-
-    def __init__(self, result: Result) -> None:
-        source = result.source
-        super().__init__(
-            study_instance_uid=source.study_instance_uid,
-            sop_class_uid=EnhancedMRImageStorage,
-            modality="MR",
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description=SERIES_DESCRIPTION,
-            **result.names("MR"),
-        )
-        self.update(source.frame)
-        add_pixels(self, result, result.synthetic.intensity)
-        _add_description(self)
-        _add_dimensions(self, result)
-        self.NumberOfFrames = len(result.slices)
-        self.SharedFunctionalGroupsSequence = [_shared_groups(result)]
-        self.PerFrameFunctionalGroupsSequence = [
-            encoded_once(_frame_groups(result, record)) for record in result.slices
-        ]
-        self.ReferencedSeriesSequence = [source_series(result)]
-        references = [reference(class_uid, uid) for uid, class_uid in source.class_uids.items()]
-        self.SourceImageEvidenceSequence = [
-            evidence(source.study_instance_uid, source.series_instance_uid, references)
-        ]
-        self.ImageComments = (
-            f"{marks.COMMENT_PREFIX} T1-like images drawn from CT, research only, "
-            f"{marks.NOT_FOR_DIAGNOSIS}. Each frame says how it came about."
-        )
-
-
 def write_enhanced_mr(result: Result) -> list[Dataset]:
     """Build the one instance that holds all slices, in order of position."""
-    image = SyntheticEnhancedMRImage(result)
+    source = result.source
+    image = begin(result, EnhancedMRImageStorage)
+    image.update(source.frame)
+    add_pixels(image, result, result.synthetic.intensity)
+    _add_description(image)
+    _add_dimensions(image, result)
+    image.NumberOfFrames = len(result.slices)
+    image.SharedFunctionalGroupsSequence = [_shared_groups(result)]
+    image.PerFrameFunctionalGroupsSequence = [
+        encoded_once(_frame_groups(result, record)) for record in result.slices
+    ]
+    image.ReferencedSeriesSequence = [source_series(result)]
+    references = [reference(class_uid, uid) for uid, class_uid in source.class_uids.items()]
+    image.SourceImageEvidenceSequence = [
+        evidence(source.study_instance_uid, source.series_instance_uid, references)
+    ]
+    image.ImageComments = (
+        f"{marks.COMMENT_PREFIX} T1-like images drawn from CT, research only, "
+        f"{marks.NOT_FOR_DIAGNOSIS}. Each frame says how it came about."
+    )
     stamp(image, result)
     stamp_image(image, result)
     return [image]

@@ -33,36 +33,34 @@ _SENTENCES: Final = {
 }
 
 
-class SyntheticMRImage(SOPClass):
-    """One slice of the synthetic series; nothing in it pretends to a scanner."""
-
-    def __init__(self, result: Result, record: SliceRecord, shared: Dataset) -> None:
-        super().__init__(
-            study_instance_uid=result.source.study_instance_uid,
-            sop_class_uid=MRImageStorage,
-            modality="MR",
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description=SERIES_DESCRIPTION,
-            **result.names("MR", record.index),
-        )
-        self.update(shared)
-        self.ImagePositionPatient = decimals(record.position_mm)
-        self.DerivationDescription = derivation(result, record)
-        self.SourceImageSequence = source_images(result, record)
-        self.ImageComments = comment(result, record)
-        add_pixels(self, result, result.synthetic.intensity[record.index])
-
-
 def write_classic_mr(result: Result) -> list[Dataset]:
     """Build the MR series, one instance a slice, in order of position."""
     shared = encoded_once(_shared(result))
     images: list[Dataset] = []
     for record in result.slices:
-        image = SyntheticMRImage(result, record, shared)
+        image = begin(result, MRImageStorage, record.index)
+        image.update(shared)
+        image.ImagePositionPatient = decimals(record.position_mm)
+        image.DerivationDescription = derivation(result, record)
+        image.SourceImageSequence = source_images(result, record)
+        image.ImageComments = comment(result, record)
+        add_pixels(image, result, result.synthetic.intensity[record.index])
         stamp(image, result)
         add_slice_provenance(image, result, record)
         images.append(image)
     return images
+
+
+def begin(result: Result, class_uid: str, index: int = 0) -> Dataset:
+    """Begin an object of the MR series with its names and nothing that a scanner would say."""
+    return SOPClass(
+        study_instance_uid=result.source.study_instance_uid,
+        sop_class_uid=class_uid,
+        modality="MR",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        series_description=SERIES_DESCRIPTION,
+        **result.names("MR", index),
+    )
 
 
 def _shared(result: Result) -> Dataset:

@@ -41,7 +41,7 @@ TINY = {
 BEFORE = Predecessor(
     revision=1, mr_series_uid="2.25.1", report_series_uid="2.25.2", report_uid="2.25.3"
 )
-CALIBRATED = UncertaintyInterpretation(alpha=0.1, people=25, untrusted_above=0.12)
+CALIBRATED = UncertaintyInterpretation(alpha=0.1, subjects=25, untrusted_above=0.12)
 
 
 @dataclass(frozen=True, kw_only=True)
