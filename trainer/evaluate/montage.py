@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rebrain_node.report.planes import Picture, UprightVolume
+from rebrain_node.pictures import Picture, UprightVolume
 from trainer.evaluate.plots import FAINT, Plot, blank_figure, png
 from trainer.evaluate.results import OURS, Montage, Volume
 

@@ -19,8 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from rebrain_node.report.markup import Html, join, tag
-from rebrain_node.report.style import STYLE
+from rebrain_node.report.markup import STYLE, Html, join, tag
 from trainer.evaluate.plots import Plot
 from trainer.evaluate.report import WARNING, Report, Supplement, evaluation_report
 from trainer.evaluate.results import Document, Evaluation
