@@ -16,8 +16,8 @@ from rebrain_node.retrieval.knowledge_base import KnowledgeBase, contents_of
 from tests.support.tiny_bundle import tiny_recipe, write_tiny_bundle
 from tests.support.tiny_encoder import tiny_encoder_graph
 from trainer.release.bundle import Guidance
-from trainer.retrieval.knowledge_base import EntrySettings, SubjectSlices, grown
-from trainer.retrieval.subject_keys import person_hash
+from trainer.retrieval.knowledge_base import EntrySettings, SubjectSlices, extended
+from trainer.retrieval.subject_keys import subject_hash
 
 KEY = bytes(range(32))
 PEOPLE = ("anna", "bert", "carl")
@@ -25,7 +25,7 @@ PEOPLE = ("anna", "bert", "carl")
 
 def hash_of(name: str) -> str:
     """The keyed hash of a made-up person."""
-    return person_hash(KEY, name)
+    return subject_hash(KEY, name)
 
 
 def tiny_base(recipe: Recipe, graph: bytes, people: tuple[str, ...] = PEOPLE) -> KnowledgeBase:
@@ -40,7 +40,7 @@ def tiny_base(recipe: Recipe, graph: bytes, people: tuple[str, ...] = PEOPLE) ->
         slices = rng.integers(0, 256, (12, *plane), dtype=np.uint8)
         return SubjectSlices(name, "CC0-1.0", slices, np.sort(rng.uniform(-60, 80, 12)))
 
-    return grown(making.empty(), map(person, people), making)
+    return extended(making.empty(), map(person, people), making)
 
 
 def tiny_retrieving_recipe() -> Recipe:

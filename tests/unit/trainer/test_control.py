@@ -297,12 +297,12 @@ def test_two_commands_make_a_bundle_that_retrieves(
     given = ["--bundle", str(bundle.path), "--encoder", str(encoder), "--knowledge-base", str(base)]
 
     trained = CliRunner().invoke(program, [
-        "control", *given, "--config", str(tmp_path / "tiny.toml"),
+        "train-control", *given, "--config", str(tmp_path / "tiny.toml"),
         "--pool", str(pool_folder), "--run", str(tmp_path / "run"),
     ])  # fmt: skip
     assert trained.exit_code == 0, trained.output
     made = CliRunner().invoke(program, [
-        "guide", *given, "--control", str(tmp_path / "run"),
+        "add-retrieval", *given, "--control", str(tmp_path / "run"),
         "--out", str(tmp_path / "out"), "--version", "3.0.0", "--p", "10",
     ])  # fmt: skip
     assert made.exit_code == 0, made.output
@@ -340,5 +340,5 @@ def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
     assert any("control branch trained for 1 steps" in choice for choice in made.card.choices)
     with pytest.raises(FileExistsError):
         release_guided(bundle, folders, retrieval, "2.0.0", tmp_path / "out")
-    with pytest.raises(ValueError, match="trained beside the bundle"):
+    with pytest.raises(ValueError, match="trained with the bundle"):
         release_guided(made, folders, retrieval, "2.0.1", tmp_path / "other")
