@@ -8,28 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.options import (
-    AsJson,
-    BundleArgument,
-    BundleOption,
-    Data,
-    Maps,
-    Out,
-    Version,
-    bar_of,
-    data_of,
-    heads_of,
-    tissues_of,
-)
+from trainer.cli import options
 
 if TYPE_CHECKING:
     from rebrain_node.model.bundle import ModelBundle
     from trainer.heads import Head
     from trainer.ood.series import EvaluatedSeries, SeriesEvaluator
 
-Cache = Annotated[
-    Path, typer.Option(help="Folder of simulated series; missing series are simulated.")
-]
+Cache = Annotated[Path, typer.Option(help="Folder of simulated series; missing ones are added.")]
 #: of every simulated series; a cache of another seed would hold other series
 _SEED = 0
 #: in-distribution series for each series of a condition
@@ -37,12 +23,12 @@ _IN_DISTRIBUTION_SHARE = 2
 
 
 def calibrate(
-    bundle: BundleOption,
-    maps: Maps,
-    out: Out,
-    version: Version,
-    data: Data = None,
-    as_json: AsJson = False,
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    maps: options.Maps,
+    out: options.Out,
+    version: options.Version,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Calibrate uncertainty and abstention limits.
 
@@ -60,8 +46,8 @@ def calibrate(
     from trainer.calibrate.run import calibrate as run
 
     torch.set_num_threads(1)
-    subjects = SubjectSplit.of(heads_of(data), maps)
-    with bar_of("starting", 1) as (bar, task):
+    subjects = SubjectSplit.of(options.heads_of(data), maps)
+    with options.bar_of("starting", 1) as (bar, task):
         steps = Steps(
             lambda what, count: bar.reset(task, description=what, total=count),
             lambda: bar.advance(task),
@@ -74,18 +60,16 @@ def calibrate(
 
 
 def fit_ood(
-    bundle: BundleArgument,
-    maps: Maps,
+    bundle: options.Bundle,
+    maps: options.Maps,
     cache: Cache,
-    out: Out,
-    data: Data = None,
-    series: Annotated[
-        int, typer.Option(min=1, help="Number of simulated series per training subject.")
-    ] = 5,
+    out: options.Out,
+    data: options.Data = None,
+    series: Annotated[int, typer.Option(min=1, help="Series per training subject.")] = 5,
 ) -> None:
     """Fit the out-of-distribution (OOD) model.
 
-    The model is fitted to simulated series of the training subjects. Writes a new bundle.
+    The model describes simulated series of the training subjects. Writes a new bundle.
     """
     from rebrain_node.model.bundle import load_bundle
     from trainer.ood.fit import fit
@@ -93,7 +77,7 @@ def fit_ood(
     from trainer.release.bundle import release_ood
 
     verified = load_bundle(bundle)
-    heads = [head for head in heads_of(data, "train") if head.whole_head_truth]
+    heads = [head for head in options.heads_of(data, "train") if head.whole_head_truth]
     wanted: dict[int, tuple[str, ...]] = dict.fromkeys(range(series), ())
     evaluated = in_distribution(_evaluated(verified, heads, maps, cache, wanted))
     encoder = verified.manifest.files.get("encoder.onnx")
@@ -107,14 +91,12 @@ def fit_ood(
 
 
 def ood_report(
-    bundle: BundleArgument,
-    maps: Maps,
+    bundle: options.Bundle,
+    maps: options.Maps,
     cache: Cache,
-    data: Data = None,
-    series: Annotated[
-        int, typer.Option(min=1, help="Number of series per held-out subject and condition.")
-    ] = 10,
-    as_json: AsJson = False,
+    data: options.Data = None,
+    series: Annotated[int, typer.Option(min=1, help="Series per subject and condition.")] = 10,
+    as_json: options.AsJson = False,
 ) -> None:
     """Report what input checks and OOD score detect.
 
@@ -131,11 +113,11 @@ def ood_report(
     model = verified.ood_model
     if model is None:
         raise BundleError(f"{bundle} has no domain.json; make it with `rebrain-train fit-ood`")
-    heads = heads_of(data, "validation", "demonstration")
+    heads = options.heads_of(data, "validation", "demonstration")
     wanted = {k: CONDITIONS if k < series else () for k in range(_IN_DISTRIBUTION_SHARE * series)}
     evaluated = [*_evaluated(verified, heads, maps, cache, wanted)]
     embedded = _embedding(verified)
-    real = report.real_series(_evaluator(verified), data_of(data))
+    real = report.real_series(_evaluator(verified), options.data_of(data))
     evaluated += [embedded(each) for each in real]
     table = report.rows([report.verdict(each, model) for each in evaluated])
     if as_json:
@@ -147,13 +129,11 @@ def ood_report(
 
 
 def input_checks(
-    maps: Maps,
-    data: Data = None,
-    series: Annotated[
-        int, typer.Option(min=1, help="Number of series per subject and condition.")
-    ] = 1,
+    maps: options.Maps,
+    data: options.Data = None,
+    series: Annotated[int, typer.Option(min=1, help="Series per subject and condition.")] = 1,
     seed: Annotated[int, typer.Option(help="Random seed of the simulation.")] = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure the input checks on simulated series.
 
@@ -164,9 +144,9 @@ def input_checks(
     from trainer.evaluate import input_checks as checks
 
     results = []
-    total = len(heads_of(data)) * (len(checks.CLASSES) + 1) * series
-    with bar_of("series", total) as (bar, task):
-        for result in checks.measure(data_of(data), maps, series, seed, shipped_limits()):
+    total = len(options.heads_of(data)) * (len(checks.CLASSES) + 1) * series
+    with options.bar_of("series", total) as (bar, task):
+        for result in checks.measure(options.data_of(data), maps, series, seed, shipped_limits()):
             results.append(result)
             bar.advance(task)
     rates = checks.detection_rates(results)
@@ -207,9 +187,9 @@ def _evaluated(
     evaluator, embedded = _evaluator(bundle), _embedding(bundle)
     wanted = {number: (IN_DISTRIBUTION, *more) for number, more in conditions.items()}
     total = len(heads) * sum(map(len, wanted.values()))
-    with bar_of("series", total) as (bar, task):
+    with options.bar_of("series", total) as (bar, task):
         for head in heads:
-            tissues = partial(tissues_of, maps, head)
+            tissues = partial(options.tissues_of, maps, head)
             for series in cached_series(evaluator, tissues, head.name, wanted, _SEED, cache):
                 yield embedded(series)
                 bar.advance(task)

@@ -1,25 +1,13 @@
 """Training data: prepared data sets, tissue maps, simulated samples, templates."""
 
 import json
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from trainer.cli.options import (
-    AsJson,
-    Config,
-    Data,
-    Maps,
-    Processes,
-    Samples,
-    bar_of,
-    data_of,
-    heads_of,
-    section_of,
-    tissues_of,
-)
+from trainer.cli import options
 
 LayoutName = Literal["synthrad", "brats", "flair-t1", "pairs", "dicom", "maps", "archive"]
 
@@ -31,25 +19,22 @@ def prepare(  # noqa: PLR0913 - one option each
     split: Annotated[
         str | None,
         typer.Option(
-            help="Train/validation/test split: counts 14/3/3, shares 0.7/0.15/0.15 (used if none "
-            "is given), or a JSON file with the subjects of each role."
+            help="Train/validation/test: counts (14/3/3), shares (default: 0.7/0.15/0.15) or a "
+            "JSON file of the subjects of each role."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
     kind: Annotated[
         Literal["ct", "mr"] | None,
-        typer.Option("--source-kind", help="Modality of the source; for pairs and dicom only."),
+        typer.Option("--source-kind", help="Modality of the source; for pairs and dicom."),
     ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the data; default: that of the layout.")
-    ] = None,
-    as_json: AsJson = False,
+    licence: Annotated[str | None, typer.Option(help="Licence; default: of the layout.")] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Convert paired images to a prepared data set.
 
-    Pairs are CT and MR, or two MR sequences, of the same subject. Subjects that are prepared
-    already are skipped. Exit code 1 if a subject was refused, 3 if all were; the reason of each is
-    printed.
+    A pair is CT and MR, or two MR sequences, of one subject. Subjects that are prepared already
+    are skipped. Exit code 1 if a subject was refused, 3 if all were; reasons are printed.
     """
     from trainer.data.layouts import LAYOUTS
     from trainer.data.prepare import Task
@@ -63,7 +48,7 @@ def prepare(  # noqa: PLR0913 - one option each
     task = Task(
         chosen, chosen.kind or kind or "ct", source, out, split, seed, licence or chosen.licence
     )
-    with bar_of("subjects", 1) as (bar, line):
+    with options.bar_of("subjects", 1) as (bar, line):
 
         def report(name: str, outcome: str) -> None:
             bar.advance(line)
@@ -91,7 +76,9 @@ def prepare(  # noqa: PLR0913 - one option each
         raise SystemExit(1 if summary.index else 3)
 
 
-def tissue_maps(maps: Maps, data: Data = None, processes: Processes = 2) -> None:
+def tissue_maps(
+    maps: options.Maps, data: options.Data = None, processes: options.Processes = 2
+) -> None:
     """Compute 1 mm tissue maps for each subject.
 
     Subjects that have maps already are skipped. Exit code 1 if a subject was refused; the reason
@@ -99,33 +86,22 @@ def tissue_maps(maps: Maps, data: Data = None, processes: Processes = 2) -> None
     """
     from trainer.stages import map_head
 
-    heads = [h for h in heads_of(data) if not (maps / f"{h.name}.npz").exists()]
+    heads = [h for h in options.heads_of(data) if not (maps / f"{h.name}.npz").exists()]
     maps.mkdir(parents=True, exist_ok=True)
-    refused = 0
-    with ProcessPoolExecutor(processes) as workers, bar_of("subjects", len(heads)) as (bar, task):
-        jobs = [workers.submit(map_head, h, data_of(data), maps) for h in heads]
-        for job in as_completed(jobs):
-            name, reason = job.result()
-            refused += reason is not None
-            bar.advance(task)
-            bar.console.print(f"{name}: {reason or 'done'}")
-    if refused:
+    work = partial(map_head, data=options.data_of(data), folder=maps)
+    results = options.in_parallel(work, heads, processes, lambda r: f"{r[0]}: {r[1] or 'done'}")
+    if any(reason for _, reason in results):
         raise SystemExit(1)
 
 
 def simulate(
-    config: Config,
-    maps: Maps,
-    pool: Samples,
-    data: Data = None,
-    processes: Processes = 2,
+    config: options.Config,
+    maps: options.Maps,
+    pool: options.Samples,
+    data: options.Data = None,
+    processes: options.Processes = 2,
     gaps: Annotated[
-        bool,
-        typer.Option(
-            "--gaps",
-            help="Simulate missing positions only, by [gaps] of the parameters, for "
-            "`train-control`.",
-        ),
+        bool, typer.Option("--gaps", help="Missing positions only, for `train-control`.")
     ] = False,
 ) -> None:
     """Simulate CT samples paired with T1 for training.
@@ -138,40 +114,38 @@ def simulate(
 
     settings = TrainConfig.load(config)
     simulation = (
-        section_of(config, "gaps", settings.gaps)
+        options.section_of(config, "gaps", settings.gaps)
         if gaps
-        else section_of(config, "simulate", settings.simulate)
+        else options.section_of(config, "simulate", settings.simulate)
     )
-    heads = heads_of(data, "train", "validation")
-    records = []
-    with ProcessPoolExecutor(processes) as workers, bar_of("subjects", len(heads)) as (bar, task):
-        jobs = [workers.submit(simulate_head, h, maps, pool, simulation) for h in heads]
-        for job in as_completed(jobs):
-            records.append(job.result())
-            bar.advance(task)
+    work = partial(simulate_head, maps=maps, pool=pool, simulation=simulation)
+    records = options.in_parallel(work, options.heads_of(data, "train", "validation"), processes)
     records.sort(key=lambda record: record.name)
     write_index(pool, PoolIndex(seed=simulation.seed, subjects=tuple(records)))
 
 
 def head_template(
-    maps: Maps,
+    maps: options.Maps,
     out: Annotated[Path, typer.Option(help="Folder for template.npz and LICENSE.")],
-    data: Data = None,
+    data: options.Data = None,
 ) -> None:
-    """Build the registration template from simulated CT."""
+    """Build the registration template from simulated CT.
+
+    It is the head template of the node: the mean simulated CT of twelve subjects.
+    """
     from trainer.simulate.head_template import chosen, mean_template, write_head_template
 
-    heads = chosen(heads_of(data))
-    with bar_of("subjects", len(heads)) as (bar, task):
-        tissues = (tissues_of(maps, head) for head in bar.track(heads, task_id=task))
+    heads = chosen(options.heads_of(data))
+    with options.bar_of("subjects", len(heads)) as (bar, task):
+        tissues = (options.tissues_of(maps, head) for head in bar.track(heads, task_id=task))
         size = write_head_template(out, mean_template(tissues), heads)
     typer.echo(f"{out / 'template.npz'}: {size / 1e3:.0f} kB")
 
 
 def demo_head(
-    maps: Maps,
+    maps: options.Maps,
     out: Annotated[Path, typer.Option(help="Folder for head.npz, LICENSE and README.md.")],
-    data: Data = None,
+    data: options.Data = None,
 ) -> None:
     """Simulate the head CT of `rebrain-node demo`.
 
@@ -181,7 +155,7 @@ def demo_head(
 
     from trainer.simulate.demo_head import write_demo_head
 
-    (head,) = heads_of(data, "demonstration")
+    (head,) = options.heads_of(data, "demonstration")
     with np.load(maps / f"{head.name}.npz") as arrays:
         size = write_demo_head(head, dict(arrays), out)
     typer.echo(f"{out / 'head.npz'}: {size / 1e6:.1f} MB")

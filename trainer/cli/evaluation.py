@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trainer.cli.options import AsJson, Config, Data, Run, Samples, bar_of, data_of
+from trainer.cli import options
 
 if TYPE_CHECKING:
     from rebrain_node.model.card import Score
@@ -24,25 +24,19 @@ _SHOWN = ("psnr", "ssim", "nrmse", "i_ssim_gap", "slice_id_exact", "slice_id_wit
 #: as the slice-position check of the node at slices 5 mm apart: 1.5 times the gap
 _WINDOW_MM = 7.5
 
-EvaluatedBundle = Annotated[
-    str,
-    typer.Option("--bundle", help="Folder of a bundle or training run, or demo for the shipped."),
-]
-ReportFolder = Annotated[
-    Path, typer.Option(help="Folder of the report; an earlier report is replaced.")
-]
-Seed = Annotated[int, typer.Option(help="Random seed of sampled noise and of the bootstrap.")]
+ReportFolder = Annotated[Path, typer.Option(help="Folder of the report; replaces an older one.")]
+Seed = Annotated[int, typer.Option(help="Random seed of sampled noise and bootstrap.")]
 
 
 def score(
-    config: Config,
-    pool: Samples,
-    run: Run,
-    data: Data = None,
+    config: options.Config,
+    pool: options.Samples,
+    run: options.Run,
+    data: options.Data = None,
     every: Annotated[
         int, typer.Option(min=1, help="Score every n-th sample of the held-out subjects.")
     ] = 3,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Score a training run, as `release` requires.
 
@@ -53,7 +47,7 @@ def score(
     from trainer.config import TrainConfig
 
     with _progress("predictions") as progress:
-        folders = stages.Folders(pool, run, data_of(data))
+        folders = stages.Folders(pool, run, options.data_of(data))
         scores = stages.score_run(TrainConfig.load(config), folders, every, progress)
     document = [entry.model_dump() for entry in scores]
     (run / "scores.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -75,48 +69,43 @@ def _score_table(test: str, scores: "list[Score]") -> Table:
 
 
 def evaluate(  # noqa: PLR0913 - one option each
-    bundle: EvaluatedBundle,
-    data: Annotated[
-        Path, typer.Option(help="Prepared data set (`prepare`), or .npz archive of 2-D pairs.")
-    ],
+    bundle: Annotated[str, typer.Option(help="Folder of a bundle or training run, or demo.")],
+    data: Annotated[Path, typer.Option(help="Prepared data set, or .npz archive of 2-D pairs.")],
     out: ReportFolder,
     protocol: Annotated[
         str,
         typer.Option(
-            help="Slices given to each method: none (all), decimate:K (every K-th) or thick:K "
-            "(means of K slices); K = 2, 3, 4."
+            help="Slices that are given: none (all), decimate:K (every K-th) or thick:K (means of "
+            "K slices); K = 2, 3, 4."
         ),
     ] = "none",
     predictions: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=DIR: volumes of another method, DIR/SUBJECT.nii.gz; repeatable."),
+        list[str] | None, typer.Option(help="NAME=DIR: volumes of another method; repeatable.")
     ] = None,
     network: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=PATH: another bundle or training run; repeatable."),
+        list[str] | None, typer.Option(help="NAME=PATH: another bundle or run; repeatable.")
     ] = None,
     split: Annotated[
         Literal["train", "validation", "test"], typer.Option(help="Role of the subjects to score.")
     ] = "test",
     mode: Annotated[
         Literal["standard", "ct2mri"],
-        typer.Option(help="Definitions of NRMSE, PSNR, SSIM and MAE; ct2mri: of that code base."),
+        typer.Option(help="Definitions of NRMSE, PSNR, SSIM and MAE: ours, or of CT2MRI code."),
     ] = "standard",
     other_report: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Report of the same subjects by another protocol, for a common table; repeatable."
-        ),
+        typer.Option(help="Report by another protocol, for a common table; repeatable."),
     ] = None,
     curves: Annotated[
         Path | None, typer.Option(help="curves.csv of `compare-objectives`, for a figure.")
     ] = None,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare image quality with baselines.
 
-    Writes a report as HTML, Markdown and JSON to OUT.
+    Synthesises the volumes of the subjects, compares them with the real MR, and does the same for
+    simple baselines. Writes a report as HTML, Markdown and JSON to OUT.
     """
     from trainer.data.protocols import Sparsity
     from trainer.evaluate import run
@@ -153,17 +142,17 @@ def evaluate(  # noqa: PLR0913 - one option each
 
 
 def guidance_report(
-    bundle: EvaluatedBundle,
-    data: Annotated[Path, typer.Option(help="Prepared data set of CT volumes in HU (`prepare`).")],
+    bundle: options.NetworkBundle,
+    data: Annotated[Path, typer.Option(help="Prepared data set of CT volumes in HU.")],
     out: ReportFolder,
     seed: Seed = 0,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure what guidance by exemplars adds.
 
-    At missing positions of held-out CT volumes (decimate:2, decimate:4), by similarity threshold
-    and size of the knowledge base; also whether simulated lesions of the exemplar appear in the
-    result and lesions of the subject are lost. BUNDLE must retrieve exemplars (`add-retrieval`).
+    Compares slices synthesised with and without exemplars at missing positions of held-out CT
+    volumes, by similarity threshold and size of the knowledge base. Also measures whether simulated
+    lesions of an exemplar appear in the result, and whether lesions of the subject disappear.
     """
     from trainer.data.dataset import PreparedData
     from trainer.evaluate.ablation import AblationRequest, ablate
@@ -183,14 +172,13 @@ def guidance_report(
 
 
 def retrieval_report(
-    bundle: EvaluatedBundle,
+    bundle: options.NetworkBundle,
     data: Annotated[Path, typer.Option(help="Folder of simulated stacks of slices (RUN/stacks).")],
     out: ReportFolder,
     network: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=RUN: run of `train-encoder` to compare; repeatable."),
+        list[str] | None, typer.Option(help="NAME=RUN: another encoder; repeatable.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure how well the encoder finds the same anatomy.
 
@@ -220,13 +208,7 @@ def retrieval_report(
 
 
 def check_out(out: Path) -> None:
-    """Refuse to replace anything but a report.
-
-    Raises
-    ------
-    typer.BadParameter
-        `out` holds other things.
-    """
+    """Refuse to replace anything but a report."""
     if not out.exists():
         return
     is_report = out.is_dir() and any((out / name).is_file() for name in _REPORTS)
@@ -265,5 +247,5 @@ def _named(given: list[str] | None, what: str) -> dict[str, str]:
 def _progress(label: str) -> "Iterator[Progress]":
     from trainer.evaluate.run import Progress
 
-    with bar_of(label, 1) as (bar, task):
+    with options.bar_of(label, 1) as (bar, task):
         yield Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task))

@@ -1,6 +1,7 @@
 """Options that several commands share, and the progress bar."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -15,32 +16,27 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder with t1_highres, t1_flair_2mm and templates; default: the environment "
-        "variable REBRAIN_DATA, else ../shared/data."
-    ),
+    typer.Option(help="Folder of T1 heads and templates; default: REBRAIN_DATA or ../shared/data."),
 ]
-Config = Annotated[Path, typer.Option(help="TOML file of parameters, e.g. conf/train/demo.toml.")]
-Maps = Annotated[
-    Path, typer.Option(help="Folder of tissue maps at 1 mm, one file per subject (`tissue-maps`).")
-]
-Samples = Annotated[
-    Path, typer.Option("--pool", help="Folder of simulated training samples (`simulate`).")
-]
-Run = Annotated[Path, typer.Option(help="Folder of the training run; resumed if it exists.")]
+Config = Annotated[Path, typer.Option(help="TOML file of parameters; see conf/train.")]
+Maps = Annotated[Path, typer.Option(help="Folder of tissue maps, one file per subject.")]
+Samples = Annotated[Path, typer.Option("--pool", help="Folder of simulated samples (`simulate`).")]
+Run = Annotated[Path, typer.Option(help="Folder of the training run.")]
 Out = Annotated[Path, typer.Option(help="Folder of the new bundle; must not exist.")]
 Version = Annotated[str, typer.Option(help="Version of the new bundle, e.g. 1.2.0.")]
-BundleOption = Annotated[
-    Path, typer.Option("--bundle", help="Folder of the bundle; it stays as it is.")
-]
-BundleArgument = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle; it stays as it is.")
-]
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-Processes = Annotated[int, typer.Option(min=1, help="Number of processes, one subject each.")]
-
+Processes = Annotated[int, typer.Option(min=1, help="Subjects processed at the same time.")]
+EncoderRun = Annotated[Path, typer.Option("--encoder", help="Folder of a run of `train-encoder`.")]
+ExemplarFolder = Annotated[
+    Path, typer.Option("--knowledge-base", help="Folder of the knowledge base.")
+]
+NetworkBundle = Annotated[
+    str, typer.Option("--bundle", help="Folder of the bundle, or demo for the shipped one.")
+]
 
 _Section = TypeVar("_Section")
+_Result = TypeVar("_Result")
 
 
 def data_of(folder: Path | None) -> Path:
@@ -51,13 +47,7 @@ def data_of(folder: Path | None) -> Path:
 
 
 def section_of(path: Path, name: str, section: _Section | None) -> _Section:
-    """Return a section of the parameters that a command needs.
-
-    Raises
-    ------
-    typer.BadParameter
-        The file has no such section.
-    """
+    """Return a section of the parameters; refuse a file that does not have it."""
     if section is None:
         raise typer.BadParameter(f"{path} has no section [{name}]; give another --config")
     return section
@@ -78,6 +68,23 @@ def tissues_of(maps: Path, head: "Head") -> "Tissues":
 
     with np.load(maps / f"{head.name}.npz") as arrays:
         return tissues(dict(arrays))
+
+
+def in_parallel(
+    work: Callable[["Head"], _Result],
+    heads: "Sequence[Head]",
+    processes: int,
+    text: Callable[[_Result], str] | None = None,
+) -> list[_Result]:
+    """Process subjects in several processes; return the results in order of completion."""
+    results = []
+    with ProcessPoolExecutor(processes) as workers, bar_of("subjects", len(heads)) as (bar, task):
+        for job in as_completed([workers.submit(work, head) for head in heads]):
+            results.append(job.result())
+            bar.advance(task)
+            if text is not None:
+                bar.console.print(text(results[-1]))
+    return results
 
 
 @contextmanager

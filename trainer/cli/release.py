@@ -5,46 +5,43 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.options import Config, Data, Out, Run, Samples, Version, data_of
-from trainer.cli.training import EncoderRun, ExemplarFolder, NetworkBundle
+from trainer.cli import options
 
 if TYPE_CHECKING:
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.model.signature import PrivateKey
 
 KeyFile = Annotated[
-    Path | None,
-    typer.Option("--key", help="Private key that signs the bundle; default: not signed."),
+    Path | None, typer.Option("--key", help="Private key that signs it; default: not signed.")
 ]
 
 
 def release(  # noqa: PLR0913 - one option each
-    config: Config,
-    pool: Samples,
-    run: Run,
-    out: Out,
-    version: Version,
-    data: Data = None,
+    config: options.Config,
+    pool: options.Samples,
+    run: options.Run,
+    out: options.Out,
+    version: options.Version,
+    data: options.Data = None,
     key: KeyFile = None,
 ) -> None:
     """Release a run trained on simulated samples.
 
-    The run must have reached its last step and have scores (`score`). A node refuses a bundle that
-    is not signed.
+    The run must have reached its last step and have scores (`score`).
     """
     from trainer import stages
     from trainer.config import TrainConfig
 
     private = _private_key(key)
-    folders = stages.Folders(pool, run, data_of(data))
+    folders = stages.Folders(pool, run, options.data_of(data))
     _finish(stages.release_run(TrainConfig.load(config), folders, out, version), private)
 
 
 def release_prepared(  # noqa: PLR0913 - one option each
-    config: Config,
+    config: options.Config,
     data: Annotated[Path, typer.Option(help="Prepared data set that the run was trained on.")],
-    run: Run,
-    out: Out,
+    run: options.Run,
+    out: options.Out,
     title: Annotated[str, typer.Option(help="NAME:VERSION of the model, e.g. flair-t1:1.0.0.")],
     evaluation: Annotated[
         Path | None, typer.Option(help="evaluation.json of `evaluate`, for the model card.")
@@ -53,7 +50,7 @@ def release_prepared(  # noqa: PLR0913 - one option each
 ) -> None:
     """Release a run trained on prepared data.
 
-    The run must have reached its last step. A node refuses a bundle that is not signed.
+    The run must have reached its last step.
     """
     from trainer.config import TrainConfig
     from trainer.release.bundle import release_prepared as release_run
@@ -66,17 +63,14 @@ def release_prepared(  # noqa: PLR0913 - one option each
 
 
 def add_retrieval(  # noqa: PLR0913 - one option each
-    bundle: NetworkBundle,
-    encoder: EncoderRun,
-    branch: Annotated[
-        Path, typer.Option("--control", help="Folder of the training run of `train-control`.")
-    ],
-    base: ExemplarFolder,
-    out: Out,
-    version: Version,
+    bundle: options.NetworkBundle,
+    encoder: options.EncoderRun,
+    branch: Annotated[Path, typer.Option("--control", help="Folder of a run of `train-control`.")],
+    base: options.ExemplarFolder,
+    out: options.Out,
+    version: options.Version,
     percent: Annotated[
-        int,
-        typer.Option("--p", help="Similarity threshold: the tau of 1, 2, 5, 10 or 20 per cent."),
+        int, typer.Option("--p", help="Exemplars must reach tau of 1, 2, 5, 10 or 20 per cent.")
     ] = 5,
     key: KeyFile = None,
 ) -> None:
@@ -96,14 +90,13 @@ def add_retrieval(  # noqa: PLR0913 - one option each
 
 def key(
     private: Annotated[
-        Path,
-        typer.Argument(metavar="PRIVATE", help="File of the new private key, e.g. site.key."),
+        Path, typer.Argument(metavar="PRIVATE", help="File of the new private key, e.g. site.key.")
     ],
 ) -> None:
     """Make a key pair to sign bundles.
 
-    Writes the private key, readable by its owner only, and beside it the public key of the same
-    name with the suffix .pub, for the nodes.
+    Writes the private key, readable by its owner only, and the public key for the nodes: the same
+    name with the suffix .pub.
     """
     from rebrain_node.model.signature import make_key
 
@@ -116,8 +109,8 @@ def key(
 
 
 def sign(
-    folder: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
-    private: Annotated[Path, typer.Option("--key", help="Private key that signs the bundle.")],
+    bundle: options.Bundle,
+    private: Annotated[Path, typer.Option("--key", help="Private key that signs it.")],
 ) -> None:
     """Sign a bundle after verifying its files.
 
@@ -126,7 +119,7 @@ def sign(
     from rebrain_node.model.bundle import load_bundle
     from rebrain_node.model.signature import read_private_key
 
-    _finish(load_bundle(folder), read_private_key(private))
+    _finish(load_bundle(bundle), read_private_key(private))
 
 
 def _private_key(file: Path | None) -> "PrivateKey | None":

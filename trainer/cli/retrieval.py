@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rebrain_node.errors import KnowledgeBaseError
-from trainer.cli.options import AsJson, Config, bar_of
+from trainer.cli import options
 
 if TYPE_CHECKING:
     from rebrain_node.retrieval.knowledge_base import KnowledgeBase
@@ -21,28 +21,14 @@ knowledge_base = typer.Typer(
     help="Build and inspect exemplar databases for retrieval.", no_args_is_help=True
 )
 
-Base = Annotated[Path, typer.Argument(help="Folder of the knowledge base.")]
-Key = Annotated[
-    Path | None,
-    typer.Option(help="Key file of the keyed hashes; default: BASE followed by .key."),
-]
+Base = Annotated[Path, typer.Argument(metavar="BASE", help="Folder of the knowledge base.")]
+Key = Annotated[Path | None, typer.Option(help="Key of the hashes of subjects; default: BASE.key.")]
 EncoderGraph = Annotated[Path, typer.Option("--encoder", help="encoder.onnx of `train-encoder`.")]
 Source = Annotated[
-    Path,
-    typer.Option(
-        "--from", help="Folder of simulated stacks (`train-encoder`), or prepared data set of CT."
-    ),
+    Path, typer.Option("--from", help="Folder stacks of `train-encoder`, or prepared data of CT.")
 ]
-Roles = Annotated[
-    list[str],
-    typer.Option(
-        "--role", help="Role of the subjects: train, validation, demonstration, test; repeatable."
-    ),
-]
-Series = Annotated[
-    int | None,
-    typer.Option(min=1, help="Number of simulated series per subject; default: all."),
-]
+Roles = Annotated[list[str], typer.Option("--role", help="Role of the subjects; repeatable.")]
+Series = Annotated[int | None, typer.Option(min=1, help="Stacks per subject; default: all.")]
 
 
 @knowledge_base.command()
@@ -50,20 +36,18 @@ def build(  # noqa: PLR0913 - one option each
     base: Base,
     source: Source,
     encoder: EncoderGraph,
-    config: Config,
+    config: options.Config,
     roles: Roles = ["train"],  # noqa: B006 - typer reads the default
     series: Series = None,
     count: Annotated[
         int | None, typer.Option("--subjects", min=2, help="Number of subjects; default: all.")
     ] = None,
     key: Key = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the knowledge base if BASE exists.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace BASE if it exists.")] = False,
 ) -> None:
-    """Build a knowledge base.
+    """Build a knowledge base of CT slices (exemplars).
 
-    Makes the key file if it does not exist.
+    Makes the key if it does not exist.
     """
     from trainer.retrieval.knowledge_base import BaseUpdateError
     from trainer.retrieval.subject_keys import key_beside, make_key
@@ -84,7 +68,7 @@ def add(  # noqa: PLR0913 - one option each
     base: Base,
     source: Source,
     encoder: EncoderGraph,
-    config: Config,
+    config: options.Config,
     roles: Roles = ["train"],  # noqa: B006 - typer reads the default
     series: Series = None,
     key: Key = None,
@@ -130,7 +114,7 @@ def remove(
 
 
 @knowledge_base.command()
-def info(base: Base, as_json: AsJson = False) -> None:
+def info(base: Base, as_json: options.AsJson = False) -> None:
     """Show contents, thresholds and whether a node accepts it."""
     from rebrain_node.retrieval.knowledge_base import check_usable, read
 
@@ -215,7 +199,7 @@ def _extend(
 
 @contextmanager
 def _progress() -> "Iterator[Progress]":
-    with bar_of("slices", 1) as (bar, task):
+    with options.bar_of("slices", 1) as (bar, task):
         yield lambda what, done, total: bar.update(
             task, description=what, completed=done, total=total
         )

@@ -2,53 +2,30 @@
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainer.cli.options import (
-    AsJson,
-    Config,
-    Data,
-    Maps,
-    Processes,
-    Run,
-    Samples,
-    bar_of,
-    heads_of,
-    section_of,
-)
+from trainer.cli import options
 
 if TYPE_CHECKING:
+    from rebrain_node.model.recipe import Recipe
     from trainer.heads import Head
-    from trainer.simulate.stacks import StackRecord
-
-NetworkBundle = Annotated[
-    str, typer.Option("--bundle", help="Folder of the bundle, or demo for the shipped one.")
-]
-EncoderRun = Annotated[
-    Path, typer.Option("--encoder", help="Folder of the training run of `train-encoder`.")
-]
-ExemplarFolder = Annotated[
-    Path, typer.Option("--knowledge-base", help="Folder of the knowledge base.")
-]
+    from trainer.train.state import State
 
 
 def train_bridge(
-    config: Config,
-    run: Run,
-    pool: Annotated[
-        Path | None, typer.Option(help="Folder of simulated training samples (`simulate`).")
-    ] = None,
+    config: options.Config,
+    run: options.Run,
+    pool: Annotated[Path | None, typer.Option(help="Simulated samples (`simulate`).")] = None,
     data: Annotated[Path | None, typer.Option(help="Prepared data set (`prepare`).")] = None,
 ) -> None:
-    """Train the bridge network.
+    """Train the bridge network, which synthesises slices.
 
-    Give the training data by --pool or by --data. An interrupted run is resumed from its last
+    Training data are given by --pool or by --data. An interrupted run is resumed from its last
     checkpoint. Under torchrun each process computes a part of each batch; all processes must have
     access to RUN.
     """
@@ -63,19 +40,18 @@ def train_bridge(
     run.mkdir(parents=True, exist_ok=True)
     with joined() as workers:
         state = fresh_state(settings, workers.device)
-        if _checkpoint(run).exists():
-            state.resume(_checkpoint(run))
+        _resume(state, run)
         with _loss_bar(settings.train.steps, state.step, visible=workers.writes) as report:
             source = source_of(settings.recipe, pool, data)
             train(settings, source, state, run, report, workers)
 
 
 def train_encoder(
-    config: Config,
-    maps: Maps,
-    run: Run,
-    data: Data = None,
-    processes: Processes = 2,
+    config: options.Config,
+    maps: options.Maps,
+    run: options.Run,
+    data: options.Data = None,
+    processes: options.Processes = 2,
     start: Annotated[
         Path | None, typer.Option(help="Pretrained weights (.safetensors); default: random.")
     ] = None,
@@ -92,22 +68,18 @@ def train_encoder(
 
     from trainer.config import TrainConfig
     from trainer.release.export import export_encoder, halves_of
-    from trainer.simulate.stacks import Stacks, stack_head
+    from trainer.simulate.stacks import Stacks
     from trainer.train import encoder
 
     settings = TrainConfig.load(config)
-    training = section_of(config, "encoder", settings.encoder)
+    training = options.section_of(config, "encoder", settings.encoder)
     if not (run / "stacks" / "index.json").exists():
-        heads = [head for head in heads_of(data) if (maps / f"{head.name}.npz").exists()]
-        stack = partial(
-            stack_head, maps=maps, folder=run / "stacks", seed=training.seed, recipe=settings.recipe
-        )
-        _write_stacks(heads, stack, run / "stacks", training.seed, processes)
+        heads = [h for h in options.heads_of(data) if (maps / f"{h.name}.npz").exists()]
+        _write_stacks(settings.recipe, training.seed, heads, maps, run / "stacks", processes)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     stacks = Stacks.open(run / "stacks", "train")
     state = encoder.fresh_state(training, stacks, start)
-    if _checkpoint(run).exists():
-        state.resume(_checkpoint(run))
+    _resume(state, run)
     with _loss_bar(training.steps, state.step) as report:
         encoder.train(training, stacks, state, run, report)
     weights = encoder.trained(run).state_dict()
@@ -117,47 +89,37 @@ def train_encoder(
 
 
 def _write_stacks(
-    heads: "list[Head]",
-    stack: "Callable[[Head], StackRecord | None]",
-    folder: Path,
-    seed: int,
-    processes: int,
+    recipe: "Recipe", seed: int, heads: "list[Head]", maps: Path, folder: Path, processes: int
 ) -> None:
-    """Simulate the stacks of every subject, and list those whose registration failed."""
-    from trainer.simulate.stacks import StackIndex, write_index
+    """Simulate the stacks of every subject; print those whose registration failed."""
+    from trainer.simulate.stacks import StackIndex, stack_head, write_index
 
     folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(processes) as workers, bar_of("stacks", len(heads)) as (bar, task):
-        jobs = {workers.submit(stack, head): head.name for head in heads}
-        for _ in as_completed(jobs):
-            bar.advance(task)
-    results = {name: job.result() for job, name in jobs.items()}
-    left_out = sorted(name for name, record in results.items() if record is None)
+    work = partial(stack_head, maps=maps, folder=folder, seed=seed, recipe=recipe)
+    results = options.in_parallel(work, heads, processes)
+    records = sorted((r for r in results if r is not None), key=lambda record: record.name)
+    left_out = sorted({head.name for head in heads} - {record.name for record in records})
     if left_out:
         typer.echo(f"left out, registration to MNI failed: {', '.join(left_out)}")
-    records = (record for _, record in sorted(results.items()) if record is not None)
     write_index(folder, StackIndex(seed=seed, subjects=tuple(records)))
 
 
 def train_control(  # noqa: PLR0913 - one option each
-    bundle: NetworkBundle,
-    config: Config,
-    pool: Samples,
-    encoder: EncoderRun,
-    base: ExemplarFolder,
-    run: Run,
+    bundle: options.NetworkBundle,
+    config: options.Config,
+    pool: options.Samples,
+    encoder: options.EncoderRun,
+    base: options.ExemplarFolder,
+    run: options.Run,
     key: Annotated[
-        Path | None,
-        typer.Option(
-            help="Key file of the knowledge base; default: its folder name followed by .key."
-        ),
+        Path | None, typer.Option(help="Key of the knowledge base; default: its folder, .key.")
     ] = None,
 ) -> None:
     """Train the control branch of a frozen bridge network.
 
-    The control branch guides the synthesis of missing positions by exemplars; those of a training
-    sample come from the knowledge base, slices of the subject itself excluded. POOL is that of
-    `simulate --gaps`. An interrupted run is resumed from its last checkpoint. Writes
+    The branch guides the synthesis of missing slices by exemplars. The exemplar of a training
+    sample is retrieved from the knowledge base, slices of the same subject excluded. POOL must be
+    of `simulate --gaps`. An interrupted run is resumed from its last checkpoint. Writes
     RUN/checkpoint.pt and, when training is complete, RUN/control.json.
     """
     from trainer.config import TrainConfig
@@ -170,7 +132,7 @@ def train_control(  # noqa: PLR0913 - one option each
     from trainer.train.guided import ExemplarSource, GuidedSource, find_guides
 
     settings = TrainConfig.load(config)
-    section = section_of(config, "control", settings.control)
+    section = options.section_of(config, "control", settings.control)
     backbone, samples = bundle_at(bundle), Pool.open(pool, "train")
     hash_of = partial(subject_hash, read_key(key or key_beside(base)))
     hashes = {record.name: hash_of(record.name) for record in samples.records}
@@ -178,7 +140,7 @@ def train_control(  # noqa: PLR0913 - one option each
     donors = None
     if section.target == "donor":
         donors = Donors.of(Stacks.open(encoder / "stacks", "train"), hash_of)
-    with bar_of("guides", sum(record.samples for record in samples.records)) as (bar, task):
+    with options.bar_of("guides", sum(record.samples for record in samples.records)) as (bar, task):
         guides = find_guides(samples, exemplars, lambda: bar.advance(task))
     with_exemplar = sum(guide is not None for guide in guides)
     typer.echo(f"{with_exemplar} of {len(guides)} samples have an exemplar", err=True)
@@ -188,19 +150,18 @@ def train_control(  # noqa: PLR0913 - one option each
         backbone, training, section, samples.index.digest, exemplars.exemplars.digest
     )
     run.mkdir(parents=True, exist_ok=True)
-    if _checkpoint(run).exists():
-        state.resume(_checkpoint(run))
+    _resume(state, run)
     with _loss_bar(training.steps, state.step) as report:
         control.train(training, source, state, run, report)
     control.write_facts(run, backbone, section, state)
 
 
 def compare_objectives(
-    config: Config,
-    pool: Samples,
+    config: options.Config,
+    pool: options.Samples,
     prepared: Annotated[Path, typer.Option(help="Prepared data set, e.g. of FLAIR and T1.")],
     out: Annotated[Path, typer.Option(help="Folder of the runs and of the report.")],
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare image errors of training objectives.
 
@@ -227,7 +188,7 @@ def compare_objectives(
     )
     results: list[TrialResult] = []
     total = len(data_sets) * len(trial.seeds) * len(trial.objectives) * steps
-    with bar_of("steps", total) as (bar, task):
+    with options.bar_of("steps", total) as (bar, task):
         for make in data_sets:
             data = make()
             for seed in trial.seeds:
@@ -246,8 +207,9 @@ def compare_objectives(
     typer.echo(json.dumps(json.loads(document)) if as_json else str(out / "objectives.md"))
 
 
-def _checkpoint(run: Path) -> Path:
-    return run / "checkpoint.pt"
+def _resume(state: "State[Any]", run: Path) -> None:
+    if (run / "checkpoint.pt").exists():
+        state.resume(run / "checkpoint.pt")
 
 
 @contextmanager
@@ -255,7 +217,7 @@ def _loss_bar(
     steps: int, done: int, visible: bool = True
 ) -> Iterator[Callable[[int, float], None]]:
     """Show training steps and loss; yields the function that a training loop calls."""
-    with bar_of("steps", steps) as (bar, task):
+    with options.bar_of("steps", steps) as (bar, task):
 
         def report(step: int, loss: float) -> None:
             bar.update(task, completed=step, description=f"steps (loss {loss:.4f})")

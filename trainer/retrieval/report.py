@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from rebrain_node.domain.volume import FloatArray, MillimetreArray
+from rebrain_node.model.similarity import RADIUS, SIGMA, ssim_map
 from trainer.retrieval.knowledge_base import tau_table
 from trainer.simulate.stacks import Slices
 
 SIZES = (1.0, 0.7, 0.5, 0.3)
-_SSIM_SIGMA = 1.5
+_AIR = 0.01  # mean intensity below which a pixel is air
 
 
 @dataclass(frozen=True)
@@ -103,18 +104,8 @@ def retrieved_ssim(queries: NDArray[np.uint8], exemplars: NDArray[np.uint8]) -> 
 
 
 def _ssim(true: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    def mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(ndi.gaussian_filter(image, _SSIM_SIGMA, truncate=3.5))
-
-    mean_a, mean_b = mean(true), mean(other)
-    variance_a = mean(true * true) - mean_a**2
-    variance_b = mean(other * other) - mean_b**2
-    covariance = mean(true * other) - mean_a * mean_b
-    ssim = ((2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)) / (
-        (mean_a**2 + mean_b**2 + 1e-4) * (variance_a + variance_b + 9e-4)
-    )
-    head = mean_a > 0.01
-    return float(ssim[head].mean()) if head.any() else 1.0
+    head = ndi.gaussian_filter(true, SIGMA, radius=RADIUS) > _AIR
+    return float(ssim_map(true, other)[head].mean()) if head.any() else 1.0
 
 
 @dataclass(frozen=True)
