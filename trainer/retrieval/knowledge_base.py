@@ -152,14 +152,14 @@ def subjects_of_data(
 
 def _located(subject: Subject, licence: str, recipe: Recipe) -> SubjectSlices:
     try:
-        found = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
+        series = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
     except HeadFrameError as error:
         raise BaseUpdateError(f"{subject.name}: {error}; leave this subject out") from error
-    area_mm2 = found.prepared.head.sum(axis=(1, 2)) * recipe.grid.pixel_mm**2
+    area_mm2 = series.prepared.head.sum(axis=(1, 2)) * recipe.grid.pixel_mm**2
     kept = area_mm2 >= _LEAST_HEAD_MM2
-    brain = halved(recipe.brain_window.apply(found.prepared.hu[kept]))
+    brain = halved(recipe.brain_window.apply(series.prepared.hu[kept]))
     slices = np.rint((brain + 1) * 127.5).astype(np.uint8)
-    return SubjectSlices(subject.name, licence, slices, found.frame.position_mm[kept])
+    return SubjectSlices(subject.name, licence, slices, series.frame.position_mm[kept])
 
 
 def extended(
@@ -178,9 +178,9 @@ def extended(
     empty = settings.empty()
     same = ("encoder_sha256", "template_sha256", "dimension", "plane", "pixel_mm", "window_hu")
     for name in same:
-        found, wanted = getattr(base.index, name), getattr(empty.index, name)
-        if found != wanted:
-            raise BaseUpdateError(f"the base has {name} {found}, now it is {wanted}: rebuild it")
+        built, current = getattr(base.index, name), getattr(empty.index, name)
+        if built != current:
+            raise BaseUpdateError(f"the base has {name} {built}, now it is {current}: rebuild it")
     parts, licences = [base], {n: r.licence for n, r in base.index.subjects.items()}
     for subject in subjects:
         hashed = settings.hash_of(subject.name)
@@ -226,7 +226,7 @@ def write(base: KnowledgeBase, folder: Path) -> KnowledgeBase:
         What was written cannot be read.
     """
     contents = contents_of(base)
-    found = parse(contents, str(folder))
+    written = parse(contents, str(folder))
     part, old = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "old"))
     for rest in (part, old):
         shutil.rmtree(rest, ignore_errors=True)
@@ -237,7 +237,7 @@ def write(base: KnowledgeBase, folder: Path) -> KnowledgeBase:
         folder.rename(old)
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-    return found
+    return written
 
 
 def _entries(

@@ -1,6 +1,7 @@
 """`rebrain-train` from the outside."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -29,8 +30,8 @@ DEMO = ROOT / "conf" / "train" / "demo.toml"
 COMMANDS = typer.main.get_command(program).commands
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(program, list(map(str, arguments)))
+def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    return CliRunner(env=env).invoke(program, list(map(str, arguments)))
 
 
 def test_every_command_is_in_a_how_to() -> None:
@@ -39,23 +40,29 @@ def test_every_command_is_in_a_how_to() -> None:
     assert [name for name in COMMANDS if f"rebrain-train {name} " not in pages] == []
 
 
-def _stages() -> list[list[str]]:
-    """The commands of `deploy/demo-bundle`, as words."""
-    lines = (ROOT / "deploy" / "demo-bundle").read_text().splitlines()
-    calls = [line.partition("rebrain-train ")[2] for line in lines if not line.startswith("#")]
-    return [shlex.split(words, comments=True) for words in calls if words]
+def _command_lines() -> dict[str, list[str]]:
+    """Words of every line of the documents and of `deploy/demo-bundle` that calls the program."""
+    calls = re.compile(r"^(?: {4}|[^#\n]*\|\| |)rebrain-train (.*)$", re.MULTILINE)
+    files = (ROOT / "deploy" / "demo-bundle", ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+    lines = [
+        line for file in files for line in calls.findall(file.read_text().replace("\\\n", " "))
+    ]
+    return {
+        line: shlex.split(line.replace("[", "").replace("]", ""), comments=True) for line in lines
+    }
 
 
-@pytest.mark.parametrize("words", _stages(), ids=" ".join)
-def test_every_stage_of_the_demonstration_bundle_is_a_command(words: list[str]) -> None:
-    options = [word for word in words if word.startswith("--")]
+@pytest.mark.parametrize("line", _command_lines())
+def test_every_command_line_of_the_documents_has_a_command_and_its_options(line: str) -> None:
+    words = _command_lines()[line]
     names = words[:2] if words[0] == "knowledge-base" else words[:1]
+    options = {word for word in words if word.startswith("--")}
 
-    result = CliRunner().invoke(program, [*names, "--help"], env={"COLUMNS": "200"})
+    result = run(*names, "--help", env={"COLUMNS": "200"})
 
     assert words[0] in COMMANDS  # no old name
     assert result.exit_code == 0
-    assert [option for option in options if option not in result.output] == []
+    assert {option for option in options if option not in result.output} == set()
 
 
 @pytest.mark.parametrize(

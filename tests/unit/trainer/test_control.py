@@ -21,7 +21,7 @@ from rebrain_node.retrieval.search import FaissExemplars
 from tests.support.ball_head import ball_maps
 from tests.support.tiny_guidance import (
     KEY,
-    PEOPLE,
+    SUBJECTS,
     hash_of,
     tiny_base,
     write_tiny_retrieving_bundle,
@@ -259,8 +259,8 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
 ) -> None:
     guides = find_guides(pool, exemplar_source, lambda: None)
     base = _base_of(exemplar_source)
-    names = {hash_of(name): name for name in PEOPLE}
-    subject = [PEOPLE.index(names[each.decode()]) for each in base.subject]
+    names = {hash_of(name): name for name in SUBJECTS}
+    subject = [SUBJECTS.index(names[each.decode()]) for each in base.subject]
     stacks = Stacks(
         slices=base.ct,
         mr=255 - base.ct,
@@ -268,7 +268,7 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
         subject=np.array(subject, np.int32),
         stack=np.array(subject, np.int32),
         rank=np.arange(len(subject), dtype=np.int32),
-        names=PEOPLE,
+        names=SUBJECTS,
         digest="none",
     )
     told = control(target="donor")
