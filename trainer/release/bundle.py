@@ -270,7 +270,7 @@ def release_guided(
         encoder_graph=(folders.encoder / "encoder.onnx").read_bytes(),
         exemplars=contents_of(base),
     )
-    recipe = bundle.recipe.model_copy(update={"retrieval": retrieval})
+    recipe = bundle.recipe.model_copy(update={"retrieval": retrieval, "abstain": None})
     card = guided_card(bundle.card, version, _sentence(facts, base))
     return release(load(bundle.read("weights.safetensors")), recipe, card, out, guidance)
 
