@@ -14,7 +14,8 @@ from rebrain_node.model.control import ControlBranch
 from rebrain_node.model.recipe import Abstain, Grid, Output, Recipe, Window
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.model.unet import BridgeUNet
-from trainer.calibrate.bundle import CalibrationParts, rounded, write_calibrated
+from trainer.calibrate.run import CalibrationParts, write_calibrated
+from trainer.calibrate.scale_head import rounded
 from trainer.release.bundle import Guidance, golden_input, release
 
 CARD = Card(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rebrain_node.model.bundle import ModelBundle, load_bundle
 from rebrain_node.model.control import GuidedUNet
-from rebrain_node.model.recipe import Grid, Recipe, Retrieval
+from rebrain_node.model.recipe import Abstain, Grid, Recipe, Retrieval
 from rebrain_node.model.resample import doubled
 from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase
@@ -21,7 +21,7 @@ from rebrain_node.retrieval.search import FaissExemplars
 from tests.support.ball_head import ball_maps
 from tests.support.tiny_guidance import (
     KEY,
-    PEOPLE,
+    SUBJECTS,
     hash_of,
     tiny_base,
     write_tiny_retrieving_bundle,
@@ -259,8 +259,8 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
 ) -> None:
     guides = find_guides(pool, exemplar_source, lambda: None)
     base = _base_of(exemplar_source)
-    names = {hash_of(name): name for name in PEOPLE}
-    subject = [PEOPLE.index(names[each.decode()]) for each in base.subject]
+    names = {hash_of(name): name for name in SUBJECTS}
+    subject = [SUBJECTS.index(names[each.decode()]) for each in base.subject]
     stacks = Stacks(
         slices=base.ct,
         mr=255 - base.ct,
@@ -268,7 +268,7 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
         subject=np.array(subject, np.int32),
         stack=np.array(subject, np.int32),
         rank=np.arange(len(subject), dtype=np.int32),
-        names=PEOPLE,
+        names=SUBJECTS,
         digest="none",
     )
     told = control(target="donor")
@@ -297,12 +297,12 @@ def test_two_commands_make_a_bundle_that_retrieves(
     given = ["--bundle", str(bundle.path), "--encoder", str(encoder), "--knowledge-base", str(base)]
 
     trained = CliRunner().invoke(program, [
-        "control", *given, "--config", str(tmp_path / "tiny.toml"),
+        "train-control", *given, "--config", str(tmp_path / "tiny.toml"),
         "--pool", str(pool_folder), "--run", str(tmp_path / "run"),
     ])  # fmt: skip
     assert trained.exit_code == 0, trained.output
     made = CliRunner().invoke(program, [
-        "guide", *given, "--control", str(tmp_path / "run"),
+        "add-retrieval", *given, "--control", str(tmp_path / "run"),
         "--out", str(tmp_path / "out"), "--version", "3.0.0", "--p", "10",
     ])  # fmt: skip
     assert made.exit_code == 0, made.output
@@ -336,9 +336,13 @@ def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
 
     assert made.recipe.retrieval == retrieval
     assert made.version == "2.0.0"
+    limits = Abstain(voxel_above=0.3, slice_above=0.3, series_share=0.25)
+    limited = replace(bundle, recipe=bundle.recipe.model_copy(update={"abstain": limits}))
+    again = release_guided(limited, folders, retrieval, "2.0.0", tmp_path / "limited")
+    assert again.recipe.abstain is None  # limits of a calibration that the new bundle has not
     assert read_facts(folders.control).bundle == bundle.digest
     assert any("control branch trained for 1 steps" in choice for choice in made.card.choices)
     with pytest.raises(FileExistsError):
         release_guided(bundle, folders, retrieval, "2.0.0", tmp_path / "out")
-    with pytest.raises(ValueError, match="trained beside the bundle"):
+    with pytest.raises(ValueError, match="trained with the bundle"):
         release_guided(made, folders, retrieval, "2.0.1", tmp_path / "other")
