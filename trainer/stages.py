@@ -37,7 +37,7 @@ from trainer.simulate.hounsfield import sharpened, tissues
 from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples, write_subject
 from trainer.simulate.template import load_template
 from trainer.train.prepared import PreparedSource
-from trainer.train.sources import PoolSource, Source
+from trainer.train.samples import PoolSource, Source
 
 # Tried at every release; the recipe ships the one that scores best on the held-out heads.
 WALKS = (uniform_time_steps(1), uniform_time_steps(2), (1.0, 0.6, 0.3), uniform_time_steps(4))

@@ -36,8 +36,7 @@ def control(  # noqa: PLR0913 - one option each
     from trainer.simulate.pool import Pool
     from trainer.simulate.stacks import Stacks
     from trainer.train import control as train_control
-    from trainer.train.donors import Donors
-    from trainer.train.guided import ExemplarSource, GuidedSource, find_guides
+    from trainer.train.guided import Donors, ExemplarSource, GuidedSource, find_guides
 
     settings = TrainConfig.load(config)
     if settings.control is None:

@@ -19,7 +19,7 @@ def demo_head(
     import numpy as np
 
     from trainer.heads import DEMONSTRATION, catalogue
-    from trainer.simulate.demo_head import write_demo_head
+    from trainer.simulate.shipped_heads import write_demo_head
 
     chosen = next(h for h in catalogue(data_of(data)) if h.name == DEMONSTRATION)
     with np.load(maps / f"{chosen.name}.npz") as arrays:

@@ -24,8 +24,8 @@ def head_template(
     import numpy as np
 
     from trainer.heads import catalogue
-    from trainer.simulate.head_template import chosen, mean_template, write_head_template
     from trainer.simulate.hounsfield import tissues
+    from trainer.simulate.shipped_heads import chosen, mean_template, write_head_template
 
     heads = chosen(catalogue(data_of(data)))
     with bar_of("heads", len(heads)) as (bar, task):
@@ -93,7 +93,8 @@ def encoder(
 def _draw_stacks(
     settings: "TrainConfig", heads: "list[Head]", maps: Path, folder: Path, processes: int
 ) -> None:
-    from trainer.simulate.stacks import StackIndex, stack_head, write_index
+    from trainer.simulate.pool import write_index
+    from trainer.simulate.stacks import StackIndex, stack_head
 
     if (folder / "index.json").exists() or settings.encoder is None:
         return

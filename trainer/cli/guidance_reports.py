@@ -13,16 +13,16 @@ def ablation(bundle: str, data: Path, out: Path, seed: int) -> Mapping[str, obje
     """Draw the missing positions of held-out subjects in every way; write the report to `out`."""
     from trainer.data.dataset import PreparedData
     from trainer.evaluate.ablation import AblationRequest, ablate
-    from trainer.evaluate.ablation_report import report_of
     from trainer.evaluate.networks import bundle_at
     from trainer.evaluate.report_files import write_report_files
+    from trainer.evaluate.retrieval_reports import ablation_report
     from trainer.evaluate.run import Progress
 
     request = AblationRequest(bundle_at(bundle), PreparedData.open(data), data.resolve().name, seed)
     with bar_of("positions", 1) as (bar, task):
         progress = Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task))
         found = ablate(request, progress)
-    report = report_of(found)
+    report = ablation_report(found)
     replaced(out, lambda part: write_report_files(report, found, part, "ablation"))
     typer.echo(found["verdict"], err=True)
     return found
@@ -37,7 +37,7 @@ def retrieval(bundle: str, stacks: Path, out: Path, runs: dict[str, str]) -> Map
     from trainer.evaluate.networks import bundle_at
     from trainer.evaluate.report_files import write_report_files
     from trainer.evaluate.results import OURS
-    from trainer.evaluate.retrieval_report import UNTRAINED, compared, encoder_of, report_of
+    from trainer.evaluate.retrieval_reports import UNTRAINED, compared, encoder_of, retrieval_report
     from trainer.simulate.stacks import Stacks
     from trainer.train.encoder import trained, untrained
 
@@ -47,7 +47,7 @@ def retrieval(bundle: str, stacks: Path, out: Path, runs: dict[str, str]) -> Map
     base = Stacks.open(stacks, "train")
     queries = Stacks.open(stacks, "validation", "demonstration").thick()
     found = compared(opened, networks, base, queries, WINDOW_MM)
-    report = report_of(found)
+    report = retrieval_report(found)
     replaced(out, lambda part: write_report_files(report, found, part, "retrieval"))
     for name, figures in found["encoders"].items():
         typer.echo(f"{name}: median position error {figures['median_mm']:.1f} mm", err=True)

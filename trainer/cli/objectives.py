@@ -31,8 +31,8 @@ def objectives(
         between_sequences,
         run_trial,
         simulated,
+        write_results,
     )
-    from trainer.evaluate.objectives_report import write_results
 
     settings = TrialConfig.load(config)
     trial, steps = settings.trial, settings.train.steps

@@ -28,7 +28,6 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from rebrain_node.errors import RebrainError
 from rebrain_node.validation import faults_of
-from trainer.data.windowed import head_in_window, inside_skull_in_window
 
 SourceKind = Literal["ct", "ct-window", "mr"]
 Role = Literal["train", "validation", "test"]
@@ -38,7 +37,6 @@ Mask = NDArray[np.bool_]
 
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
 ARRAYS = ("source", "target", "mask", "positions")
-PAIR_KEYS = ("ct", "t1", "patient", "slice")
 #: on-disk type of the source: HU are whole numbers, a windowed CT has 256 levels
 SOURCE_DTYPE: dict[SourceKind, type[np.generic]] = {
     "ct": np.int16,
@@ -384,76 +382,4 @@ def _load(folder: Path, name: str) -> Subject:
         brain=np.load(brain).astype(np.bool_) if "brain.npy" in meta.sha256 else None,
         positions_mm=arrays["positions"].astype(np.float64),
         pixel_mm=meta.pixel_mm,
-    )
-
-
-def open_any(path: Path) -> PreparedData:
-    """Open a prepared folder, or a `.npz` of 2-D pairs with the keys ct, t1, patient and slice.
-
-    In an archive every patient plays the role "test", positions are slice numbers and the pixel
-    size is unknown. Head and brain are drawn from the CT.
-
-    Raises
-    ------
-    DatasetError
-        Neither, or a key is missing, or the arrays do not fit each other.
-    """
-    if path.is_dir():
-        return PreparedData.open(path)
-    if path.suffix != ".npz" or not path.is_file():
-        raise DatasetError(f"{path} is neither a prepared folder nor a .npz of pairs")
-    arrays = read_pairs(path)
-    names = tuple(sorted({str(patient) for patient in arrays["patient"].tolist()}))
-    return PreparedData(
-        source_kind="ct-window",
-        volumetric=False,
-        split={"train": (), "validation": (), "test": names},
-        licence="not stated in the archive",
-        origin=path.name,
-        digest=digest_of(path),
-        load=partial(pair_subject, arrays),
-    )
-
-
-def read_pairs(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Read an archive of 2-D pairs: ct and t1 (n, rows, columns) uint8, patient and slice (n,).
-
-    Raises
-    ------
-    DatasetError
-        The archive is damaged, a key is missing, or the arrays do not fit each other.
-    """
-    try:
-        with np.load(path) as archive:
-            missing = [key for key in PAIR_KEYS if key not in archive]
-            if missing:
-                raise DatasetError(f"{path}: keys {', '.join(missing)} are missing")
-            arrays = {key: np.asarray(archive[key]) for key in PAIR_KEYS}
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"{path} cannot be read as .npz: {error}") from error
-    ct, t1 = arrays["ct"], arrays["t1"]
-    if ct.ndim != 3 or t1.shape != ct.shape or ct.dtype != np.uint8:
-        raise DatasetError(
-            f"{path}: ct {ct.shape} {ct.dtype} and t1 {t1.shape} must be (n, rows, columns), "
-            "ct uint8 in the window C40 W80"
-        )
-    if any(arrays[key].shape != ct.shape[:1] for key in ("patient", "slice")):
-        raise DatasetError(f"{path}: patient and slice must have one entry for each image")
-    return arrays
-
-
-def pair_subject(arrays: dict[str, NDArray[np.generic]], name: str) -> Subject:
-    """Return one patient of an archive of pairs, slices in the order of their numbers."""
-    rows = np.flatnonzero(arrays["patient"].astype(str) == name)
-    rows = rows[np.argsort(arrays["slice"][rows], kind="stable")]
-    ct = arrays["ct"][rows].astype(np.float32)
-    unit = ct / np.float32(255)
-    return Subject(
-        name=name,
-        source=ct,
-        target=arrays["t1"][rows].astype(np.float32),
-        mask=np.stack([head_in_window(plane) for plane in unit]),
-        brain=np.stack([inside_skull_in_window(plane) for plane in unit]),
-        positions_mm=arrays["slice"][rows].astype(np.float64),
-        pixel_mm=None,
     )

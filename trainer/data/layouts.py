@@ -148,44 +148,18 @@ def _table(path: Path) -> list[SourceSubject]:
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
+        Layout("synthrad", "ct", _synthrad, read_pair, "CC BY-NC 4.0 (SynthRAD2023)"),
+        Layout("brats", "mr", _brats, read_stripped_pair, "terms of the BraTS challenge"),
+        Layout("flair-t1", "mr", _flair_t1, read_pair, "see LICENSE beside the images"),
+        Layout("pairs", None, _pairs, read_pair),
+        Layout("dicom", None, dicom.find, dicom.read),
         Layout(
-            "synthrad",
-            "ct",
-            True,
-            "CC BY-NC 4.0 (SynthRAD2023)",
-            "0.7/0.15/0.15",
-            _synthrad,
-            read_pair,
+            "maps", "ct", simulated.find, simulated.read, simulated.LICENCE,
+            default_split="as the heads are catalogued",
         ),
         Layout(
-            "brats",
-            "mr",
-            True,
-            "terms of the BraTS challenge",
-            "0.7/0.15/0.15",
-            _brats,
-            read_stripped_pair,
+            "archive", "ct-window", archive.find, archive.read,
+            volumetric=False, default_split="0/0/1",
         ),
-        Layout(
-            "flair-t1",
-            "mr",
-            True,
-            "see LICENSE beside the images",
-            "0.7/0.15/0.15",
-            _flair_t1,
-            read_pair,
-        ),
-        Layout("pairs", None, True, "not stated", "0.7/0.15/0.15", _pairs, read_pair),
-        Layout("dicom", None, True, "not stated", "0.7/0.15/0.15", dicom.find, dicom.read),
-        Layout(
-            "maps",
-            "ct",
-            True,
-            simulated.LICENCE,
-            "as the heads are catalogued",
-            simulated.find,
-            simulated.read,
-        ),
-        Layout("archive", "ct-window", False, "not stated", "0/0/1", archive.find, archive.read),
     )
-}
+}  # fmt: skip

@@ -1,12 +1,10 @@
-"""Putting slices of a data set on the model grid, and bringing what was drawn back.
+"""Slices of a data set on the model grid and back, in the recipe's intensities and head frame.
 
-The seam between data and network: everything about grids, stretching, turning and averaging over
-several placings happens here. `placements` says how often and where a subject's slices are put on
-the grid; predictions are averaged over what it returns.
-
-Where the pixel size is known, slices are resampled by the node's own interpolation and the head
-is centred on the grid, as the node does. Where it is unknown (2-D pairs: every slice cropped to
-its own box and stretched to a square) a slice is stretched to a frame of plausible aspect.
+`placements` says how often and where the slices of a subject are put on the grid; predictions are
+averaged over what it returns. Where the pixel size is known, slices are resampled by the node's own
+interpolation and the head is centred on the grid, as the node does. Where it is unknown (2-D pairs:
+each slice cropped to its own box and stretched to a square) a slice is stretched to a frame of
+plausible aspect.
 """
 
 from dataclasses import dataclass
@@ -15,10 +13,21 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch.nn import functional
 
+from rebrain_node.domain.headframe import HeadFrame
+from rebrain_node.domain.volume import AIR_HU, PreparedVolume, SourceVolume
+from rebrain_node.errors import RebrainError, SeriesRejectedError
+from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Grid, Image, Recipe
 from rebrain_node.model.resample import axis_weights
+from rebrain_node.model.similarity import IntensityScale
+from rebrain_node.model.source import SourceSlice
+from rebrain_node.steps.locate import locate
+from rebrain_node.steps.preprocess import preprocess
+from trainer.data.dataset import SourceKind
+from trainer.data.protocols import Case
 
 Mask = NDArray[np.bool_]
 
@@ -152,3 +161,140 @@ def placements(
     down, across = np.flatnonzero(head.any(axis=(0, 2))), np.flatnonzero(head.any(axis=(0, 1)))
     centre = (float(down[0] + down[-1]) / 2, float(across[0] + across[-1]) / 2)
     return (MillimetrePlacement(grid, shape, pixel_mm, centre),)
+
+
+Volume = NDArray[np.float32]
+
+MARGIN_MM = 2.0  # CT kept around the head, as the node does; the table and head rest go
+
+
+def unit(source: Volume, head: Mask, kind: SourceKind, recipe: Recipe) -> Volume:
+    """Map a source to [0, 1]: the brain window for CT, percentiles 0.5 to 99.5 in the head for MR.
+
+    Any shape; clipped.
+    """
+    if kind == "ct":
+        return np.asarray((recipe.brain_window.apply(source) + 1) / 2, dtype=np.float32)
+    if kind == "ct-window":
+        return np.asarray(np.clip(source / np.float32(255), 0, 1), dtype=np.float32)
+    return np.asarray(np.clip(IntensityScale.of(source, head).map(source), 0, 1))
+
+
+def source_slices(
+    case: Case, kind: SourceKind, recipe: Recipe, placement: Placement
+) -> list[SourceSlice]:
+    """Return the slices given, on the model grid, in the windows of the recipe.
+
+    The wide window is unknown (-1) unless the source is in HU.
+    """
+    unknown = np.full(recipe.grid.shape, -1, np.float32)
+    if kind == "ct":
+        planes = [placement.onto(plane, AIR_HU) for plane in without_table(case)]
+        return [
+            SourceSlice(recipe.brain_window.apply(hu), recipe.wide_window.apply(hu), float(place))
+            for hu, place in zip(planes, case.positions_mm, strict=True)
+        ]
+    brain = unit(case.source, case.head, kind, recipe) * 2 - 1
+    return [
+        SourceSlice(placement.onto(plane, -1.0), unknown, float(place))
+        for plane, place in zip(brain, case.positions_mm, strict=True)
+    ]
+
+
+def without_table(case: Case) -> Volume:
+    """Air beyond the head and a margin, (given, row, column) HU."""
+    pixel_mm = case.subject.pixel_mm
+    if pixel_mm is None:
+        return case.source
+    reach = round(MARGIN_MM / min(pixel_mm))
+    disc = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) <= reach
+    kept = ndimage.binary_dilation(case.head, disc[None])
+    return np.where(kept, case.source, np.float32(AIR_HU))
+
+
+def truth_unit(target: Volume, head: Mask) -> Image:
+    """Map a true MR to the unit of the scores, clipped to [0, 1]: what training methods learn."""
+    return np.asarray(np.clip(IntensityScale.of(target, head).map(target), 0, 1))
+
+
+LEAST_PLAUSIBILITY = 0.5
+
+
+class HeadFrameError(RebrainError):
+    """A head cannot be placed in the head frame; the message says why."""
+
+
+@dataclass(frozen=True)
+class LocatedSeries:
+    """A series on the grid of the recipe, and its place in the head frame.
+
+    Attributes
+    ----------
+    head_from_slices : NDArray of float64
+        (4, 4): head frame mm (MNI, RAS) = matrix @ (column, row, position in mm, 1).
+    """
+
+    prepared: PreparedVolume
+    frame: HeadFrame
+    head_from_slices: NDArray[np.float64]
+
+
+def located(
+    hu: NDArray[np.float32],
+    positions_mm: NDArray[np.float64],
+    pixel_mm: tuple[float, float] | None,
+    recipe: Recipe,
+) -> LocatedSeries:
+    """Place slices in the head frame.
+
+    Parameters
+    ----------
+    hu : NDArray of float32
+        (slice, row, column), as a data set holds them: rows run to posterior, columns to the
+        left, slices upwards.
+    positions_mm : NDArray of float64
+        (slice,), rising.
+    pixel_mm : tuple of float or None
+        Between rows, between columns.
+
+    Raises
+    ------
+    HeadFrameError
+        The pixel size is not known, no head fits the grid, or what is there hardly looks like one.
+    """
+    if pixel_mm is None:
+        raise HeadFrameError("the pixel size is not known")
+    try:
+        prepared = preprocess(_series(hu, positions_mm, pixel_mm), recipe)
+    except SeriesRejectedError as error:
+        raise HeadFrameError(str(error)) from error
+    frame = locate(prepared, load_head_template())
+    if not frame.plausibility >= LEAST_PLAUSIBILITY:
+        raise HeadFrameError(
+            "it does not lie in the head frame with certainty: plausibility "
+            f"{frame.plausibility:.2f}, at least {LEAST_PLAUSIBILITY:.2f}"
+        )
+    down_mm, across_mm = pixel_mm
+    return LocatedSeries(
+        prepared, frame, frame.head_from_patient @ np.diag([across_mm, down_mm, 1.0, 1.0])
+    )
+
+
+def _series(
+    hu: NDArray[np.float32], positions_mm: NDArray[np.float64], pixel_mm: tuple[float, float]
+) -> SourceVolume:
+    count = len(hu)
+    positions = np.zeros((count, 3))
+    positions[:, 2] = positions_mm
+    return SourceVolume(
+        hu=hu,
+        positions_mm=positions,
+        row_direction=np.array([1.0, 0.0, 0.0]),
+        column_direction=np.array([0.0, 1.0, 0.0]),
+        pixel_spacing_mm=pixel_mm,
+        thickness_mm=(float(np.median(np.diff(positions_mm))),) * count,
+        sop_instance_uids=tuple(f"2.25.{k + 1}" for k in range(count)),
+        frame_numbers=(None,) * count,
+        frame_of_reference_uid="2.25.1",
+        padding=np.zeros(hu.shape, dtype=bool),
+    )

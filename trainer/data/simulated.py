@@ -8,18 +8,21 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from rebrain_node.domain.volume import AIR_HU as LEAST_HU
 from trainer import heads
 from trainer.data.dataset import DatasetError, Role, SourceKind, Subject
 from trainer.data.source_subject import Reading, SourceSubject
-from trainer.sample_rng import SampleRng
-from trainer.simulate.hounsfield import AIR_HU, Tissues, crop_box, draw_hu, sharpened, tissues
-from trainer.simulate.mni import MOST_STRETCH, mni_from_voxel, stretch
-from trainer.simulate.scanner import scan
-from trainer.simulate.series import nodding, offsets_mm, slabs_through
-from trainer.simulate.slabs import PIXEL_MM
+from trainer.simulate.hounsfield import (
+    MOST_STRETCH,
+    Tissues,
+    crop_box,
+    mni_from_voxel,
+    sharpened,
+    stretch,
+    tissues,
+)
+from trainer.simulate.slabs import PIXEL_MM, scanned_series
 
 LICENCE = "that of each head's T1, in the notes of its meta.json"
 STEP_MM = 2.5  # of the slices, which are as thick
@@ -91,23 +94,16 @@ def read(found: SourceSubject, kind: SourceKind) -> Reading:
 def _scanned(name: str, head: Tissues) -> Subject:
     """Lay the head down, cut it and scan it."""
     rng = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
-    plan = nodding(mni_from_voxel(head), rng, STEP_MM)
-    hu = draw_hu(head, rng) - AIR_HU  # so that outside, where slabs read 0, is air
-    volumes = torch.from_numpy(np.stack([hu, head.head, head.brain, head.t1]))
-    offsets = offsets_mm(rng, STEP_MM)
-    cut = list(slabs_through(volumes, head.known, plan, offsets))
-    raised, inside, brain, t1 = np.stack([planes for _, planes in cut], axis=1)
+    series = scanned_series(head, mni_from_voxel(head), rng, STEP_MM, STEP_MM)
+    inside, brain, t1 = series.truth.swapaxes(0, 1)
     mask = inside > 0.5
     box = crop_box(mask, margin=8)
-    scanned = scan(
-        torch.from_numpy(raised + AIR_HU), SampleRng(int(rng.integers(2**31)), 0)
-    ).numpy()
     return Subject(
         name=name,
-        source=np.clip(np.rint(scanned[box]), LEAST_HU, 32767),
+        source=np.clip(np.rint(series.hu[box]), LEAST_HU, 32767),
         target=t1[box],
         mask=mask[box],
         brain=brain[box] > 0.5,
-        positions_mm=offsets[[rank for rank, _ in cut]],
+        positions_mm=series.offsets_mm,
         pixel_mm=(PIXEL_MM, PIXEL_MM),
     )

@@ -64,8 +64,8 @@ class Layout:
 
     name: str
     kind: SourceKind | None
-    volumetric: bool
-    licence: str
-    default_split: str
     find: Callable[[Path], list[SourceSubject]]
     read: Callable[[SourceSubject, SourceKind], Reading]
+    licence: str = "not stated"
+    volumetric: bool = True
+    default_split: str = "0.7/0.15/0.15"

@@ -18,14 +18,12 @@ from rebrain_node.model.source import conditioning_at
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase, parse
 from rebrain_node.retrieval.search import FaissExemplars
 from trainer.data.dataset import PreparedData
-from trainer.data.intensities import source_slices
-from trainer.data.placing import placements
+from trainer.data.placing import placements, source_slices
 from trainer.data.protocols import Case, Sparsity, thinned
-from trainer.evaluate.lesions import PlantedLesion, plant
 from trainer.evaluate.networks import Network, Retriever, network_of_bundle
 from trainer.evaluate.results import BundleFacts, MetricSummary
 from trainer.evaluate.run import Progress, summarise
-from trainer.evaluate.variants import VARIANTS, FilledSlice, Sampler, fill
+from trainer.evaluate.variants import VARIANTS, FilledSlice, PlantedLesion, Sampler, fill, plant
 from trainer.ood.report import exact_interval
 
 PROTOCOLS: Final = ("decimate:2", "decimate:4")

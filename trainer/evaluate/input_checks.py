@@ -19,10 +19,9 @@ from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.steps.check import check_volume
 from trainer.heads import Head, catalogue
 from trainer.simulate.anatomy import map_anatomy
-from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
-from trainer.simulate.ct_series import Pose, cut, series_of
+from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, OUTSIDE, scanner_noise
 from trainer.simulate.hounsfield import Tissues, draw_hu, tissues
-from trainer.simulate.non_head import OUTSIDE
+from trainer.simulate.scanner import Pose, cut, series_of
 from trainer.simulate.template import CtTemplate, Volume, load_template
 
 CLASSES = (*OF_THE_HEAD, *OF_THE_SCAN, *OUTSIDE)

@@ -22,8 +22,7 @@ from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, conditioning_at
 from rebrain_node.steps.synthesise import shown
 from trainer.data.dataset import PreparedData, Subject
-from trainer.data.intensities import source_slices
-from trainer.data.placing import placements
+from trainer.data.placing import placements, source_slices
 from trainer.data.protocols import Case
 from trainer.evaluate.networks import Network
 from trainer.evaluate.results import OURS

@@ -25,8 +25,7 @@ from rebrain_node.retrieval.open import open_exemplars
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.retrieve import embed, retrieve
 from trainer.data.dataset import digest_of
-from trainer.data.intensities import without_table
-from trainer.data.placing import Placement
+from trainer.data.placing import Placement, without_table
 from trainer.data.protocols import Case
 from trainer.evaluate.results import BundleFacts
 from trainer.train.bridge import open_run

@@ -17,7 +17,7 @@ from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.sampling import Evaluate, noise_field, sample_slice
 from rebrain_node.model.similarity import psnr_db, ssim
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
-from trainer.data.dataset import open_any
+from trainer.data.archive import open_any
 from trainer.data.protocols import Sparsity
 from trainer.evaluate.baselines import LookupTable, Tally
 from trainer.evaluate.methods import NetworkMethod

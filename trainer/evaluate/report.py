@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from trainer.evaluate.montage import error_maps, montage
-from trainer.evaluate.paper import paper_data
 from trainer.evaluate.plots import Curve, Plot, learning, points, spectrum
-from trainer.evaluate.results import DatasetFacts, Document, Evaluation, read_scores
+from trainer.evaluate.results import DatasetFacts, Document, Evaluation, paper_data, read_scores
 from trainer.evaluate.tables import Table, headline_tables, subject_tables
 
 WARNING: Final = "Synthetic images: research software, not for diagnosis"

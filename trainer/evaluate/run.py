@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.recipe import Recipe
-from trainer.data.dataset import PreparedData, open_any
-from trainer.data.intensities import unit
+from trainer.data.archive import open_any
+from trainer.data.dataset import PreparedData
+from trainer.data.placing import unit
 from trainer.data.protocols import Case, ProtocolError, Sparsity, thinned
-from trainer.evaluate.baselines import Baselines
+from trainer.evaluate.baselines import Baselines, why_no_template
 from trainer.evaluate.methods import NetworkMethod, Predictions
 from trainer.evaluate.metrics import SLICES, Mode, Reference, metrics_of_volume
 from trainer.evaluate.networks import open_network
@@ -26,7 +27,6 @@ from trainer.evaluate.results import (
     MetricSummary,
     Montage,
 )
-from trainer.evaluate.template import why_no_template
 
 Volume = NDArray[np.float32]
 Found = dict[str, dict[str, dict[str, float]]]  # method, subject, metric

@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from trainer.evaluate.paper import TABLE_1, TABLE_2, TABLE_4, PaperData, Printed, paper_data
 from trainer.evaluate.results import (
     OURS,
+    TABLE_1,
+    TABLE_2,
+    TABLE_4,
     Document,
+    PaperData,
+    Printed,
     Scores,
     Statistic,
     metrics_of,
+    paper_data,
     read_scores,
     subjects_of,
 )

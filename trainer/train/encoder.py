@@ -20,9 +20,8 @@ from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
 from trainer.sample_rng import SampleRng
 from trainer.simulate.stacks import Stacks
-from trainer.train.loop import Progress, RunOutput, Schedule, fit
-from trainer.train.precision import reduced
-from trainer.train.state import State, checkpoint
+from trainer.train.loop import Progress, RunOutput, Schedule, State, checkpoint, fit
+from trainer.train.workers import reduced
 
 REPORT_EVERY = 10
 _AT_ONCE = 64  # slices embedded together

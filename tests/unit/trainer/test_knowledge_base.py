@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.retrieval.knowledge_base import check_usable, contents_of, read
 from rebrain_node.retrieval.open import check_encoder
-from tests.support.tiny_encoder import tiny_encoder_graph
+from tests.support.plain_bundle import tiny_encoder_graph
 from trainer.cli import program
 from trainer.config import TrainConfig
 from trainer.retrieval.knowledge_base import (
@@ -27,7 +27,8 @@ from trainer.retrieval.knowledge_base import (
 )
 from trainer.retrieval.subject_keys import KeyFileError, key_beside, make_key, person_hash, read_key
 from trainer.retrieval.thresholds import tau_table
-from trainer.simulate.stacks import Stack, StackIndex, StackRecord, write_index, write_subject
+from trainer.simulate.pool import write_index
+from trainer.simulate.stacks import Stack, StackIndex, StackRecord, write_subject
 
 RECIPE = TrainConfig.load(Path("conf/train/demo.toml")).recipe
 PLANE = (128, 104)

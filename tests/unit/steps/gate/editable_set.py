@@ -80,7 +80,9 @@ class EditableSet:
         mr_form: str = "classic",
     ) -> EditableSet:
         objects = [(i.kind, dcmread(BytesIO(i.content))) for i in derived.instances]
-        return cls(derived.provenance, copy.deepcopy(list(source)), objects, tuple(companions), mr_form)
+        return cls(
+            derived.provenance, copy.deepcopy(list(source)), objects, tuple(companions), mr_form
+        )
 
     def of_kind(self, *kinds: str) -> list[Dataset]:
         return [dataset for kind, dataset in self.objects if kind in kinds]
