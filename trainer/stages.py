@@ -16,11 +16,11 @@ from trainer.evaluate.networks import open_network
 from trainer.evaluate.release_scores import (
     PAIRS,
     Method,
+    bridge_method,
     cases,
     fit_baseline,
     score_held_out,
     score_pairs,
-    walking,
 )
 from trainer.evaluate.run import Progress
 from trainer.heads import Head, catalogue
@@ -120,7 +120,9 @@ def score_run(
     trained = open_network(str(folders.run))
     lookup = fit_baseline(Pool.open(folders.pool, "train"), recipe)
     methods: dict[str, Method] = {"lookup table": lambda given: lookup.of(given.source)}
-    methods |= {walk_name(places): walking(trained.evaluate, recipe, places) for places in WALKS}
+    methods |= {
+        walk_name(places): bridge_method(trained.evaluate, recipe, places) for places in WALKS
+    }
     held_out = list(cases(Pool.open(folders.pool, "validation"), recipe, every))
     progress.started(len(methods) * len(held_out))
     scores = score_held_out(held_out, methods, progress.advance)

@@ -95,13 +95,13 @@ def test_the_threshold_chooses_between_pictures_that_exist() -> None:
 
 def test_every_way_shows_what_its_name_says() -> None:
     network = copying(of_guide=1.0)
-    drawing = Sampler.of(network, seed=0)
+    sampler = Sampler.of(network, seed=0)
     plane = np.full(network.recipe.grid.shape, 60.0, np.float32)
     conditioning = at_measured(windowed(plane, 0.0, network.recipe))
-    drawn = drawing.ways(conditioning, retrieved(0.8, hu=20.0))
+    drawn = sampler.variants(conditioning, retrieved(0.8, hu=20.0))
     means = {way: round(float(image.mean()), 3) for way, image in drawn.items()}
     assert means == {"slerp": 0.75, "control-slerp": 0.75, "retrieved": 0.25, "as-source": 0.25}
-    assert "retrieved" not in drawing.ways(conditioning, interpolated())
+    assert "retrieved" not in sampler.variants(conditioning, interpolated())
 
 
 def test_a_case_is_filled_and_scored_at_missing_positions_alone(balls: PreparedData) -> None:
@@ -126,7 +126,7 @@ def test_a_network_that_copies_its_guide_leaks_and_erases() -> None:
     (found,) = planted_by(copying(of_guide=1.0))
     assert found.leak > VISIBLE
     assert found.leaked
-    assert found.drawn
+    assert found.visible
     assert found.erased
 
 
@@ -172,8 +172,8 @@ def test_the_verdict_follows_the_interval() -> None:
     ways = {"decimate:2": {"slerp": compared({"a": -0.01, "b": -0.02}),
                            "linear": compared({"a": 0.1, "b": 0.2})}}  # fmt: skip
     said = verdict(ways)  # type: ignore[arg-type]
-    assert "full does not reach slerp by -0.0150 SSIM" in said
-    assert "full beats linear by +0.1500 SSIM" in said
+    assert "full is below slerp by -0.0150 SSIM" in said
+    assert "full exceeds linear by +0.1500 SSIM" in said
 
 
 def test_a_retrieving_bundle_has_a_row_with_and_one_without_its_guides(

@@ -6,9 +6,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.dataset import DatasetError, PreparedData, SourceKind, Subject, digest_of
+from trainer.data.dataset import (
+    DatasetError,
+    PreparedData,
+    Reading,
+    SourceKind,
+    SourceSubject,
+    Subject,
+    digest_of,
+)
 from trainer.data.masks import head_in_window, inside_skull_in_window
-from trainer.data.source_subject import Reading, SourceSubject
 
 _KEYS = ("ct", "t1", "patient", "slice")
 
@@ -29,7 +36,7 @@ def read(subject: SourceSubject, kind: SourceKind) -> Reading:
 def open_any(path: Path) -> PreparedData:
     """Open a prepared folder, or a `.npz` of 2-D pairs with the keys ct, t1, patient and slice.
 
-    In an archive every patient plays the role "test", positions are slice numbers and the pixel
+    In an archive every patient has the role "test", positions are slice numbers and the pixel
     size is unknown. Head and brain are computed from the CT.
 
     Raises

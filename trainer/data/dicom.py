@@ -23,10 +23,18 @@ from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.resample import resampled, wide_grid
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import towards_the_head
-from trainer.data.dataset import DatasetError, Mask, SourceKind, Subject, Volume
+from trainer.data.dataset import (
+    Affine,
+    DatasetError,
+    Mask,
+    Reading,
+    SourceKind,
+    SourceSubject,
+    Subject,
+    Volume,
+)
 from trainer.data.masks import ct_head, mr_head
 from trainer.data.nifti import check_content
-from trainer.data.source_subject import Affine, Reading, SourceSubject
 
 #: the registration works on an upright grid of this size
 _GRID_MM = 2.0
@@ -277,24 +285,12 @@ _SECOND_START = ((0.10, -0.08, 0.06), (7.0, -6.0, 8.0))  # radians and mm off th
 
 @dataclass(frozen=True)
 class Registration:
-    """A rigid transform and how far to believe it.
+    """A rigid transform and how far to believe it."""
 
-    Attributes
-    ----------
-    transform : sitk.Transform
-        Maps points of the source to points of the target, LPS mm.
-    information : float
-        Mutual information (Mattes) at the end, nats; higher is better.
-    residual_mm : float
-        How far apart the two runs arrive.
-    overlap : float
-        Share of the source's head on which the target shows a head.
-    """
-
-    transform: sitk.Transform
-    information: float
-    residual_mm: float
-    overlap: float
+    transform: sitk.Transform  #: maps points of the source to points of the target, LPS mm
+    information: float  #: mutual information (Mattes) at the end, nats; higher is better
+    residual_mm: float  #: how far apart the two runs arrive
+    overlap: float  #: share of the source's head on which the target shows a head
 
 
 def register(source: sitk.Image, target: sitk.Image, heads: tuple[Mask, Mask]) -> Registration:
@@ -342,7 +338,7 @@ def _masked(image: sitk.Image, head: Mask) -> sitk.Image:
     return mask
 
 
-def _centre(mask: sitk.Image) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _centre(mask: sitk.Image) -> MillimetreArray:
     statistics = sitk.LabelShapeStatisticsImageFilter()
     statistics.Execute(mask)
     if not statistics.HasLabel(1):
@@ -351,8 +347,8 @@ def _centre(mask: sitk.Image) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
 
 
 def _start(
-    centre: "np.ndarray[tuple[int], np.dtype[np.float64]]",
-    offset: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+    centre: MillimetreArray,
+    offset: MillimetreArray,
     extra: tuple[tuple[float, ...], tuple[float, ...]],
 ) -> sitk.Euler3DTransform:
     start = sitk.Euler3DTransform()
@@ -389,7 +385,7 @@ def _coarse(image: sitk.Image) -> sitk.Image:
 def _apart(
     first: sitk.Transform,
     second: sitk.Transform,
-    centre: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+    centre: MillimetreArray,
 ) -> float:
     points = [centre + _REACH_MM * np.array(d) for d in np.vstack([np.eye(3), -np.eye(3)])]
     gaps = [

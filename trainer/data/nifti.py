@@ -16,9 +16,17 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from rebrain_node.domain.volume import AIR_HU
-from trainer.data.dataset import DatasetError, Mask, SourceKind, Subject, Volume
+from trainer.data.dataset import (
+    Affine,
+    DatasetError,
+    Mask,
+    Reading,
+    SourceKind,
+    SourceSubject,
+    Subject,
+    Volume,
+)
 from trainer.data.masks import ct_head, mr_head, not_background
-from trainer.data.source_subject import Affine, Reading, SourceSubject
 
 #: a head lies up to about this in a scanner; beyond it the names of the axes lose their meaning
 OBLIQUE_LIMIT_DEG = 20.0
@@ -218,13 +226,7 @@ def _mask(
 
 
 def read_stripped_pair(found: SourceSubject, kind: SourceKind) -> Reading:
-    """Read a pair whose skull was removed: the mask is what is not background, and all is brain.
-
-    Raises
-    ------
-    DatasetError
-        As `read_pair`.
-    """
+    """Read a pair whose skull was removed: the mask is what is not background, and all is brain."""
     reading = read_pair(found, kind)
     whole = reading.subject
     brain = not_background(whole.target) | not_background(whole.source)

@@ -26,24 +26,22 @@ from rebrain_node.model.similarity import IntensityScale
 from rebrain_node.model.source import SourceSlice
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
-from trainer.data.dataset import SourceKind
+from trainer.data.dataset import Mask, SourceKind, Volume
 from trainer.data.protocols import Case
 
-Mask = NDArray[np.bool_]
-
-# A stretched head is drawn in frames of these shares of the grid's rows, which span the sizes that
+# A stretched head is placed in frames of these shares of the grid's rows, which span the sizes that
 # training stretches heads to; columns by a head's aspect.
 FRAME_SHARES = (0.875, 0.8, 0.95)
 ASPECT = 0.8167
 
 
 class Placement(Protocol):
-    """One way to put the slices of a subject on the model grid."""
+    """One placement of the slices of a subject on the model grid."""
 
     def onto(self, plane: Image, outside: float) -> Image:
         """Put a slice, (rows, columns) of the data set, on the grid; beyond it lies `outside`."""
 
-    def back(self, drawn: Image, outside: float) -> Image:
+    def back(self, image: Image, outside: float) -> Image:
         """Bring a slice of the grid back to the pixels of the data set."""
 
 
@@ -53,20 +51,12 @@ class MillimetrePlacement:
 
     The first pixel of the grid lies a whole number of the data set's pixels away, so that data of
     the grid's own pixel size go through unblurred.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (rows, columns) of the data set.
-    pixel_mm : tuple of float
-        Between its rows, between its columns.
-    centre : tuple of float
-        Row and column, in pixels of the data set, that comes to lie in the middle of the grid.
     """
 
     grid: Grid
-    shape: tuple[int, int]
-    pixel_mm: tuple[float, float]
+    shape: tuple[int, int]  #: (rows, columns) of the data set
+    pixel_mm: tuple[float, float]  #: between its rows, between its columns
+    #: row and column, in pixels of the data set, that comes to lie in the middle of the grid
     centre: tuple[float, float]
 
     def onto(self, plane: Image, outside: float) -> Image:
@@ -74,10 +64,10 @@ class MillimetrePlacement:
         down, across = (self._weights(axis, back=False) for axis in (0, 1))
         return _resampled(plane, down, across, outside)
 
-    def back(self, drawn: Image, outside: float) -> Image:
+    def back(self, image: Image, outside: float) -> Image:
         """Resample linearly; where the data set is coarser, pixels are averaged."""
         down, across = (self._weights(axis, back=True) for axis in (0, 1))
-        return _resampled(drawn, down, across, outside)
+        return _resampled(image, down, across, outside)
 
     def _weights(self, axis: int, *, back: bool) -> Image:
         spacing, step = self.pixel_mm[axis], self.grid.pixel_mm
@@ -97,30 +87,22 @@ def _resampled(plane: Image, down: Image, across: Image, outside: float) -> Imag
 
 @dataclass(frozen=True)
 class StretchedPlacement:
-    """Slices that were cropped and stretched to a square, stretched to a frame of the grid.
-
-    Attributes
-    ----------
-    frame : tuple of int
-        Rows and columns of the grid that the slice is given, in its middle.
-    turn : {1, -1}
-        -1 draws the mirror image.
-    """
+    """Slices that were cropped and stretched to a square, stretched to a frame of the grid."""
 
     grid: Grid
     shape: tuple[int, int]
-    frame: tuple[int, int]
-    turn: Literal[1, -1] = 1
+    frame: tuple[int, int]  #: rows and columns of the grid that the slice is given, in its middle
+    turn: Literal[1, -1] = 1  #: -1 mirrors the image
 
     def onto(self, plane: Image, outside: float) -> Image:
         """Stretch a slice into the frame."""
-        drawn = np.full(self.grid.shape, outside, np.float32)
-        drawn[self._window()] = _stretched(plane, self.frame)[:, :: self.turn]
-        return drawn
+        image = np.full(self.grid.shape, outside, np.float32)
+        image[self._window()] = _stretched(plane, self.frame)[:, :: self.turn]
+        return image
 
-    def back(self, drawn: Image, outside: float) -> Image:  # noqa: ARG002 -- the frame is the slice
+    def back(self, image: Image, outside: float) -> Image:  # noqa: ARG002 -- the frame is the slice
         """Stretch the frame back to the square."""
-        return _stretched(drawn[self._window()][:, :: self.turn], self.shape)
+        return _stretched(image[self._window()][:, :: self.turn], self.shape)
 
     def _window(self) -> tuple[slice, slice]:
         top, left = (
@@ -138,7 +120,7 @@ def _stretched(image: Image, shape: tuple[int, int]) -> Image:
 def placements(
     head: Mask, pixel_mm: tuple[float, float] | None, recipe: Recipe
 ) -> tuple[Placement, ...]:
-    """Say where a subject is put on the grid of a recipe; predictions are averaged over these.
+    """Return the placements of a subject on the grid of a recipe, over which is averaged.
 
     Parameters
     ----------
@@ -162,8 +144,6 @@ def placements(
     centre = (float(down[0] + down[-1]) / 2, float(across[0] + across[-1]) / 2)
     return (MillimetrePlacement(grid, shape, pixel_mm, centre),)
 
-
-Volume = NDArray[np.float32]
 
 MARGIN_MM = 2.0  # CT kept around the head, as the node does; the table and head rest go
 
@@ -191,13 +171,15 @@ def source_slices(
     if kind == "ct":
         planes = [placement.onto(plane, AIR_HU) for plane in without_table(case)]
         return [
-            SourceSlice(recipe.brain_window.apply(hu), recipe.wide_window.apply(hu), float(place))
-            for hu, place in zip(planes, case.positions_mm, strict=True)
+            SourceSlice(
+                recipe.brain_window.apply(hu), recipe.wide_window.apply(hu), float(position)
+            )
+            for hu, position in zip(planes, case.positions_mm, strict=True)
         ]
     brain = unit(case.source, case.head, kind, recipe) * 2 - 1
     return [
-        SourceSlice(placement.onto(plane, -1.0), unknown, float(place))
-        for plane, place in zip(brain, case.positions_mm, strict=True)
+        SourceSlice(placement.onto(plane, -1.0), unknown, float(z))
+        for plane, z in zip(brain, case.positions_mm, strict=True)
     ]
 
 
@@ -226,16 +208,11 @@ class HeadFrameError(RebrainError):
 
 @dataclass(frozen=True)
 class LocatedSeries:
-    """A series on the grid of the recipe, and its place in the head frame.
-
-    Attributes
-    ----------
-    head_from_slices : NDArray of float64
-        (4, 4): head frame mm (MNI, RAS) = matrix @ (column, row, position in mm, 1).
-    """
+    """A series on the grid of the recipe, and its place in the head frame."""
 
     prepared: PreparedVolume
     frame: HeadFrame
+    #: (4, 4): head frame mm (MNI, RAS) = matrix @ (column, row, position in mm, 1)
     head_from_slices: NDArray[np.float64]
 
 

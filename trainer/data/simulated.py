@@ -1,7 +1,7 @@
 """Simulates CT of the heads whose maps of anatomy lie in a folder; T1 and mask are the maps' own.
 
-One dense series of every head: it nods, is drawn in HU anew and passes a scanner of its own; the
-draw depends on the head's name alone. Who trains and who tests is fixed in `trainer.heads`.
+One dense series of every head, with its own pose, HU and scanner; the random numbers depend on the
+name of the head alone. The role of each head is fixed in `trainer.heads`.
 """
 
 import zlib
@@ -11,8 +11,7 @@ import numpy as np
 
 from rebrain_node.domain.volume import AIR_HU as LEAST_HU
 from trainer import heads
-from trainer.data.dataset import DatasetError, Role, SourceKind, Subject
-from trainer.data.source_subject import Reading, SourceSubject
+from trainer.data.dataset import DatasetError, Reading, Role, SourceKind, SourceSubject, Subject
 from trainer.simulate.hounsfield import (
     MOST_STRETCH,
     Tissues,
@@ -63,7 +62,7 @@ def read(found: SourceSubject, kind: SourceKind) -> Reading:
     Raises
     ------
     DatasetError
-        The file holds no maps, or the head's fit to the template went astray.
+        The file holds no maps, or the template was not fitted to the head.
     """
     del kind  # what is simulated is HU
     terms, path = heads.terms_of(found.name), found.files["maps"]
@@ -72,11 +71,11 @@ def read(found: SourceSubject, kind: SourceKind) -> Reading:
             head = sharpened(tissues(dict(arrays)), 1.0 if terms.sharp else 2.0)
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{path} holds no maps of a head: {error}") from error
-    leaning = stretch(mni_from_voxel(head))
-    if leaning > MOST_STRETCH:
+    ratio = stretch(mni_from_voxel(head))
+    if ratio > MOST_STRETCH:
         raise DatasetError(
-            f"{path}: the fit to the template stretches one way {leaning:.2f} times as much as "
-            f"another, at most {MOST_STRETCH}: it went astray, and the CT would with it"
+            f"{path}: the fit to the template stretches one direction {ratio:.2f} times as much as "
+            f"another (limit {MOST_STRETCH}): the fit failed, and a CT made with it would be wrong"
         )
     subject = _scanned(found.name, head)
     across, down = (PIXEL_MM, 0.0, 0.0, 0.0), (0.0, PIXEL_MM, 0.0, 0.0)
@@ -92,7 +91,7 @@ def read(found: SourceSubject, kind: SourceKind) -> Reading:
 
 
 def _scanned(name: str, head: Tissues) -> Subject:
-    """Lay the head down, cut it and scan it."""
+    """Simulate one series of the head."""
     rng = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
     series = scanned_series(head, mni_from_voxel(head), rng, STEP_MM, STEP_MM)
     inside, brain, t1 = series.truth.swapaxes(0, 1)

@@ -1,9 +1,9 @@
 """The baselines: what a method without a network makes of the same slices.
 
 They learn from the training subjects of the data set; where it has none (an archive of pairs)
-from all other subjects, so that none ever sees its own answer. Their volumes are (drawn, row,
-column) in the unit of the scores: a training subject's T1 has its percentiles 0.5 and 99.5 in
-the head at 0 and 1.
+from all other subjects, so that no subject is synthesised from its own T1. Their volumes are
+(position, row, column) in the unit of the scores: the percentiles 0.5 and 99.5 of a training
+subject's T1 in the head are 0 and 1.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +17,10 @@ from scipy import ndimage
 
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.resample import doubled, halved
-from trainer.data.dataset import PreparedData, Subject
+from trainer.data.dataset import PreparedData, Subject, Volume
 from trainer.data.placing import HeadFrameError, Placement, located, placements, truth_unit, unit
 from trainer.data.protocols import Case
 
-Volume = NDArray[np.float32]
 Affine = NDArray[np.float64]
 
 SPACING_MM = 2.0
@@ -35,18 +34,10 @@ _OUTSIDE = -9.0  # an index far from every voxel
 
 @dataclass(frozen=True)
 class MeanT1:
-    """A sum over heads on one grid of MNI space, (z, y, x) float32.
+    """A sum over heads on one grid of MNI space, (z, y, x) float32."""
 
-    Attributes
-    ----------
-    brightness : Volume
-        Sum of the T1 in the unit of the scores, each times its head's coverage.
-    coverage : Volume
-        Sum of the coverages: how many heads are here.
-    """
-
-    brightness: Volume
-    coverage: Volume
+    brightness: Volume  #: sum of the T1 in the unit of the scores, each times its head's coverage
+    coverage: Volume  #: sum of the coverages: how many heads are here
 
     @classmethod
     def empty(cls) -> "MeanT1":
@@ -70,7 +61,7 @@ class MeanT1:
         return MeanT1(self.brightness - brightness, self.coverage - coverage)
 
     def resampled(self, case: Case, head_from_slices: Affine) -> Volume:
-        """Resample the mean at every position drawn; 0, air, where no head was seen."""
+        """Resample the mean at every position synthesised; 0, air, where no head was seen."""
         _, rows, columns = case.source.shape
         x, y = np.arange(float(columns)), np.arange(float(rows))
         planes = [self._at(_places(x, y, z), head_from_slices) for z in case.targets_mm[:, None]]
@@ -131,20 +122,13 @@ def why_no_template(data: PreparedData) -> str | None:
 
 @dataclass(frozen=True)
 class Template:
-    """The mean T1 of the training heads of a data set.
-
-    Attributes
-    ----------
-    places : mapping of str to NDArray
-        The heads in the mean, each with its (4, 4) `Located.head_from_slices`.
-    left_out : mapping of str to str
-        Training heads that could not be placed, and why.
-    """
+    """The mean T1 of the training heads of a data set."""
 
     recipe: Recipe
     mean: MeanT1
+    #: the heads in the mean, each with its (4, 4) `Located.head_from_slices`
     places: Mapping[str, NDArray[np.float64]]
-    left_out: Mapping[str, str]
+    left_out: Mapping[str, str]  #: training heads that could not be placed, and why
 
     @classmethod
     def fit(
@@ -171,7 +155,7 @@ class Template:
         return cls(recipe, mean, places, left_out)
 
     def synthesise(self, case: Case) -> NDArray[np.float32]:
-        """Draw a case, (drawn, row, column), by the heads of others.
+        """Synthesise a case, (position, row, column), from the heads of others.
 
         Raises
         ------
@@ -236,22 +220,13 @@ WINDOW_SPACINGS, WINDOW_FLOOR_MM = 1.5, 6.0
 
 @dataclass(frozen=True)
 class SubjectStatistics:
-    """What the baselines learn from one training subject.
-
-    Attributes
-    ----------
-    features : NDArray of float32
-        (n, f), unit length: its source slices at a quarter of the grid's resolution.
-    images : NDArray of uint8
-        (n, rows / 2, columns / 2), its T1 on the grid at half resolution.
-    below_top_mm : NDArray of float64
-        (n,) how far each lies below the top of the head.
-    """
+    """What the baselines learn from one training subject."""
 
     tally: Tally
+    #: (n, f), unit length: its source slices at a quarter of the grid's resolution
     features: NDArray[np.float32]
-    images: NDArray[np.uint8]
-    below_top_mm: NDArray[np.float64]
+    images: NDArray[np.uint8]  #: (n, rows / 2, columns / 2), its T1 on the grid at half resolution
+    below_top_mm: NDArray[np.float64]  #: (n,) how far each lies below the top of the head
 
 
 def statistics_of(subject: Subject, data: PreparedData, recipe: Recipe) -> SubjectStatistics:
@@ -272,23 +247,13 @@ def statistics_of(subject: Subject, data: PreparedData, recipe: Recipe) -> Subje
 
 @dataclass(frozen=True)
 class Baselines:
-    """All baselines of a data set.
-
-    Attributes
-    ----------
-    statistics : mapping of str to SubjectStatistics
-        By subject.
-    template : Template or str
-        The mean T1 of the training heads, or why there is none.
-    remarks : list of str
-        Which heads could not be placed; filled as they are drawn.
-    """
+    """All baselines of a data set."""
 
     data: PreparedData
     recipe: Recipe
-    statistics: Mapping[str, SubjectStatistics]
-    template: Template | str
-    remarks: list[str]
+    statistics: Mapping[str, SubjectStatistics]  #: by subject
+    template: Template | str  #: the mean T1 of the training heads, or why there is none
+    remarks: list[str]  #: which heads could not be located; filled during synthesis
 
     @classmethod
     def fit(
@@ -308,15 +273,13 @@ class Baselines:
         return cls(data, recipe, statistics, template, remarks)
 
     def synthesise(self, case: Case) -> Iterator[tuple[str, Volume]]:
-        """Draw a case by every baseline that applies to it, one after the other."""
+        """Synthesise a case by every baseline that applies to it, one after the other."""
         statistics = [
             subject_statistics
             for name, subject_statistics in self.statistics.items()
             if name != case.subject.name
         ]
-        lookup = reduce(
-            add, (subject_statistics.tally for subject_statistics in statistics)
-        ).lookup()
+        lookup = reduce(add, (each.tally for each in statistics)).lookup()
         given = unit(case.source, case.head, self.data.source_kind, self.recipe)
         nearest = given[_nearest(case)]
         linear = case.linear(given)
@@ -333,28 +296,24 @@ class Baselines:
                 self.remarks.append(f"template: no figure for {case.subject.name}: {error}")
 
     def _exemplars(self, case: Case, source: Volume, statistics: list[SubjectStatistics]) -> Volume:
-        """Draw each position by the T1 of the most similar slice at a similar position."""
+        """Take for each position the T1 of the most similar slice at a similar position."""
         placement = placements(case.head, case.subject.pixel_mm, self.recipe)[0]
-        features = np.concatenate(
-            [subject_statistics.features for subject_statistics in statistics]
-        )
-        images = np.concatenate([subject_statistics.images for subject_statistics in statistics])
-        places = np.concatenate(
-            [subject_statistics.below_top_mm for subject_statistics in statistics]
-        )
+        features = np.concatenate([each.features for each in statistics])
+        images = np.concatenate([each.images for each in statistics])
+        below_tops = np.concatenate([each.below_top_mm for each in statistics])
         below_top = _top_mm(case.head, case.positions_mm) - case.targets_mm
         window = np.inf
         if self.data.volumetric:
             spacing = float(np.median(np.diff(case.positions_mm)))
             window = max(WINDOW_SPACINGS * spacing, WINDOW_FLOOR_MM)
-        drawn = np.empty_like(source)
+        volume = np.empty_like(source)
         for k, plane in enumerate(source):
-            apart = np.abs(places - below_top[k])
+            apart = np.abs(below_tops - below_top[k])
             likeness = features @ _feature(plane, placement)
             likeness[apart > max(window, float(apart.min()))] = -np.inf
             image = images[int(np.argmax(likeness))].astype(np.float32) / np.float32(255)
-            drawn[k] = placement.back(doubled(image), 0.0)
-        return drawn
+            volume[k] = placement.back(doubled(image), 0.0)
+        return volume
 
 
 def _looked_up(lookup: LookupTable, source: Volume) -> Volume:
@@ -362,7 +321,7 @@ def _looked_up(lookup: LookupTable, source: Volume) -> Volume:
 
 
 def _nearest(case: Case) -> NDArray[np.int64]:
-    """Return, for each position drawn, the nearest slice given; the lower one of two."""
+    """Return, for each position synthesised, the nearest slice given; the lower one of two."""
     apart = np.abs(case.targets_mm[:, None] - case.positions_mm[None, :])
     return np.asarray(np.argmin(apart, axis=1))
 

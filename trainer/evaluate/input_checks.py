@@ -102,12 +102,6 @@ def measure(
         Folder of shared data with the heads and the CT template.
     folder : Path
         Where the maps of anatomy are kept; a missing one costs about a minute.
-    draws : int
-        Series of each class and head.
-    seed : int
-        Of everything drawn.
-    limits : Limits
-        Those to be measured.
     """
     template = load_template(data / "templates")
     for head in catalogue(data):
@@ -128,7 +122,7 @@ def detection_rates(found: Sequence[SeriesResult]) -> tuple[DetectionRate, ...]:
 
 
 def table(found: Sequence[DetectionRate]) -> str:
-    """Print the detection_rates as Markdown."""
+    """Return the detection rates as Markdown."""
     lines = ["| class | n | caught | share | 95 % interval |", "|---|---|---|---|---|"]
     for score in found:
         low, high = score.interval

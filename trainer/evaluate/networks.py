@@ -41,20 +41,14 @@ class Retriever:
 
     @classmethod
     def of(cls, bundle: ModelBundle) -> "Retriever | None":
-        """Open those of a bundle; None where its recipe retrieves none.
-
-        Raises
-        ------
-        KnowledgeBaseError, EngineError
-            As in the node.
-        """
+        """Open those of a bundle; None where its recipe retrieves none."""
         if not bundle.recipe.retrieves:
             return None
         encoder = open_encoder("openvino", bundle)
         return cls(encoder, open_exemplars(bundle, encoder), bundle.recipe)
 
     def guides(self, case: Case, placement: Placement) -> tuple[Guide, ...]:
-        """Give every position drawn its guide, as the node would.
+        """Retrieve the guide of every position synthesised, as the node would.
 
         The node leaves no subject out: the subject must not be in the knowledge base.
 

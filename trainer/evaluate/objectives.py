@@ -11,13 +11,13 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 
-from rebrain_node.model.recipe import Objective, Recipe
+from rebrain_node.model.recipe import Grid, Objective, Recipe
 from rebrain_node.model.similarity import psnr_db, ssim
 from rebrain_node.model.source import Conditioning, conditioning_at
 from rebrain_node.model.unet import Network, network_of
@@ -27,7 +27,7 @@ from trainer.data.placing import placements, source_slices, truth_unit
 from trainer.data.protocols import Sparsity, thinned
 from trainer.evaluate.networks import of_torch
 from trainer.evaluate.plots import Curve, learning
-from trainer.evaluate.release_scores import HeldOutSlice, cases, walking
+from trainer.evaluate.release_scores import HeldOutSlice, bridge_method, cases
 from trainer.simulate.pool import Pool
 from trainer.train.bridge import fresh_state, train
 from trainer.train.loop import State
@@ -77,20 +77,15 @@ class TrialResult:
 
 def simulated(pool: Path, recipe: Recipe, trial: Trial) -> TrialData:
     """Simulated CT to real T1: samples of a pool at half its resolution."""
-    fine = recipe.grid.model_copy(
-        update={
-            "rows": 2 * recipe.grid.rows,
-            "columns": 2 * recipe.grid.columns,
-            "pixel_mm": recipe.grid.pixel_mm / 2,
-        }
-    )
+    grid = recipe.grid
+    fine = Grid(rows=2 * grid.rows, columns=2 * grid.columns, pixel_mm=grid.pixel_mm / 2)
     full = recipe.model_copy(update={"grid": fine})
     source = PoolSource.of(Pool.open(pool, "train"), full)
-    drawn = (_coarse(case) for case in cases(Pool.open(pool, "validation"), full))
+    coarse = (_coarse(case) for case in cases(Pool.open(pool, "validation"), full))
     return TrialData(
         "simulated CT to T1",
         SampleCache.of(source, trial.samples, shrink=2),
-        _chosen([case for case in drawn if case.head.sum() >= _LEAST_HEAD], trial.cases),
+        _chosen([case for case in coarse if case.head.sum() >= _LEAST_HEAD], trial.cases),
     )
 
 
@@ -103,9 +98,8 @@ def _coarse(case: HeldOutSlice) -> HeldOutSlice:
         return np.asarray(folded.mean((-3, -1)), dtype=np.float32)
 
     given = case.conditioning
-    return HeldOutSlice(
-        subject=case.subject,
-        missing=case.missing,
+    return replace(
+        case,
         conditioning=Conditioning(mean(given.channels), given.distances_mm),
         truth=mean(case.truth),
         head=mean(case.head) > 0.5,
@@ -135,11 +129,11 @@ def _prepared_cases(prepared: PreparedData, name: str, recipe: Recipe) -> list[H
     placement = placements(case.head, case.subject.pixel_mm, recipe)[0]
     given = source_slices(case, prepared.source_kind, recipe, placement)
     truth = truth_unit(case.subject.target, case.subject.mask)
-    drawn = []
+    found = []
     for row, position_mm, measured in zip(case.rows, case.targets_mm, case.measured, strict=True):
         head = placement.onto(case.subject.mask[row].astype(np.float32), 0.0) > 0.5
         if head.sum() >= _LEAST_HEAD:
-            drawn.append(
+            found.append(
                 HeldOutSlice(
                     subject=name,
                     missing=not measured,
@@ -149,7 +143,7 @@ def _prepared_cases(prepared: PreparedData, name: str, recipe: Recipe) -> list[H
                     brain=head,
                 )
             )
-    return drawn
+    return found
 
 
 def _chosen(held_out: Sequence[HeldOutSlice], count: int) -> tuple[HeldOutSlice, ...]:
@@ -158,9 +152,9 @@ def _chosen(held_out: Sequence[HeldOutSlice], count: int) -> tuple[HeldOutSlice,
     for case in held_out:
         groups[case.subject, case.missing].append(case)
     return tuple(
-        group[int(place)]
+        group[int(index)]
         for group in groups.values()
-        for place in np.unique(np.linspace(0, len(group) - 1, max(1, count // 2)).astype(int))
+        for index in np.unique(np.linspace(0, len(group) - 1, max(1, count // 2)).astype(int))
     )
 
 
@@ -170,10 +164,10 @@ def scored(
     """Return PSNR (dB) and SSIM of the running mean: over slices, then over subjects."""
     network = network_of(recipe)
     network.load_state_dict(state.mean)
-    draw = walking(of_torch(network), recipe, recipe.sampling)
+    method = bridge_method(of_torch(network), recipe, recipe.sampling)
     figures: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for case in held_out:
-        image = draw(case.conditioning)
+        image = method(case.conditioning)
         figures[case.subject].append(
             (psnr_db(image, case.truth, case.head), ssim(image, case.truth, case.head))
         )
@@ -182,23 +176,23 @@ def scored(
 
 
 def run_trial(
-    config: TrialConfig, trial_data: TrialData, place: TrialFolder, advance: Advance
+    config: TrialConfig, trial_data: TrialData, run: TrialFolder, advance: Advance
 ) -> TrialResult:
     """Train and score one run; a run that has its scores is read, not repeated.
 
     `advance` is called with the step now and then.
     """
-    out = place.folder(trial_data.name)
+    out = run.folder(trial_data.name)
     if not (out / SCORES).exists():
         out.mkdir(parents=True, exist_ok=True)
         (out / CURVE).unlink(missing_ok=True)
-        _train_and_score(config, trial_data, place, advance)
+        _train_and_score(config, trial_data, run, advance)
     with (out / SCORES).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     return TrialResult(
         data=trial_data.name,
-        objective=place.objective,
-        seed=place.seed,
+        objective=run.objective,
+        seed=run.seed,
         steps=tuple(int(row["step"]) for row in rows),
         psnr=tuple(float(row["psnr"]) for row in rows),
         ssim=tuple(float(row["ssim"]) for row in rows),
@@ -206,9 +200,9 @@ def run_trial(
 
 
 def _train_and_score(
-    config: TrialConfig, trial_data: TrialData, place: TrialFolder, advance: Advance
+    config: TrialConfig, trial_data: TrialData, run: TrialFolder, advance: Advance
 ) -> None:
-    own, out = config.of(place.objective, place.seed), place.folder(trial_data.name)
+    own, out = config.of(run.objective, run.seed), run.folder(trial_data.name)
     state = fresh_state(own, ALONE_ON_CPU.device)
     rows: list[tuple[int, float, float]] = []
 
@@ -248,7 +242,7 @@ class ObjectiveDifference(TypedDict):
 
 
 def verdict(differences: Sequence[float], noise: float) -> str:
-    """Say "better" or "worse" if every seed agrees and the mean exceeds the noise of seeds."""
+    """Return "better" or "worse" if every seed agrees and the mean exceeds the noise of seeds."""
     mean = float(np.mean(differences))
     if abs(mean) <= noise or min(differences) * max(differences) <= 0:
         return "no difference beyond the seeds"
@@ -340,18 +334,18 @@ def page(
 ) -> str:
     """Return the Markdown page."""
     train, trial, recipe = config.train, config.trial, config.recipe
-    network, places = (", ".join(map(str, values)) for values in (recipe.widths, recipe.sampling))
+    network, steps = (", ".join(map(str, values)) for values in (recipe.widths, recipe.sampling))
     how = (
         "The paper's Table 2 claims that the directional objective (eq. 6) makes the bridge "
         f"better. Here every objective trains the same network (widths {network}) for "
         f"{train.steps} steps of {train.batch} on the same {trial.samples} samples, with seeds "
-        f"{' and '.join(map(str, trial.seeds))}, without a term beside the objective. The "
-        "figures are errors of images of held-out subjects, drawn by the running mean of the "
-        f"weights over the places {places} (the regression in one step): inside the head, over "
-        "slices, then over subjects; SSIM is taken within slices. Losses are not shown: those of "
-        "different objectives do not compare."
+        f"{' and '.join(map(str, trial.seeds))}, without any further term in the loss. The "
+        "figures are errors of images of held-out subjects, synthesised by the running mean of "
+        f"the weights at the time steps {steps} (the regression in one step): inside the head, "
+        "averaged over slices, then over subjects; SSIM is computed within slices. Losses are not "
+        "shown: those of different objectives are not comparable."
     )
-    parts = [f"# Raw against directional\n\n{how}", f"## What was found\n\n{conclusion(found)}"]
+    parts = [f"# Raw against directional\n\n{how}", f"## Results\n\n{conclusion(found)}"]
     for data, picture in pictures.items():
         here = [run for run in runs if run.data == data]
         against = [c for c in found if c["data"] == data]
@@ -364,29 +358,28 @@ def page(
         "    rebrain-train objectives --config conf/train/objectives.toml --pool POOL "
         "--prepared DATA --out OUT\n\n"
         "`curves.csv` holds every scoring and `objectives.json` the comparisons. This is a small "
-        "network and a short training: it tells how the objectives compare here, not what the "
-        "paper's scale would show."
+        "network and a short training: it shows how the objectives compare here, not at the "
+        "scale of the paper."
     )
     return "\n\n".join(parts) + "\n"
 
 
 def conclusion(found: Sequence[ObjectiveDifference]) -> str:
-    """Say in one paragraph whether the claimed advantage appears."""
+    """Return a paragraph on whether the claimed advantage appears."""
     claims = [c for c in found if c["objective"] == CLAIMED]
     better = [c for c in claims if c["verdict"] == "better"]
-    if len(better) == len(claims):
-        lead = "The advantage of the directional objective appears"
-    elif better:
-        lead = "The advantage of the directional objective appears in part"
-    else:
-        lead = "The advantage of the directional objective does not appear"
+    some = "appears in part" if better else "does not appear"
+    lead = "appears" if len(better) == len(claims) else some
     differences = "; ".join(
         f"{c['data']}, {_UNITS[c['figure']]}: {c['verdict']} "
         f"({', '.join(f'{d:+.3f}' for d in c['at_the_end'])} by seed, "
         f"raw differs by {c['noise']:.3f} between seeds)"
         for c in claims
     )
-    return f"{lead}. Directional against raw at the last step: {differences}."
+    return (
+        f"The advantage of the directional objective {lead}. Directional against raw at the last "
+        f"step: {differences}."
+    )
 
 
 def _ends(runs: Sequence[TrialResult]) -> str:

@@ -10,8 +10,7 @@ from typing import Final, Literal, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-Volume = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+from trainer.data.dataset import Mask, Volume
 
 
 class MetricSummary(TypedDict):
@@ -76,34 +75,19 @@ class Document(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Montage:
-    """Volumes of one subject at the positions scored, (slice, row, column) on the native grid.
-
-    Attributes
-    ----------
-    source : Volume
-        As the methods see it, 0 to 1; at filled positions linear between measured slices.
-    reference : Volume
-        The truth, mapped by the metrics' affine map: 0 and 1 are its percentiles 0.5 and 99.5.
-    mask : Mask
-        The head.
-    predictions : mapping of str to Volume
-        By method, in the unit of `reference`.
-    positions_mm : NDArray of float64
-        (slice,), rising; slice numbers where positions are unknown.
-    measured : Mask
-        (slice,), true where the methods were given a slice.
-    pixel_mm : tuple of float or None
-        Between rows, between columns; None where unknown.
-    """
+    """Volumes of one subject at the positions scored, (slice, row, column) on the native grid."""
 
     subject: str
+    #: as the methods see it, 0 to 1; at filled positions linear between measured slices
     source: Volume
+    #: the truth, mapped by the metrics' affine map: 0 and 1 are its percentiles 0.5 and 99.5
     reference: Volume
-    mask: Mask
-    predictions: Mapping[str, Volume]
+    mask: Mask  #: the head
+    predictions: Mapping[str, Volume]  #: by method, in the unit of `reference`
+    #: (slice,), rising; slice numbers where positions are unknown
     positions_mm: NDArray[np.float64]
-    measured: Mask
-    pixel_mm: tuple[float, float] | None
+    measured: Mask  #: (slice,), true where the methods were given a slice
+    pixel_mm: tuple[float, float] | None  #: between rows, between columns; None where unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +104,7 @@ OURS: Final = "rebrain"
 
 @dataclass(frozen=True)
 class Statistic:
-    """One metric of one method over the subjects; NaN where it could not be had."""
+    """One metric of one method over the subjects; NaN where it is not known."""
 
     mean: float
     low: float  #: 95 % bootstrap interval over subjects
@@ -173,7 +157,7 @@ def _statistic(entry: MetricSummary) -> Statistic:
 
 
 def _float(value: float | None) -> float:
-    """JSON has no NaN: what could not be had stands there as null."""
+    """JSON has no NaN: a value that is not known is null there."""
     return math.nan if value is None else float(value)
 
 
@@ -224,24 +208,11 @@ TABLE_4: Final[Mapping[PaperData, Printed]] = {
 }
 
 
-def same_data(origin: str, protocol: str) -> PaperData | None:
-    """Tell which of the paper's data sets an evaluation used, if any.
-
-    Parameters
-    ----------
-    origin : str
-        What the data set says of where it comes from.
-    protocol : str
-        The paper printed half resolution alone, `decimate:2`.
-    """
-    if protocol != "decimate:2":
-        return None
-    if "synthrad2023" in origin.lower():
-        return "SynthRAD2023"
-    return "BraTS" if "brats" in origin.lower() else None
-
-
 def paper_data(document: Document) -> PaperData | None:
-    """Tell which of the paper's data sets this evaluation used, if any."""
-    dataset = document["dataset"]
-    return same_data(f"{dataset['name']} {dataset['origin']}", document["protocol"])
+    """Return which of the paper's data sets was used, if any; it printed `decimate:2` alone."""
+    origin = f"{document['dataset']['name']} {document['dataset']['origin']}".lower()
+    if document["protocol"] != "decimate:2":
+        return None
+    if "synthrad2023" in origin:
+        return "SynthRAD2023"
+    return "BraTS" if "brats" in origin else None

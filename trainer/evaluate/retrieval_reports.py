@@ -24,15 +24,15 @@ from trainer.train.encoder import embedded
 
 _NAMES: Final = {
     "full": "full: exemplar from tau on, else SLERP",
-    "control-slerp": "control, shown the SLERP everywhere",
-    "slerp": "bridge with SLERP, no control",
-    "as-source": "exemplar as the end of the bridge",
-    "linear": "linear between our own measured slices",
+    "control-slerp": "control branch, guided by the SLERP everywhere",
+    "slerp": "bridge with SLERP, no control branch",
+    "as-source": "exemplar as the source image of the bridge",
+    "linear": "linear between the synthetic slices at measured positions",
 }
 
 
 def ablation_report(found: Ablation) -> Report:
-    """Say the ablation in tables, a figure and sentences."""
+    """Return the tables, the figure and the sentences of an ablation."""
     bundle = found["bundle"]
     return Report(
         title="Ablation of guidance",
@@ -46,7 +46,7 @@ def ablation_report(found: Ablation) -> Report:
             found["verdict"],
         ),
         tables=(
-            *(_ways(protocol, found) for protocol in found["ways"]),
+            *(_variants(protocol, found) for protocol in found["ways"]),
             _percents(found),
             _sizes(found),
             _lesions(found),
@@ -73,10 +73,10 @@ def ablation_report(found: Ablation) -> Report:
     )
 
 
-def _ways(protocol: str, found: Ablation) -> Table:
+def _variants(protocol: str, found: Ablation) -> Table:
     rows = tuple(
-        Row(_NAMES[way], _cells(each), "ours" if way == "full" else "method")
-        for way, each in found["ways"][protocol].items()
+        Row(_NAMES[variant], _cells(each), "ours" if variant == "full" else "method")
+        for variant, each in found["ways"][protocol].items()
     )
     return Table(
         f"What fills the missing positions, {protocol}",
@@ -137,22 +137,22 @@ def _lesions(found: Ablation) -> Table:
         ("share", "of", "95 % interval"),
         (
             Row(
-                "the exemplar's lesion is seen in the drawing",
+                "the lesion of the exemplar is visible in the result",
                 _plain(f"{each['leaked']:.1%}", str(each["planted"]),
                        f"{leaked[0]:.1%} to {leaked[1]:.1%}"),
             ),
             Row(
-                "the query's lesion is erased by guidance",
+                "the lesion of the patient is erased by guidance",
                 _plain(f"{each['erased']:.1%}", str(each["drawn"]),
                        f"{erased[0]:.1%} to {erased[1]:.1%}"),
             ),
         ),
         (
-            (f"Discs of {RADIUS_MM:g} mm, blood and infarct by turns. Seen: a mean difference of "
-            f"{VISIBLE:g} of the display range within the disc; the largest of a donor's was "
-            f"{each['leak_largest']:.3f}. Of the query's lesions that the bare bridge draws, "
-            f"guidance keeps {each['kept_median']:.0%} of the contrast (median); erased is less "
-            "than half."),
+            (f"Discs of {RADIUS_MM:g} mm radius, blood and infarct alternately. Visible: a mean "
+            f"difference of at least {VISIBLE:g} of the display range within the disc; the largest "
+            f"difference that a lesion of an exemplar made was {each['leak_largest']:.3f}. Of the "
+            "contrast of the patient's lesions that are visible without guidance, guidance keeps "
+            f"{each['kept_median']:.0%} (median); erased means that less than half is kept."),
         ),
     )  # fmt: skip
 
@@ -162,9 +162,9 @@ def _plain(*texts: str) -> tuple[Cell, ...]:
 
 
 def _scatter(found: Ablation) -> Plot:
-    """Draw similarity against error, position by position (Figure 11)."""
-    with blank_figure(4.2) as drawn:
-        panel = drawn.subplots()
+    """Plot similarity against error, position by position (Figure 11)."""
+    with blank_figure(4.2) as figure:
+        panel = figure.subplots()
         if found["points"]:
             similarity, error = zip(*found["points"], strict=True)
             panel.plot(similarity, error, ".", color=OUR_COLOUR, alpha=0.6)
@@ -172,13 +172,13 @@ def _scatter(found: Ablation) -> Plot:
             panel.axvline(each["tau"], color=FAINT, linewidth=0.8, linestyle=":")
         panel.set_xlabel("similarity of the best exemplar")
         panel.set_ylabel("mean absolute error of the slice it guides")
-        picture = png(drawn)
+        picture = png(figure)
     rank = found["similarity_error"].get("spearman_error", float("nan"))
     return Plot(
         "similarity",
         "Similarity and error",
-        f"Every missing position of the last protocol; rank correlation {rank:+.2f}. Dotted: tau "
-        "at 20, 10, 5, 2 and 1 %, from the left.",
+        f"Every missing position of the last protocol; rank correlation {rank:+.2f}. Dotted lines: "
+        "tau at 20, 10, 5, 2 and 1 %, from the left.",
         picture,
     )
 
@@ -255,7 +255,7 @@ def compared(
 
 
 def retrieval_report(found: RetrievalDocument) -> Report:
-    """Say the comparison in tables."""
+    """Return the tables of a comparison of encoders."""
     figures = {
         name: Retrieval(**values)  # type: ignore[arg-type] # as `asdict` made it
         for name, values in found["encoders"].items()

@@ -20,7 +20,7 @@ from trainer.simulate.template import Volume
 
 AIR_HU = -1000.0
 _FULL = np.float32(255)  # a membership of 1 in the maps
-_TOUCHES = 20  # voxels of head on a face of the volume: the head goes on beyond it
+_TOUCHES = 20  # voxels of head on a face of the volume: the head extends beyond it
 
 # Boxes in MNI mm (x is |x|) where bone is riddled with air cells.
 _CELLS = {"mastoid": ((30, 62), (-55, -8), (-62, -22)), "ethmoid": ((0, 17), (36, 68), (-48, -12))}
@@ -167,8 +167,8 @@ def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
 def sharpened(head: Tissues, resolution_mm: float) -> Tissues:
     """Undo the blur of the voxels the T1 was acquired with, so that sulci have edges again.
 
-    A head acquired at 2 mm teaches blurred sulci, in the CT made from it as in the T1; clinical
-    CT is sharper than that in plane. Van Cittert's iteration against a Gaussian of half the voxel
+    A head acquired at 2 mm gives blurred sulci, in the CT made from it as in the T1; clinical
+    CT is sharper in plane. Van Cittert's iteration against a Gaussian of half the voxel
     size, on the denoised T1, held within the range of the 5 mm neighbourhood: no level appears
     that was not there. The truth becomes the sharpened, denoised T1.
 
@@ -272,7 +272,7 @@ def stretch(affine: MillimetreArray) -> float:
     """Return how much more an affine stretches along one direction than along another, >= 1.
 
     Heads differ by up to 1.2; more than `MOST_STRETCH` means that the registration of the head to
-    the template went astray, and with it every position taken from it.
+    the template failed, and every position derived from it is wrong.
     """
     values = np.linalg.svd(affine[:3, :3], compute_uv=False)
     return float(values[0] / values[-1])

@@ -115,16 +115,10 @@ def write_subject(folder: Path, samples: Iterator[Sample], count: int) -> dict[s
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool opened for reading; samples are numbered through all subjects chosen.
-
-    Attributes
-    ----------
-    records : tuple of PoolRecord
-        Subjects with the chosen role.
-    """
+    """A pool opened for reading; samples are numbered through all subjects chosen."""
 
     index: PoolIndex
-    records: tuple[PoolRecord, ...]
+    records: tuple[PoolRecord, ...]  #: subjects with the chosen role
     arrays: tuple[dict[str, NDArray[np.generic]], ...]
 
     @classmethod

@@ -77,7 +77,8 @@ def _lump(brain: Tensor, centre: tuple[int, int], radius: float, rng: SampleRng)
 def _lesion(hu: Tensor, t1: Tensor, brain: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
     """Add one lesion: cyst, oedema, haemorrhage or calcification.
 
-    The T1 of a haemorrhage depends on its age, which CT does not tell: it is painted grey-like.
+    The T1 of a haemorrhage depends on its age, which CT does not show: its level is that of grey
+    matter.
     """
     candidates = torch.nonzero(brain > 0.6)
     if len(candidates) < 400:

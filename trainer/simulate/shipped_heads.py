@@ -76,7 +76,7 @@ _SEED = 4
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NOTICE = """\
 template.npz is the average of simulated CT volumes, each derived from one of the T1 volumes below.
-It shows no single person. The licence of their source follows.
+It shows no single subject. The licence of their source follows.
 
 """
 

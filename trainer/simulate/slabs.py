@@ -48,28 +48,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sample:
-    """One pool entry on (ROWS, COLUMNS).
+    """One pool entry on (ROWS, COLUMNS)."""
 
-    Attributes
-    ----------
-    hu : ndarray of int16
-        (3, rows, columns): below, target, above; the target is all air for a missing position.
-    t1, brain, head, known : ndarray of uint8
-        (rows, columns), 0 to 255: canonical T1, memberships, and where truth exists.
-    distances_mm : tuple of float
-        To the slab below and above.
-    missing : bool
-    position_mm : float
-        Of the target in the head frame; NaN where the head's own frame cannot be trusted.
-    """
-
+    #: (3, rows, columns): below, target, above; the target is all air for a missing position
     hu: NDArray[np.int16]
+    #: t1, brain, head, known: (rows, columns), 0 to 255: canonical T1, memberships, and where truth
+    #: exists
     t1: NDArray[np.uint8]
     brain: NDArray[np.uint8]
     head: NDArray[np.uint8]
     known: NDArray[np.uint8]
-    distances_mm: tuple[float, float]
+    distances_mm: tuple[float, float]  #: to the slab below and above
     missing: bool
+    #: of the target in the head frame; NaN where the head's own frame cannot be trusted
     position_mm: float
 
 
@@ -214,24 +205,15 @@ def nodding(mni_from_voxel: MillimetreArray, rng: Generator, thickness_mm: float
 
 @dataclass(frozen=True)
 class SlabSeries:
-    """One simulated series: the slabs that show the head and lie where truth exists, rising.
+    """One simulated series: the slabs that show the head and lie where truth exists, rising."""
 
-    Attributes
-    ----------
-    plan : Plan
-        How the head lies; its centre is the point where positions are 0.
-    offsets_mm, rank : ndarray
-        (n,) place of each slab along the normal, from that point, and its number in the series.
-    hu : ndarray of float32
-        (n, ROWS, COLUMNS) as scanned.
-    truth : ndarray of float32
-        (n, 3, ROWS, COLUMNS): memberships of head and brain, canonical T1.
-    """
-
-    plan: Plan
+    plan: Plan  #: how the head lies; its centre is the point where positions are 0
+    #: offsets_mm, rank: (n,) place of each slab along the normal, from that point, and its number
+    #: in the series
     offsets_mm: NDArray[np.float64]
     rank: NDArray[np.int32]
-    hu: NDArray[np.float32]
+    hu: NDArray[np.float32]  #: (n, ROWS, COLUMNS) as scanned
+    #: (n, 3, ROWS, COLUMNS): memberships of head and brain, canonical T1
     truth: NDArray[np.float32]
 
 

@@ -44,21 +44,11 @@ THICK_STACKS = 4
 
 @dataclass(frozen=True)
 class Slices:
-    """Slices of several subjects with their embeddings.
+    """Slices of several subjects with their embeddings."""
 
-    Attributes
-    ----------
-    embedding : FloatArray
-        (n, d), of length 1.
-    subject : ndarray of int
-        (n,).
-    position_mm : MillimetreArray
-        (n,), head frame.
-    """
-
-    embedding: FloatArray
-    subject: NDArray[np.integer]
-    position_mm: MillimetreArray
+    embedding: FloatArray  #: (n, d), of length 1
+    subject: NDArray[np.integer]  #: (n,)
+    position_mm: MillimetreArray  #: (n,), head frame
 
     def __getitem__(self, chosen: NDArray[np.generic]) -> "Slices":
         """Return the slices at these indices, or where this mask is true."""
@@ -67,23 +57,12 @@ class Slices:
 
 @dataclass(frozen=True)
 class Stack:
-    """One simulated series as the encoder sees it.
+    """One simulated series as the encoder sees it."""
 
-    Attributes
-    ----------
-    slices : ndarray of uint8
-        (n, 128, 104), brain window 0 to 255, 1.8 mm.
-    mr : ndarray of uint8
-        (n, 128, 104), canonical T1 0 to 255, 1.8 mm.
-    position_mm : MillimetreArray
-        (n,), head frame, rising.
-    rank : ndarray of int32
-        (n,) number of the slice in the series; a gap where a slice was left out.
-    """
-
-    slices: NDArray[np.uint8]
-    mr: NDArray[np.uint8]
-    position_mm: MillimetreArray
+    slices: NDArray[np.uint8]  #: (n, 128, 104), brain window 0 to 255, 1.8 mm
+    mr: NDArray[np.uint8]  #: (n, 128, 104), canonical T1 0 to 255, 1.8 mm
+    position_mm: MillimetreArray  #: (n,), head frame, rising
+    #: (n,) number of the slice in the series; a gap where a slice was left out
     rank: NDArray[np.int32]
 
 
@@ -196,30 +175,18 @@ def stack_head(
 
 @dataclass(frozen=True)
 class Stacks:
-    """All slices of the subjects of some roles, in order of subject, stack and rank.
+    """All slices of the subjects of some roles, in order of subject, stack and rank."""
 
-    Attributes
-    ----------
-    slices, mr : ndarray of uint8
-        (n, 128, 104).
-    position_mm : MillimetreArray
-        (n,).
-    subject, stack, rank : ndarray of int32
-        (n,) each; `stack` numbers the series through all subjects.
-    names : tuple of str
-        Of the subjects.
-    digest : str
-        Of the index.
-    """
-
+    #: slices, mr: (n, 128, 104)
     slices: NDArray[np.uint8]
     mr: NDArray[np.uint8]
-    position_mm: MillimetreArray
+    position_mm: MillimetreArray  #: (n,)
+    #: subject, stack, rank: (n,) each; `stack` numbers the series through all subjects
     subject: NDArray[np.int32]
     stack: NDArray[np.int32]
     rank: NDArray[np.int32]
-    names: tuple[str, ...]
-    digest: str
+    names: tuple[str, ...]  #: of the subjects
+    digest: str  #: of the index
 
     def thick(self) -> "Stacks":
         """Return the series in steps of their thickness alone, as hospitals acquire them."""

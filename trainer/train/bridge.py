@@ -25,24 +25,16 @@ from rebrain_node.model.unet import Network, UnitizedUNet, network_of
 from trainer.config import TrainConfig, Training
 from trainer.sample_rng import SampleRng
 from trainer.train.loop import Progress, RunOutput, Schedule, State, checkpoint, fit
-from trainer.train.samples import Batch, Source, draw_batch, moved
+from trainer.train.samples import Batch, Source, draw_batch
 from trainer.train.workers import ALONE_ON_CPU, Workers, reduced
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Time step and noise of each sample of a batch.
+    """Time step and noise of each sample of a batch."""
 
-    Attributes
-    ----------
-    m : Tensor
-        (batch, 1, 1, 1), time step: 0 at the MR image, 1 at the CT slice.
-    noise : Tensor
-        (batch, 1, rows, columns), standard normal.
-    """
-
-    m: Tensor
-    noise: Tensor
+    m: Tensor  #: (batch, 1, 1, 1), time step: 0 at the MR image, 1 at the CT slice
+    noise: Tensor  #: (batch, 1, rows, columns), standard normal
 
     def to(self, device: torch.device) -> "Draws":
         """Return the draws on `device`."""
@@ -185,7 +177,7 @@ def train(
 
     def draw(step: int) -> tuple[Batch, Draws]:
         rng = [SampleRng(training.seed, step, sample) for sample in share]
-        batch = moved(draw_batch(source, rng), workers.device)
+        batch = draw_batch(source, rng).to(workers.device)
         return batch, draw_time_steps(training, frame, rng).to(workers.device)
 
     def loss_of(drawn: tuple[Batch, Draws]) -> Tensor:

@@ -30,16 +30,10 @@ _BRANCH, _FACTS = "control.", "control.json"
 
 
 class ControlFacts(BaseModel):
-    """`control.json` of a finished run.
-
-    Attributes
-    ----------
-    bundle : str
-        Digest of the bundle beside whose network the branch was trained.
-    """
+    """`control.json` of a finished run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    bundle: str
+    bundle: str  #: digest of the bundle beside whose network the branch was trained
     target: str
     steps: int
     batch: int

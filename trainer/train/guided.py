@@ -27,7 +27,7 @@ from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.slabs import Sample
 from trainer.simulate.stacks import Stacks
-from trainer.train.samples import Batch, augmented, locate, sample_weights
+from trainer.train.samples import Batch, augmented, centred, sample_weights
 
 _DIGITS = 16  # of the SHA-256 of a picture, as in `KnowledgeBase.key`
 _OUTSIDE = 0.15  # weight of a pixel outside the head, as in `trainer.train.samples`
@@ -35,19 +35,12 @@ _OUTSIDE = 0.15  # weight of a pixel outside the head, as in `trainer.train.samp
 
 @dataclass(frozen=True)
 class Donors:
-    """CT and MR slices by the key of an exemplar.
+    """CT and MR slices by the key of an exemplar."""
 
-    Attributes
-    ----------
-    ct, mr : ndarray of uint8
-        (n, rows / 2, columns / 2): brain window, canonical T1.
-    rows : dict of str to int
-        By key: keyed hash of the person and digits of the picture.
-    """
-
+    #: ct, mr: (n, rows / 2, columns / 2): brain window, canonical T1
     ct: NDArray[np.uint8]
     mr: NDArray[np.uint8]
-    rows: dict[str, int]
+    rows: dict[str, int]  #: by key: keyed hash of the subject and digits of the picture
 
     @classmethod
     def of(cls, stacks: Stacks, hash_of: Callable[[str], str]) -> "Donors":
@@ -60,7 +53,7 @@ class Donors:
         return cls(stacks.slices, stacks.mr, rows)
 
     def truth(self, key: str) -> dict[str, Tensor]:
-        """Return the parts of a `Batch` of one that the donor's MR is to be drawn by.
+        """Return the parts of a `Batch` of one whose target is the MR of the donor.
 
         Raises
         ------
@@ -86,34 +79,20 @@ BLANK = -1.0
 
 @dataclass(frozen=True)
 class KnownGuide:
-    """The exemplar of one sample.
+    """The exemplar of one sample."""
 
-    Attributes
-    ----------
-    image : Image
-        (rows / 2, columns / 2) of the grid, brain window, [-1, 1].
-    key : str
-        Keyed hash of the slice.
-    """
-
-    image: Image
-    key: str
+    image: Image  #: (rows / 2, columns / 2) of the grid, brain window, [-1, 1]
+    key: str  #: keyed hash of the slice
 
 
 @dataclass(frozen=True)
 class ExemplarSource:
-    """The encoder and the knowledge base that the guides are retrieved with.
-
-    Attributes
-    ----------
-    hashes : dict of str to str
-        Keyed hash of each subject of the pool: its own slices are excluded.
-    """
+    """The encoder and the knowledge base that the guides are retrieved with."""
 
     encoder: Encoder
     exemplars: Exemplars
     recipe: Recipe
-    hashes: dict[str, str]
+    hashes: dict[str, str]  #: keyed hash of each subject of the pool: its own slices are excluded
 
     @classmethod
     def open(
@@ -156,32 +135,16 @@ class ExemplarSource:
         return self.encoder.embed(plane[None, None])
 
 
-def centred(plane: Image, recipe: Recipe) -> Image:
-    """Cut a plane of the pool to the model grid about its own middle, (rows, columns)."""
-    top, left = (
-        (have - want) // 2 for have, want in zip(plane.shape, recipe.grid.shape, strict=True)
-    )
-    return plane[top : top + recipe.grid.rows, left : left + recipe.grid.columns]
-
-
 @dataclass(frozen=True)
 class GuidedSource:
-    """Missing positions of a pool, each with its guide; draws a `Batch` and the guide beside it.
-
-    Attributes
-    ----------
-    guides : sequence of KnownGuide or None
-        Of every sample of the pool, in order.
-    donors : Donors or None
-        Where the MR of the exemplars is, for the target "donor".
-    """
+    """Missing positions of a pool, each with its guide; draws a `Batch` and the guide beside it."""
 
     pool: Pool
     weights: Tensor
     recipe: Recipe
     training: ControlTraining
-    guides: Sequence[KnownGuide | None]
-    donors: Donors | None = None
+    guides: Sequence[KnownGuide | None]  #: of every sample of the pool, in order
+    donors: Donors | None = None  #: where the MR of the exemplars is, for the target "donor"
 
     @classmethod
     def of(
@@ -211,11 +174,7 @@ class GuidedSource:
     def draw(self, rng: SampleRng) -> tuple[Batch, Tensor]:
         """Draw a batch of one and its guide, (1, 1, rows, columns), [-1, 1]."""
         number = int(rng.choice(self.weights, 1))
-        subject, row = locate(self.pool, number)
-        parts = augmented(
-            self.pool.sample(subject, row), self.pool.records[subject], self.recipe, rng
-        )
-        batch = Batch(*(part[None] for part in parts))
+        batch = augmented(self.pool, number, self.recipe, rng)
         known = self.guides[number]
         if self.donors is not None and known is not None:
             guide = torch.from_numpy(doubled(known.image))[None, None]

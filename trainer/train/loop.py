@@ -42,20 +42,12 @@ class LoopParameters(Protocol):
 
 @dataclass
 class State(Generic[N]):
-    """Everything that a checkpoint must hold; changed in place by the loop.
-
-    Attributes
-    ----------
-    mean : dict of str to Tensor
-        Running mean of the weights: what is released.
-    digest : str
-        SHA-256 of what shapes the weights; a resume must not change it.
-    """
+    """Everything that a checkpoint must hold; changed in place by the loop."""
 
     network: N
-    mean: dict[str, Tensor]
+    mean: dict[str, Tensor]  #: running mean of the weights: what is released
     optimiser: torch.optim.Optimizer
-    digest: str
+    digest: str  #: SHA-256 of what shapes the weights; a resume must not change it
     step: int = 0
     seconds: float = 0.0
 
@@ -142,21 +134,11 @@ _LAST_RATE = 0.02
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length of a run, its learning rate, and when it reports and saves.
+    """Length of a run, its learning rate, and when it reports and saves."""
 
-    Attributes
-    ----------
-    training : LoopParameters
-        Section of the configuration.
-    warm_up : int
-        Steps until the learning rate is reached.
-    report_every : int
-        Steps between two lines of the curve.
-    """
-
-    training: LoopParameters
-    warm_up: int
-    report_every: int
+    training: LoopParameters  #: section of the configuration
+    warm_up: int  #: steps until the learning rate is reached
+    report_every: int  #: steps between two lines of the curve
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: linear warm-up, then a cosine to 2 %."""
@@ -175,20 +157,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class RunOutput:
-    """Where a run writes, and who is told of its progress.
+    """Where a run writes, and what is called with its progress."""
 
-    Attributes
-    ----------
-    folder : Path
-        Gets `curve.csv` (step, seconds, loss, learning rate) and `checkpoint.pt`.
-    report : callable
-        Called with the step and the mean loss since the last report.
-    check : callable, optional
-        Called with the step before every checkpoint; raises where none may be written.
-    """
-
-    folder: Path
-    report: Progress
+    folder: Path  #: gets `curve.csv` (step, seconds, loss, learning rate) and `checkpoint.pt`
+    report: Progress  #: called with the step and the mean loss since the last report
+    #: called with the step before every checkpoint; raises where none may be written
     check: Callable[[int], None] | None = None
 
 

@@ -57,24 +57,12 @@ class SlabProtocol:
 
 @dataclass(frozen=True)
 class GridSubject:
-    """One subject on the model grid, at half precision: 5 bytes per pixel.
+    """One subject on the model grid, at half precision: 5 bytes per pixel."""
 
-    Attributes
-    ----------
-    raw : ndarray
-        (slice, rows, columns) float16: HU, or what is no HU in [-1, 1].
-    target : ndarray
-        (slice, rows, columns) float16 in [-1, 1].
-    mask : ndarray
-        (slice, rows, columns) bool, the head.
-    positions_mm : ndarray
-        (slice,), rising.
-    """
-
-    raw: NDArray[np.float16]
-    target: NDArray[np.float16]
-    mask: NDArray[np.bool_]
-    positions_mm: NDArray[np.float64]
+    raw: NDArray[np.float16]  #: (slice, rows, columns) float16: HU, or what is no HU in [-1, 1]
+    target: NDArray[np.float16]  #: (slice, rows, columns) float16 in [-1, 1]
+    mask: NDArray[np.bool_]  #: (slice, rows, columns) bool, the head
+    positions_mm: NDArray[np.float64]  #: (slice,), rising
 
     @classmethod
     def of(cls, subject: Subject, kind: SourceKind, recipe: Recipe) -> "GridSubject":

@@ -3,20 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
 from trainer.sample_rng import SampleRng
-from trainer.simulate.pool import Pool, PoolRecord
+from trainer.simulate.pool import Pool
 from trainer.simulate.scanner import scan, with_pathology
 from trainer.simulate.slabs import Sample
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 _SMALLEST_BOX = 90.0  # pixels; a vertex slice must not be blown up to a whole head
 
 
@@ -99,27 +101,17 @@ _EIGHT_BIT = 0.5
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch, all float32.
+    """One training batch, all float32."""
 
-    Attributes
-    ----------
-    conditioning : Tensor
-        (batch, 4, rows, columns) in [-1, 1]; channel 0 is y.
-    distances_mm : Tensor
-        (batch, 3).
-    x0 : Tensor
-        (batch, 1, rows, columns) in [-1, 1], the truth.
-    weight : Tensor
-        (batch, 1, rows, columns), how much each pixel counts in the loss.
-    head : Tensor
-        (batch, 1, rows, columns), 0 or 1.
-    """
+    conditioning: Tensor  #: (batch, 4, rows, columns) in [-1, 1]; channel 0 is y
+    distances_mm: Tensor  #: (batch, 3)
+    x0: Tensor  #: (batch, 1, rows, columns) in [-1, 1], the truth
+    weight: Tensor  #: (batch, 1, rows, columns), how much each pixel counts in the loss
+    head: Tensor  #: (batch, 1, rows, columns), 0 or 1
 
-    conditioning: Tensor
-    distances_mm: Tensor
-    x0: Tensor
-    weight: Tensor
-    head: Tensor
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def sample_weights(pool: Pool) -> Tensor:
@@ -145,6 +137,13 @@ def locate(pool: Pool, number: int) -> tuple[int, int]:
             return subject, number
         number -= record.samples
     raise IndexError(f"the pool has {sum(r.samples for r in pool.records)} samples")
+
+
+def centred(planes: NDArray[Scalar], recipe: Recipe) -> NDArray[Scalar]:
+    """Cut planes of the pool, (..., rows, columns), to the model grid about their middle."""
+    rows, columns = recipe.grid.shape
+    top, left = (planes.shape[-2] - rows) // 2, (planes.shape[-1] - columns) // 2
+    return planes[..., top : top + rows, left : left + columns]
 
 
 def _source(hu: np.ndarray, position_mm: float, recipe: Recipe, *, wide: bool) -> SourceSlice:
@@ -195,8 +194,10 @@ def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, rng: SampleRng) ->
     )
 
 
-def augmented(sample: Sample, record: PoolRecord, recipe: Recipe, rng: SampleRng) -> list[Tensor]:
-    """Place and scan one sample; return the parts of a `Batch` without their first axis."""
+def augmented(pool: Pool, number: int, recipe: Recipe, rng: SampleRng) -> Batch:
+    """Place, scan and condition the sample `number` of a pool; return a batch of one."""
+    subject, row = locate(pool, number)
+    sample = pool.sample(subject, row)
     masks = torch.from_numpy(np.stack([sample.t1, sample.brain, sample.head, sample.known]))
     planes = torch.cat([torch.from_numpy(sample.hu).float() + 1000, masks.float() / 255])
     alone = not sample.missing and rng.chance(_PICTURE_ALONE)
@@ -209,15 +210,15 @@ def augmented(sample: Sample, record: PoolRecord, recipe: Recipe, rng: SampleRng
         picture_alone(scanned[1], recipe) if alone else condition(scanned, sample, recipe, rng)
     )
     weight = (0.15 + (head > 0.3).float()) * (known > 0.99)
-    if not record.whole_head_truth:
+    if not pool.records[subject].whole_head_truth:
         weight = weight * torch.where(brain > 0.5, 1.0, 0.02)
-    return [
-        torch.from_numpy(conditioning.channels),
-        torch.tensor(conditioning.distances_mm),
-        (t1.clamp(0, 1) * 2 - 1)[None],
-        weight[None],
-        (head > 0.5).float()[None],
-    ]
+    return Batch(
+        conditioning=torch.from_numpy(conditioning.channels)[None],
+        distances_mm=torch.tensor([conditioning.distances_mm]),
+        x0=(t1.clamp(0, 1) * 2 - 1)[None, None],
+        weight=weight[None, None],
+        head=(head > 0.5).float()[None, None],
+    )
 
 
 class Source(Protocol):
@@ -225,17 +226,11 @@ class Source(Protocol):
 
     def draw(self, rng: SampleRng) -> Batch:
         """Draw and augment one sample, a batch of one; the same rng give the same sample."""
-        ...
 
 
 def draw_batch(source: Source, rng: Sequence[SampleRng]) -> Batch:
     """Draw one sample from each of `rng`."""
     return joined([source.draw(d) for d in rng])
-
-
-def moved(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch on `device`."""
-    return Batch(*(getattr(batch, field.name).to(device) for field in fields(batch)))
 
 
 def joined(samples: Sequence[Batch]) -> Batch:
@@ -260,10 +255,7 @@ class PoolSource:
 
     def draw(self, rng: SampleRng) -> Batch:
         """Draw, place, scan and condition one sample."""
-        subject, row = locate(self.pool, int(rng.choice(self.weights, 1)))
-        record = self.pool.records[subject]
-        parts = augmented(self.pool.sample(subject, row), record, self.recipe, rng)
-        return Batch(*(part[None] for part in parts))
+        return augmented(self.pool, int(rng.choice(self.weights, 1)), self.recipe, rng)
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Workers:
-    """One process among those of a run: this one.
+    """One process among those of a run: this one."""
 
-    Attributes
-    ----------
-    rank : int
-        Number of this process, from 0.
-    count : int
-        Processes of the run.
-    """
-
-    rank: int
-    count: int
+    rank: int  #: number of this process, from 0
+    count: int  #: processes of the run
     device: torch.device
 
     @property

@@ -187,7 +187,7 @@ def test_a_head_is_scanned_and_one_whose_fit_went_astray_is_refused(tmp_path: Pa
     assert result.exit_code == 1, result.output
     document = json.loads(result.stdout)
     assert document["split"] == {"train": [], "validation": [], "test": ["colin27"]}
-    assert "went astray" in document["refused"]["sub01"]
+    assert "the fit failed" in document["refused"]["sub01"]
     assert "holds no maps" in document["refused"]["sub02"]
     data = PreparedData.open(tmp_path / "out")
     subject = data.subject("colin27")
@@ -206,5 +206,5 @@ def test_who_trains_and_who_tests_is_not_to_be_chosen(tmp_path: Path) -> None:
 
     result = prepared(tmp_path, tmp_path / "out", "--split", "1/0/0")
 
-    assert "leave --split out" in str(result.exception)
+    assert "omit --split" in str(result.exception)
     assert not (tmp_path / "out").exists()

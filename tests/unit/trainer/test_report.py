@@ -1,4 +1,4 @@
-"""The report of an evaluation tells everything, flatters nobody and needs nothing else."""
+"""The report of an evaluation shows every figure and limit and needs no other file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.cli.report_folder import replaced
 from trainer.evaluate.plots import DOTS_PER_INCH, WIDTH_INCH, learning, read_curves
 from trainer.evaluate.report import Supplement, limits
 from trainer.evaluate.report_files import json_text, write_report
-from trainer.evaluate.results import read_scores, same_data
+from trainer.evaluate.results import paper_data, read_scores
 from trainer.evaluate.tables import (
     IMAGE,
     factor_table,
@@ -200,10 +200,13 @@ def test_positions_are_compared_only_where_some_are_measured_and_some_filled():
 
 
 def test_the_papers_figures_stand_only_beside_the_same_data_at_half_resolution():
-    assert same_data("SynthRAD2023 brain, Task 1", "decimate:2") == "SynthRAD2023"
-    assert same_data("BraTS 2015", "decimate:2") == "BraTS"
-    assert same_data("BraTS 2015", "thick:2") is None
-    assert same_data("t1_flair_2mm NiChart", "decimate:2") is None
+    def paper_of(origin, protocol):
+        return paper_data({"dataset": {"name": "", "origin": origin}, "protocol": protocol})
+
+    assert paper_of("SynthRAD2023 brain, Task 1", "decimate:2") == "SynthRAD2023"
+    assert paper_of("BraTS 2015", "decimate:2") == "BraTS"
+    assert paper_of("BraTS 2015", "thick:2") is None
+    assert paper_of("t1_flair_2mm NiChart", "decimate:2") is None
     theirs = an_evaluation(methods=FEW, origin="BraTS").document
     rows = [row.name for made in headline_tables(theirs, []) for row in made.rows]
     assert "ReBrain, as printed in the paper" in rows
