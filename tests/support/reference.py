@@ -34,6 +34,7 @@ from rebrain_node.settings import Settings
 from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
 from rebrain_node.steps.select import PREFERENCES
+from trainer.cli import program as trainer_program
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"(<!-- generated: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -61,9 +62,10 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, command
 
 
-def _command_table() -> str:
-    """Return every command with its help text."""
-    rows = [(f"`{name}`", _one_line(command.help)) for name, command in commands()]
+def _command_table(program: typer.Typer) -> str:
+    """Return every command of a program with its help text."""
+    group = typer.main.get_command(program)
+    rows = [(f"`{name}`", _one_line(command.help)) for name, command in commands(group)]
     return table(("command", "what it does"), rows)
 
 
@@ -173,7 +175,8 @@ def _one_line(text: str | None) -> str:
 #: what each table of the documents holds, by the name in its comment
 TABLES: Mapping[str, Callable[[], str]] = {
     **{f"gate-{t.__name__.rpartition('.')[2]}": partial(gate_rules, t) for t in gate.TOPICS},
-    "commands": _command_table,
+    "commands": partial(_command_table, program),
+    "trainer-commands": partial(_command_table, trainer_program),
     "command-options": _option_table,
     "errors": _error_table,
     "settings": _setting_table,

@@ -18,10 +18,11 @@ from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase, contents_of
 from tests.support import plain_bundle
 from tests.support.plain_bundle import tiny_encoder_graph
-from trainer.calibrate.bundle import CalibrationParts, rounded, write_calibrated
+from trainer.calibrate.run import CalibrationParts, write_calibrated
+from trainer.calibrate.scale_head import rounded
 from trainer.release.bundle import Guidance, golden_input, release
-from trainer.retrieval.knowledge_base import EntrySettings, SubjectSlices, grown
-from trainer.retrieval.subject_keys import person_hash
+from trainer.retrieval.knowledge_base import EntrySettings, SubjectSlices, extended
+from trainer.retrieval.subject_keys import subject_hash
 
 CARD = plain_bundle.CARD.model_copy(update={"version": "0.0.1"})
 
@@ -119,33 +120,33 @@ def calibrated(bundle: ModelBundle, folder: Path, subjects: int = 25) -> ModelBu
 
 
 KEY = bytes(range(32))
-PEOPLE = ("anna", "bert", "carl")
+SUBJECTS = ("anna", "bert", "carl")
 
 
 def hash_of(name: str) -> str:
-    """The keyed hash of a made-up person."""
-    return person_hash(KEY, name)
+    """The keyed hash of a made-up subject."""
+    return subject_hash(KEY, name)
 
 
-def tiny_base(recipe: Recipe, graph: bytes, people: tuple[str, ...] = PEOPLE) -> KnowledgeBase:
-    """Twelve slices of noise of each person, between -60 and 80 mm."""
-    making = EntrySettings(
+def tiny_base(recipe: Recipe, graph: bytes) -> KnowledgeBase:
+    """Twelve slices of noise of each subject, between -60 and 80 mm."""
+    settings = EntrySettings(
         graph=graph, encoder=encoder_of_graph(graph), recipe=recipe, hash_of=hash_of
     )
     plane = (recipe.grid.rows // 2, recipe.grid.columns // 2)
 
-    def person(name: str) -> SubjectSlices:
+    def slices_of(name: str) -> SubjectSlices:
         rng = np.random.default_rng([*name.encode()])
         slices = rng.integers(0, 256, (12, *plane), dtype=np.uint8)
         return SubjectSlices(name, "CC0-1.0", slices, np.sort(rng.uniform(-60, 80, 12)))
 
-    return grown(making.empty(), map(person, people), making)
+    return extended(settings.empty(), map(slices_of, SUBJECTS), settings)
 
 
 def tiny_retrieving_recipe() -> Recipe:
-    """The tiny recipe, which retrieves exemplars and draws in one step."""
-    told = {"retrieval": Retrieval(method="exemplar", p=20), "sampling": (1.0,)}
-    return tiny_recipe().model_copy(update=told)
+    """The tiny recipe with retrieval and one time step."""
+    changes = {"retrieval": Retrieval(method="exemplar", p=20), "sampling": (1.0,)}
+    return tiny_recipe().model_copy(update=changes)
 
 
 def write_tiny_retrieving_bundle(folder: Path) -> ModelBundle:

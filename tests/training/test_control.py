@@ -21,7 +21,7 @@ from rebrain_node.retrieval.search import FaissExemplars
 from tests.support.ball_head import write_ball_pool
 from tests.support.tiny_bundle import (
     KEY,
-    PEOPLE,
+    SUBJECTS,
     hash_of,
     tiny_base,
     write_tiny_retrieving_bundle,
@@ -240,8 +240,8 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
 ) -> None:
     guides = find_guides(pool, exemplar_source, lambda: None)
     base = _base_of(exemplar_source)
-    names = {hash_of(name): name for name in PEOPLE}
-    subject = [PEOPLE.index(names[each.decode()]) for each in base.subject]
+    names = {hash_of(name): name for name in SUBJECTS}
+    subject = [SUBJECTS.index(names[each.decode()]) for each in base.subject]
     stacks = Stacks(
         slices=base.ct,
         mr=255 - base.ct,
@@ -249,7 +249,7 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
         subject=np.array(subject, np.int32),
         stack=np.array(subject, np.int32),
         rank=np.arange(len(subject), dtype=np.int32),
-        names=PEOPLE,
+        names=SUBJECTS,
         digest="none",
     )
     told = control(target="donor")
@@ -278,12 +278,12 @@ def test_two_commands_make_a_bundle_that_retrieves(
     given = ["--bundle", str(bundle.path), "--encoder", str(encoder), "--knowledge-base", str(base)]
 
     trained = CliRunner().invoke(program, [
-        "control", *given, "--config", str(tmp_path / "tiny.toml"),
+        "train-control", *given, "--config", str(tmp_path / "tiny.toml"),
         "--pool", str(pool_folder), "--run", str(tmp_path / "run"),
     ])  # fmt: skip
     assert trained.exit_code == 0, trained.output
     made = CliRunner().invoke(program, [
-        "guide", *given, "--control", str(tmp_path / "run"),
+        "add-retrieval", *given, "--control", str(tmp_path / "run"),
         "--out", str(tmp_path / "out"), "--version", "3.0.0", "--p", "10",
     ])  # fmt: skip
     assert made.exit_code == 0, made.output
@@ -321,5 +321,5 @@ def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
     assert any("control branch trained for 1 steps" in choice for choice in made.card.choices)
     with pytest.raises(FileExistsError):
         release_guided(bundle, folders, retrieval, "2.0.0", tmp_path / "out")
-    with pytest.raises(ValueError, match="trained beside the bundle"):
+    with pytest.raises(ValueError, match="trained with the bundle"):
         release_guided(made, folders, retrieval, "2.0.1", tmp_path / "other")

@@ -202,8 +202,8 @@ def test_guides_come_from_the_nodes_own_steps(bundle: ModelBundle, balls: Prepar
 
 
 def ablation_of(bundle: Path, data: Path, out: Path, *more: str) -> object:
-    told = ["evaluate", "--report", "ablation", "--bundle", str(bundle), "--data", str(data)]
-    return CliRunner().invoke(program, [*told, "--out", str(out), *more])
+    given = ["--bundle", str(bundle), "--data", str(data), "--out", str(out)]
+    return CliRunner().invoke(program, ["guidance-report", *given, *more])
 
 
 def test_the_ablation_is_one_command(bundle: ModelBundle, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_run_on_prepared_data_opens_by_its_folder_alone(run: Path, tiny: Path)
 @pytest.mark.parametrize("arguments", [[], ["--pool", "p", "--data", "d"]])
 def test_a_run_learns_from_one_source(tiny: Path, tmp_path: Path, arguments: list[str]) -> None:
     result = CliRunner().invoke(
-        program, ["bridge", "--config", str(tiny), "--run", str(tmp_path / "r"), *arguments]
+        program, ["train-bridge", "--config", str(tiny), "--run", str(tmp_path / "r"), *arguments]
     )
 
     assert result.exit_code == 2

@@ -40,11 +40,11 @@ def find(source: Path) -> list[SourceSubject]:
         `source` is no folder.
     """
     if not source.is_dir():
-        raise DatasetError(f"{source} is no folder; make one by rebrain-train head --maps")
+        raise DatasetError(f"{source} is no folder; make one by rebrain-train tissue-maps --maps")
     return [
         _head(path)
         for path in sorted(source.glob("*.npz"))
-        if not path.stem.endswith(".part")  # being written by `rebrain-train head`
+        if not path.stem.endswith(".part")  # being written by `rebrain-train tissue-maps`
     ]
 
 

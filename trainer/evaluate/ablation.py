@@ -119,7 +119,7 @@ class AblationSetup:
         if not bundle.recipe.retrieves:
             raise AblationError(
                 f"bundle {bundle.name} {bundle.version} retrieves no exemplars: there is nothing "
-                "to leave out; make one with `rebrain-train guide`"
+                "to leave out; make one with `rebrain-train add-retrieval`"
             )
         names = data.split["test"]
         if data.source_kind != "ct" or not data.volumetric or not names:

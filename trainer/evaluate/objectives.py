@@ -355,7 +355,7 @@ def page(
         )
     parts.append(
         "## Repeat it\n\n"
-        "    rebrain-train objectives --config conf/train/objectives.toml --pool POOL "
+        "    rebrain-train compare-objectives --config conf/train/objectives.toml --pool POOL "
         "--prepared DATA --out OUT\n\n"
         "`curves.csv` holds every scoring and `objectives.json` the comparisons. This is a small "
         "network and a short training: it shows how the objectives compare here, not at the "

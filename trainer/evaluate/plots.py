@@ -108,7 +108,7 @@ class Curve:
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Read the runs of a CSV, e.g. of `curves.csv` of `rebrain-train objectives`.
+    """Read the runs of a CSV, e.g. of `curves.csv` of `rebrain-train compare-objectives`.
 
     The columns are `step`, any of `data`, `objective` and `seed`, and columns named like metrics;
     other columns, as losses, are ignored. A step that was not scored is passed over.

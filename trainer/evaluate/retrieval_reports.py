@@ -213,7 +213,7 @@ def encoder_of(bundle: ModelBundle) -> SliceEncoder:
     if not bundle.holds("encoder.safetensors"):
         raise MissingEncoderError(
             f"bundle {bundle.name} {bundle.version} has no encoder.safetensors; make one that "
-            "retrieves with `rebrain-train guide`"
+            "retrieves with `rebrain-train add-retrieval`"
         )
     network = SliceEncoder()
     network.load_state_dict(load(bundle.read("encoder.safetensors")))

@@ -153,7 +153,7 @@ def stack_head(
     Raises
     ------
     FileNotFoundError
-        The head has no maps: run `rebrain-train head` first.
+        The head has no maps: run `rebrain-train tissue-maps` first.
     """
     torch.set_num_threads(1)
     finished = folder / f"{head.name}.json"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.support.evaluations import an_evaluation
-from trainer.cli.report_folder import replaced
+from trainer.cli.evaluation import replaced
 from trainer.evaluate.plots import DOTS_PER_INCH, WIDTH_INCH, learning, read_curves
 from trainer.evaluate.report import Supplement, limits
 from trainer.evaluate.report_files import json_text, write_report
