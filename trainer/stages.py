@@ -25,13 +25,7 @@ from trainer.evaluate.release_scores import (
 from trainer.evaluate.run import Progress
 from trainer.heads import Head, catalogue
 from trainer.release.bundle import finished_run, release
-from trainer.release.card import (
-    LAST_STEP,
-    TrainingSamples,
-    data_uses,
-    make_card,
-    training_facts,
-)
+from trainer.release.card import LAST_STEP, data_uses, make_card, training_facts
 from trainer.simulate.anatomy import HeadError, map_anatomy
 from trainer.simulate.hounsfield import sharpened, tissues
 from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples, write_subject
@@ -176,11 +170,8 @@ def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) 
     listed = json.loads((folders.run / "scores.json").read_bytes())
     scores = tuple(Score.model_validate(entry) for entry in listed)
     index = PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes())
-    facts = training_facts(
-        config,
-        TrainingSamples(index.digest, sum(r.samples for r in index.subjects if r.role == "train")),
-        run,
-    )
+    samples = sum(record.samples for record in index.subjects if record.role == "train")
+    facts = training_facts(config, run, index.digest, samples)
     choices = (_choice_of_sampling(scores, config.recipe.sampling), LAST_STEP)
     card = make_card(version, data_uses(catalogue(folders.data)), facts, scores, choices)
     return release(weights, config.recipe, card, out)

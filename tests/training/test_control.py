@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rebrain_node.model.bundle import ModelBundle, load_bundle
 from rebrain_node.model.control import GuidedUNet
-from rebrain_node.model.recipe import Grid, Recipe, Retrieval
+from rebrain_node.model.recipe import Abstain, Grid, Recipe, Retrieval
 from rebrain_node.model.resample import doubled
 from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase
@@ -317,6 +317,10 @@ def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
 
     assert made.recipe.retrieval == retrieval
     assert made.version == "2.0.0"
+    limits = Abstain(voxel_above=0.3, slice_above=0.3, series_share=0.25)
+    limited = replace(bundle, recipe=bundle.recipe.model_copy(update={"abstain": limits}))
+    again = release_guided(limited, folders, retrieval, "2.0.0", tmp_path / "limited")
+    assert again.recipe.abstain is None  # limits of a calibration that the new bundle has not
     assert read_facts(folders.control).bundle == bundle.digest
     assert any("control branch trained for 1 steps" in choice for choice in made.card.choices)
     with pytest.raises(FileExistsError):

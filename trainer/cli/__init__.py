@@ -60,10 +60,12 @@ def renamed(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     while words:
         option, equals, value = words.pop(0).partition("=")
         if name == "evaluate" and option == "--report":
-            report = value if equals else (words.pop(0) if words else "")
-            current[0] = _OLD_REPORTS.get(report, name)
-            notices.append(f"--report {report} (now the command {current[0]})")
-            continue
+            report = value if equals else "".join(words[:1])
+            if report in _OLD_REPORTS:
+                words = words if equals else words[1:]
+                current[0] = _OLD_REPORTS[report]
+                notices.append(f"--report {report} (now the command {current[0]})")
+                continue
         if option in _OLD_OPTIONS:
             notices.append(f"{option} (now {_OLD_OPTIONS[option]})")
         current.append(_OLD_OPTIONS.get(option, option) + equals + value)

@@ -70,7 +70,7 @@ def add_retrieval(  # noqa: PLR0913 - one option each
     out: options.Out,
     version: options.Version,
     percent: Annotated[
-        int, typer.Option("--p", help="Exemplars must reach tau of 1, 2, 5, 10 or 20 per cent.")
+        int, typer.Option("--p", help="Exemplars must reach tau at 1, 2, 5, 10 or 20 per cent.")
     ] = 5,
     key: KeyFile = None,
 ) -> None:

@@ -25,7 +25,7 @@ Base = Annotated[Path, typer.Argument(metavar="BASE", help="Folder of the knowle
 Key = Annotated[Path | None, typer.Option(help="Key of the hashes of subjects; default: BASE.key.")]
 EncoderGraph = Annotated[Path, typer.Option("--encoder", help="encoder.onnx of `train-encoder`.")]
 Source = Annotated[
-    Path, typer.Option("--from", help="Folder stacks of `train-encoder`, or prepared data of CT.")
+    Path, typer.Option("--from", help="RUN/stacks of `train-encoder`, or prepared data of CT.")
 ]
 Roles = Annotated[list[str], typer.Option("--role", help="Role of the subjects; repeatable.")]
 Series = Annotated[int | None, typer.Option(min=1, help="Stacks per subject; default: all.")]

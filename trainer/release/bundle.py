@@ -26,7 +26,6 @@ from trainer.data.dataset import PreparedData
 from trainer.release.card import (
     RunFacts,
     Title,
-    TrainingSamples,
     card_files,
     guided_card,
     prepared_card,
@@ -230,7 +229,7 @@ def release_prepared(
     weights, facts = finished_run(config, run, out)
     data = PreparedData.open(folder)
     slices = sum(len(data.subject(name).positions_mm) for name in data.split["train"])
-    training = training_facts(config, TrainingSamples(data.digest, slices), facts)
+    training = training_facts(config, facts, data.digest, slices)
     return release(weights, config.recipe, prepared_card(data, training, title), out)
 
 
@@ -270,7 +269,7 @@ def release_guided(
         encoder_graph=(folders.encoder / "encoder.onnx").read_bytes(),
         exemplars=contents_of(base),
     )
-    recipe = bundle.recipe.model_copy(update={"retrieval": retrieval})
+    recipe = bundle.recipe.model_copy(update={"retrieval": retrieval, "abstain": None})
     card = guided_card(bundle.card, version, _sentence(facts, base))
     return release(load(bundle.read("weights.safetensors")), recipe, card, out, guidance)
 

@@ -92,15 +92,9 @@ def data_uses(heads: list[Head]) -> tuple[DataUse, ...]:
     return (*sorted(uses, key=lambda use: use.role), EXTERNAL)
 
 
-@dataclass(frozen=True)
-class TrainingSamples:
-    """Digest and number of the samples of a training run."""
-
-    digest: str
-    samples: int
-
-
-def training_facts(config: TrainConfig, samples: TrainingSamples, run: RunFacts) -> TrainingFacts:
+def training_facts(
+    config: TrainConfig, run: RunFacts, data_digest: str, samples: int
+) -> TrainingFacts:
     """Return the facts of the training for the card."""
     return TrainingFacts(
         objective=config.train.objective,
@@ -109,8 +103,8 @@ def training_facts(config: TrainConfig, samples: TrainingSamples, run: RunFacts)
         hours=round(run.seconds / 3600, 2),
         hardware=run.hardware,
         parameters=run.parameters,
-        pool_digest=samples.digest,
-        pool_samples=samples.samples,
+        pool_digest=data_digest,
+        pool_samples=samples,
         seed=config.train.seed,
     )
 

@@ -91,10 +91,11 @@ def test_old_names_are_accepted_and_named_in_a_notice(old: str, new: str) -> Non
     assert notices
 
 
-def test_current_names_give_no_notice() -> None:
-    words = ["knowledge-base", "build", "b", "--subjects", "5"]
-
-    assert renamed(words) == (words, [])
+@pytest.mark.parametrize(
+    "line", ["knowledge-base build b --subjects 5", "evaluate --report no", "evaluate --report"]
+)
+def test_other_command_lines_are_not_changed(line: str) -> None:
+    assert renamed(line.split()) == (line.split(), [])
 
 
 def test_an_old_command_runs_and_prints_one_line_on_standard_error(tmp_path: Path) -> None:
