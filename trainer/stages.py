@@ -16,11 +16,11 @@ from trainer.evaluate.networks import open_network
 from trainer.evaluate.release_scores import (
     PAIRS,
     Method,
+    bridge_method,
     cases,
     fit_baseline,
     score_held_out,
     score_pairs,
-    walking,
 )
 from trainer.evaluate.run import Progress
 from trainer.heads import Head, catalogue
@@ -31,7 +31,7 @@ from trainer.simulate.hounsfield import sharpened, tissues
 from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples, write_subject
 from trainer.simulate.template import load_template
 from trainer.train.prepared import PreparedSource
-from trainer.train.sources import PoolSource, Source
+from trainer.train.samples import PoolSource, Source
 
 #: time steps compared before each release; the recipe must have those with the best score
 SAMPLINGS = (uniform_time_steps(1), uniform_time_steps(2), (1.0, 0.6, 0.3), uniform_time_steps(4))
@@ -114,7 +114,9 @@ def score_run(
     trained = open_network(str(folders.run))
     lookup = fit_baseline(Pool.open(folders.pool, "train"), recipe)
     methods: dict[str, Method] = {"lookup table": lambda given: lookup.of(given.source)}
-    methods |= {sampling_name(each): walking(trained.evaluate, recipe, each) for each in SAMPLINGS}
+    methods |= {
+        sampling_name(each): bridge_method(trained.evaluate, recipe, each) for each in SAMPLINGS
+    }
     held_out = list(cases(Pool.open(folders.pool, "validation"), recipe, every))
     progress.started(len(methods) * len(held_out))
     scores = score_held_out(held_out, methods, progress.advance)

@@ -7,7 +7,7 @@ A page names the tables that it holds by a pair of comments::
     <!-- end -->
 
 What stands between them comes from the code by the function that `TABLES` holds under that name;
-``tests/unit/test_reference.py`` fails while a page is out of date. Prose outside the comments is
+``tests/repository/test_pages.py`` fails while a page is out of date. Prose outside the comments is
 written by hand and says why; the tables say what.
 """
 

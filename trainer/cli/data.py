@@ -133,7 +133,7 @@ def head_template(
 
     It is the head template of the node: the mean simulated CT of twelve subjects.
     """
-    from trainer.simulate.head_template import chosen, mean_template, write_head_template
+    from trainer.simulate.shipped_heads import chosen, mean_template, write_head_template
 
     heads = chosen(options.heads_of(data))
     with options.bar_of("subjects", len(heads)) as (bar, task):
@@ -153,7 +153,7 @@ def demo_head(
     """
     import numpy as np
 
-    from trainer.simulate.demo_head import write_demo_head
+    from trainer.simulate.shipped_heads import write_demo_head
 
     (head,) = options.heads_of(data, "demonstration")
     with np.load(maps / f"{head.name}.npz") as arrays:

@@ -156,15 +156,15 @@ def guidance_report(
     """
     from trainer.data.dataset import PreparedData
     from trainer.evaluate.ablation import AblationRequest, ablate
-    from trainer.evaluate.ablation_report import report_of
     from trainer.evaluate.networks import bundle_at
     from trainer.evaluate.report_files import json_text, write_report_files
+    from trainer.evaluate.retrieval_reports import ablation_report
 
     check_out(out)
     request = AblationRequest(bundle_at(bundle), PreparedData.open(data), data.resolve().name, seed)
     with _progress("positions") as progress:
         document = ablate(request, progress)
-    report = report_of(document)
+    report = ablation_report(document)
     replaced(out, lambda part: write_report_files(report, document, part, "ablation"))
     typer.echo(document["verdict"], err=True)
     if as_json:
@@ -188,7 +188,7 @@ def retrieval_report(
     from trainer.evaluate.networks import bundle_at
     from trainer.evaluate.report_files import json_text, write_report_files
     from trainer.evaluate.results import OURS
-    from trainer.evaluate.retrieval_report import UNTRAINED, compared, encoder_of, report_of
+    from trainer.evaluate.retrieval_reports import UNTRAINED, compared, encoder_of, retrieval_report
     from trainer.simulate.stacks import Stacks
     from trainer.train.encoder import trained, untrained
 
@@ -199,7 +199,7 @@ def retrieval_report(
     base = Stacks.open(data, "train")
     queries = Stacks.open(data, "validation", "demonstration").thick()
     document = compared(verified, networks, base, queries, _WINDOW_MM)
-    report = report_of(document)
+    report = retrieval_report(document)
     replaced(out, lambda part: write_report_files(report, document, part, "retrieval"))
     for name, figures in document["encoders"].items():
         typer.echo(f"{name}: median position error {figures['median_mm']:.1f} mm", err=True)

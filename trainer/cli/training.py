@@ -14,7 +14,7 @@ from trainer.cli import options
 if TYPE_CHECKING:
     from rebrain_node.model.recipe import Recipe
     from trainer.heads import Head
-    from trainer.train.state import State
+    from trainer.train.loop import State
 
 
 def train_bridge(
@@ -92,7 +92,8 @@ def _write_stacks(
     recipe: "Recipe", seed: int, heads: "list[Head]", maps: Path, folder: Path, processes: int
 ) -> None:
     """Simulate the stacks of every subject; print those whose registration failed."""
-    from trainer.simulate.stacks import StackIndex, stack_head, write_index
+    from trainer.simulate.pool import write_index
+    from trainer.simulate.stacks import StackIndex, stack_head
 
     folder.mkdir(parents=True, exist_ok=True)
     work = partial(stack_head, maps=maps, folder=folder, seed=seed, recipe=recipe)
@@ -128,8 +129,7 @@ def train_control(  # noqa: PLR0913 - one option each
     from trainer.simulate.pool import Pool
     from trainer.simulate.stacks import Stacks
     from trainer.train import control
-    from trainer.train.donors import Donors
-    from trainer.train.guided import ExemplarSource, GuidedSource, find_guides
+    from trainer.train.guided import Donors, ExemplarSource, GuidedSource, find_guides
 
     settings = TrainConfig.load(config)
     section = options.section_of(config, "control", settings.control)
@@ -177,8 +177,8 @@ def compare_objectives(
         between_sequences,
         run_trial,
         simulated,
+        write_results,
     )
-    from trainer.evaluate.objectives_report import write_results
 
     settings = TrialConfig.load(config)
     trial, steps = settings.trial, settings.train.steps

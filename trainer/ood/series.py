@@ -26,10 +26,9 @@ from rebrain_node.steps.locate import locate
 from rebrain_node.steps.ood import frame_vector, looked_at, statistics
 from rebrain_node.steps.preprocess import preprocess
 from trainer.ood.fit import InDistributionSeries
-from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
-from trainer.simulate.ct_series import Pose, cut, series_of
+from trainer.simulate.conditions import BODIES, OF_THE_HEAD, OF_THE_SCAN, OUTSIDE, scanner_noise
 from trainer.simulate.hounsfield import Tissues, draw_hu
-from trainer.simulate.non_head import BODIES, OUTSIDE
+from trainer.simulate.scanner import Pose, cut, series_of
 
 IN_DISTRIBUTION = "in domain"  # also part of seeds and of names of cached files
 #: what must be detected; `trainer.evaluate.input_checks` measures other conditions

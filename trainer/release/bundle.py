@@ -33,7 +33,7 @@ from trainer.release.card import (
 )
 from trainer.release.export import Names, export_onnx, halves_of
 from trainer.train.control import ControlFacts, branch_of, read_facts
-from trainer.train.state import read_checkpoint
+from trainer.train.loop import read_checkpoint
 
 GOLDEN_SEED = 20250101
 

@@ -28,7 +28,7 @@ from rebrain_node.retrieval.knowledge_base import (
 )
 from rebrain_node.retrieval.search import CELLS_FROM_ROWS, cluster
 from trainer.data.dataset import PreparedData, Subject
-from trainer.data.located import HeadFrameError, located
+from trainer.data.placing import HeadFrameError, located
 from trainer.simulate.stacks import StackIndex, Stacks
 
 Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)

@@ -1,10 +1,14 @@
-"""The measurement of the gates: its arithmetic and the conditions of the scan."""
+"""The measurement of the input checks: its arithmetic, and the conditions that it simulates."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from rebrain_node.limits_file import shipped_limits
+from rebrain_node.steps.check import check_volume
+from tests.support import phantom_conditions as conditions
+from tests.support.phantoms import Ellipsoid
 from trainer.evaluate.input_checks import (
     CLASSES,
     IN_DOMAIN,
@@ -13,8 +17,7 @@ from trainer.evaluate.input_checks import (
     detection_rates,
     table,
 )
-from trainer.simulate.conditions import motion, noise, scanner_noise
-from trainer.simulate.non_head import OUTSIDE
+from trainer.simulate.conditions import OUTSIDE, motion, noise, scanner_noise
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,19 @@ def test_noise_has_the_level_asked_for_and_motion_moves():
     moved = motion(still, 0.9, np.random.default_rng(2))
     assert np.array_equal(moved[:3], still[:3])
     assert np.abs(moved - still).max() > 300.0
+
+
+SINUS = Ellipsoid((0.0, -66.0, -42.0), (14.0, 14.0, 14.0), -1000.0)
+
+
+@pytest.mark.hazard("H13")
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_each_class_is_caught_by_one_of_its_codes(name):
+    places = tuple(-52.0 + 6.0 * k for k in range(24))
+    head = conditions.changed(parts=(SINUS,), slice_distances_mm=places)
+    for seed in range(3):
+        changed = OUTSIDE[name].change(head, np.random.default_rng(seed))
+        found = {finding.code for finding in check_volume(changed, shipped_limits())}
+        assert found & OUTSIDE[name].codes, (seed, found)
+        assert np.isfinite(changed.hu).all()
+        assert changed.hu.shape == head.hu.shape

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.retrieval.knowledge_base import check_usable, contents_of, read
 from rebrain_node.retrieval.open import check_encoder
-from tests.support.tiny_encoder import tiny_encoder_graph
+from tests.support.plain_bundle import tiny_encoder_graph
 from trainer.cli import program
 from trainer.config import TrainConfig
 from trainer.retrieval.knowledge_base import (
@@ -33,7 +33,8 @@ from trainer.retrieval.subject_keys import (
     read_key,
     subject_hash,
 )
-from trainer.simulate.stacks import Stack, StackIndex, StackRecord, write_index, write_subject
+from trainer.simulate.pool import write_index
+from trainer.simulate.stacks import Stack, StackIndex, StackRecord, write_subject
 
 RECIPE = TrainConfig.load(Path("conf/train/demo.toml")).recipe
 PLANE = (128, 104)

@@ -25,8 +25,8 @@ from trainer.ood.series import (
     in_distribution,
 )
 from trainer.release.bundle import release_ood
+from trainer.simulate.conditions import BODIES
 from trainer.simulate.hounsfield import tissues
-from trainer.simulate.non_head import BODIES
 
 EVALUATOR = SeriesEvaluator(limits=shipped_limits(), recipe=tiny_recipe())
 SINUS = Ellipsoid((0.0, -66.0, -42.0), (14.0, 14.0, 14.0), -1000.0)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from trainer.evaluate.retrieval_report import report_of
+from trainer.evaluate.retrieval_reports import retrieval_report
 from trainer.retrieval.report import (
     Slices,
     acceptance,
@@ -115,7 +115,7 @@ def test_all_figures_come_together():
         "encoders": {"mine": asdict(figures)},
         "sizes": {"mine": curve},
     }
-    encoders, tau, sizes = report_of(document).tables
+    encoders, tau, sizes = retrieval_report(document).tables
     assert [cell.text for cell in encoders.rows[0].cells][:2] == ["0.0", "1.000"]
     assert tau.rows[0].cells[0].note == f"accepts {figures.accepted[1.0]:.1%}"
     assert sizes.columns == ("100%", "70%", "50%", "30%")

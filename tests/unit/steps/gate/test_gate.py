@@ -31,7 +31,7 @@ def result():
 
 @pytest.fixture
 def good(result):
-    return EditableSet.of(*result, COMPANIONS).copy()
+    return EditableSet.of(*result, COMPANIONS)
 
 
 ENHANCED = ObjectOptions(mr="enhanced")
@@ -60,7 +60,7 @@ def enhanced_result():
 
 @pytest.fixture
 def enhanced(enhanced_result):
-    return EditableSet.of(*enhanced_result, COMPANIONS, "enhanced").copy()
+    return EditableSet.of(*enhanced_result, COMPANIONS, "enhanced")
 
 
 def test_an_untouched_enhanced_mr_passes(enhanced_result):
