@@ -23,6 +23,7 @@ from rebrain_node.cli import (
     node,
     outbox,
     queue,
+    recall,
     storage,
 )
 from rebrain_node.errors import BundleError, RebrainError, SettingsError
@@ -44,7 +45,7 @@ program.command("worker", hidden=True)(node.worker)
 program.command("send")(node.send)
 program.command("doctor")(doctor.doctor)
 program.command("status")(queue.status)
-program.command("recall")(audit.recall)
+program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(outbox.outbox, name="outbox")
 program.add_typer(storage.storage, name="storage")

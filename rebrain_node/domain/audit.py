@@ -287,6 +287,12 @@ class Event(StrEnum):
         "destination",
         "reason, operator",
     )
+    SERIES_RECALLED = (
+        "series.recalled",
+        "an operator has a rejection note sent wherever the result was accepted",
+        "series",
+        "set, revision, note (SOP instance), destinations, reason, operator",
+    )
     STORAGE_PURGED = (
         "storage.purged",
         "the stored bytes of a series, and of what was made of it, are deleted by retention",

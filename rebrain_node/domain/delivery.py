@@ -27,6 +27,8 @@ STATE_AFTER: Final[Mapping[Outcome, DeliveryState]] = {
     "refused": "refused",
     "unsupported": "left-out",
 }
+#: states in which a destination holds an object
+ACCEPTED_STATES: Final = frozenset({"taken", "unverified", "confirmed", "altered"})
 _WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
 _REFUSALS = frozenset(
     {0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0122, 0x0124, 0x0211, 0x0212}
@@ -153,6 +155,7 @@ class RecalledObject:
     """One affected derived instance."""
 
     kind: str  #: MR, PM, SEG, SC, SR or KOS
+    sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
     destinations: Mapping[str, str]  #: delivery state by destination

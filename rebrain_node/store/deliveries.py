@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import (
+    ACCEPTED_STATES,
     STATE_AFTER,
     Answer,
     CommitmentReport,
@@ -42,8 +43,6 @@ from rebrain_node.store.tables import (
 
 Details = dict[str, JsonValue]
 
-#: states in which the destination holds the object
-_DELIVERED: Final = frozenset({"taken", "unverified", "confirmed", "altered"})
 #: the state whose reason describes a delivery, the most important first
 _REASON_ORDER: Final = (
     "held", "refused", "altered", "pending", "left-out", "cancelled", "unverified",
@@ -126,7 +125,7 @@ class Deliveries:
             changed = [
                 (row, by_uid[one.sop_instance_uid])
                 for row, one in rows
-                if one.sop_instance_uid in by_uid and row.state not in _DELIVERED
+                if one.sop_instance_uid in by_uid and row.state not in ACCEPTED_STATES
             ]
             for row, answer in changed:
                 _apply(row, answer)
@@ -186,7 +185,9 @@ class Deliveries:
         """SOP Instance UIDs of a set that a destination has accepted."""
         with self._database.reading() as session:
             rows = _deliveries(session, set_id, destination)
-            return frozenset(one.sop_instance_uid for row, one in rows if row.state in _DELIVERED)
+            return frozenset(
+                one.sop_instance_uid for row, one in rows if row.state in ACCEPTED_STATES
+            )
 
     def request_commitment(self, set_id: int, destination: str, transaction_uid: str) -> None:
         """Record a request for storage commitment before it is sent."""
@@ -423,7 +424,7 @@ def _told(
     set_id: int, changed: Sequence[tuple[DeliveryRow, Answer]]
 ) -> Iterator[tuple[Event, Details]]:
     """Audit rows of the answers: what was taken, what was refused or left out, what failed."""
-    accepted = [answer for row, answer in changed if row.state in _DELIVERED]
+    accepted = [answer for row, answer in changed if row.state in ACCEPTED_STATES]
     if accepted:
         yield (
             Event.DELIVERY_TAKEN,
@@ -456,7 +457,7 @@ def _settle(session: Session, set_id: int) -> None:
     series = session.get_one(SeriesRow, row.source_series_uid)
     if series.revision != row.revision or series.state != "synthesised":
         return  # a newer revision has its own set and its own end, or this one has ended before
-    taken = sum(held.get(state, 0) for state in _DELIVERED)
+    taken = sum(held.get(state, 0) for state in ACCEPTED_STATES)
     if held.get("refused", 0) or not taken:
         details: Details = {"set": set_id, **held}
         told = Event.SERIES_FAILED, details

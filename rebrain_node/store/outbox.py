@@ -14,14 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.blobs import outbox_blobs
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
 from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
+from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.series import at_revision, transition
 from rebrain_node.store.tables import (
@@ -67,6 +69,55 @@ class Outbox:
         with self._database.writing() as session:
             known = _find(session, derived, job)
             return known if known is not None else _enter(session, derived, destinations, job)
+
+    def add_note(self, set_id: int, note: DerivedInstance, reason: str, operator: str) -> int:
+        """Add a rejection note to a set; due wherever an object of the set has been accepted.
+
+        Returns the number of destinations; the same note again changes nothing and gives 0.
+
+        Raises
+        ------
+        StateError
+            No destination has accepted an object of the set.
+        StoreUnavailableError
+            Disk or database cannot take it; nothing is due.
+        """
+        try:
+            self._blobs.put(note.content)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"outbox {self._blobs.folder}: {error.strerror}; check room, owner and mode"
+            ) from error
+        with self._database.writing() as session:
+            known = select(DerivedInstanceRow.id).where(
+                DerivedInstanceRow.sop_instance_uid == note.sop_instance_uid
+            )
+            if session.scalars(known).first() is not None:
+                return 0
+            destinations = session.scalars(
+                select(DeliveryRow.destination)
+                .where(DeliveryRow.set_id == set_id, DeliveryRow.state.in_(ACCEPTED_STATES))
+                .distinct()
+            ).all()
+            if not destinations:
+                raise StateError(f"no destination has accepted an object of set {set_id}")
+            row = session.get_one(DerivedSetRow, set_id)
+            last = session.scalars(
+                select(func.max(DerivedInstanceRow.position)).where(
+                    DerivedInstanceRow.set_id == set_id
+                )
+            ).one()
+            _add(session, row, [note], destinations, first_position=last + 1)
+            details: dict[str, JsonValue] = {
+                "set": set_id,
+                "revision": row.revision,
+                "note": note.sop_instance_uid,
+                "destinations": list(destinations),
+                "reason": reason,
+                "operator": operator,
+            }
+            append(session, Event.SERIES_RECALLED, row.source_series_uid, details)
+        return len(destinations)
 
     def set_of(self, series_instance_uid: str, revision: int) -> int | None:
         """Id of the set made from this revision of a source series; None before ``put``."""
@@ -116,6 +167,27 @@ class Outbox:
             .where(DerivedInstanceRow.set_id == set_id)
             .order_by(DerivedInstanceRow.position)
         )
+
+    def kept_of(self, set_id: int) -> DerivedInstance:
+        """Read an object of a set whose bytes are still stored; retention keeps SR and KOS.
+
+        Raises
+        ------
+        StateError
+            The bytes of all objects were deleted by retention.
+        """
+        found = self._read(
+            select(DerivedInstanceRow)
+            .where(DerivedInstanceRow.set_id == set_id, DerivedInstanceRow.purged_at.is_(None))
+            .order_by(DerivedInstanceRow.size_bytes)
+            .limit(1)
+        )
+        if not found:
+            raise StateError(
+                f"the bytes of set {set_id} were deleted by retention, and it has neither SR nor "
+                "KOS: reject its objects at the destination"
+            )
+        return found[0]
 
     def outstanding(self, set_id: int, destination: str) -> tuple[DerivedInstance, ...]:
         """Read what a destination has still to take of a set, in the order of sending.
@@ -207,36 +279,7 @@ def _enter(session: Session, derived: DerivedSet, destinations: Sequence[str], j
     )
     session.add(row)
     session.flush()
-    for position, one in enumerate(derived.instances):
-        instance = DerivedInstanceRow(
-            set_id=row.id,
-            position=position,
-            kind=one.kind,
-            sop_class_uid=one.sop_class_uid,
-            sop_instance_uid=one.sop_instance_uid,
-            series_instance_uid=one.series_instance_uid,
-            sha256=one.sha256,
-            size_bytes=len(one.content),
-        )
-        session.add(instance)
-    session.flush()
-    ids = session.scalars(
-        select(DerivedInstanceRow.id).where(DerivedInstanceRow.set_id == row.id)
-    ).all()
-    session.add_all(
-        DeliveryRow(
-            set_id=row.id,
-            derived_instance_id=instance_id,
-            destination=destination,
-            state="pending",
-            status=None,
-            attempts=0,
-            reason=None,
-            changed_at=now,
-        )
-        for destination in destinations
-        for instance_id in ids
-    )
+    _add(session, row, derived.instances, destinations)
     told: dict[str, JsonValue] = {
         "set": row.id,
         "provenance": derived.provenance.digest,
@@ -252,6 +295,45 @@ def _enter(session: Session, derived: DerivedSet, destinations: Sequence[str], j
         (Event.SERIES_SYNTHESISED, told),
     )
     return row.id
+
+
+def _add(
+    session: Session,
+    row: DerivedSetRow,
+    instances: Sequence[DerivedInstance],
+    destinations: Sequence[str],
+    first_position: int = 0,
+) -> None:
+    """Add objects to a set, each pending at every destination."""
+    added = [
+        DerivedInstanceRow(
+            set_id=row.id,
+            position=position,
+            kind=one.kind,
+            sop_class_uid=one.sop_class_uid,
+            sop_instance_uid=one.sop_instance_uid,
+            series_instance_uid=one.series_instance_uid,
+            sha256=one.sha256,
+            size_bytes=len(one.content),
+        )
+        for position, one in enumerate(instances, first_position)
+    ]
+    session.add_all(added)
+    session.flush()
+    session.add_all(
+        DeliveryRow(
+            set_id=row.id,
+            derived_instance_id=instance.id,
+            destination=destination,
+            state="pending",
+            status=None,
+            attempts=0,
+            reason=None,
+            changed_at=datetime.now(UTC),
+        )
+        for destination in destinations
+        for instance in added
+    )
 
 
 def _digest(derived: DerivedSet) -> str:

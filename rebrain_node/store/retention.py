@@ -31,6 +31,8 @@ from rebrain_node.store.tables import (
 )
 
 _ENDED: Final = frozenset({"published", "refused", "failed"})
+#: small objects that are kept: of them a rejection note can be made years later
+_KEPT: Final = ("SR", "KOS")
 #: states of an object at a destination that keep its bytes no longer
 _RELEASED: Final = frozenset({"confirmed", "left-out", "cancelled"})
 
@@ -209,6 +211,7 @@ def _derived(series_instance_uid: str) -> Select[DerivedInstanceRow]:
         .join(DerivedSetRow, DerivedSetRow.id == DerivedInstanceRow.set_id)
         .where(
             DerivedSetRow.source_series_uid == series_instance_uid,
+            DerivedInstanceRow.kind.not_in(_KEPT),
             DerivedInstanceRow.purged_at.is_(None),
         )
     )
