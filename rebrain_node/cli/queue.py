@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rebrain_node.domain.ledger import DisputeDecision, LedgerCounts, Rival, SeriesRecord
 
 queue = typer.Typer(
-    help="Show the state of each series, and decide about disputed ones.", no_args_is_help=True
+    help="Show the state of each series, and decide about single ones.", no_args_is_help=True
 )
 
 
@@ -156,6 +156,47 @@ def show(
     rows += [("explanation", line) for line in record.explanation]
     rows += [(f"waits for {d.destination}", d.reason) for d in waiting]
     print_table("Series", ("field", "value"), rows)
+
+
+Series = Annotated[str, typer.Argument(help="Series Instance UID.")]
+Reason = Annotated[
+    str, typer.Option(help="Why; written to the audit log: do not name the patient.")
+]
+
+
+@queue.command("retry")
+def retry(series: Series, reason: Reason, config: Config = None, as_json: AsJson = False) -> None:
+    """Judge a failed or cancelled series again.
+
+    If it is accepted, it is synthesised. A result that exists is sent again with `outbox retry`.
+    """
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state:
+        record = state.ledger.retry(series, operator=_login_name(), reason=reason)
+    _print_decision(record, as_json=as_json)
+
+
+@queue.command("cancel")
+def cancel(series: Series, reason: Reason, config: Config = None, as_json: AsJson = False) -> None:
+    """Refuse a series before it is synthesised.
+
+    It must be complete or accepted. `queue retry` takes that back.
+    """
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state:
+        record = state.ledger.cancel(series, operator=_login_name(), reason=reason)
+    _print_decision(record, as_json=as_json)
+
+
+def _print_decision(record: SeriesRecord, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_series(record))
+    else:
+        typer.echo(f"series {record.series_instance_uid} is {record.state}")
 
 
 @queue.command("dispute")

@@ -160,6 +160,18 @@ class Event(StrEnum):
             "also state and codes"
         ),
     )
+    SERIES_RETRIED = (
+        "series.retried",
+        "an operator has a failed or cancelled series judged again (`queue retry`)",
+        "series",
+        "operator, reason, revision, state_before, state",
+    )
+    SERIES_CANCELLED = (
+        "series.cancelled",
+        "an operator refused a series that waited for judgement or synthesis (`queue cancel`)",
+        "series",
+        "operator, reason, revision, state_before, state",
+    )
     STEP_COMPLETED = (
         "step.completed",
         "one step of the path ended",

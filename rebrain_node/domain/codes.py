@@ -159,6 +159,16 @@ CODES: Mapping[str, FindingCode] = {
         found_by="select",
         policy="flag",
     ),
+    "CANCELLED": FindingCode(
+        topic="series",
+        meaning=(
+            "an operator refused the series with `rebrain-node queue cancel` before it was "
+            "synthesised; this holds until a late instance of the series arrives"
+        ),
+        limit="none",
+        remedy="`rebrain-node queue retry`, if it is to be judged again",
+        found_by="by an operator",
+    ),
     "ID-DISPUTED": FindingCode(
         topic="identity",
         meaning=(

@@ -36,7 +36,7 @@ from rebrain_node.errors import (
     SupersededError,
 )
 from rebrain_node.ports import JsonValue
-from rebrain_node.store import disputes
+from rebrain_node.store import decisions, disputes
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.instances import add, known_instance
@@ -134,6 +134,40 @@ class Ledger:
             for row in rows:
                 disputes.decide(session, row, decision, (operator, reason))
             return _records(session, rows)
+
+    def retry(self, series_instance_uid: str, *, operator: str, reason: str) -> SeriesRecord:
+        """Have a failed or cancelled series judged again, and synthesised if it is accepted.
+
+        Raises
+        ------
+        StateError
+            It has neither failed nor been cancelled, its result exists, it is in dispute, or its
+            bytes were deleted.
+        """
+        return self._decide_one(series_instance_uid, decisions.retry, (operator, reason))
+
+    def cancel(self, series_instance_uid: str, *, operator: str, reason: str) -> SeriesRecord:
+        """Refuse a series that waits for its judgement or its synthesis.
+
+        Raises
+        ------
+        StateError
+            It does not wait.
+        """
+        return self._decide_one(series_instance_uid, decisions.cancel, (operator, reason))
+
+    def _decide_one(
+        self,
+        series_instance_uid: str,
+        decide: Callable[[Session, SeriesRow, tuple[str, str]], None],
+        by: tuple[str, str],
+    ) -> SeriesRecord:
+        with self._database.writing() as session:
+            row = session.get(SeriesRow, series_instance_uid)
+            if row is None:
+                raise StateError(f"the ledger has no series {series_instance_uid}")
+            decide(session, row, by)
+            return _records(session, [row])[0]
 
     def has_reception(self) -> bool:
         """Whether any study is not complete."""
@@ -351,7 +385,7 @@ def _apply(session: Session, row: SeriesRow, judgement: Judgement) -> None:
     if row.state != "complete" and not (row.state == "refused" and accepted):
         return
     by_site = disputes.refused_by_site(session, uid)
-    if by_site and row.state == "refused":
+    if decisions.is_cancelled(row) or (by_site and row.state == "refused"):
         return
     findings = [asdict(finding) for finding in judgement.findings]
     row.findings = [asdict(disputes.site_refusal()), *findings] if by_site else findings

@@ -23,7 +23,7 @@ TRANSITIONS: Mapping[SeriesState, frozenset[SeriesState]] = {
     "accepted": frozenset({"synthesised", "held", "refused", "failed"}),
     "synthesised": frozenset({"published", "failed"}),
     "published": frozenset(),
-    "failed": frozenset({"synthesised"}),  # an operator has its deliveries retried
+    "failed": frozenset({"complete", "synthesised"}),  # an operator has it or its delivery retried
 }
 
 

@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -74,9 +75,7 @@ class Watcher:
                 self._judge(study_instance_uid)
         accepted = self.work.ledger.series("accepted")
         for record in accepted:
-            self._once(
-                (record.series_instance_uid, record.revision), self.workflows.start_synthesis
-            )
+            self._once(_work_of(record), self.workflows.start_synthesis)
         if time.monotonic() >= self._crashes_due_s:
             self._crashes_due_s = time.monotonic() + CRASHES_S
             self._fail_crashing(accepted)
@@ -135,14 +134,16 @@ class Watcher:
     def _fail_crashing(self, accepted: Sequence[SeriesRecord]) -> None:
         """Fail each series that ended its worker process at every try."""
         for record in accepted:
-            if self.workflows.has_given_up(record.series_instance_uid, record.revision):
+            if self.workflows.has_given_up(*_work_of(record)):
                 self.work.give_up(
                     record.series_instance_uid,
                     record.revision,
                     "it ended its worker process each time",
                 )
 
-    def _once(self, key: tuple[Any, Any], start: Callable[[Any, Any], None]) -> None:
+    def _once(
+        self, key: tuple[str, int, datetime], start: Callable[[str, int, datetime], None]
+    ) -> None:
         if key not in self._started:
             start(*key)
             self._started.add(key)
@@ -154,6 +155,11 @@ class Watcher:
             self._full = full
             _LOG.warning("disk low" if full else "disk has room again", free_bytes=free)
         return not full
+
+
+def _work_of(record: SeriesRecord) -> tuple[str, int, datetime]:
+    """Series, revision and time of its acceptance: what names one synthesis."""
+    return record.series_instance_uid, record.revision, record.changed_at
 
 
 def _judgements(

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -59,14 +60,20 @@ class Workflows:
 
     _synthesis: Callable[[str, int], None]
 
-    def start_synthesis(self, series_instance_uid: str, revision: int) -> None:
-        """Queue the synthesis of an accepted series; queued or done before, nothing happens."""
-        with SetWorkflowID(_synthesis_id(series_instance_uid, revision)):
+    def start_synthesis(
+        self, series_instance_uid: str, revision: int, accepted_at: datetime
+    ) -> None:
+        """Queue the synthesis of an accepted series; queued or done before, nothing happens.
+
+        A series that is accepted again at the same revision, e.g. because an operator has it
+        retried, is other work: ``accepted_at`` is part of the name of the workflow.
+        """
+        with SetWorkflowID(_synthesis_id(series_instance_uid, revision, accepted_at)):
             DBOS.enqueue_workflow(_SYNTHESIS, self._synthesis, series_instance_uid, revision)
 
-    def has_given_up(self, series_instance_uid: str, revision: int) -> bool:
+    def has_given_up(self, series_instance_uid: str, revision: int, accepted_at: datetime) -> bool:
         """Whether the synthesis ended by crashing its worker ``TRIES`` times."""
-        status = DBOS.get_workflow_status(_synthesis_id(series_instance_uid, revision))
+        status = DBOS.get_workflow_status(_synthesis_id(series_instance_uid, revision, accepted_at))
         return status is not None and status.status in ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", "ERROR")
 
     def close(self) -> None:
@@ -97,7 +104,7 @@ def launch(work: Work, url: str, slot: int, slots: int) -> Workflows:
 
     @DBOS.workflow(name=_SYNTHESIS, max_recovery_attempts=TRIES - 1)
     def synthesis(series_instance_uid: str, revision: int) -> None:
-        key = _synthesis_id(series_instance_uid, revision)
+        key = f"{_SYNTHESIS}:{series_instance_uid}:{revision}"
         _until_done(key, lambda attempt: synthesise(series_instance_uid, revision, attempt))
 
     DBOS.launch()
@@ -124,8 +131,8 @@ def _hand_back(unfinished: Iterable[WorkflowStatus]) -> None:
         DBOS.resume_workflow(workflow.workflow_id, queue_name=workflow.queue_name)
 
 
-def _synthesis_id(series_instance_uid: str, revision: int) -> str:
-    return f"{_SYNTHESIS}:{series_instance_uid}:{revision}"
+def _synthesis_id(series_instance_uid: str, revision: int, accepted_at: datetime) -> str:
+    return f"{_SYNTHESIS}:{series_instance_uid}:{revision}:{accepted_at.isoformat()}"
 
 
 def _executor(url: str, slot: int) -> str:

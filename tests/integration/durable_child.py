@@ -12,11 +12,14 @@ import os
 import signal
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rebrain_node.worker.workflow import launch, progress_url
 
 FOLDER, SLOT, SLOTS, SECONDS, *BEHAVIOUR = sys.argv[1:]
+#: a series that is accepted again is new work
+ACCEPTED_AT = datetime.fromtimestamp(float(os.environ.get("ACCEPTED_AT_S", "0")), UTC)
 LINES = Path(FOLDER) / "lines"
 
 
@@ -39,7 +42,7 @@ class Lines:
 
 durable = launch(Lines(), progress_url(Path(FOLDER), None), int(SLOT), int(SLOTS))
 for series in os.environ.get("SERIES", "").split():
-    durable.start_synthesis(series, 1)
+    durable.start_synthesis(series, 1, ACCEPTED_AT)
 end = time.monotonic() + float(SECONDS)
 until = os.environ["UNTIL"].split(" & ")
 
@@ -53,7 +56,7 @@ while time.monotonic() < end and not said():
     time.sleep(0.05)
 time.sleep(float(os.environ["LINGER_S"]))
 if "report" in BEHAVIOUR:
-    say("given-up", durable.has_given_up("7", 1))
+    say("given-up", durable.has_given_up("7", 1, ACCEPTED_AT))
 durable.close()
 say("closed")
 sys.stdout.flush()

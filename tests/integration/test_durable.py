@@ -17,7 +17,17 @@ CHILD = Path(__file__).with_name("durable_child.py")
 LINGER_S = 1.0
 
 
-def run(folder, *behaviour, series="7", seconds=10.0, until="", linger_s=0.0, slot=1, slots=1):
+def run(
+    folder,
+    *behaviour,
+    series="7",
+    seconds=10.0,
+    until="",
+    linger_s=0.0,
+    slot=1,
+    slots=1,
+    accepted_at_s=0.0,
+):
     """Run one worker process until it has said ``until``; its result and all lines so far."""
     result = subprocess.run(
         [sys.executable, CHILD, folder, str(slot), str(slots), str(seconds), *behaviour],
@@ -26,6 +36,7 @@ def run(folder, *behaviour, series="7", seconds=10.0, until="", linger_s=0.0, sl
             "SERIES": series,
             "UNTIL": until,
             "LINGER_S": str(linger_s),
+            "ACCEPTED_AT_S": str(accepted_at_s),
             "PYTHONPATH": str(CHILD.parents[2]),
         },
         capture_output=True,
@@ -42,6 +53,13 @@ def test_a_series_is_synthesised_once(tmp_path):
     run(tmp_path, until="synthesise 7 1 1", linger_s=LINGER_S)
     _, lines = run(tmp_path, "report", seconds=0, linger_s=LINGER_S)
     assert lines == ["synthesise 7 1 1", "closed", "given-up False", "closed"]
+
+
+def test_a_series_that_is_accepted_again_is_synthesised_again(tmp_path):
+    run(tmp_path, until="synthesise 7 1 1", linger_s=LINGER_S)
+    until = "synthesise 7 1 1 & synthesise 7 1 1"
+    _, lines = run(tmp_path, until=until, accepted_at_s=60.0, linger_s=LINGER_S)
+    assert lines.count("synthesise 7 1 1") == 2
 
 
 def test_a_failure_is_tried_again_after_a_pause(tmp_path):

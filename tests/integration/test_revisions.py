@@ -63,14 +63,14 @@ def test_the_set_of_a_late_slice_names_series_and_report_of_the_set_before(shapi
                 outbox=outbox,
                 ports=ports,
                 configuration=configuration,
-                destinations={},
+                destinations=(),
             )
             known = len(study[:-1]) if revision > 1 else 0
             for number in range(known, len(instances)):
                 ledger.record_received(received(number, series=series, study=study_uid))
             assert accept(ledger, series, study_uid).revision == revision
             assert work.synthesise(series, revision, attempt=1) == "done"
-            set_id = work.set_of(series, revision)
+            set_id = outbox.set_of(series, revision)
             assert set_id is not None, ledger.series_one(series)
             made = outbox.instances_of(set_id)
             sets.append({one.kind: pydicom.dcmread(BytesIO(one.content)) for one in made})
