@@ -2,6 +2,9 @@
 
 Run: ``python -m tests.benchmarks.send``. The peer runs as it comes (Nagle's algorithm on); beside
 ours, pynetdicom as it comes sends the same instances to the same peer. Wanted: at most 25 ms.
+The delivery loop adds the outbox, its transactions and the questions to the destination: it is
+measured with the confirmation `none` and `query`, against storescp, which accepts no C-FIND, and
+`query` also against a peer that does.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -22,10 +26,18 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE
 
+from rebrain_node.domain.delivery import Confirmation
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.network.sender import PacsDestination
 from rebrain_node.settings import DestinationSettings
+from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
+from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.outbox import Outbox
+from rebrain_node.worker.delivery import DeliveryLoop
 from tests.support import dcmtk
+from tests.support.scripted_pacs import a_peer, settings_for
+from tests.support.store_cases import accept, derived_set, fast_folder, received
 
 INSTANCES = 40
 ROWS, COLUMNS = 256, 208
@@ -50,13 +62,20 @@ def main(repeats: int = 5) -> None:
             )
             ours = _median_ms(lambda: destination.send(instances), repeats)
             plain = _median_ms(lambda: _plain(instances, port), repeats)
+            none = _delivered_ms(port, "none", repeats)
+            query = _delivered_ms(port, "query", repeats)
         finally:
             peer.terminate()
             peer.wait(10)
+    held = [one.sop_instance_uid for one in instances]
+    with a_peer(images=held) as (_, settings):
+        answered = _delivered_ms(settings.port, "query", repeats)
     sys.stdout.write(
         f"{INSTANCES} MR of {len(instances[0].content) / 1000:.0f} kB to dcmtk storescp as it "
         f"comes: ours {ours:.1f} ms an instance, plain pynetdicom {plain:.1f} ms "
         f"(medians of {repeats}, association included)\n"
+        f"delivery loop, storescp: confirmation none {none:.1f} ms an instance, query {query:.1f} "
+        f"ms; query, a pynetdicom peer with C-FIND {answered:.1f} ms\n"
     )
 
 
@@ -66,6 +85,29 @@ def _median_ms(work: Callable[[], object], repeats: int) -> float:
         begun = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds) / INSTANCES * 1000.0
+
+
+def _delivered_ms(port: int, confirmation: Confirmation, repeats: int) -> float:
+    """Deliver sets of the same size from an outbox; the median for an instance, ms."""
+    seconds = []
+    for _ in range(repeats):
+        with fast_folder() as folder, Database.open(f"sqlite:///{folder}/node.sqlite") as database:
+            ledger, outbox = Ledger(database), Outbox(database, folder / "outbox")
+            ledger.record_received(received(1))
+            job = accept(ledger)
+            instances = tuple(_instance(n) for n in range(INSTANCES))
+            outbox.put(replace(derived_set(job), instances=instances), ["pacs"], job)
+            loop = DeliveryLoop(
+                outbox=outbox,
+                deliveries=Deliveries(database),
+                destination=PacsDestination(settings_for(port), "REBRAIN"),
+                confirmation=confirmation,
+            )
+            begun = time.perf_counter()
+            assert loop.deliver_next()
+            seconds.append(time.perf_counter() - begun)
+            assert ledger.series()[0].state == "published"
     return statistics.median(seconds) / INSTANCES * 1000.0
 
 

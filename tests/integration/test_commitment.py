@@ -78,7 +78,9 @@ def test_orthanc_names_what_it_does_not_hold(site: Site) -> None:
     assert report.failed == {sent[1].sop_instance_uid: 0x0112}
 
 
-def _report(port: int, transaction_uid: str, *, role: bool) -> int | None:
+def _report(
+    port: int, transaction_uid: str, *, role: bool, missing: str | None = None
+) -> int | None:
     """Send an answer as a peer does, with or without the proposal of its role; the status."""
     entity = AE(ae_title="PACS")
     roles = [build_role(PUSH_MODEL, scp_role=True)] if role else []
@@ -91,6 +93,9 @@ def _report(port: int, transaction_uid: str, *, role: bool) -> int | None:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = MRImageStorage, "2.25.1001"
     data.ReferencedSOPSequence = [item]
+    for each in (data, item):
+        if missing in each:
+            delattr(each, missing)
     status, _ = association.send_n_event_report(data, 1, PUSH_MODEL, PUSH_MODEL_INSTANCE)
     association.release()
     return status.get("Status")
@@ -106,6 +111,16 @@ def test_an_answer_of_a_known_transaction_is_acknowledged(
         assert _report(node.port, transaction, role=role) == status
         (report,) = node.reports.taken
     assert (report.transaction_uid, report.committed) == (transaction, ("2.25.1001",))
+
+
+@pytest.mark.parametrize("missing", ["TransactionUID", "ReferencedSOPInstanceUID"])
+def test_an_answer_that_cannot_be_read_is_refused_and_not_recorded(
+    tmp_path: Path, missing: str
+) -> None:
+    with listening(tmp_path) as node:
+        node.reports.known.add("2.25.500")
+        assert _report(node.port, "2.25.500", role=True, missing=missing) == 0x0110
+        assert node.reports.taken == []
 
 
 def test_an_answer_over_the_association_of_the_request_is_taken() -> None:

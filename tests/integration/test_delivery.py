@@ -269,6 +269,40 @@ def test_storage_commitment_confirms_a_delivery(node: Node) -> None:
         assert not loop.commit_next()
 
 
+def test_an_object_to_which_the_destination_does_not_commit_itself_is_not_confirmed(
+    node: Node,
+) -> None:
+    derived = node.put(1)
+    transactions: list[str] = []
+
+    def commit_first(event: Event) -> tuple[int, Dataset]:
+        asked = event.action_information
+        transactions.append(asked.TransactionUID)
+        answer = Dataset()
+        answer.TransactionUID = asked.TransactionUID
+        answer.ReferencedSOPSequence = asked.ReferencedSOPSequence[:1]
+        answer.FailedSOPSequence = asked.ReferencedSOPSequence[1:]
+        answer.FailedSOPSequence[0].FailureReason = 0x0112
+        arguments = (answer, 2, COMMITMENT, COMMITMENT_INSTANCE)
+        threading.Timer(0.05, event.assoc.send_n_event_report, arguments).start()
+        return 0x0000, Dataset()
+
+    with a_peer(
+        sop_classes=(MRImageStorage, COMMITMENT),
+        handlers=[(evt.EVT_N_ACTION, commit_first)],
+        images=names(derived)[:1],
+    ) as (_, destination):
+        loop = node.loop(destination, confirmation="commitment")
+        drain(loop)
+        for _ in range(COMMITMENT_TRIES):
+            assert loop.commit_next()
+            assert node.deliveries.of()[0].states == {"confirmed": 1, "unverified": 1}
+            node.now_s += COMMITMENT_WAIT_S
+        assert loop.commit_next()  # asks what the destination holds
+    assert len(set(transactions)) == COMMITMENT_TRIES
+    assert node.deliveries.of()[0].states == {"confirmed": 1, "pending": 1}
+
+
 def test_a_request_without_an_answer_is_repeated_and_then_the_destination_is_asked(
     node: Node,
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,8 +16,15 @@ from pydantic import ValidationError
 from rebrain_node.errors import DeliveryError, QueryNotOfferedError
 from rebrain_node.network.dicomweb import WebDestination
 from rebrain_node.settings import WebDestinationSettings
+from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
+from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.outbox import Outbox
+from rebrain_node.worker.delivery import DeliveryLoop
+from rebrain_node.worker.workflow import LONGEST_PAUSE_S
 from tests.integration.test_query import mr
 from tests.support.orthanc import DICOMWEB, ORTHANC, Orthanc
+from tests.support.store_cases import accept, derived_set, fast_folder, received
 
 needs_orthanc = pytest.mark.skipif(
     ORTHANC is None or DICOMWEB is None, reason="Debian packages orthanc and orthanc-dicomweb"
@@ -73,6 +81,7 @@ class Server:
 
     def __init__(self, status: int, body: bytes) -> None:
         self.status, self.body = status, body
+        self.query_status: int | None = None  #: of a GET; without it as of a POST
         self.requests: list[tuple[str, str | None, bytes]] = []
 
 
@@ -92,10 +101,13 @@ def a_server(status: int, answer: object) -> Iterator[tuple[Server, str]]:
                     self.rfile.readline()
                 self.rfile.readline()
             scripted.requests.append((self.path, self.headers.get("Authorization"), received))
-            self.do_GET()
+            self.answer(scripted.status)
 
         def do_GET(self) -> None:
-            self.send_response(scripted.status)
+            self.answer(scripted.query_status or scripted.status)
+
+        def answer(self, status: int) -> None:
+            self.send_response(status)
             self.send_header("Content-Type", "application/dicom+json")
             self.send_header("Content-Length", str(len(scripted.body)))
             self.end_headers()
@@ -138,6 +150,52 @@ def test_the_answer_of_each_instance_is_read_whatever_the_status(status: int) ->
     assert [(one.outcome, one.status) for one in answers] == [
         ("taken", 0x0000), ("warning", 0xB000), ("refused", 0xA900),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [(0x0110, "retry"), (0x0111, "duplicate"), (0xA700, "retry"), (0xC000, "refused")],
+)
+def test_each_failure_of_an_instance_has_the_outcome_of_its_code(code: int, outcome: str) -> None:
+    failed = [item(FIRST.sop_instance_uid, "00081197", code)]
+    with a_server(409, said([item(SECOND.sop_instance_uid)], failed)) as (_, url):
+        answers = web(url).send([FIRST, SECOND])
+    assert [(one.outcome, one.status) for one in answers] == [(outcome, code), ("taken", 0x0000)]
+
+
+def test_companions_are_not_sent_after_a_partial_failure_of_the_images() -> None:
+    companion = replace(mr(4), kind="PM")
+    failed = [item(SECOND.sop_instance_uid, "00081197", 0x0110)]
+    with a_server(409, said([item(FIRST.sop_instance_uid)], failed)) as (server, url):
+        answers = web(url).send([FIRST, SECOND, companion])
+    assert [one.outcome for one in answers] == ["taken", "retry"]
+    assert len(server.requests) == 1
+
+
+def test_after_a_partial_failure_only_what_failed_is_sent_again() -> None:
+    failed = [item(SECOND.sop_instance_uid, "00081197", 0x0110)]
+    with fast_folder() as folder, Database.open(f"sqlite:///{folder}/node.sqlite") as database:
+        ledger, outbox = Ledger(database), Outbox(database, folder / "outbox")
+        deliveries = Deliveries(database)
+        ledger.record_received(received(1))
+        job = accept(ledger)
+        outbox.put(replace(derived_set(job), instances=(FIRST, SECOND)), ["web"], job)
+        now_s = [0.0]
+        with a_server(409, said([item(FIRST.sop_instance_uid)], failed)) as (server, url):
+            server.query_status = 404
+            loop = DeliveryLoop(
+                outbox=outbox,
+                deliveries=deliveries,
+                destination=web(url),
+                clock=lambda: now_s[0],
+            )
+            assert loop.deliver_next()
+            assert deliveries.of()[0].states == {"pending": 1, "taken": 1}
+            server.status, now_s[0] = 200, LONGEST_PAUSE_S
+            server.body = json.dumps(said([item(SECOND.sop_instance_uid)], [])).encode()
+            assert loop.deliver_next()
+        assert deliveries.of()[0].states == {"taken": 2}
+    assert [FIRST.content in body for _, _, body in server.requests] == [True, False]
 
 
 @pytest.mark.parametrize(

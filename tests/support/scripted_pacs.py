@@ -110,6 +110,7 @@ def a_peer(
     by_uid: Mapping[str, int] = MappingProxyType({}),
     studies: Sequence[dict[str, str]] | None = None,
     images: Sequence[str] | None = None,
+    port: int = 0,
     **options: bool,
 ) -> Iterator[tuple[Peer, DestinationSettings]]:
     """Listen; with ``studies`` or ``images`` the peer answers C-FIND too."""
@@ -124,7 +125,7 @@ def a_peer(
     for name, value in options.items():
         setattr(entity, name, value)
     server = entity.start_server(
-        ("127.0.0.1", 0),
+        ("127.0.0.1", port),
         block=False,
         evt_handlers=[
             (evt.EVT_C_STORE, peer.store),
