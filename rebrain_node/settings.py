@@ -338,6 +338,14 @@ class Settings(BaseSettings):
     limits: Path | None = Field(
         default=None, description="file of clinical limits; none means the limits that ship"
     )
+    revisions: Literal["keep", "reject-quality", "reject-safety"] = Field(
+        default="keep",
+        description=(
+            "the result of an earlier revision once a later one is published: `keep` it, or send "
+            "a rejection note for it to every destination that holds it, with the title 113001 "
+            "(`reject-quality`) or 113037 (`reject-safety`)"
+        ),
+    )
     receiver: Receiver = Receiver()
     completeness: Completeness = Completeness()
     storage: Storage = Storage()

@@ -24,6 +24,7 @@ from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.ports import Destination
+    from rebrain_node.steps.write.rejection import RejectionReason
     from rebrain_node.worker.delivery import DeliveryLoop
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
@@ -144,6 +145,12 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
         from rebrain_node.network.dicomweb import WebDestination
 
         destinations += [(WebDestination(each), each) for each in settings.dicomweb_destinations]
+    earlier = None
+    if settings.revisions != "keep":
+        from rebrain_node.worker.revisions import RevisionRule
+
+        reason: RejectionReason = "safety" if settings.revisions == "reject-safety" else "quality"
+        earlier = RevisionRule(recall=state.recall, outbox=state.outbox, reason=reason)
     return [
         DeliveryLoop(
             outbox=state.outbox,
@@ -151,6 +158,7 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
             destination=destination,
             deadline_h=each.deadline_h,
             confirmation=each.confirmation,
+            earlier=earlier,
         )
         for destination, each in destinations
     ]
@@ -173,4 +181,5 @@ def _watcher(settings: Settings, state: State, work: Work, workflows: Workflows)
         listening=state.listening,
         folder=state.folder,
         soft_mark_bytes=settings.storage.soft_mark_bytes,
+        recall=state.recall,
     )

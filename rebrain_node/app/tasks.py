@@ -160,7 +160,11 @@ def issue_recall(
 
     issued: dict[int, int] = {}
     for each in recalled:
-        held = [one for one in each.objects if ACCEPTED_STATES & set(one.destinations.values())]
+        held = [
+            one
+            for one in each.objects
+            if not one.is_note and ACCEPTED_STATES & set(one.destinations.values())
+        ]
         if held:
             note = write_rejection(
                 held, state.outbox.kept_of(each.set_id), reason, comment, datetime.now(UTC)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rebrain_node.domain.delivery import RecalledSet
+    from rebrain_node.settings import Settings
     from rebrain_node.store.recall import Recall
 
 
@@ -41,6 +42,10 @@ def recall(  # noqa: PLR0913 - options of a command
     since: Annotated[
         datetime | None, typer.Option(help="Everything made at this time (UTC) or later.")
     ] = None,
+    rejected: Annotated[
+        bool,
+        typer.Option("--rejected", help="The rejection notes that other systems sent to the node."),
+    ] = False,
     issue: Annotated[
         RejectionTitle | None,
         typer.Option(help="Send a rejection note for what was delivered, for this reason."),
@@ -55,7 +60,8 @@ def recall(  # noqa: PLR0913 - options of a command
     """Find all derived objects of a bundle, exemplar, series or time.
 
     Lists each object with its state at each destination. With --issue, a rejection note (IHE IOCM)
-    goes through the outbox to every destination that holds one of them.
+    goes through the outbox to every destination that holds one of them. The column `rejected`
+    holds the title of a note by which another system has rejected the object.
     """
     from rebrain_node.app.compose import open_state
     from rebrain_node.app.tasks import issue_recall
@@ -63,6 +69,11 @@ def recall(  # noqa: PLR0913 - options of a command
 
     if issue is not None and not reason:
         raise typer.BadParameter("--issue needs --reason")
+    if rejected:
+        if issue is not None or (bundle or exemplar or series or since) is not None:
+            raise typer.BadParameter("--rejected stands alone")
+        _print_rejections(load_settings(config), as_json=as_json)
+        return
     with open_state(load_settings(config)) as state:
         recalled = _find(state.recall, bundle, exemplar, series, since)
         if not as_json:
@@ -81,6 +92,23 @@ def recall(  # noqa: PLR0913 - options of a command
         )
 
 
+def _print_rejections(settings: Settings, *, as_json: bool) -> None:
+    from rebrain_node.app.compose import open_state
+
+    with open_state(settings) as state:
+        found = state.recall.rejections()
+    if as_json:
+        notes = [asdict(one) | {"received_at": one.received_at.isoformat()} for one in found]
+        print_json({"rejections": notes})
+        return
+    rows = [
+        (one.sop_instance_uid, f"{one.title} {one.meaning}", one.received_at.isoformat(), name, n)
+        for one in found
+        for name, n in one.bundles.items()
+    ]
+    print_table("Rejections", ("note", "title", "received", "bundle", "objects"), rows)
+
+
 def _find(
     recall: Recall,
     bundle: str | None,
@@ -89,7 +117,9 @@ def _find(
     since: datetime | None,
 ) -> tuple[RecalledSet, ...]:
     if sum(each is not None for each in (bundle, exemplar, series, since)) != 1:
-        raise typer.BadParameter("give one of --bundle, --exemplar, --series and --since")
+        raise typer.BadParameter(
+            "give one of --bundle, --exemplar, --series, --since and --rejected"
+        )
     if bundle is not None:
         return recall.by_bundle(bundle)
     if exemplar is not None:
@@ -108,9 +138,10 @@ def _print_recalled(recalled: Sequence[RecalledSet]) -> None:
             one.kind,
             one.sop_instance_uid,
             ", ".join(f"{name} {state}" for name, state in one.destinations.items()),
+            one.rejected,
         )
         for each in recalled
         for one in each.objects
     ]
-    columns = ("set", "source series", "revision", "kind", "instance", "destinations")
+    columns = ("set", "source series", "revision", "kind", "instance", "destinations", "rejected")
     print_table("Objects", columns, rows)

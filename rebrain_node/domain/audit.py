@@ -301,9 +301,24 @@ class Event(StrEnum):
     )
     SERIES_RECALLED = (
         "series.recalled",
-        "an operator has a rejection note sent wherever the result was accepted",
+        (
+            "a rejection note is sent wherever the result was accepted: by an operator, or because "
+            "a later revision was published (`revisions`)"
+        ),
         "series",
         "set, revision, note (SOP instance), destinations, reason, operator",
+    )
+    REJECTION_RECEIVED = (
+        "rejection.received",
+        (
+            "another system sent a rejection note that names objects of this node; nothing is "
+            "deleted"
+        ),
+        "SOP instance of the note",
+        (
+            "title (code of CID 7011), objects (SOP instances of this node), bundles (count of "
+            "objects by digest), others (count of what is not of this node)"
+        ),
     )
     STORAGE_PURGED = (
         "storage.purged",

@@ -29,6 +29,13 @@ STATE_AFTER: Final[Mapping[Outcome, DeliveryState]] = {
 }
 #: states in which a destination holds an object
 ACCEPTED_STATES: Final = frozenset({"taken", "unverified", "confirmed", "altered"})
+#: titles of a rejection note (PS3.16 CID 7011): code of DCM and its meaning
+REJECTION_TITLES: Final[Mapping[str, str]] = {
+    "113001": "Rejected for Quality Reasons",
+    "113037": "Rejected for Patient Safety Reasons",
+    "113038": "Incorrect Modality Worklist Entry",
+    "113039": "Data Retention Policy Expired",
+}
 _WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
 _REFUSALS = frozenset(
     {0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0122, 0x0124, 0x0211, 0x0212}
@@ -159,6 +166,28 @@ class RecalledObject:
     sop_instance_uid: str
     series_instance_uid: str
     destinations: Mapping[str, str]  #: delivery state by destination
+    is_note: bool = False  #: whether it is a rejection note of this node
+    rejected: str | None = None  #: title (CID 7011) of the note by which another system rejected it
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectionDocument:
+    """A rejection note of another system."""
+
+    sop_instance_uid: str
+    title: str  #: code of CID 7011
+    rejected: tuple[str, ...]  #: SOP Instance UIDs
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectionRecord:
+    """A rejection note of another system that names objects of this node."""
+
+    sop_instance_uid: str  #: of the note
+    title: str  #: code of CID 7011
+    meaning: str
+    received_at: datetime  #: aware, UTC
+    bundles: Mapping[str, int]  #: number of rejected objects by the bundle that made them
 
 
 @dataclass(frozen=True, kw_only=True)

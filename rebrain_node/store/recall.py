@@ -1,29 +1,47 @@
-"""Find every object made by a bundle, or guided by an exemplar."""
+"""Find every object made by a bundle, or guided by an exemplar, and what others rejected."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import RecalledObject, RecalledSet
+from rebrain_node.domain.delivery import (
+    ACCEPTED_STATES,
+    REJECTION_TITLES,
+    RecalledObject,
+    RecalledSet,
+    RejectionDocument,
+    RejectionRecord,
+)
 from rebrain_node.domain.guidance import exemplars_of
 from rebrain_node.errors import StateError
+from rebrain_node.ports import JsonValue
+from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
-from rebrain_node.store.tables import AuditRow, DeliveryRow, DerivedInstanceRow, DerivedSetRow
+from rebrain_node.store.tables import (
+    AuditRow,
+    DeliveryRow,
+    DerivedInstanceRow,
+    DerivedSetRow,
+    SeriesRow,
+)
 
 #: a hash, or its beginning: 32 digits name a subject, 48 one slice of it
 _HASH: Final = re.compile(r"[0-9a-f]{16,64}")
+#: SOP Instance UIDs in one query
+_BATCH: Final = 500
 
 
 class Recall:
-    """The question of `recall` to one database; it changes nothing."""
+    """The questions of `recall` to one database, and the rejection notes that others sent."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -58,6 +76,78 @@ class Recall:
         """Every set made at ``since`` (aware) or later, oldest first."""
         return self._sets_where(DerivedSetRow.created_at >= since)
 
+    def replaced(self) -> tuple[RecalledSet, ...]:
+        """Every set that a destination holds, of which a later revision is published, oldest first.
+
+        A set with a rejection note is left out.
+        """
+        query = (
+            select(DerivedSetRow)
+            .join(SeriesRow, SeriesRow.series_instance_uid == DerivedSetRow.source_series_uid)
+            .where(
+                SeriesRow.state == "published",
+                DerivedSetRow.revision < SeriesRow.revision,
+                select(DeliveryRow.id)
+                .where(
+                    DeliveryRow.set_id == DerivedSetRow.id,
+                    DeliveryRow.state.in_(ACCEPTED_STATES),
+                )
+                .exists(),
+            )
+            .order_by(DerivedSetRow.id)
+        )
+        with self._database.reading() as session:
+            found = tuple(_set(session, row, ()) for row in session.scalars(query).all())
+        return tuple(each for each in found if not any(one.is_note for one in each.objects))
+
+    def record_rejection(self, note: RejectionDocument) -> int:
+        """Record a rejection note of another system; the number of our objects that it names.
+
+        0, and no audit row, where it names none, was made by this node, or is recorded.
+        """
+        named = (
+            select(DerivedInstanceRow.sop_instance_uid, DerivedSetRow.provenance)
+            .join(DerivedSetRow, DerivedSetRow.id == DerivedInstanceRow.set_id)
+            .order_by(DerivedInstanceRow.id)
+        )
+        uid = DerivedInstanceRow.sop_instance_uid
+        with self._database.writing() as session:
+            known = select(AuditRow.sequence).where(
+                AuditRow.event == str(Event.REJECTION_RECEIVED),
+                AuditRow.subject == note.sop_instance_uid,
+            )
+            ours = select(DerivedInstanceRow.id).where(uid == note.sop_instance_uid)
+            if session.scalars(known).first() or session.scalars(ours).first():
+                return 0
+            found: dict[str, str] = {}
+            for begin in range(0, len(note.rejected), _BATCH):
+                batch = note.rejected[begin : begin + _BATCH]
+                for one, provenance in session.execute(named.where(uid.in_(batch))):
+                    found[str(one)] = str(provenance["bundle_digest"])
+            if found:
+                details: dict[str, JsonValue] = {
+                    "title": note.title,
+                    "objects": list(found),
+                    "bundles": dict(Counter(found.values())),
+                    "others": len(note.rejected) - len(found),
+                }
+                append(session, Event.REJECTION_RECEIVED, note.sop_instance_uid, details)
+        return len(found)
+
+    def rejections(self) -> tuple[RejectionRecord, ...]:
+        """Every rejection note of another system that names our objects, oldest first."""
+        with self._database.reading() as session:
+            return tuple(
+                RejectionRecord(
+                    sop_instance_uid=row.subject,
+                    title=details["title"],
+                    meaning=REJECTION_TITLES[details["title"]],
+                    received_at=datetime.fromisoformat(row.recorded_at),
+                    bundles=details["bundles"],
+                )
+                for row, details in _received(session)
+            )
+
     def _sets_where(self, condition: ColumnElement[bool]) -> tuple[RecalledSet, ...]:
         query = select(DerivedSetRow).where(condition).order_by(DerivedSetRow.id)
         with self._database.reading() as session:
@@ -86,6 +176,25 @@ class Recall:
                 for series, revision, slices in guided
                 for row in _sets(session, series, revision)
             )
+
+
+def _received(session: Session) -> Iterator[tuple[AuditRow, dict[str, Any]]]:
+    """Rejection notes of others, oldest first, each with its details."""
+    query = (
+        select(AuditRow)
+        .where(AuditRow.event == str(Event.REJECTION_RECEIVED))
+        .order_by(AuditRow.sequence)
+    )
+    for row in session.scalars(query):
+        yield row, json.loads(row.details)
+
+
+def _notes_of(session: Session, source_series_uid: str) -> frozenset[str]:
+    """SOP Instance UIDs of the rejection notes of this node about a series."""
+    query = select(AuditRow.details).where(
+        AuditRow.event == str(Event.SERIES_RECALLED), AuditRow.subject == source_series_uid
+    )
+    return frozenset(str(json.loads(text)["note"]) for text in session.scalars(query))
 
 
 def _check(digits: str, what: str) -> None:
@@ -125,6 +234,8 @@ def _set(session: Session, row: DerivedSetRow, slices: tuple[int, ...]) -> Recal
     ).all()
     images = [one.id for one in instances if one.kind == "MR"]
     # where all slices stand in one multi-frame instance, it is that one
+    notes = _notes_of(session, row.source_series_uid)
+    rejected = {uid: said["title"] for _, said in _received(session) for uid in said["objects"]}
     meant = {images[k] for k in slices} if slices and len(images) > max(slices) else set(images)
     return RecalledSet(
         set_id=row.id,
@@ -140,6 +251,8 @@ def _set(session: Session, row: DerivedSetRow, slices: tuple[int, ...]) -> Recal
                 sop_instance_uid=one.sop_instance_uid,
                 series_instance_uid=one.series_instance_uid,
                 destinations=_destinations(session, one.id),
+                is_note=one.sop_instance_uid in notes,
+                rejected=rejected.get(one.sop_instance_uid),
             )
             for one in instances
             if one.kind != "MR" or one.id in meant

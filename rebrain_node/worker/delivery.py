@@ -30,6 +30,7 @@ from rebrain_node.logs import reference
 from rebrain_node.ports import Destination
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.outbox import Outbox
+from rebrain_node.worker.revisions import RevisionRule
 from rebrain_node.worker.work import reason_of
 from rebrain_node.worker.workflow import LONGEST_PAUSE_S, pause_s
 
@@ -66,15 +67,19 @@ class DeliveryLoop:
     destination: Destination
     deadline_h: float | None = None  #: after which a delivery is given up
     confirmation: Confirmation = "none"  #: how the destination confirms that it holds an object
+    earlier: RevisionRule | None = None  #: rejects what a later revision has replaced
     clock: Callable[[], float] = time.monotonic
     _unreachable: _Backoff = field(default_factory=_Backoff)
     _sets: dict[int, _Backoff] = field(default_factory=dict)
+    _earlier_due_s: float = 0.0  #: monotonic
     _commitments: dict[int, _Backoff] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Deliver what is due until ``stop``."""
         while not stop.wait(POLL_S):
             try:
+                if self.clock() >= self._earlier_due_s:
+                    self._reject_earlier()
                 while (self.deliver_next() or self.commit_next()) and not stop.is_set():
                     pass
             except StoreUnavailableError as error:
@@ -101,7 +106,15 @@ class DeliveryLoop:
         if due is None:
             return False
         self._deliver(due)
+        if due.revision > 1:
+            self._reject_earlier()
         return True
+
+    def _reject_earlier(self) -> None:
+        """Have replaced sets rejected; also those of which an operator's command ended the rest."""
+        self._earlier_due_s = self.clock() + LONGEST_PAUSE_S
+        if self.earlier is not None:
+            self.earlier.reject()
 
     def _first_due(self, pending: tuple[Delivery, ...], now_s: float) -> Delivery | None:
         """Find the oldest set that is not in its pause, nor after one of its study that is."""

@@ -18,14 +18,17 @@ from typing import Final
 import structlog
 
 from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import Judgement, SeriesRecord
 from rebrain_node.domain.selection import Candidate
 from rebrain_node.errors import StoreUnavailableError, SupersededError
+from rebrain_node.instance.rejection_note import KEY_OBJECT_SELECTION, rejection_of
 from rebrain_node.logs import reference
 from rebrain_node.pipeline import judge_study
 from rebrain_node.reception.completeness import QuietPeriodTracker
 from rebrain_node.reception.inbox import InboxFolder
 from rebrain_node.store.listening import ListeningClock
+from rebrain_node.store.recall import Recall
 from rebrain_node.worker.work import TRIES, Work, reason_of
 from rebrain_node.worker.workflow import Workflows
 
@@ -50,6 +53,7 @@ class Watcher:
     listening: ListeningClock
     folder: Path  #: whose free space is watched
     soft_mark_bytes: int  #: below it nothing new is judged
+    recall: Recall  #: gets the rejection notes of other systems
     _started: set[object] = field(default_factory=set)
     _failed: dict[str, int] = field(default_factory=dict)  #: failed judgements by study
     _full: bool = False
@@ -88,6 +92,7 @@ class Watcher:
 
     def _judge(self, study_instance_uid: str) -> None:
         records = self.work.ledger.series(study=study_instance_uid)
+        self._take_rejections(study_instance_uid)
         try:
             study = self.inbox.read_study(study_instance_uid)
             selection = judge_study(study, self.work.configuration.limits)
@@ -106,6 +111,32 @@ class Watcher:
             series=len(judgements),
             accepted=sum(judgement.decision == "accepted" for judgement in judgements),
         )
+
+    def _take_rejections(self, study_instance_uid: str) -> None:
+        """Record the rejection notes among the instances of a study; nothing is deleted.
+
+        Their series are read alone: that of the rejected result may be purged.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The database cannot be used now.
+        """
+        held = self.work.ledger.instances(study=study_instance_uid)
+        for uid in dict.fromkeys(
+            one.series_instance_uid for one in held if one.sop_class_uid == KEY_OBJECT_SELECTION
+        ):
+            job = Job(study_instance_uid=study_instance_uid, series_instance_uid=uid)
+            try:
+                notes = [rejection_of(each) for each in self.inbox.read(job)]
+            except StoreUnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the study must be judged all the same
+                _LOG.warning("key objects not read", series=reference(uid), reason=reason_of(error))
+                continue
+            for note in notes:
+                if note is not None and (count := self.recall.record_rejection(note)):
+                    _LOG.warning("rejection received", title=note.title, objects=count)
 
     def _cannot_judge(
         self, study_instance_uid: str, records: Sequence[SeriesRecord], reason: str

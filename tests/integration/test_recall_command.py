@@ -120,6 +120,14 @@ def test_the_same_note_is_issued_once_and_recorded(site):
     assert {"pending": 1, "taken": len(site.derived.instances)} in states
 
 
+def test_a_note_that_was_delivered_is_not_rejected_by_the_next(site):
+    site.issue()
+    with open_state(load_settings(site.config)) as state:
+        note = state.outbox.outstanding(site.set_id, "pacs")
+        state.deliveries.record(site.set_id, "pacs", answers(note))
+    assert site.issue()["notes"] == {str(site.set_id): 0}
+
+
 def test_what_no_destination_holds_needs_no_note(site):
     with open_state(load_settings(site.config)) as state:
         state.ledger.record_received(received(1, "1.2.9.1", "1.2.9"))
