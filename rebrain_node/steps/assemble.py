@@ -19,7 +19,7 @@ from rebrain_node.domain.limits import GeometryLimits
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejectedError
-from rebrain_node.instance.header import frames
+from rebrain_node.instance.header import axial_instances, frames
 from rebrain_node.instance.pixels import hounsfield
 
 
@@ -29,7 +29,7 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
     Parameters
     ----------
     instances : sequence of Dataset
-        Classic CT instances, one Enhanced CT instance, or several.
+        Classic CT instances, one Enhanced CT instance, or several; scouts among them are left out.
     limits : GeometryLimits
         The clinical lead's tolerances, the same as in the selection.
 
@@ -46,6 +46,7 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
         absent, not orthonormal or mixed; ``GEOM-SPACING`` pixel spacing or matrix absent or mixed;
         ``GEOM-DUPLICATE`` two slices at one position; ``PIXEL-DATA`` and ``HU`` from decoding.
     """
+    instances = axial_instances(instances)
     listed = frames(instances)
     findings = (*_too_few(listed), *_identity(listed), *judge_planes(listed, limits))
     arrangement = arrange_frames(listed)

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from rebrain_node.domain import marks
+from rebrain_node.domain.codes import CODES
 from rebrain_node.instance.identity import IDENTITY_FIELDS
 from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.steps.select import select
@@ -77,7 +78,11 @@ def test_scout_and_dose_pages_of_the_phantom_study_are_refused_by_code(shared_da
     paths = [p for p in sorted((shared_data / "ct_philips_phantom").rglob("I*")) if p.is_file()]
     study = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
     told = {c.series_description: c.codes[:1] for c in select(study, LIMITS).candidates}
-    assert told == {"": ("LOCALIZER",), "STD BRAIN 5MM": (), "Exam Summary": ("MODALITY",)}
+    assert told == {
+        "": ("LOCALIZER",),
+        "STD BRAIN 5MM": ("AGE-UNKNOWN",),
+        "Exam Summary": ("MODALITY",),
+    }
 
 
 @pytest.mark.hazard("H5")
@@ -114,7 +119,10 @@ def test_four_tilted_slices_are_too_few_and_as_a_whole_head_they_are_taken(share
         x, y, z = four[0].ImagePositionPatient
         instance.ImagePositionPatient = [x, y, z + 5.0 * k]
         whole.append(instance)
-    assert (only(whole).decision, only(whole).codes) == ("accepted", ("KERNEL-UNKNOWN",))
+    assert (only(whole).decision, only(whole).codes) == (
+        "accepted",
+        ("KERNEL-UNKNOWN", "AGE-UNKNOWN"),
+    )
 
 
 def replaced(keyword, value):
@@ -125,10 +133,42 @@ def replaced(keyword, value):
     return change
 
 
+def without_age(instances):
+    for instance in instances:
+        instance.PatientAge = instance.PatientBirthDate = ""
+
+
+def with_scout():
+    """A scout as the first image of an axial series, as GE and Siemens consoles may send it."""
+    slices = series()
+    (scout,) = localizer()
+    scout.SeriesInstanceUID = slices[0].SeriesInstanceUID
+    scout.StudyInstanceUID = slices[0].StudyInstanceUID
+    return [scout, *slices]
+
+
+def perfusion(times=5):
+    """The same 8 cm of the head at several times, as the dynamic series of a perfusion scan."""
+    instances = []
+    for moment in range(times):
+        for place, instance in enumerate(series(slice_distances_mm=SLICES[:16])):
+            instance.SOPInstanceUID = f"1.2.3.{moment}.{place}"
+            instance.AcquisitionNumber = moment + 1
+            instance.AcquisitionTime = f"1011{moment * 2:02}"
+            instances.append(instance)
+    return instances
+
+
 CASES = {
     "MODALITY": lambda: changed(replaced("Modality", "MR")),
     "LOCALIZER": localizer,
-    "DERIVED": derived_mpr,
+    "DERIVED": lambda: series(image_type=("DERIVED", "SECONDARY", "MPR")),
+    "IMAGE-TYPE": lambda: series(image_type=("ORIGINAL", "PRIMARY", "AXIAL", "VNC")),
+    "SPECTRAL": lambda: series(image_type=("ORIGINAL", "PRIMARY", "AXIAL", "MONO_70KEV")),
+    "TEMPORAL": lambda: perfusion(),
+    "LOCALIZER-SET-ASIDE": lambda: with_scout(),
+    "BODY-PART": lambda: changed(replaced("BodyPartExamined", "KOPF")),
+    "AGE-UNKNOWN": lambda: changed(without_age),
     "GEOM-ORIENTATION": lambda: series(orientation=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0)),
     "GEOM-GAP": lambda: [i for k, i in enumerate(series()) if k != 7],
     "GEOM-DUPLICATE": lambda: [*series(), *series()[3:4]],
@@ -161,7 +201,8 @@ def test_each_code_is_found_with_value_limit_and_a_sentence(code):
     assert code in candidate.codes
     finding = next(f for f in candidate.findings if f.code == code)
     assert len(finding.sentence) > 20
-    expected = LIMITS.severity(code)
+    assert finding.limit is not None or code.startswith("GEOM")
+    expected = "flag" if CODES[code].policy == "flag" else LIMITS.severity(code)
     assert finding.severity == expected
     if expected == "refuse":
         assert candidate.decision == "refused"
