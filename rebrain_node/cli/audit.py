@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rebrain_node.cli.common import AsJson, Config, print_json, print_table, progress
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from rebrain_node.domain.audit import AuditEvent

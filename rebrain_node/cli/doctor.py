@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rebrain_node.cli.common import AsJson, Config, console, print_json, print_table
+from rebrain_node.cli.terminal import AsJson, Config, console, print_json, print_table
 from rebrain_node.errors import RebrainError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rebrain_node.cli.common import AsJson, Config, console, print_json, print_table, progress
+from rebrain_node.cli.terminal import AsJson, Config, console, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

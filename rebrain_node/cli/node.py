@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rebrain_node.cli.common import AsJson, Config, print_json, print_table, progress
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table, progress
 
 peers = typer.Typer(help="Show the peers that may send to the node.", no_args_is_help=True)
 config = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
