@@ -73,7 +73,7 @@ CODES: Mapping[str, FindingCode] = {
             "computed from other images; Image Type is not ORIGINAL\\PRIMARY. A near-axial "
             "reformat with a soft kernel is taken with this flag where the policy says so and no "
             "original series of the study will do; projections (MIP, MinIP), differences, "
-            "averages, captures and other planes are always refused"
+            "averages, blends, captures and other planes are always refused"
         ),
         limit="Image Type, `series.plane_tolerance_deg`",
         remedy="send the original axial series",

@@ -16,11 +16,11 @@ from functools import lru_cache
 from typing import Literal
 
 #: projection: of many slices on one plane; difference, statistic: computed from several images;
-#: capture: of a screen; map: of perfusion or of a material; monitoring: of a bolus, at one place;
-#: monoenergetic: HU at one energy; dual: HU of one or both spectra of a dual-energy scan
+#: blend: of two energies; capture: of a screen; map: of perfusion or of a material; monitoring: of
+#: a bolus, at one place; monoenergetic: HU at one energy; dual: HU of a dual-energy scan
 ImageKind = Literal[
-    "projection", "difference", "statistic", "capture", "map", "monitoring", "monoenergetic",
-    "dual",
+    "projection", "difference", "statistic", "blend", "capture", "map", "monitoring",
+    "monoenergetic", "dual",
 ]  # fmt: skip
 
 _LOCALIZERS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM", "REF_SURVIEW"})
@@ -39,8 +39,8 @@ _PATTERNS: tuple[tuple[ImageKind, str], ...] = (
     ("statistic", r"AVERAGE|AVG|MEAN|MEDIAN|STD_DEVIATION|ADDITION|DIVISION|MASKED|MULTIPLICATION"),
     ("capture", r"SCREEN_?(?:SAVE|SHOT|CAPTURE)?|DOSE_?(?:INFO|REPORT)?|PROTOCOL|REPORT"),
     ("monitoring", r"CT_SOM\d+_MON|(?:PRE)?MONITORING|SMART_?PREP|TRACKER|LOCATOR|BOLUS\w*"),
-    ("map", rf"{_BEFORE}R?(?:CBF|CBV|MTT|TTP|TMAX|TTD|PBV){_AFTER}"),
-    ("map", r"(?:CT_)?PERFUSION\w*|DYNAMIC\w*|PENUMBRA"),
+    ("map", rf"{_BEFORE}R?(?:CBF|CBV|BF|BV|MTT|TTP|TMAX|TTD|PBV){_AFTER}"),
+    ("map", r"(?:CT_)?PERFUSION\w*|DYNAMIC\w*|PENUMBRA|CT_SOM\d+_(?:VPCT|PERF)"),
     # PS3.3 C.8.2.1.1.1, value 4 of multi-energy images (Supplement 188)
     ("monoenergetic", r"VMI"),
     ("map", r"MAT_\w+|EFF_ATOMIC_NUM|ELECTRON_DENSITY"),
@@ -48,9 +48,10 @@ _PATTERNS: tuple[tuple[ImageKind, str], ...] = (
     ("monoenergetic", rf"{_BEFORE}(?:ME)?\d+(?:\.\d+)?_?KEV{_AFTER}"),
     ("monoenergetic", rf"{_BEFORE}MONO(?:E|ENERGETIC|CHROMATIC|PLUS)?\+?(?:_?\d+(?:\.\d+)?)?"),
     ("map", rf"{_BEFORE}(?:VN(?:C|CA|UC)|IODINE){_AFTER}|VIRTUAL_(?:NON|UN)\w+|VUE"),
-    ("map", r"EFF\w*_?Z|Z_?EFF\w*|RHO_?Z|URIC_ACID|CALCIUM_?SUPP\w*|MD(?:_\w+)?"),
+    ("map", r"EFF\w*_?Z|Z_?EFF\w*|RHO_?Z|URIC_ACID|CALCIUM_?SUPP\w*|(?:GSI_)?MD(?:_\w+)?"),
     ("map", r"(?:WATER|IODINE|CALCIUM|HAP|FAT|BLOOD)\(\w+\)"),
-    ("dual", rf"DUAL_?ENERGY\w*|DNRG|DET_?DUAL\w*|DET_[AB]|DE(?:_\w+)?|{_BEFORE}BLEND\w*"),
+    ("blend", rf"{_BEFORE}(?:DEOC|BLEND\w*)"),
+    ("dual", r"DUAL_?ENERGY\w*|DNRG|DET_?DUAL\w*|DET_[AB]|DE(?:_\w+)?"),
     ("dual", rf"(?:GSI|SPECTRAL){_AFTER}"),
 )
 #: the same in a description, where Image Type says no more than DERIVED
@@ -72,10 +73,10 @@ class ImageTypeReading:
 @lru_cache(maxsize=4096)
 def read_image_type(values: tuple[str, ...]) -> ImageTypeReading | None:
     """Return what the values after the second name, or ``None`` for a plain slice in HU."""
-    named = [_folded(value) for value in values[2:]]
+    named = {_folded(value): value for value in values[2:]}
     for kind, pattern in _PATTERNS:
-        for value in named:
-            if not re.fullmatch(pattern, value):
+        for folded, value in named.items():
+            if not re.fullmatch(pattern, folded):
                 continue
             if kind == "statistic" and _REFORMATTED in named:
                 continue
@@ -95,8 +96,11 @@ def names_projection(description: str) -> str | None:
 
 
 def is_original(values: tuple[str, ...]) -> bool:
-    """Whether the image is an acquired slice, not computed from others."""
-    return values[:2] == ("ORIGINAL", "PRIMARY")
+    """Whether the pixels were reconstructed from measured data, not computed from other images.
+
+    SECONDARY stands on slices that were reconstructed after the examination (C.7.6.1.1.2).
+    """
+    return len(values) > 1 and values[0] == "ORIGINAL"
 
 
 def shown(defined_term: str) -> str:

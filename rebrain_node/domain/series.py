@@ -38,9 +38,6 @@ class SourceFrame:
     slice_thickness_mm: float | None
     gantry_tilt_deg: float | None  #: (0018,1120), as declared; the positions are what counts
     instance_number: int | None
-    acquisition_number: int | None
-    #: seconds since midnight, (0018,9074), (0008,002A) or (0008,0032)
-    acquisition_time_s: float | None
     temporal_position: int | None  #: (0020,9128) or (0020,0100)
     series_number: int | None
     series_description: str | None
@@ -51,6 +48,8 @@ class SourceFrame:
     patient_age_years: float | None  #: declared, or from birth date and examination
     rescale_type: str | None  #: (0028,1054), e.g. ``HU``
     bits_stored: int | None
+    acquisition_number: int | None = None  #: (0020,0012), of a frame (0020,9156)
+    acquired_at: str | None = None  #: date and time of the acquisition, in an order as text
 
     @property
     def normal(self) -> MillimetreArray | None:

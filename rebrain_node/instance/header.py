@@ -8,7 +8,6 @@ C.8.15.3 (Enhanced CT functional groups).
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -193,11 +192,6 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         slice_thickness_mm=_number(get("SliceThickness")),
         gantry_tilt_deg=_number(get("GantryDetectorTilt")),
         instance_number=_whole(get("InstanceNumber")),
-        acquisition_number=_whole(get("FrameAcquisitionNumber") or get("AcquisitionNumber")),
-        acquisition_time_s=_seconds(
-            _text(get("FrameAcquisitionDateTime") or get("AcquisitionDateTime")),
-            _text(get("AcquisitionTime")),
-        ),
         temporal_position=_whole(get("TemporalPositionIndex") or get("TemporalPositionIdentifier")),
         series_number=_whole(get("SeriesNumber")),
         series_description=_text(get("SeriesDescription")),
@@ -212,7 +206,22 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         ),
         rescale_type=_text(get("RescaleType")),
         bits_stored=_whole(get("BitsStored")),
+        acquisition_number=_acquisition_number(get),
+        acquired_at=_acquired_at(get),
     )
+
+
+def _acquisition_number(get: Callable[[str], Any]) -> int | None:
+    number = _whole(get("FrameAcquisitionNumber"))
+    return _whole(get("AcquisitionNumber")) if number is None else number
+
+
+def _acquired_at(get: Callable[[str], Any]) -> str | None:
+    """Date and time of the acquisition as text that sorts (PS3.5 6.2: DA, TM, DT)."""
+    moment = _text(get("FrameAcquisitionDateTime") or get("AcquisitionDateTime"))
+    if moment is None and (clock := _text(get("AcquisitionTime"))):
+        moment = (_text(get("AcquisitionDate")) or "") + clock
+    return None if moment is None else moment.replace(":", "").replace("-", "")
 
 
 def _contrast_elements(
@@ -248,15 +257,6 @@ def _contrast_elements(
 
 def _region(items: Any) -> str | None:
     return _text(_value(items[0], "CodeMeaning")) if items else None
-
-
-def _seconds(date_time: str | None, time: str | None) -> float | None:
-    """Seconds since midnight of a DT, else of a TM (PS3.5 6.2), with colons or without."""
-    digits = (date_time or "")[8:] or (time or "").replace(":", "")
-    match = re.match(r"(\d{2})(\d{2})(\d{2}(?:\.\d+)?)", digits)
-    if match is None:
-        return None
-    return int(match[1]) * 3600.0 + int(match[2]) * 60.0 + float(match[3])
 
 
 def _text(value: Any) -> str | None:

@@ -23,17 +23,18 @@ _CT_SOP_CLASSES = frozenset(
 )
 #: axis of the patient (LPS) along which the slices of a plane follow each other
 _AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
-#: kinds of Image Type that are computed from several images or show no slice at all
+#: kinds of Image Type that are computed from several images, and what they show
 _NO_SLICES = {
     "projection": "projections of many slices on one",
     "difference": "differences of two scans",
     "statistic": "averages or other statistics of several images",
+    "blend": "blends of two energies that change the contrast of the brain",
     "capture": "captures of a screen",
 }
 #: kinds whose values are no HU, or that are no series of a head
-_NO_HU = {
-    "map": "maps of perfusion or of a material",
-    "monitoring": "images that watch for the arrival of a bolus",
+_NO_HEAD = {
+    "map": "maps of perfusion or of a material, not values in HU",
+    "monitoring": "images that watch at one place for the arrival of a bolus",
 }
 #: so many images at half of the positions are a series in time; two may be two passes
 _TIMES = 3
@@ -75,7 +76,7 @@ def judge_localizer(series: Series, _: Limits) -> Iterator[Finding]:
         yield Finding(
             code="LOCALIZER",
             sentence=(
-                "every image of the series is a scout (Image Type says LOCALIZER, topogram), not a "
+                "every image of the series is a localizer (scout, topogram; by Image Type), not a "
                 "slice; nothing is to be done if the study has an axial series"
             ),
             value="LOCALIZER",
@@ -86,9 +87,8 @@ def judge_localizer(series: Series, _: Limits) -> Iterator[Finding]:
         yield Finding(
             code="LOCALIZER-SET-ASIDE",
             sentence=(
-                f"{scouts} of {len(series.instances)} images of the series {_are(scouts)} (Image "
-                f"Type says LOCALIZER) and left out; the other {len(series.axial_instances)} are "
-                "judged and used"
+                f"{scouts} of {len(series.instances)} images of the series {_are(scouts)} by Image "
+                f"Type and left out; the other {len(series.axial_instances)} are judged and used"
             ),
             severity="flag",
             value=float(scouts),
@@ -105,11 +105,11 @@ def judge_derived(series: Series, limits: Limits) -> Iterator[Finding]:
     kind = series.image_type
     if kind is not None and kind.kind in _NO_SLICES:
         yield _computed(
-            f"Image Type says {kind.value}: the images are {_NO_SLICES[kind.kind]}, not slices; "
-            "send the axial series that they were made from",
+            f"Image Type says {kind.value}: the images are {_NO_SLICES[kind.kind]}; send the "
+            "plain axial series",
             value=kind.value,
         )
-    elif not series.original:
+    elif not series.original and (kind is None or kind.kind not in _NO_HEAD):
         yield _reformat(series, limits)
 
 
@@ -143,7 +143,7 @@ def _reformat(series: Series, limits: Limits) -> Finding:
             value=value,
         )
     return _computed(
-        f"{says}: a {limits.series.plane} reformat with a soft kernel, which is taken only where "
+        f"{says}: a reformat ({limits.series.plane}) with a soft kernel, which is taken only where "
         "policy.DERIVED of limits.toml is flag and no original series of the study will do",
         value=value,
         severity=limits.severity("DERIVED"),
@@ -160,11 +160,9 @@ def _computed(sentence: str, *, value: str, severity: Severity = "refuse") -> Fi
     )
 
 
-def judge_image_type(series: Series, limits: Limits) -> Iterator[Finding]:
+def judge_image_type(series: Series, _: Limits) -> Iterator[Finding]:
     """Find images whose type names no plain slices in HU."""
-    kind = series.image_type
-    intent = next((f for f in series.frames if f.presentation_intent == "FOR PROCESSING"), None)
-    if intent is not None:
+    if any(f.presentation_intent == "FOR PROCESSING" for f in series.frames):
         yield Finding(
             code="IMAGE-TYPE",
             sentence=(
@@ -174,19 +172,25 @@ def judge_image_type(series: Series, limits: Limits) -> Iterator[Finding]:
             value="FOR PROCESSING",
             limit="FOR PRESENTATION",
         )
-    if kind is None:
-        return
-    if kind.kind in _NO_HU:
+    kind = series.image_type
+    if kind is not None and kind.kind in _NO_HEAD:
         yield Finding(
             code="IMAGE-TYPE",
             sentence=(
-                f"Image Type says {kind.value}: the images are {_NO_HU[kind.kind]}, not slices of "
-                "the head in Hounsfield units; send the plain axial series"
+                f"Image Type says {kind.value}: the images are {_NO_HEAD[kind.kind]}; send the "
+                "plain axial series of the head"
             ),
             value=kind.value,
             limit="slices in HU",
         )
-    elif kind.kind == "monoenergetic":
+
+
+def judge_energy(series: Series, limits: Limits) -> Iterator[Finding]:
+    """Find images of one energy, or of a dual-energy scan."""
+    kind = series.image_type
+    if kind is None:
+        return
+    if kind.kind == "monoenergetic":
         yield Finding(
             code="SPECTRAL",
             sentence=(
@@ -212,11 +216,11 @@ def judge_image_type(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 def judge_temporal(series: Series, _: Limits) -> Iterator[Finding]:
-    """Find positions that were imaged at several times, told apart by time, number or index."""
-    places: dict[int, set[tuple[float | None, int | None, int | None]]] = defaultdict(set)
-    for f in series.frames:
+    """Find positions that were imaged several times, told apart by time, number or index."""
+    places: dict[int, set[tuple[str | None, int | None, int | None]]] = defaultdict(set)
+    for f in series.listed:
         if f.distance_mm is not None:
-            moment = (f.acquisition_time_s, f.acquisition_number, f.temporal_position)
+            moment = (f.acquired_at, f.acquisition_number, f.temporal_position)
             places[round(f.distance_mm / _SAME_PLACE_MM)].add(moment)
     times = sorted(len(moments) for moments in places.values())
     if times and times[len(times) // 2] >= _TIMES:

@@ -17,6 +17,7 @@ from rebrain_node.instance.identity import judge_identity
 from rebrain_node.instance.synthetic import synthetic_mark
 from rebrain_node.steps.select.kinds import (
     judge_derived,
+    judge_energy,
     judge_image_type,
     judge_localizer,
     judge_modality,
@@ -203,8 +204,8 @@ def _coverage(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
-    _synthetic, judge_modality, judge_localizer, judge_derived, judge_image_type, judge_temporal,
-    _identity, _charset,
-    _size, _bits, _unit, _planes, _plane, _arrangement, judge_kernel, judge_thickness,
-    judge_body_part, judge_extent, _count, judge_contrast, judge_age, _coverage,
+    _synthetic, judge_modality, judge_localizer, judge_derived, judge_image_type, judge_energy,
+    judge_temporal, _identity, _charset, _size, _bits, _unit, _planes, _plane, _arrangement,
+    judge_kernel, judge_thickness, judge_body_part, judge_extent, _count, judge_contrast,
+    judge_age, _coverage,
 )  # fmt: skip

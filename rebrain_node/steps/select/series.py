@@ -32,7 +32,8 @@ class Series:
     series_instance_uid: str
     instances: tuple[Dataset, ...]
     axial_instances: tuple[Dataset, ...]
-    frames: tuple[SourceFrame, ...]  #: of `axial_instances`
+    listed: tuple[SourceFrame, ...]  #: all frames of `axial_instances`
+    frames: tuple[SourceFrame, ...]  #: those of them that are used
 
     @property
     def first(self) -> SourceFrame:
@@ -107,16 +108,20 @@ def series_of(study: Sequence[Dataset]) -> tuple[Series, ...]:
     for instance in study:
         key = (_uid(instance, "StudyInstanceUID"), _uid(instance, "SeriesInstanceUID"))
         groups.setdefault(key, []).append(instance)
-    found = [
-        Series(
-            study_instance_uid=study_uid,
-            series_instance_uid=series_uid,
-            instances=tuple(instances),
-            axial_instances=axial_instances(instances),
-            frames=frames(axial_instances(instances)),
+    found = []
+    for (study_uid, series_uid), instances in groups.items():
+        axial = axial_instances(instances)
+        listed = frames(axial)
+        found.append(
+            Series(
+                study_instance_uid=study_uid,
+                series_instance_uid=series_uid,
+                instances=tuple(instances),
+                axial_instances=axial,
+                listed=listed,
+                frames=listed,
+            )
         )
-        for (study_uid, series_uid), instances in groups.items()
-    ]
     return tuple(sorted(found, key=_order))
 
 

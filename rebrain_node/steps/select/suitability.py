@@ -9,6 +9,12 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits, Range
 from rebrain_node.steps.select.series import Series
 
+#: evidence that the site's policy decides on
+_CONTRAST = {
+    "given": "contrast was given",
+    "described": "the series is described as one with contrast",
+}
+
 
 def judge_kernel(series: Series, limits: Limits) -> Iterator[Finding]:
     """Find sharp kernels, and kernels that no rule knows."""
@@ -106,12 +112,12 @@ def judge_extent(series: Series, limits: Limits) -> Iterator[Finding]:
 def judge_contrast(series: Series, limits: Limits) -> Iterator[Finding]:
     """Judge what the elements and descriptions say of contrast (`domain.contrast`)."""
     reading = series.contrast
-    if reading.evidence in {"given", "described"}:
+    if reading.evidence in _CONTRAST:
         yield Finding(
             code="CONTRAST",
             sentence=(
-                f"{reading.words}: contrast was given; send the series without it, or let "
-                "policy.CONTRAST of limits.toml flag such series"
+                f"{reading.words}: {_CONTRAST[reading.evidence]}; send the series without "
+                "contrast, or let policy.CONTRAST of limits.toml flag such series"
             ),
             severity=limits.severity("CONTRAST"),
             value=reading.evidence,
