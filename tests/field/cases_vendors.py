@@ -33,7 +33,6 @@ RIGHT: Final[Mapping[str, Mapping[str, str]]] = {
         "mip": "refused: DERIVED",
         "perfusion-average": "refused: DERIVED",
         "perfusion-flow": "refused: DERIVED",
-        "dual-energy-blend": "refused: DERIVED",
         "localizer": "refused: LOCALIZER",
         "localizer-resampled": "refused: LOCALIZER",
         "dose-page": "refused: MODALITY",

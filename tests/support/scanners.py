@@ -54,12 +54,12 @@ SOURCES: Final[Mapping[str, str]] = {
         "SAVE, series 999"
     ),
     "ge-reformatted": (
-        "scitran nimsdata GEMS_TYPE_DERIVED_RFMT and dcm_qa-like lists of OSIC data: "
-        "DERIVED\\SECONDARY\\REFORMATTED\\AVERAGE"
+        "printed list of the Image Type values of the OSIC CT data (REFORMATTED, AVERAGE), in the "
+        "order of nimsdata's constant GEMS_TYPE_DERIVED_RFMT"
     ),
     "ge-spectral": (
-        "body composition code of MGH QTIM, use_series: leaves out ORIGINAL\\PRIMARY\\AXIAL images "
-        "that also hold 'GSI MD', as not HU"
+        "a public body composition pipeline, function use_series: leaves ORIGINAL, PRIMARY, AXIAL "
+        "images out that also hold 'GSI MD', because they are not HU"
     ),
     "siemens-sensation": (
         "'DICOM images in Python: An overview' (2022-09-29): printed header of a Sensation 64 "
@@ -87,8 +87,8 @@ SOURCES: Final[Mapping[str, str]] = {
         "Secondary Capture"
     ),
     "siemens-perfusion": (
-        "printed Image Types of 26 perfusion studies: CT_SOM7 VPCT\\AVG, \\MIP and \\BF, CT_SOM8 "
-        "PERF\\AVG and \\MIP"
+        "printed Image Types of Siemens perfusion studies: CT_SOM7 VPCT with AVG, MIP and BF, "
+        "CT_SOM8 PERF with AVG and MIP"
     ),
     "siemens-resampled": (
         "FHIR ImagingStudy of a Siemens study: "
@@ -358,12 +358,6 @@ SIEMENS: Final = Scanner(
                 "ConvolutionKernel": ("H23s", "siemens-sensation"),
             }
         ),
-        "dual-energy-blend": ScannerSeries(
-            attributes={
-                **_type("DERIVED\\SECONDARY\\AXIAL\\CT_SOM8 DEOC", "stanford-filter"),
-                "ConvolutionKernel": ("H23s", "siemens-sensation"),
-            }
-        ),
         "localizer": ScannerSeries(
             shape="lateral",
             attributes={
@@ -407,7 +401,7 @@ SIEMENS: Final = Scanner(
         "sign of the tilt": "the tilted files that were found hold no (0018,1120)",
         "Pixel Padding Value": "none in the headers that were found",
         "Image Type of monoenergetic series": "no header of one was found",
-        "place of DEOC in Image Type": "seen as a value of DERIVED ... AXIAL images, order not",
+        "dual-energy blends (DEOC)": "CT_SOM8 DEOC was seen as a value, the whole Image Type not",
     },
 )  # fmt: skip
 
