@@ -17,10 +17,10 @@ RIGHT: Final[Mapping[str, Mapping[str, str]]] = {
     "GE": {
         "thick": "accepted",
         "tilted-two-row": "accepted",
-        "retrospective": "accepted: DERIVED",
+        "retrospective": "accepted",
         "lossy-archive": "accepted: DERIVED",
         "reformatted-axial": "accepted: DERIVED",
-        "material": "refused: DERIVED",
+        "material": "refused: IMAGE-TYPE",
         "localizer": "refused: LOCALIZER",
         "dose-page": "refused: MODALITY",
     },
@@ -32,7 +32,7 @@ RIGHT: Final[Mapping[str, Mapping[str, str]]] = {
         "coronal-named-localizer": "refused: LOCALIZER",
         "mip": "refused: DERIVED",
         "perfusion-average": "refused: DERIVED",
-        "perfusion-flow": "refused: DERIVED",
+        "perfusion-flow": "refused: IMAGE-TYPE",
         "localizer": "refused: LOCALIZER",
         "localizer-resampled": "refused: LOCALIZER",
         "dose-page": "refused: MODALITY",
@@ -69,7 +69,7 @@ RIGHT: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Neusoft": {
         "thick": "accepted: KERNEL-UNKNOWN",
-        "reformatted-axial": "accepted: DERIVED, KERNEL-UNKNOWN",
+        "reformatted-axial": "refused: DERIVED",
     },
 }
 #: judged with their pixels too: padding, intercept and representation of the vendor matter there
@@ -79,7 +79,7 @@ _WAITING: Final = frozenset(
     {
         "ge-tilted-two-row", "ge-retrospective", "ge-lossy-archive", "ge-reformatted-axial",
         "ge-material", "siemens-reformatted-axial", "philips-iterative",
-        "philips-reformatted-axial", "canon-reformatted-axial", "neusoft-reformatted-axial",
+        "philips-reformatted-axial", "canon-reformatted-axial", "siemens-perfusion-flow",
     }
 )  # fmt: skip
 
