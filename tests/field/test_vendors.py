@@ -14,7 +14,7 @@ def _keys(scanner: Scanner) -> set[str]:
     rows = [scanner.common, *(series.attributes for series in scanner.series.values())]
     keys = {key for row in rows for _, key in row.values()}
     keys |= {element.source for element in scanner.private}
-    return keys | ({scanner.outside[1]} if scanner.outside else set())
+    return (keys | {scanner.outside[1]}) - {""}
 
 
 def test_every_value_names_a_source_and_every_source_is_used():
@@ -29,7 +29,8 @@ def test_the_thick_axial_series_of_each_vendor_is_taken_from_its_study(scanner: 
 
 def _description(scanner: Scanner) -> str:
     """Series Description of the thick series."""
-    return str(scanner.series["thick"].attributes.get("SeriesDescription", ("thick", ""))[0])
+    first = f"{scanner.vendor} 1000"
+    return str(scanner.series["thick"].attributes.get("SeriesDescription", (first, ""))[0])
 
 
 @pytest.mark.parametrize("scanner", SCANNERS, ids=lambda scanner: scanner.vendor)

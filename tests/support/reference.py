@@ -168,7 +168,7 @@ def _vendor_table() -> str:
     rows = []
     for scanner in SCANNERS:
         for name, series in scanner.series.items():
-            kernel = series.attributes.get("ConvolutionKernel", (None, ""))[0]
+            kernel = series.attributes.get("ConvolutionKernel", (False, ""))[0]
             rows.append(
                 (
                     scanner.vendor, name, _image_type(series), f"`{kernel}`" if kernel else "",
@@ -180,8 +180,8 @@ def _vendor_table() -> str:
 
 
 def _image_type(series: ScannerSeries) -> str:
-    values = series.attributes["ImageType"][0]
-    return "`" + "\\".join(map(str, values)) + "`" if isinstance(values, list) else ""
+    value = series.attributes["ImageType"][0]
+    return f"`{value}`" if value else ""
 
 
 def _series_source(series: ScannerSeries) -> str:
