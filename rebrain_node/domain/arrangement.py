@@ -226,8 +226,10 @@ class _Group:
     thickness_mm: float | None
 
 
-def judge_arrangement(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Finding, ...]:
-    """Find duplicate, missing, uneven and displaced slices and too great a tilt."""
+def judge_arrangement(
+    arrangement: Arrangement, limits: GeometryLimits, *, tilt: bool = True
+) -> tuple[Finding, ...]:
+    """Find duplicate, missing, uneven and displaced slices and, with `tilt`, too great a tilt."""
     duplicates = judge_duplicates(arrangement, limits)
     unique = _without_duplicates(arrangement, limits) if duplicates else arrangement
     groups = _groups(unique, limits)
@@ -236,7 +238,7 @@ def judge_arrangement(arrangement: Arrangement, limits: GeometryLimits) -> tuple
         *_judge_steps(unique, groups, limits),
         *_judge_group_count(groups, limits),
         *_judge_displacement(unique, groups, limits),
-        *_judge_tilt(unique, limits),
+        *(_judge_tilt(unique, limits) if tilt else ()),
     )
 
 

@@ -178,6 +178,27 @@ CODES: Mapping[str, FindingCode] = {
         remedy="send the series without the repeated slices",
         found_by="select, check, assemble",
     ),
+    "GEOM-TWO-PASSES": FindingCode(
+        topic="geometry",
+        meaning=(
+            "the series holds more than one pass over the same part of the head, and none that "
+            "is even and covers all of it, or they cannot be told apart"
+        ),
+        limit="passes, 1",
+        remedy="send one pass as a series of its own",
+        found_by="select, assemble",
+    ),
+    "GEOM-PASS-CHOSEN": FindingCode(
+        topic="geometry",
+        meaning=(
+            "the series holds more than one pass over the same part of the head; the first whole "
+            "one is used and the others are left out"
+        ),
+        limit="passes, 1",
+        remedy="send the pass that is meant as a series of its own",
+        found_by="select",
+        policy="flag",
+    ),
     "GEOM-SPACING": FindingCode(
         topic="geometry",
         meaning=(
