@@ -107,8 +107,14 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "INCOMPLETE": FindingCode(
         topic="series",
-        meaning="the head is not covered: short, numbered from later than 1, or cut below its top",
-        limit="mm or share, `series.coverage_mm`, `head.vertex_share`",
+        meaning=(
+            "the head is not covered: short, numbered from later than 1, cut below its top or above"
+            " the base of the skull; the sentence says which end is missing"
+        ),
+        limit=(
+            "mm, cm2 or share, `series.coverage_mm`, `head.top_cm2`, `head.vertex_share`, "
+            "`head.base_cm2`, `head.base_depth_mm`"
+        ),
         remedy="send the whole series",
         found_by="select, check",
         policy="site",

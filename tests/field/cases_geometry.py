@@ -182,4 +182,46 @@ PASSES = (
     ),
 )
 
-CASES = PASSES
+ENDS = (
+    Case(
+        name="top-not-arrived",
+        group="partial",
+        situation="The upper third of the series is missing.",
+        source="mercure-imaging/mercure#32",
+        expected="accepted: INCOMPLETE",
+        make=study(slice_distances_mm=PLACES[:16]),
+        pixels=True,
+        sentence="the top of the head is cut off",
+    ),
+    Case(
+        name="top-two-slices-missing",
+        group="partial",
+        situation="The two uppermost slices with brain are missing.",
+        source="mercure-imaging/mercure#45",
+        expected="accepted: INCOMPLETE",
+        make=study(slice_distances_mm=PLACES[:21]),
+        pixels=True,
+        sentence="up to the vertex",
+    ),
+    Case(
+        name="half-a-head",
+        group="partial",
+        situation="The lower half alone was sent: short by its header and cut in its pixels.",
+        source="mercure-imaging/mercure#32",
+        expected="accepted: INCOMPLETE",
+        make=study(slice_distances_mm=PLACES[:13]),
+        pixels=True,
+    ),
+    Case(
+        name="base-not-arrived",
+        group="partial",
+        situation="The lower third of the series is missing.",
+        source="mercure-imaging/mercure#45",
+        expected="accepted: INCOMPLETE",
+        make=study(slice_distances_mm=PLACES[8:]),
+        pixels=True,
+        sentence="the bottom of the head is cut off",
+    ),
+)
+
+CASES = PASSES + ENDS

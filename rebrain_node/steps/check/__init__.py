@@ -26,11 +26,11 @@ from rebrain_node.steps.check.artefacts import (
     check_noise,
 )
 from rebrain_node.steps.check.head import (
+    check_ends,
     check_head,
     check_opening,
     check_size,
     check_upright,
-    check_vertex,
 )
 from rebrain_node.steps.check.hounsfield import check_scale, check_tissues
 from rebrain_node.steps.check.ood import check_densities, check_face_direction
@@ -67,8 +67,8 @@ BASIC_CHECKS: tuple[Check, ...] = (check_instances, check_geometry)
 PRECONDITIONS: tuple[Check, ...] = (check_scale, check_upright, check_head)
 #: of an upright head on a true scale
 HEAD_CHECKS: tuple[Check, ...] = (
-    check_tissues, check_opening, check_size, check_contrast, check_metal, check_noise,
-    check_motion, check_vertex, check_face_direction, check_densities,
+    check_ends, check_tissues, check_opening, check_size, check_contrast, check_metal, check_noise,
+    check_motion, check_face_direction, check_densities,
 )  # fmt: skip
 
 
@@ -117,5 +117,7 @@ def _findings(survey: Survey, limits: Limits) -> Iterator[Finding]:
             yield from failed
             yield from check_tissues(survey, limits) if precondition is check_head else ()
             return
+    if survey.top_cm2 > limits.head.top_cm2:
+        survey = survey.below_the_cut()
     for each in HEAD_CHECKS:
         yield from each(survey, limits)
