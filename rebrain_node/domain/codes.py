@@ -205,6 +205,28 @@ CODES: Mapping[str, FindingCode] = {
         found_by="select",
         policy="flag",
     ),
+    "GEOM-PAIRS-RECENTRED": FindingCode(
+        topic="geometry",
+        meaning=(
+            "a scanner with two to four slices in a rotation and a tilted gantry: the header "
+            "places the slices of a rotation beside each other by a constant, which was undone by "
+            "the outline of the head"
+        ),
+        limit="mm, `geometry.displacement_mm`",
+        remedy="nothing; compare the outline of the result with the CT",
+        found_by="check",
+        policy="flag",
+    ),
+    "GEOM-PAIRS": FindingCode(
+        topic="geometry",
+        meaning=(
+            "a scanner with several slices in a rotation and a tilted gantry, whose rotations lie "
+            "beside each other by differing amounts"
+        ),
+        limit="mm, `artefacts.jump_mm`",
+        remedy="send the series reconstructed without tilt",
+        found_by="check",
+    ),
     "GEOM-SPACING": FindingCode(
         topic="geometry",
         meaning=(

@@ -28,7 +28,7 @@ _Key = Callable[[SourceFrame], int | str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SlicesToUse:
+class SliceSelection:
     """The frames of a series that are assembled, and why not all of them."""
 
     frames: tuple[SourceFrame, ...]
@@ -41,7 +41,7 @@ class SlicesToUse:
         return any(finding.severity == "refuse" for finding in self.findings)
 
 
-def slices_to_use(frames: Sequence[SourceFrame], limits: GeometryLimits) -> SlicesToUse:
+def slices_to_use(frames: Sequence[SourceFrame], limits: GeometryLimits) -> SliceSelection:
     """Choose one whole pass of a series, for the selection and for the assembly alike.
 
     Parameters
@@ -53,11 +53,11 @@ def slices_to_use(frames: Sequence[SourceFrame], limits: GeometryLimits) -> Slic
 
     Returns
     -------
-    SlicesToUse
+    SliceSelection
         All frames where there is one pass or the slices cannot be put in an order; otherwise the
         first pass that is even and covers the head as far as all passes together.
     """
-    everything = SlicesToUse(frames=tuple(frames))
+    everything = SliceSelection(frames=tuple(frames))
     arrangement = arrange_frames(frames)
     if arrangement is None or len(frames) < 2 * _LEAST_SLICES:
         return everything
@@ -72,7 +72,7 @@ def slices_to_use(frames: Sequence[SourceFrame], limits: GeometryLimits) -> Slic
             return _choose(passes, frames, arrangement, limits, name)
     copies = _copies(arrangement, limits) if uneven else 0
     if copies > 1:
-        return SlicesToUse(frames=tuple(frames), findings=(_inseparable(copies),))
+        return SliceSelection(frames=tuple(frames), findings=(_inseparable(copies),))
     return everything
 
 
@@ -180,7 +180,7 @@ def _choose(
     union: Arrangement,
     limits: GeometryLimits,
     name: str,
-) -> SlicesToUse:
+) -> SliceSelection:
     arranged = _arranged(passes, frames)
     whole = [place for place, each in enumerate(arranged) if _whole(each, union, limits)]
     differing = _differing(passes, frames)
@@ -192,7 +192,7 @@ def _choose(
             else f"none is both even and as long as all together ({union.coverage_mm:.0f} mm; the "
             f"longest covers {longest:.0f} mm)"
         )
-        return SlicesToUse(
+        return SliceSelection(
             frames=tuple(frames),
             findings=(
                 Finding(
@@ -207,7 +207,7 @@ def _choose(
             ),
         )
     used = sorted(passes[whole[0]])
-    return SlicesToUse(
+    return SliceSelection(
         frames=tuple(frames[place] for place in used),
         findings=(
             Finding(

@@ -9,7 +9,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from tests.field.case import Case
-from tests.support.phantoms import head_ct, write
+from tests.support.phantoms import PhantomSpec, head_ct, write
 
 Change = Callable[[list[Dataset]], None]
 
@@ -224,4 +224,90 @@ ENDS = (
     ),
 )
 
-CASES = PASSES + ENDS
+
+def in_pairs(
+    header_mm: Callable[[int], float], image_mm: Callable[[int], float], numbers: bool = True
+) -> Callable[[Path], None]:
+    """Make a tilted series of pairs, shifted along the columns in the header and in the images.
+
+    The functions give the shift of each slice, mm, against a straight stack.
+    """
+
+    def make(folder: Path) -> None:
+        straight = {"manufacturer": "SIEMENS", "gantry_tilt_deg": 15.0, "table": False}
+        column = np.array([0.0, np.cos(np.radians(15.0)), np.sin(np.radians(15.0))])
+        instances = []
+        for place in range(len(PLACES)):
+            moved = tuple(-image_mm(place) * column)
+            spec = PhantomSpec(**straight, offset_mm=moved)
+            one = head_ct(spec, slice_distances_mm=PLACES)[place]
+            position = np.array(one.ImagePositionPatient, dtype=float) + header_mm(place) * column
+            one.ImagePositionPatient = [f"{value:.4f}" for value in position]
+            one.AcquisitionNumber = 1 + place // 2 if numbers else 1
+            instances.append(one)
+        write(instances, folder)
+
+    return make
+
+
+PAIRS = (
+    Case(
+        name="pairs-placed-straight-by-the-header",
+        group="pairs",
+        situation="Two slices a rotation with tilt; the header shifts each slice as if alone.",
+        source="PS3.3 C.7.6.2.1.1, C.8.2.1 Gantry/Detector Tilt",
+        expected="accepted: GEOM-PAIRS-RECENTRED",
+        make=in_pairs(lambda k: 0.0, lambda k: 3.2 * (k % 2)),
+        pixels=True,
+        sentence="3.2 mm",
+    ),
+    Case(
+        name="pairs-placed-in-steps-by-the-header",
+        group="pairs",
+        situation="Two slices a rotation with tilt; the header shifts what the images do not.",
+        source="PS3.3 C.7.6.2.1.1, C.8.2.1 Gantry/Detector Tilt",
+        expected="accepted: GEOM-PAIRS-RECENTRED",
+        make=in_pairs(lambda k: -3.2 * (k % 2), lambda k: 0.0),
+        pixels=True,
+    ),
+    Case(
+        name="pairs-placed-rightly",
+        group="pairs",
+        situation="Two slices a rotation with tilt, in steps in the header and in the images.",
+        source="PS3.3 C.7.6.2.1.1, C.8.2.1 Gantry/Detector Tilt",
+        expected="accepted",
+        make=in_pairs(lambda k: -3.2 * (k % 2), lambda k: -3.2 * (k % 2)),
+        pixels=True,
+    ),
+    Case(
+        name="pairs-shifted-by-differing-amounts",
+        group="pairs",
+        situation="The pairs lie beside each other by amounts that differ.",
+        source="PS3.3 C.7.6.2.1.1",
+        expected="refused: GEOM-PAIRS",
+        make=in_pairs(lambda k: 0.0, lambda k: 8.0 * (k // 2 % 2) + 3.0 * (k // 4 % 2)),
+        pixels=True,
+        sentence="without tilt",
+    ),
+    Case(
+        name="pairs-without-acquisition-numbers",
+        group="pairs",
+        situation="As the first, but nothing says which slices are a pair.",
+        source="PS3.3 C.7.6.1: Acquisition Number (0020,0012)",
+        expected="refused: MOTION",
+        make=in_pairs(lambda k: 0.0, lambda k: 3.2 * (k % 2), numbers=False),
+        pixels=True,
+    ),
+    Case(
+        name="pairs-of-a-patient-who-moved",
+        group="pairs",
+        situation="A dual-slice scanner; the patient moved once, half way up.",
+        source="PS3.3 C.7.6.1: Acquisition Number (0020,0012)",
+        expected="refused: MOTION",
+        make=in_pairs(lambda k: 0.0, lambda k: 3.2 * (k % 2) + 8.0 * (k >= 12)),
+        pixels=True,
+        sentence="the patient moved",
+    ),
+)
+
+CASES = PASSES + ENDS + PAIRS

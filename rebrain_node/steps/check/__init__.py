@@ -9,6 +9,7 @@ upside down, or without a head, their numbers would be noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
@@ -58,7 +59,22 @@ def check_geometry(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find missing, duplicate, uneven and displaced slices and too great a tilt."""
     volume = survey.volume
     arrangement = arrange(volume.positions_mm, volume.normal, volume.thickness_mm)
+    rotations = volume.rotations
+    if rotations is not None:
+        arrangement = replace(arrangement, phases=rotations.phases)
     yield from judge_arrangement(arrangement, limits.geometry)
+    if rotations is not None and rotations.shift_mm:
+        yield Finding(
+            code="GEOM-PAIRS-RECENTRED",
+            sentence=(
+                f"the scanner measured {max(rotations.phases) + 1} slices in each rotation; the "
+                f"header places them {rotations.shift_mm:.1f} mm beside each other: they were "
+                "shifted back in their planes by the outline of the head"
+            ),
+            severity="flag",
+            value=round(rotations.shift_mm, 2),
+            limit=limits.geometry.displacement_mm,
+        )
 
 
 #: of every series

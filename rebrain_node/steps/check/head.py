@@ -267,7 +267,7 @@ def _cut_off(sentence: str, value_and_limit: tuple[float, float], limits: Limits
 def enclosed_cm2(survey: Survey, place: int) -> float:
     """Return the soft tissue of a slice that bone surrounds, gaps of 24 mm closed."""
     radius = np.rint(_CLOSED_MM / np.array(survey.pixel_mm)).astype(int)
-    down, across = np.indices(2 * radius + 1)
+    down, across = np.indices(tuple(2 * radius + 1))
     disc = np.hypot((down - radius[0]) / radius[0], (across - radius[1]) / radius[1]) <= 1.0
     hu = survey.hu[place]
     margin = tuple((r + 1, r + 1) for r in radius)

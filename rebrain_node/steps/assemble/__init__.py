@@ -22,6 +22,7 @@ from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance.header import frames
 from rebrain_node.instance.pixels import hounsfield
+from rebrain_node.steps.assemble.rotations import recentred
 
 
 def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolume:
@@ -38,7 +39,8 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
     Returns
     -------
     SourceVolume
-        Slices sorted along the normal of their planes, nothing resampled.
+        Slices sorted along the normal of their planes, nothing resampled. Of a multi-slice scanner
+        with tilt, where the outlines say that they lie (`rotations`).
 
     Raises
     ------
@@ -58,7 +60,8 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
     duplicates = judge_duplicates(arrangement, limits)
     if duplicates:
         raise SeriesRejectedError(duplicates)
-    return _volume([listed[place] for place in arrangement.order], instances)
+    volume = _volume([listed[place] for place in arrangement.order], instances)
+    return recentred(volume, arrangement.phases, limits)
 
 
 def _volume(ordered: Sequence[SourceFrame], instances: Sequence[Dataset]) -> SourceVolume:
