@@ -43,6 +43,8 @@ class SourceFrame:
     patient_age_years: float | None
     rescale_type: str | None  #: (0028,1054), e.g. ``HU``
     bits_stored: int | None
+    acquisition_number: int | None = None  #: (0020,0012), of a frame (0020,9156)
+    acquired_at: str | None = None  #: date and time of the acquisition, in an order as text
 
     @property
     def normal(self) -> MillimetreArray | None:

@@ -8,7 +8,7 @@ C.8.15.3 (Enhanced CT functional groups).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -29,6 +29,7 @@ _MACROS = {
     "GantryDetectorTilt": "CTAcquisitionDetailsSequence",
     "AnatomicRegionSequence": "FrameAnatomySequence",
     "FrameAcquisitionNumber": "FrameContentSequence",
+    "FrameAcquisitionDateTime": "FrameContentSequence",
 }
 _YEARS = {"Y": 1.0, "M": 1.0 / 12.0, "W": 7.0 / 365.25, "D": 1.0 / 365.25}
 
@@ -137,7 +138,22 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         patient_age_years=_age_years(_text(get("PatientAge"))),
         rescale_type=_text(get("RescaleType")),
         bits_stored=_whole(get("BitsStored")),
+        acquisition_number=_acquisition_number(get),
+        acquired_at=_acquired_at(get),
     )
+
+
+def _acquisition_number(get: Callable[[str], Any]) -> int | None:
+    number = _whole(get("FrameAcquisitionNumber"))
+    return _whole(get("AcquisitionNumber")) if number is None else number
+
+
+def _acquired_at(get: Callable[[str], Any]) -> str | None:
+    """Date and time of the acquisition as text that sorts (PS3.5 6.2: DA, TM, DT)."""
+    moment = _text(get("FrameAcquisitionDateTime") or get("AcquisitionDateTime"))
+    if moment is None and (clock := _text(get("AcquisitionTime"))):
+        moment = (_text(get("AcquisitionDate")) or "") + clock
+    return None if moment is None else moment.replace(":", "").replace("-", "")
 
 
 def _contrast(instance: Dataset, number: int | None) -> str | None:

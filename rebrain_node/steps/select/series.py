@@ -12,7 +12,9 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.arrangement import Arrangement, arrange_frames
-from rebrain_node.domain.limits import KernelRule
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.limits import GeometryLimits, KernelRule
+from rebrain_node.domain.passes import slices_to_use
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.instance.header import frames
 
@@ -24,12 +26,13 @@ _LONGEST = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """All instances of one series, and their frames."""
+    """All instances of one series, and those of their frames that are used."""
 
     study_instance_uid: str
     series_instance_uid: str
     instances: tuple[Dataset, ...]
     frames: tuple[SourceFrame, ...]
+    passes: tuple[Finding, ...] = ()  #: what `slices_to_use` found
 
     @property
     def first(self) -> SourceFrame:
@@ -67,21 +70,24 @@ class Series:
         return 0.0 if self.arrangement is None else self.arrangement.tilt_deg
 
 
-def series_of(study: Sequence[Dataset]) -> tuple[Series, ...]:
+def series_of(study: Sequence[Dataset], limits: GeometryLimits) -> tuple[Series, ...]:
     """Group instances by study and series, in the order of series number, then UID."""
     groups: dict[tuple[str, str], list[Dataset]] = {}
     for instance in study:
         key = (_uid(instance, "StudyInstanceUID"), _uid(instance, "SeriesInstanceUID"))
         groups.setdefault(key, []).append(instance)
-    found = [
-        Series(
-            study_instance_uid=study_uid,
-            series_instance_uid=series_uid,
-            instances=tuple(instances),
-            frames=frames(instances),
+    found = []
+    for (study_uid, series_uid), instances in groups.items():
+        used = slices_to_use(frames(instances), limits)
+        found.append(
+            Series(
+                study_instance_uid=study_uid,
+                series_instance_uid=series_uid,
+                instances=tuple(instances),
+                frames=used.frames,
+                passes=used.findings,
+            )
         )
-        for (study_uid, series_uid), instances in groups.items()
-    ]
     return tuple(sorted(found, key=_order))
 
 
