@@ -60,9 +60,9 @@ def demo_cases(head: Head) -> tuple[DemoCase, ...]:
             instances=_copies(straight, _another_vendor),
         ),
         DemoCase(
-            name="lowest slices missing",
+            name="top of the head missing",
             right="taken: INCOMPLETE",
-            instances=_copies(straight[6:]),
+            instances=_copies(straight[: len(straight) * 3 // 5]),
         ),
         DemoCase(
             name="electron density, not HU",
@@ -79,14 +79,14 @@ def demo_cases(head: Head) -> tuple[DemoCase, ...]:
             instances=_copies(bare[len(bare) // 2 :][:1], _scout),
         ),
         DemoCase(
-            name="a slice missing",
-            right="refused: GEOM-GAP",
-            instances=_copies([*bare[: len(bare) // 2], *bare[len(bare) // 2 + 1 :]]),
-        ),
-        DemoCase(
             name="two patients in one series",
             right="refused: ID-MIXED",
-            instances=(*_two_patients(bare),),
+            instances=_two_patients(bare),
+        ),
+        DemoCase(
+            name="two passes in one series",
+            right="refused: GEOM-TWO-PASSES",
+            instances=_two_passes(bare),
         ),
     )
 
@@ -170,3 +170,19 @@ def _two_patients(instances: Instances) -> tuple[Dataset, ...]:
     for instance in copies[len(copies) // 2 :]:
         instance.PatientID, instance.PatientName = "SOMEBODY-ELSE", "SOMEBODY^ELSE"
     return copies
+
+
+def _two_passes(instances: Instances) -> tuple[Dataset, ...]:
+    """Overlap two passes, of which neither covers the whole head."""
+    series = str(generate_uid())
+    reach = len(instances) * 2 // 3
+    first, second = _copies(instances[:reach]), _copies(instances[-reach:])
+    for instance in second:
+        x, y, z = map(float, instance.ImagePositionPatient)
+        instance.ImagePositionPatient = [f"{value:.6f}" for value in (x, y, z + 2.0)]
+        instance.AcquisitionNumber, instance.AcquisitionTime = 2, "101800"
+        instance.StudyInstanceUID = first[0].StudyInstanceUID
+        instance.FrameOfReferenceUID = first[0].FrameOfReferenceUID
+    for instance in (*first, *second):
+        instance.SeriesInstanceUID = series
+    return (*first, *second)
