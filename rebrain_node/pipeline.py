@@ -20,10 +20,9 @@ from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Selection
-from rebrain_node.domain.volume import Guide, PreparedVolume, SyntheticVolume
+from rebrain_node.domain.volume import Guide, PreparedVolume, SourceVolume, SyntheticVolume
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import GateError, SeriesRejectedError
-from rebrain_node.instance.header import axial_instances
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.ports import AuditLog, Inbox
 from rebrain_node.steps.assemble import assemble
@@ -94,9 +93,10 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         configuration.objects,
     )
     step = StepRunner(job, ports.audit)
-    instances = axial_instances(step(ports.inbox.read, job))
+    instances = step(ports.inbox.read, job)
     provenance = _provenance(job, ports, configuration)
     volume = step(assemble, instances, limits.geometry)
+    instances = _assembled(instances, volume)
     flags = step(check, volume, instances, limits)
     prepared = step(preprocess, volume, recipe)
     guides, ood_flags = guide(step, prepared, ports.model, configuration)
@@ -205,6 +205,12 @@ class StepRunner:
             Event.STEP_COMPLETED, self._subject, {"step": name, "seconds": self.seconds[name]}
         )
         return result
+
+
+def _assembled(instances: Sequence[Dataset], volume: SourceVolume) -> tuple[Dataset, ...]:
+    """Return the instances of which the volume consists: a scout or a second pass is not."""
+    used = set(volume.sop_instance_uids)
+    return tuple(instance for instance in instances if str(instance.SOPInstanceUID) in used)
 
 
 def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provenance:

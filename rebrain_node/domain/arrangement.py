@@ -9,13 +9,14 @@ finding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import GeometryLimits
+from rebrain_node.domain.rotations import phase_offsets_mm, rotation_phases
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.domain.volume import MillimetreArray, tilt_deg
 
@@ -27,6 +28,10 @@ _PARALLEL_COSINE = float(np.cos(np.radians(1.0)))
 _LENGTH_TOLERANCE = 0.01
 #: the tag is often rounded to half a degree, and the positions to 0.1 mm
 _DECLARED_TILT_DEG = 2.0
+#: a shorter group has no period
+_PERIODS = 3
+#: without tilt the slices of a rotation lie on one line
+_STEPPED_TILT_DEG = 1.0
 #: a group has at least three slices
 _STEPS_OF_GROUP = 2
 
@@ -39,6 +44,8 @@ class Arrangement:
     normal: MillimetreArray  #: (3,) unit vector
     thickness_mm: tuple[float | None, ...]  #: (n,) ``None`` where not declared
     order: tuple[int, ...]  #: (n,) place of each slice among those that were given
+    #: (n,) place of each slice within its rotation, with tilt (`domain.rotations`)
+    phases: tuple[int, ...] | None = None
 
     @property
     def distances_mm(self) -> MillimetreArray:
@@ -59,7 +66,7 @@ class Arrangement:
     @property
     def tilt_deg(self) -> float:
         """Gantry tilt, degrees, >= 0 (`tilt_deg`)."""
-        return tilt_deg(self.positions_mm, self.normal)
+        return tilt_deg(self.positions_mm, self.normal, self.phases)
 
 
 def arrange(
@@ -102,7 +109,10 @@ def arrange_frames(frames: Sequence[SourceFrame]) -> Arrangement | None:
     if float(np.min(np.array(normals) @ normals[0])) < _PARALLEL_COSINE:
         return None
     thickness_mm = [frame.slice_thickness_mm for frame in frames]
-    return arrange(np.array(positions, dtype=np.float64), normals[0], thickness_mm)
+    arrangement = arrange(np.array(positions, dtype=np.float64), normals[0], thickness_mm)
+    phases = rotation_phases([frames[place].acquisition_number for place in arrangement.order])
+    placed = replace(arrangement, phases=phases)
+    return placed if placed.tilt_deg >= _STEPPED_TILT_DEG else arrangement
 
 
 def judge_planes(frames: Sequence[SourceFrame], limits: GeometryLimits) -> tuple[Finding, ...]:
@@ -226,8 +236,10 @@ class _Group:
     thickness_mm: float | None
 
 
-def judge_arrangement(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Finding, ...]:
-    """Find duplicate, missing, uneven and displaced slices and too great a tilt."""
+def judge_arrangement(
+    arrangement: Arrangement, limits: GeometryLimits, *, tilt: bool = True
+) -> tuple[Finding, ...]:
+    """Find duplicate, missing, uneven and displaced slices and, with `tilt`, too great a tilt."""
     duplicates = judge_duplicates(arrangement, limits)
     unique = _without_duplicates(arrangement, limits) if duplicates else arrangement
     groups = _groups(unique, limits)
@@ -236,7 +248,7 @@ def judge_arrangement(arrangement: Arrangement, limits: GeometryLimits) -> tuple
         *_judge_steps(unique, groups, limits),
         *_judge_group_count(groups, limits),
         *_judge_displacement(unique, groups, limits),
-        *_judge_tilt(unique, limits),
+        *(_judge_tilt(unique, limits) if tilt else ()),
     )
 
 
@@ -265,6 +277,7 @@ def _without_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> Arr
         positions_mm=arrangement.positions_mm[keep],
         normal=arrangement.normal,
         thickness_mm=tuple(np.array(arrangement.thickness_mm, dtype=object)[keep]),
+        phases=None,
         order=tuple(np.array(arrangement.order)[keep]),
     )
 
@@ -374,12 +387,22 @@ def _judge_group_count(groups: Sequence[_Group], limits: GeometryLimits) -> tupl
 def _judge_displacement(
     arrangement: Arrangement, groups: Sequence[_Group], limits: GeometryLimits
 ) -> tuple[Finding, ...]:
-    """Find slices that lie beside the line of their group."""
-    worst = 0.0
+    """Find slices that lie beside the line of their group.
+
+    With tilt and several slices to a rotation, those of each place within the rotation have a line
+    of their own; the outline tells which is right (`steps.assemble`).
+    """
+    worst, phases = 0.0, arrangement.phases
     for group in groups:
         positions = arrangement.positions_mm[group.first : group.last + 1]
-        bends = np.linalg.norm(np.diff(positions, n=2, axis=0), axis=1)
-        worst = max(worst, float(bends.max()))
+        bends = np.diff(positions, n=2, axis=0)
+        if phases is not None and len(positions) > _PERIODS * (max(phases) + 1):
+            places = slice(group.first, group.last + 1)
+            bends = (
+                2.0
+                * phase_offsets_mm(positions, arrangement.distances_mm[places], phases[places])[1]
+            )
+        worst = max(worst, float(np.linalg.norm(bends, axis=1).max()))
     if worst <= limits.displacement_mm:
         return ()
     return (

@@ -154,8 +154,14 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "INCOMPLETE": FindingCode(
         topic="series",
-        meaning="the head is not covered: short, numbered from later than 1, or cut below its top",
-        limit="mm or share, `series.coverage_mm`, `head.vertex_share`",
+        meaning=(
+            "the head is not covered: short, numbered from later than 1, cut below its top or above"
+            " the base of the skull; the sentence says which end is missing"
+        ),
+        limit=(
+            "mm, cm2 or share, `series.coverage_mm`, `head.top_cm2`, `head.vertex_share`, "
+            "`head.base_cm2`, `head.base_depth_mm`"
+        ),
         remedy="send the whole series",
         found_by="select, check",
         policy="site",
@@ -224,6 +230,49 @@ CODES: Mapping[str, FindingCode] = {
         limit="slices, `geometry.duplicate_mm`",
         remedy="send the series without the repeated slices",
         found_by="select, check, assemble",
+    ),
+    "GEOM-TWO-PASSES": FindingCode(
+        topic="geometry",
+        meaning=(
+            "the series holds more than one pass over the same part of the head, and none that "
+            "is even and covers all of it, or they cannot be told apart"
+        ),
+        limit="passes, 1",
+        remedy="send one pass as a series of its own",
+        found_by="select, assemble",
+    ),
+    "GEOM-PASS-CHOSEN": FindingCode(
+        topic="geometry",
+        meaning=(
+            "the series holds more than one pass over the same part of the head; the first whole "
+            "one is used and the others are left out"
+        ),
+        limit="passes, 1",
+        remedy="send the pass that is meant as a series of its own",
+        found_by="select",
+        policy="flag",
+    ),
+    "GEOM-PAIRS-RECENTRED": FindingCode(
+        topic="geometry",
+        meaning=(
+            "a scanner with two to four slices in a rotation and a tilted gantry: the header "
+            "places the slices of a rotation beside each other by a constant, which was undone by "
+            "the outline of the head"
+        ),
+        limit="mm, `geometry.displacement_mm`",
+        remedy="nothing; compare the outline of the result with the CT",
+        found_by="check",
+        policy="flag",
+    ),
+    "GEOM-PAIRS": FindingCode(
+        topic="geometry",
+        meaning=(
+            "a scanner with several slices in a rotation and a tilted gantry, whose rotations lie "
+            "beside each other by differing amounts"
+        ),
+        limit="mm, `artefacts.jump_mm`",
+        remedy="send the series reconstructed without tilt",
+        found_by="check",
     ),
     "GEOM-SPACING": FindingCode(
         topic="geometry",

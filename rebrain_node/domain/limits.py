@@ -135,6 +135,12 @@ class HeadLimits(_Table):
     adult_section_cm2: Annotated[float, Bounds("cm2", 20, 250)]  #: inside of the skull, at least
     #: of the top slice
     vertex_share: Annotated[float, Bounds("share of the largest section", 0, 1)]
+    #: inside the skull in the uppermost slice of a whole head, at most
+    top_cm2: Annotated[float, Bounds("cm2", 0, 250)]
+    #: brain in the lowest slice of a head scanned to its base, at most
+    base_cm2: Annotated[float, Bounds("cm2", 0, 250)]
+    #: depth of the base of the skull below the top of the head; deeper nothing is missing
+    base_depth_mm: Annotated[float, Bounds("mm", 0, 250)]
     #: of the smallest slice
     taper_share: Annotated[float, Bounds("share of the largest section", 0, 1)]
     #: an end of the series up to the first is the top of a head, from the second on it is cut

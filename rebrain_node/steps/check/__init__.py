@@ -9,6 +9,7 @@ upside down, or without a head, their numbers would be noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
@@ -27,11 +28,11 @@ from rebrain_node.steps.check.artefacts import (
     check_noise,
 )
 from rebrain_node.steps.check.head import (
+    check_ends,
     check_head,
     check_opening,
     check_size,
     check_upright,
-    check_vertex,
 )
 from rebrain_node.steps.check.hounsfield import check_scale, check_tissues
 from rebrain_node.steps.check.ood import check_densities, check_face_direction
@@ -59,7 +60,22 @@ def check_geometry(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find missing, duplicate, uneven and displaced slices and too great a tilt."""
     volume = survey.volume
     arrangement = arrange(volume.positions_mm, volume.normal, volume.thickness_mm)
+    rotations = volume.rotations
+    if rotations is not None:
+        arrangement = replace(arrangement, phases=rotations.phases)
     yield from judge_arrangement(arrangement, limits.geometry)
+    if rotations is not None and rotations.shift_mm:
+        yield Finding(
+            code="GEOM-PAIRS-RECENTRED",
+            sentence=(
+                f"the scanner measured {max(rotations.phases) + 1} slices in each rotation; the "
+                f"header places them {rotations.shift_mm:.1f} mm beside each other: they were "
+                "shifted back in their planes by the outline of the head"
+            ),
+            severity="flag",
+            value=round(rotations.shift_mm, 2),
+            limit=limits.geometry.displacement_mm,
+        )
 
 
 #: of every series
@@ -68,8 +84,8 @@ BASIC_CHECKS: tuple[Check, ...] = (check_instances, check_geometry)
 PRECONDITIONS: tuple[Check, ...] = (check_scale, check_upright, check_head)
 #: of an upright head on a true scale
 HEAD_CHECKS: tuple[Check, ...] = (
-    check_tissues, check_opening, check_size, check_contrast, check_metal, check_noise,
-    check_motion, check_vertex, check_face_direction, check_densities,
+    check_ends, check_tissues, check_opening, check_size, check_contrast, check_metal, check_noise,
+    check_motion, check_face_direction, check_densities,
 )  # fmt: skip
 
 
@@ -118,5 +134,7 @@ def _findings(survey: Survey, limits: Limits) -> Iterator[Finding]:
             yield from failed
             yield from check_tissues(survey, limits) if precondition is check_head else ()
             return
+    if survey.top_cm2 > limits.head.top_cm2:
+        survey = survey.below_the_cut()
     for each in HEAD_CHECKS:
         yield from each(survey, limits)

@@ -130,8 +130,21 @@ def noise_hu(survey: Survey) -> float:
 
 def check_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find a head that moved between slices (the skull jumps) or within them (it is doubled)."""
-    jump, most = jump_mm(survey), limits.artefacts.jump_mm
-    if jump > most:
+    jumps, most = jumps_mm(survey), limits.artefacts.jump_mm
+    jump = max(jumps, default=0.0)
+    if jump > most and survey.volume.rotations and np.median(jumps) > most:
+        yield Finding(
+            code="GEOM-PAIRS",
+            sentence=(
+                "the scanner measured several slices in each rotation, and rotations lie up to "
+                f"{jump:.1f} mm beside each other, at most {most:g} mm (artefacts.jump_mm) are "
+                "accepted: the tilt of the gantry is not undone in this series; send it "
+                "reconstructed without tilt"
+            ),
+            value=round(jump, 2),
+            limit=most,
+        )
+    elif jump > most:
         yield Finding(
             code="MOTION",
             sentence=(
@@ -156,8 +169,8 @@ def check_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
         )
 
 
-def jump_mm(survey: Survey) -> float:
-    """Return how far a slice lies from the line through its neighbours, in plane, at most.
+def jumps_mm(survey: Survey) -> tuple[float, ...]:
+    """Return how far each slice lies from the line through its neighbours, in plane.
 
     The median over the directions in which bone is met: nose, ears and holders do not matter.
     A lasting shift shows with half its length on either side of it.
@@ -165,7 +178,7 @@ def jump_mm(survey: Survey) -> float:
     inside = (survey.depths_mm >= _JUMP_DEPTHS_MM[0]) & (survey.depths_mm <= _JUMP_DEPTHS_MM[1])
     order = np.flatnonzero(inside)
     outlines = _outlines_mm(survey)
-    worst = 0.0
+    found = []
     for below, k, above in zip(order, order[1:], order[2:], strict=False):
         span = survey.distances_mm[above] - survey.distances_mm[below]
         if span <= 0.0:
@@ -174,8 +187,8 @@ def jump_mm(survey: Survey) -> float:
         off = outlines[k] - (1.0 - weight) * outlines[below] - weight * outlines[above]
         known = off[np.isfinite(off).all(axis=1)]
         if len(known):
-            worst = max(worst, float(np.linalg.norm(np.median(known, axis=0))))
-    return worst
+            found.append(float(np.linalg.norm(np.median(known, axis=0))))
+    return tuple(found)
 
 
 def _outlines_mm(survey: Survey) -> MillimetreArray:

@@ -60,7 +60,9 @@ def select(study: Sequence[Dataset], limits: Limits) -> Selection:
         The clinical lead's.
     """
     candidates: list[Candidate] = []
-    for _, members in groupby(series_of(study), key=lambda series: series.study_instance_uid):
+    for _, members in groupby(
+        series_of(study, limits.geometry), key=lambda series: series.study_instance_uid
+    ):
         candidates += _select_in_study(tuple(members), limits)
     return Selection(candidates=tuple(candidates))
 

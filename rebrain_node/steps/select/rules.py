@@ -171,6 +171,9 @@ def _count(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 def _arrangement(series: Series, limits: Limits) -> Iterator[Finding]:
+    yield from series.passes
+    if any(finding.severity == "refuse" for finding in series.passes):
+        return  # what follows would speak of gaps and repeats that are none
     if series.arrangement is not None and len(series.frames) > 1:
         yield from judge_arrangement(series.arrangement, limits.geometry)
         yield from judge_declared_tilt(series.frames, series.arrangement)

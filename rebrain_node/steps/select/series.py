@@ -13,8 +13,10 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.domain.arrangement import Arrangement, arrange_frames
 from rebrain_node.domain.contrast import ContrastReading, strongest
+from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.image_type import ImageTypeReading, is_original, read_image_type
-from rebrain_node.domain.limits import KernelRule, Limits
+from rebrain_node.domain.limits import GeometryLimits, KernelRule, Limits
+from rebrain_node.domain.passes import slices_to_use
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.instance.header import axial_instances, frames
 
@@ -26,14 +28,15 @@ _LONGEST = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """All instances of one series, and the frames of those that are no scout among slices."""
+    """All instances of one series, and those of their frames that are used."""
 
     study_instance_uid: str
     series_instance_uid: str
     instances: tuple[Dataset, ...]
-    axial_instances: tuple[Dataset, ...]
+    axial_instances: tuple[Dataset, ...]  #: without the scouts among slices
     listed: tuple[SourceFrame, ...]  #: all frames of `axial_instances`
     frames: tuple[SourceFrame, ...]  #: those of them that are used
+    passes: tuple[Finding, ...] = ()  #: what `slices_to_use` found
 
     @property
     def first(self) -> SourceFrame:
@@ -102,7 +105,7 @@ def _two(values: tuple[str, ...]) -> tuple[str, ...]:
     return (*values, *("",) * (2 - len(values)))
 
 
-def series_of(study: Sequence[Dataset]) -> tuple[Series, ...]:
+def series_of(study: Sequence[Dataset], limits: GeometryLimits) -> tuple[Series, ...]:
     """Group instances by study and series, in the order of series number, then UID."""
     groups: dict[tuple[str, str], list[Dataset]] = {}
     for instance in study:
@@ -112,6 +115,7 @@ def series_of(study: Sequence[Dataset]) -> tuple[Series, ...]:
     for (study_uid, series_uid), instances in groups.items():
         axial = axial_instances(instances)
         listed = frames(axial)
+        used = slices_to_use(listed, limits)
         found.append(
             Series(
                 study_instance_uid=study_uid,
@@ -119,7 +123,8 @@ def series_of(study: Sequence[Dataset]) -> tuple[Series, ...]:
                 instances=tuple(instances),
                 axial_instances=axial,
                 listed=listed,
-                frames=listed,
+                frames=used.frames,
+                passes=used.findings,
             )
         )
     return tuple(sorted(found, key=_order))
