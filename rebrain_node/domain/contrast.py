@@ -180,7 +180,8 @@ _WITH = (
 )
 _ENHANCED = (
     rf"(?:{_WITH}[ .]*{_NOUN}|c ?\+{{1,2}}|\+ ?(?:c|km|iv|ce|mdc)|(?:iv|km|ce|ci|inj) ?\+|ce|cect|"
-    r"wc|w/c|c/c|cta|ctv|cnta|kta|кта|ctp|\w*angio\w*|\w*ангио\w*|venogra\w*|"
+    r"wc|w/c|c/c|cta|ctv|cnta|kta|кта|ctp|ангио(?:гра\w*)?|"
+    r"(?:head|brain|neck|kopf|hals|cerebral|tc|ct|ce)?angio(?:gra\w*|tc|ct)?|venogra\w*|"
     r"post-?contrast\w*|postcontrast\w*|postkontrast\w*|postcm|post ?(?:iv|inj|gad)\w*|"
     r"arteri(?:al|el)\w*|venous|veno[es]?s\w*|venos\w*|injecte\w*|injete\w*|"
     r"kontrastli\w*|enhanced|bolus|"
@@ -205,7 +206,11 @@ _BOTH = (
 
 
 def _words(pattern: str, signs: str = "") -> re.Pattern[str]:
-    """Compile a pattern of whole words, and of signs of scripts that have no blanks."""
+    """Compile a pattern of whole words, and of signs of scripts that have no blanks.
+
+    An ending is at most 8 letters long: nothing else of the source may stand in a sentence.
+    """
+    pattern = pattern.replace(r"\w*", r"\w{0,8}")
     alone = rf"(?<![^\W_])(?:{pattern})(?![^\W_])"
     return re.compile(f"{signs}|{alone}" if signs else alone)
 

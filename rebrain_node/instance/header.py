@@ -37,7 +37,6 @@ _MACROS = {
     "AnatomicRegionSequence": "FrameAnatomySequence",
     "FrameAcquisitionNumber": "FrameContentSequence",
     "FrameAcquisitionDateTime": "FrameContentSequence",
-    "TemporalPositionIndex": "FrameContentSequence",
 }
 #: thicknesses of one series that lie closer are one: scanners write 4.998 and 5.002
 _THICKNESS_NOISE_MM = 0.05
@@ -192,7 +191,6 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         slice_thickness_mm=_number(get("SliceThickness")),
         gantry_tilt_deg=_number(get("GantryDetectorTilt")),
         instance_number=_whole(get("InstanceNumber")),
-        temporal_position=_whole(get("TemporalPositionIndex") or get("TemporalPositionIdentifier")),
         series_number=_whole(get("SeriesNumber")),
         series_description=_text(get("SeriesDescription")),
         body_part=_text(get("BodyPartExamined")) or _region(get("AnatomicRegionSequence")),

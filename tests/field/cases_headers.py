@@ -355,7 +355,7 @@ IMAGE_TYPES = (
     _case("image-type", "for-processing", "Presentation Intent Type is FOR PROCESSING.",
           "refused: IMAGE-TYPE", source="Supplement 252", PresentationIntentType="FOR PROCESSING"),
     _case("image-type", "dynamic-series", "The same positions at four times.", "refused: TEMPORAL",
-          source="PS3.3 C.7.6.16.2.2 (Temporal Position)", sentence="4 times", make=_dynamic),
+          source="PS3.3 C.7.6.16.2.2", sentence="4 times", make=_dynamic),
 )  # fmt: skip
 
 AGES = (

@@ -107,9 +107,17 @@ def _not_preferred(series: Series, best: Series, limits: Limits) -> Finding:
     why = _reason(_ranking_key(best, limits), _ranking_key(series, limits))
     return Finding(
         code="NOT-PREFERRED",
-        sentence=f"the series would do, but another of the study was preferred for {why}",
+        sentence=(
+            f"the series would do, but {_named(best)} of the study was preferred for {why}; "
+            "nothing is to be done"
+        ),
         value=why,
     )
+
+
+def _named(series: Series) -> str:
+    number = series.first.series_number
+    return "another series" if number is None else f"series {number}"
 
 
 def _ranking_key(series: Series, limits: Limits) -> _Key:
