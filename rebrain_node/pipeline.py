@@ -23,6 +23,7 @@ from rebrain_node.domain.selection import Selection
 from rebrain_node.domain.volume import Guide, PreparedVolume, SourceVolume, SyntheticVolume
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import GateError, SeriesRejectedError
+from rebrain_node.instance.header import axial_instances
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.ports import AuditLog, Inbox
 from rebrain_node.steps.assemble import assemble
@@ -93,7 +94,7 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         configuration.objects,
     )
     step = StepRunner(job, ports.audit)
-    instances = step(ports.inbox.read, job)
+    instances = axial_instances(step(ports.inbox.read, job))
     provenance = _provenance(job, ports, configuration)
     volume = step(assemble, instances, limits.geometry)
     instances = _assembled(instances, volume)

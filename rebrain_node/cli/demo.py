@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rebrain_node.cli.options import AsJson
-from rebrain_node.cli.present import console, print_json, print_table, progress
+from rebrain_node.cli.terminal import AsJson, console, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from rebrain_node.demonstration.show import DemonstrationResult, Row

@@ -74,14 +74,6 @@ RIGHT: Final[Mapping[str, Mapping[str, str]]] = {
 }
 #: judged with their pixels too: padding, intercept and representation of the vendor matter there
 _WITH_PIXELS: Final = frozenset({"thick", "tilted", "tilted-two-row"})
-#: wait for the reading of image types and kernels
-_WAITING: Final = frozenset(
-    {
-        "ge-tilted-two-row", "ge-retrospective", "ge-lossy-archive", "ge-reformatted-axial",
-        "ge-material", "siemens-reformatted-axial", "philips-iterative",
-        "philips-reformatted-axial", "canon-reformatted-axial", "siemens-perfusion-flow",
-    }
-)  # fmt: skip
 
 
 def _alone(scanner: Scanner, name: str) -> Callable[[Path], None]:
@@ -120,7 +112,6 @@ CASES = (
         )
         for scanner in SCANNERS
         for name in scanner.series
-        if _slug(scanner.vendor, name) not in _WAITING
     ),
     *(
         Case(

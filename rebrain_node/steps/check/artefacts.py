@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
+from rebrain_node.domain.contrast import strongest
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import FloatArray, MillimetreArray
+from rebrain_node.instance.header import frames
 from rebrain_node.steps.check.survey import Survey
 
 _NOISE_SLICES = 6
@@ -39,12 +41,20 @@ def check_contrast(survey: Survey, limits: Limits) -> Iterator[Finding]:
             code="CONTRAST",
             sentence=(
                 f"{volume:.1f} ml inside the skull are as bright as vessels with contrast "
-                f"({low:g} to {high:g} HU); at most {most:g} ml are accepted"
+                f"({low:g} to {high:g} HU); at most {most:g} ml are accepted "
+                f"(artefacts.contrast_ml of limits.toml); {_header(survey)}: send the series "
+                "without contrast, or let policy.CONTRAST flag such series"
             ),
             severity=limits.severity("CONTRAST"),
             value=round(volume, 2),
             limit=most,
         )
+
+
+def _header(survey: Survey) -> str:
+    """What the header says of contrast, as the selection reads it."""
+    reading = strongest([frame.contrast for frame in frames(survey.instances)])
+    return reading.words or "the header says nothing of contrast"
 
 
 def contrast_ml(survey: Survey, limits: Limits) -> float:
