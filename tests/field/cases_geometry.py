@@ -310,4 +310,122 @@ PAIRS = (
     ),
 )
 
-CASES = PASSES + ENDS + PAIRS
+
+def padded(value: int, limit: int | None = None) -> Change:
+    """Declare a padding value, and a range where ``limit`` is given."""
+
+    def change(instances: list[Dataset]) -> None:
+        for instance in instances:
+            instance.add_new("PixelPaddingValue", "SS", value)
+            if limit is not None:
+                instance.add_new("PixelPaddingRangeLimit", "SS", limit)
+
+    return change
+
+
+def windowed(low_hu: float, high_hu: float, levels: int | None = 256) -> Change:
+    """Clip to a window, to so many grey levels, and store the result in HU again."""
+
+    def change(instances: list[Dataset]) -> None:
+        for instance in instances:
+            hu = instance.pixel_array + float(instance.RescaleIntercept)
+            hu = np.clip(hu, low_hu, high_hu)
+            if levels is not None:
+                step = (high_hu - low_hu) / (levels - 1)
+                hu = np.rint((hu - low_hu) / step) * step + low_hu
+            stored = np.rint(hu - float(instance.RescaleIntercept))
+            instance.PixelData = stored.astype("<i2").tobytes()
+
+    return change
+
+
+SCALES = (
+    Case(
+        name="padding-value-is-water",
+        group="padding",
+        situation="Pixel Padding Value names the stored value of water.",
+        source="PS3.3 C.7.5.1.1.2; TesterTi/LIDCToolbox#9",
+        expected="accepted: HU-PADDING",
+        make=study(padded(1024)),
+        pixels=True,
+        sentence="0 HU",
+    ),
+    Case(
+        name="padding-range-reaches-into-tissue",
+        group="padding",
+        situation="Pixel Padding Range Limit opens the padding as far as brain.",
+        source="PS3.3 C.7.5.1.1.2",
+        expected="accepted: HU-PADDING",
+        make=study(padded(-2000, 1064)),
+        pixels=True,
+        sentence="40 HU",
+    ),
+    Case(
+        name="padding-below-air",
+        group="padding",
+        situation="Pixel Padding Value is below air, as usual.",
+        source="PS3.3 C.7.5.1.1.2",
+        expected="accepted",
+        make=study(padded(-2000, -976), padding=-2000, declare_padding=False),
+        pixels=True,
+    ),
+    Case(
+        name="padding-value-written-twice",
+        group="padding",
+        situation="Pixel Padding Value holds the same number twice.",
+        source="pydicom/pydicom#1661",
+        expected="accepted",
+        make=study(
+            lambda instances: [
+                instance.add_new("PixelPaddingValue", "SS", [-2000, -2000])
+                for instance in instances
+            ],
+            padding=-2000,
+            declare_padding=False,
+        ),
+        pixels=True,
+    ),
+    Case(
+        name="rescale-slope-written-twice",
+        group="scale",
+        situation="Rescale Slope holds the same number twice.",
+        source="pydicom/pydicom#1661",
+        expected="accepted",
+        make=study(
+            lambda instances: [setattr(i, "RescaleSlope", ["1", "1"]) for i in instances],
+        ),
+        pixels=True,
+    ),
+    Case(
+        name="copy-of-8-bits-stretched-back",
+        group="scale",
+        situation="Windowed to 8 bits from -1000 to 1000 HU and stretched back to HU.",
+        source="ivmartel/dwv#80; PS3.3 C.8.2.1.1.4",
+        expected="refused: HU",
+        make=study(windowed(-1000.0, 1000.0), noise_hu=12.0),
+        pixels=True,
+        sentence="8 bits",
+    ),
+    Case(
+        name="copy-of-8-bits-over-the-whole-scale",
+        group="scale",
+        situation="Reduced to 8 bits over all of the scale: grey and white matter share a step.",
+        source="PS3.3 C.8.2.1.1.4",
+        expected="refused: HU",
+        make=study(windowed(-1024.0, 3071.0), noise_hu=12.0),
+        pixels=True,
+        sentence="8 bits",
+    ),
+    Case(
+        name="copy-windowed-with-all-its-bits",
+        group="scale",
+        situation="Clipped at 1000 HU: all dense bone lies at the end of the window.",
+        source="PS3.3 C.8.2.1.1.4",
+        expected="refused: HU",
+        make=study(windowed(-1000.0, 1000.0, levels=None), noise_hu=40.0),
+        pixels=True,
+        sentence="windowed up to 1000 HU",
+    ),
+)
+
+CASES = PASSES + ENDS + PAIRS + SCALES
