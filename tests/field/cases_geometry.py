@@ -428,4 +428,99 @@ SCALES = (
     ),
 )
 
-CASES = PASSES + ENDS + PAIRS + SCALES
+
+def displaced(rows: Callable[[int], tuple[float, float, float]]) -> Change:
+    """Add to the position of each slice."""
+
+    def change(instances: list[Dataset]) -> None:
+        for place, instance in enumerate(instances):
+            position = np.array(instance.ImagePositionPatient, dtype=float) + rows(place)
+            instance.ImagePositionPatient = [f"{value:.3f}" for value in position]
+
+    return change
+
+
+def thickness(instances: list[Dataset]) -> None:
+    """Write 5.998 and 6.002 mm in turn, as thickness and as distance."""
+    for place, instance in enumerate(instances):
+        instance.SliceThickness = ("5.998", "6.002")[place % 2]
+
+
+def turning_cosines(instances: list[Dataset]) -> None:
+    """Round the cosines of a tilted stack to three digits and to four, in turn."""
+    for place, instance in enumerate(instances):
+        instance.ImageOrientationPatient = [
+            f"{float(cosine):.{3 + place % 2}f}" for cosine in instance.ImageOrientationPatient
+        ]
+
+
+NOISE = (
+    Case(
+        name="thickness-and-distance-with-noise",
+        group="noise",
+        situation="Slices of 5.998 and 6.002 mm in turn, positions rounded to 0.1 mm.",
+        source="icometrix/dicom2nifti#36",
+        expected="accepted",
+        make=study(
+            lambda instances: (
+                thickness(instances),
+                displaced(lambda k: (0.0, 0.0, 0.04 * (-1) ** k))(instances),
+            )
+        ),
+    ),
+    Case(
+        name="cosines-rounded-in-turn",
+        group="noise",
+        situation="Direction cosines of three and of four digits in turn, with tilt.",
+        source="InsightSoftwareConsortium/ITK#1042",
+        expected="accepted",
+        make=study(turning_cosines, gantry_tilt_deg=10.5),
+    ),
+    Case(
+        name="slices-repeated-with-noise",
+        group="noise",
+        situation="Two slices lie 0.12 mm from two others: the same places, within the noise.",
+        source="dicom2nifti: slice increment",
+        expected="refused: GEOM-DUPLICATE",
+        make=study(slice_distances_mm=(*PLACES, PLACES[5] + 0.12, PLACES[9] - 0.12)),
+        sentence="2 of 26 slices",
+    ),
+    Case(
+        name="one-slice-a-little-off",
+        group="noise",
+        situation="One slice lies 0.4 mm above its place.",
+        source="dicom2nifti: slice increment",
+        expected="refused: GEOM-SPACING",
+        make=study(displaced(lambda k: (0.0, 0.0, 0.4 * (k == 11)))),
+        sentence="6.40 mm lie between slices 11 and 12, where 6.00 mm are usual",
+    ),
+    Case(
+        name="distance-changes-a-little",
+        group="noise",
+        situation="The upper half lies in steps of 6.3 mm instead of 6.",
+        source="dicom2nifti: slice increment",
+        expected="refused: GEOM-SPACING",
+        make=study(displaced(lambda k: (0.0, 0.0, 0.3 * max(0, k - 12)))),
+        sentence="6.30 mm",
+    ),
+    Case(
+        name="every-second-slice-missing-above",
+        group="noise",
+        situation="In the upper half every second slice is missing.",
+        source="dicom2nifti: slice increment",
+        expected="refused: GEOM-GAP",
+        make=study(slice_distances_mm=PLACES[:12] + PLACES[13::2]),
+        sentence="at least one slice is missing",
+    ),
+    Case(
+        name="one-slice-of-another-thickness",
+        group="noise",
+        situation="One slice says 3 mm thickness among slices of 5 mm, evenly spaced.",
+        source="review of refusals",
+        expected="refused: GEOM-SPACING",
+        make=study(slice_thickness_mm=(5.0,) * 9 + (3.0,) + (5.0,) * 14),
+        sentence="slice 10 is 3 mm thick",
+    ),
+)
+
+CASES = PASSES + ENDS + PAIRS + SCALES + NOISE

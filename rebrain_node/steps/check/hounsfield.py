@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.findings import Finding, unlike
 from rebrain_node.domain.limits import HounsfieldLimits, Limits
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.instance.pixels import TISSUE_HU, padding_as_tissue_hu
@@ -35,7 +35,10 @@ def check_scale(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """
     measured = survey.volume.hu[~survey.volume.padding]
     if len(measured) == 0 or not np.isfinite(measured).all():
-        yield Finding(code="HU", sentence="the pixels hold no measured or no finite values")
+        yield Finding(
+            code="HU",
+            sentence="the pixels hold no measured or no finite values; send the original CT",
+        )
         return
     accepted = limits.hounsfield
     low, high = accepted.air_hu
@@ -44,9 +47,10 @@ def check_scale(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="HU",
             sentence=(
-                f"only {100 * share:.1f} % of the image is air ({low:g} to {high:g} HU), at "
-                f"least {100 * accepted.air_share:g} % are expected: the values are not Hounsfield "
-                "units (slope, intercept, sign, or a windowed copy)"
+                f"only {unlike(100 * share, 100 * accepted.air_share)} % of the image is air "
+                f"({low:g} to {high:g} HU), at least {100 * accepted.air_share:g} % "
+                "(hounsfield.air_share) are expected: the values are not Hounsfield units (slope, "
+                "intercept, sign, or a windowed copy); send the original CT"
             ),
             value=round(share, 4),
             limit=accepted.air_share,
@@ -58,9 +62,10 @@ def check_scale(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="HU",
             sentence=(
-                f"{100 * wrapped:.1f} % of the image is denser than {accepted.overflow_hu:g} HU, "
-                f"at most {100 * accepted.overflow_share:g} % are possible: stored values have "
-                "wrapped around or their sign is wrong"
+                f"{unlike(100 * wrapped, 100 * accepted.overflow_share)} % of the image is denser "
+                f"than {accepted.overflow_hu:g} HU, at most {100 * accepted.overflow_share:g} % "
+                "(hounsfield.overflow_share) are possible: stored values have wrapped around or "
+                "their sign is wrong; send the original CT"
             ),
             value=round(wrapped, 4),
             limit=accepted.overflow_share,
@@ -157,11 +162,13 @@ def peak_hu(values: FloatArray, among: tuple[float, float] = _BRAIN_SEARCH_HU) -
 
 
 def _off(tissue: str, value: float, limits: tuple[float, float]) -> Finding:
+    nearest = limits[0] if value < limits[0] else limits[1]
     return Finding(
         code="HU",
         sentence=(
-            f"{tissue} lies at {value:.0f} HU, {limits[0]:g} to {limits[1]:g} HU are expected: "
-            "the values are not Hounsfield units or the scanner is not calibrated"
+            f"{tissue} lies at {unlike(value, nearest, 0)} HU, {limits[0]:g} to {limits[1]:g} HU "
+            f"(hounsfield.{tissue}_hu) are expected: the values are not Hounsfield units or the "
+            "scanner is not calibrated; send the original CT"
         ),
         value=round(value, 1),
         limit=f"{limits[0]:g} to {limits[1]:g}",
