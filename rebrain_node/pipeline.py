@@ -208,7 +208,7 @@ class StepRunner:
 
 
 def _assembled(instances: Sequence[Dataset], volume: SourceVolume) -> tuple[Dataset, ...]:
-    """Return the instances of which the volume consists: a second pass is left out."""
+    """Return the instances of which the volume consists: a scout or a second pass is not."""
     used = set(volume.sop_instance_uids)
     return tuple(instance for instance in instances if str(instance.SOPInstanceUID) in used)
 

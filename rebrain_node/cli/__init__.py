@@ -17,14 +17,11 @@ import typer
 from rebrain_node.cli import (
     audit,
     bundle,
-    config,
     demo,
     doctor,
     folder,
-    network,
     node,
     queue,
-    recall,
 )
 from rebrain_node.errors import BundleError, RebrainError, SettingsError
 
@@ -42,15 +39,15 @@ program.command("process")(folder.process)
 program.command("serve")(node.serve)
 program.command("receiver", hidden=True)(node.receiver)
 program.command("worker", hidden=True)(node.worker)
-program.command("send")(network.send)
+program.command("send")(node.send)
 program.command("doctor")(doctor.doctor)
 program.command("status")(queue.status)
-program.command("recall")(recall.recall)
+program.command("recall")(audit.recall)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(audit.audit, name="audit")
 program.add_typer(bundle.bundle, name="bundle")
-program.add_typer(config.config, name="config")
-program.add_typer(network.peers, name="peers")
+program.add_typer(node.config, name="config")
+program.add_typer(node.peers, name="peers")
 
 
 def app(arguments: Sequence[str] | None = None) -> NoReturn:

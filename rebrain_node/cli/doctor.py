@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rebrain_node.cli.options import AsJson, Config
-from rebrain_node.cli.present import console, print_json, print_table
+from rebrain_node.cli.terminal import AsJson, Config, console, print_json, print_table
 from rebrain_node.errors import RebrainError
 
 if TYPE_CHECKING:

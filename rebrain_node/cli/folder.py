@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rebrain_node.cli.options import AsJson, Config
-from rebrain_node.cli.present import console, print_json, print_table, progress
+from rebrain_node.cli.terminal import AsJson, Config, console, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

@@ -1,12 +1,16 @@
-"""`serve` and the two processes it starts."""
+"""`serve`, `send`, `peers` and `config`: run the node, try a destination, show the settings."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rebrain_node.cli.options import Config
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table, progress
+
+peers = typer.Typer(help="Show the peers that may send to the node.", no_args_is_help=True)
+config = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
 
 
 def serve(config: Config = None) -> None:
@@ -38,3 +42,116 @@ def worker(
     from rebrain_node.settings import load_settings
 
     run_worker(load_settings(config), slot)
+
+
+def send(
+    folder: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="Folder with DICOM instances.")
+    ],
+    destination: Annotated[
+        str, typer.Option("--to", help="Name of a destination in the settings.")
+    ],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send the DICOM instances of a folder to a destination.
+
+    Exit code 1 if an instance was not accepted.
+    """
+    from rebrain_node.app.tasks import send_files
+    from rebrain_node.settings import load_settings
+
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    with progress() as display:
+        task = display.add_task("send", total=len(paths))
+        sent = send_files(
+            load_settings(config), destination, paths, lambda _: display.advance(task)
+        )
+    failed = [one for one in sent if not one.taken]
+    if as_json:
+        print_json(
+            {
+                "destination": destination,
+                "taken": len(sent) - len(failed),
+                "not_taken": [{"path": str(one.path), "sentence": one.sentence} for one in failed],
+            }
+        )
+    else:
+        typer.echo(f"{len(sent) - len(failed)} of {len(sent)} instances accepted by {destination}")
+        if failed:
+            rows = [(one.path, one.sentence) for one in failed]
+            print_table("Not accepted", ("file", "reason"), rows)
+    if failed or not sent:
+        raise typer.Exit(1)
+
+
+@peers.command("list")
+def list_(config: Config = None, as_json: AsJson = False) -> None:
+    """List the peers that may associate; all others are rejected."""
+    from rebrain_node.settings import load_settings
+
+    known = load_settings(config).receiver.peers
+    if as_json:
+        print_json({"peers": [peer.model_dump(mode="json") for peer in known]})
+        return
+    if not known:
+        typer.echo("no peer may associate: add [[receiver.peers]] to the settings")
+        return
+    rows = [(peer.ae_title, ", ".join(peer.addresses)) for peer in known]
+    print_table("Peers", ("calling AE title", "addresses"), rows)
+
+
+@config.command("check")
+def check(config: Config = None, as_json: AsJson = False) -> None:
+    """Check that settings, limits and trusted keys are valid.
+
+    Exit code 2 and the reason if not.
+    """
+    from rebrain_node.app.compose import read_limits
+    from rebrain_node.settings import load_settings
+    from rebrain_node.trust import trusted_keys
+
+    settings = load_settings(config)
+    trusted_keys(settings)
+    digest = read_limits(settings).digest
+    if as_json:
+        print_json({"fit": True, "limits_digest": digest})
+        return
+    typer.echo(f"settings, limits and trusted keys are valid; limits digest {digest}")
+
+
+@config.command("show")
+def show(config: Config = None, as_json: AsJson = False) -> None:
+    """Show the settings in use.
+
+    File, environment and defaults merged; a password in the database URL is not shown.
+    """
+    from rebrain_node.settings import load_settings
+
+    values = load_settings(config).model_dump(mode="json")
+    values["storage"]["database_url"] = _without_password(values["storage"]["database_url"])
+    if as_json:
+        print_json(values)
+        return
+    print_table("Settings", ("setting", "value"), list(_flat(values)))
+
+
+def _flat(values: dict[str, object], prefix: str = "") -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, value))
+    return rows
+
+
+def _without_password(url: str | None) -> str | None:
+    if url is None:
+        return None
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f":{parts.password}@", ":***@", 1)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rebrain_node.cli.options import AsJson, Config
-from rebrain_node.cli.present import print_json, print_table
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,7 +1,8 @@
-"""Delivery as values: what a destination took, what still waits for it."""
+"""Delivery as values: what a destination took, what waits for it, what a recall concerns."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,3 +33,26 @@ class PendingDelivery:
     attempts: int  #: failed attempts so far
     reason: str | None  #: of the last failed attempt
     since: datetime  #: aware, UTC: when the set entered the outbox
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecalledObject:
+    """One affected derived instance."""
+
+    kind: str  #: MR, PM, SEG, SC, SR or KOS
+    sop_instance_uid: str
+    series_instance_uid: str
+    destinations: Mapping[str, str]  #: pending, taken or refused, by destination
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecalledSet:
+    """The affected objects of one derived set."""
+
+    set_id: int
+    study_instance_uid: str
+    source_series_uid: str
+    revision: int
+    bundle_digest: str
+    slices: tuple[int, ...]  #: numbers of the guided slices, from 1; empty for a whole set
+    objects: tuple[RecalledObject, ...]

@@ -199,14 +199,19 @@ class Limits(_Table):
     artefacts: ArtefactLimits
     domain: DomainLimits
     kernels: tuple[KernelRule, ...]
-    policy: Mapping[str, Severity]  #: for each of ``POLICY_CODES``: refuse or flag
+    #: for each of ``POLICY_CODES``: refuse or flag; a file may be older than a code
+    policy: Mapping[str, Severity]
     _content: str = PrivateAttr()
 
     @field_validator("policy")
     @classmethod
     def _names_each_code(cls, policy: Mapping[str, Severity]) -> Mapping[str, Severity]:
         faults = [f"policy.{code} is unknown" for code in sorted(policy.keys() - set(POLICY_CODES))]
-        faults += [f"policy.{code} is missing" for code in POLICY_CODES if code not in policy]
+        faults += [
+            f"policy.{code} is missing"
+            for code in POLICY_CODES
+            if code not in policy and CODES[code].unless_named is None
+        ]
         if faults:
             raise ValueError(f"{', '.join(faults)}; each of {', '.join(POLICY_CODES)} is needed")
         return policy
@@ -228,4 +233,5 @@ class Limits(_Table):
 
     def severity(self, code: str) -> Severity:
         """Say what a finding of this code does: refuse, unless the site's policy says flag."""
-        return self.policy.get(code, "refuse")
+        known = CODES.get(code)
+        return self.policy.get(code, (known and known.unless_named) or "refuse")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-#: people on whom a map must have been calibrated for it to be called calibrated
-LEAST_PEOPLE: Final = 20
+#: subjects on which a map must have been calibrated for it to be called calibrated
+LEAST_SUBJECTS: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,27 +18,27 @@ class UncertaintyInterpretation:
     alpha : float or None
         The map holds the half-width of the interval that misses the truth in this share of a
         head's voxels; None: an expected absolute error by rule of thumb.
-    people : int
-        n, the people whose residuals set the width.
+    subjects : int
+        n, the subjects whose residuals set the width.
     untrusted_above : float or None
         A slice whose mean uncertainty inside the head is larger is not to be trusted; None where
         the recipe sets no limit.
     """
 
     alpha: float | None = None
-    people: int = 0
+    subjects: int = 0
     untrusted_above: float | None = None
 
     @property
     def calibrated(self) -> bool:
-        """Whether enough people stand behind the map."""
-        return self.alpha is not None and self.people >= LEAST_PEOPLE
+        """Whether enough subjects were used to calibrate the map."""
+        return self.alpha is not None and self.subjects >= LEAST_SUBJECTS
 
     @property
     def label(self) -> str:
-        """Words that stand beside the map wherever it goes."""
+        """Words shown beside the map in every object and report."""
         word = "calibrated" if self.calibrated else "UNCALIBRATED"
-        return word if self.alpha is None else f"{word}, n = {self.people}"
+        return word if self.alpha is None else f"{word}, n = {self.subjects}"
 
     @property
     def quantity(self) -> str:
@@ -52,5 +52,5 @@ class UncertaintyInterpretation:
         return None if self.untrusted_above is None else uncertainty <= self.untrusted_above
 
 
-#: of a map that no calibration stands behind
+#: of a map without a calibration
 RULE_OF_THUMB: Final = UncertaintyInterpretation()

@@ -86,7 +86,7 @@ class Calibration(BaseModel):
                 return f"it was made with {name} of SHA-256 {expected}, the bundle has {actual}"
         if set(self.widths) != {"measured", "retrieved", "interpolated"}:
             return f"it has widths for {sorted(self.widths)}, not for every kind of slice"
-        label = UncertaintyInterpretation(alpha=self.alpha, people=self.people).label
+        label = UncertaintyInterpretation(alpha=self.alpha, subjects=self.people).label
         if self.label != label:
             return f"its label is {self.label!r}, by alpha and people it must be {label!r}"
         return None

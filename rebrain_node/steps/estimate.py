@@ -57,7 +57,7 @@ def estimate(
         synthetic,
         uncertainty=np.minimum(widths, np.float32(1.0)),
         meaning=UncertaintyInterpretation(
-            alpha=calibration.alpha, people=calibration.people, untrusted_above=limit
+            alpha=calibration.alpha, subjects=calibration.people, untrusted_above=limit
         ),
     )
 

@@ -11,13 +11,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import RecalledObject, RecalledSet
 from rebrain_node.domain.guidance import exemplars_of
-from rebrain_node.domain.recall import RecalledObject, RecalledSet
 from rebrain_node.errors import StateError
 from rebrain_node.store.database import Database
 from rebrain_node.store.tables import AuditRow, DeliveryRow, DerivedInstanceRow, DerivedSetRow
 
-#: a hash, or its beginning: 32 digits name a person, 48 one slice of it
+#: a hash, or its beginning: 32 digits name a subject, 48 one slice of it
 _HASH: Final = re.compile(r"[0-9a-f]{16,64}")
 
 
@@ -57,7 +57,7 @@ class Recall:
         Parameters
         ----------
         hashed : str
-            Keyed hash of a slice, or its beginning; the first 32 digits name a person.
+            Keyed hash of a slice, or its beginning; the first 32 digits name a subject.
 
         Raises
         ------

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rebrain_node import __version__, errors
-from rebrain_node.cli.present import plain
+from rebrain_node.cli.terminal import plain
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.signature import make_key, read_private_key, sign_bundle, signing_key
 from tests.support.plain_bundle import plain_contents

@@ -172,7 +172,7 @@ def calibration_of(judged: Sequence[SubjectResiduals]) -> Calibration:
     return Calibration(
         alpha=ALPHA,
         people=people,
-        label=UncertaintyInterpretation(alpha=ALPHA, people=people).label,
+        label=UncertaintyInterpretation(alpha=ALPHA, subjects=people).label,
         widths=widths,
         set_digest=hashlib.sha256(digests.encode()).hexdigest(),
         subjects=tuple(each.residuals.person for each in judged),

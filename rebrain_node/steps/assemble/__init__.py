@@ -20,7 +20,7 @@ from rebrain_node.domain.passes import slices_to_use
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejectedError
-from rebrain_node.instance.header import frames
+from rebrain_node.instance.header import axial_instances, frames
 from rebrain_node.instance.pixels import hounsfield
 from rebrain_node.steps.assemble.rotations import recentred
 
@@ -31,8 +31,8 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
     Parameters
     ----------
     instances : sequence of Dataset
-        Classic CT instances, one Enhanced CT instance, or several. Of more than one pass over
-        the head the same is used as in the selection (`domain.passes`).
+        Classic CT instances, one Enhanced CT instance, or several; scouts among them are left out.
+        Of more than one pass over the head the same is used as in the selection (`domain.passes`).
     limits : GeometryLimits
         The clinical lead's tolerances, the same as in the selection.
 
@@ -51,6 +51,7 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
         ``GEOM-DUPLICATE`` two slices at one position; ``GEOM-TWO-PASSES`` no pass can be used;
         ``PIXEL-DATA`` and ``HU`` from decoding.
     """
+    instances = axial_instances(instances)
     used = slices_to_use(frames(instances), limits)
     listed = used.frames
     findings = (*_too_few(listed), *_identity(listed), *judge_planes(listed, limits))

@@ -18,6 +18,7 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejectedError
+from rebrain_node.instance.header import axial_instances
 from rebrain_node.instance.identity import judge_identity
 from rebrain_node.instance.synthetic import synthetic_mark
 from rebrain_node.steps.check.artefacts import (
@@ -98,7 +99,7 @@ def check(
     volume : SourceVolume
         Assembled from ``instances``.
     instances : sequence of Dataset
-        As received, of one series.
+        As received, of one series; scouts among them are not judged.
     limits : Limits
         The clinical lead's.
 
@@ -112,7 +113,7 @@ def check(
     SeriesRejectedError
         The series must not be synthesised; all findings are listed, refusals first.
     """
-    findings = _findings(Survey(volume, instances), limits)
+    findings = _findings(Survey(volume, axial_instances(instances)), limits)
     ordered = tuple(sorted(findings, key=lambda finding: finding.severity == "flag"))
     if any(finding.severity == "refuse" for finding in ordered):
         raise SeriesRejectedError(ordered)

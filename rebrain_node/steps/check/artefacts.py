@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
+from rebrain_node.domain.contrast import strongest
 from rebrain_node.domain.findings import Finding, unlike
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import FloatArray, MillimetreArray
+from rebrain_node.instance.header import frames
 from rebrain_node.steps.check.survey import Survey
 
 _NOISE_SLICES = 6
@@ -40,12 +42,19 @@ def check_contrast(survey: Survey, limits: Limits) -> Iterator[Finding]:
             sentence=(
                 f"{unlike(volume, most)} ml inside the skull are as bright as vessels with "
                 f"contrast ({low:g} to {high:g} HU); at most {most:g} ml (artefacts.contrast_ml) "
-                "are accepted: send the series without contrast"
+                f"are accepted; {_header(survey)}: send the series without contrast, or let "
+                "policy.CONTRAST flag such series"
             ),
             severity=limits.severity("CONTRAST"),
             value=round(volume, 2),
             limit=most,
         )
+
+
+def _header(survey: Survey) -> str:
+    """What the header says of contrast, as the selection reads it."""
+    reading = strongest([frame.contrast for frame in frames(survey.instances)])
+    return reading.words or "the header says nothing of contrast"
 
 
 def contrast_ml(survey: Survey, limits: Limits) -> float:

@@ -54,11 +54,11 @@ def test_a_slice_is_so_many_scales_wide_as_its_kind_says(drawn):
         expected = scales[guide.kind] * (0.02 + 0.01 * distances.min())
         assert np.allclose(values, expected, atol=1e-5)
     assert np.array_equal(found.intensity, drawn.intensity)
-    assert found.meaning == UncertaintyInterpretation(alpha=0.1, people=25)
+    assert found.meaning == UncertaintyInterpretation(alpha=0.1, subjects=25)
     assert found.meaning.calibrated
 
 
-def test_few_people_are_not_called_a_calibration(drawn):
+def test_few_subjects_are_not_called_a_calibration(drawn):
     found = estimate(drawn, RECIPE, Distance(), tiny_calibration(subjects=4))
     assert found.meaning.label == "UNCALIBRATED, n = 4"
     assert not found.meaning.calibrated

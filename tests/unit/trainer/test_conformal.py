@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from rebrain_node.domain.uncertainty import LEAST_PEOPLE, RULE_OF_THUMB, UncertaintyInterpretation
+from rebrain_node.domain.uncertainty import LEAST_SUBJECTS, RULE_OF_THUMB
+from rebrain_node.domain.uncertainty import UncertaintyInterpretation as Interpretation
 from trainer.calibrate.conformal import conformal, plain, width
 
 
@@ -77,11 +78,8 @@ def test_the_plain_quantile_of_few_people_promises_too_much():
 
 
 def test_the_label_says_who_stands_behind_it():
-    assert UncertaintyInterpretation(alpha=0.1, people=LEAST_PEOPLE).label == "calibrated, n = 20"
-    assert (
-        UncertaintyInterpretation(alpha=0.1, people=LEAST_PEOPLE - 1).label
-        == "UNCALIBRATED, n = 19"
-    )
+    assert Interpretation(alpha=0.1, subjects=LEAST_SUBJECTS).label == "calibrated, n = 20"
+    assert Interpretation(alpha=0.1, subjects=LEAST_SUBJECTS - 1).label == "UNCALIBRATED, n = 19"
     assert RULE_OF_THUMB.label == "UNCALIBRATED"
-    assert UncertaintyInterpretation(alpha=0.1, people=25).quantity == "Half-width of 90% interval"
+    assert Interpretation(alpha=0.1, subjects=25).quantity == "Half-width of 90% interval"
     assert RULE_OF_THUMB.quantity == "Expected absolute error"

@@ -55,7 +55,7 @@ def t1_like(instances: Sequence[Dataset], spec: PhantomSpec) -> SyntheticVolume:
         uncertainty=uncertainty.astype(np.float32),
         head=head,
         meaning=UncertaintyInterpretation(
-            alpha=0.1, people=25, untrusted_above=0.05
+            alpha=0.1, subjects=25, untrusted_above=0.05
         ),  # every slice is above it
     )
 

@@ -27,7 +27,7 @@ TINY = {
     "slice_distances_mm": (-18.0, -6.0, 6.0, 18.0),
 }
 FLAG = Finding(code="AGE", sentence="older than 90° years", severity="flag", value=97.0, limit=90.0)
-CALIBRATED = UncertaintyInterpretation(alpha=0.1, people=20)
+CALIBRATED = UncertaintyInterpretation(alpha=0.1, subjects=20)
 HEAD = AuditAnchor(sequence=42, sha256="b" * 64)
 
 

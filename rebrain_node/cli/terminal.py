@@ -1,15 +1,26 @@
-"""Output of the commands: one JSON object, or tables with control characters escaped."""
+"""Options that several commands share, and their output: one JSON object, or tables."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Settings file (TOML); without it, defaults and environment apply."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
