@@ -23,7 +23,6 @@ from rebrain_node.domain.selection import Selection
 from rebrain_node.domain.volume import Guide, PreparedVolume, SourceVolume, SyntheticVolume
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import GateError, SeriesRejectedError
-from rebrain_node.instance.header import axial_instances
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.ports import AuditLog, Inbox
 from rebrain_node.steps.assemble import assemble
@@ -94,7 +93,7 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         configuration.objects,
     )
     step = StepRunner(job, ports.audit)
-    instances = axial_instances(step(ports.inbox.read, job))
+    instances = step(ports.inbox.read, job)
     provenance = _provenance(job, ports, configuration)
     volume = step(assemble, instances, limits.geometry)
     instances = _assembled(instances, volume)
@@ -209,7 +208,7 @@ class StepRunner:
 
 
 def _assembled(instances: Sequence[Dataset], volume: SourceVolume) -> tuple[Dataset, ...]:
-    """Return the instances of which the volume consists: a second pass is left out."""
+    """Return the instances of which the volume consists: a scout or a second pass is not."""
     used = set(volume.sop_instance_uids)
     return tuple(instance for instance in instances if str(instance.SOPInstanceUID) in used)
 

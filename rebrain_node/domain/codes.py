@@ -346,6 +346,17 @@ CODES: Mapping[str, FindingCode] = {
         remedy="send the original CT; check the calibration",
         found_by="select, check, assemble",
     ),
+    "HU-PADDING": FindingCode(
+        topic="suitability",
+        meaning=(
+            "Pixel Padding Value (0028,0120) is as dense as tissue: it is not believed, and the "
+            "pixels of this value count as measured"
+        ),
+        limit="HU, outside -900 to 2900",
+        remedy="correct it at the scanner or archive that writes it",
+        found_by="check",
+        policy="flag",
+    ),
     "NOT-HEAD": FindingCode(
         topic="suitability",
         meaning=(

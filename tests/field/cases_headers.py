@@ -24,7 +24,7 @@ Change = Callable[[list[Dataset]], None]
 WHOLE_MM = tuple(-60.0 + 5.0 * k for k in range(28))
 #: an axial reformat of a real Philips study: 4 mm every 3 mm, turned by 19 degrees in its plane
 TURNED = (0.943, -0.333, 0.0, 0.333, 0.943, 0.0)
-EVERY_3_MM = tuple(-66.0 + 3.0 * k for k in range(46))
+EVERY_3_MM = tuple(-66.0 + 3.0 * k for k in range(50))
 
 PYLIDC = "github.com/notmatthancock/pylidc/issues/35"
 INSPECT = "github.com/som-shahlab/INSPECT_public/issues/12"

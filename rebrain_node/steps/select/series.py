@@ -28,12 +28,12 @@ _LONGEST = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """All instances of one series, and the frames of those that are no scout among slices."""
+    """All instances of one series, and those of their frames that are used."""
 
     study_instance_uid: str
     series_instance_uid: str
     instances: tuple[Dataset, ...]
-    axial_instances: tuple[Dataset, ...]
+    axial_instances: tuple[Dataset, ...]  #: without the scouts among slices
     listed: tuple[SourceFrame, ...]  #: all frames of `axial_instances`
     frames: tuple[SourceFrame, ...]  #: those of them that are used
     passes: tuple[Finding, ...] = ()  #: what `slices_to_use` found
