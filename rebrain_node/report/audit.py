@@ -85,8 +85,8 @@ def _summary(
     deliveries: Sequence[PendingDelivery],
 ) -> Html:
     states = Counter(record.state for record in series)
-    ended = ("published", "refused", "failed", "held")
-    waiting = len(series) - sum(states[state] for state in ended)
+    ended = states["published"] + states["refused"] + states["failed"]
+    waiting = len(series) - ended - states["held"]
     tiles = [
         ("studies", len(studies), ""),
         ("series received", len(series), ""),
