@@ -13,7 +13,7 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.image_type import shown
 from rebrain_node.domain.limits import Limits
 from rebrain_node.instance.charset import charset_problem
-from rebrain_node.instance.identity import judge_identity
+from rebrain_node.instance.identity import judge_identity, judge_named
 from rebrain_node.instance.synthetic import synthetic_mark
 from rebrain_node.steps.select.kinds import (
     judge_derived,
@@ -65,6 +65,7 @@ def _synthetic(series: Series, _: Limits) -> Iterator[Finding]:
 
 def _identity(series: Series, _: Limits) -> Iterator[Finding]:
     yield from judge_identity(series.axial_instances)
+    yield from judge_named(series.axial_instances)
 
 
 def _charset(series: Series, _: Limits) -> Iterator[Finding]:
@@ -72,10 +73,7 @@ def _charset(series: Series, _: Limits) -> Iterator[Finding]:
     if problems:
         yield Finding(
             code="CHARSET",
-            sentence=(
-                f"{problems[0]}; a name that cannot be read cannot be copied: correct Specific "
-                "Character Set (0008,0005) at the source"
-            ),
+            sentence=f"{problems[0]}; it cannot be copied, so correct it at the sender",
             value=float(len(problems)),
             limit=0.0,
         )
