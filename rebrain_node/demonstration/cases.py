@@ -79,9 +79,9 @@ def demo_cases(head: Head) -> tuple[DemoCase, ...]:
         ),
         DemoCase(name="child of 8 years", right="refused: AGE", instances=_copies(bare, _child)),
         DemoCase(
-            name="two patients in one series",
-            right="refused: ID-MIXED",
-            instances=_two_patients(bare),
+            name="no patient named",
+            right="refused: ID-EMPTY",
+            instances=_copies(bare, _nameless),
         ),
         DemoCase(
             name="two passes in one series",
@@ -167,11 +167,8 @@ def _child(instance: Dataset) -> None:
     instance.PatientAge, instance.PatientBirthDate = "008Y", "20180101"
 
 
-def _two_patients(instances: Instances) -> tuple[Dataset, ...]:
-    copies = _copies(instances)
-    for instance in copies[len(copies) // 2 :]:
-        instance.PatientID, instance.PatientName = "SOMEBODY-ELSE", "SOMEBODY^ELSE"
-    return copies
+def _nameless(instance: Dataset) -> None:
+    instance.PatientID, instance.PatientName = "", ""
 
 
 def _two_passes(instances: Instances) -> tuple[Dataset, ...]:
