@@ -34,7 +34,7 @@ from rebrain_node.steps.select.suitability import (
     judge_thickness,
 )
 
-#: of a CT image (PS3.3 C.8.2.1.1.4)
+#: of a CT image (PS3.3 C.8.2.1.1.5)
 _LEAST_BITS = 12
 
 Rule = Callable[[Series, Limits], Iterator[Finding]]
@@ -124,7 +124,7 @@ def _plane(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 def _bits(series: Series, _: Limits) -> Iterator[Finding]:
-    """Find copies of fewer bits than a CT image may have (PS3.3 C.8.2.1.1.4: 12 to 16)."""
+    """Find copies of fewer bits than a CT image may have (PS3.3 C.8.2.1.1.5: 12 to 16)."""
     least = min((f.bits_stored for f in series.frames if f.bits_stored is not None), default=None)
     if least is not None and least < _LEAST_BITS:
         yield Finding(
