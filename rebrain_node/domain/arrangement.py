@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.findings import Finding, unlike
 from rebrain_node.domain.limits import GeometryLimits
 from rebrain_node.domain.rotations import phase_offsets_mm, rotation_phases
 from rebrain_node.domain.series import SourceFrame
@@ -32,6 +32,8 @@ _DECLARED_TILT_DEG = 2.0
 _PERIODS = 3
 #: without tilt the slices of a rotation lie on one line
 _STEPPED_TILT_DEG = 1.0
+#: of floating point
+_ROUNDING_MM = 1e-6
 #: a group has at least three slices
 _STEPS_OF_GROUP = 2
 
@@ -167,8 +169,10 @@ def _judge_cosines(frames: Sequence[SourceFrame], limits: GeometryLimits) -> lis
         Finding(
             code="GEOM-ORIENTATION",
             sentence=(
-                f"the slices of the series are not parallel: their orientation differs by "
-                f"{spread_deg:.1f} degrees"
+                "the slices of the series are not parallel: their orientation differs by "
+                f"{unlike(spread_deg, limits.direction_deg)} degrees, at most "
+                f"{limits.direction_deg:g} (geometry.direction_deg) are accepted; send the slices "
+                "of one orientation as a series of their own"
             ),
             value=round(spread_deg, 2),
             limit=limits.direction_deg,
@@ -180,16 +184,31 @@ def _judge_matrix(frames: Sequence[SourceFrame], limits: GeometryLimits) -> list
     spacings = [frame.pixel_spacing_mm for frame in frames]
     if any(s is None or min(s) <= 0.0 for s in spacings):
         return [
-            Finding(code="GEOM-SPACING", sentence="an image does not say how large its pixels are")
+            Finding(
+                code="GEOM-SPACING",
+                sentence=(
+                    "an image does not say how large its pixels are (Pixel Spacing); send the "
+                    "series from the scanner again"
+                ),
+            )
         ]
     shapes = {(frame.rows, frame.columns) for frame in frames}
     spread_mm = float(np.ptp(np.array(spacings, dtype=np.float64), axis=0).max(initial=0.0))
     if len(shapes) <= 1 and spread_mm <= limits.pixel_spacing_mm:
         return []
+    what = (
+        "matrix: " + " and ".join(sorted(f"{rows} x {columns}" for rows, columns in shapes)[:3])
+        if len(shapes) > 1
+        else f"the size of their pixels, by {unlike(spread_mm, limits.pixel_spacing_mm, 3)} mm; at "
+        f"most {limits.pixel_spacing_mm:g} mm (geometry.pixel_spacing_mm) are accepted"
+    )
     return [
         Finding(
             code="GEOM-SPACING",
-            sentence="the slices of the series differ in matrix or pixel size",
+            sentence=(
+                f"the slices of the series differ in {what}; send the slices of one kind as a "
+                "series of their own"
+            ),
             value=round(spread_mm, 6),
             limit=limits.pixel_spacing_mm,
         )
@@ -254,7 +273,8 @@ def judge_arrangement(
 
 def judge_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Finding, ...]:
     """Find slices that lie where another slice lies."""
-    count = int(np.sum(arrangement.steps_mm < limits.duplicate_mm))
+    closest_mm = same_place_mm(limits)
+    count = int(np.sum(arrangement.steps_mm < closest_mm))
     if count == 0:
         return ()
     return (
@@ -262,7 +282,7 @@ def judge_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> tuple[
             code="GEOM-DUPLICATE",
             sentence=(
                 f"{count} of {len(arrangement.positions_mm)} slices lie where another slice "
-                f"already lies (closer than {limits.duplicate_mm:g} mm); send the series without "
+                f"already lies (closer than {closest_mm:g} mm); send the series without "
                 "the repeated slices"
             ),
             value=float(count),
@@ -271,8 +291,13 @@ def judge_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> tuple[
     )
 
 
+def same_place_mm(limits: GeometryLimits) -> float:
+    """Return how close two slices are that lie at one place, within the noise of positions."""
+    return max(limits.duplicate_mm, limits.step_mm)
+
+
 def _without_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> Arrangement:
-    keep = np.concatenate([[True], arrangement.steps_mm >= limits.duplicate_mm])
+    keep = np.concatenate([[True], arrangement.steps_mm >= same_place_mm(limits)])
     return Arrangement(
         positions_mm=arrangement.positions_mm[keep],
         normal=arrangement.normal,
@@ -284,44 +309,76 @@ def _without_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> Arr
 
 def _groups(arrangement: Arrangement, limits: GeometryLimits) -> tuple[_Group, ...]:
     """Cut the series into stretches of equal step and thickness; lone steps belong to none."""
-    steps, thickness = arrangement.steps_mm, arrangement.thickness_mm
     groups: list[_Group] = []
     first = 0
-    while first < len(steps):
-        end = first
-        while (
-            end < len(steps)
-            and abs(steps[end] - float(np.median(steps[first : end + 1]))) <= limits.step_mm
-            and thickness[first] == thickness[end] == thickness[end + 1]
-        ):
+    while first < len(arrangement.steps_mm):
+        end = first + 1
+        while _is_group(arrangement, first, end, limits):
             end += 1
+        end -= 1
         if end - first >= _STEPS_OF_GROUP:
-            step = float(np.median(steps[first:end]))
-            groups.append(_Group(first, end, step, thickness[first]))
+            step = float(np.median(arrangement.steps_mm[first:end]))
+            groups.append(_Group(first, end, step, arrangement.thickness_mm[first]))
         first = max(end, first + 1)
     return tuple(groups)
+
+
+def _is_group(arrangement: Arrangement, first: int, end: int, limits: GeometryLimits) -> bool:
+    """Whether the last of the steps from ``first`` to before ``end`` is as those before it."""
+    if end > len(arrangement.steps_mm):
+        return False
+    steps = arrangement.steps_mm[first:end]
+    if abs(steps[-1] - float(np.median(steps))) > limits.step_mm + _ROUNDING_MM:
+        return False
+    following = arrangement.steps_mm[first + 1 : first + 3]
+    if len(steps) > 1 and np.abs(following - steps[0]).min() > limits.step_mm + _ROUNDING_MM:
+        return False  # the first is unlike both that follow
+    thickness = arrangement.thickness_mm
+    return _as_thick(thickness[first], thickness[end - 1], limits) and _as_thick(
+        thickness[first], thickness[end], limits
+    )
+
+
+def _as_thick(one: float | None, other: float | None, limits: GeometryLimits) -> bool:
+    """Whether two thicknesses are one, within the noise of positions."""
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= limits.step_mm
 
 
 def _judge_steps(
     arrangement: Arrangement, groups: Sequence[_Group], limits: GeometryLimits
 ) -> tuple[Finding, ...]:
     steps = arrangement.steps_mm
+    if len(steps) < _STEPS_OF_GROUP:
+        return ()
     inside = np.zeros(len(steps), dtype=bool)
     for group in groups:
         inside[group.first : group.last] = True
     junctions = {
         left.last
         for left, right in pairwise(groups)
-        if left.last + 1 == right.first and steps[left.last] <= _widest_mm(left, right, limits)
+        if left.last + 1 == right.first
+        and not _alike(left, right, limits)
+        and steps[left.last] <= _widest_mm(left, right, limits)
     }
     lone = [k for k in np.flatnonzero(~inside) if k not in junctions]
-    findings = [_lone_step(int(k), steps, groups) for k in lone] if len(steps) > 1 else []
+    findings = [
+        finding for k in lone if (finding := _lone_step(int(k), arrangement, groups, limits))
+    ]
     findings += [
-        _missing(left.last, right.step_mm, left.step_mm)
+        _step(left.last, right.step_mm, left.step_mm, limits)
+        if right.step_mm > left.step_mm
+        else _step(left.first, left.step_mm, right.step_mm, limits)
         for left, right in pairwise(groups)
-        if left.last == right.first and left.thickness_mm == right.thickness_mm
+        if left.last == right.first and _as_thick(left.thickness_mm, right.thickness_mm, limits)
     ]
     return tuple(findings)
+
+
+def _alike(left: _Group, right: _Group, limits: GeometryLimits) -> bool:
+    same_step = abs(left.step_mm - right.step_mm) <= limits.step_mm
+    return same_step and _as_thick(left.thickness_mm, right.thickness_mm, limits)
 
 
 def _widest_mm(left: _Group, right: _Group, limits: GeometryLimits) -> float:
@@ -332,23 +389,33 @@ def _widest_mm(left: _Group, right: _Group, limits: GeometryLimits) -> float:
     return (left.thickness_mm + right.thickness_mm) / 2 + usual_gap + limits.step_mm
 
 
-def _lone_step(place: int, steps: MillimetreArray, groups: Sequence[_Group]) -> Finding:
-    """Name a step that belongs to no group: a missing slice, or uneven."""
+def _lone_step(
+    place: int, arrangement: Arrangement, groups: Sequence[_Group], limits: GeometryLimits
+) -> Finding | None:
+    """Name a step that belongs to no group: a missing slice, uneven, or of another thickness.
+
+    None for a step as usual between others that are not: those are named.
+    """
+    steps, thickness = arrangement.steps_mm, arrangement.thickness_mm
     step = float(steps[place])
     before = [g.step_mm for g in groups if g.last <= place][-1:]
     after = [g.step_mm for g in groups if g.first > place][:1]
     usual = before + after or [float(np.min(np.delete(steps, place)))]
-    if step > max(usual) or any(_is_multiple(step, u) for u in usual):
+    nearest = min(usual, key=lambda each: abs(each - step))
+    if abs(step - nearest) <= limits.step_mm:
+        alike = _as_thick(thickness[place], thickness[place + 1], limits)
+        return None if alike else _uneven_thickness(place, thickness)
+    expected = sum(usual) / len(usual)
+    if step - expected >= min(usual) / 2 or any(_is_multiple(step, u) for u in usual):
         return _missing(place, step, min(usual))
-    return Finding(
-        code="GEOM-SPACING",
-        sentence=(
-            f"{step:.2f} mm lie between slices {place + 1} and {place + 2}, where "
-            f"{min(usual):.2f} mm are usual in this series; one of them is not where it belongs"
-        ),
-        value=round(step, 3),
-        limit=round(min(usual), 3),
-    )
+    return _uneven(place, step, nearest, limits)
+
+
+def _step(place: int, step: float, usual: float, limits: GeometryLimits) -> Finding:
+    """Name the change from one distance to another within slices of one thickness."""
+    if _is_multiple(step, usual) or step >= 1.5 * usual:
+        return _missing(place, step, usual)
+    return _uneven(place, step, usual, limits)
 
 
 def _is_multiple(step: float, usual: float) -> bool:
@@ -360,11 +427,42 @@ def _missing(place: int, step: float, usual: float) -> Finding:
     return Finding(
         code="GEOM-GAP",
         sentence=(
-            f"{step:.2f} mm lie between slices {place + 1} and {place + 2}, where {usual:.2f} mm "
-            "are usual in this series: at least one slice is missing; send the whole series again"
+            f"{unlike(step, usual, 2)} mm lie between slices {place + 1} and {place + 2}, where "
+            f"{usual:.2f} mm are usual in this series: at least one slice is missing; send the "
+            "whole series again"
         ),
         value=round(step, 3),
         limit=round(usual, 3),
+    )
+
+
+def _uneven(place: int, step: float, usual: float, limits: GeometryLimits) -> Finding:
+    return Finding(
+        code="GEOM-SPACING",
+        sentence=(
+            f"{step:.2f} mm lie between slices {place + 1} and {place + 2}, where {usual:.2f} mm "
+            f"are usual in this series; they may differ by {limits.step_mm:g} mm "
+            "(geometry.step_mm): reconstruct the series in even steps"
+        ),
+        value=round(step, 3),
+        limit=round(usual, 3),
+    )
+
+
+def _uneven_thickness(place: int, thickness: Sequence[float | None]) -> Finding:
+    named = [
+        "of no declared thickness" if each is None else f"{each:g} mm thick"
+        for each in thickness[place : place + 2]
+    ]
+    return Finding(
+        code="GEOM-SPACING",
+        sentence=(
+            f"slice {place + 1} is {named[0]} and slice {place + 2} is {named[1]}, though they lie "
+            "as far apart as the others: the thickness of single slices differs; reconstruct the "
+            "series in slices of one thickness"
+        ),
+        value=thickness[place + 1],
+        limit=thickness[place],
     )
 
 
@@ -375,8 +473,9 @@ def _judge_group_count(groups: Sequence[_Group], limits: GeometryLimits) -> tupl
         Finding(
             code="GEOM-SPACING",
             sentence=(
-                f"the series changes its slice distance {len(groups) - 1} times; at most "
-                f"{limits.groups:g} groups of equal distance are accepted"
+                f"the series consists of {len(groups)} stretches of one distance and thickness "
+                f"each; at most {limits.groups:g} (geometry.groups) are accepted: reconstruct it "
+                "in even steps"
             ),
             value=float(len(groups)),
             limit=limits.groups,
@@ -409,8 +508,10 @@ def _judge_displacement(
         Finding(
             code="GEOM-SPACING",
             sentence=(
-                f"a slice lies {worst:.2f} mm beside the line of its neighbours; at most "
-                f"{limits.displacement_mm:g} mm are accepted"
+                f"a slice lies {unlike(worst, limits.displacement_mm, 2)} mm beside the line of "
+                f"its neighbours; at most {limits.displacement_mm:g} mm "
+                "(geometry.displacement_mm) are accepted: send the series as the scanner "
+                "reconstructed it"
             ),
             value=round(worst, 3),
             limit=limits.displacement_mm,
@@ -426,8 +527,9 @@ def _judge_tilt(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Findi
         Finding(
             code="GEOM-TILT",
             sentence=(
-                f"the gantry was tilted by {tilt:.1f} degrees; up to {limits.tilt_deg:g} degrees "
-                "are corrected exactly"
+                f"the gantry was tilted by {unlike(tilt, limits.tilt_deg)} degrees; up to "
+                f"{limits.tilt_deg:g} degrees (geometry.tilt_deg) are corrected exactly: send the "
+                "series reconstructed without tilt"
             ),
             value=round(tilt, 2),
             limit=limits.tilt_deg,

@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rebrain_node.domain.arrangement import Arrangement, arrange_frames, judge_arrangement
+from rebrain_node.domain.arrangement import (
+    Arrangement,
+    arrange_frames,
+    judge_arrangement,
+    same_place_mm,
+)
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import GeometryLimits
 from rebrain_node.domain.series import SourceFrame
@@ -121,7 +126,7 @@ def _passes(
     for places in _by_key(keys):
         low, high = float(distances[places].min()), float(distances[places].max())
         last = found[-1] if found else None
-        step = 0.0 if last is None else last.goes_on(low, high, limits.duplicate_mm)
+        step = 0.0 if last is None else last.goes_on(low, high, same_place_mm(limits))
         if last is None or step == 0.0:
             found.append(_Pass(low, high, list(places)))
         else:
@@ -146,7 +151,7 @@ def _overlap(passes: Sequence[_Pass], limits: GeometryLimits) -> bool:
     ordered = sorted(passes, key=lambda each: each.low_mm)
     reached = ordered[0].high_mm
     for each in ordered[1:]:
-        if each.low_mm < reached - limits.duplicate_mm:
+        if each.low_mm < reached - same_place_mm(limits):
             return True
         reached = max(reached, each.high_mm)
     return False
@@ -237,7 +242,7 @@ def _differing(passes: Sequence[Sequence[int]], frames: Sequence[SourceFrame]) -
 
 def _copies(arrangement: Arrangement, limits: GeometryLimits) -> int:
     """Return how many slices lie at every single place; 1 unless it is the same number."""
-    places = 1 + np.concatenate([[0], np.cumsum(arrangement.steps_mm >= limits.duplicate_mm)])
+    places = 1 + np.concatenate([[0], np.cumsum(arrangement.steps_mm >= same_place_mm(limits))])
     counts = np.bincount(places.astype(int))[1:]
     return int(counts[0]) if len(counts) >= _LEAST_SLICES and len(set(counts)) == 1 else 1
 

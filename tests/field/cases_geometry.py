@@ -310,4 +310,217 @@ PAIRS = (
     ),
 )
 
-CASES = PASSES + ENDS + PAIRS
+
+def padded(value: int, limit: int | None = None) -> Change:
+    """Declare a padding value, and a range where ``limit`` is given."""
+
+    def change(instances: list[Dataset]) -> None:
+        for instance in instances:
+            instance.add_new("PixelPaddingValue", "SS", value)
+            if limit is not None:
+                instance.add_new("PixelPaddingRangeLimit", "SS", limit)
+
+    return change
+
+
+def windowed(low_hu: float, high_hu: float, levels: int | None = 256) -> Change:
+    """Clip to a window, to so many grey levels, and store the result in HU again."""
+
+    def change(instances: list[Dataset]) -> None:
+        for instance in instances:
+            hu = instance.pixel_array + float(instance.RescaleIntercept)
+            hu = np.clip(hu, low_hu, high_hu)
+            if levels is not None:
+                step = (high_hu - low_hu) / (levels - 1)
+                hu = np.rint((hu - low_hu) / step) * step + low_hu
+            stored = np.rint(hu - float(instance.RescaleIntercept))
+            instance.PixelData = stored.astype("<i2").tobytes()
+
+    return change
+
+
+SCALES = (
+    Case(
+        name="padding-value-is-water",
+        group="padding",
+        situation="Pixel Padding Value names the stored value of water.",
+        source="PS3.3 C.7.5.1.1.2; TesterTi/LIDCToolbox#9",
+        expected="accepted: HU-PADDING",
+        make=study(padded(1024)),
+        pixels=True,
+        sentence="0 HU",
+    ),
+    Case(
+        name="padding-range-reaches-into-tissue",
+        group="padding",
+        situation="Pixel Padding Range Limit opens the padding as far as brain.",
+        source="PS3.3 C.7.5.1.1.2",
+        expected="accepted: HU-PADDING",
+        make=study(padded(-2000, 1064)),
+        pixels=True,
+        sentence="40 HU",
+    ),
+    Case(
+        name="padding-below-air",
+        group="padding",
+        situation="Pixel Padding Value is below air, as usual.",
+        source="PS3.3 C.7.5.1.1.2",
+        expected="accepted",
+        make=study(padded(-2000, -976), padding=-2000, declare_padding=False),
+        pixels=True,
+    ),
+    Case(
+        name="padding-value-written-twice",
+        group="padding",
+        situation="Pixel Padding Value holds the same number twice.",
+        source="pydicom/pydicom#1661",
+        expected="accepted",
+        make=study(
+            lambda instances: [
+                instance.add_new("PixelPaddingValue", "SS", [-2000, -2000])
+                for instance in instances
+            ],
+            padding=-2000,
+            declare_padding=False,
+        ),
+        pixels=True,
+    ),
+    Case(
+        name="rescale-slope-written-twice",
+        group="scale",
+        situation="Rescale Slope holds the same number twice.",
+        source="pydicom/pydicom#1661",
+        expected="accepted",
+        make=study(
+            lambda instances: [setattr(i, "RescaleSlope", ["1", "1"]) for i in instances],
+        ),
+        pixels=True,
+    ),
+    Case(
+        name="copy-of-8-bits-stretched-back",
+        group="scale",
+        situation="Windowed to 8 bits from -1000 to 1000 HU and stretched back to HU.",
+        source="ivmartel/dwv#80; PS3.3 C.8.2.1.1.5",
+        expected="refused: HU",
+        make=study(windowed(-1000.0, 1000.0), noise_hu=12.0),
+        pixels=True,
+        sentence="8 bits",
+    ),
+    Case(
+        name="copy-of-8-bits-over-the-whole-scale",
+        group="scale",
+        situation="Reduced to 8 bits over all of the scale: grey and white matter share a step.",
+        source="PS3.3 C.8.2.1.1.5",
+        expected="refused: HU",
+        make=study(windowed(-1024.0, 3071.0), noise_hu=12.0),
+        pixels=True,
+        sentence="8 bits",
+    ),
+    Case(
+        name="copy-windowed-with-all-its-bits",
+        group="scale",
+        situation="Clipped at 1000 HU: all dense bone lies at the end of the window.",
+        source="PS3.3 C.8.2.1.1.5",
+        expected="refused: HU",
+        make=study(windowed(-1000.0, 1000.0, levels=None), noise_hu=40.0),
+        pixels=True,
+        sentence="windowed up to 1000 HU",
+    ),
+)
+
+
+def displaced(rows: Callable[[int], tuple[float, float, float]]) -> Change:
+    """Add to the position of each slice."""
+
+    def change(instances: list[Dataset]) -> None:
+        for place, instance in enumerate(instances):
+            position = np.array(instance.ImagePositionPatient, dtype=float) + rows(place)
+            instance.ImagePositionPatient = [f"{value:.3f}" for value in position]
+
+    return change
+
+
+def thickness(instances: list[Dataset]) -> None:
+    """Write 5.998 and 6.002 mm in turn, as thickness and as distance."""
+    for place, instance in enumerate(instances):
+        instance.SliceThickness = ("5.998", "6.002")[place % 2]
+
+
+def turning_cosines(instances: list[Dataset]) -> None:
+    """Round the cosines of a tilted stack to three digits and to four, in turn."""
+    for place, instance in enumerate(instances):
+        instance.ImageOrientationPatient = [
+            f"{float(cosine):.{3 + place % 2}f}" for cosine in instance.ImageOrientationPatient
+        ]
+
+
+NOISE = (
+    Case(
+        name="thickness-and-distance-with-noise",
+        group="noise",
+        situation="Slices of 5.998 and 6.002 mm in turn, positions rounded to 0.1 mm.",
+        source="icometrix/dicom2nifti#36",
+        expected="accepted",
+        make=study(
+            lambda instances: (
+                thickness(instances),
+                displaced(lambda k: (0.0, 0.0, 0.04 * (-1) ** k))(instances),
+            )
+        ),
+    ),
+    Case(
+        name="cosines-rounded-in-turn",
+        group="noise",
+        situation="Direction cosines of three and of four digits in turn, with tilt.",
+        source="InsightSoftwareConsortium/ITK#1042",
+        expected="accepted",
+        make=study(turning_cosines, gantry_tilt_deg=10.5),
+    ),
+    Case(
+        name="slices-repeated-with-noise",
+        group="noise",
+        situation="Two slices lie 0.12 mm from two others: the same places, within the noise.",
+        source="dicom2nifti: slice increment",
+        expected="refused: GEOM-DUPLICATE",
+        make=study(slice_distances_mm=(*PLACES, PLACES[5] + 0.12, PLACES[9] - 0.12)),
+        sentence="2 of 26 slices",
+    ),
+    Case(
+        name="one-slice-a-little-off",
+        group="noise",
+        situation="One slice lies 0.4 mm above its place.",
+        source="dicom2nifti: slice increment",
+        expected="refused: GEOM-SPACING",
+        make=study(displaced(lambda k: (0.0, 0.0, 0.4 * (k == 11)))),
+        sentence="6.40 mm lie between slices 11 and 12, where 6.00 mm are usual",
+    ),
+    Case(
+        name="distance-changes-a-little",
+        group="noise",
+        situation="The upper half lies in steps of 6.3 mm instead of 6.",
+        source="dicom2nifti: slice increment",
+        expected="refused: GEOM-SPACING",
+        make=study(displaced(lambda k: (0.0, 0.0, 0.3 * max(0, k - 12)))),
+        sentence="6.30 mm",
+    ),
+    Case(
+        name="every-second-slice-missing-above",
+        group="noise",
+        situation="In the upper half every second slice is missing.",
+        source="dicom2nifti: slice increment",
+        expected="refused: GEOM-GAP",
+        make=study(slice_distances_mm=PLACES[:12] + PLACES[13::2]),
+        sentence="at least one slice is missing",
+    ),
+    Case(
+        name="one-slice-of-another-thickness",
+        group="noise",
+        situation="One slice says 3 mm thickness among slices of 5 mm, evenly spaced.",
+        source="review of refusals",
+        expected="refused: GEOM-SPACING",
+        make=study(slice_thickness_mm=(5.0,) * 9 + (3.0,) + (5.0,) * 14),
+        sentence="slice 10 is 3 mm thick",
+    ),
+)
+
+CASES = PASSES + ENDS + PAIRS + SCALES + NOISE

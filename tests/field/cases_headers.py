@@ -201,7 +201,7 @@ def _reformat_with_pixels(folder: Path) -> None:
         columns=172,
         pixel_spacing_mm=(1.6, 1.6),
         orientation=TURNED,
-        slice_distances_mm=EVERY_3_MM,
+        slice_distances_mm=(*EVERY_3_MM, EVERY_3_MM[-1] + 3.0),  # up to the vertex
         slice_thickness_mm=4.0,
         manufacturer="Philips",
         kernel="UC",

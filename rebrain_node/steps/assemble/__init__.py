@@ -88,7 +88,11 @@ def _volume(ordered: Sequence[SourceFrame], instances: Sequence[Dataset]) -> Sou
 def _too_few(listed: Sequence[SourceFrame]) -> list[Finding]:
     if listed:
         return []
-    return [Finding(code="TOO-FEW", sentence="the series holds no image", value=0, limit=1)]
+    return [
+        Finding(
+            code="TOO-FEW", sentence="the series holds no image; send it whole", value=0, limit=1
+        )
+    ]
 
 
 def _identity(listed: Sequence[SourceFrame]) -> list[Finding]:
@@ -100,7 +104,10 @@ def _identity(listed: Sequence[SourceFrame]) -> list[Finding]:
     found = [
         Finding(
             code="ID-MIXED",
-            sentence=f"the images belong to {len(uids)} {noun}, one is required",
+            sentence=(
+                f"the images belong to {len(uids)} {noun}, one is required: send each as a series "
+                "of its own"
+            ),
             value=len(uids),
             limit=1,
         )
@@ -108,6 +115,9 @@ def _identity(listed: Sequence[SourceFrame]) -> list[Finding]:
         if len(uids) > 1
     ]
     if listed and None in named["frames of reference"]:
-        sentence = "the images name no frame of reference, where they lie is unknown"
+        sentence = (
+            "the images name no frame of reference (0020,0052): the result could not be laid over "
+            "the CT; repair the sender"
+        )
         found.append(Finding(code="GEOM-REFERENCE", sentence=sentence))
     return found

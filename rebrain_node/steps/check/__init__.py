@@ -34,7 +34,7 @@ from rebrain_node.steps.check.head import (
     check_size,
     check_upright,
 )
-from rebrain_node.steps.check.hounsfield import check_scale, check_tissues
+from rebrain_node.steps.check.hounsfield import check_padding, check_scale, check_tissues
 from rebrain_node.steps.check.ood import check_densities, check_face_direction
 from rebrain_node.steps.check.survey import Survey
 
@@ -79,7 +79,7 @@ def check_geometry(survey: Survey, limits: Limits) -> Iterator[Finding]:
 
 
 #: of every series
-BASIC_CHECKS: tuple[Check, ...] = (check_instances, check_geometry)
+BASIC_CHECKS: tuple[Check, ...] = (check_instances, check_geometry, check_padding)
 #: after a finding of one of these nothing that follows is judged, but for the tissues of no head
 PRECONDITIONS: tuple[Check, ...] = (check_scale, check_upright, check_head)
 #: of an upright head on a true scale

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from rebrain_node.domain.contrast import strongest
-from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.findings import Finding, unlike
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import FloatArray, MillimetreArray
 from rebrain_node.instance.header import frames
@@ -40,10 +40,10 @@ def check_contrast(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="CONTRAST",
             sentence=(
-                f"{volume:.1f} ml inside the skull are as bright as vessels with contrast "
-                f"({low:g} to {high:g} HU); at most {most:g} ml are accepted "
-                f"(artefacts.contrast_ml of limits.toml); {_header(survey)}: send the series "
-                "without contrast, or let policy.CONTRAST flag such series"
+                f"{unlike(volume, most)} ml inside the skull are as bright as vessels with "
+                f"contrast ({low:g} to {high:g} HU); at most {most:g} ml (artefacts.contrast_ml) "
+                f"are accepted; {_header(survey)}: send the series without contrast, or let "
+                "policy.CONTRAST flag such series"
             ),
             severity=limits.severity("CONTRAST"),
             value=round(volume, 2),
@@ -76,8 +76,9 @@ def check_metal(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="METAL",
             sentence=(
-                f"{found:.0f} mm3 of the head are denser than {limits.artefacts.metal_hu:g} HU, "
-                f"at most {most:g} mm3 are accepted: metal disturbs the image around it"
+                f"{unlike(found, most, 0)} mm3 of the head are denser than "
+                f"{limits.artefacts.metal_hu:g} HU, at most {most:g} mm3 (artefacts.metal_mm3) are "
+                "accepted: metal disturbs the image around it"
             ),
             severity=limits.severity("METAL"),
             value=round(found),
@@ -99,8 +100,9 @@ def check_noise(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="NOISE",
             sentence=(
-                f"the noise in the brain is {noise:.1f} HU, at most {most:g} HU are accepted: "
-                "too little dose or a sharp kernel"
+                f"the noise in the brain is {unlike(noise, most)} HU, at most {most:g} HU "
+                "(artefacts.noise_hu) are accepted: too little dose or a sharp kernel; send a "
+                "smoother reconstruction"
             ),
             severity=limits.severity("NOISE"),
             value=round(noise, 1),
@@ -137,9 +139,9 @@ def check_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
             code="GEOM-PAIRS",
             sentence=(
                 "the scanner measured several slices in each rotation, and rotations lie up to "
-                f"{jump:.1f} mm beside each other, at most {most:g} mm (artefacts.jump_mm) are "
-                "accepted: the tilt of the gantry is not undone in this series; send it "
-                "reconstructed without tilt"
+                f"{unlike(jump, most)} mm beside each other, at most {most:g} mm "
+                "(artefacts.jump_mm) are accepted: the tilt of the gantry is not undone in this "
+                "series; send it reconstructed without tilt"
             ),
             value=round(jump, 2),
             limit=most,
@@ -148,8 +150,9 @@ def check_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="MOTION",
             sentence=(
-                f"the skull jumps by {jump:.1f} mm between neighbouring slices, at most "
-                f"{most:g} mm are accepted: the patient moved"
+                f"the skull jumps by {unlike(jump, most)} mm between neighbouring slices, at most "
+                f"{most:g} mm (artefacts.jump_mm) are accepted: the patient moved; send a repeated "
+                "scan if there is one"
             ),
             severity=limits.severity("MOTION"),
             value=round(jump, 2),
@@ -160,8 +163,9 @@ def check_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="MOTION",
             sentence=(
-                f"the edge of the head falls by {edge:.0f} HU within 5 mm, a sharp one by at "
-                f"least {least:g} HU: the patient moved during a slice"
+                f"the edge of the head falls by {unlike(edge, least, 0)} HU within 5 mm, a sharp "
+                f"one by at least {least:g} HU (artefacts.edge_hu): the patient moved during a "
+                "slice; send a repeated scan if there is one"
             ),
             severity=limits.severity("MOTION"),
             value=round(edge),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.findings import Finding, unlike
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import MillimetreArray
 from rebrain_node.steps.check.survey import Survey
@@ -38,9 +38,10 @@ def check_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="NOT-HEAD",
             sentence=(
-                f"the smallest section of what was scanned is {100 * least:.0f} % of the largest, "
-                f"a head tapers to at most {100 * limits.head.taper_share:g} %: it is a cylinder "
-                "or a part of the trunk"
+                "the smallest section of what was scanned is "
+                f"{unlike(100 * least, 100 * limits.head.taper_share, 0)} % of the largest, a head "
+                f"tapers to at most {100 * limits.head.taper_share:g} % (head.taper_share): it is "
+                "a cylinder or a part of the trunk; send the series of the head"
             ),
             value=round(least, 3),
             limit=limits.head.taper_share,
@@ -50,8 +51,10 @@ def check_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="NOT-HEAD",
             sentence=(
-                f"a closed ring of skull is seen over {height:.0f} mm; a head shows at least "
-                f"{limits.head.ring_height_mm:g} mm"
+                "a closed ring of skull is seen over "
+                f"{unlike(height, limits.head.ring_height_mm, 0)} mm; a head shows at least "
+                f"{limits.head.ring_height_mm:g} mm (head.ring_height_mm): send the series of the "
+                "head"
             ),
             value=round(height, 1),
             limit=limits.head.ring_height_mm,
@@ -63,8 +66,9 @@ def check_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="NOT-HEAD",
             sentence=(
-                f"the inside of the vault measures {volume:.0f} ml, {low:g} to {high:g} ml are "
-                "expected of a head"
+                "the inside of the vault measures "
+                f"{unlike(volume, low if volume < low else high, 0)} ml, {low:g} to {high:g} ml "
+                "(head.brain_volume_ml) are expected of a head: send the series of the head"
             ),
             value=round(volume),
             limit=f"{low:g} to {high:g}",
@@ -74,8 +78,10 @@ def check_head(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="NOT-HEAD",
             sentence=(
-                f"the inside of the skull varies by {spread:.1f} HU, a brain by at least "
-                f"{limits.head.tissue_spread_hu:g} HU: fluid, grey and white matter are not seen"
+                "the inside of the skull varies by "
+                f"{unlike(spread, limits.head.tissue_spread_hu)} HU, a brain by at least "
+                f"{limits.head.tissue_spread_hu:g} HU (head.tissue_spread_hu): fluid, grey and "
+                "white matter are not seen, as in a phantom"
             ),
             value=round(spread, 2),
             limit=limits.head.tissue_spread_hu,
@@ -96,7 +102,8 @@ def check_upright(survey: Survey, limits: Limits) -> Iterator[Finding]:
             sentence=(
                 f"the head is upside down: the slice nearest to the feet shows {100 * lower:.0f} % "
                 f"of its largest section, the one farthest from them {100 * upper:.0f} %; the "
-                "orientation or the patient's position was written wrongly at the scanner"
+                "orientation or the patient's position was written wrongly at the scanner; correct "
+                "it there and send the series again"
             ),
             value=round(lower, 3),
             limit=dome,
@@ -157,8 +164,9 @@ def check_size(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="AGE",
             sentence=(
-                f"the largest section of the inside of the skull is {section:.0f} cm2; an adult's "
-                f"is at least {least:g} cm2, the model was made for adults"
+                "the largest section of the inside of the skull is "
+                f"{unlike(section, least, 0)} cm2; an adult's is at least {least:g} cm2 "
+                "(head.adult_section_cm2), and the model was made for adults"
             ),
             severity=limits.severity("AGE"),
             value=round(section, 1),
@@ -173,9 +181,9 @@ def check_opening(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="CRANIECTOMY",
             sentence=(
-                f"the vault has openings of {area:.1f} cm2 that are wider than "
-                f"{limits.head.opening_mm:g} mm, at most {most:g} cm2 are accepted: part of the "
-                "skull was removed"
+                f"the vault has openings of {unlike(area, most)} cm2 that are wider than "
+                f"{limits.head.opening_mm:g} mm (head.opening_mm), at most {most:g} cm2 "
+                "(head.opening_cm2) are accepted: part of the skull was removed"
             ),
             severity=limits.severity("CRANIECTOMY"),
             value=round(area, 2),
@@ -224,8 +232,9 @@ def _check_top(survey: Survey, limits: Limits) -> Iterator[Finding]:
     if inside > most:
         yield _cut_off(
             "the top of the head is cut off: inside the skull the uppermost slice still shows "
-            f"{inside:.0f} cm2, at most {most:g} cm2 (head.top_cm2) are expected; openings of the "
-            "skull and contrast above it are not seen; send the whole series, up to the vertex",
+            f"{unlike(inside, most, 0)} cm2, at most {most:g} cm2 (head.top_cm2) are expected; "
+            "openings of the skull and contrast above it are not seen; send the whole series, up "
+            "to the vertex",
             (round(inside, 1), most),
             limits,
         )
@@ -248,7 +257,7 @@ def _check_base(survey: Survey, limits: Limits) -> Iterator[Finding]:
     if inside > most:
         yield _cut_off(
             f"the bottom of the head is cut off: the lowest slice, {depth:.0f} mm below the top of "
-            f"the head, still shows {inside:.0f} cm2 of brain; down to {deepest:g} mm "
+            f"the head, still shows {unlike(inside, most, 0)} cm2 of brain; down to {deepest:g} mm "
             f"(head.base_depth_mm) at most {most:g} cm2 (head.base_cm2) are expected; send the "
             "whole series, from the base of the skull",
             (round(inside, 1), most),

@@ -69,10 +69,16 @@ def select(study: Sequence[Dataset], limits: Limits) -> Selection:
 
 def _select_in_study(members: tuple[Series, ...], limits: Limits) -> list[Candidate]:
     patients = judge_patients([i for series in members for i in series.instances])
-    findings = {s.series_instance_uid: (*patients, *judge(s, limits)) for s in members}
+    findings = {
+        s.series_instance_uid: _refusals_first((*patients, *judge(s, limits))) for s in members
+    }
     fit = [s for s in members if not _refusals(findings[s.series_instance_uid])]
     ranked = sorted(fit, key=lambda series: _ranking_key(series, limits))
     return [_candidate(s, findings[s.series_instance_uid], ranked, limits) for s in members]
+
+
+def _refusals_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: finding.severity == "flag"))
 
 
 def _refusals(findings: Sequence[Finding]) -> tuple[Finding, ...]:

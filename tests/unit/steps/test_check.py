@@ -87,6 +87,33 @@ def test_a_wrong_scale_is_refused_by_name(wrong):
     assert "HU" in codes(conditions.with_hu(WRONG_SCALES[wrong](conditions.head().hu)))
 
 
+def stretched(hu, low, high, levels):
+    """Clip to a window, reduce to so many grey levels, and stretch back to HU."""
+    step = (high - low) / (levels - 1)
+    return np.rint(np.rint((np.clip(hu, low, high) - low) / step) * step + low)
+
+
+@pytest.mark.hazard("H12")
+@pytest.mark.parametrize(
+    "window",
+    [(-1000, 1000, 256), (-1024, 3071, 256), (-1000, 400, 256), (-1000, 400, 1401)],
+)
+def test_a_windowed_copy_stretched_back_to_hu_is_refused_and_nothing_else_is_judged(window):
+    hu = conditions.noisy(12.0).hu
+    assert "HU" not in codes(conditions.with_hu(np.rint(hu)))
+    assert codes(conditions.with_hu(stretched(hu, *window))) == {"HU"}
+
+
+@pytest.mark.hazard("H12")
+def test_a_padding_value_as_dense_as_tissue_is_flagged():
+    instances = header_only(3)
+    instances[1].add_new("PixelPaddingValue", "SS", 1064)
+    (flag,) = check(conditions.head(), instances, LIMITS)
+    assert (flag.code, flag.severity, flag.value) == ("HU-PADDING", "flag", 40)
+    instances[1].PixelPaddingValue = -2000
+    assert check(conditions.head(), instances, LIMITS) == ()
+
+
 @pytest.mark.hazard("H12")
 def test_on_a_wrong_scale_nothing_else_is_judged():
     wrong = conditions.with_hu(conditions.head().hu + 1024.0)
