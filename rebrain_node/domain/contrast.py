@@ -68,6 +68,7 @@ def strongest(readings: Sequence[ContrastReading]) -> ContrastReading:
     return min(readings, key=lambda reading: reading.rank, default=SILENT)
 
 
+@lru_cache(maxsize=4096)
 def read_contrast(elements: ContrastElements, image_type: tuple[str, ...] = ()) -> ContrastReading:
     """Read all elements of one frame together.
 
@@ -244,7 +245,6 @@ _AGENTS = re.compile(
 )
 
 
-@lru_cache(maxsize=4096)
 def read_agent(text: str, element: str = "Contrast/Bolus Agent (0018,0010)") -> tuple[_Says, str]:
     """Read an element that is to name an agent, a route or an ingredient.
 
@@ -267,7 +267,6 @@ def read_agent(text: str, element: str = "Contrast/Bolus Agent (0018,0010)") -> 
     return "given", f"{element} {shown}"
 
 
-@lru_cache(maxsize=4096)
 def _read_text(text: str) -> tuple[_Says, str]:
     """Read a description: what it says, and the words of it that are known."""
     plain = _plain(text)
