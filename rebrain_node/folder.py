@@ -78,6 +78,7 @@ class SeriesResult:
     findings: tuple[Finding, ...]  #: the first decides
     receipt: Receipt | None = None  #: None if the series was refused
     ood: OodScore | None = None  #: None where it was not computed
+    unfit: bool = False  #: accepted by its headers and refused on the way
 
     @property
     def decision(self) -> Literal["accepted", "refused"]:
@@ -162,6 +163,8 @@ def process_studies(
 ) -> Iterator[SeriesResult]:
     """Judge every study of the folder and process the accepted series.
 
+    A series that is refused on the way makes way for the next of its study that will do.
+
     Parameters
     ----------
     model : callable
@@ -169,17 +172,28 @@ def process_studies(
     progress : callable, optional
         Called with the number of slices that are synthesised.
     """
-    for candidate in judge_study(folder.instances, configuration.limits).candidates:
-        if candidate.decision == "refused":
-            yield SeriesResult(candidate=candidate, findings=candidate.findings)
-        else:
-            ports = Ports(
-                inbox=folder,
-                audit=NoAuditLog(),
-                model=model(),
-                progress=None if progress is None else partial(progress, "synthesise"),
-            )
-            yield _process(candidate, ports, configuration)
+    candidates = judge_study(folder.instances, configuration.limits).candidates
+    results: dict[str, SeriesResult] = {}
+    unfit: dict[str, tuple[Finding, ...]] = {}
+    while due := [c for c in candidates if _is_due(c, results)]:
+        ports = Ports(
+            inbox=folder,
+            audit=NoAuditLog(),
+            model=model(),
+            progress=None if progress is None else partial(progress, "synthesise"),
+        )
+        result = _process(due[0], ports, configuration)
+        results[due[0].series_instance_uid] = result
+        if result.unfit:
+            unfit[due[0].series_instance_uid] = result.findings
+            candidates = judge_study(folder.instances, configuration.limits, unfit).candidates
+    for candidate in candidates:
+        judged = SeriesResult(candidate=candidate, findings=candidate.findings)
+        yield results.get(candidate.series_instance_uid, judged)
+
+
+def _is_due(candidate: Candidate, results: Mapping[str, SeriesResult]) -> bool:
+    return candidate.decision == "accepted" and candidate.series_instance_uid not in results
 
 
 def _process(candidate: Candidate, ports: Ports, configuration: Configuration) -> SeriesResult:
@@ -191,7 +205,12 @@ def _process(candidate: Candidate, ports: Ports, configuration: Configuration) -
     try:
         receipt = process(job, ports, configuration)
     except (SeriesRejectedError, GateError) as error:
-        return SeriesResult(candidate=candidate, findings=error.findings, ood=error.ood)
+        return SeriesResult(
+            candidate=candidate,
+            findings=error.findings,
+            ood=error.ood,
+            unfit=isinstance(error, SeriesRejectedError),
+        )
     return SeriesResult(
         candidate=candidate, findings=receipt.findings, receipt=receipt, ood=receipt.ood
     )
