@@ -36,7 +36,7 @@ from rebrain_node.errors import (
     SupersededError,
 )
 from rebrain_node.ports import JsonValue
-from rebrain_node.store import disputes
+from rebrain_node.store import disputes, second_choice
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.instances import add, known_instance
@@ -238,6 +238,40 @@ class Ledger:
                 row = session.get_one(SeriesRow, series_instance_uid)
                 row.findings = [asdict(finding) for finding in findings]
         return moved
+
+    def refuse_selected(
+        self,
+        series_instance_uid: str,
+        revision: int,
+        details: Mapping[str, JsonValue],
+        findings: Sequence[Finding],
+    ) -> bool:
+        """Refuse a series that had been selected, and let its study be judged without it.
+
+        One transaction; whether the study is judged anew, because another of its series would do.
+
+        Raises
+        ------
+        SupersededError
+            A late instance made a newer revision than ``revision``.
+        StateError
+            The series was not selected, or the ledger has none of that UID.
+        """
+        reasons: dict[str, JsonValue] = {
+            **details, "findings": [asdict(finding) for finding in findings]
+        }  # fmt: skip
+        event = Event.SERIES_REFUSED
+        with self._database.writing() as session:
+            if not transition(session, series_instance_uid, revision, "refused", (event, reasons)):
+                return False
+            row = session.get_one(SeriesRow, series_instance_uid)
+            row.findings = [asdict(finding) for finding in findings]
+            return second_choice.judge_again(session, row)
+
+    def unfit(self, study: str) -> Mapping[str, tuple[Finding, ...]]:
+        """Read why selected series of a study were refused afterwards, by Series Instance UID."""
+        with self._database.reading() as session:
+            return second_choice.unfit(session, _series_of(session, study))
 
     def instances(
         self, *, study: str | None = None, series: str | None = None
