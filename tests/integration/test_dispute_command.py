@@ -22,7 +22,7 @@ from rebrain_node.settings import Settings
 from tests.support.phantoms import head_ct
 from tests.support.store_cases import accept, fast_folder
 
-pytestmark = pytest.mark.hazard("H1")
+pytestmark = pytest.mark.hazard("H2")
 CT = head_ct(rows=16, columns=16, slice_distances_mm=(0.0, 6.0, 12.0))
 SERIES, STUDY = str(CT[0].SeriesInstanceUID), str(CT[0].StudyInstanceUID)
 

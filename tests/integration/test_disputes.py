@@ -25,7 +25,7 @@ from tests.support.store_cases import accept, complete_all, derived_set, receive
 
 SERIES, STUDY = "1.2.1.1", "1.2.1"
 WHO = {"operator": "mtra", "reason": "the name was corrected at the scanner"}
-pytestmark = pytest.mark.hazard("H1")
+pytestmark = pytest.mark.hazard("H2")
 
 
 @pytest.fixture
