@@ -26,6 +26,8 @@ from rebrain_node.store.tables import DerivedSetRow, InstanceRow, QuarantineRow,
 CODE: Final = "ID-DISPUTED"
 #: decision of bytes that were the instance before the site took others
 REPLACED: Final = "replaced"
+#: so many quarantined versions of an instance are compared with one that arrives
+VERSIONS: Final = 8
 _ENDED: Final = frozenset({"synthesised", "published", "failed"})
 
 
@@ -37,6 +39,8 @@ class Conflict:
     sentence: str
     series_instance_uid: str  #: of the series that they contradict
     first_sha256: str | None = None  #: of the bytes that are held under the same UID
+    #: of those that are quarantined under it, the newest first, at most `VERSIONS`
+    quarantined: tuple[str, ...] = ()
 
 
 def conflict(
@@ -49,6 +53,7 @@ def conflict(
             sentence="its UID is known with other content",
             series_instance_uid=known.series_instance_uid,
             first_sha256=known.sha256,
+            quarantined=_versions(session, received.sop_instance_uid),
         )
     series = session.get(SeriesRow, received.series_instance_uid)
     if series is not None and series.study_instance_uid != received.study_instance_uid:
@@ -58,6 +63,16 @@ def conflict(
             series_instance_uid=received.series_instance_uid,
         )
     return None
+
+
+def _versions(session: Session, sop_instance_uid: str) -> tuple[str, ...]:
+    query = (
+        select(QuarantineRow.sha256)
+        .where(QuarantineRow.sop_instance_uid == sop_instance_uid)
+        .order_by(QuarantineRow.id.desc())
+        .limit(VERSIONS)
+    )
+    return tuple(session.scalars(query))
 
 
 def quarantine(session: Session, received: ReceivedInstance, found: Conflict) -> None:

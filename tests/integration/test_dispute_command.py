@@ -127,6 +127,17 @@ def test_the_second_set_is_what_the_work_reads(settings: Settings) -> None:
     assert event["details"]["operator"] == "mtra"
 
 
+def test_a_version_that_was_decided_is_not_disputed_again_in_another_encoding(
+    settings: Settings,
+) -> None:
+    disputed(settings)
+    command("queue", "dispute", SERIES, "--take-second", "--reason", "corrected")
+    first = implicit(CT[0])  # once more what the site did not take
+    assert receive(settings, first) == ["SAME-UID-OTHER-BYTES"]
+    status = command("status")
+    assert (status["disputed"], status["quarantined"]) == (0, 3)
+
+
 @pytest.mark.parametrize("words", [["--keep-first"], ["--keep-first", "--refuse", "--reason", "x"]])
 def test_a_decision_needs_a_reason_and_is_one(settings: Settings, words: list[str]) -> None:
     disputed(settings)
