@@ -58,8 +58,8 @@ class Ledger:
         Parameters
         ----------
         same_content : callable, optional
-            Called with the SHA-256 of the bytes that are held under the UID where they are
-            others: whether both are one instance in two encodings. No transaction is open then.
+            Called with the SHA-256 of other bytes that are held or quarantined under the UID:
+            whether both are one instance in two encodings. No transaction is open then.
 
         Raises
         ------
@@ -74,7 +74,8 @@ class Ledger:
             known = outcome.first_sha256
             if known is not None and same_content(known):
                 return "same"
-            outcome = self._write_down(received, quarantining=True)
+            if not any(same_content(version) for version in outcome.quarantined):
+                outcome = self._write_down(received, quarantining=True)
         if isinstance(outcome, disputes.Conflict):
             raise InstanceConflictError(
                 f"SOP instance {received.sop_instance_uid}: {outcome.sentence}; the new bytes are "
