@@ -63,7 +63,11 @@ class Configuration:
     digest: str  #: SHA-256 of limits and object options
 
 
-def judge_study(instances: Sequence[Dataset], limits: Limits) -> Selection:
+def judge_study(
+    instances: Sequence[Dataset],
+    limits: Limits,
+    unfit: Mapping[str, Sequence[Finding]] | None = None,
+) -> Selection:
     """Decide from the headers which series of a study is synthesised; at most one of each study.
 
     Parameters
@@ -72,8 +76,10 @@ def judge_study(instances: Sequence[Dataset], limits: Limits) -> Selection:
         Of one study or of several, in any order, with or without pixel data.
     limits : Limits
         The clinical lead's.
+    unfit : mapping of str to sequence of Finding, optional
+        What `process` refused of these series, by UID: the next that will do is selected.
     """
-    return select(instances, limits)
+    return select(instances, limits, unfit)
 
 
 def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:

@@ -152,6 +152,17 @@ CODES: Mapping[str, FindingCode] = {
         remedy="nothing; see [selection.md](selection.md)",
         found_by="select",
     ),
+    "SECOND-CHOICE": FindingCode(
+        topic="series",
+        meaning=(
+            "another series of the study ranks higher, but was refused after the selection, when "
+            "its volume was checked; the sentence says which and why"
+        ),
+        limit="series, 0",
+        remedy="look at the findings of the other series",
+        found_by="select",
+        policy="flag",
+    ),
     "INCOMPLETE": FindingCode(
         topic="series",
         meaning=(

@@ -219,7 +219,8 @@ class DeliveryRow(Table):
     set_id: Mapped[int] = mapped_column(ForeignKey("derived_set.id"), index=True)
     derived_instance_id: Mapped[int] = mapped_column(ForeignKey("derived_instance.id"))
     destination: Mapped[str] = mapped_column(String(32))
-    state: Mapped[str] = mapped_column(String(16), index=True)  #: pending, taken, refused
+    #: pending, taken, refused, or withdrawn because the source series is in dispute
+    state: Mapped[str] = mapped_column(String(16), index=True)
     status: Mapped[int | None]  #: DIMSE status of the answer
     attempts: Mapped[int]  #: failed ones
     reason: Mapped[str | None] = mapped_column(Text)  #: of the last failure

@@ -523,4 +523,39 @@ NOISE = (
     ),
 )
 
-CASES = PASSES + ENDS + PAIRS + SCALES + NOISE
+
+def of_two(*, second_kernel: str = "H31s") -> Callable[[Path], None]:
+    """Make a thick series with metal and a thinner one without, in one study."""
+
+    def make(folder: Path) -> None:
+        study(metal=True, slice_thickness_mm=6.0)(folder / "first")
+        study(series_number=3, series_description="Head 5.0 thin", kernel=second_kernel)(
+            folder / "second"
+        )
+
+    return make
+
+
+CHOICES = (
+    Case(
+        name="preferred-series-shows-metal-the-next-does-not",
+        group="second choice",
+        situation="The thick series fails in its pixels; a thinner one of the study would do.",
+        source="PS3.3 A.3: a study holds several reconstructions",
+        expected="accepted: SECOND-CHOICE",
+        make=of_two(),
+        pixels=True,
+        sentence="series 2 of the study was tried first and was refused as METAL",
+    ),
+    Case(
+        name="preferred-series-shows-metal-the-next-is-sharp",
+        group="second choice",
+        situation="The thick series fails in its pixels; the other has a sharp kernel.",
+        source="PS3.3 A.3: a study holds several reconstructions",
+        expected="refused: METAL",
+        make=of_two(second_kernel="H70h"),
+        pixels=True,
+    ),
+)
+
+CASES = CHOICES + PASSES + ENDS + PAIRS + SCALES + NOISE

@@ -48,7 +48,9 @@ PREFERENCES: Mapping[str, str] = {
 _Key = tuple[bool, bool, bool, bool, float, bool, bool, float, int, int, str]
 
 
-def select(study: Sequence[Dataset], limits: Limits) -> Selection:
+def select(
+    study: Sequence[Dataset], limits: Limits, unfit: Mapping[str, Sequence[Finding]] | None = None
+) -> Selection:
     """Judge every series and accept the best one of each study, if any will do.
 
     Parameters
@@ -58,22 +60,34 @@ def select(study: Sequence[Dataset], limits: Limits) -> Selection:
         studies are judged study by study.
     limits : Limits
         The clinical lead's.
+    unfit : mapping of str to sequence of Finding, optional
+        Series that were accepted before and then refused by the check of their volume, by UID,
+        with its findings: they make way for the next that will do.
     """
     candidates: list[Candidate] = []
     for _, members in groupby(
         series_of(study, limits.geometry), key=lambda series: series.study_instance_uid
     ):
-        candidates += _select_in_study(tuple(members), limits)
+        candidates += _select_in_study(tuple(members), limits, unfit or {})
     return Selection(candidates=tuple(candidates))
 
 
-def _select_in_study(members: tuple[Series, ...], limits: Limits) -> list[Candidate]:
+def _select_in_study(
+    members: tuple[Series, ...], limits: Limits, unfit: Mapping[str, Sequence[Finding]]
+) -> list[Candidate]:
     patients = judge_patients([i for series in members for i in series.instances])
     findings = {
         s.series_instance_uid: _refusals_first((*patients, *judge(s, limits))) for s in members
     }
     fit = [s for s in members if not _refusals(findings[s.series_instance_uid])]
     ranked = sorted(fit, key=lambda series: _ranking_key(series, limits))
+    made_way = [s for s in ranked if s.series_instance_uid in unfit]
+    ranked = [s for s in ranked if s.series_instance_uid not in unfit]
+    findings |= {s.series_instance_uid: tuple(unfit[s.series_instance_uid]) for s in made_way}
+    if ranked:
+        uid = ranked[0].series_instance_uid
+        reasons = [_second_choice(s, findings[s.series_instance_uid]) for s in made_way]
+        findings[uid] = (*reasons, *findings[uid])
     return [_candidate(s, findings[s.series_instance_uid], ranked, limits) for s in members]
 
 
@@ -124,6 +138,17 @@ def _not_preferred(series: Series, best: Series, limits: Limits) -> Finding:
 def _named(series: Series) -> str:
     number = series.first.series_number
     return "another series" if number is None else f"series {number}"
+
+
+def _second_choice(preferred: Series, findings: Sequence[Finding]) -> Finding:
+    why = next((f for f in findings if f.severity == "refuse"), None)
+    reason = "for a reason that is not kept" if why is None else f"as {why.code}: {why.sentence}"
+    return Finding(
+        code="SECOND-CHOICE",
+        sentence=f"{_named(preferred)} of the study was tried first and was refused {reason}",
+        severity="flag",
+        value="" if why is None else why.code,
+    )
 
 
 def _ranking_key(series: Series, limits: Limits) -> _Key:

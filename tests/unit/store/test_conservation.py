@@ -44,7 +44,7 @@ class Node(RuleBasedStateMachine):
         self.taken: set[tuple[str, int]] = set()  #: the other content is the instance now
         self.disputed: set[str] = set()  #: series about which the site has not decided
         self.refused: set[str] = set()  #: series that the site refused
-        self.made: set[str] = set()  #: series of which a result was made
+        self.sets: dict[tuple[str, int], str] = {}  #: waits, sent or withdrawn, by revision
 
     @rule(uid=series, n=st.integers(1, 4))
     def receive(self, uid: str, n: int) -> None:
@@ -77,16 +77,24 @@ class Node(RuleBasedStateMachine):
             return
         self.other.add((uid, n))
         self.disputed.add(uid)
+        here = uid, self.revisions[uid]
         if self.states[uid] == "accepted":
             self.stale.append(self._job(uid))
+        if self.states[uid] == "accepted" or (
+            self.states[uid] == "synthesised" and self.sets[here] == "waits"
+        ):
             self.revisions[uid] += 1
             self.states[uid] = "held"
+        for made, state in self.sets.items():
+            if made[0] == uid and state == "waits":
+                self.sets[made] = "withdrawn"
 
     @rule(uid=series, decision=st.sampled_from(get_args(DisputeDecision)))
     def decide(self, uid: str, decision: DisputeDecision) -> None:
         state = self.states.get(uid, "receiving")
         ended = state in {"synthesised", "published", "failed"} and decision != "keep-first"
-        impossible = decision == "take-second" and uid in self.made
+        sent = any(made[0] == uid and state == "sent" for made, state in self.sets.items())
+        impossible = decision == "take-second" and sent
         if uid not in self.disputed | self.refused or ended or impossible:
             with pytest.raises(StateError):
                 self.ledger.decide(uid, decision, operator="mtra", reason="checked")
@@ -152,7 +160,7 @@ class Node(RuleBasedStateMachine):
             job = self._job(uid)
             self.outbox.put(derived_set(job), DESTINATIONS, job)
             self.states[uid] = "synthesised"
-            self.made.add(uid)
+            self.sets[uid, job.revision] = "waits"
 
     @precondition(lambda self: self.stale)
     @rule()
@@ -172,6 +180,7 @@ class Node(RuleBasedStateMachine):
             due = self.outbox.outstanding(pending.set_id, name)
             taken = [TakenInstance(sop_instance_uid=one.sop_instance_uid, status=0) for one in due]
             self.outbox.delivered(pending.set_id, name, taken[:share])
+            self.sets[pending.source_series_uid, pending.revision] = "sent"
             left = [one for one in self.outbox.pending() if one.set_id == pending.set_id]
             uid = pending.source_series_uid
             if not left and self.revisions[uid] == pending.revision:
