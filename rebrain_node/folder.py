@@ -10,30 +10,31 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedSet, Job, Receipt
+from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Candidate
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import (
     GateError,
-    InstanceConflictError,
     InstanceError,
     SeriesRejectedError,
     StateError,
 )
 from rebrain_node.instance.codecs import register
+from rebrain_node.instance.content import same_content
+from rebrain_node.instance.read import read_instance
 from rebrain_node.instance.scan import scan
 from rebrain_node.pipeline import Configuration, Ports, judge_study, process
 from rebrain_node.ports import JsonValue
@@ -57,6 +58,8 @@ class Folder:
     instances: tuple[Dataset, ...]
     sha256: Mapping[str, str]  #: of the bytes, by SOP Instance UID
     refused: tuple[RefusedFile, ...]
+    #: files that hold an instance of another file with other content, by Series Instance UID
+    disputed: Mapping[str, int] = field(default_factory=dict)
 
     def read(self, job: Job) -> tuple[Dataset, ...]:
         """All instances of the job's series."""
@@ -102,10 +105,10 @@ class NoAuditLog:
 
 
 def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
-    """Read every file below ``folder``; files that are not valid DICOM
-    instances are reported and skipped.
+    """Read every file below ``folder``; files that are no DICOM instances are listed as refused.
 
-    Hidden files and DICOMDIR are not instances and are left out. The same bytes twice count once.
+    Hidden files and DICOMDIR are not instances and are left out. An instance twice, in
+    whatever encoding, counts once.
 
     Raises
     ------
@@ -114,45 +117,74 @@ def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
     """
     register()
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and _may_be_instance(path))
-    instances, refused, sha256 = [], [], dict[str, str]()
+    first = dict[str, Path]()  #: by SOP Instance UID
+    instances, refused, sha256 = dict[str, Dataset](), [], dict[str, str]()
+    disputed: Counter[str] = Counter()
     for done, path in enumerate(paths, 1):
         content = path.read_bytes()
         try:
-            if _is_new(content, sha256):
-                instances.append(dcmread(BytesIO(content)))
+            uid = scan(content).sop_instance_uid
+            if uid not in first:
+                first[uid], sha256[uid] = path, hashlib.sha256(content).hexdigest()
+                instances[uid] = read_instance(content)
+            elif not _is_same(first[uid].read_bytes(), content):
+                disputed[str(instances[uid].SeriesInstanceUID)] += 1
+                refused.append(_refused(path.relative_to(folder), "CONFLICT", _twice(uid)))
         except InstanceError as error:
-            name = str(path.relative_to(folder))
-            refused.append(RefusedFile(path=name, code=error.reason, sentence=str(error)))
+            refused.append(_refused(path.relative_to(folder), error.reason, str(error)))
         if progress is not None:
             progress("read", done, len(paths))
-    return Folder(instances=tuple(instances), sha256=sha256, refused=tuple(refused))
+    return Folder(
+        instances=tuple(instances.values()),
+        sha256=sha256,
+        refused=tuple(refused),
+        disputed=disputed,
+    )
 
 
 def _may_be_instance(path: Path) -> bool:
     return not path.name.startswith(".") and path.name != "DICOMDIR"
 
 
-def _is_new(content: bytes, sha256: dict[str, str]) -> bool:
-    """Enter the bytes under their UID; false if the same bytes are known already.
+def _is_same(first: bytes, content: bytes) -> bool:
+    return content == first or same_content(first, content)
 
-    Raises
-    ------
-    InstanceConflictError
-        The UID is known with other bytes.
-    """
-    uid = scan(content).sop_instance_uid
-    digest = hashlib.sha256(content).hexdigest()
-    if uid not in sha256:
-        sha256[uid] = digest
-        return True
-    if sha256[uid] != digest:
-        raise InstanceConflictError(
-            f"SOP Instance UID {uid} stands in the folder twice with different bytes; "
-            "keep the right one",
-            status=0x0117,  # PS3.7 C.5.16, as the receiver answers
-            reason="CONFLICT",
-        )
-    return False
+
+def _refused(path: Path, code: str, sentence: str) -> RefusedFile:
+    return RefusedFile(path=str(path), code=code, sentence=sentence)
+
+
+def _twice(uid: str) -> str:
+    return (
+        f"SOP Instance UID {uid} stands in the folder twice with different content; "
+        "keep the right one"
+    )
+
+
+def judge_folder(
+    folder: Folder, limits: Limits, unfit: Mapping[str, tuple[Finding, ...]] | None = None
+) -> tuple[Candidate, ...]:
+    """Judge every study of the folder; a series in dispute is refused whatever else it is."""
+    return tuple(
+        _refuse_disputed(candidate, folder.disputed.get(candidate.series_instance_uid, 0))
+        for candidate in judge_study(folder.instances, limits, unfit).candidates
+    )
+
+
+def _refuse_disputed(candidate: Candidate, files: int) -> Candidate:
+    if not files:
+        return candidate
+    finding = Finding(
+        code="ID-DISPUTED",
+        sentence=(
+            f"{'1 file' if files == 1 else f'{files} files'} of the folder repeat an instance of "
+            "this series with other content, e.g. another name or Patient ID; leave only the right "
+            "ones in the folder"
+        ),
+        value=float(files),
+        limit=0.0,
+    )
+    return replace(candidate, decision="refused", findings=(finding, *candidate.findings))
 
 
 def process_studies(
@@ -172,7 +204,7 @@ def process_studies(
     progress : callable, optional
         Called with the number of slices that are synthesised.
     """
-    candidates = judge_study(folder.instances, configuration.limits).candidates
+    candidates = judge_folder(folder, configuration.limits)
     results: dict[str, SeriesResult] = {}
     unfit: dict[str, tuple[Finding, ...]] = {}
     while due := [c for c in candidates if _is_due(c, results)]:
@@ -186,7 +218,7 @@ def process_studies(
         results[due[0].series_instance_uid] = result
         if result.unfit:
             unfit[due[0].series_instance_uid] = result.findings
-            candidates = judge_study(folder.instances, configuration.limits, unfit).candidates
+            candidates = judge_folder(folder, configuration.limits, unfit)
     for candidate in candidates:
         judged = SeriesResult(candidate=candidate, findings=candidate.findings)
         yield results.get(candidate.series_instance_uid, judged)

@@ -107,7 +107,7 @@ class Receiver(_Part):
 
 
 class Completeness(_Part):
-    """When a study is taken as complete."""
+    """When a study is taken as complete; only time in which the receiver listens counts."""
 
     quiet_period_s: float = Field(
         default=30.0,
@@ -121,6 +121,16 @@ class Completeness(_Part):
         le=86400,
         description=(
             "a study is taken as complete at the latest this long after its first instance, seconds"
+        ),
+    )
+    resume_wait_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=86400,
+        description=(
+            "a study that was in reception when the receiver stopped is taken as complete at the "
+            "earliest this long after the receiver listens again, unless its sender goes on, "
+            "seconds; longer than the pause after which senders try again"
         ),
     )
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rebrain_node.pipeline import Configuration
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.listening import ListeningClock
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
@@ -165,6 +166,7 @@ class State:
     outbox: Outbox
     recall: Recall
     releases: Releases
+    listening: ListeningClock
     folder: Path
 
     @property
@@ -211,6 +213,7 @@ def open_state(settings: Settings) -> Iterator[State]:
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.database import Database
     from rebrain_node.store.ledger import Ledger
+    from rebrain_node.store.listening import ListeningClock
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
@@ -224,6 +227,7 @@ def open_state(settings: Settings) -> Iterator[State]:
             outbox=Outbox(database, folder / "outbox"),
             recall=Recall(database),
             releases=Releases(database),
+            listening=ListeningClock(database),
             folder=folder,
         )
 

@@ -51,10 +51,12 @@ def run_receiver(settings: Settings) -> None:
     """Be the receiver process until the supervisor ends it."""
     from rebrain_node.network.receiver import Receiver
     from rebrain_node.reception.inbox import Spool
+    from rebrain_node.reception.listening import count_listening
 
     parent = _start("receiver")
     with open_state(settings) as state:
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
+        state.listening.begin()
         with Receiver(settings.receiver, spool, state.audit) as receiver:
             state.audit.record(
                 Event.NODE_STARTED,
@@ -62,7 +64,7 @@ def run_receiver(settings: Settings) -> None:
                 {"version": __version__, "port": receiver.port},
             )
             parent.report_ready()
-            parent.stop.wait()
+            count_listening(state.listening, state.ledger.has_reception, parent.stop)
         state.audit.record(Event.NODE_STOPPED, settings.receiver.ae_title, {})
 
 
@@ -139,7 +141,9 @@ def _watcher(settings: Settings, state: State, work: Work, workflows: Workflows)
         settling=QuietPeriodTracker(
             quiet_period_s=settings.completeness.quiet_period_s,
             maximum_wait_s=settings.completeness.maximum_wait_s,
+            resume_wait_s=settings.completeness.resume_wait_s,
         ),
+        listening=state.listening,
         folder=state.folder,
         soft_mark_bytes=settings.storage.soft_mark_bytes,
     )

@@ -1,4 +1,4 @@
-"""`status` and `queue`: counts by state, and the state of each series."""
+"""`status` and `queue`: counts by state, the state of each series, and disputed series."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rebrain_node.app.compose import State
     from rebrain_node.domain.backlog import OverdueItem
     from rebrain_node.domain.delivery import PendingDelivery
-    from rebrain_node.domain.ledger import LedgerCounts, SeriesRecord
+    from rebrain_node.domain.ledger import DisputeDecision, LedgerCounts, Rival, SeriesRecord
 
-queue = typer.Typer(help="Show the state of each series.", no_args_is_help=True)
+queue = typer.Typer(
+    help="Show the state of each series, and decide about disputed ones.", no_args_is_help=True
+)
 
 
 def status(
@@ -29,8 +32,9 @@ def status(
 ) -> None:
     """Show counts of series by state.
 
-    Also received and quarantined instances, and waiting deliveries with the reason. Exit code 1 if
-    a series or a delivery waits longer than --late-after minutes, for a monitoring system.
+    Also received and quarantined instances, disputed series, and waiting deliveries with the
+    reason. Exit code 1 if a series or a delivery waits longer than --late-after minutes, for a
+    monitoring system.
     """
     from datetime import UTC, datetime
 
@@ -47,6 +51,7 @@ def status(
         "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
         "instances": counts.instances,
         "quarantined": counts.quarantined,
+        "disputed": counts.disputed,
         "series": {
             "received": counts.received,
             "pending": counts.pending,
@@ -70,7 +75,8 @@ def _print_status(
     waiting: Sequence[PendingDelivery],
     overdue: Sequence[OverdueItem],
 ) -> None:
-    rows = [(name, answer[name]) for name in ("listens", "instances", "quarantined", "conserved")]
+    names = ("listens", "instances", "quarantined", "disputed", "conserved")
+    rows = [(name, answer[name]) for name in names]
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
     print_table("Node", ("field", "value"), rows)
     if waiting:
@@ -141,6 +147,98 @@ def show(
     rows += [("explanation", line) for line in record.explanation]
     rows += [(f"waits for {d.destination}", d.reason) for d in waiting]
     print_table("Series", ("field", "value"), rows)
+
+
+@queue.command("dispute")
+def dispute(  # noqa: PLR0913 - one option each
+    uid: Annotated[
+        str, typer.Argument(help="Series Instance UID, or Study Instance UID for all its series.")
+    ],
+    keep_first: Annotated[
+        bool, typer.Option("--keep-first", help="Go on with the instances that came first.")
+    ] = False,
+    take_second: Annotated[
+        bool, typer.Option("--take-second", help="Go on with those that came last.")
+    ] = False,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Make nothing of the series.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for the audit log; do not name the patient.")
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option(help="Who decides, for the audit log; default: the login name.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide about a disputed series.
+
+    Its instances arrived again with other content. Without a decision it shows what is in
+    quarantine and which elements differ. The decision and its reason go to the audit log; the
+    series goes on or is refused at once. What was synthesised already is never changed.
+    """
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    choices: dict[DisputeDecision, bool] = {
+        "keep-first": keep_first, "take-second": take_second, "refuse": refuse,
+    }  # fmt: skip
+    chosen = [decision for decision, given in choices.items() if given]
+    if len(chosen) > 1:
+        raise typer.BadParameter("give one of --keep-first, --take-second and --refuse")
+    if chosen and not (reason or "").strip():
+        raise typer.BadParameter("give --reason: the audit log keeps why it was decided")
+    with open_state(load_settings(config)) as state:
+        if not chosen:
+            _print_rivals(state, uid, as_json=as_json)
+            return
+        by = (operator or _login_name()).strip()
+        records = state.ledger.decide(uid, chosen[0], operator=by, reason=str(reason).strip())
+    if as_json:
+        print_json({"decision": chosen[0], "series": [_series(record) for record in records]})
+        return
+    columns = ("series", "state", "instances", "revision")
+    rows = [(r.series_instance_uid, r.state, r.instance_count, r.revision) for r in records]
+    print_table(f"Decided: {chosen[0]}", columns, rows)
+
+
+def _print_rivals(state: State, uid: str, *, as_json: bool) -> None:
+    """Print what is in quarantine of a series or study; the elements of one instance a series."""
+    from rebrain_node.errors import StateError
+    from rebrain_node.reception.inbox import InboxFolder
+
+    rivals = state.ledger.rivals(uid)
+    if not rivals:
+        raise StateError(f"{uid} is no disputed series and no study with one")
+    inbox = InboxFolder(state.inbox, state.ledger)
+    by_series: dict[str, list[Rival]] = {}
+    for rival in rivals:
+        by_series.setdefault(rival.series_instance_uid, []).append(rival)
+    answer = [
+        {
+            "series_instance_uid": series,
+            "instances": len({each.sop_instance_uid for each in held}),
+            "reasons": sorted({each.reason for each in held}),
+            "calling_ae_titles": sorted({each.calling_ae_title for each in held}),
+            "since": held[0].received_at.isoformat(),
+            "decision": held[-1].decision,
+            "different_elements": list(inbox.different_elements(held[-1])),
+        }
+        for series, held in by_series.items()
+    ]
+    if as_json:
+        print_json({"disputes": answer})
+        return
+    for each in answer:
+        print_table("Dispute", ("field", "value"), list(each.items()))
+
+
+def _login_name() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def _reason(record: SeriesRecord) -> str:

@@ -55,6 +55,11 @@ def demo_cases(head: Head) -> tuple[DemoCase, ...]:
         DemoCase(name="thick slices, no tilt", right="taken", instances=straight),
         DemoCase(name="slices of two thicknesses", right="taken", instances=two),
         DemoCase(
+            name="axial reformat",
+            right="taken: DERIVED",
+            instances=_copies(straight, _reformat),
+        ),
+        DemoCase(
             name="words of another vendor",
             right="taken",
             instances=_copies(straight, _another_vendor),
@@ -74,14 +79,9 @@ def demo_cases(head: Head) -> tuple[DemoCase, ...]:
         ),
         DemoCase(name="child of 8 years", right="refused: AGE", instances=_copies(bare, _child)),
         DemoCase(
-            name="scout only",
-            right="refused: LOCALIZER",
-            instances=_copies(bare[len(bare) // 2 :][:1], _scout),
-        ),
-        DemoCase(
-            name="two patients in one series",
-            right="refused: ID-MIXED",
-            instances=_two_patients(bare),
+            name="no patient named",
+            right="refused: ID-EMPTY",
+            instances=_copies(bare, _nameless),
         ),
         DemoCase(
             name="two passes in one series",
@@ -141,10 +141,18 @@ def _copies(
     return copies
 
 
+def _reformat(instance: Dataset) -> None:
+    """As Philips scanners write their everyday axial series of a head."""
+    instance.Manufacturer, instance.ConvolutionKernel = "Philips", "UC"
+    instance.ImageType = ["DERIVED", "SECONDARY", "MPR"]
+
+
 def _another_vendor(instance: Dataset) -> None:
-    instance.Manufacturer, instance.ConvolutionKernel = "GE MEDICAL SYSTEMS", "STANDARD"
-    instance.BodyPartExamined, instance.ContrastBolusAgent = "BRAIN", "NONE"
-    del instance.RescaleType
+    """As a GE HiSpeed Dual in a German hospital may write it."""
+    instance.Manufacturer, instance.ConvolutionKernel = "GE MEDICAL SYSTEMS", "STD+"
+    instance.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL", "ADD"]
+    instance.BodyPartExamined, instance.ContrastBolusAgent = "BRAIN", "OHNE KM"
+    del instance.PatientAge, instance.RescaleType  # the age follows from the birth date
 
 
 def _electron_density(instance: Dataset) -> None:
@@ -159,17 +167,8 @@ def _child(instance: Dataset) -> None:
     instance.PatientAge, instance.PatientBirthDate = "008Y", "20180101"
 
 
-def _scout(instance: Dataset) -> None:
-    instance.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
-    instance.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]  # coronal, as a scout lies
-    instance.SeriesDescription = "SCOUT"
-
-
-def _two_patients(instances: Instances) -> tuple[Dataset, ...]:
-    copies = _copies(instances)
-    for instance in copies[len(copies) // 2 :]:
-        instance.PatientID, instance.PatientName = "SOMEBODY-ELSE", "SOMEBODY^ELSE"
-    return copies
+def _nameless(instance: Dataset) -> None:
+    instance.PatientID, instance.PatientName = "", ""
 
 
 def _two_passes(instances: Instances) -> tuple[Dataset, ...]:

@@ -181,7 +181,7 @@ class _Run:
         kinds = Counter(
             str(dcmread(p, specific_tags=["Modality"]).Modality) for p in self.pacs.instances()
         )
-        came = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        came = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         done = published == 1 and kinds["MR"] > 0
         return Row(
             sent="thick slices, gantry tilt",

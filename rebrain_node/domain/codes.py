@@ -188,17 +188,57 @@ CODES: Mapping[str, FindingCode] = {
         topic="identity",
         meaning=(
             "the slices differ in one of 14 identity fields, or the study holds images of two "
-            "patients; the sentence names the fields"
+            "patients (another Patient ID, birth date or name); the sentence names the fields"
         ),
         limit="equal",
         remedy="correct the identity at the source and send again",
         found_by="select, check, assemble",
     ),
+    "ID-NAME": FindingCode(
+        topic="identity",
+        meaning=(
+            "another object of the study, e.g. a dose page, writes the name otherwise: in another "
+            "case, order or script, or under the same Patient ID and birth date"
+        ),
+        limit="equal",
+        remedy="make the names equal in the archive; the name of the CT series is used",
+        found_by="select",
+        policy="flag",
+    ),
+    "ID-EMPTY": FindingCode(
+        topic="identity",
+        meaning="neither Patient ID nor Patient's Name: the result could not be filed with its CT",
+        limit="a Patient ID",
+        remedy="enter the patient at the scanner or the archive",
+        found_by="select",
+    ),
+    "ID-PARTIAL": FindingCode(
+        topic="identity",
+        meaning=(
+            "Patient ID is empty: an archive that gives an ID of its own may file CT and result "
+            "under two patients"
+        ),
+        limit="a Patient ID",
+        remedy="enter the Patient ID at the scanner or the archive",
+        found_by="select",
+        policy="flag",
+    ),
+    "ID-DISPUTED": FindingCode(
+        topic="identity",
+        meaning=(
+            "instances of the series arrived again under the same SOP Instance UIDs with other "
+            "content, e.g. a corrected name or Patient ID, or came in another study: the series is "
+            "held until the site decides; a series that has ended is flagged"
+        ),
+        limit="instances, 0",
+        remedy="decide with `rebrain-node queue dispute`",
+        found_by="at reception",
+    ),
     "CHARSET": FindingCode(
         topic="identity",
         meaning=(
-            "a text cannot be read in the character set that is declared: a name that cannot be"
-            " read cannot be copied"
+            "a text of patient or study cannot be read in the character set that is declared: what "
+            "cannot be read cannot be copied; texts that are not copied do not count"
         ),
         limit="readable",
         remedy="correct Specific Character Set (0008,0005)",
@@ -487,7 +527,7 @@ CODES: Mapping[str, FindingCode] = {
             "sentence says why"
         ),
         limit="tries",
-        remedy="see the audit log, then `queue retry`",
+        remedy="see the audit log, and report its sentence as a defect",
         found_by="worker",
     ),
 }

@@ -42,7 +42,6 @@ class ContrastElements:
     acquisition_time: str = ""  #: (0008,0032)
     #: of (0018,9341), whether Agent Administered (0018,9342) is not NO
     usage: bool | None = None
-    image_type: tuple[str, ...] = ()
     description: str = ""  #: (0008,103E), of the series
     protocol: str = ""  #: (0018,1030); of the whole examination
 
@@ -69,7 +68,7 @@ def strongest(readings: Sequence[ContrastReading]) -> ContrastReading:
     return min(readings, key=lambda reading: reading.rank, default=SILENT)
 
 
-def read_contrast(elements: ContrastElements) -> ContrastReading:
+def read_contrast(elements: ContrastElements, image_type: tuple[str, ...] = ()) -> ContrastReading:
     """Read all elements of one frame together.
 
     An element that says "given" counts, unless another says "none": the two contradict each other
@@ -79,7 +78,7 @@ def read_contrast(elements: ContrastElements) -> ContrastReading:
     read = list(_read_elements(elements))
     given = [words for says, words in read if says == "given"]
     none = [words for says, words in read if says == "none"]
-    description, described = _read_description(elements)
+    description, described = _read_description(elements.description, image_type)
     if given and none:
         return ContrastReading(evidence="doubtful", words=f"{given[0]}, but {none[0]}")
     if given:
@@ -131,12 +130,11 @@ def _read_start(start: str, acquired: str) -> tuple[_Says, str]:
     return "given", element
 
 
-def _read_description(elements: ContrastElements) -> tuple[str, _Says]:
-    kinds = {value.upper().strip().replace(" ", "_") for value in elements.image_type}
-    for value, says in _IMAGE_FLAVOURS.items():
-        if value in kinds:
-            return f"Image Type (0008,0008) says {value}", says
-    says, word = _read_text(elements.description)
+def _read_description(text: str, image_type: tuple[str, ...]) -> tuple[str, _Says]:
+    flavour = next((value for value in image_type if value in _IMAGE_FLAVOURS), None)
+    if flavour is not None:
+        return f"Image Type (0008,0008) says {flavour}", _IMAGE_FLAVOURS[flavour]
+    says, word = _read_text(text)
     return (f"Series Description (0008,103E) says {word}" if word else ""), says
 
 
@@ -180,7 +178,8 @@ _WITH = (
 )
 _ENHANCED = (
     rf"(?:{_WITH}[ .]*{_NOUN}|c ?\+{{1,2}}|\+ ?(?:c|km|iv|ce|mdc)|(?:iv|km|ce|ci|inj) ?\+|ce|cect|"
-    r"wc|w/c|c/c|cta|ctv|cnta|kta|кта|ctp|\w*angio\w*|\w*ангио\w*|venogra\w*|"
+    r"wc|w/c|c/c|cta|ctv|cnta|kta|кта|ctp|ангио(?:гра\w*)?|"
+    r"(?:head|brain|neck|kopf|hals|cerebral|tc|ct|ce)?angio(?:gra\w*|tc|ct)?|venogra\w*|"
     r"post-?contrast\w*|postcontrast\w*|postkontrast\w*|postcm|post ?(?:iv|inj|gad)\w*|"
     r"arteri(?:al|el)\w*|venous|veno[es]?s\w*|venos\w*|injecte\w*|injete\w*|"
     r"kontrastli\w*|enhanced|bolus|"
@@ -205,7 +204,11 @@ _BOTH = (
 
 
 def _words(pattern: str, signs: str = "") -> re.Pattern[str]:
-    """Compile a pattern of whole words, and of signs of scripts that have no blanks."""
+    """Compile a pattern of whole words, and of signs of scripts that have no blanks.
+
+    An ending is at most 8 letters long: nothing else of the source may stand in a sentence.
+    """
+    pattern = pattern.replace(r"\w*", r"\w{0,8}")
     alone = rf"(?<![^\W_])(?:{pattern})(?![^\W_])"
     return re.compile(f"{signs}|{alone}" if signs else alone)
 

@@ -56,7 +56,7 @@ _PATTERNS: tuple[tuple[ImageKind, str], ...] = (
 )
 #: the same in a description, where Image Type says no more than DERIVED
 _PROJECTION_WORDS = re.compile(
-    r"\b(?:MIP|MINIP|MPVR|VRT?|SSD|CPR|CURVED|RAYSUM|SUBTR\w*|DSA|BONE ?REMOVAL)\b"
+    r"\b(?:MIP|MINIP|MPVR|VRT?|SSD|CPR|CURVED|RAYSUM|SUBTR(?:ACTION|ACTED)?|DSA|BONE ?REMOVAL)\b"
 )
 #: a reformat of thin slices that the scanner made thick is written as an average
 _REFORMATTED = "REFORMATTED"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from rebrain_node.domain.findings import Finding
 
 #: Where a series stands; docs/audit-events.md draws the allowed transitions.
 SeriesState = Literal[
-    "receiving", "complete", "refused", "accepted", "synthesised", "published", "failed"
+    "receiving", "complete", "held", "refused", "accepted", "synthesised", "published", "failed"
 ]
+_PENDING: Final[tuple[SeriesState, ...]] = (
+    "receiving", "complete", "held", "accepted", "synthesised",
+)  # fmt: skip
 Decision = Literal["accepted", "refused"]
+#: what a site decides about a series that arrived again with other content
+DisputeDecision = Literal["keep-first", "take-second", "refuse"]
 Reception = Literal["new", "same"]
 
 
@@ -54,6 +59,30 @@ class StudyInReception:
     study_instance_uid: str
     instance_count: int
     last_ledger_id: int  #: ledger id of its newest instance
+    last_run: int = 0  #: run of the receiver that took it
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListeningTime:
+    """How long the receiver has listened, in seconds that pass only while it does."""
+
+    run: int  #: counts its starts
+    run_began_s: float  #: ``listened_s`` when the newest run began
+    listened_s: float  #: over all runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rival:
+    """One quarantined instance that contradicts what the ledger holds of a series."""
+
+    sop_instance_uid: str
+    series_instance_uid: str  #: of the series that is in dispute
+    first_sha256: str | None  #: of the instance in the ledger; None where it holds none of that UID
+    sha256: str  #: of the quarantined bytes
+    reason: str  #: ``SAME-UID-OTHER-BYTES`` or ``SERIES-OF-OTHER-STUDY``
+    calling_ae_title: str
+    received_at: datetime  #: aware, UTC
+    decision: DisputeDecision | None  #: None until the site decides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +105,7 @@ class SeriesRecord:
     state: SeriesState
     revision: int  #: 1, +1 for each late change
     instance_count: int
-    completeness: str | None  #: VERIFIED or UNVERIFIED, None while the study is in reception
+    completeness: str | None  #: ``UNVERIFIED``; None while the study is in reception
     findings: tuple[Finding, ...]
     explanation: tuple[str, ...]
     changed_at: datetime  #: aware, UTC
@@ -89,14 +118,13 @@ class LedgerCounts:
     instances: int
     quarantined: int  #: instances with a known UID and other bytes
     received: int  #: series of which at least one instance is held
+    disputed: int  #: series with quarantined instances about which the site has not decided
     by_state: dict[SeriesState, int]  #: every state, zero where there is none
 
     @property
     def pending(self) -> int:
         """Series for which something is still to be done."""
-        return sum(
-            self.by_state[state] for state in ("receiving", "complete", "accepted", "synthesised")
-        )
+        return sum(self.by_state[state] for state in _PENDING)
 
     @property
     def conserved(self) -> bool:

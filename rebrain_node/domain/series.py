@@ -39,7 +39,6 @@ class SourceFrame:
     slice_thickness_mm: float | None
     gantry_tilt_deg: float | None  #: (0018,1120), as declared; the positions are what counts
     instance_number: int | None
-    temporal_position: int | None  #: (0020,9128) or (0020,0100)
     series_number: int | None
     series_description: str | None
     body_part: str | None

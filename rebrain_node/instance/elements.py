@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, NoReturn
 
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_description, dictionary_has_tag, dictionary_VR
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 #: items within items; the deepest real reports stay below 10
@@ -21,10 +21,20 @@ MAXIMUM_ELEMENTS: Final = 300_000
 
 UNDEFINED: Final = 0xFFFFFFFF
 PIXEL_DATA: Final = 0x7FE00010
+#: Samples per Pixel to Pixel Representation, which say how the pixels are to be read
+PIXEL_DESCRIPTION: Final = frozenset(
+    {0x00280002, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102, 0x00280103}
+)
+_CHARACTER_SET = 0x00080005
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _TRAILING_PADDING = 0xFFFCFFFC
 _LONGEST_KEPT = 1024  # bytes; no value that the scan reads is longer
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+#: values are characters: these may be written for each other and are still read alike
+TEXT_VRS: Final = frozenset(
+    map(bytes.decode, b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
+)
+_TEXTS = TEXT_VRS - {"DS", "IS"}
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
@@ -92,6 +102,18 @@ def walk(content: bytes, transfer_syntax_uid: str, *, groups: range = DATA_SET_G
     return elements
 
 
+def end_of_group(content: bytes, at: int, group: int) -> int:
+    """Offset of the first element of another group, in Explicit VR Little Endian.
+
+    Raises
+    ------
+    MalformedError
+        A header is cut or has an unknown value representation.
+    """
+    walker = _Walker(content, big_endian=False, elements=Elements(), groups=range(group, group + 1))
+    return walker.end_of_group(at, group)
+
+
 class _Walker:
     """One walk; ``at`` and ``end`` are offsets into the content."""
 
@@ -114,6 +136,8 @@ class _Walker:
         previous, seen = -1, set[int]()
         while at < end:
             tag, vr, length, value = self._header(at, end, implicit)
+            if vr and not _fits(tag, vr.decode()):
+                broken("VR", _wrong_vr(tag, vr.decode()))
             if tag == _ITEM_END and delimited and length == 0:
                 return value
             if tag <= previous:
@@ -128,6 +152,16 @@ class _Walker:
                 self._keep(tag, value, at, length)
         if delimited:
             broken("LENGTH", "an item of undefined length has no end")
+        return at
+
+    def end_of_group(self, at: int, group: int) -> int:
+        """Step over the elements of one group; return where the next group begins."""
+        end = len(self._content)
+        while at < end and self._content[at : at + 2] == group.to_bytes(2, "little"):
+            tag, _, length, value = self._header(at, end, False)
+            if value + length > end:
+                broken("LENGTH", f"{_name(tag)} claims {length} bytes, {end - value} are left")
+            at = value + length
         return at
 
     def _header(self, at: int, end: int, implicit: bool) -> tuple[int, bytes, int, int]:
@@ -226,6 +260,36 @@ def _is_sequence(tag: int) -> bool:
         return dictionary_VR(tag) == "SQ"
     except KeyError:
         return False
+
+
+@cache
+def _fits(tag: int, vr: str) -> bool:
+    """Say whether a value of this representation can be read as that of PS3.6.
+
+    Numbers are left to whoever reads them; names, texts, UIDs, sequences, pixels and their
+    description must be what they are called. UN may hold anything (PS3.5 6.2.2).
+    """
+    known = dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
+    if "UN" in (known, vr):
+        return True
+    if tag == _CHARACTER_SET:
+        return vr == "CS"
+    if known in _TEXTS or known in {"SQ", "OB or OW"}:
+        return vr in (TEXT_VRS if known in _TEXTS else {"SQ"} if known == "SQ" else {"OB", "OW"})
+    return vr in {"US", "SS"} if tag in PIXEL_DESCRIPTION else vr != "SQ"
+
+
+def _wrong_vr(tag: int, vr: str) -> str:
+    return (
+        f"{name_of(tag)} has the value representation {vr}, the standard says {dictionary_VR(tag)} "
+        "(PS3.6); the device that wrote it must be repaired"
+    )
+
+
+def name_of(tag: int) -> str:
+    """Name and number of an element, e.g. ``Rescale Slope (0028,1053)``."""
+    name = dictionary_description(tag) if dictionary_has_tag(tag) else "element"
+    return f"{name} {_name(tag)}"
 
 
 def _name(tag: int) -> str:

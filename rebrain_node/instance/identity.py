@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
 
@@ -27,7 +28,9 @@ IDENTITY_FIELDS = (
 )
 
 #: of these, what tells two patients apart among the instances of one study
-_PATIENT_FIELDS = ("PatientID", "PatientName", "PatientBirthDate")
+_PATIENT_FIELDS = ("PatientID", "PatientBirthDate")
+#: parts a name into its components (PS3.5 6.2.1), and whatever is written in their place
+_NAME_PARTS = re.compile(r"[\W_]+")
 
 
 def judge_identity(instances: Sequence[Dataset]) -> tuple[Finding, ...]:
@@ -44,9 +47,71 @@ def judge_patients(instances: Sequence[Dataset]) -> tuple[Finding, ...]:
     """Find out whether one study holds instances of more than one patient.
 
     Empty fields are no contradiction here: secondary objects of a study often leave some out.
+    Another spelling of the name is a flag, where Patient ID and birth date say that it is one
+    patient, or where the names have the same parts.
     """
-    mixed = [field for field in _PATIENT_FIELDS if len(_values(instances, field) - {""}) > 1]
-    return (_mixed(mixed, "series of the study"),) if mixed else ()
+    values = {field: _values(instances, field) - {""} for field in _PATIENT_FIELDS}
+    mixed = [field for field, found in values.items() if len(found) > 1]
+    names = _values(instances, "PatientName") - {""}
+    if len(names) > 1 and not (_are_one(names) or (not mixed and all(values.values()))):
+        mixed.append("PatientName")
+    if mixed:
+        return (_mixed(mixed, "series of the study"),)
+    return (_NAME_OTHERWISE,) if _differ_between_series(instances) else ()
+
+
+def _differ_between_series(instances: Sequence[Dataset]) -> bool:
+    """Whether the series of a study name the patient otherwise; within one series it is mixed."""
+    by_series: dict[str, list[Dataset]] = {}
+    for instance in instances:
+        by_series.setdefault(_text(instance, "SeriesInstanceUID"), []).append(instance)
+    names = {frozenset(_values(held, "PatientName") - {""}) for held in by_series.values()}
+    return len(names - {frozenset()}) > 1
+
+
+_NAME_OTHERWISE = Finding(
+    code="ID-NAME",
+    sentence=(
+        "another object of the study writes Patient's Name (0010,0010) otherwise, while Patient ID "
+        "and birth date do not differ; the name of the CT series is used. Make the names equal in "
+        "the archive"
+    ),
+    severity="flag",
+    value="otherwise",
+    limit="equal",
+)
+
+
+def _are_one(names: set[str]) -> bool:
+    """Whether names are one name in different spelling: case, order and punctuation aside.
+
+    Of a name in several scripts one component group is enough (PS3.5 6.2.1.2).
+    """
+    spelled = [
+        {frozenset(_NAME_PARTS.split(group.casefold())) - {""} for group in name.split("=")}
+        for name in names
+    ]
+    return bool(frozenset.intersection(*map(frozenset, spelled)) - {frozenset()})
+
+
+def judge_named(instances: Sequence[Dataset]) -> Iterator[Finding]:
+    """Find a series that names no patient: an archive would file CT and result at random."""
+    if any(_values(instances, "PatientID") - {""}):
+        return
+    nobody = not _values(instances, "PatientName") - {""}
+    what = "Patient ID (0010,0020) and Patient's Name (0010,0010) are" if nobody else (
+        "Patient ID (0010,0020) is"
+    )  # fmt: skip
+    yield Finding(
+        code="ID-EMPTY" if nobody else "ID-PARTIAL",
+        sentence=(
+            f"{what} empty: an archive that gives such images an ID of its own would file the CT "
+            "and the result under two patients; enter the patient at the scanner or the archive"
+        ),
+        severity="refuse" if nobody else "flag",
+        value="empty",
+        limit="a Patient ID",
+    )
 
 
 def _mixed(fields: Sequence[str], what: str) -> Finding:

@@ -6,13 +6,14 @@ no part of the value (PS3.5 8.1.1); padding is C.7.5.1.1.2.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.utils import get_expected_length, pixel_array
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.volume import AIR_HU, FloatArray, MaskArray
@@ -77,7 +78,7 @@ def stored_values(instance: Dataset, frame_number: int | None) -> StoredArray:
         )
     codecs.register()
     try:
-        decoded = pixel_array(instance, index=(frame_number or 1) - 1)
+        decoded = pixel_array(without_excess(instance), index=(frame_number or 1) - 1)
         bits = int(instance.BitsStored)
         shift = int(instance.get("HighBit", bits - 1)) - (bits - 1)
         signed = int(instance.PixelRepresentation) == 1
@@ -90,10 +91,31 @@ def stored_values(instance: Dataset, frame_number: int | None) -> StoredArray:
                 )
             ]
         ) from error
-    return _settle_bits(np.asarray(decoded), bits=bits, shift=shift, signed=signed)
+    return settle_bits(np.asarray(decoded), bits=bits, shift=shift, signed=signed)
 
 
-def _settle_bits(
+def without_excess(instance: Dataset) -> Dataset:
+    """Cut what follows the pixels within uncompressed Pixel Data (PS3.5 8.1.1).
+
+    Returns the instance itself where nothing follows.
+
+    Raises
+    ------
+    ValueError, TypeError, AttributeError
+        The description of the pixels cannot be read.
+    """
+    if instance.file_meta.TransferSyntaxUID.is_compressed or "PixelData" not in instance:
+        return instance
+    length = get_expected_length(instance)
+    length += length % 2
+    if len(instance.PixelData) <= length:
+        return instance
+    cut = copy.copy(instance)
+    cut.PixelData = instance.PixelData[:length]
+    return cut
+
+
+def settle_bits(
     decoded: npt.NDArray[np.integer], *, bits: int, shift: int, signed: bool
 ) -> StoredArray:
     """Drop the bits outside the value and extend its sign."""
@@ -133,7 +155,8 @@ def _rescale(instance: Dataset, frame_number: int | None) -> tuple[float, float]
             [
                 Finding(
                     code="HU",
-                    sentence="Rescale Slope and Intercept are absent, the scale is unknown",
+                    sentence="Rescale Slope (0028,1053) or Intercept (0028,1052) is absent or is "
+                    "not one number: the scale is unknown; send the original CT",
                 )
             ]
         )

@@ -32,6 +32,8 @@ from rebrain_node.instance.elements import (
     Elements,
     MalformedError,
     broken,
+    end_of_group,
+    name_of,
     walk,
 )
 
@@ -67,15 +69,8 @@ _READABLE = frozenset(AllTransferSyntaxes) - {DeflatedExplicitVRLittleEndian}
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _NUMBER = re.compile(rb" *\+?([0-9]{1,9}) *")
 _FLOAT_PIXEL_DATA = {0x7FE00008: 32, 0x7FE00009: 64}  # bits of each
-_NAMES = {
-    0x00080016: "SOP Class UID",
-    0x00080018: "SOP Instance UID",
-    0x0020000D: "Study Instance UID",
-    0x0020000E: "Series Instance UID",
-    0x00020002: "Media Storage SOP Class UID",
-    0x00020003: "Media Storage SOP Instance UID",
-    0x00020010: "Transfer Syntax UID",
-}
+FRAME_OF_REFERENCE_UID: Final = 0x00200052
+_REPAIR = "the scanner or PACS that wrote it must be repaired"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +132,8 @@ def scan_data_set(content: bytes, transfer_syntax_uid: str) -> ScannedInstance:
             modality=_text(elements, 0x00080060),
             number_of_frames=_Pixels(elements, transfer_syntax_uid).check(),
         )
+        if _text(elements, FRAME_OF_REFERENCE_UID):
+            _uid(elements, FRAME_OF_REFERENCE_UID)
         if scanned.sop_class_uid in CT_CLASSES and not scanned.number_of_frames:
             broken("PIXEL-MISSING", "a CT instance without pixel data")
     return scanned
@@ -179,14 +176,20 @@ def _refusing() -> Iterator[None]:
 
 
 def _file_meta(content: bytes) -> tuple[Elements, bytes]:
-    """Split a file into the elements of its file meta information and the data set."""
-    group_length_ends = 144
-    if content[128:132] != b"DICM" or content[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+    """Split a file into the elements of its file meta information and the data set.
+
+    Where its group length (0002,0000) is left out, the first element of another group ends it.
+    """
+    begins, ends = 132, 144
+    if content[128:132] != b"DICM" or content[132:134] != b"\x02\x00":
         broken("NOT-DICOM", "no DICOM file: preamble or file meta information missing")
-    end = group_length_ends + int.from_bytes(content[140:144], "little")
+    if content[132:140] == b"\x02\x00\x00\x00UL\x04\x00":
+        begins, end = ends, ends + int.from_bytes(content[140:144], "little")
+    else:
+        end = end_of_group(content, begins, 0x0002)
     if end > len(content):
         broken("NOT-DICOM", "the file meta information is cut")
-    meta = walk(content[group_length_ends:end], ExplicitVRLittleEndian, groups=range(2, 3))
+    meta = walk(content[begins:end], ExplicitVRLittleEndian, groups=range(2, 3))
     return meta, content[end:]
 
 
@@ -213,13 +216,13 @@ class _Pixels:
         if self._elements.lengths[tag] == UNDEFINED:
             self._check_fragments(frames)
         else:
-            self._check_length(self._elements.lengths[tag], frames * bits)
+            self._check_length(self._elements.lengths[tag], frames, bits)
         return frames
 
     def _number(self, tag: int) -> int:
         value = self._elements.values.get(tag, b"")
         if len(value) != 2:
-            broken("PIXEL-DESCRIPTION", f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing")
+            broken("PIXEL-DESCRIPTION", f"{name_of(tag)} is missing or is not one number")
         return int.from_bytes(value, "big" if self._syntax == ExplicitVRBigEndian else "little")
 
     def _frames(self) -> int:
@@ -255,11 +258,16 @@ class _Pixels:
             )
         return allocated
 
-    def _check_length(self, length: int, bits: int) -> None:
+    def _check_length(self, length: int, frames: int, bits: int) -> None:
+        """Hold the length against the description; less than a frame may follow as padding.
+
+        PS3.5 8.1.1 lets an element be longer than its pixels; a whole frame more is an image that
+        nobody described.
+        """
         if self._syntax.is_compressed:
             broken("PIXEL-FRAMES", "the pixel data are not encapsulated")
-        expected = (bits + 7) // 8
-        if length not in {expected, expected + expected % 2}:
+        expected = (frames * bits + 7) // 8
+        if not expected <= length < expected + max((bits + 7) // 8, 2):
             broken("PIXEL-LENGTH", f"{length} bytes of pixels, described are {expected}")
 
     def _check_fragments(self, frames: int) -> None:
@@ -286,10 +294,18 @@ def _uid(elements: Elements, tag: int) -> str:
     """Read a UID (PS3.5 9.1)."""
     text = _text(elements, tag)
     if not text:
-        broken("UID", f"{_NAMES[tag]} is missing")
+        broken("UID", f"{name_of(tag)} is missing")
     if len(text) > 64 or _UID.fullmatch(text) is None:
-        broken("UID", f"{_NAMES[tag]} is not a UID")
+        broken("UID", f"{name_of(tag)} is no UID: {_uid_fault(text)} (PS3.5 9.1); {_REPAIR}")
     return text
+
+
+def _uid_fault(text: str) -> str:
+    if len(text) > 64:
+        return f"it has {len(text)} characters, at most 64 are allowed"
+    if any(len(part) > 1 and part[0] == "0" for part in text.split(".")):
+        return "a component begins with 0"
+    return "it is not made of numbers and single dots"
 
 
 def _text(elements: Elements, tag: int) -> str:

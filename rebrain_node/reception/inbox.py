@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from io import BytesIO
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.job import Job
-from rebrain_node.domain.ledger import ReceivedInstance, Reception, StoredInstance
-from rebrain_node.errors import OutOfResourcesError
+from rebrain_node.domain.ledger import ReceivedInstance, Reception, Rival, StoredInstance
+from rebrain_node.errors import AlteredBytesError, OutOfResourcesError
 from rebrain_node.instance.codecs import register
+from rebrain_node.instance.content import different_elements, same_content
+from rebrain_node.instance.read import read_instance
 from rebrain_node.instance.scan import ScannedInstance
 
 _REMEDY: Final = "restore it from a backup, or remove it and send the study again"
@@ -29,8 +30,13 @@ _REMEDY: Final = "restore it from a backup, or remove it and send the study agai
 class ReceptionLedger(Protocol):
     """What the spool needs of the ledger."""
 
-    def record_received(self, received: ReceivedInstance) -> Reception:
-        """Write the instance down, or raise InstanceConflictError or OutOfResourcesError."""
+    def record_received(
+        self, received: ReceivedInstance, same_content: Callable[[str], bool]
+    ) -> Reception:
+        """Write the instance down, or raise InstanceConflictError or OutOfResourcesError.
+
+        ``same_content`` is called where the UID is known with other bytes.
+        """
 
 
 class InstanceLedger(Protocol):
@@ -60,7 +66,7 @@ class Spool:
         OutOfResourcesError
             Disk or database cannot take it; nothing is acknowledged.
         InstanceConflictError
-            The UID is known with other bytes; these are kept in quarantine.
+            The UID is known with other content; these bytes are kept in quarantine.
         """
         self.require_room(len(content))
         try:
@@ -82,8 +88,16 @@ class Spool:
                 size_bytes=len(content),
                 path=str(self._blobs.path(digest)),
                 calling_ae_title=calling_ae_title,
-            )
+            ),
+            lambda known: self._same_content(known, content),
         )
+
+    def _same_content(self, known_sha256: str, content: bytes) -> bool:
+        """Whether the instance that is held and the one that came differ in encoding only."""
+        try:
+            return same_content(self._blobs.get(known_sha256), content)
+        except AlteredBytesError:
+            return False
 
     def require_room(self, size_bytes: int = 0) -> None:
         """Hold the free space of the disk against the hard mark.
@@ -132,13 +146,29 @@ class InboxFolder:
         """
         return self._read(self._ledger.instances(study=study_instance_uid))
 
+    def different_elements(self, rival: Rival) -> tuple[str, ...]:
+        """Name the elements in which a quarantined instance differs from the one that is held.
+
+        Empty where none of that UID is held, or where only the pixels differ; no value is told.
+
+        Raises
+        ------
+        AlteredBytesError
+            A file is missing or not what was received.
+        """
+        if rival.first_sha256 is None:
+            return ()
+        return different_elements(
+            self._blobs.get(rival.first_sha256), self._blobs.get(rival.sha256)
+        )
+
     def input_digest(self, job: Job) -> str:
         """SHA-256 over the sorted SHA-256 of the series' instances, hexadecimal."""
         held = self._ledger.instances(series=job.series_instance_uid)
         return hashlib.sha256("".join(sorted(each.sha256 for each in held)).encode()).hexdigest()
 
     def _read(self, held: tuple[StoredInstance, ...]) -> tuple[Dataset, ...]:
-        return tuple(dcmread(BytesIO(self._blobs.get(each.sha256))) for each in held)
+        return tuple(read_instance(self._blobs.get(each.sha256)) for each in held)
 
 
 def _blobs(folder: Path) -> BlobStore:

@@ -85,13 +85,15 @@ def _summary(
     deliveries: Sequence[PendingDelivery],
 ) -> Html:
     states = Counter(record.state for record in series)
-    waiting = len(series) - states["published"] - states["refused"] - states["failed"]
+    ended = states["published"] + states["refused"] + states["failed"]
+    waiting = len(series) - ended - states["held"]
     tiles = [
         ("studies", len(studies), ""),
         ("series received", len(series), ""),
         ("published", states["published"], "good"),
         ("refused", states["refused"], ""),
         ("failed", states["failed"], "bad" if states["failed"] else ""),
+        ("held", states["held"], "bad" if states["held"] else ""),
         ("in work", waiting, ""),
         ("deliveries due", len(deliveries), "bad" if deliveries else ""),
         (

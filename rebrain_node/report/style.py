@@ -31,7 +31,7 @@ article { background: #fff; border: 1px solid var(--line); border-radius: 10px;
   border-radius: 99px; font-size: 13px; font-weight: 600; background: #e6eaef; margin-right: 6px; }
 .state.published { background: #d3efe3; color: #0d5a43; }
 .state.refused { background: #f1e6d4; color: #6a4508; }
-.state.failed { background: #f9dbd8; color: #8c1d18; }
+.state.held, .state.failed { background: #f9dbd8; color: #8c1d18; }
 .state.accepted, .state.synthesised { background: #d9e9fa; color: #12487a; }
 ul { margin: 8px 0; padding-left: 20px; }
 table { border-collapse: collapse; width: 100%; margin-top: 8px; font-size: 14px; }

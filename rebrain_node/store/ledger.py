@@ -6,20 +6,23 @@ them are the table ``store.series.TRANSITIONS``; anything else is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import cast, get_args
 
-from sqlalchemy import Select, distinct, func, select
+from sqlalchemy import Select, distinct, func, or_, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import UNVERIFIED
 from rebrain_node.domain.ledger import (
+    DisputeDecision,
     Judgement,
     LedgerCounts,
     ReceivedInstance,
     Reception,
+    Rival,
     SeriesRecord,
     SeriesState,
     StoredInstance,
@@ -33,9 +36,10 @@ from rebrain_node.errors import (
     SupersededError,
 )
 from rebrain_node.ports import JsonValue
-from rebrain_node.store import reception, second_choice
+from rebrain_node.store import disputes, second_choice
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
+from rebrain_node.store.instances import add, known_instance
 from rebrain_node.store.series import move, transition
 from rebrain_node.store.tables import InstanceRow, QuarantineRow, SeriesRow, StudyRow
 
@@ -46,37 +50,95 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record_received(self, received: ReceivedInstance) -> Reception:
+    def record_received(
+        self, received: ReceivedInstance, same_content: Callable[[str], bool] | None = None
+    ) -> Reception:
         """Write down an instance whose bytes are durable: ``new``, or ``same`` as one known.
+
+        Parameters
+        ----------
+        same_content : callable, optional
+            Called with the SHA-256 of the bytes that are held under the UID where they are
+            others: whether both are one instance in two encodings. No transaction is open then.
 
         Raises
         ------
         InstanceConflictError
-            The SOP Instance UID is known with other bytes, or the series with another study;
+            The SOP Instance UID is known with other content, or the series with another study;
             quarantine and audit hold it.
         OutOfResourcesError
             The database cannot take it; nothing was written.
         """
+        outcome = self._write_down(received, quarantining=same_content is None)
+        if isinstance(outcome, disputes.Conflict) and same_content is not None:
+            known = outcome.first_sha256
+            if known is not None and same_content(known):
+                return "same"
+            outcome = self._write_down(received, quarantining=True)
+        if isinstance(outcome, disputes.Conflict):
+            raise InstanceConflictError(
+                f"SOP instance {received.sop_instance_uid}: {outcome.sentence}; the new bytes are "
+                "quarantined and the series waits for a decision of the site "
+                "(`rebrain-node queue dispute`); let the sender give changed instances new UIDs",
+                status=0x0117,
+                reason=outcome.code,
+            )
+        return outcome
+
+    def _write_down(
+        self, received: ReceivedInstance, *, quarantining: bool
+    ) -> Reception | disputes.Conflict:
         try:
             with self._database.writing() as session:
-                known = reception.known_sha256(session, received.sop_instance_uid)
-                if known == received.sha256:
+                known = known_instance(session, received.sop_instance_uid)
+                if known is not None and known.sha256 == received.sha256:
                     return "same"
-                conflict = reception.conflict(session, received, known)
+                conflict = disputes.conflict(session, received, known)
                 if conflict is None:
-                    reception.add(session, received)
-                else:
-                    reception.quarantine(session, received, conflict)
+                    add(session, received)
+                elif quarantining:
+                    disputes.quarantine(session, received, conflict)
         except StoreUnavailableError as error:
             raise OutOfResourcesError(str(error), status=0xA700, reason="DATABASE") from error
-        if conflict is not None:
-            raise InstanceConflictError(
-                f"SOP instance {received.sop_instance_uid}: {conflict.sentence}; "
-                "the new bytes are quarantined; let the sender give changed instances new UIDs",
-                status=0x0117,
-                reason=conflict.code,
-            )
-        return "new"
+        return conflict or "new"
+
+    def rivals(self, uid: str) -> tuple[Rival, ...]:
+        """Read what is quarantined and can be decided of a series, or of a study."""
+        with self._database.reading() as session:
+            held = [row.series_instance_uid for row in _series_named(session, uid)]
+            return disputes.rivals(session, held)
+
+    def decide(
+        self, uid: str, decision: DisputeDecision, *, operator: str, reason: str
+    ) -> tuple[SeriesRecord, ...]:
+        """Carry out what the site decided about a series, or all disputed series of a study.
+
+        All of it or nothing; the audit log keeps operator and reason.
+
+        Raises
+        ------
+        StateError
+            There is no dispute, or the decision can no longer be carried out.
+        """
+        with self._database.writing() as session:
+            rows = _series_named(session, uid)
+            if not rows:
+                raise StateError(f"the ledger has no series and no study {uid}")
+            if rows[0].series_instance_uid != uid:
+                known = [row.series_instance_uid for row in rows]
+                named = {one.series_instance_uid for one in disputes.rivals(session, known)}
+                rows = [row for row in rows if row.series_instance_uid in named]
+                if not rows:
+                    raise StateError(f"no series of study {uid} is in dispute")
+            for row in rows:
+                disputes.decide(session, row, decision, (operator, reason))
+            return _records(session, rows)
+
+    def has_reception(self) -> bool:
+        """Whether any study is not complete."""
+        query = select(StudyRow.study_instance_uid).where(StudyRow.state == "receiving").limit(1)
+        with self._database.reading() as session:
+            return session.execute(query).first() is not None
 
     def studies_in_reception(self) -> tuple[StudyInReception, ...]:
         """Every study that is not complete, oldest news first."""
@@ -89,6 +151,7 @@ class Ledger:
                     study_instance_uid=row.study_instance_uid,
                     instance_count=row.instance_count,
                     last_ledger_id=row.last_ledger_id,
+                    last_run=row.last_run,
                 )
                 for row in session.scalars(query)
             )
@@ -103,12 +166,10 @@ class Ledger:
         with self._database.reading() as session:
             return tuple(session.scalars(query))
 
-    def complete(
-        self, study: StudyInReception, completeness: str, details: Mapping[str, JsonValue]
-    ) -> bool:
+    def complete(self, study: StudyInReception, details: Mapping[str, JsonValue]) -> bool:
         """Take the study as complete; false where news came since ``study`` was read.
 
-        ``completeness`` is VERIFIED or UNVERIFIED; ``details`` say how that was found.
+        ``details`` say how that was found; nobody was asked how many instances there should be.
         """
         with self._database.writing() as session:
             row = session.get_one(StudyRow, study.study_instance_uid)
@@ -118,12 +179,12 @@ class Ledger:
             for series in _series_of(session, study.study_instance_uid):
                 if series.state == "receiving":
                     move(series, "complete")
-                    series.completeness = completeness
+                    series.completeness = UNVERIFIED
             append(
                 session,
                 Event.STUDY_COMPLETE,
                 study.study_instance_uid,
-                {**details, "completeness": completeness, "instances": row.instance_count},
+                {**details, "completeness": UNVERIFIED, "instances": row.instance_count},
             )
         return True
 
@@ -253,22 +314,40 @@ class Ledger:
             quarantined = session.execute(
                 select(func.count()).select_from(QuarantineRow)
             ).scalar_one()
+            disputed = session.execute(
+                select(func.count(distinct(QuarantineRow.disputed_series_uid))).where(
+                    QuarantineRow.decision.is_(None)
+                )
+            ).scalar_one()
             states = session.execute(
                 select(SeriesRow.state, func.count()).group_by(SeriesRow.state)
             ).all()
         by_state: dict[SeriesState, int] = dict.fromkeys(get_args(SeriesState), 0)
         by_state.update({cast(SeriesState, state): count for state, count in states})
         return LedgerCounts(
-            instances=instances, quarantined=quarantined, received=received, by_state=by_state
+            instances=instances,
+            quarantined=quarantined,
+            received=received,
+            disputed=disputed,
+            by_state=by_state,
         )
 
     def _series(self, query: Select[SeriesRow]) -> tuple[SeriesRecord, ...]:
         with self._database.reading() as session:
-            return tuple(_record(row) for row in session.scalars(query))
+            return _records(session, session.scalars(query).all())
 
 
 def _series_of(session: Session, study: str) -> Sequence[SeriesRow]:
     return session.scalars(select(SeriesRow).where(SeriesRow.study_instance_uid == study)).all()
+
+
+def _series_named(session: Session, uid: str) -> Sequence[SeriesRow]:
+    """Return the series of that UID, or all series of the study of that UID."""
+    return session.scalars(
+        select(SeriesRow)
+        .where(or_(SeriesRow.series_instance_uid == uid, SeriesRow.study_instance_uid == uid))
+        .order_by(SeriesRow.series_instance_uid)
+    ).all()
 
 
 def _check_judgements(
@@ -301,17 +380,23 @@ def _check_judgements(
 
 
 def _apply(session: Session, row: SeriesRow, judgement: Judgement) -> None:
-    refused_before = row.state == "refused" and judgement.decision == "accepted"
-    if row.state != "complete" and not refused_before:
+    uid, accepted = row.series_instance_uid, judgement.decision == "accepted"
+    if row.state != "complete" and not (row.state == "refused" and accepted):
         return
-    move(row, judgement.decision)
-    row.findings = [asdict(finding) for finding in judgement.findings]
+    by_site = disputes.refused_by_site(session, uid)
+    if by_site and row.state == "refused":
+        return
+    findings = [asdict(finding) for finding in judgement.findings]
+    row.findings = [asdict(disputes.site_refusal()), *findings] if by_site else findings
     row.explanation = list(judgement.explanation)
-    accepted = judgement.decision == "accepted"
+    if accepted and not by_site and disputes.undecided(session, uid):
+        disputes.hold(session, row)
+        return
+    move(row, "refused" if by_site else judgement.decision)
     append(
         session,
-        Event.SERIES_ACCEPTED if accepted else Event.SERIES_REFUSED,
-        row.series_instance_uid,
+        Event.SERIES_ACCEPTED if row.state == "accepted" else Event.SERIES_REFUSED,
+        uid,
         {
             "revision": row.revision,
             "completeness": row.completeness,
@@ -336,15 +421,25 @@ def _stored(row: InstanceRow) -> StoredInstance:
     )
 
 
-def _record(row: SeriesRow) -> SeriesRecord:
+def _records(session: Session, rows: Sequence[SeriesRow]) -> tuple[SeriesRecord, ...]:
+    rivals = disputes.undecided_by_series(session)
+    return tuple(_record(row, rivals.get(row.series_instance_uid, 0)) for row in rows)
+
+
+def _record(row: SeriesRow, rivals: int) -> SeriesRecord:
+    findings = tuple(Finding(**finding, recorded=True) for finding in row.findings)
+    state = cast(SeriesState, row.state)
+    if rivals:
+        dispute = (disputes.finding(row.series_instance_uid, state, rivals),)
+        findings = findings + dispute if state == "refused" else dispute + findings
     return SeriesRecord(
         series_instance_uid=row.series_instance_uid,
         study_instance_uid=row.study_instance_uid,
-        state=cast(SeriesState, row.state),
+        state=state,
         revision=row.revision,
         instance_count=row.instance_count,
         completeness=row.completeness,
-        findings=tuple(Finding(**finding, recorded=True) for finding in row.findings),
+        findings=findings,
         explanation=tuple(row.explanation),
         changed_at=row.changed_at,
     )

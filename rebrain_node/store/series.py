@@ -17,9 +17,10 @@ from rebrain_node.store.tables import SeriesRow
 #: from where a series may go where; a late instance takes it back to ``receiving`` from anywhere
 TRANSITIONS: Mapping[SeriesState, frozenset[SeriesState]] = {
     "receiving": frozenset({"complete"}),
-    "complete": frozenset({"accepted", "refused"}),
-    "refused": frozenset({"accepted"}),
-    "accepted": frozenset({"synthesised", "refused", "failed"}),
+    "complete": frozenset({"accepted", "held", "refused"}),
+    "held": frozenset({"complete", "refused"}),
+    "refused": frozenset({"accepted", "held", "complete"}),
+    "accepted": frozenset({"synthesised", "held", "refused", "failed"}),
     "synthesised": frozenset({"published", "failed"}),
     "published": frozenset(),
     "failed": frozenset(),

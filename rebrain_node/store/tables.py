@@ -97,6 +97,18 @@ class StudyRow(Table):
     state: Mapped[str] = mapped_column(String(16), index=True)  #: receiving, complete, judged
     instance_count: Mapped[int]
     last_ledger_id: Mapped[int] = mapped_column(BigInteger)
+    last_run: Mapped[int]  #: run of the receiver that took its newest instance
+
+
+class ListeningRow(Table):
+    """The one row that says how long the receiver has listened, over all its runs."""
+
+    __tablename__ = "listening"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    run: Mapped[int]  #: counts the starts of the receiver
+    run_began_ms: Mapped[int] = mapped_column(BigInteger)  #: ``listened_ms`` when the run began
+    listened_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class SeriesRow(Table):
@@ -140,7 +152,10 @@ class InstanceRow(Table):
 
 
 class QuarantineRow(Table):
-    """Bytes that were refused because their UID is known with other bytes."""
+    """Bytes that contradict the ledger, and what the site decided about them.
+
+    Empty columns are those of rows that an earlier version wrote.
+    """
 
     __tablename__ = "quarantine"
     __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
@@ -153,6 +168,14 @@ class QuarantineRow(Table):
     calling_ae_title: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(String(32))
     received_at: Mapped[datetime] = mapped_column(UtcText)
+    sop_class_uid: Mapped[str | None] = mapped_column(_Uid)
+    series_instance_uid: Mapped[str | None] = mapped_column(_Uid)  #: as the bytes say
+    study_instance_uid: Mapped[str | None] = mapped_column(_Uid)  #: as the bytes say
+    transfer_syntax_uid: Mapped[str | None] = mapped_column(_Uid)
+    #: series of the ledger that the bytes contradict
+    disputed_series_uid: Mapped[str | None] = mapped_column(_Uid, index=True)
+    #: domain.ledger.DisputeDecision, or ``replaced`` for bytes that were the instance before
+    decision: Mapped[str | None] = mapped_column(String(16))
 
 
 class DerivedSetRow(Table):

@@ -24,6 +24,7 @@ from rebrain_node.logs import reference
 from rebrain_node.pipeline import judge_study
 from rebrain_node.reception.completeness import QuietPeriodTracker
 from rebrain_node.reception.inbox import InboxFolder
+from rebrain_node.store.listening import ListeningClock
 from rebrain_node.worker.work import TRIES, Work, reason_of
 from rebrain_node.worker.workflow import Workflows
 
@@ -45,6 +46,7 @@ class Watcher:
     workflows: Workflows
     inbox: InboxFolder
     settling: QuietPeriodTracker
+    listening: ListeningClock
     folder: Path  #: whose free space is watched
     soft_mark_bytes: int  #: below it nothing new is judged
     _started: set[object] = field(default_factory=set)
@@ -67,8 +69,7 @@ class Watcher:
     def poll(self) -> None:
         """Poll once: judge what is complete, start the work of what is accepted or not sent."""
         if self._has_room():
-            for study, verdict in self.settling.settled(self.work.ledger.studies_in_reception()):
-                self.work.ledger.complete(study, verdict.completeness, verdict.details)
+            self._complete_what_is_settled()
             for study_instance_uid in self.work.ledger.studies_to_judge():
                 self._judge(study_instance_uid)
         accepted = self.work.ledger.series("accepted")
@@ -82,6 +83,12 @@ class Watcher:
         for delivery in self.work.outbox.pending():
             key = (delivery.set_id, delivery.destination)
             self._once(key, self.workflows.start_delivery)
+
+    def _complete_what_is_settled(self) -> None:
+        listened = self.listening.read()
+        studies = self.work.ledger.studies_in_reception()
+        for study, verdict in self.settling.settled(studies, listened):
+            self.work.ledger.complete(study, verdict.details)
 
     def _judge(self, study_instance_uid: str) -> None:
         records = self.work.ledger.series(study=study_instance_uid)

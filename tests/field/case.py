@@ -13,8 +13,7 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.selection import Candidate
 from rebrain_node.errors import SeriesRejectedError
-from rebrain_node.folder import Folder, read_folder
-from rebrain_node.pipeline import judge_study
+from rebrain_node.folder import Folder, judge_folder, read_folder
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
 
@@ -57,7 +56,7 @@ def cases() -> Iterator[Case]:
 def verdict(folder: Path, limits: Limits, *, pixels: bool) -> Verdict:
     """Judge the study below a folder as the node does, without synthesising it."""
     study = read_folder(folder)
-    candidates = judge_study(study.instances, limits).candidates
+    candidates = judge_folder(study, limits)
     if not candidates:
         return Verdict(text=f"not received: {study.refused[0].code}", findings=())
     unfit: dict[str, tuple[Finding, ...]] = {}
@@ -66,7 +65,7 @@ def verdict(folder: Path, limits: Limits, *, pixels: bool) -> Verdict:
             checked = _checked(study, accepted[0], limits) if pixels else ()
         except SeriesRejectedError as error:
             unfit[accepted[0].series_instance_uid] = error.findings
-            candidates = judge_study(study.instances, limits, unfit).candidates
+            candidates = judge_folder(study, limits, unfit)
         else:
             findings = accepted[0].findings + checked
             break

@@ -201,7 +201,7 @@ def _reformat_with_pixels(folder: Path) -> None:
         columns=172,
         pixel_spacing_mm=(1.6, 1.6),
         orientation=TURNED,
-        slice_distances_mm=EVERY_3_MM,
+        slice_distances_mm=(*EVERY_3_MM, EVERY_3_MM[-1] + 3.0),  # up to the vertex
         slice_thickness_mm=4.0,
         manufacturer="Philips",
         kernel="UC",
@@ -355,7 +355,7 @@ IMAGE_TYPES = (
     _case("image-type", "for-processing", "Presentation Intent Type is FOR PROCESSING.",
           "refused: IMAGE-TYPE", source="Supplement 252", PresentationIntentType="FOR PROCESSING"),
     _case("image-type", "dynamic-series", "The same positions at four times.", "refused: TEMPORAL",
-          source="PS3.3 C.7.6.16.2.2 (Temporal Position)", sentence="4 times", make=_dynamic),
+          source="PS3.3 C.7.6.16.2.2", sentence="4 times", make=_dynamic),
 )  # fmt: skip
 
 AGES = (

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from rebrain_node.network.receiver import Receiver
 from rebrain_node.reception.inbox import Spool
+from rebrain_node.reception.listening import count_listening
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.listening import ListeningClock
 from tests.support.dicom_peers import receiver_settings
 
 
@@ -22,10 +24,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
         spool = Spool(folder / "inbox", Ledger(database), hard_mark_bytes=0)
+        clock = ListeningClock(database)
+        clock.begin()
         with Receiver(receiver_settings(), spool, AuditLog(database)) as receiver:
             sys.stdout.write(f"{receiver.port}\n")
             sys.stdout.flush()
-            stop.wait()
+            count_listening(clock, Ledger(database).has_reception, stop, beat_s=0.05)
 
 
 if __name__ == "__main__":

@@ -275,9 +275,9 @@ def test_a_sender_that_does_not_wait_is_held_up_not_buffered(
     gate = threading.Event()
     record = node.ledger.record_received
 
-    def slow(received: object) -> str:
+    def slow(*arguments: object) -> str:
         gate.wait(60)
-        return record(received)
+        return record(*arguments)
 
     monkeypatch.setattr(node.ledger, "record_received", slow)
     association = associate(node.port)

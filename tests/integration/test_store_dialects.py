@@ -29,24 +29,18 @@ from rebrain_node.store.tables import Table
 from tests.support.store_cases import accept, derived_set, received
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgres_url"))
-    return f"sqlite:///{tmp_path}/node.sqlite"
-
-
 def raw(url: str) -> Any:
     return create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
 
 
-def test_a_series_lives_its_whole_life(url: str, tmp_path: Path) -> None:
-    with Database.open(url) as database:
+def test_a_series_lives_its_whole_life(database_url: str, tmp_path: Path) -> None:
+    with Database.open(database_url) as database:
         ledger, outbox = Ledger(database), Outbox(database, tmp_path / "outbox")
         log = AuditLog(database)
         assert [ledger.record_received(received(n)) for n in (1, 2, 2)] == ["new", "new", "same"]
         with pytest.raises(InstanceConflictError):
             ledger.record_received(received(2, content="other"))
+        ledger.decide("1.2.1.1", "keep-first", operator="mtra", reason="checked")
         job = accept(ledger)
         set_id = outbox.put(derived_set(job), ["pacs"], job)
         outbox.failed(set_id, "pacs", "no connection")
@@ -60,39 +54,60 @@ def test_a_series_lives_its_whole_life(url: str, tmp_path: Path) -> None:
         assert ledger.counts().by_state["published"] == 1
         assert ledger.counts().conserved
         assert [one.event for one in log.events(99)] == [
-            "instance.received", "instance.received", "instance.conflict", "study.complete",
+            "instance.received", "instance.received", "instance.conflict", "series.disputed",
+            "dispute.decided", "study.complete",
             "series.accepted", "series.synthesised", "delivery.failed", "delivery.taken",
             "series.published",
         ]  # fmt: skip
         assert log.verify().intact
         ledger.record_received(received(3))
-    with Database.open(url) as again:  # what was written is there after a restart
+    with Database.open(database_url) as again:  # what was written is there after a restart
         record = Ledger(again).series_one("1.2.1.1")
         assert record is not None
         assert (record.state, record.revision) == ("receiving", 2)
         assert record.changed_at.utcoffset() is not None
 
 
-def test_the_migrations_make_exactly_the_tables(url: str) -> None:
-    with Database.open(url):
-        engine = raw(url)
+def test_the_migrations_make_exactly_the_tables(database_url: str) -> None:
+    with Database.open(database_url):
+        engine = raw(database_url)
         with engine.connect() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, Table.metadata) == []
         engine.dispose()
 
 
-def test_the_migrations_go_down_and_up_again(url: str) -> None:
-    Database.open(url).close()
-    engine = raw(url)
+def test_the_migrations_go_down_and_up_again(database_url: str) -> None:
+    Database.open(database_url).close()
+    engine = raw(database_url)
     with engine.begin() as connection:
         downgrade(connection, "base")
         assert inspect(connection).get_table_names() == ["alembic_version"]
         upgrade(connection)
     engine.dispose()
-    with Database.open(url) as database:
+    with Database.open(database_url) as database:
         AuditLog(database).record("node.started", "node", {})
         assert AuditLog(database).verify().rows == 1
+
+
+def test_what_an_earlier_version_quarantined_awaits_a_decision(database_url: str) -> None:
+    with Database.open(database_url) as database:
+        ledger = Ledger(database)
+        ledger.record_received(received(1))
+        with pytest.raises(InstanceConflictError):
+            ledger.record_received(received(1, content="other"))
+    engine = raw(database_url)
+    with engine.begin() as connection:
+        downgrade(connection, "0001")
+    engine.dispose()
+    with Database.open(database_url) as database:
+        ledger = Ledger(database)
+        assert accept(ledger).revision == 1
+        assert ledger.counts().by_state["held"] == 1
+        with pytest.raises(StateError, match="of series unknown"):
+            ledger.decide("1.2.1.1", "take-second", operator="mtra", reason="checked")
+        ledger.decide("1.2.1.1", "keep-first", operator="mtra", reason="checked")
+        assert ledger.counts().by_state["complete"] == 1
 
 
 def test_the_newest_migration_is_the_one_the_code_knows(tmp_path: Path) -> None:
@@ -103,23 +118,23 @@ def test_the_newest_migration_is_the_one_the_code_knows(tmp_path: Path) -> None:
     assert script.get_current_head() == SCHEMA_REVISION
 
 
-def test_a_database_of_a_newer_version_is_left_alone(url: str) -> None:
-    Database.open(url).close()
-    engine = raw(url)
+def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
+    Database.open(database_url).close()
+    engine = raw(database_url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
     with pytest.raises(StateError, match="9999"):
-        Database.open(url)
+        Database.open(database_url)
 
 
 @pytest.mark.parametrize(
     "verb", ["UPDATE audit_event SET subject = 'x'", "DELETE FROM audit_event"]
 )
-def test_the_database_itself_keeps_the_audit_log_append_only(url: str, verb: str) -> None:
-    with Database.open(url) as database:
+def test_the_database_itself_keeps_the_audit_log_append_only(database_url: str, verb: str) -> None:
+    with Database.open(database_url) as database:
         AuditLog(database).record("node.started", "node", {})
-        engine = raw(url)
+        engine = raw(database_url)
         with pytest.raises(DBAPIError, match="append-only"), engine.begin() as connection:
             connection.execute(text(verb))
         engine.dispose()

@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.uid import MRImageStorage
 
 from tests.support import phantoms
-from tests.support.quick_node import run
+from tests.support.quick_node import quick_study, run
 
 
 def process(study, out, bundle_folder, *options):
@@ -89,6 +89,20 @@ def test_explain_says_why_and_leaves_the_answer_readable(quick_bundle, tmp_path)
     assert answer["series"][0]["codes"][0] == "LOCALIZER"
     assert "localizer" in stderr
     assert "refuse TOO-FEW" in " ".join(stderr.split())  # not the deciding finding alone
+
+
+@pytest.mark.hazard("H5")
+def test_a_scout_within_the_series_is_neither_synthesised_nor_referenced(quick_bundle, tmp_path):
+    slices, (scout,) = quick_study(), phantoms.localizer()
+    scout.SeriesInstanceUID = slices[0].SeriesInstanceUID
+    phantoms.write([scout, *slices], tmp_path / "study")
+    code, answer, _ = process(tmp_path / "study", tmp_path / "out", quick_bundle)
+    assert code == 0
+    assert "LOCALIZER-SET-ASIDE" in answer["series"][0]["codes"]
+    written = [dcmread(path) for path in answer["outputs"]]
+    assert len([d for d in written if d.SOPClassUID == MRImageStorage]) == len(answer["slices"])
+    assert scout.SOPInstanceUID not in "".join(map(str, written))
+    assert slices[0].SOPInstanceUID in "".join(map(str, written))
 
 
 def refused(study, tmp_path, quick_bundle):

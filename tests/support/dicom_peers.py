@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -40,11 +40,13 @@ class MemoryLedger:
         self.quarantined: list[ReceivedInstance] = []
         self._lock = threading.Lock()
 
-    def record_received(self, received: ReceivedInstance) -> Reception:
+    def record_received(
+        self, received: ReceivedInstance, same_content: Callable[[str], bool]
+    ) -> Reception:
         with self._lock:
             for known in self.received:
                 if known.sop_instance_uid == received.sop_instance_uid:
-                    if known.sha256 == received.sha256:
+                    if known.sha256 == received.sha256 or same_content(known.sha256):
                         return "same"
                     self.quarantined.append(received)
                     raise InstanceConflictError(

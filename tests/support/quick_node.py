@@ -124,6 +124,7 @@ def make_node(folder: Path, bundle_folder: Path, pacs_ae_title: str, pacs_port: 
         ae_title = "{pacs_ae_title}"
         [completeness]
         quiet_period_s = 1.0
+        resume_wait_s = 3.0
         [storage]
         folder = "{folder / "state"}"
         soft_mark_bytes = 0

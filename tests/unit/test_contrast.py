@@ -55,6 +55,13 @@ def test_of_an_agent_only_the_name_of_a_known_one_is_shown():
     assert "MILLER" not in read_agent("MILLER^ANNA")[1].upper()
 
 
+def test_of_a_description_only_known_words_are_shown():
+    reading = read_contrast(ContrastElements(description="MILLER^ANNA CTA head"))
+    assert reading.words == "Series Description (0008,103E) says «CTA»"
+    glued = read_contrast(ContrastElements(description="MILLERangio"))
+    assert "MILLER" not in glued.words
+
+
 WITH = (
     "HEAD POST CONTRAST C+ 5.0", "C+", "+C", "HEAD+C", "Head_CE", "VOLUME Head 3.000 CE", "CECT",
     "head with iv contrast", "HEAD W/CONTRAST", "HEAD W CONTRAST", "W/C", "DE_Head WC 0.75 Hr32",
@@ -75,6 +82,7 @@ NOTHING = (
     "Brain Head 5.0", "Head 5.0 H31s", "STD BRAIN 5MM", "Brain 5.0 J40s 3", "HEAD 3.0 H20s C",
     "Neck/Head", "c-spine", "basal ganglia", "Head Seq 4.8 s kranial", "Recon 2: 5mm STD",
     "DE_Head  1.5  Q34s  3 Optimum Contrast#0 (Auto)", "High Contrast brain", "Med. Kopf",
+    "cavernous angioma", "Haemangioma 5.0",
     "POST OP", "Head POSTTRAUMA", "Post Fossa 2.5", "posterior fossa", "POST THROMBECTOMY",
     "HEAD W AND WO", "HEAD W/WO CONTRAST", "with and without contrast", "mit und ohne KM",
     "Kopf seq nativ und mit KM", "Head PRE/POST",
@@ -94,8 +102,6 @@ def test_a_description_says_with_without_or_nothing(evidence, text):
 @pytest.mark.parametrize(
     ("elements", "evidence"),
     [
-        ({"image_type": ("ORIGINAL", "PRIMARY", "POST_CONTRAST")}, "described"),
-        ({"image_type": ("ORIGINAL", "PRIMARY", "PRE_CONTRAST")}, "none"),
         ({"protocol": "CTA", "description": "Head nativ"}, "none"),
         ({"protocol": "CTA", "agents": ("NONE",)}, "none"),
         ({"protocol": "CTA"}, "doubtful"),
@@ -109,6 +115,15 @@ def test_a_description_says_with_without_or_nothing(evidence, text):
 )
 def test_all_elements_are_read_together(elements, evidence):
     assert read_contrast(ContrastElements(**elements)).evidence == evidence
+
+
+@pytest.mark.parametrize(
+    ("flavour", "evidence"),
+    [("POST_CONTRAST", "described"), ("PRE_CONTRAST", "none"), ("VOLUME", "silent")],
+)
+def test_the_flavour_of_an_enhanced_image_says_whether_it_has_contrast(flavour, evidence):
+    reading = read_contrast(ContrastElements(), ("ORIGINAL", "PRIMARY", flavour, "NONE"))
+    assert reading.evidence == evidence
 
 
 def test_the_strongest_of_many_frames_counts():

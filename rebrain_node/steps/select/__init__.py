@@ -76,7 +76,9 @@ def _select_in_study(
     members: tuple[Series, ...], limits: Limits, unfit: Mapping[str, Sequence[Finding]]
 ) -> list[Candidate]:
     patients = judge_patients([i for series in members for i in series.instances])
-    findings = {s.series_instance_uid: (*patients, *judge(s, limits)) for s in members}
+    findings = {
+        s.series_instance_uid: _refusals_first((*patients, *judge(s, limits))) for s in members
+    }
     fit = [s for s in members if not _refusals(findings[s.series_instance_uid])]
     ranked = sorted(fit, key=lambda series: _ranking_key(series, limits))
     made_way = [s for s in ranked if s.series_instance_uid in unfit]
@@ -87,6 +89,10 @@ def _select_in_study(
         reasons = [_second_choice(s, findings[s.series_instance_uid]) for s in made_way]
         findings[uid] = (*reasons, *findings[uid])
     return [_candidate(s, findings[s.series_instance_uid], ranked, limits) for s in members]
+
+
+def _refusals_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: finding.severity == "flag"))
 
 
 def _refusals(findings: Sequence[Finding]) -> tuple[Finding, ...]:
@@ -121,22 +127,28 @@ def _not_preferred(series: Series, best: Series, limits: Limits) -> Finding:
     why = _reason(_ranking_key(best, limits), _ranking_key(series, limits))
     return Finding(
         code="NOT-PREFERRED",
-        sentence=f"the series would do, but another of the study was preferred for {why}",
+        sentence=(
+            f"the series would do, but {_named(best)} of the study was preferred for {why}; "
+            "nothing is to be done"
+        ),
         value=why,
     )
 
 
 def _second_choice(preferred: Series, findings: Sequence[Finding]) -> Finding:
-    number = preferred.first.series_number
-    named = "another series" if number is None else f"series {number}"
     why = next((f for f in findings if f.severity == "refuse"), None)
     reason = "for a reason that is not kept" if why is None else f"as {why.code}: {why.sentence}"
     return Finding(
         code="SECOND-CHOICE",
-        sentence=f"{named} of the study was tried first and was refused {reason}",
+        sentence=f"{_named(preferred)} of the study was tried first and was refused {reason}",
         severity="flag",
         value="" if why is None else why.code,
     )
+
+
+def _named(series: Series) -> str:
+    number = series.first.series_number
+    return "another series" if number is None else f"series {number}"
 
 
 def _ranking_key(series: Series, limits: Limits) -> _Key:

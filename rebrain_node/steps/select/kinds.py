@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sized
 
 import numpy as np
@@ -72,32 +72,31 @@ def judge_modality(series: Series, _: Limits) -> Iterator[Finding]:
 
 def judge_localizer(series: Series, _: Limits) -> Iterator[Finding]:
     """Find series of scouts, and tell of scouts that were set aside."""
-    if any(is_localizer(f.image_type) for f in series.frames):
+    localizers = sum(is_localizer(f.image_type) for f in series.frames)
+    if localizers:
         yield Finding(
             code="LOCALIZER",
             sentence=(
-                "every image of the series is a localizer (scout, topogram; by Image Type), not a "
-                "slice; nothing is to be done if the study has an axial series"
+                f"{localizers} of {len(series.frames)} images of the series "
+                f"{'is a localizer' if localizers == 1 else 'are localizers'} (scout, topogram; by "
+                "Image Type), not slices; nothing is to be done if the study has an axial series"
             ),
-            value="LOCALIZER",
-            limit="slices",
+            value=float(localizers),
+            limit=0.0,
         )
     scouts = len(series.instances) - len(series.axial_instances)
     if scouts:
         yield Finding(
             code="LOCALIZER-SET-ASIDE",
             sentence=(
-                f"{scouts} of {len(series.instances)} images of the series {_are(scouts)} by Image "
-                f"Type and left out; the other {len(series.axial_instances)} are judged and used"
+                f"{scouts} of {len(series.instances)} images of the series "
+                f"{'is a scout' if scouts == 1 else 'are scouts'} by Image Type and left out; "
+                f"the other {len(series.axial_instances)} are judged and used"
             ),
             severity="flag",
             value=float(scouts),
             limit=0.0,
         )
-
-
-def _are(scouts: int) -> str:
-    return "is a scout" if scouts == 1 else "are scouts"
 
 
 def judge_derived(series: Series, limits: Limits) -> Iterator[Finding]:
@@ -216,13 +215,11 @@ def judge_energy(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 def judge_temporal(series: Series, _: Limits) -> Iterator[Finding]:
-    """Find positions that were imaged several times, told apart by time, number or index."""
-    places: dict[int, set[tuple[str | None, int | None, int | None]]] = defaultdict(set)
-    for f in series.listed:
-        if f.distance_mm is not None:
-            moment = (f.acquired_at, f.acquisition_number, f.temporal_position)
-            places[round(f.distance_mm / _SAME_PLACE_MM)].add(moment)
-    times = sorted(len(moments) for moments in places.values())
+    """Find positions that were imaged several times."""
+    places = Counter(
+        round(f.distance_mm / _SAME_PLACE_MM) for f in series.listed if f.distance_mm is not None
+    )
+    times = sorted(places.values())
     if times and times[len(times) // 2] >= _TIMES:
         yield Finding(
             code="TEMPORAL",

@@ -13,7 +13,7 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.image_type import shown
 from rebrain_node.domain.limits import Limits
 from rebrain_node.instance.charset import charset_problem
-from rebrain_node.instance.identity import judge_identity
+from rebrain_node.instance.identity import judge_identity, judge_named
 from rebrain_node.instance.synthetic import synthetic_mark
 from rebrain_node.steps.select.kinds import (
     judge_derived,
@@ -34,7 +34,7 @@ from rebrain_node.steps.select.suitability import (
     judge_thickness,
 )
 
-#: of a CT image (PS3.3 C.8.2.1.1.4)
+#: of a CT image (PS3.3 C.8.2.1.1.5)
 _LEAST_BITS = 12
 
 Rule = Callable[[Series, Limits], Iterator[Finding]]
@@ -65,6 +65,7 @@ def _synthetic(series: Series, _: Limits) -> Iterator[Finding]:
 
 def _identity(series: Series, _: Limits) -> Iterator[Finding]:
     yield from judge_identity(series.axial_instances)
+    yield from judge_named(series.axial_instances)
 
 
 def _charset(series: Series, _: Limits) -> Iterator[Finding]:
@@ -72,10 +73,7 @@ def _charset(series: Series, _: Limits) -> Iterator[Finding]:
     if problems:
         yield Finding(
             code="CHARSET",
-            sentence=(
-                f"{problems[0]}; a name that cannot be read cannot be copied: correct Specific "
-                "Character Set (0008,0005) at the source"
-            ),
+            sentence=f"{problems[0]}; it cannot be copied, so correct it at the sender",
             value=float(len(problems)),
             limit=0.0,
         )
@@ -126,7 +124,7 @@ def _plane(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 def _bits(series: Series, _: Limits) -> Iterator[Finding]:
-    """Find copies of fewer bits than a CT image may have (PS3.3 C.8.2.1.1.4: 12 to 16)."""
+    """Find copies of fewer bits than a CT image may have (PS3.3 C.8.2.1.1.5: 12 to 16)."""
     least = min((f.bits_stored for f in series.frames if f.bits_stored is not None), default=None)
     if least is not None and least < _LEAST_BITS:
         yield Finding(

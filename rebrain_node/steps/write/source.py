@@ -20,6 +20,7 @@ from pydicom.uid import (
 
 from rebrain_node.domain.marks import ACQUISITION_EQUIPMENT
 from rebrain_node.domain.volume import PreparedVolume
+from rebrain_node.instance.charset import is_readable
 from rebrain_node.steps.write.codes import concept
 from rebrain_node.steps.write.encoding import keep_raw_item
 from rebrain_node.steps.write.text import copy_text
@@ -177,7 +178,7 @@ def _frame(source: Dataset, frame_of_reference_uid: str) -> Dataset:
 
 
 def _equipment(source: Dataset) -> Dataset:
-    item = _copied(source, _EQUIPMENT)
+    item = _copied(source, [each for each in _EQUIPMENT if is_readable(source, each)])
     if "Manufacturer" not in item:  # type 1 here, type 2 in the source
         item.Manufacturer = "UNKNOWN"
     item.PurposeOfReferenceCodeSequence = [concept(ACQUISITION_EQUIPMENT)]

@@ -47,7 +47,7 @@ def a_series(uid="1.2.3", state="published", words="", **changes):
         "state": state,
         "revision": 1,
         "instance_count": 33,
-        "completeness": "VERIFIED",
+        "completeness": "UNVERIFIED",
         "findings": (),
         "explanation": (f"most complete of two{words}",),
         "changed_at": BEGUN,
@@ -65,7 +65,7 @@ def a_page(words=""):
         a_series(words=words),
     ]
     events = [
-        an_event(1, "study.complete", "1.2", completeness="VERIFIED", instances=34),
+        an_event(1, "study.complete", "1.2", completeness="UNVERIFIED", instances=34),
         an_event(2, "step.completed", "1.2.3", step="synthesise", seconds=30.25),
         an_event(3, "step.completed", "1.2.3", step=f"write{words}", seconds=3.5),
         an_event(4, "series.synthesised", "1.2.3", sha256="f" * 64, objects={"MR": 5, words: 1}),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, get_args
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.job import Job
-from rebrain_node.domain.ledger import Judgement
-from rebrain_node.errors import InstanceConflictError, SupersededError
+from rebrain_node.domain.ledger import DisputeDecision, Judgement
+from rebrain_node.errors import InstanceConflictError, StateError, SupersededError
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
@@ -39,9 +40,16 @@ class Node(RuleBasedStateMachine):
         self.states: dict[str, str] = {}
         self.revisions: dict[str, int] = {}
         self.stale: list[Job] = []
+        self.other: set[tuple[str, int]] = set()  #: sent again with other content
+        self.taken: set[tuple[str, int]] = set()  #: the other content is the instance now
+        self.disputed: set[str] = set()  #: series about which the site has not decided
+        self.refused: set[str] = set()  #: series that the site refused
+        self.made: set[str] = set()  #: series of which a result was made
 
     @rule(uid=series, n=st.integers(1, 4))
     def receive(self, uid: str, n: int) -> None:
+        if (uid, n) in self.taken:
+            return
         outcome = self.ledger.record_received(received(n, uid, SERIES[uid]))
         assert outcome == ("same" if (uid, n) in self.held else "new")
         if outcome == "same":
@@ -57,17 +65,50 @@ class Node(RuleBasedStateMachine):
     @rule(data=st.data())
     def receive_other_bytes(self, data: Any) -> None:
         uid, n = data.draw(st.sampled_from(sorted(self.held)))
+        if (uid, n) in self.taken:
+            return
         try:
             self.ledger.record_received(received(n, uid, SERIES[uid], "other"))
         except InstanceConflictError:
+            pass
+        else:
+            raise AssertionError("other bytes under a known UID were taken")
+        if (uid, n) in self.other:
             return
-        raise AssertionError("other bytes under a known UID were taken")
+        self.other.add((uid, n))
+        self.disputed.add(uid)
+        if self.states[uid] == "accepted":
+            self.stale.append(self._job(uid))
+            self.revisions[uid] += 1
+            self.states[uid] = "held"
+
+    @rule(uid=series, decision=st.sampled_from(get_args(DisputeDecision)))
+    def decide(self, uid: str, decision: DisputeDecision) -> None:
+        state = self.states.get(uid, "receiving")
+        ended = state in {"synthesised", "published", "failed"} and decision != "keep-first"
+        impossible = decision == "take-second" and uid in self.made
+        if uid not in self.disputed | self.refused or ended or impossible:
+            with pytest.raises(StateError):
+                self.ledger.decide(uid, decision, operator="mtra", reason="checked")
+            return
+        self.ledger.decide(uid, decision, operator="mtra", reason="checked")
+        was_refused = uid in self.refused
+        self.disputed.discard(uid)
+        self.refused.discard(uid)
+        if decision == "take-second":
+            self.revisions[uid] += 1
+            self.taken |= {one for one in self.other if one[0] == uid}
+        if decision == "refuse":
+            self.refused.add(uid)
+            self.states[uid] = "refused" if state == "held" else state
+        elif state == "held" or (state == "refused" and (was_refused or decision != "keep-first")):
+            self.states[uid] = "complete"
 
     @rule(study=studies)
     def complete(self, study: str) -> None:
         for one in self.ledger.studies_in_reception():
             if one.study_instance_uid == study:
-                assert self.ledger.complete(one, "UNVERIFIED", {})
+                assert self.ledger.complete(one, {})
                 self._move(study, "receiving", "complete")
 
     @rule(study=studies, accepted=series)
@@ -91,7 +132,7 @@ class Node(RuleBasedStateMachine):
             if self.states[uid] == "complete" or (
                 self.states[uid] == "refused" and decide[uid] == "accepted"
             ):
-                self.states[uid] = decide[uid]
+                self.states[uid] = self._judged(uid, decide[uid])
 
     @rule(uid=series)
     def refuse_in_the_path(self, uid: str) -> None:
@@ -111,6 +152,7 @@ class Node(RuleBasedStateMachine):
             job = self._job(uid)
             self.outbox.put(derived_set(job), DESTINATIONS, job)
             self.states[uid] = "synthesised"
+            self.made.add(uid)
 
     @precondition(lambda self: self.stale)
     @rule()
@@ -147,12 +189,19 @@ class Node(RuleBasedStateMachine):
         assert counts.conserved
         assert counts.received == len(self.states)
         assert counts.instances == len(self.held)
+        assert counts.quarantined == len(self.other)
+        assert counts.disputed == len(self.disputed)
 
     def teardown(self) -> None:
         log = AuditLog(self.database)
         assert log.verify().intact
         assert len(log.events(9999, event="instance.received")) == len(self.held)
         self.stack.close()
+
+    def _judged(self, uid: str, decision: str) -> str:
+        if uid in self.refused:
+            return "refused"
+        return "held" if decision == "accepted" and uid in self.disputed else decision
 
     def _job(self, uid: str) -> Job:
         return Job(

@@ -31,6 +31,7 @@ GAP = Finding(code="GEOM-GAP", sentence="One slice is missing.", value=10.0, lim
 #: how a series gets from ``complete`` into each state
 WAYS: dict[SeriesState, tuple[SeriesState, ...]] = {
     "complete": (),
+    "held": ("held",),
     "refused": ("refused",),
     "accepted": ("accepted",),
     "synthesised": ("accepted", "synthesised"),
@@ -90,7 +91,7 @@ def test_other_bytes_under_a_known_uid_are_refused_and_quarantined_once(
 ) -> None:
     ledger.record_received(received(1))
     for _ in range(3):
-        with pytest.raises(InstanceConflictError, match="other bytes") as caught:
+        with pytest.raises(InstanceConflictError, match="other content") as caught:
             ledger.record_received(received(1, content="changed"))
     assert (caught.value.status, caught.value.reason) == (0x0117, "SAME-UID-OTHER-BYTES")
     assert len(events(Event.INSTANCE_CONFLICT)) == 1
@@ -140,16 +141,16 @@ def test_a_study_with_news_is_not_taken_as_complete(ledger: Ledger) -> None:
     ledger.record_received(received(1))
     (before,) = ledger.studies_in_reception()
     ledger.record_received(received(2))
-    assert not ledger.complete(before, "UNVERIFIED", {})
+    assert not ledger.complete(before, {})
     (now,) = ledger.studies_in_reception()
     assert (now.instance_count, now.last_ledger_id) == (2, before.last_ledger_id + 1)
-    assert ledger.complete(now, "VERIFIED", {"expected": 2})
-    assert not ledger.complete(now, "VERIFIED", {"expected": 2})
+    assert ledger.complete(now, {"expected": 2})
+    assert not ledger.complete(now, {"expected": 2})
     assert ledger.studies_in_reception() == ()
     assert ledger.studies_to_judge() == ("1.2.1",)
     record = ledger.series_one("1.2.1.1")
     assert record is not None
-    assert (record.state, record.completeness) == ("complete", "VERIFIED")
+    assert (record.state, record.completeness) == ("complete", "UNVERIFIED")
 
 
 @pytest.mark.hazard("H22")

@@ -1,8 +1,7 @@
-"""What the ledger does with one received instance, inside the caller's transaction."""
+"""New instances in the ledger, inside the caller's transaction."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import select
@@ -11,63 +10,13 @@ from sqlalchemy.orm import Session
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.ledger import ReceivedInstance
 from rebrain_node.store.audit import append
-from rebrain_node.store.tables import InstanceRow, QuarantineRow, SeriesRow, StudyRow
+from rebrain_node.store.tables import InstanceRow, ListeningRow, SeriesRow, StudyRow
 
 
-@dataclass(frozen=True)
-class Conflict:
-    """Why bytes must not enter the ledger."""
-
-    code: str  #: documented in docs/audit-events.md
-    sentence: str
-
-
-def known_sha256(session: Session, sop_instance_uid: str) -> str | None:
-    """SHA-256 of the bytes held under this UID; None for a new one."""
-    query = select(InstanceRow.sha256).where(InstanceRow.sop_instance_uid == sop_instance_uid)
-    return session.execute(query).scalar_one_or_none()
-
-
-def conflict(session: Session, received: ReceivedInstance, known: str | None) -> Conflict | None:
-    """Find what the ledger holds that contradicts the instance."""
-    if known is not None:
-        return Conflict("SAME-UID-OTHER-BYTES", "its UID is known with other bytes")
-    series = session.get(SeriesRow, received.series_instance_uid)
-    if series is not None and series.study_instance_uid != received.study_instance_uid:
-        return Conflict("SERIES-OF-OTHER-STUDY", "its series is known in another study")
-    return None
-
-
-def quarantine(session: Session, received: ReceivedInstance, found: Conflict) -> None:
-    """Note refused bytes, once however often they are sent."""
-    query = select(QuarantineRow.id).where(
-        QuarantineRow.sop_instance_uid == received.sop_instance_uid,
-        QuarantineRow.sha256 == received.sha256,
-    )
-    if session.execute(query).first() is not None:
-        return
-    session.add(
-        QuarantineRow(
-            sop_instance_uid=received.sop_instance_uid,
-            sha256=received.sha256,
-            size_bytes=received.size_bytes,
-            path=received.path,
-            calling_ae_title=received.calling_ae_title,
-            reason=found.code,
-            received_at=datetime.now(UTC),
-        )
-    )
-    append(
-        session,
-        Event.INSTANCE_CONFLICT,
-        received.sop_instance_uid,
-        {
-            "reason": found.code,
-            "sha256": received.sha256,
-            "series": received.series_instance_uid,
-            "calling_ae_title": received.calling_ae_title,
-        },
-    )
+def known_instance(session: Session, sop_instance_uid: str) -> InstanceRow | None:
+    """Return the instance of that UID; None for a new one."""
+    query = select(InstanceRow).where(InstanceRow.sop_instance_uid == sop_instance_uid)
+    return session.scalars(query).first()
 
 
 def add(session: Session, received: ReceivedInstance) -> None:
@@ -93,6 +42,7 @@ def add(session: Session, received: ReceivedInstance) -> None:
     study.state = "receiving"
     study.instance_count += 1
     study.last_ledger_id = instance.id
+    study.last_run = session.get_one(ListeningRow, 1).run
     series.instance_count += 1
     append(
         session,
@@ -117,6 +67,7 @@ def _study(session: Session, received: ReceivedInstance) -> StudyRow:
             state="receiving",
             instance_count=0,
             last_ledger_id=0,
+            last_run=0,
         )
         session.add(study)
     return study

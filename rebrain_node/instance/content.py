@@ -1,0 +1,155 @@
+"""Whether two files hold the same instance, whatever their encoding.
+
+Values are compared as decoded, pixels as the stored values they decode to, so that a change of
+transfer syntax, character set or file meta information is none of the instance. What a PACS
+adds on the way (where to retrieve it, who handled it, private elements, group lengths) is left
+out: it says nothing about the patient, the examination or the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import dcmread
+from pydicom.datadict import dictionary_description, dictionary_has_tag
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.pixels.utils import iter_pixels
+from pydicom.tag import BaseTag
+from pydicom.valuerep import PersonName
+
+from rebrain_node.instance import codecs
+from rebrain_node.instance.pixels import settle_bits, without_excess
+
+#: elements that belong to the way and not to the instance (PS3.3 C.12.1, C.12.2, PS3.4 C.6)
+_OF_THE_WAY: Final = frozenset(
+    {
+        0x00080005,  # Specific Character Set: texts are compared as decoded
+        0x00080054,  # Retrieve AE Title
+        0x00080056,  # Instance Availability
+        0x00081190,  # Retrieve URL
+        0x0018A001,  # Contributing Equipment Sequence
+        0x00201206,  # Number of Study Related Series
+        0x00201208,  # Number of Study Related Instances
+        0x00201209,  # Number of Series Related Instances
+        0x00280006,  # Planar Configuration: of the encoding
+        0x00880130,  # Storage Media File-set ID
+        0x00880140,  # Storage Media File-set UID
+        0x04000561,  # Original Attributes Sequence
+        0x4FFE0001,  # MAC Parameters Sequence: of a signature over the encoding
+        0xFFFAFFFA,  # Digital Signatures Sequence
+        0xFFFCFFFC,  # Data Set Trailing Padding
+    }
+)
+_PIXELS: Final = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00008, 0x7FE00009, 0x7FE00010})
+_LOSSY_COMPRESSION: Final = 0x00282110
+_PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
+#: what an element that cannot be decoded raises
+_UNREADABLE: Final = (ValueError, TypeError, KeyError, NotImplementedError, LookupError)
+
+
+def same_content(first: bytes, second: bytes) -> bool:
+    """Whether two DICOM files of the same SOP Instance UID hold the same instance.
+
+    A lossy copy is another instance: its pixels differ. Pixels that cannot be decoded are equal
+    only as the bytes they are.
+    """
+    if different_elements(first, second):
+        return False
+    one, other = dcmread(BytesIO(first)), dcmread(BytesIO(second))
+    pixels, others_pixels = one.get("PixelData"), other.get("PixelData")
+    if pixels == others_pixels and (not pixels or _syntax(one) == _syntax(other)):
+        return True
+    try:
+        pairs = zip(_frames(one), _frames(other), strict=True)
+        return all(np.array_equal(frame, copy) for frame, copy in pairs)
+    except (*_UNREADABLE, RuntimeError, AttributeError):
+        return False
+
+
+def different_elements(first: bytes, second: bytes) -> tuple[str, ...]:
+    """Name the elements that differ, e.g. ``Patient's Name (0010,0010)``; pixels are not compared.
+
+    No value is told. Empty elements are as absent ones.
+    """
+    one, other = (_elements(dcmread(BytesIO(each))) for each in (first, second))
+    tags = sorted(tag for tag in one.keys() | other.keys() if one.get(tag) != other.get(tag))
+    return tuple(_named(tag) for tag in tags)
+
+
+def _elements(data_set: Dataset) -> dict[int, Any]:
+    samples = data_set.get("SamplesPerPixel")
+    return {
+        tag: value
+        for tag, value in _decoded(data_set)
+        if not (tag == _PHOTOMETRIC_INTERPRETATION and samples == 3)  # changes with the encoding
+    }
+
+
+def _decoded(data_set: Dataset) -> Iterator[tuple[int, Any]]:
+    """Yield (tag, value) of all elements that count, values in a form that can be compared."""
+    for tag in sorted(data_set.keys()):
+        if tag.is_private or tag.element == 0 or tag in _OF_THE_WAY or tag in _PIXELS:
+            continue
+        value = _value(data_set, tag)
+        if value in (None, "", b"", ()) or (tag == _LOSSY_COMPRESSION and value == "00"):
+            continue
+        yield int(tag), value
+
+
+def _value(data_set: Dataset, tag: BaseTag) -> Any:
+    try:
+        element = data_set[tag]
+    except _UNREADABLE:
+        return getattr(data_set.get_item(tag), "value", None)
+    return _comparable(element)
+
+
+def _comparable(element: DataElement) -> Any:
+    value = element.value
+    if element.VR == "SQ":
+        return tuple(tuple(_decoded(item)) for item in value or ())
+    if isinstance(value, bytes):
+        return value.rstrip(b"\0 ")
+    if isinstance(value, list | tuple | MultiValue):
+        return tuple(_single(part) for part in value)
+    return _single(value)
+
+
+def _single(value: Any) -> Any:
+    """One value; numbers written as text are compared as that text."""
+    if value is None:
+        return ""
+    if isinstance(value, PersonName):
+        return str(value).rstrip("^= ")
+    if hasattr(value, "original_string"):
+        return str(value.original_string).strip()
+    return value.strip("\0 ") if isinstance(value, str) else value
+
+
+def _syntax(data_set: Dataset) -> Any:
+    return data_set.file_meta.get("TransferSyntaxUID")
+
+
+def _frames(data_set: Dataset) -> Iterator[npt.NDArray[Any]]:
+    """Decode frame by frame; bits that are no part of the value are dropped (PS3.5 8.1.1)."""
+    codecs.register()
+    bits = int(data_set.get("BitsStored") or 0)
+    for frame in iter_pixels(without_excess(data_set)):
+        if np.issubdtype(frame.dtype, np.integer) and frame.ndim == 2 and bits:
+            shift = int(data_set.get("HighBit", bits - 1)) - (bits - 1)
+            signed = data_set.get("PixelRepresentation") == 1
+            yield settle_bits(frame, bits=bits, shift=shift, signed=signed)
+        else:
+            yield frame
+
+
+def _named(tag: int) -> str:
+
+    name = dictionary_description(tag) if dictionary_has_tag(tag) else "element"
+    return f"{name} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
