@@ -126,8 +126,8 @@ class Event(StrEnum):
         "series",
         (
             "decision (`keep-first`, `take-second`, `refuse`), operator, reason, instances "
-            "(count), taken (SOP instance: SHA-256 of the bytes that are the instance from now on), "
-            "state_before, state, revision"
+            "(count), taken (SOP instance: SHA-256 of the bytes that are the instance from now "
+            "on), state_before, state, revision"
         ),
     )
     SERIES_REOPENED = (

@@ -71,8 +71,8 @@ STATUSES: Final[Mapping[str, InstanceStatus]] = {
         0xC107,
         (
             "SOP class, SOP instance, study or series UID is missing, or one of them or the frame "
-            "of reference is no UID (PS3.5 9.1); the sentence says why, e.g. a component that begins "
-            "with 0"
+            "of reference is no UID (PS3.5 9.1); the sentence says why, e.g. a component that "
+            "begins with 0"
         ),
         _NEVER,
     ),
