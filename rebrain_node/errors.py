@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ood import OodScore
+from rebrain_node.domain.statuses import STATUSES
 
 
 class RebrainError(Exception):
@@ -121,9 +122,11 @@ class InstanceError(RebrainError):
 
     def __init__(self, message: str, *, status: int, reason: str) -> None:
         super().__init__(message)
+        if STATUSES[reason].status != status:
+            raise ValueError(f"{reason} has status {STATUSES[reason].status:04X}, not {status:04X}")
         #: DIMSE status of the C-STORE response
         self.status = status
-        #: stable code for audit, metrics and docs
+        #: a key of `STATUSES`, stable code for audit, metrics and docs
         self.reason = reason
 
 

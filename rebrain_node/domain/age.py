@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import date
 
 #: unit of an age, by how it is written; PS3.5 6.2 (AS) allows D, W, M and Y after three digits
@@ -18,7 +18,7 @@ _OLDEST_YEARS = 125.0
 
 
 def age_years(
-    age: str | None, birth_date: str | None, examination_dates: Sequence[str | None]
+    age: str | None, birth_date: str | None, examination_dates: Iterable[str | None]
 ) -> float | None:
     """Age in years, or ``None`` where the header does not say it.
 
@@ -28,8 +28,8 @@ def age_years(
         Patient's Age (0010,1010): ``008Y``, also as scanners write it: ``8Y``, ``8 Y``, ``96M``,
         ``416W``, ``8``, ``8 years``. An age of 0 is what de-identification leaves and is no age.
     birth_date : str or None
-        Patient's Birth Date (0010,0030); read where the age is absent, unreadable or 0.
-    examination_dates : sequence of str or None
+        Patient's Birth Date (0010,0030); counts where the age is absent, unreadable or 0.
+    examination_dates : iterable of str or None
         Of the study, acquisition, series, content; the first that can be read counts.
     """
     declared = _declared_years(age)

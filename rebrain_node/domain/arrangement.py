@@ -309,16 +309,20 @@ def _without_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> Arr
 
 def _groups(arrangement: Arrangement, limits: GeometryLimits) -> tuple[_Group, ...]:
     """Cut the series into stretches of equal step and thickness; lone steps belong to none."""
+    steps, thickness = arrangement.steps_mm, arrangement.thickness_mm
     groups: list[_Group] = []
     first = 0
-    while first < len(arrangement.steps_mm):
+    if len(steps) >= _STEPS_OF_GROUP and len(set(thickness)) == 1:
+        usual = float(np.median(steps))
+        if np.abs(steps - usual).max() <= limits.step_mm:  # one group, as most series are
+            return (_Group(0, len(steps), usual, thickness[0]),)
+    while first < len(steps):
         end = first + 1
         while _is_group(arrangement, first, end, limits):
             end += 1
         end -= 1
         if end - first >= _STEPS_OF_GROUP:
-            step = float(np.median(arrangement.steps_mm[first:end]))
-            groups.append(_Group(first, end, step, arrangement.thickness_mm[first]))
+            groups.append(_Group(first, end, float(np.median(steps[first:end])), thickness[first]))
         first = max(end, first + 1)
     return tuple(groups)
 

@@ -6,41 +6,242 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 
 class Event(StrEnum):
-    """Every event the audit log knows; docs/audit-events.md says when each is written."""
+    """Every event the audit log knows, with the row that docs/audit-events.md has of it."""
 
-    NODE_STARTED = "node.started"
-    NODE_STOPPED = "node.stopped"
-    WORKER_STARTED = "worker.started"
-    BUNDLE_VERIFIED = "bundle.verified"
-    BUNDLE_REFUSED = "bundle.refused"
-    SELF_TEST_FAILED = "self-test.failed"
-    ASSOCIATION_REFUSED = "association.refused"
-    ASSOCIATION_ABORTED = "association.aborted"
-    INSTANCE_RECEIVED = "instance.received"
-    INSTANCE_REFUSED = "instance.refused"
-    INSTANCE_CONFLICT = "instance.conflict"
-    SERIES_DISPUTED = "series.disputed"
-    SERIES_HELD = "series.held"
-    DISPUTE_DECIDED = "dispute.decided"
-    SERIES_REOPENED = "series.reopened"
-    STUDY_COMPLETE = "study.complete"
-    SERIES_ACCEPTED = "series.accepted"
-    SERIES_REFUSED = "series.refused"
-    STEP_COMPLETED = "step.completed"
-    STEP_FAILED = "step.failed"
-    SERIES_RECOGNISED = "series.recognised"
-    SERIES_GUIDED = "series.guided"
-    SERIES_SYNTHESISED = "series.synthesised"
-    SERIES_FAILED = "series.failed"
-    GATE_REFUSED = "gate.refused"
-    DELIVERY_TAKEN = "delivery.taken"
-    DELIVERY_FAILED = "delivery.failed"
-    DELIVERY_REFUSED = "delivery.refused"
-    SERIES_PUBLISHED = "series.published"
+    when: str  #: when it is recorded
+    subject: str  #: what it is about
+    details: str  #: keys of its details
+
+    def __new__(cls, value: str, when: str, subject: str, details: str) -> Self:
+        """Make a member that is its value."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.when, member.subject, member.details = when, subject, details
+        return member
+
+    NODE_STARTED = (
+        "node.started",
+        "the receiver listens; again when it was restarted",
+        "AE title of the node",
+        "version, port",
+    )
+    NODE_STOPPED = (
+        "node.stopped",
+        "the receiver ended in order; after a crash it is missing",
+        "AE title of the node",
+        "",
+    )
+    WORKER_STARTED = (
+        "worker.started",
+        "a worker process is ready",
+        "worker-1, worker-2, ...",
+        "engine, bundle (digest)",
+    )
+    BUNDLE_VERIFIED = (
+        "bundle.verified",
+        (
+            "a worker has activated a bundle: it is verified and reproduces its golden output "
+            "on this machine; older bundles are refused from then on"
+        ),
+        "digest of the bundle",
+        "name, version, signed_by (name, key; null if unsigned)",
+    )
+    BUNDLE_REFUSED = (
+        "bundle.refused",
+        (
+            "a bundle is altered or not trusted, is older than the last active one, or its "
+            "golden output deviates"
+        ),
+        "bundle",
+        "reason",
+    )
+    SELF_TEST_FAILED = (
+        "self-test.failed",
+        "the engine cannot start",
+        "what was tested",
+        "reason",
+    )
+    ASSOCIATION_REFUSED = (
+        "association.refused",
+        "a peer is not on the allow list, or a limit is reached; repeated ones are rate-limited",
+        "calling AE title",
+        (
+            "address, called_ae_title, reason, not_told (how many were suppressed since the "
+            "last row), would_admit (the settings line)"
+        ),
+    )
+    ASSOCIATION_ABORTED = (
+        "association.aborted",
+        "an association ended without release; repeated ones are rate-limited",
+        "calling AE title",
+        "address, not_told",
+    )
+    INSTANCE_RECEIVED = (
+        "instance.received",
+        "an instance is durable and about to be acknowledged",
+        "SOP instance",
+        "ledger_id, series, study, sha256, size_bytes, calling_ae_title",
+    )
+    INSTANCE_REFUSED = (
+        "instance.refused",
+        "an instance was not acknowledged",
+        "SOP instance, or `no UID`",
+        "status, reason, sentence, calling_ae_title, address",
+    )
+    INSTANCE_CONFLICT = (
+        "instance.conflict",
+        (
+            "a known SOP Instance UID came with other content (`SAME-UID-OTHER-BYTES`), or a "
+            "series of one study came in another (`SERIES-OF-OTHER-STUDY`); written once for "
+            "the same content"
+        ),
+        "SOP instance",
+        "reason, sha256, series, calling_ae_title",
+    )
+    SERIES_DISPUTED = (
+        "series.disputed",
+        (
+            "the first quarantined instance contradicts a series; its further ones are "
+            "`instance.conflict` alone"
+        ),
+        "series",
+        "revision, state",
+    )
+    SERIES_HELD = (
+        "series.held",
+        (
+            "a series in dispute would have been accepted, was accepted, or has a result that no "
+            "destination took anything of: it waits for the decision of the site"
+        ),
+        "series",
+        "revision, state, findings",
+    )
+    DISPUTE_DECIDED = (
+        "dispute.decided",
+        "the site decided with `queue dispute`",
+        "series",
+        (
+            "decision (`keep-first`, `take-second`, `refuse`), operator, reason, instances "
+            "(count), taken (SOP instance: SHA-256 of the bytes that are the instance from now "
+            "on), state_before, state, revision"
+        ),
+    )
+    SERIES_REOPENED = (
+        "series.reopened",
+        "a late instance arrived for a complete or judged series",
+        "series",
+        "late_instance, state_before, revision (the new one)",
+    )
+    STUDY_COMPLETE = (
+        "study.complete",
+        (
+            "the quiet period of the study, its maximum wait, or the time for its sender to resume "
+            "has passed"
+        ),
+        "study",
+        (
+            "completeness, instances, reason (`QUIET`, `MAXIMUM-WAIT` or `NOT-RESUMED`), quiet_s, "
+            "waited_s"
+        ),
+    )
+    SERIES_ACCEPTED = (
+        "series.accepted",
+        "the selection chose the series",
+        "series",
+        "revision, completeness, findings, explanation",
+    )
+    SERIES_REFUSED = (
+        "series.refused",
+        "the selection or a check refused the series",
+        "series",
+        (
+            "revision, findings; of the selection also completeness and explanation, of a check "
+            "also state and codes"
+        ),
+    )
+    STEP_COMPLETED = (
+        "step.completed",
+        "one step of the path ended",
+        "series",
+        "step, seconds",
+    )
+    STEP_FAILED = (
+        "step.failed",
+        "a step of the path refused the series or an object",
+        "series",
+        "step, codes",
+    )
+    SERIES_RECOGNISED = (
+        "series.recognised",
+        (
+            "the out-of-distribution score of the series was computed; only with a bundle that "
+            "has an OOD model"
+        ),
+        "series",
+        (
+            "revision, score, threshold, parts (of the score), deviations (of each statistic; "
+            "[out-of-domain](out-of-domain.md))"
+        ),
+    )
+    SERIES_GUIDED = (
+        "series.guided",
+        "the kind and reason of every slice are decided; written before a slice is synthesised",
+        "series",
+        (
+            "revision, slices_in_all, kinds (count of each), tau and knowledge_base (digest; both "
+            "null without retrieval), plausibility (of the head frame), reasons and slices (see "
+            "below)"
+        ),
+    )
+    SERIES_SYNTHESISED = (
+        "series.synthesised",
+        "the derived set is durable in the outbox",
+        "series",
+        (
+            "set, provenance (digest), destinations, objects (count of each kind), sha256 (over "
+            "the SHA-256 of all instances in the order of sending), revision, state"
+        ),
+    )
+    SERIES_FAILED = (
+        "series.failed",
+        "the series ends without a result",
+        "series",
+        "revision, state; codes and findings, or set and refused (count of instances)",
+    )
+    GATE_REFUSED = (
+        "gate.refused",
+        "a written object violates a rule of the gate; a defect of this software",
+        "series",
+        "revision, state, codes, findings",
+    )
+    DELIVERY_TAKEN = (
+        "delivery.taken",
+        "a destination accepted instances, with success or a warning",
+        "destination",
+        "set, taken (count), warnings (SOP instance: status)",
+    )
+    DELIVERY_FAILED = (
+        "delivery.failed",
+        "an attempt failed and is tried again",
+        "destination",
+        "set, reason",
+    )
+    DELIVERY_REFUSED = (
+        "delivery.refused",
+        "a destination permanently refuses the rest of a set",
+        "destination",
+        "set, reason",
+    )
+    SERIES_PUBLISHED = (
+        "series.published",
+        "every destination accepted the whole set",
+        "series",
+        "set, taken (count), revision, state",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

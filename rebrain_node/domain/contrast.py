@@ -42,7 +42,6 @@ class ContrastElements:
     acquisition_time: str = ""  #: (0008,0032)
     #: of (0018,9341), whether Agent Administered (0018,9342) is not NO
     usage: bool | None = None
-    image_type: tuple[str, ...] = ()
     description: str = ""  #: (0008,103E), of the series
     protocol: str = ""  #: (0018,1030); of the whole examination
 
@@ -69,7 +68,8 @@ def strongest(readings: Sequence[ContrastReading]) -> ContrastReading:
     return min(readings, key=lambda reading: reading.rank, default=SILENT)
 
 
-def read_contrast(elements: ContrastElements) -> ContrastReading:
+@lru_cache(maxsize=4096)
+def read_contrast(elements: ContrastElements, image_type: tuple[str, ...] = ()) -> ContrastReading:
     """Read all elements of one frame together.
 
     An element that says "given" counts, unless another says "none": the two contradict each other
@@ -79,7 +79,7 @@ def read_contrast(elements: ContrastElements) -> ContrastReading:
     read = list(_read_elements(elements))
     given = [words for says, words in read if says == "given"]
     none = [words for says, words in read if says == "none"]
-    description, described = _read_description(elements)
+    description, described = _read_description(elements.description, image_type)
     if given and none:
         return ContrastReading(evidence="doubtful", words=f"{given[0]}, but {none[0]}")
     if given:
@@ -131,12 +131,11 @@ def _read_start(start: str, acquired: str) -> tuple[_Says, str]:
     return "given", element
 
 
-def _read_description(elements: ContrastElements) -> tuple[str, _Says]:
-    kinds = {value.upper().strip().replace(" ", "_") for value in elements.image_type}
-    for value, says in _IMAGE_FLAVOURS.items():
-        if value in kinds:
-            return f"Image Type (0008,0008) says {value}", says
-    says, word = _read_text(elements.description)
+def _read_description(text: str, image_type: tuple[str, ...]) -> tuple[str, _Says]:
+    flavour = next((value for value in image_type if value in _IMAGE_FLAVOURS), None)
+    if flavour is not None:
+        return f"Image Type (0008,0008) says {flavour}", _IMAGE_FLAVOURS[flavour]
+    says, word = _read_text(text)
     return (f"Series Description (0008,103E) says {word}" if word else ""), says
 
 
@@ -246,7 +245,6 @@ _AGENTS = re.compile(
 )
 
 
-@lru_cache(maxsize=4096)
 def read_agent(text: str, element: str = "Contrast/Bolus Agent (0018,0010)") -> tuple[_Says, str]:
     """Read an element that is to name an agent, a route or an ingredient.
 
@@ -269,7 +267,6 @@ def read_agent(text: str, element: str = "Contrast/Bolus Agent (0018,0010)") -> 
     return "given", f"{element} {shown}"
 
 
-@lru_cache(maxsize=4096)
 def _read_text(text: str) -> tuple[_Says, str]:
     """Read a description: what it says, and the words of it that are known."""
     plain = _plain(text)

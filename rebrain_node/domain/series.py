@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class SourceFrame:
     acquisition_number: int | None = None  #: (0020,0012), of a frame (0020,9156)
     acquired_at: str | None = None  #: date and time of the acquisition, in an order as text
 
-    @property
+    @cached_property
     def normal(self) -> MillimetreArray | None:
         """Unit normal of the plane, (3,) LPS, or ``None`` where the orientation is unfit."""
         if self.image_orientation_patient is None:

@@ -11,10 +11,12 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from statistics import median
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
 from rebrain_node.domain.age import age_years
 from rebrain_node.domain.contrast import ContrastElements, read_contrast
@@ -149,13 +151,21 @@ def _groups(instance: Dataset, frame_number: int) -> Iterator[Dataset]:
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:
+    tag = _tag(keyword)
+    if tag not in dataset.keys():  # noqa: SIM118 - of the data set itself it costs a lookup by name
+        return None
     try:
-        value = dataset.get(keyword)
-    except (ValueError, TypeError, KeyError, NotImplementedError):
+        value = dataset[tag].value
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError):
         return None
     if value is None or (hasattr(value, "__len__") and len(value) == 0):
         return None
     return value
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 def _frames_of_instance(index: int, instance: Dataset) -> Iterator[SourceFrame]:
@@ -171,6 +181,7 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
     def get(keyword: str) -> Any:
         return frame_attribute(instance, number, keyword)
 
+    image_type = _texts(get("FrameType") or get("ImageType"))
     return SourceFrame(
         instance_index=index,
         frame_number=number,
@@ -180,7 +191,7 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         study_instance_uid=_text(get("StudyInstanceUID")),
         frame_of_reference_uid=_text(get("FrameOfReferenceUID")),
         modality=_text(get("Modality")),
-        image_type=_texts(get("FrameType") or get("ImageType")),
+        image_type=image_type,
         volume_calculation=_text(get("VolumeBasedCalculationTechnique")),
         presentation_intent=_text(get("PresentationIntentType")),
         image_position_patient=_three(_numbers(get("ImagePositionPatient"), 3)),
@@ -195,12 +206,12 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         series_description=_text(get("SeriesDescription")),
         body_part=_text(get("BodyPartExamined")) or _region(get("AnatomicRegionSequence")),
         convolution_kernel="\\".join(_texts(get("ConvolutionKernel"))) or None,
-        contrast=read_contrast(_contrast_elements(instance, number, get)),
+        contrast=read_contrast(_contrast_elements(instance, number, get), image_type),
         manufacturer=_text(get("Manufacturer")),
         patient_age_years=age_years(
             _text(get("PatientAge")),
             _text(get("PatientBirthDate")),
-            [_text(get(keyword)) for keyword in _EXAMINATION_DATES],
+            (_text(get(keyword)) for keyword in _EXAMINATION_DATES),
         ),
         rescale_type=_text(get("RescaleType")),
         bits_stored=_whole(get("BitsStored")),
@@ -237,6 +248,7 @@ def _contrast_elements(
         for holder in holders
         for item in _value(holder, "ContrastBolusUsageSequence") or ()
     ]
+    start_time = _text(get("ContrastBolusStartTime")) or ""
     return ContrastElements(
         agents=tuple(agents),
         ingredient=_text(get("ContrastBolusIngredient")) or "",
@@ -244,10 +256,10 @@ def _contrast_elements(
         volume_ml=_number(get("ContrastBolusVolume")),
         dose_ml=_number(get("ContrastBolusTotalDose")),
         concentration=_number(get("ContrastBolusIngredientConcentration")),
-        start_time=_text(get("ContrastBolusStartTime")) or "",
-        acquisition_time=_text(get("AcquisitionTime")) or "",
+        start_time=start_time,
+        # only where it is compared: otherwise the slices of a series are read once
+        acquisition_time=(_text(get("AcquisitionTime")) or "") if start_time else "",
         usage=any(a != "NO" for a in administered) if administered else None,
-        image_type=_texts(get("FrameType") or get("ImageType")),
         description=_text(get("SeriesDescription")) or "",
         protocol=_text(get("ProtocolName")) or "",
     )

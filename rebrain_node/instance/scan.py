@@ -25,6 +25,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from rebrain_node.domain.statuses import STATUSES
 from rebrain_node.errors import MalformedInstanceError
 from rebrain_node.instance.elements import (
     PIXEL_DATA,
@@ -36,26 +37,6 @@ from rebrain_node.instance.elements import (
     name_of,
     walk,
 )
-
-#: DIMSE status of each reason (PS3.4 B.2.3: Cxxx, "cannot understand")
-REASONS: Final[dict[str, int]] = {
-    "DUP-TAG": 0xC101,
-    "TAG-ORDER": 0xC102,
-    "NESTING": 0xC103,
-    "LENGTH": 0xC104,
-    "VR": 0xC105,
-    "TAG": 0xC106,
-    "UID": 0xC107,
-    "PIXEL-LENGTH": 0xC108,
-    "PIXEL-FRAMES": 0xC109,
-    "PIXEL-MISSING": 0xC10A,
-    "PIXEL-DESCRIPTION": 0xC10B,
-    "SIZE": 0xC10C,
-    "NOT-DICOM": 0xC10D,
-    "TRANSFER-SYNTAX": 0xC10E,
-    "SOP-INSTANCE": 0xC10F,
-    "SOP-CLASS": 0xA900,
-}
 
 #: what is processed; everything else is at most kept
 CT_CLASSES: Final = frozenset(
@@ -171,7 +152,7 @@ def _refusing() -> Iterator[None]:
         yield
     except MalformedError as error:
         raise MalformedInstanceError(
-            str(error), status=REASONS[error.reason], reason=error.reason
+            str(error), status=STATUSES[error.reason].status, reason=error.reason
         ) from error
 
 

@@ -1,4 +1,10 @@
-"""Who may associate: a calling AE title from its networks, to our AE title, while there is room."""
+"""Who may connect and associate, and for which SOP classes (PS3.8 9.3.2).
+
+A calling AE title associates from its networks, to our AE title, while there is room; connections
+that have not associated share a bounded number of places. CT is what the node is for. Everything
+else a PACS sends along with a study is accepted, so that the sender's job ends well, and kept
+like any instance; the selection then refuses its series. docs/receiving.md lists all of it.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +12,55 @@ import ipaddress
 import json
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from rebrain_node.settings import Peer
+from pydicom.uid import UID
+from pynetdicom import AllStoragePresentationContexts
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+
+from rebrain_node.instance.scan import CT_CLASSES
+from rebrain_node.settings import Peer, Receiver
+
+#: C-ECHO (PS3.4 annex A)
+VERIFICATION = UID("1.2.840.10008.1.1")
+
+#: SOP classes whose instances may become a synthetic series
+PROCESSED: tuple[UID, ...] = tuple(sorted(CT_CLASSES))
+
+#: storage SOP classes that are kept and not processed: all others that pynetdicom knows
+KEPT: tuple[UID, ...] = tuple(
+    sorted(
+        UID(str(context.abstract_syntax))
+        for context in AllStoragePresentationContexts
+        if context.abstract_syntax not in CT_CLASSES
+    )
+)
 
 #: a refusal of the same caller is audited once in so many seconds
 AUDIT_EVERY_S: Final = 60.0
 #: callers remembered for that; above it unknown callers share one entry
 _REMEMBERED: Final = 1000
 
-#: (result, source, reason) of A-ASSOCIATE-RJ (PS3.8 table 9-21)
-Rejection = tuple[int, int, int]
-CALLED_NOT_RECOGNISED: Final[Rejection] = (1, 1, 7)
-CALLING_NOT_RECOGNISED: Final[Rejection] = (1, 1, 3)
-TEMPORARY_CONGESTION: Final[Rejection] = (2, 3, 1)
-LOCAL_LIMIT_EXCEEDED: Final[Rejection] = (2, 3, 2)
-
 Reason = Literal["CALLED-AE", "UNKNOWN-AE", "UNKNOWN-ADDRESS", "ASSOCIATIONS", "RESOURCES"]
-REJECTIONS: Final[dict[Reason, Rejection]] = {
-    "CALLED-AE": CALLED_NOT_RECOGNISED,
-    "UNKNOWN-AE": CALLING_NOT_RECOGNISED,
-    "UNKNOWN-ADDRESS": CALLING_NOT_RECOGNISED,
-    "ASSOCIATIONS": LOCAL_LIMIT_EXCEEDED,
-    "RESOURCES": TEMPORARY_CONGESTION,
+#: result, source and reason of the A-ASSOCIATE-RJ (PS3.8 table 9-21), and what the site does
+REJECTIONS: Final[Mapping[Reason, tuple[tuple[int, int, int], str]]] = {
+    "CALLED-AE": ((1, 1, 7), "correct the AE title entered at the sender"),
+    "UNKNOWN-AE": ((1, 1, 3), "add the peer; the audit event carries the lines to paste"),
+    "UNKNOWN-ADDRESS": (
+        (1, 1, 3),
+        "add the address; the sender is not told that only the address is wrong",
+    ),
+    "ASSOCIATIONS": (
+        (2, 3, 2),
+        "nothing: senders try again; or raise `receiver.maximum_associations`",
+    ),
+    "RESOURCES": (
+        (2, 3, 1),
+        "free disk space: the hard mark is reached, or the audit log cannot be written",
+    ),
 }
 
 
@@ -77,34 +107,79 @@ def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | No
     return None
 
 
+def accepted_contexts(transfer_syntaxes: Sequence[str]) -> list[PresentationContext]:
+    """Return what an association may agree on, given the transfer syntaxes that decode here.
+
+    Verification needs no more than the default transfer syntax, but takes any native one.
+    """
+    native = [uid for uid in transfer_syntaxes if not UID(uid).is_compressed]
+    return [
+        build_context(VERIFICATION, native),
+        *(build_context(uid, list(transfer_syntaxes)) for uid in (*PROCESSED, *KEPT)),
+    ]
+
+
+class UnassociatedPool:
+    """The connections that have not associated yet.
+
+    When the places are taken, the longest waiting connection of the address that holds most gives
+    way: a flood displaces itself, and a sender that associates at once is served.
+    """
+
+    def __init__(self, limits: Receiver) -> None:
+        self._limits = limits
+        self._waiting: list[Association] = []  # oldest first
+
+    def make_room(self, address: str) -> Association | None:
+        """Return the connection that gives way to a new one of the address, if one has to."""
+        self._waiting = [
+            each for each in self._waiting if each.is_alive() and each.requestor.primitive is None
+        ]
+        held: dict[str, list[Association]] = {}
+        for each in self._waiting:
+            held.setdefault(each.requestor.address, []).append(each)
+        if len(held.get(address, ())) >= self._limits.maximum_unassociated_per_address:
+            displaced = held[address][0]
+        elif len(self._waiting) >= self._limits.maximum_unassociated:
+            displaced = max(held.values(), key=len)[0]
+        else:
+            return None
+        self._waiting.remove(displaced)
+        return displaced
+
+    def add(self, association: Association) -> None:
+        """Count a new connection."""
+        self._waiting.append(association)
+
+
 class RateLimiter:
-    """Lets something be told once in a while for each key, and counts what was left out."""
+    """Lets an event of each key be recorded once in ``every_s`` seconds, and counts the others."""
 
     def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._every_s = every_s
         self._clock = clock
-        self._told: dict[Hashable, float] = {}
-        self._untold: dict[Hashable, int] = {}
+        self._recorded: dict[Hashable, float] = {}
+        self._suppressed: dict[Hashable, int] = {}
         self._lock = threading.Lock()
 
     def due(self, key: Hashable) -> int | None:
-        """How many were left out since the last time, if now is the time to tell; else None."""
+        """Number suppressed since the last record, if this one is to be recorded; else None."""
         now = self._clock()
         with self._lock:
-            if key not in self._told and len(self._told) >= _REMEMBERED:
+            if key not in self._recorded and len(self._recorded) >= _REMEMBERED:
                 self._forget(now)
-                key = key if len(self._told) < _REMEMBERED else None
-            if now - self._told.get(key, -self._every_s) < self._every_s:
-                self._untold[key] = self._untold.get(key, 0) + 1
+                key = key if len(self._recorded) < _REMEMBERED else None
+            if now - self._recorded.get(key, -self._every_s) < self._every_s:
+                self._suppressed[key] = self._suppressed.get(key, 0) + 1
                 return None
-            self._told[key] = now
-            return self._untold.pop(key, 0)
+            self._recorded[key] = now
+            return self._suppressed.pop(key, 0)
 
     def _forget(self, now: float) -> None:
-        old = [key for key, told in self._told.items() if now - told >= self._every_s]
+        old = [key for key, recorded in self._recorded.items() if now - recorded >= self._every_s]
         for key in old:
-            del self._told[key]
-            self._untold.pop(key, None)
+            del self._recorded[key]
+            self._suppressed.pop(key, None)
 
 
 def _printable(title: str) -> str:

@@ -3,27 +3,21 @@
 Speed: a peer with Nagle's algorithm on (the default of dcmtk and Orthanc) writes its C-STORE
 response in two pieces and holds the second back until the first is acknowledged, which our
 kernel delays by 40 ms; so TCP_QUICKACK is armed again after each PDU we send and receive.
-
-Certainty: pynetdicom 3.0.4 pauses its reactor thread before each request, but takes a stale flag
-for the pause; on a busy machine the reactor then swallows a response now and then, and the
-request ends in a timeout. So the reactor is parked for the whole association (``_Parking``).
 """
 
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from ssl import SSLContext
 
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from rebrain_node.errors import DeliveryError
+from rebrain_node.network.pynetdicom_hardening import ReactorPause, Requestor
 from rebrain_node.settings import DestinationSettings
 
 #: what a rejection asks the administrator to do (PS3.8 table 9-21, result source and reason)
@@ -37,59 +31,6 @@ _REJECTIONS = {
 }
 #: most presentation contexts one association can have (PS3.8 section 9.3.2.2: odd ids to 255)
 MAXIMUM_CONTEXTS = 128
-
-
-class _Parking(threading.Event):
-    """A checkpoint where the reactor, once there, stays until ``leave``.
-
-    pynetdicom opens its checkpoint after each request (``set``): here that does nothing.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._reached = threading.Event()
-
-    def take(self, association: Association) -> None:
-        """Wait until the association's reactor stands here, or has ended."""
-        association._reactor_checkpoint = self  # noqa: SLF001 - there is no public way
-        while not self._reached.wait(0.01) and association.is_alive():
-            pass
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Stand still: called by the reactor."""
-        self._reached.set()
-        return super().wait(timeout)
-
-    def set(self) -> None:
-        """Do nothing: called by pynetdicom after each request."""
-
-    def leave(self) -> None:
-        """Let the reactor go on, to its end."""
-        super().set()
-
-
-class _ClosingSocket(AssociationSocket):
-    """A socket that is closed also when it was never connected (pynetdicom 3.0.4 leaks it)."""
-
-    def _shutdown_socket(self) -> None:
-        transport = self.socket
-        super()._shutdown_socket()
-        if transport is not None:
-            transport.close()
-
-
-class _Requestor(AE):
-    """An application entity that requests associations through ``_ClosingSocket``."""
-
-    def _create_socket(
-        self,
-        assoc: Association,
-        address: AddressInformation,
-        tls_args: tuple[SSLContext, str] | None,
-    ) -> AssociationSocket:
-        transport = _ClosingSocket(assoc, address=address)
-        transport.tls_args = tls_args
-        return transport
 
 
 def describe(destination: DestinationSettings) -> str:
@@ -116,7 +57,7 @@ def associated(
             f"{len(contexts)} presentation contexts are needed, an association takes "
             f"{MAXIMUM_CONTEXTS}; send fewer kinds of instances at once"
         )
-    entity = _Requestor(ae_title=calling_ae_title)
+    entity = Requestor(ae_title=calling_ae_title)
     entity.connection_timeout = destination.timeout_s
     entity.acse_timeout = destination.timeout_s
     entity.dimse_timeout = destination.timeout_s
@@ -134,8 +75,7 @@ def associated(
     )
     if not association.is_established:
         raise DeliveryError(_why_not(association, destination, calling_ae_title))
-    reactor = _Parking()
-    reactor.take(association)
+    pause = ReactorPause(association)
     finished = False
     try:
         yield association
@@ -146,7 +86,7 @@ def associated(
     finally:
         if is_open(association):
             association.release() if finished else association.abort()
-        reactor.leave()
+        pause.end()
         association.join(destination.timeout_s)
 
 
@@ -156,7 +96,7 @@ def is_open(association: Association) -> bool:
 
 
 def _address(destination: DestinationSettings) -> str:
-    """Resolve the host; pynetdicom takes a name without a dot for an IPv6 address.
+    """Resolve the host, so that a name that is not known is said as such.
 
     Raises
     ------
@@ -188,7 +128,7 @@ def _set_option(event: Event, option: int) -> None:
         try:
             transport.socket.setsockopt(socket.IPPROTO_TCP, option, 1)
         except OSError:
-            return  # the peer just closed: whoever reads next is told
+            return  # the peer has just closed: the next read fails
 
 
 def _why_not(association: Association, destination: DestinationSettings, calling: str) -> str:

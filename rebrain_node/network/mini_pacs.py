@@ -18,7 +18,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import build_context
 from pynetdicom.transport import ThreadedAssociationServer
 
-from rebrain_node.network.contexts import KEPT, PROCESSED, VERIFICATION
+from rebrain_node.network.admission import KEPT, PROCESSED, VERIFICATION
 
 _UID = re.compile(r"[0-9.]{1,64}")
 

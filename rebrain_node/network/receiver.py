@@ -9,6 +9,7 @@ docs/receiving.md lists every status a sender can see.
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 from io import BytesIO
 from types import TracebackType
@@ -25,30 +26,32 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from rebrain_node import settings
 from rebrain_node.domain.audit import Event as AuditEvent
 from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from rebrain_node.domain.statuses import STATUSES
 from rebrain_node.errors import InstanceError, OutOfResourcesError, RebrainError
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
-from rebrain_node.instance.scan import require_class, require_instance, scan_data_set
+from rebrain_node.instance.scan import (
+    ScannedInstance,
+    require_class,
+    require_instance,
+    scan_data_set,
+)
 from rebrain_node.network.admission import (
     AUDIT_EVERY_S,
     REJECTIONS,
     Caller,
     RateLimiter,
     Reason,
+    accepted_contexts,
     refusal,
 )
-from rebrain_node.network.contexts import accepted_contexts
-from rebrain_node.network.guard import (
-    IDLE_TIMEOUT_S,
-    MAXIMUM_PDU_BYTES,
-    GuardedServer,
-    GuardLimits,
-)
-from rebrain_node.network.part10 import file_of
+from rebrain_node.network.pynetdicom_hardening import MAXIMUM_PDU_BYTES, GuardedServer
 from rebrain_node.ports import AuditLog, JsonValue
 from rebrain_node.reception.inbox import Spool
 
-#: a defect of ours; the sender may try again, the log says what happened
-DEFECT: Final = 0xC1FF
+#: an association that is silent so long is aborted, s
+IDLE_TIMEOUT_S: Final = 120.0
+_PREAMBLE: Final = bytes(128) + b"DICM"
+_VERSION: Final = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
 #: longest Error Comment (0000,0902), VR LO
 _COMMENT_LENGTH = 64
 
@@ -62,7 +65,7 @@ class Receiver:
         self._listening = listening
         self._spool = spool
         self._audit = audit
-        self._seldom = RateLimiter(AUDIT_EVERY_S)
+        self._limiter = RateLimiter(AUDIT_EVERY_S)
         self._admitted: list[Association] = []
         self._admitting = threading.Lock()
         self._server: GuardedServer | None = None
@@ -106,13 +109,7 @@ class Receiver:
                 (evt.EVT_C_STORE, self._on_store),
                 (evt.EVT_ABORTED, self._on_abort),
             ],
-            limits=GuardLimits(
-                maximum_unassociated=listening.maximum_unassociated,
-                maximum_unassociated_per_address=listening.maximum_unassociated_per_address,
-                maximum_message_bytes=listening.maximum_message_bytes,
-                pdu_timeout_s=listening.pdu_timeout_s,
-                association_timeout_s=listening.association_timeout_s,
-            ),
+            limits=listening,
         )
         self._server = cast(GuardedServer, server)
         self._thread = threading.Thread(
@@ -125,7 +122,7 @@ class Receiver:
         if self._server is None or self._thread is None:
             return
         server, self._server = self._server, None
-        server.stop()
+        server.shutdown()
         self._thread.join()
 
     def __enter__(self) -> Receiver:
@@ -148,15 +145,16 @@ class Receiver:
         reason: Reason = "RESOURCES"
         try:
             caller = _caller(association)
-            found = refusal(caller, self._listening.ae_title, self._listening.peers)
-            found = found or self._lack_of_room(association)
-            if found is None:
+            refused = refusal(caller, self._listening.ae_title, self._listening.peers)
+            refused = refused or self._lack_of_room(association)
+            if refused is None:
                 return
-            reason = found
-            self._tell_refusal(caller, reason)
+            reason = refused
+            self._record_association_refused(caller, reason)
         except Exception as error:  # noqa: BLE001 - pynetdicom would negotiate after an exception
             _LOG.warning("association refused: %s", type(error).__name__)
-        association.acse.send_reject(*REJECTIONS[reason])
+        rejection, _ = REJECTIONS[reason]
+        association.acse.send_reject(*rejection)
         association.kill()
 
     def _lack_of_room(self, association: Association) -> Reason | None:
@@ -171,15 +169,15 @@ class Receiver:
             self._admitted.append(association)
         return None
 
-    def _tell_refusal(self, caller: Caller, reason: Reason) -> None:
-        untold = self._seldom.due((caller, reason))
-        if untold is None:
+    def _record_association_refused(self, caller: Caller, reason: Reason) -> None:
+        suppressed = self._limiter.due((caller, reason))
+        if suppressed is None:
             return
         details: dict[str, JsonValue] = {
             "reason": reason,
             "address": caller.address,
             "called_ae_title": caller.called_ae_title,
-            "not_told": untold,
+            "not_told": suppressed,
         }
         if reason in {"UNKNOWN-AE", "UNKNOWN-ADDRESS"}:
             details["would_admit"] = caller.settings_line
@@ -190,11 +188,11 @@ class Receiver:
         try:
             return self._take(event)
         except InstanceError as error:
-            self._tell_refused(event, error)
+            self._record_instance_refused(event, error)
             return _status(error.status, f"{error.reason}: {error}")
         except Exception:  # noqa: BLE001 - pynetdicom would answer C211
             _LOG.exception("C-STORE failed")
-            return _status(DEFECT, "DEFECT: the node's log says more")
+            return _status(STATUSES["DEFECT"].status, "DEFECT: the node's log says more")
 
     def _take(self, event: Event) -> int:
         request, context = cast(C_STORE, event.request), event.context
@@ -210,7 +208,7 @@ class Receiver:
         )
         return 0x0000
 
-    def _tell_refused(self, event: Event, error: InstanceError) -> None:
+    def _record_instance_refused(self, event: Event, error: InstanceError) -> None:
         caller = _caller(event.assoc)
         uid = UID(str(cast(C_STORE, event.request).AffectedSOPInstanceUID))
         details: dict[str, JsonValue] = {
@@ -229,13 +227,37 @@ class Receiver:
 
     def _on_abort(self, event: Event) -> None:
         caller = _caller(event.assoc)
-        untold = self._seldom.due((caller, "ABORT"))
-        if untold is not None:
+        suppressed = self._limiter.due((caller, "ABORT"))
+        if suppressed is not None:
             self._audit.record(
                 AuditEvent.ASSOCIATION_ABORTED,
                 caller.calling_ae_title,
-                {"address": caller.address, "not_told": untold},
+                {"address": caller.address, "not_told": suppressed},
             )
+
+
+def file_of(data_set: bytes, scanned: ScannedInstance) -> bytes:
+    """Return the DICOM file of a data set, whose bytes stay as they came (PS3.10 7.1).
+
+    The header depends on nothing but the instance and its transfer syntax, so that the same data
+    set always makes the same file, whoever sends it and whatever version receives it.
+    """
+    meta = _VERSION + b"".join(
+        _uid_element(element, value)
+        for element, value in (
+            (0x0002, scanned.sop_class_uid),
+            (0x0003, scanned.sop_instance_uid),
+            (0x0010, scanned.transfer_syntax_uid),
+            (0x0012, IMPLEMENTATION_CLASS_UID),
+        )
+    )
+    length = b"\x02\x00\x00\x00UL\x04\x00" + struct.pack("<I", len(meta))
+    return b"".join((_PREAMBLE, length, meta, data_set))
+
+
+def _uid_element(element: int, value: str) -> bytes:
+    padded = value.encode("ascii") + b"\x00" * (len(value) % 2)
+    return struct.pack("<HH2sH", 2, element, b"UI", len(padded)) + padded
 
 
 def _caller(association: Association) -> Caller:

@@ -31,20 +31,15 @@ from typing import BinaryIO, Literal
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 from pydicom.uid import UID
-from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError, PermanentDeliveryError
+from rebrain_node.network.admission import VERIFICATION
 from rebrain_node.network.association import associated, describe, is_open
 from rebrain_node.settings import DestinationSettings
-
-# Read the data set from its file in pieces and send it unchanged (pynetdicom's own switch).
-_config.STORE_SEND_CHUNKED_DATASET = True
-
-_VERIFICATION = UID("1.2.840.10008.1.1")
 
 StatusClass = Literal["success", "warning", "retryable", "refused"]
 
@@ -146,7 +141,7 @@ def echo(destination: DestinationSettings, calling_ae_title: str) -> float:
         No association, or no success; the text says why and what to do.
     """
     begun = time.monotonic()
-    context = build_context(_VERIFICATION)
+    context = build_context(VERIFICATION)
     with associated(destination, calling_ae_title, [context]) as association:
         if not association.accepted_contexts:
             raise DeliveryError(
@@ -167,7 +162,7 @@ def send_files(
 ) -> tuple[SentFile, ...]:
     """Send files over one association, each in its own transfer syntax; all are tried.
 
-    ``progress`` is told each result as it comes.
+    ``progress`` is called with each result as it comes.
 
     Raises
     ------

@@ -28,7 +28,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
 from tests.support.data_sets import ct, encode, us
-from tests.support.dicom_peers import park
+from tests.support.dicom_peers import pause_reactor
 
 _config.LOG_HANDLER_LEVEL = "none"
 
@@ -56,7 +56,7 @@ def send(port: int, called: str, instances: list[tuple[str, bytes]], answers: li
     association = entity.associate("127.0.0.1", port, contexts=[context], ae_title=called)
     if not association.is_established:
         raise SystemExit(f"no association with {called} on port {port}")
-    parking = park(association)
+    pause = pause_reactor(association)
     association.dul._run_loop_delay = 0.0
     for number, (uid, content) in enumerate(instances):
         request = C_STORE()
@@ -70,7 +70,7 @@ def send(port: int, called: str, instances: list[tuple[str, bytes]], answers: li
             raise SystemExit(f"{uid}: {answer and hex(answer.Status)}")
         answers.append(time.perf_counter() - begun)
     association.release()
-    parking.leave()
+    pause.end()
 
 
 def measure(port: int, called: str, count: int, associations: int) -> dict[str, float]:

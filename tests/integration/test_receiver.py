@@ -6,12 +6,14 @@ import sys
 import time
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, MRImageStorage
 from pynetdicom.dimse_primitives import C_STORE
 
+from rebrain_node.domain.audit import Event
 from rebrain_node.domain.job import Job
 from rebrain_node.errors import AlteredBytesError, OutOfResourcesError, StoreUnavailableError
 from rebrain_node.network.receiver import Receiver
@@ -22,23 +24,21 @@ from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from tests.support.data_sets import ct, element, encode
 from tests.support.dicom_peers import (
-    MemoryAudit,
-    MemoryLedger,
     associate,
     associated,
     echo,
     instance,
     listening,
-    park,
+    pause_reactor,
     receiver_settings,
     send,
     series,
 )
 
-TOLD_S = 20.0
+WAIT_S = 20.0
 
 
-def wait_until(condition: object, timeout_s: float = TOLD_S) -> None:
+def wait_until(condition: object, timeout_s: float = WAIT_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition() and time.monotonic() < deadline:  # type: ignore[operator]
         time.sleep(0.01)
@@ -212,7 +212,7 @@ def test_an_aborted_association_leaves_what_was_acknowledged(tmp_path: Path) -> 
         message = list(_fragments(request, association))
         association.dul.send_pdu(message[0])  # the command, and never the data set
         association.abort()
-        park(association).leave()
+        pause_reactor(association).end()
         wait_until(lambda: node.audit.of("association.aborted"))
         assert len(node.ledger.received) == len(node.files()) == 3
 
@@ -226,24 +226,24 @@ def _fragments(request: C_STORE, association: object) -> list[object]:
     return list(message.encode_msg(context, 16384))
 
 
-def test_a_full_disk_is_told_before_it_is_full(tmp_path: Path) -> None:
-    ledger, audit = MemoryLedger(), MemoryAudit()
-    spool = Spool(tmp_path / "inbox", ledger, hard_mark_bytes=0)
+def test_a_disk_at_its_hard_mark_refuses_for_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (
-        Receiver(receiver_settings(), spool, audit) as receiver,
-        associated(receiver.port) as association,
+        listening(tmp_path, hard_mark_bytes=1_000_000) as node,
+        associated(node.port) as association,
     ):
         assert send(association, instance(1))[0] == 0x0000
-        spool._hard_mark_bytes = 1 << 60
-        status, comment = send(association, instance(2), instance="1.2.3.4.2")
-        assert status == 0xA700
-        assert comment.startswith("DISK-HARD-MARK")
-        late = associate(receiver.port)
-        answer = late.acceptor.primitive
-        assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 1)
-        spool._hard_mark_bytes = 0
+        with monkeypatch.context() as patch:
+            full = SimpleNamespace(f_bavail=200, f_frsize=4096)
+            patch.setattr("rebrain_node.reception.inbox.os.statvfs", lambda _: full)
+            status, comment = send(association, instance(2), instance="1.2.3.4.2")
+            assert status == 0xA700
+            assert comment.startswith("DISK-HARD-MARK")
+            answer = associate(node.port).acceptor.primitive
+            assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 1)
         assert send(association, instance(2), instance="1.2.3.4.2")[0] == 0x0000
-    assert len(ledger.received) == 2
+        assert len(node.ledger.received) == 2
 
 
 def test_an_error_of_fsync_is_neither_acknowledged_nor_tried_again(
@@ -319,6 +319,8 @@ def test_the_real_ledger_takes_what_comes_and_the_inbox_reads_it(tmp_path: Path)
         joined = hashlib.sha256("".join(digests).encode()).hexdigest()
         assert inbox.input_digest(job) == joined
         assert [event.event for event in audit.events(limit=10)].count("instance.refused") == 1
+        for row in audit.events(limit=10):
+            assert all(key in Event(row.event).details for key in row.details), row.event
         held = ledger.instances(series="1.2.3.4")[0]
         path = tmp_path / "inbox" / held.path
         path.write_bytes(path.read_bytes()[:-1] + b"\x01")

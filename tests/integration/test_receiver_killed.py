@@ -17,7 +17,7 @@ import pytest
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
-from tests.support.dicom_peers import associate, instance, park, send
+from tests.support.dicom_peers import associate, instance, pause_reactor, send
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def send_until_it_dies(port: int, numbers: Iterator[int], acknowledged: list[int
     association = associate(port)
     if not association.is_established:
         return
-    parking = park(association)
+    pause = pause_reactor(association)
     for number in numbers:
         try:
             status, _ = send(association, instance(number), instance=f"1.2.3.4.{number}")
@@ -48,7 +48,7 @@ def send_until_it_dies(port: int, numbers: Iterator[int], acknowledged: list[int
         assert status == 0x0000
         acknowledged.append(number)
     association.abort()
-    parking.leave()
+    pause.end()
 
 
 def check_nothing_lost(folder: Path, acknowledged: list[int]) -> None:
@@ -86,7 +86,7 @@ def kill_under_traffic(folder: Path, times: int, seed: int) -> None:
             assert status == 0x0000
             acknowledged.append(number)
             association.abort()
-            park(association).leave()
+            pause_reactor(association).end()
         check_nothing_lost(folder, acknowledged)
         assert not list(folder.rglob("*.writing"))
 

@@ -26,11 +26,9 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
-from pynetdicom.presentation import build_context
 
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError, PermanentDeliveryError
-from rebrain_node.network.association import associated
 from rebrain_node.network.sender import PacsDestination, SentFile, echo, send_files, status_class
 from rebrain_node.settings import DestinationSettings
 from tests.support import dcmtk
@@ -228,26 +226,6 @@ def test_an_association_ended_between_two_files_is_noticed_at_once(tmp_path: Pat
     assert [one.taken for one in results] == [True, False, False]
     assert "ended the association" in results[1].sentence
     assert time.monotonic() - begun < 30.0, "not at the timeout"
-
-
-def test_only_the_sender_reads_the_answers() -> None:
-    """pynetdicom's reactor thread, where it is not parked, now and then swallows one."""
-    readers: set[str] = set()
-    with a_peer() as (_, destination):
-        context = build_context(MRImageStorage, ExplicitVRLittleEndian)
-        with associated(destination, "REBRAIN", [context]) as association:
-            get_msg = association.dimse.get_msg
-
-            def watched(block: bool = False) -> object:
-                readers.add(threading.current_thread().name)
-                return get_msg(block)
-
-            association.dimse.get_msg = watched
-            for n in range(5):
-                dataset = dcmread(BytesIO(instance(n).content))
-                assert association.send_c_store(dataset).Status == 0x0000
-                time.sleep(0.02)  # a reactor that is not parked reads meanwhile
-            assert readers == {threading.current_thread().name}
 
 
 def test_a_peer_that_is_down_is_named_with_host_port_and_remedy() -> None:

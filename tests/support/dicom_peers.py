@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import socket
+import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.presentation import build_context
 
+from rebrain_node.domain.audit import Event
 from rebrain_node.domain.ledger import ReceivedInstance, Reception
 from rebrain_node.errors import InstanceConflictError
-from rebrain_node.network.association import _Parking, _Requestor
+from rebrain_node.network.pynetdicom_hardening import ReactorPause, Requestor
 from rebrain_node.network.receiver import Receiver
 from rebrain_node.ports import JsonValue
 from rebrain_node.reception.inbox import Spool
@@ -63,6 +72,8 @@ class MemoryAudit:
         self.events: list[tuple[str, str, Mapping[str, JsonValue]]] = []
 
     def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None:
+        documented = set(re.findall(r"\w+", Event(event).details))
+        assert set(details) <= documented, f"{event}: keys that docs/audit-events.md lacks"
         self.events.append((event, subject, details))
 
     def of(self, event: str) -> list[Mapping[str, JsonValue]]:
@@ -77,6 +88,7 @@ class Listening:
     ledger: MemoryLedger
     audit: MemoryAudit
     folder: Path
+    connections: list[socket.socket] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -100,39 +112,45 @@ def listening(folder: Path, *, hard_mark_bytes: int = 0, **changes: object) -> I
     ledger, audit = MemoryLedger(), MemoryAudit()
     spool = Spool(folder / "inbox", ledger, hard_mark_bytes=hard_mark_bytes)
     with Receiver(receiver_settings(**changes), spool, audit) as receiver:
-        yield Listening(receiver=receiver, ledger=ledger, audit=audit, folder=folder / "inbox")
+        node = Listening(receiver=receiver, ledger=ledger, audit=audit, folder=folder / "inbox")
+        try:
+            yield node
+        finally:
+            for connection in node.connections:
+                connection.close()
 
 
 def associate(
     port: int, *, calling: str = "PACS", called: str = "REBRAIN", bind: str = "127.0.0.1"
 ) -> Association:
-    entity = _Requestor(ae_title=calling)
+    entity = Requestor(ae_title=calling)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 60
     return entity.associate(
         "127.0.0.1", port, contexts=CONTEXTS, ae_title=called, bind_address=(bind, 0)
     )
 
 
-def park(association: Association) -> _Parking:
-    """Keep pynetdicom's reactor from swallowing answers, as the node's own sender does."""
-    parking = association._reactor_checkpoint
-    if not isinstance(parking, _Parking):
-        parking = _Parking()
-        parking.take(association)
-    return parking
+_PAUSES: WeakKeyDictionary[Association, ReactorPause] = WeakKeyDictionary()
+
+
+def pause_reactor(association: Association) -> ReactorPause:
+    """Keep pynetdicom's reactor from taking answers, as the node's own sender does."""
+    if association not in _PAUSES:
+        _PAUSES[association] = ReactorPause(association)
+    return _PAUSES[association]
 
 
 @contextmanager
 def associated(port: int, **options: str) -> Iterator[Association]:
     association = associate(port, **options)
     assert association.is_established
-    parking = park(association)
+    pause = pause_reactor(association)
     try:
         yield association
         if association.is_established:
             association.release()
     finally:
-        parking.leave()
+        pause.end()
 
 
 def send(association: Association, data_set: bytes, **command: object) -> tuple[int, str]:
@@ -145,7 +163,7 @@ def send(association: Association, data_set: bytes, **command: object) -> tuple[
     request.DataSet = BytesIO(data_set)
     contexts = {c.abstract_syntax: c.context_id for c in association.accepted_contexts}
     context_id = contexts[command.get("context", CTImageStorage)]
-    park(association)
+    pause_reactor(association)
     association.dimse.send_msg(request, context_id)
     _, answer = association.dimse.get_msg(block=True)
     assert answer is not None, "no answer"
@@ -164,3 +182,64 @@ def echo(port: int, **options: str) -> int | None:
     with associated(port, **options) as association:
         answer: Dataset = association.send_c_echo()
         return answer.get("Status")
+
+
+def connect(node: Listening, address: str = "127.0.0.1") -> socket.socket:
+    """A connection to the node from one of the addresses of this machine; closed with the node."""
+    connection = socket.create_connection(("127.0.0.1", node.port), 5, source_address=(address, 0))
+    node.connections.append(connection)
+    return connection
+
+
+def associate_request(titles: bytes = b"REBRAIN".ljust(16) + b"PACS".ljust(16)) -> bytes:
+    """An A-ASSOCIATE-RQ for CT in Explicit VR Little Endian (PS3.8 9.3.2)."""
+
+    def item(kind: int, content: bytes) -> bytes:
+        return struct.pack(">BBH", kind, 0, len(content)) + content
+
+    context = b"\x01\0\0\0" + item(0x30, b"1.2.840.10008.5.1.4.1.1.2")
+    context += item(0x40, b"1.2.840.10008.1.2.1")
+    user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3")
+    body = struct.pack(">HH", 1, 0) + titles + bytes(32)
+    body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, context) + item(0x50, user)
+    return struct.pack(">BBI", 1, 0, len(body)) + body
+
+
+def raw_association(node: Listening) -> socket.socket:
+    connection = connect(node)
+    connection.sendall(associate_request())
+    assert connection.recv(4096)[0] == 2, "A-ASSOCIATE-AC"
+    return connection
+
+
+def settles(condition: Callable[[], bool], timeout_s: float = 20) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def store_request(data_set: bytes, maximum_pdu_bytes: int = 65536) -> bytes:
+    """A C-STORE request in the CT context of ``associate_request``, as P-DATA PDUs."""
+    request = C_STORE()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID = CTImageStorage
+    request.AffectedSOPInstanceUID = "1.2.3.4.1"
+    request.DataSet = BytesIO(data_set)
+    message, encoded = C_STORE_RQ(), b""
+    message.primitive_to_message(request)
+    for primitive in message.encode_msg(1, maximum_pdu_bytes):
+        pdu = P_DATA_TF()
+        pdu.from_primitive(primitive)
+        encoded += pdu.encode()
+    return encoded
+
+
+def send_all(connection: socket.socket, content: bytes, patience_s: float) -> int:
+    """Bytes of the content that the peer and the buffers on the way take."""
+    connection.settimeout(patience_s)
+    taken = 0
+    with contextlib.suppress(OSError):
+        while taken < len(content):
+            taken += connection.send(content[taken : taken + 65536])
+    return taken

@@ -25,12 +25,20 @@ import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from pydicom.uid import UID
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from rebrain_node import errors
 from rebrain_node.cli import program
+from rebrain_node.domain.audit import Event
 from rebrain_node.domain.codes import CODES, Topic
+from rebrain_node.domain.statuses import STATUSES
+from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 from rebrain_node.limits_file import shipped_limits
-from rebrain_node.settings import Settings
+from rebrain_node.network import pynetdicom_hardening as hardening
+from rebrain_node.network.admission import REJECTIONS
+from rebrain_node.network.receiver import IDLE_TIMEOUT_S
+from rebrain_node.settings import Receiver, Settings
 from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
 from rebrain_node.steps.select import PREFERENCES
@@ -214,6 +222,65 @@ def _refusals(topic: str) -> str:
     return table(head, rows)
 
 
+def _audit_events() -> str:
+    """Return every event of the audit log."""
+    rows = [(f"`{e}`", e.when, e.subject, e.details) for e in Event]
+    return table(("event", "when", "subject", "details"), rows)
+
+
+def _rejections() -> str:
+    """Return what a peer sees whose association is rejected, by the reason in the audit log."""
+    rows = []
+    for reason, ((result, source, diagnostic), remedy) in REJECTIONS.items():
+        answer = A_ASSOCIATE()
+        answer.result, answer.result_source, answer.diagnostic = result, source, diagnostic
+        rows.append((f"`{reason}`", f"{answer.result_str}: {answer.reason_str}", remedy))
+    return table(("reason in the audit", "a refused peer sees (A-ASSOCIATE-RJ)", "remedy"), rows)
+
+
+def _transfer_syntaxes() -> str:
+    """Return the transfer syntaxes that an association may agree on."""
+    rows = [(UID(uid).name, uid) for uid in decodable_transfer_syntaxes()]
+    return table(("transfer syntax", "UID"), rows)
+
+
+def _statuses() -> str:
+    """Return every reason for which an instance is not acknowledged."""
+    rows = [(f"{s.status:04X}", f"`{r}`", s.meaning, s.remedy) for r, s in STATUSES.items()]
+    return table(("status", "reason", "meaning", "the sender should"), rows)
+
+
+def _receiver_limits() -> str:
+    """Return the limits of the transport with their defaults."""
+    node = Receiver()
+    rows = (
+        ("associations at once", node.maximum_associations, "maximum_associations"),
+        ("connections that have not associated", node.maximum_unassociated, "maximum_unassociated"),
+        (
+            "the same from one address",
+            node.maximum_unassociated_per_address,
+            "maximum_unassociated_per_address",
+        ),
+        (
+            "time for the whole association request",
+            f"{node.association_timeout_s:g} s",
+            "association_timeout_s",
+        ),
+        ("time for one whole PDU once associated", f"{node.pdu_timeout_s:g} s", "pdu_timeout_s"),
+        ("silence of an association", f"{IDLE_TIMEOUT_S:g} s", ""),
+        ("A-ASSOCIATE PDU", f"{hardening.MAXIMUM_ASSOCIATE_BYTES >> 10} KiB", ""),
+        ("P-DATA PDU (offered and enforced)", f"{hardening.MAXIMUM_PDU_BYTES >> 10} KiB", ""),
+        ("command set", f"{hardening.MAXIMUM_COMMAND_BYTES >> 10} KiB", ""),
+        ("one message", f"{node.maximum_message_bytes >> 20} MiB", "maximum_message_bytes"),
+        ("messages that wait while one is served", "1; then the sender is held up by TCP", ""),
+        ("connections that wait to be accepted", hardening.BACKLOG, ""),
+    )
+    return table(
+        ("limit", "default", "setting"),
+        [(what, str(value), f"`receiver.{key}`" if key else "") for what, value, key in rows],
+    )
+
+
 def _one_line(text: str | None) -> str:
     return " ".join((text or "").split()).replace("``", "`").replace("|", "\\|")
 
@@ -229,6 +296,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "selection-policies": _policy_table,
     "selection-vendors": _vendor_table,
     "selection-left-out": _left_out_table,
+    "audit-events": _audit_events,
+    "receiving-rejections": _rejections,
+    "receiving-transfer-syntaxes": _transfer_syntaxes,
+    "receiving-statuses": _statuses,
+    "receiving-limits": _receiver_limits,
     **{f"refusals-{topic}": partial(_refusals, topic) for topic in get_args(Topic)},
 }
 

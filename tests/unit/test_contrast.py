@@ -102,8 +102,6 @@ def test_a_description_says_with_without_or_nothing(evidence, text):
 @pytest.mark.parametrize(
     ("elements", "evidence"),
     [
-        ({"image_type": ("ORIGINAL", "PRIMARY", "POST_CONTRAST")}, "described"),
-        ({"image_type": ("ORIGINAL", "PRIMARY", "PRE_CONTRAST")}, "none"),
         ({"protocol": "CTA", "description": "Head nativ"}, "none"),
         ({"protocol": "CTA", "agents": ("NONE",)}, "none"),
         ({"protocol": "CTA"}, "doubtful"),
@@ -117,6 +115,15 @@ def test_a_description_says_with_without_or_nothing(evidence, text):
 )
 def test_all_elements_are_read_together(elements, evidence):
     assert read_contrast(ContrastElements(**elements)).evidence == evidence
+
+
+@pytest.mark.parametrize(
+    ("flavour", "evidence"),
+    [("POST_CONTRAST", "described"), ("PRE_CONTRAST", "none"), ("VOLUME", "silent")],
+)
+def test_the_flavour_of_an_enhanced_image_says_whether_it_has_contrast(flavour, evidence):
+    reading = read_contrast(ContrastElements(), ("ORIGINAL", "PRIMARY", flavour, "NONE"))
+    assert reading.evidence == evidence
 
 
 def test_the_strongest_of_many_frames_counts():

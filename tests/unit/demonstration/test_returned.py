@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from rebrain_node.demonstration import returned
+from rebrain_node.demonstration.returned import volume_of
 from rebrain_node.steps.write import ObjectOptions, write
 from tests.support import phantoms
 from tests.support.synthetic_volumes import provenance, synthetic_volume
+from tests.support.tiny_bundle import tiny_recipe
 
 
 @pytest.mark.parametrize("mr", ["classic", "enhanced"])
@@ -27,8 +28,8 @@ def test_the_map_comes_back_in_the_order_of_its_slices(mr, shuffled):
     if shuffled:
         derived = [derived[k] for k in np.random.default_rng(0).permutation(len(derived))]
 
-    intensity = drawn.stored_range.intensity(returned._stored(derived))
-    found = returned._uncertainty(derived, intensity)
+    back = volume_of(source, derived, tiny_recipe())
 
-    np.testing.assert_allclose(found, drawn.uncertainty, atol=1e-4)
-    np.testing.assert_allclose(intensity, drawn.intensity, atol=1e-3)
+    np.testing.assert_allclose(back.uncertainty, drawn.uncertainty, atol=1e-4)
+    np.testing.assert_allclose(back.intensity, drawn.intensity, atol=1e-3)
+    assert [guide.kind for guide in back.guides] == [guide.kind for guide in drawn.guides]

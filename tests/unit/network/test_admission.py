@@ -1,8 +1,19 @@
-"""Who may associate, and how often a refusal is told."""
+"""Who may associate, for what, and how often a refusal is recorded."""
 
 import pytest
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from rebrain_node.network.admission import Caller, RateLimiter, refusal
+from rebrain_node.domain.statuses import STATUSES
+from rebrain_node.instance.codecs import decodable_transfer_syntaxes
+from rebrain_node.network.admission import (
+    KEPT,
+    PROCESSED,
+    VERIFICATION,
+    Caller,
+    RateLimiter,
+    accepted_contexts,
+    refusal,
+)
 from rebrain_node.settings import Peer
 
 PEERS = (
@@ -38,21 +49,40 @@ def test_what_a_stranger_calls_itself_cannot_reach_a_terminal() -> None:
     assert caller.settings_line.isprintable() or "\x1b" not in caller.settings_line
 
 
-def test_the_same_thing_is_told_seldom_and_counted() -> None:
+def test_the_same_event_is_recorded_rarely_and_counted() -> None:
     now = [0.0]
-    seldom = RateLimiter(60, clock=lambda: now[0])
-    assert [seldom.due("a"), seldom.due("a"), seldom.due("b")] == [0, None, 0]
+    limiter = RateLimiter(60, clock=lambda: now[0])
+    assert [limiter.due("a"), limiter.due("a"), limiter.due("b")] == [0, None, 0]
     now[0] = 60.0
-    assert seldom.due("a") == 1
-    assert seldom.due("a") is None
+    assert limiter.due("a") == 1
+    assert limiter.due("a") is None
 
 
-def test_a_flood_of_strangers_is_remembered_in_bounded_space() -> None:
+def test_a_flood_of_unknown_callers_is_remembered_in_bounded_space() -> None:
     now = [0.0]
-    seldom = RateLimiter(60, clock=lambda: now[0])
-    told = sum(seldom.due(number) is not None for number in range(5000))
-    assert told == 1001
-    assert len(seldom._told) == 1001
+    limiter = RateLimiter(60, clock=lambda: now[0])
+    recorded = sum(limiter.due(number) is not None for number in range(5000))
+    assert recorded == 1001, "the others share one entry"
     now[0] = 60.0
-    assert seldom.due("late") == 0
-    assert len(seldom._told) == 1
+    assert limiter.due("late") == 0, "old callers made room for an entry of its own"
+
+
+def test_only_what_decodes_is_offered() -> None:
+    few = decodable_transfer_syntaxes()[:4]
+    for context in accepted_contexts(few):
+        assert set(context.transfer_syntax) <= set(few)
+        assert DeflatedExplicitVRLittleEndian not in context.transfer_syntax
+
+
+def test_ct_and_everything_a_pacs_sends_with_it_is_accepted_and_nothing_else() -> None:
+    offered = {c.abstract_syntax for c in accepted_contexts(decodable_transfer_syntaxes())}
+    assert offered == {VERIFICATION, *PROCESSED, *KEPT}
+    names = {UID(uid).name for uid in offered if UID(uid).name != uid}  # pydicom knows not all
+    assert {"CT Image Storage", "Enhanced CT Image Storage", "MR Image Storage"} <= names
+    assert {"Secondary Capture Image Storage", "Comprehensive SR Storage"} <= names
+    assert all("Storage" in name or "Verification" in name for name in names)
+    assert "1.2.840.10008.1.20.1" not in offered, "storage commitment brings event reports"
+
+
+def test_no_status_is_one_that_the_library_answers_of_itself() -> None:
+    assert {each.status for each in STATUSES.values()}.isdisjoint({0xC210, 0xC211, 0x0122})

@@ -1,9 +1,11 @@
-"""Transport guard: what a peer may cost before it is known, and afterwards.
+"""All that the node changes in pynetdicom; no other module overrides or reads its private members.
 
-pynetdicom waits without limit for the rest of a PDU, believes any length, collects a message
-without end and starts a thread for every event report; a dozen half-open connections lock it out.
-Here every PDU has a size and a deadline, every message a sum, every address a share. Limits are
-in docs/receiving.md; each has a test with a real socket.
+Each change says what happens without it and which issue of github.com/pydicom/pynetdicom knows of
+that. ``tests/integration/test_pynetdicom_hardening.py`` takes each away and shows the symptom on
+a real socket: a change whose symptom is gone in a newer pynetdicom can be deleted.
+
+An association of pynetdicom has two threads. The DUL thread moves PDUs between the socket and
+queues; the reactor thread takes messages from a queue and serves them.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ import socketserver
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Any, Final, cast
 
-from pynetdicom import _config, evt
-from pynetdicom.ae import ApplicationEntity
+import pynetdicom
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
@@ -31,47 +33,60 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
-from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from pynetdicom.transport import (
+    AddressInformation,
+    AssociationServer,
+    AssociationSocket,
+    RequestHandler,
+)
 
-#: largest A-ASSOCIATE PDU taken, bytes; 128 contexts with 20 transfer syntaxes each take 60 000
+from rebrain_node.domain.statuses import STATUSES
+from rebrain_node.errors import RebrainError
+from rebrain_node.network.admission import UnassociatedPool
+from rebrain_node.settings import Receiver
+
+#: the only version whose private members are known to be as this module needs them
+TESTED_VERSION: Final = "3.0.4"
+if pynetdicom.__version__ != TESTED_VERSION:
+    raise RebrainError(
+        f"pynetdicom {pynetdicom.__version__} is installed, the node works with pynetdicom "
+        f"{TESTED_VERSION} only because it replaces internal parts of it; install that version: "
+        f"pip install pynetdicom=={TESTED_VERSION}"
+    )
+
+#: largest A-ASSOCIATE PDU accepted, bytes; 128 contexts with 20 transfer syntaxes take 60 000
 MAXIMUM_ASSOCIATE_BYTES: Final = 65_536
 #: maximum length of P-DATA PDUs, offered in the negotiation and enforced, bytes (PS3.8 D.1)
 MAXIMUM_PDU_BYTES: Final = 131_072
 #: largest command set, bytes; real ones are below 1 000
 MAXIMUM_COMMAND_BYTES: Final = 16_384
-#: answer to a C-STORE request whose command set lacks something, e.g. the SOP Instance UID
-INCOMPLETE_COMMAND: Final = 0xC110
-#: connections the kernel holds until they are accepted
+#: connections that wait to be accepted, in the kernel
 BACKLOG: Final = 128
-#: an association that is silent so long is aborted, s
-IDLE_TIMEOUT_S: Final = 120.0
 
-# Its own log lines cost more than the reading and may quote what a patient is called.
+# Without: pynetdicom's log quotes what a patient is called, and costs more than the reading.
+# Upstream: #911.
 _config.LOG_HANDLER_LEVEL = "none"
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
-#: longest time between two looks at timers and at what the peer may have asked for, s
-_LOOK_S: Final = 0.01
-_CLOSING = "Sta13"  # we have said A-ABORT or A-ASSOCIATE-RJ (PS3.8 table 9-10)
-#: read on after our last word so that the peer gets to see it, bytes
+# Without: a file is decoded and encoded again before it is sent, without its group lengths.
+# Upstream: a documented switch.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+#: longest wait of either thread until it looks at its timers, s
+WAIT_S: Final = 0.01
+_CLOSING = "Sta13"  # we have sent A-ABORT or A-ASSOCIATE-RJ (PS3.8 table 9-10)
+#: read on after our last PDU so that the peer gets to see it, bytes
 _MAXIMUM_DRAINED_BYTES = 262_144
 _LOCAL_LIMIT_EXCEEDED = b"\x03\x00\x00\x00\x00\x04\x00\x02\x03\x02"  # A-ASSOCIATE-RJ, transient
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GuardLimits:
-    """What the site decides about the transport."""
-
-    maximum_unassociated: int
-    maximum_unassociated_per_address: int
-    maximum_message_bytes: int
-    pdu_timeout_s: float  #: whole PDU, once associated
-    association_timeout_s: float  #: whole association request
-
-
 class MonotonicTimer(Timer):
-    """pynetdicom's timer on the monotonic clock: setting the clock neither ends nor stops it."""
+    """Timer on the monotonic clock.
+
+    Without: the wall clock set forward aborts every association; set back, it keeps silent ones.
+    Upstream: no issue known.
+    """
 
     @property
     def remaining(self) -> float:
@@ -103,7 +118,7 @@ class WakeSignal:
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def fileno(self) -> int:
-        """What ``select`` waits for; negative once closed."""
+        """Descriptor that ``select`` waits for; negative once closed."""
         return self._descriptor
 
     def set(self) -> None:
@@ -119,7 +134,7 @@ class WakeSignal:
                 os.eventfd_read(self._descriptor)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         with self._lock:
             descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
@@ -127,22 +142,41 @@ class WakeSignal:
 
 
 class WakingQueue(queue.Queue[Any]):
-    """A queue of what is to be sent; something new ends the wait of the thread that sends."""
+    """Queue of what is to be sent; a new item ends the wait of the thread that sends.
+
+    Without: every answer waits until the DUL thread's wait for the peer ends. Upstream: no issue
+    known; pynetdicom polls instead (#650, #651, #120).
+    """
 
     def __init__(self, wake_up: WakeSignal) -> None:
         super().__init__()
         self._wake_up = wake_up
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Add and wake."""
+        """Add an item and wake the DUL thread."""
         super().put(item, block, timeout)
         self._wake_up.set()
 
 
-class GuardedSocket(AssociationSocket):
-    """Reads PDUs of bounded size within a bounded time, and not faster than they are served."""
+class LeakFreeSocket(AssociationSocket):
+    """Socket that is closed also when ``shutdown`` fails because the peer closed or reset first."""
 
-    def __init__(self, association: Association, connection: socket.socket, limits: GuardLimits):
+    def _shutdown_socket(self) -> None:
+        """Shut down and close.
+
+        Without: the descriptor stays open until Python collects cyclic garbage. Upstream: #979,
+        #806; #999 does not help where ``shutdown`` raises.
+        """
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
+
+
+class GuardedSocket(LeakFreeSocket):
+    """Reads PDUs of bounded size in bounded time, and not faster than they are served."""
+
+    def __init__(self, association: Association, connection: socket.socket, limits: Receiver):
         super().__init__(association, client_socket=connection)
         self._limits = limits
         self._deadline = 0.0
@@ -152,27 +186,32 @@ class GuardedSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Wait for a PDU, or for something to be sent, and say whether a PDU should be read now.
+        """Wait for a PDU, or for something to be sent; whether a PDU is to be read now.
 
-        A message that waits to be served holds the peer up: nothing more is read.
+        Without: a sender that does not wait for answers fills the memory (here nothing is read
+        while a message waits to be served), and the thread polls 1000 times a second. Upstream:
+        no issue known for the first, #60 and #650 for the second.
         """
         connection = self.socket
         if connection is None or self._drained > _MAXIMUM_DRAINED_BYTES:
             return False
-        held_up = not self.assoc.dimse.msg_queue.empty()
         watched: list[WakeSignal | socket.socket] = [self.wake_up]
-        if not held_up:
+        if self.assoc.dimse.msg_queue.empty():
             watched.append(connection)
         try:
-            found, _, _ = select.select(watched, [], [], _LOOK_S)
+            wait_s = WAIT_S if self.event_queue.empty() else 0.0
+            readable, _, _ = select.select(watched, [], [], wait_s)
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed
             return False
         self.wake_up.clear()
-        return connection in found
+        return connection in readable
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read exactly so many bytes: first the header of a PDU, then its rest.
+
+        Without: a PDU may claim 4 GB and is collected, and the rest of a PDU is awaited without
+        limit, also after A-ABORT. Upstream: #272 for the wait, no issue known for the size.
 
         Raises
         ------
@@ -191,14 +230,12 @@ class GuardedSocket(AssociationSocket):
         return content
 
     def _shutdown_socket(self) -> None:
-        """Close, also when the peer was faster, and end a wait for its association request.
+        """Close, and end the wait of the reactor thread for an association request.
 
-        Without that a descriptor leaks, and the association's thread outlives its connection.
+        Without: the reactor thread outlives its connection until the deadline of the request, so
+        that a storm of connections leaves a storm of threads. Upstream: no issue known.
         """
-        connection = self.socket
         super()._shutdown_socket()
-        if connection is not None:
-            connection.close()
         self.wake_up.close()
         if self.assoc.requestor.primitive is None:
             self.assoc.dul.to_user_queue.put(cast(Any, None))
@@ -240,7 +277,11 @@ class GuardedDimse(DIMSEServiceProvider):
         self._command_bytes = 0
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Add one P-DATA to the message; a complete one waits to be served (PS3.8 annex E)."""
+        """Add one P-DATA to the message; a complete one waits to be served (PS3.8 annex E).
+
+        Without: a message grows without limit, and each N-EVENT-REPORT starts a thread. Upstream:
+        no issue known for the first, #379 chose the second.
+        """
         try:
             self._receive(primitive)
         except Exception as error:  # noqa: BLE001 - whatever the bytes do, this association ends
@@ -270,11 +311,12 @@ class GuardedDimse(DIMSEServiceProvider):
     def get_msg(self, block: bool = False) -> tuple[Any, Any]:  # noqa: ARG002 - pynetdicom's signature
         """Return the next message; an incomplete C-STORE request is answered here.
 
-        pynetdicom drops a request without SOP Instance UID and lets the sender wait.
+        Without: a request without SOP Instance UID is dropped and its sender waits for an answer
+        until its timeout. Upstream: no issue known.
         """
-        self._forget_wake_up()
+        self._discard_wake_up()
         try:
-            context_id, request = self.msg_queue.get(timeout=_LOOK_S)
+            context_id, request = self.msg_queue.get(timeout=WAIT_S)
         except queue.Empty:
             return None, None
         cast(GuardedSocket, self.dul.socket).wake_up.set()
@@ -284,12 +326,14 @@ class GuardedDimse(DIMSEServiceProvider):
         answer.MessageIDBeingRespondedTo = request.MessageID
         answer.AffectedSOPClassUID = request.AffectedSOPClassUID
         answer.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
-        answer.Status = INCOMPLETE_COMMAND
+        answer.Status = STATUSES["INCOMPLETE-COMMAND"].status
+        comment = "INCOMPLETE-COMMAND: a required element is missing"
+        answer.ErrorComment = cast(None, comment)  # pynetdicom annotates None
         self.send_msg(answer, context_id)
         return None, None
 
-    def _forget_wake_up(self) -> None:
-        """Drop a wake-up that came when the association had just been requested."""
+    def _discard_wake_up(self) -> None:
+        """Drop the None of ``_shutdown_socket`` where the request came at the same moment."""
         waiting = self.dul.to_user_queue
         if not waiting.empty() and self.dul.peek_next_pdu() is None:
             waiting.get_nowait()
@@ -301,57 +345,68 @@ class GuardedHandler(RequestHandler):
     server: GuardedServer
 
     def _create_association(self) -> Association:
+        """Replace the parts of an association by the guarded ones.
+
+        Without: none of the classes above is in use. Upstream: no way to choose them; the
+        millisecond that ``_run_loop_delay`` adds to each answer is known as #650, #651, #120.
+        """
         association = super()._create_association()
-        association.dimse = GuardedDimse(association, self.server.limits.maximum_message_bytes)
-        connection = GuardedSocket(association, self.request, self.server.limits)
-        association.dul.socket = connection
-        association.dul.event_queue.get_nowait()  # the first socket announced the connection too
-        association.dul.to_provider_queue = WakingQueue(connection.wake_up)
-        association.dul._run_loop_delay = 0.0  # noqa: SLF001 - the socket waits instead
-        association.bind(evt.EVT_REQUESTED, _offer, [self.server.offered])
-        association.dul.artim_timer = MonotonicTimer(association.acse_timeout)
-        association.dul._idle_timer = MonotonicTimer(association.network_timeout)  # noqa: SLF001 - no public way
-        self.server.admitted(association)
+        dul, limits = association.dul, self.server.limits
+        association.dimse = GuardedDimse(association, limits.maximum_message_bytes)
+        dul.socket = connection = GuardedSocket(association, self.request, limits)
+        dul.event_queue.get_nowait()  # the socket that is replaced announced the connection too
+        dul.to_provider_queue = WakingQueue(connection.wake_up)
+        dul._run_loop_delay = 0.0  # noqa: SLF001 - GuardedSocket.ready waits instead
+        dul.artim_timer = MonotonicTimer(association.acse_timeout)
+        dul._idle_timer = MonotonicTimer(association.network_timeout)  # noqa: SLF001 - no public way
+        association.bind(evt.EVT_REQUESTED, _support_what_is_asked_for, [self.server.offered])
+        self.server.unassociated.add(association)
         return association
 
 
 class GuardedServer(AssociationServer):
-    """Accepts connections; those that do not associate share a bounded number of places.
+    """Accepts connections; those that do not associate share a bounded number of places."""
 
-    When the places are taken, the longest waiting connection of the address that holds most
-    gives way: a flood displaces itself, and a sender that associates at once is served.
-    """
-
+    #: Without: the kernel keeps 5 connections and lets the others wait for a second SYN.
+    #: Upstream: no issue known.
     request_queue_size = BACKLOG
 
-    def __init__(
-        self, entity: ApplicationEntity, *arguments: Any, limits: GuardLimits, **keywords: Any
-    ) -> None:
+    def __init__(self, entity: AE, *arguments: Any, limits: Receiver, **keywords: Any) -> None:
+        """Take the contexts out of reach of ``RequestHandler``.
+
+        Without: all contexts are copied for each connection, which takes 25 ms. Upstream: #16.
+        """
         self.limits = limits
-        self._waiting: list[Association] = []  # oldest first
+        self.unassociated = UnassociatedPool(limits)
         keywords["request_handler"] = GuardedHandler
         super().__init__(entity, *arguments, **keywords)
-        # pynetdicom copies all of them for each connection, which takes 25 ms
         self.offered, self.contexts = self.contexts, []
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - socketserver's signature
-        """Make a place for one more connection that has not associated."""
-        self._waiting = [each for each in self._waiting if _is_waiting(each)]
-        address = client_address[0]
-        same = [each for each in self._waiting if _address(each) == address]
-        if len(same) >= self.limits.maximum_unassociated_per_address:
-            self._displace(same[0])
-        elif len(self._waiting) >= self.limits.maximum_unassociated:
-            self._displace(self._oldest_of_the_busiest_address())
+        """Close the connection that gives way to a new one, where the places are taken.
+
+        Without: connections that never associate exhaust the threads. Upstream: no issue known.
+        """
+        displaced = self.unassociated.make_room(client_address[0])
+        if displaced is not None:
+            _hang_up(displaced, _LOCAL_LIMIT_EXCEEDED)
         return True
 
-    def admitted(self, association: Association) -> None:
-        """Count a new connection."""
-        self._waiting.append(association)
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
+        """Note that a connection could not be served; it is closed.
 
-    def stop(self) -> None:
-        """Stop listening and close every connection."""
-        self.shutdown()
+        Without: socketserver prints a traceback past the log. Upstream: no issue known.
+        """
+        _LOG.exception("connection not served")
+
+    def shutdown(self) -> None:
+        """Stop accepting and close every connection.
+
+        Without: ``ValueError``, because ``AE.make_server`` does not enter the server into the list
+        that it is removed from, and open associations go on. Upstream: no issue known.
+        """
+        socketserver.TCPServer.shutdown(self)
+        self.server_close()
         for association in self.active_associations:
             if association.is_established:
                 association.abort()
@@ -360,37 +415,18 @@ class GuardedServer(AssociationServer):
         for association in self.active_associations:
             association.join(timeout=5)
 
-    def shutdown(self) -> None:
-        """Stop accepting (pynetdicom's own also asks its entity to forget the server)."""
-        socketserver.TCPServer.shutdown(self)
-        self.server_close()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
-        """Note that a connection could not be served; it is closed."""
-        _LOG.exception("connection not served")
-
-    def _oldest_of_the_busiest_address(self) -> Association:
-        held: dict[str, list[Association]] = {}
-        for each in self._waiting:
-            held.setdefault(_address(each), []).append(each)
-        return max(held.values(), key=len)[0]
-
-    def _displace(self, association: Association) -> None:
-        self._waiting.remove(association)
-        _hang_up(association, _LOCAL_LIMIT_EXCEEDED)
-
-
-def _hang_up(association: Association, last_word: bytes = b"") -> None:
+def _hang_up(association: Association, last_pdu: bytes = b"") -> None:
     """Close a connection from outside its threads; they notice and end."""
     connection = association.dul.socket
     if connection is not None and connection.socket is not None:
         with contextlib.suppress(OSError):
-            connection.socket.send(last_word, socket.MSG_DONTWAIT)
+            connection.socket.send(last_pdu, socket.MSG_DONTWAIT)
         with contextlib.suppress(OSError):
             connection.socket.shutdown(socket.SHUT_RDWR)
 
 
-def _offer(event: Event, offered: Sequence[PresentationContext]) -> None:
+def _support_what_is_asked_for(event: Event, offered: Sequence[PresentationContext]) -> None:
     """Support, of all contexts offered, those that this peer asks for."""
     request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
     asked = {each.abstract_syntax for each in request.presentation_context_definition_list}
@@ -399,9 +435,45 @@ def _offer(event: Event, offered: Sequence[PresentationContext]) -> None:
     ]
 
 
-def _is_waiting(association: Association) -> bool:
-    return association.is_alive() and association.requestor.primitive is None
+class Requestor(AE):
+    """Application entity that requests associations through ``LeakFreeSocket``."""
+
+    def _create_socket(
+        self,
+        assoc: Association,
+        address: AddressInformation,
+        tls_args: tuple[SSLContext, str] | None,
+    ) -> AssociationSocket:
+        """Without: see ``LeakFreeSocket``. Upstream: no way to choose the class."""
+        connection = LeakFreeSocket(assoc, address=address)
+        connection.tls_args = tls_args
+        return connection
 
 
-def _address(association: Association) -> str:
-    return str(association.requestor.address)
+class ReactorPause(threading.Event):
+    """Keeps the reactor thread of an association that we requested from taking answers.
+
+    Without: the reactor now and then takes an answer that ``send_c_store`` waits for, which then
+    ends in a timeout: pynetdicom pauses the reactor for each request (#351, #435), but believes a
+    flag of the pause before. Here the pause begins once and lasts until ``end``.
+    """
+
+    def __init__(self, association: Association) -> None:
+        """Wait until the reactor stands still, or has ended."""
+        super().__init__()
+        self._reached = threading.Event()
+        association._reactor_checkpoint = self  # noqa: SLF001 - no public way
+        while not self._reached.wait(0.01) and association.is_alive():
+            pass
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Stand still: called by the reactor at its checkpoint."""
+        self._reached.set()
+        return super().wait(timeout)
+
+    def set(self) -> None:
+        """Do nothing: called by pynetdicom after each request."""
+
+    def end(self) -> None:
+        """Let the reactor go on, to its end."""
+        super().set()
