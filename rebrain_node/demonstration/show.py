@@ -100,7 +100,7 @@ def show(out: Path, study: Path | None, progress: Progress) -> DemonstrationResu
             loop = _Run(
                 folder=folder, address=node.address, state=state, pacs=pacs, progress=progress
             )
-            rows = loop.run(source, head or load_head())
+            rows = loop.run(source, head)
             report = out / "audit-report.html"
             out.mkdir(parents=True, exist_ok=True)
             write_audit_report(node.settings, report)
@@ -134,17 +134,21 @@ class _Run:
     pacs: MiniPacs
     progress: Progress
 
-    def run(self, source: Sequence[Dataset], head: Head) -> tuple[Row, ...]:
-        """Send one study and, while it is processed, judge the others beside the node."""
+    def run(self, source: Sequence[Dataset], head: Head | None) -> tuple[Row, ...]:
+        """Send one study and, while it is processed, judge the others beside the node.
+
+        `head` is None where the study is not of the shipped head.
+        """
         self._send("head-ct", source)
         study_uid = str(source[0].StudyInstanceUID)
         self.progress("judging the other studies")
         limits = shipped_limits()
         rows = []
-        for case in demo_cases(head):
+        for case in demo_cases(head or load_head()):
             verdict = judge_case(case.instances, limits)
             rows.append(_row(case.name, case.right, verdict))
-        first = self._first(study_uid)
+        name = "the study given" if head is None else "thick slices, gantry tilt"
+        first = self._first(name, study_uid)
         own = [
             image
             for path in self.pacs.instances()
@@ -174,7 +178,7 @@ class _Run:
             if not sent.taken:
                 raise RebrainError(f"the node did not take an instance of {name}: {sent.sentence}")
 
-    def _first(self, study_uid: str) -> Row:
+    def _first(self, name: str, study_uid: str) -> Row:
         self.progress("synthesising")
         records = self._await(study_uid, lambda r: r.state in _ENDED)
         published = sum(record.state == "published" for record in records)
@@ -184,7 +188,7 @@ class _Run:
         came = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         done = published == 1 and kinds["MR"] > 0
         return Row(
-            sent="thick slices, gantry tilt",
+            sent=name,
             expected="taken, synthesised",
             got="taken, synthesised" if done else _codes(records),
             as_expected=done,

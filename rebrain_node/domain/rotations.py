@@ -3,13 +3,14 @@
 All slices of a rotation are measured at one place of the table, so that under tilt the centres
 follow each other in steps: none within a rotation, the whole feed between two. A header that
 shifts every slice alike, or that shifts where the images were straightened already, is wrong by a
-constant for each place within the rotation. Rotations are told apart by Acquisition Number.
+constant for each place within the rotation. Rotations are told apart by Acquisition Number. Where
+the rows of a rotation were added to one thick slice, that slice lies in the middle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 
 import numpy as np
 
@@ -19,10 +20,12 @@ from rebrain_node.domain.volume import MaskArray, MillimetreArray
 _FEWEST, _MOST = 2, 4
 #: fewer whole rotations show no period
 _ROTATIONS = 4
+#: place of a slice that is the sum of its rotation
+_ALONE = -1
 
 
 def rotation_phases(acquisitions: Sequence[int | None]) -> tuple[int, ...] | None:
-    """Return the place of each slice within its rotation, from 0.
+    """Return the place of each slice within its rotation, from 0; -1 for the sum of a rotation.
 
     Parameters
     ----------
@@ -32,20 +35,38 @@ def rotation_phases(acquisitions: Sequence[int | None]) -> tuple[int, ...] | Non
     Returns
     -------
     tuple of int or None
-        None unless all rotations but those at the ends have the same two to four slices.
+        None unless all rotations but those at the ends have the same two to four slices; a
+        stretch of rotations of one slice each, below or above them, does not count.
     """
     if any(number is None for number in acquisitions):
         return None
     runs = [(number, len(tuple(run))) for number, run in groupby(acquisitions)]
-    inner = {length for _, length in runs[1:-1]}
-    if len(runs) < _ROTATIONS + 2 or len({number for number, _ in runs}) < len(runs):
+    if len({number for number, _ in runs}) < len(runs):
         return None
-    if len(inner) != 1 or not _FEWEST <= (period := inner.pop()) <= _MOST:
+    lengths = [length for _, length in runs]
+    below, above = _sums(lengths), _sums(lengths[::-1])
+    phases = _phases(lengths[below : len(lengths) - above])
+    if phases is None:
         return None
-    if max(runs[0][1], runs[-1][1]) > period:
+    return (_ALONE,) * below + phases + (_ALONE,) * above
+
+
+def _sums(lengths: Sequence[int]) -> int:
+    """Count the rotations of one slice at the beginning; one alone is a rotation that was cut."""
+    count = sum(1 for _ in takewhile(lambda length: length == 1, lengths))
+    return count if count > 1 else 0
+
+
+def _phases(lengths: Sequence[int]) -> tuple[int, ...] | None:
+    """Number the slices of rotations of so many slices each."""
+    inner = set(lengths[1:-1])
+    if len(lengths) < _ROTATIONS + 2 or len(inner) != 1:
         return None
-    start = period - runs[0][1]
-    return tuple((start + place) % period for place in range(len(acquisitions)))
+    period = inner.pop()
+    if not _FEWEST <= period <= _MOST or max(lengths[0], lengths[-1]) > period:
+        return None
+    start = period - lengths[0]
+    return tuple((start + place) % period for place in range(sum(lengths)))
 
 
 def phase_offsets_mm(
@@ -73,7 +94,8 @@ def phase_offsets_mm(
     weights = (distances_mm[1:-1] - distances_mm[:-2]) / (distances_mm[2:] - distances_mm[:-2])
     bends = places_mm[1:-1] - (1 - weights)[:, None] * places_mm[:-2]
     bends = bends - weights[:, None] * places_mm[2:]
-    one_hot = np.eye(max(phases) + 1)[list(phases)]
+    count = max(0, *phases) + 1
+    one_hot = np.vstack([np.eye(count), np.zeros(count)])[list(phases)]  # -1: the row of zeros
     design = one_hot[1:-1] - (1 - weights)[:, None] * one_hot[:-2] - weights[:, None] * one_hot[2:]
     known = np.asarray(np.isfinite(bends).all(axis=1))
     first = _solved(design, bends, known)

@@ -31,7 +31,8 @@ SliceKind = Literal["measured", "retrieved", "interpolated"]
 class RotationPlacement:
     """Slices that were measured several to a rotation of a tilted gantry."""
 
-    phases: tuple[int, ...]  #: (n,) place of each slice within its rotation, from 0
+    #: (n,) place of each slice within its rotation, from 0; -1 for the sum of a rotation
+    phases: tuple[int, ...]
     #: how far the slices of a rotation were shifted against each other, in the plane; 0: not
     shift_mm: float = 0.0
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from tests.field.case import Case
 from tests.support.phantoms import write
 from tests.support.scanners import SCANNERS, SOURCES, Scanner, scan, study
@@ -90,6 +92,21 @@ def _together(scanner: Scanner) -> Callable[[Path], None]:
     return make
 
 
+def _sums_below_pairs(folder: Path) -> None:
+    """Write the head as the real HiSpeed Dual does: the header shifts the two slices of a pair."""
+    instances = scan(SCANNERS[0], "tilted-two-row")
+    for place, instance in enumerate(instances):
+        pair, phase = divmod(place - 10, 2)
+        instance.AcquisitionNumber = 1 + place if place < 10 else 11 + pair
+        if place >= 10:
+            instance.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+            position = np.array(instance.ImagePositionPatient, dtype=float)
+            column = np.array(instance.ImageOrientationPatient[3:], dtype=float)
+            shifted = position + (phase - 0.5) * 2.3 * column
+            instance.ImagePositionPatient = [f"{value:.4f}" for value in shifted]
+    write(instances, folder)
+
+
 def _source(scanner: Scanner, name: str) -> str:
     keys = {key for _, key in scanner.series[name].attributes.values()}
     return "; ".join(sorted(SOURCES[key] for key in keys))
@@ -123,5 +140,14 @@ CASES = (
             make=_together(scanner),
         )
         for scanner in SCANNERS
+    ),
+    Case(
+        name="ge-sums-below-pairs",
+        group="vendors",
+        situation="Tilt; below one slice a rotation (both rows added), above two, shifted 2.3 mm.",
+        source=SOURCES["ge-hispeed"],
+        expected="accepted: GEOM-PAIRS-RECENTRED",
+        make=_sums_below_pairs,
+        pixels=True,
     ),
 )

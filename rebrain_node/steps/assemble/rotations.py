@@ -52,9 +52,10 @@ def recentred(
     error = spread / np.sqrt(np.isfinite(residuals).all(axis=1).sum())
     if not max(limits.displacement_mm, _STANDARD_ERRORS * error) < size <= _GREATEST_MM:
         return placed
+    shifts = np.vstack([offsets, np.zeros_like(offsets[:1])])  # the last for the sum of a rotation
     return replace(
         volume,
-        positions_mm=volume.positions_mm - (offsets @ axes)[list(phases)],
+        positions_mm=volume.positions_mm - (shifts @ axes)[list(phases)],
         rotations=RotationPlacement(phases=phases, shift_mm=size),
     )
 

@@ -99,3 +99,31 @@ def test_offsets_are_found_beside_a_curved_line_and_one_outlier():
     places[11] += 20.0
     offsets, _ = phase_offsets_mm(places, distances, phases)
     assert np.abs(offsets - (true - true.mean(axis=0))).max() < 0.2
+
+
+def sums_below_pairs(shift_mm):
+    """A sound head: ten slices that are the sum of a rotation, above them pairs."""
+    instances = head_ct(gantry_tilt_deg=TILT_DEG, table=False)
+    for place, instance in enumerate(instances):
+        pair, phase = divmod(place - 10, 2)
+        instance.AcquisitionNumber = 1 + place if place < 10 else 11 + pair
+        if place >= 10:
+            position = np.array(instance.ImagePositionPatient, dtype=float)
+            shifted = position + (phase - 0.5) * shift_mm * COLUMN
+            instance.ImagePositionPatient = [*shifted.round(4)]
+    return instances
+
+
+@pytest.mark.hazard("H5")
+def test_pairs_are_recentred_above_slices_that_are_the_sum_of_a_rotation():
+    straight = assemble(head_ct(gantry_tilt_deg=TILT_DEG, table=False), GEOMETRY)
+    volume = assemble(sums_below_pairs(4.6), GEOMETRY)
+    assert np.ptp(volume.positions_mm - straight.positions_mm, axis=0).max() < 0.5
+    assert volume.rotations.phases == (-1,) * 10 + (0, 1) * 7
+    assert volume.rotations.shift_mm == pytest.approx(4.6, abs=0.5)
+
+
+def test_a_slice_that_is_missing_from_a_pair_is_no_sum_of_a_rotation():
+    numbers = [n for n in range(1, 13) for _ in range(2)]
+    assert rotation_phases([1, 2, 3, *numbers[6:]]) is not None
+    assert rotation_phases([*numbers[:9], *numbers[10:]]) is None
