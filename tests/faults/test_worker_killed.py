@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from rebrain_node.app.compose import open_state
 from rebrain_node.instance.scan import scan
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.reception.inbox import Spool
+from rebrain_node.reception.listening import count_listening
 from tests.support import phantoms
 from tests.support.quick_node import make_node, wait_for, write_quick_bundle
 
@@ -35,11 +38,13 @@ def test_a_worker_killed_after_any_change_leaves_exactly_one_set(tmp_path, quick
         node = make_node(tmp_path, quick_bundle, "PACS", pacs.port)
         _receive(node)
         first = _worker(node, last)
-        assert first.wait(timeout=120) == -9
+        with _listening(node):
+            assert first.wait(timeout=120) == -9
         _end(first)
         second = _worker(node, 0)
         try:
-            wait_for(lambda: _published(node), say=node.states)
+            with _listening(node):
+                wait_for(lambda: _published(node), say=node.states)
         finally:
             _end(second)
         with node.state() as state:
@@ -58,6 +63,22 @@ def _receive(node):
         for path in phantoms.write(phantoms.head_ct(), node.folder / "study"):
             content = path.read_bytes()
             spool.take(content, scan(content), calling_ae_title="PACS")
+
+
+@contextmanager
+def _listening(node):
+    """Count time as a receiver does that listens and gets nothing more."""
+    stop = threading.Event()
+    with open_state(node.settings) as state:
+        thread = threading.Thread(
+            target=count_listening, args=(state.listening, state.ledger.has_reception, stop)
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 def _worker(node, last):
