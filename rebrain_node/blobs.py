@@ -110,6 +110,16 @@ class BlobStore:
             )
         return content
 
+    def remove(self, sha256: str) -> None:
+        """Remove the blob of that SHA-256, if it exists.
+
+        Raises
+        ------
+        OSError
+            It cannot be removed.
+        """
+        (self.folder / self.path(sha256)).unlink(missing_ok=True)
+
     def sweep(self) -> None:
         """Remove temporary files of writers that died; a living writer holds a lock on its own."""
         pattern = "??/*" if self._sharded else "*"
@@ -146,6 +156,20 @@ def write_file(path: Path, content: bytes, *, mode: int) -> None:
         raise
     finally:
         os.close(descriptor)
+
+
+def inbox_blobs(folder: Path) -> BlobStore:
+    """Open the blobs of an inbox."""
+    return BlobStore(
+        folder,
+        sharded=True,
+        remedy="restore it from a backup, or remove it and send the study again",
+    )
+
+
+def outbox_blobs(folder: Path) -> BlobStore:
+    """Open the blobs of an outbox."""
+    return BlobStore(folder, sharded=False, remedy="restore it from a backup")
 
 
 def _remove_unless_locked(path: Path) -> None:

@@ -16,8 +16,8 @@
     │   └── MalformedInstanceError   the structural scan failed                     (0xA900, 0xC1xx)
     ├── SeriesRejectedError          a series must not be synthesised; has findings
     ├── GateError                    a written object must not leave; has findings
-    └── DeliveryError                a destination did not take an instance
-        └── PermanentDeliveryError   permanently; it is not retried
+    └── DeliveryError                a destination cannot be reached
+        └── QueryNotOfferedError     it cannot be asked what it holds
 
 Caught in three places only: the C-STORE handler, the worker, the command line.
 Every message names the value, the limit and the remedy.
@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.statuses import STATUSES
@@ -180,19 +179,14 @@ class GateError(RebrainError):
 
 
 class DeliveryError(RebrainError):
-    """A destination did not accept an instance this time.
+    """A destination cannot be reached, or rejects the association.
 
     Outcome: retried after a pause that doubles from 1 s to 60 s, without limit of age.
     """
 
-    def __init__(self, message: str, taken: Sequence[TakenInstance] = ()) -> None:
-        super().__init__(message)
-        #: what the destination took before it failed
-        self.taken = tuple(taken)
 
+class QueryNotOfferedError(DeliveryError):
+    """A destination does not accept C-FIND, so that it cannot be asked what it holds.
 
-class PermanentDeliveryError(DeliveryError):
-    """A destination permanently refuses an instance.
-
-    Outcome: the delivery ends; the series is failed with the reason.
+    Outcome: the delivery goes on without the answer; what is not verified stays so.
     """

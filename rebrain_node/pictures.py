@@ -37,11 +37,11 @@ INK: Final[Colour] = (233, 237, 243)
 FAINT: Final[Colour] = (146, 156, 172)
 WARNING: Final[Colour] = (255, 179, 64)
 
-#: one colour for each kind of slice; distinct for colour-blind eyes
+#: one colour for each kind of slice, in every picture; they differ in lightness too
 KINDS: Final[dict[str, Colour]] = {
-    "measured": (64, 170, 246),
-    "retrieved": (247, 140, 69),
-    "interpolated": (98, 110, 130),
+    "measured": (0, 170, 80),
+    "retrieved": (60, 120, 255),
+    "interpolated": (255, 140, 0),
 }
 #: black over violet and orange to pale yellow, rising evenly in lightness; from 0 to 1
 HEAT: Final[Mapping[float, Colour]] = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject
 from rebrain_node.domain.job import DerivedInstance, Job
 from rebrain_node.domain.volume import FloatArray
 
@@ -117,5 +117,51 @@ class Destination(Protocol):
     @property
     def name(self) -> str: ...
 
-    def send(self, instances: Sequence[DerivedInstance]) -> tuple[TakenInstance, ...]:
-        """Send in order; DeliveryError or PermanentDeliveryError at the first that is not taken."""
+    def send(self, instances: Sequence[DerivedInstance]) -> tuple[Answer, ...]:
+        """Send in order; the answers, of which the last may be missing.
+
+        Raises
+        ------
+        DeliveryError
+            The destination cannot be reached: nothing was sent.
+        """
+
+    def identity_conflict(self, instance: DerivedInstance) -> str | None:
+        """Say in what the study there is another patient's than the instance; None: it is not.
+
+        Raises
+        ------
+        QueryNotOfferedError
+            The destination cannot be asked.
+        DeliveryError
+            The destination cannot be reached.
+        """
+
+    def held(
+        self, instances: Sequence[DerivedInstance], read_back: Sequence[str]
+    ) -> tuple[HeldObject, ...]:
+        """Say which instances it holds, and of those in ``read_back`` whether unchanged.
+
+        Raises
+        ------
+        QueryNotOfferedError
+            The destination cannot be asked.
+        DeliveryError
+            The destination cannot be reached.
+        """
+
+    def request_commitment(
+        self,
+        instances: Sequence[DerivedInstance],
+        transaction_uid: str,
+        record: Callable[[CommitmentReport], bool],
+    ) -> None:
+        """Ask it to promise that it keeps some objects; an early answer goes to ``record``.
+
+        Raises
+        ------
+        QueryNotOfferedError
+            The destination offers no storage commitment.
+        DeliveryError
+            The destination cannot be reached, or refuses the request.
+        """

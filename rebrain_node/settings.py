@@ -9,9 +9,17 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic import field_validator as validator
 from pydantic_settings import (
     BaseSettings,
@@ -47,18 +55,77 @@ class Peer(_Part):
         return tuple(str(ipaddress.ip_network(network)) for network in value)
 
 
-class DestinationSettings(_Part):
-    """One remote that gets the results."""
+class _Destination(_Part):
+    """What every kind of destination has."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] = Field(
-        description="name used in the queue and the audit log"
+        description="name used in the outbox and the audit log"
     )
-    ae_title: AETitle = Field(description="called AE title of the destination")
-    host: str = Field(description="host name or address")
-    port: Port = Field(default=104, description="TCP port")
     timeout_s: float = Field(
         default=30.0, gt=0, le=600, description="seconds to wait for the destination at each step"
     )
+    companions: Literal["lenient", "strict"] = Field(
+        default="lenient",
+        description=(
+            "where the destination does not accept a kind of companion object (parametric map, "
+            "segmentation, report, ...): `lenient` leaves it out, `strict` sends nothing"
+        ),
+    )
+    deadline_h: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "hours after which what is not delivered is given up and shown as refused; without it "
+            "the node tries until it succeeds"
+        ),
+    )
+
+
+class DestinationSettings(_Destination):
+    """One DICOM storage SCP that gets the results."""
+
+    ae_title: AETitle = Field(description="called AE title of the destination")
+    host: str = Field(description="host name or address")
+    port: Port = Field(default=104, description="TCP port")
+    confirmation: Literal["none", "query", "commitment"] = Field(
+        default="query",
+        description=(
+            "how the destination is asked whether it holds what it has accepted: `none`, only "
+            "where an answer is in doubt; `query`, always (C-FIND, and C-GET of a sample); "
+            "`commitment`, by storage commitment"
+        ),
+    )
+
+
+class WebDestinationSettings(_Destination):
+    """One DICOMweb origin server that gets the results."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+[^\s/]$")] = Field(
+        description="base URL of the service, without a slash at its end"
+    )
+    token_file: Path | None = Field(
+        default=None, description="file with the bearer token; read before each request"
+    )
+    certificate_authority: Path | None = Field(
+        default=None, description="file with the certificates to trust instead of the usual ones"
+    )
+    confirmation: Literal["none", "query"] = Field(
+        default="query",
+        description=(
+            "how the server is asked whether it holds what it has accepted: `none`, only where an "
+            "answer is in doubt; `query`, always (QIDO-RS, and WADO-RS of a sample)"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _keeps_the_token_secret(self) -> Self:
+        host = urlsplit(self.url).hostname or ""
+        if self.url.startswith("http:") and host not in {"127.0.0.1", "localhost", "::1"}:
+            raise ValueError(
+                "url must begin with https: patient data never travel over plain HTTP; only a "
+                "server on this machine may be reached by http"
+            )
+        return self
 
 
 class Receiver(_Part):
@@ -159,6 +226,24 @@ class Storage(_Part):
     )
 
 
+class RetentionSettings(_Part):
+    """How long stored bytes are kept; rows of the ledger and the audit log are kept permanently."""
+
+    delivered_days: float = Field(
+        default=30.0,
+        ge=0,
+        description=(
+            "days after which received instances and results are deleted that every destination "
+            "has confirmed"
+        ),
+    )
+    refused_days: float = Field(
+        default=30.0,
+        ge=0,
+        description="days after which received instances of refused and failed series are deleted",
+    )
+
+
 class Model(_Part):
     """Which bundle, by whom it may be released, on which engine."""
 
@@ -256,11 +341,28 @@ class Settings(BaseSettings):
     receiver: Receiver = Receiver()
     completeness: Completeness = Completeness()
     storage: Storage = Storage()
+    retention: RetentionSettings = RetentionSettings()
     model: Model = Model()
     objects: Objects = Objects()
     destinations: tuple[DestinationSettings, ...] = Field(
         default=(), description="where results are sent; empty means they are kept and not sent"
     )
+    dicomweb_destinations: tuple[WebDestinationSettings, ...] = Field(
+        default=(), description="where results are sent over DICOMweb"
+    )
+
+    @property
+    def destination_names(self) -> tuple[str, ...]:
+        """Names of all destinations, in their order."""
+        return tuple(each.name for each in (*self.destinations, *self.dicomweb_destinations))
+
+    @model_validator(mode="after")
+    def _names_each_destination_once(self) -> Self:
+        names = self.destination_names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two destinations have the name {twice[0]!r}; give each its own")
+        return self
 
     @classmethod
     def settings_customise_sources(

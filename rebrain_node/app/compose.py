@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rebrain_node import __version__
+from rebrain_node.blobs import inbox_blobs, outbox_blobs
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.limits import Limits
 from rebrain_node.errors import BundleError, EngineError, SettingsError
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
     from rebrain_node.model.signature import Signer
     from rebrain_node.pipeline import Configuration
     from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.listening import ListeningClock
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
+    from rebrain_node.store.retention import Retention, RetentionRules
 
 #: the SQLite database within the folder of the node's state
 _DATABASE = "node.sqlite"
@@ -164,6 +167,8 @@ class State:
     ledger: Ledger
     audit: AuditLog
     outbox: Outbox
+    deliveries: Deliveries
+    retention: Retention
     recall: Recall
     releases: Releases
     listening: ListeningClock
@@ -212,11 +217,13 @@ def open_state(settings: Settings) -> Iterator[State]:
     """
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.database import Database
+    from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.listening import ListeningClock
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
+    from rebrain_node.store.retention import Retention
 
     folder = make_state_folder(settings)
     url = settings.storage.database_url or f"sqlite:///{folder.absolute() / _DATABASE}"
@@ -225,11 +232,24 @@ def open_state(settings: Settings) -> Iterator[State]:
             ledger=Ledger(database),
             audit=AuditLog(database),
             outbox=Outbox(database, folder / "outbox"),
+            deliveries=Deliveries(database),
+            retention=Retention(
+                database,
+                inbox_blobs(folder / "inbox"),
+                outbox_blobs(folder / "outbox"),
+            ),
             recall=Recall(database),
             releases=Releases(database),
             listening=ListeningClock(database),
             folder=folder,
         )
+
+
+def retention_rules(settings: Settings) -> RetentionRules:
+    """Read the rules of retention from the settings."""
+    from rebrain_node.store.retention import RetentionRules
+
+    return RetentionRules(**settings.retention.model_dump())
 
 
 def refuse_rollback(settings: Settings, state: State, bundle: ModelBundle) -> None:

@@ -15,13 +15,16 @@ from rebrain_node.app.compose import (
     make_state_folder,
     open_state,
     read_limits,
+    retention_rules,
 )
 from rebrain_node.domain.audit import Event
 from rebrain_node.logs import log_as_json
-from rebrain_node.settings import Settings
+from rebrain_node.settings import DestinationSettings, Settings, WebDestinationSettings
 from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
+    from rebrain_node.ports import Destination
+    from rebrain_node.worker.delivery import DeliveryLoop
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
     from rebrain_node.worker.workflow import Workflows
@@ -57,7 +60,7 @@ def run_receiver(settings: Settings) -> None:
     with open_state(settings) as state:
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
         state.listening.begin()
-        with Receiver(settings.receiver, spool, state.audit) as receiver:
+        with Receiver(settings.receiver, spool, state.audit, state.deliveries.commit) as receiver:
             state.audit.record(
                 Event.NODE_STARTED,
                 settings.receiver.ae_title,
@@ -81,6 +84,7 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
     EngineError
         The engine cannot start.
     """
+    from rebrain_node.worker.purge import PurgeLoop
     from rebrain_node.worker.workflow import launch, progress_url
 
     parent = _start(f"worker-{slot}")
@@ -90,7 +94,11 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
             watcher = _watcher(settings, state, work, workflows)
-            Thread(target=watcher.run, args=(parent.stop,), daemon=True, name="watcher").start()
+            purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
+            deliveries = _delivery_loops(settings, state)
+            loops = [watcher.run, purge.run, *(each.run for each in deliveries)]
+            for loop in loops:
+                Thread(target=loop, args=(parent.stop,), daemon=True).start()
         parent.report_ready()
         parent.stop.wait()
         workflows.close()
@@ -105,7 +113,6 @@ def _start(process: str) -> ParentPipe:
 
 
 def _work(settings: Settings, state: State, slot: int) -> Work:
-    from rebrain_node.network.sender import PacsDestination
     from rebrain_node.pipeline import Ports
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.worker.work import Work
@@ -122,11 +129,31 @@ def _work(settings: Settings, state: State, slot: int) -> Work:
             model=model,
         ),
         configuration=configuration,
-        destinations={
-            each.name: PacsDestination(each, settings.receiver.ae_title)
-            for each in settings.destinations
-        },
+        destinations=settings.destination_names,
     )
+
+
+def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
+    from rebrain_node.network.sender import PacsDestination
+    from rebrain_node.worker.delivery import DeliveryLoop
+
+    destinations: list[tuple[Destination, DestinationSettings | WebDestinationSettings]] = [
+        (PacsDestination(each, settings.receiver.ae_title), each) for each in settings.destinations
+    ]
+    if settings.dicomweb_destinations:
+        from rebrain_node.network.dicomweb import WebDestination
+
+        destinations += [(WebDestination(each), each) for each in settings.dicomweb_destinations]
+    return [
+        DeliveryLoop(
+            outbox=state.outbox,
+            deliveries=state.deliveries,
+            destination=destination,
+            deadline_h=each.deadline_h,
+            confirmation=each.confirmation,
+        )
+        for destination, each in destinations
+    ]
 
 
 def _watcher(settings: Settings, state: State, work: Work, workflows: Workflows) -> Watcher:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rebrain_node.app.compose import configure, open_bundle, open_model, open_state
+from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.errors import SettingsError
 from rebrain_node.settings import DestinationSettings, Settings
 
 if TYPE_CHECKING:
+    from rebrain_node.app.compose import State
+    from rebrain_node.domain.delivery import RecalledSet
     from rebrain_node.engine.loaded import LoadedModel
     from rebrain_node.folder import Folder, Progress, SeriesResult
     from rebrain_node.network.sender import SentFile
+    from rebrain_node.steps.write.rejection import RejectionReason
 
 #: so many events stand in an audit report
 NEWEST_EVENTS = 5000
@@ -133,6 +139,33 @@ def write_audit_report(settings: Settings, path: Path) -> None:
             series=state.ledger.series(),
             events=state.audit.events(NEWEST_EVENTS),
             verdict=state.audit.verify(),
-            deliveries=state.outbox.pending(),
+            deliveries=state.deliveries.pending(),
         )
     path.write_text(page, encoding="utf-8")
+
+
+def issue_recall(
+    state: State, recalled: Sequence[RecalledSet], reason: RejectionReason, comment: str
+) -> dict[int, int]:
+    """Have a rejection note sent for each recalled set; number of destinations by set.
+
+    Rejected are the objects that a destination holds; a set that none holds is left out.
+
+    Raises
+    ------
+    StateError
+        The bytes of a set were deleted, so that no note can be written.
+    """
+    from rebrain_node.steps.write.rejection import write_rejection
+
+    issued: dict[int, int] = {}
+    for each in recalled:
+        held = [one for one in each.objects if ACCEPTED_STATES & set(one.destinations.values())]
+        if held:
+            note = write_rejection(
+                held, state.outbox.kept_of(each.set_id), reason, comment, datetime.now(UTC)
+            )
+            issued[each.set_id] = state.outbox.add_note(
+                each.set_id, note, comment, getpass.getuser()
+            )
+    return issued

@@ -21,7 +21,10 @@ from rebrain_node.cli import (
     doctor,
     folder,
     node,
+    outbox,
     queue,
+    recall,
+    storage,
 )
 from rebrain_node.errors import BundleError, RebrainError, SettingsError
 
@@ -42,8 +45,10 @@ program.command("worker", hidden=True)(node.worker)
 program.command("send")(node.send)
 program.command("doctor")(doctor.doctor)
 program.command("status")(queue.status)
-program.command("recall")(audit.recall)
+program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")
+program.add_typer(outbox.outbox, name="outbox")
+program.add_typer(storage.storage, name="storage")
 program.add_typer(audit.audit, name="audit")
 program.add_typer(bundle.bundle, name="bundle")
 program.add_typer(node.config, name="config")

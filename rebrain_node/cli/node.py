@@ -9,7 +9,11 @@ import typer
 
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table, progress
 
-peers = typer.Typer(help="Show the peers that may send to the node.", no_args_is_help=True)
+peers = typer.Typer(
+    help="Show the peers that may send to the node, and those that tried.", no_args_is_help=True
+)
+#: newest rows of the audit log that `peers unknown` reads
+_NEWEST_REJECTIONS = 10_000
 config = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
 
 
@@ -83,6 +87,45 @@ def send(
             print_table("Not accepted", ("file", "reason"), rows)
     if failed or not sent:
         raise typer.Exit(1)
+
+
+@peers.command("unknown")
+def unknown(config: Config = None, as_json: AsJson = False) -> None:
+    """List the rejected senders and the settings that admit each.
+
+    From the audit log: senders whose AE title or address is not in [[receiver.peers]].
+    """
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.domain.audit import Event
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state:
+        rows = state.audit.events(_NEWEST_REJECTIONS, event=Event.ASSOCIATION_REFUSED)
+    senders: dict[str, dict[str, object]] = {}
+    for row in rows:
+        if "would_admit" not in row.details:
+            continue
+        settings = str(row.details["would_admit"])
+        seen = int(str(senders.get(settings, {}).get("rejections", 0)))
+        senders[settings] = {
+            "ae_title": row.subject,
+            "address": row.details["address"],
+            "reason": row.details["reason"],
+            "rejections": seen + 1 + int(row.details["not_told"]),
+            "last": row.recorded_at.isoformat(),
+            "settings": settings,
+        }
+    if as_json:
+        print_json({"unknown": list(senders.values())})
+        return
+    if not senders:
+        typer.echo("no sender was rejected for its AE title or address")
+        return
+    columns = ("ae_title", "address", "reason", "rejections", "last")
+    print_table("Rejected senders", columns, [[s[c] for c in columns] for s in senders.values()])
+    typer.echo("To admit one, add its lines to the settings and restart the node:\n")
+    for sender in senders.values():
+        typer.echo(f"{sender['settings']}\n")
 
 
 @peers.command("list")

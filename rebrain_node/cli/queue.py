@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from rebrain_node.cli.storage import use_of
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from rebrain_node.app.compose import State
     from rebrain_node.domain.backlog import OverdueItem
-    from rebrain_node.domain.delivery import PendingDelivery
+    from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.ledger import DisputeDecision, LedgerCounts, Rival, SeriesRecord
 
 queue = typer.Typer(
@@ -32,9 +33,9 @@ def status(
 ) -> None:
     """Show counts of series by state.
 
-    Also received and quarantined instances, disputed series, and waiting deliveries with the
-    reason. Exit code 1 if a series or a delivery waits longer than --late-after minutes, for a
-    monitoring system.
+    Also received and quarantined instances, disputed series, and waiting and refused deliveries
+    with the reason. Exit code 1, for a monitoring system, if a series or a delivery waits longer
+    than --late-after minutes, or a delivery is refused or held back.
     """
     from datetime import UTC, datetime
 
@@ -45,8 +46,11 @@ def status(
     settings = load_settings(config)
     listening = settings.receiver
     with open_state(settings) as state:
-        counts, waiting = state.ledger.counts(), state.outbox.pending()
+        counts, waiting = state.ledger.counts(), state.deliveries.pending()
         overdue = late(state.ledger.series(), waiting, datetime.now(UTC), late_after)
+        refused = [one for one in state.deliveries.of() if one.needs_operator]
+        paused = [one.destination for one in state.deliveries.paused()]
+        stored = use_of(settings, state)
     answer = {
         "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
         "instances": counts.instances,
@@ -59,32 +63,37 @@ def status(
         },
         "conserved": counts.conserved,
         "deliveries_waiting": [_delivery(delivery) for delivery in waiting],
+        "deliveries_refused": [_delivery(delivery) for delivery in refused],
+        "paused_destinations": paused,
+        "storage": stored,
         "late": [asdict(one) | {"since": one.since.isoformat()} for one in overdue],
     }
     if as_json:
         print_json(answer)
     else:
-        _print_status(answer, counts, waiting, overdue)
-    if overdue:
+        _print_status(answer, counts, (*waiting, *refused), overdue)
+    if overdue or refused:
         raise typer.Exit(1)
 
 
 def _print_status(
     answer: dict[str, object],
     counts: LedgerCounts,
-    waiting: Sequence[PendingDelivery],
+    waiting: Sequence[Delivery],
     overdue: Sequence[OverdueItem],
 ) -> None:
-    names = ("listens", "instances", "quarantined", "disputed", "conserved")
-    rows = [(name, answer[name]) for name in names]
+    names = ("listens", "instances", "quarantined", "disputed", "conserved", "paused_destinations")
+    rows = [(name, answer[name]) for name in names if answer[name] != []]
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
+    stored = cast("dict[str, object]", answer["storage"])
+    rows += [(f"storage {name}", value) for name, value in stored.items()]
     print_table("Node", ("field", "value"), rows)
     if waiting:
-        columns = ("destination", "source series", "outstanding", "attempts", "reason")
+        columns = ("set", "destination", "source series", "objects", "reason")
         print_table(
-            "Waiting for delivery",
+            "Not delivered",
             columns,
-            [(d.destination, d.source_series_uid, d.outstanding, d.attempts, d.reason)
+            [(d.set_id, d.destination, d.source_series_uid, d.summary, d.reason)
              for d in waiting],
         )  # fmt: skip
     if overdue:
@@ -133,7 +142,7 @@ def show(
 
     with open_state(load_settings(config)) as state:
         record = state.ledger.series_one(series)
-        waiting = [d for d in state.outbox.pending() if d.source_series_uid == series]
+        waiting = [d for d in state.deliveries.pending() if d.source_series_uid == series]
     if record is None:
         raise StateError(
             f"the ledger has no series {series}; `rebrain-node queue list` lists the series"
@@ -249,5 +258,8 @@ def _series(record: SeriesRecord) -> dict[str, object]:
     return asdict(record) | {"changed_at": record.changed_at.isoformat()}
 
 
-def _delivery(delivery: PendingDelivery) -> dict[str, object]:
-    return asdict(delivery) | {"since": delivery.since.isoformat()}
+def _delivery(delivery: Delivery) -> dict[str, object]:
+    return asdict(delivery) | {
+        "outstanding": delivery.outstanding,
+        "since": delivery.since.isoformat(),
+    }

@@ -232,9 +232,75 @@ class Event(StrEnum):
     )
     DELIVERY_REFUSED = (
         "delivery.refused",
-        "a destination permanently refuses the rest of a set",
+        "a destination permanently refuses objects of a set, or does not accept their kind",
+        "destination",
+        "set, objects (count), reason",
+    )
+    DELIVERY_HELD = (
+        "delivery.held",
+        "a set is kept back: the study at the destination is another patient's or examination's",
         "destination",
         "set, reason",
+    )
+    DELIVERY_VERIFIED = (
+        "delivery.verified",
+        "a destination was asked what it holds of a set",
+        "destination",
+        "set, count of each state",
+    )
+    COMMITMENT_REQUESTED = (
+        "commitment.requested",
+        "a destination is asked to commit itself to the objects of a set",
+        "destination",
+        "set, transaction (UID)",
+    )
+    COMMITMENT_ANSWERED = (
+        "commitment.answered",
+        "a destination answered such a request",
+        "destination",
+        "set, transaction (UID), count of each state",
+    )
+    COMMITMENT_UNKNOWN = (
+        "commitment.unknown",
+        "an answer came to a request that this node has not made",
+        "transaction UID",
+        "objects (count)",
+    )
+    DELIVERY_RETRIED = (
+        "delivery.retried",
+        "an operator has objects sent again",
+        "destination",
+        "set, objects (count), reason, operator",
+    )
+    DELIVERY_CANCELLED = (
+        "delivery.cancelled",
+        "an operator stops what is pending of a set",
+        "destination",
+        "set, reason, operator",
+    )
+    DELIVERY_PAUSED = (
+        "delivery.paused",
+        "an operator stops all deliveries to a destination",
+        "destination",
+        "reason, operator",
+    )
+    DELIVERY_RESUMED = (
+        "delivery.resumed",
+        "an operator ends the pause of a destination",
+        "destination",
+        "reason, operator",
+    )
+    SERIES_RECALLED = (
+        "series.recalled",
+        "an operator has a rejection note sent wherever the result was accepted",
+        "series",
+        "set, revision, note (SOP instance), destinations, reason, operator",
+    )
+    STORAGE_PURGED = (
+        "storage.purged",
+        "the stored bytes of a series, and of what was made of it, are deleted by retention",
+        "series",
+        "state, instances (count), objects (count), bytes",
     )
     SERIES_PUBLISHED = (
         "series.published",

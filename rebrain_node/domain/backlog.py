@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from rebrain_node.domain.delivery import PendingDelivery
+from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.ledger import SeriesRecord
 
 _ENDED = frozenset({"refused", "published", "failed"})
@@ -23,7 +23,7 @@ class OverdueItem:
 
 def late(
     series: Sequence[SeriesRecord],
-    deliveries: Sequence[PendingDelivery],
+    deliveries: Sequence[Delivery],
     now: datetime,
     after_minutes: float,
 ) -> tuple[OverdueItem, ...]:

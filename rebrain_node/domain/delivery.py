@@ -1,38 +1,153 @@
-"""Delivery as values: what a destination took, what waits for it, what a recall concerns."""
+"""Delivery as values: what an answer of a destination means, and what a recall concerns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, Literal
+
+#: what an answer asks of the sender
+Outcome = Literal["taken", "warning", "duplicate", "retry", "refused", "unsupported"]
+#: how a destination confirms that it holds what it has accepted
+Confirmation = Literal["none", "query", "commitment"]
+#: where one object stands at one destination
+DeliveryState = Literal[
+    "pending", "held",
+    "taken", "unverified", "confirmed", "altered",
+    "refused", "left-out", "cancelled", "withdrawn",
+]  # fmt: skip
+
+#: the state of an object after an answer
+STATE_AFTER: Final[Mapping[Outcome, DeliveryState]] = {
+    "taken": "taken",
+    "warning": "unverified",
+    "duplicate": "unverified",
+    "retry": "pending",
+    "refused": "refused",
+    "unsupported": "left-out",
+}
+#: states in which a destination holds an object
+ACCEPTED_STATES: Final = frozenset({"taken", "unverified", "confirmed", "altered"})
+_WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
+_REFUSALS = frozenset(
+    {0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0122, 0x0124, 0x0211, 0x0212}
+)
+
+
+def outcome_of(status: int) -> Outcome:
+    """Classify the status of a C-STORE response (PS3.4 table B.2-1, PS3.7 annex C).
+
+    ======================  ===================================================================
+    0000                    taken
+    Bxxx, 0001, 0107, 0116  warning: taken, but the destination may hold something else
+    0111                    duplicate: it holds the instance, from an earlier try or from another
+    A7xx                    retry: out of resources
+    0110, 0210              retry: processing failure, duplicate invocation
+    A9xx, Cxxx              refused: the same bytes will not be accepted later either
+    0117, 0122, 0124,       refused: invalid instance, SOP class not supported, not authorised,
+    0105, 0106, 0115,       ...
+    0112, 0118, 0211, 0212
+    anything else           retry: not in the standard's table
+    ======================  ===================================================================
+    """
+    if status == 0x0000:
+        return "taken"
+    if status == 0x0111:
+        return "duplicate"
+    if status in _WARNINGS or status & 0xF000 == 0xB000:
+        return "warning"
+    if status in _REFUSALS or status & 0xFF00 == 0xA900 or status & 0xF000 == 0xC000:
+        return "refused"
+    return "retry"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TakenInstance:
-    """One instance a destination answered for with success or a warning."""
+class Answer:
+    """What a destination answered for one instance."""
 
     sop_instance_uid: str
-    status: int  #: DIMSE status of the C-STORE response: 0x0000, 0xB000, 0xB006, 0xB007
-
-    @property
-    def verified(self) -> bool:
-        """False after a warning: the destination may hold something else than was sent."""
-        return self.status == 0x0000
+    outcome: Outcome
+    status: int | None = None  #: DIMSE status of the C-STORE response; None without one
+    reason: str | None = None  #: a sentence, unless it was taken
 
 
 @dataclass(frozen=True, kw_only=True)
-class PendingDelivery:
-    """A derived set that a destination has not wholly taken."""
+class HeldObject:
+    """Whether a destination holds an object, and whether as it was sent."""
+
+    sop_instance_uid: str
+    held: bool
+    changed: tuple[str, ...] | None  #: keywords of changed elements; None: it was not read back
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitmentReport:
+    """The answer of a destination to a request for storage commitment (PS3.4 annex J).
+
+    Attributes
+    ----------
+    committed : tuple of str
+        SOP Instance UIDs that the destination promises to keep.
+    failed : mapping of str to int
+        Failure Reason (0008,1197) by SOP Instance UID.
+    """
+
+    transaction_uid: str
+    committed: tuple[str, ...]
+    failed: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """A derived set at one destination."""
 
     set_id: int
     destination: str  #: name in the settings
     study_instance_uid: str
     source_series_uid: str
     revision: int
-    outstanding: int  #: instances still to be sent
+    states: Mapping[DeliveryState, int]  #: number of instances in each state that occurs
     attempts: int  #: failed attempts so far
-    reason: str | None  #: of the last failed attempt
+    reason: str | None  #: of the last attempt that failed, or of what is not taken
     since: datetime  #: aware, UTC: when the set entered the outbox
+
+    @property
+    def outstanding(self) -> int:
+        """Number of instances still to be sent."""
+        return self.states.get("pending", 0)
+
+    @property
+    def summary(self) -> str:
+        """Number of instances in each state, in words."""
+        return ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
+
+    @property
+    def needs_operator(self) -> bool:
+        """Whether something is refused, held back or altered: nothing more happens by itself."""
+        return not self.states.keys().isdisjoint({"refused", "held", "altered"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveredObject:
+    """One object at one destination."""
+
+    destination: str  #: name in the settings
+    kind: str  #: MR, PM, SEG, SC, SR or KOS
+    sop_instance_uid: str
+    state: DeliveryState
+    status: int | None  #: DIMSE status of the last answer
+    attempts: int  #: failed ones
+    reason: str | None  #: a sentence, unless it was taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class PausedDestination:
+    """A destination to which an operator has stopped deliveries."""
+
+    destination: str
+    reason: str
+    since: datetime  #: aware, UTC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +155,10 @@ class RecalledObject:
     """One affected derived instance."""
 
     kind: str  #: MR, PM, SEG, SC, SR or KOS
+    sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
-    destinations: Mapping[str, str]  #: pending, taken or refused, by destination
+    destinations: Mapping[str, str]  #: delivery state by destination
 
 
 @dataclass(frozen=True, kw_only=True)

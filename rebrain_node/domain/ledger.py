@@ -50,6 +50,7 @@ class StoredInstance:
     size_bytes: int
     path: str  #: relative to the inbox's folder
     received_at: datetime  #: aware, UTC
+    purged_at: datetime | None = None  #: aware, UTC: when its bytes were deleted by retention
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,13 @@ kernel delays by 40 ms; so TCP_QUICKACK is armed again after each PDU we send an
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.events import Event
+from pynetdicom.events import Event, EventHandlerType
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from rebrain_node.errors import DeliveryError
@@ -44,8 +45,21 @@ def associated(
     destination: DestinationSettings,
     calling_ae_title: str,
     contexts: Sequence[PresentationContext],
+    *,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[EventHandlerType] = (),
+    linger: Callable[[], object] | None = None,
 ) -> Iterator[Association]:
     """Associate with the destination; released, or aborted on an error, when the block ends.
+
+    Parameters
+    ----------
+    roles : sequence of SCP_SCU_RoleSelectionNegotiation
+        Roles other than SCU, e.g. to be sent the instances of a C-GET.
+    handlers : sequence
+        Pairs of an event of pynetdicom and the function that handles it.
+    linger : callable, optional
+        Called before the release, while requests of the peer are handled.
 
     Raises
     ------
@@ -67,10 +81,12 @@ def associated(
         destination.port,
         contexts=list(contexts),
         ae_title=destination.ae_title,
+        ext_neg=list(roles),
         evt_handlers=[
             (evt.EVT_CONN_OPEN, _send_at_once),
             (evt.EVT_DATA_SENT, _acknowledge_at_once),
             (evt.EVT_DATA_RECV, _acknowledge_at_once),
+            *handlers,
         ],
     )
     if not association.is_established:
@@ -79,6 +95,9 @@ def associated(
     finished = False
     try:
         yield association
+        if linger is not None:
+            pause.end()
+            linger()
         finished = True
     except DeliveryError:
         finished = True  # the peer answered, only not what was hoped for

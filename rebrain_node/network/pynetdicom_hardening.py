@@ -28,7 +28,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 from pynetdicom.presentation import PresentationContext
@@ -268,7 +268,7 @@ class GuardedSocket(LeakFreeSocket):
 
 
 class GuardedDimse(DIMSEServiceProvider):
-    """Collects messages of bounded size and knows C-STORE and C-ECHO only."""
+    """Collects messages of bounded size; knows C-STORE, C-ECHO and N-EVENT-REPORT only."""
 
     def __init__(self, association: Association, maximum_message_bytes: int) -> None:
         super().__init__(association)
@@ -304,7 +304,7 @@ class GuardedDimse(DIMSEServiceProvider):
         message, self.message = self.message, None
         self._message_bytes = self._command_bytes = 0
         request = message.message_to_primitive()
-        if not isinstance(request, C_STORE | C_ECHO) or request.MessageID is None:
+        if not isinstance(request, C_STORE | C_ECHO | N_EVENT_REPORT) or request.MessageID is None:
             raise TypeError
         self.msg_queue.put((cast(int, message.context_id), request))
 

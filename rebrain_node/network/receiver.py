@@ -44,6 +44,7 @@ from rebrain_node.network.admission import (
     accepted_contexts,
     refusal,
 )
+from rebrain_node.network.commitment import Recorder, answer_report, commitment_context
 from rebrain_node.network.pynetdicom_hardening import MAXIMUM_PDU_BYTES, GuardedServer
 from rebrain_node.ports import AuditLog, JsonValue
 from rebrain_node.reception.inbox import Spool
@@ -61,10 +62,14 @@ _LOG = logging.getLogger(__name__)
 class Receiver:
     """Listens for associations, in threads of this process, between ``start`` and ``stop``."""
 
-    def __init__(self, listening: settings.Receiver, spool: Spool, audit: AuditLog) -> None:
+    def __init__(
+        self, listening: settings.Receiver, spool: Spool, audit: AuditLog, commit: Recorder
+    ) -> None:
+        """Listen as ``listening`` says; ``commit`` records answers to storage commitment."""
         self._listening = listening
         self._spool = spool
         self._audit = audit
+        self._commit = commit
         self._limiter = RateLimiter(AUDIT_EVERY_S)
         self._admitted: list[Association] = []
         self._admitting = threading.Lock()
@@ -102,11 +107,15 @@ class Receiver:
         entity.maximum_associations = 1 << 30  # counted in _room_for, without half-open ones
         server = entity.make_server(
             (listening.address, listening.port),
-            contexts=accepted_contexts(decodable_transfer_syntaxes()),
+            contexts=[
+                *accepted_contexts(decodable_transfer_syntaxes()),
+                commitment_context(),
+            ],
             server_class=GuardedServer,
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._on_request),
                 (evt.EVT_C_STORE, self._on_store),
+                (evt.EVT_N_EVENT_REPORT, self._on_report),
                 (evt.EVT_ABORTED, self._on_abort),
             ],
             limits=listening,
@@ -182,6 +191,14 @@ class Receiver:
         if reason in {"UNKNOWN-AE", "UNKNOWN-ADDRESS"}:
             details["would_admit"] = caller.settings_line
         self._audit.record(AuditEvent.ASSOCIATION_REFUSED, caller.calling_ae_title, details)
+
+    def _on_report(self, event: Event) -> tuple[int, None]:
+        """Take the answer to a request for storage commitment."""
+        try:
+            return answer_report(event, self._commit)
+        except Exception:  # noqa: BLE001 - pynetdicom would answer without a reason
+            _LOG.exception("N-EVENT-REPORT failed")
+            return 0x0110, None
 
     def _on_store(self, event: Event) -> int | Dataset:
         """Take one instance; the DIMSE status the sender gets."""

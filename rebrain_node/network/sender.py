@@ -1,32 +1,19 @@
 """Sending instances as they are stored: to the destinations, or files by hand.
 
 The bytes of the data set travel unchanged, under the transfer syntax they are stored in; nothing
-is decoded or encoded again. What a C-STORE status means (PS3.4 table B.2-1, PS3.7 annex C):
-
-======================  =========================================================
-0000                    taken
-Bxxx, 0001, 0107, 0116  taken with a warning: not verified, the peer may hold something else
-A7xx                    out of resources: worth retrying
-0110, 0210              processing failure, duplicate invocation: worth retrying
-A9xx                    data set does not match SOP class: refused for good
-Cxxx                    cannot understand: refused for good, the same bytes never will be
-0117, 0122, 0124,       invalid instance, SOP class not supported, not authorised, ...:
-0105, 0106, 0115,       refused for good
-0112, 0118, 0211, 0212
-anything else           not of the standard's table: worth retrying
-======================  =========================================================
+is decoded or encoded again. What a status means is in `domain.delivery.outcome_of`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Final
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
@@ -34,30 +21,25 @@ from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
-from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.domain.delivery import Answer, HeldObject, Outcome, outcome_of
 from rebrain_node.domain.job import DerivedInstance
-from rebrain_node.errors import DeliveryError, PermanentDeliveryError
+from rebrain_node.errors import DeliveryError
 from rebrain_node.network.admission import VERIFICATION
 from rebrain_node.network.association import associated, describe, is_open
+from rebrain_node.network.commitment import Recorder, request_commitment
+from rebrain_node.network.query import DestinationQuery
 from rebrain_node.settings import DestinationSettings
 
-StatusClass = Literal["success", "warning", "retryable", "refused"]
-
-_WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
-_REFUSALS = frozenset(
-    {0x0105, 0x0106, 0x0112, 0x0115, 0x0117, 0x0118, 0x0122, 0x0124, 0x0211, 0x0212}
-)
-
-
-def status_class(status: int) -> StatusClass:
-    """What a C-STORE status asks of the sender (table above)."""
-    if status == 0x0000:
-        return "success"
-    if status in _WARNINGS or status & 0xF000 == 0xB000:
-        return "warning"
-    if status in _REFUSALS or status & 0xFF00 == 0xA900 or status & 0xF000 == 0xC000:
-        return "refused"
-    return "retryable"
+_ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
+#: what an outcome means, for the sentence of an answer
+_MEANINGS: Final[Mapping[Outcome, str]] = {
+    "taken": "accepted",
+    "warning": "accepted with a warning; check there what it holds",
+    "duplicate": "it already holds an instance of this UID; check there what it holds",
+    "retry": "not accepted this time; it is sent again",
+    "refused": "not accepted, nor will it be later; ask its administrator why",
+    "unsupported": "this kind of object is not accepted",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,59 +59,113 @@ class PacsDestination:
     def __init__(self, destination: DestinationSettings, calling_ae_title: str) -> None:
         self._destination = destination
         self._calling_ae_title = calling_ae_title
+        self._query = DestinationQuery(destination, calling_ae_title)
 
     @property
     def name(self) -> str:
         """Name in the settings."""
         return self._destination.name
 
-    def send(self, instances: Sequence[DerivedInstance]) -> tuple[TakenInstance, ...]:
-        """Send over one association, in order, stopping at the first that is not taken.
+    def send(self, instances: Sequence[DerivedInstance]) -> tuple[Answer, ...]:
+        """Send over one association, in order, and return the answers in that order.
+
+        The companions of the MR series are sent once each of its slices is accepted. A kind of
+        object that the destination does not accept is left out (`companions = "lenient"`), or
+        nothing is sent. An answer that is missing, because the association ended before, means
+        that nothing was decided.
 
         Raises
         ------
         DeliveryError
-            No association, or an answer that is worth another try; ``taken`` says how far it got.
-        PermanentDeliveryError
-            The destination will never take an instance; ``taken`` says how far it got.
+            There is no association: nothing was sent.
         """
         if not instances:
             return ()
-        kinds = [_kind(BytesIO(one.content)) for one in instances]
-        taken: list[TakenInstance] = []
-        with associated(self._destination, self._calling_ae_title, _contexts(kinds)) as association:
-            missing = _first_missing(association, kinds)
-            if missing is not None:
-                raise PermanentDeliveryError(f"{describe(self._destination)} {missing}")
-            for instance in instances:
-                try:
-                    taken.append(self._store(association, instance))
-                except DeliveryError as failure:
-                    failure.taken = tuple(taken)
-                    raise
-        return tuple(taken)
+        kinds = {one.sop_instance_uid: _kind(BytesIO(one.content)) for one in instances}
+        contexts = _contexts(list(kinds.values()))
+        with associated(self._destination, self._calling_ae_title, contexts) as association:
+            missing = {
+                uid: reason
+                for uid, kind in kinds.items()
+                if (reason := _first_missing(association, [kind])) is not None
+            }
+            if missing and self._needs_all(instances, missing):
+                return tuple(self._refusal(one, next(iter(missing.values()))) for one in instances)
+            return tuple(self._send_all(association, instances, missing))
 
-    def _store(self, association: Association, instance: DerivedInstance) -> TakenInstance:
+    def identity_conflict(self, instance: DerivedInstance) -> str | None:
+        """As `DestinationQuery.identity_conflict`."""
+        return self._query.identity_conflict(instance)
+
+    def held(
+        self, instances: Sequence[DerivedInstance], read_back: Sequence[str]
+    ) -> tuple[HeldObject, ...]:
+        """As `DestinationQuery.held`."""
+        return self._query.held(instances, read_back)
+
+    def request_commitment(
+        self, instances: Sequence[DerivedInstance], transaction_uid: str, record: Recorder
+    ) -> None:
+        """As `network.commitment.request_commitment`."""
+        request_commitment(
+            self._destination, self._calling_ae_title, instances, transaction_uid, record
+        )
+
+    def _needs_all(self, instances: Sequence[DerivedInstance], missing: Mapping[str, str]) -> bool:
+        """Whether a kind that the destination does not accept keeps the whole set back."""
+        return self._destination.companions == "strict" or any(
+            one.kind == "MR" and one.sop_instance_uid in missing for one in instances
+        )
+
+    def _refusal(self, instance: DerivedInstance, reason: str) -> Answer:
+        return Answer(
+            sop_instance_uid=instance.sop_instance_uid,
+            outcome="refused",
+            reason=f"{describe(self._destination)} {reason}",
+        )
+
+    def _send_all(
+        self,
+        association: Association,
+        instances: Sequence[DerivedInstance],
+        missing: Mapping[str, str],
+    ) -> Iterator[Answer]:
+        complete = True  # the MR series, so far
+        for instance in instances:
+            uid = instance.sop_instance_uid
+            if instance.kind != "MR" and not complete:
+                return
+            if uid in missing:
+                text = f"{describe(self._destination)} {missing[uid]}"
+                yield Answer(sop_instance_uid=uid, outcome="unsupported", reason=text)
+                continue
+            answer = self._store(association, instance)
+            yield answer
+            if answer.outcome == "retry" and answer.status is None:
+                return  # the association is gone
+            complete &= instance.kind != "MR" or answer.outcome in _ACCEPTED
+
+    def _store(self, association: Association, instance: DerivedInstance) -> Answer:
+        uid = instance.sop_instance_uid
         with _readable(instance.content) as path:
             status = _c_store(association, path)
         if status is None:
-            raise DeliveryError(
-                f"{describe(self._destination)} gave no answer for instance "
-                f"{instance.sop_instance_uid} within {self._destination.timeout_s:g} s or ended "
-                "the association; check it, the delivery is tried again"
+            text = (
+                f"{describe(self._destination)} gave no answer for instance {uid} within "
+                f"{self._destination.timeout_s:g} s or ended the association"
             )
-        meaning = status_class(status)
-        if meaning in {"success", "warning"}:
-            return TakenInstance(sop_instance_uid=instance.sop_instance_uid, status=status)
+            return Answer(sop_instance_uid=uid, outcome="retry", reason=text)
+        outcome = outcome_of(status)
         text = (
             f"{describe(self._destination)} answered 0x{status:04X} for {instance.kind} instance "
-            f"{instance.sop_instance_uid}"
+            f"{uid}: {_MEANINGS[outcome]}"
         )
-        if meaning == "refused":
-            raise PermanentDeliveryError(
-                f"{text}: it will never take it; ask its administrator why"
-            )
-        raise DeliveryError(f"{text}: not this time; the delivery is tried again")
+        return Answer(
+            sop_instance_uid=uid,
+            outcome=outcome,
+            status=status,
+            reason=None if outcome == "taken" else text,
+        )
 
 
 def echo(destination: DestinationSettings, calling_ae_title: str) -> float:
@@ -247,13 +283,13 @@ def _send_file(association: Association, path: Path, kind: _Kind | None) -> Sent
     status = _c_store(association, path)
     if status is None:
         return _not_sent(path, kind, "no answer: the peer ended the association or took too long")
-    meaning = status_class(status)
+    outcome = outcome_of(status)
     return SentFile(
         path=path,
         sop_instance_uid=kind.sop_instance_uid,
         status=status,
-        taken=meaning in {"success", "warning"},
-        sentence=f"answered 0x{status:04X} ({meaning})",
+        taken=outcome in _ACCEPTED,
+        sentence=f"answered 0x{status:04X}: {_MEANINGS[outcome]}",
     )
 
 

@@ -11,20 +11,18 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from pydicom.dataset import Dataset
 
-from rebrain_node.blobs import BlobStore
+from rebrain_node.blobs import inbox_blobs
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import ReceivedInstance, Reception, Rival, StoredInstance
-from rebrain_node.errors import AlteredBytesError, OutOfResourcesError
+from rebrain_node.errors import AlteredBytesError, OutOfResourcesError, StateError
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.content import different_elements, same_content
 from rebrain_node.instance.read import read_instance
 from rebrain_node.instance.scan import ScannedInstance
-
-_REMEDY: Final = "restore it from a backup, or remove it and send the study again"
 
 
 class ReceptionLedger(Protocol):
@@ -53,7 +51,7 @@ class Spool:
 
     def __init__(self, folder: Path, ledger: ReceptionLedger, *, hard_mark_bytes: int) -> None:
         """Open the folder and remove the temporary files of a receiver that died."""
-        self._blobs = _blobs(folder)
+        self._blobs = inbox_blobs(folder)
         self._ledger = ledger
         self._hard_mark_bytes = hard_mark_bytes
         self._blobs.prepare()
@@ -123,7 +121,7 @@ class InboxFolder:
 
     def __init__(self, folder: Path, ledger: InstanceLedger) -> None:
         register()
-        self._blobs = _blobs(folder)
+        self._blobs = inbox_blobs(folder)
         self._ledger = ledger
 
     def read(self, job: Job) -> tuple[Dataset, ...]:
@@ -168,8 +166,10 @@ class InboxFolder:
         return hashlib.sha256("".join(sorted(each.sha256 for each in held)).encode()).hexdigest()
 
     def _read(self, held: tuple[StoredInstance, ...]) -> tuple[Dataset, ...]:
+        for each in held:
+            if each.purged_at is not None:
+                raise StateError(
+                    f"the bytes of series {each.series_instance_uid} were deleted by retention on "
+                    f"{each.purged_at:%Y-%m-%d}; send the whole study again"
+                )
         return tuple(read_instance(self._blobs.get(each.sha256)) for each in held)
-
-
-def _blobs(folder: Path) -> BlobStore:
-    return BlobStore(folder, sharded=True, remedy=_REMEDY)

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
-from rebrain_node.domain.delivery import PendingDelivery
+from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.ledger import SeriesRecord
+from rebrain_node.domain.ledger import SeriesRecord, SeriesState
 from rebrain_node.report.markup import STYLE, Content, Html, join, tag
 
 _TITLE: Final = "rebrain-node audit report"
@@ -30,7 +30,7 @@ def render(
     series: Sequence[SeriesRecord],
     events: Sequence[AuditEvent],
     verdict: ChainVerdict,
-    deliveries: Sequence[PendingDelivery],
+    deliveries: Sequence[Delivery],
 ) -> str:
     """Write the page.
 
@@ -42,7 +42,7 @@ def render(
         Rows of the audit log, in order.
     verdict : ChainVerdict
         Whether the log is as it was written.
-    deliveries : sequence of PendingDelivery
+    deliveries : sequence of Delivery
         What destinations have not taken yet.
 
     Returns
@@ -81,11 +81,11 @@ def _summary(
     series: Sequence[SeriesRecord],
     studies: Mapping[str, object],
     verdict: ChainVerdict,
-    deliveries: Sequence[PendingDelivery],
+    deliveries: Sequence[Delivery],
 ) -> Html:
     states = Counter(record.state for record in series)
-    ended = states["published"] + states["refused"] + states["failed"]
-    waiting = len(series) - ended - states["held"]
+    ended: tuple[SeriesState, ...] = ("published", "refused", "failed", "held")
+    waiting = len(series) - sum(states[state] for state in ended)
     tiles = [
         ("studies", len(studies), ""),
         ("series received", len(series), ""),
@@ -210,7 +210,7 @@ def _result(events: Sequence[AuditEvent]) -> Html:
     return join(tag("h4", "Result"), tag("table", *rows, class_="facts"))
 
 
-def _deliveries(deliveries: Sequence[PendingDelivery]) -> Html:
+def _deliveries(deliveries: Sequence[Delivery]) -> Html:
     if not deliveries:
         return Html("")
     rows = [

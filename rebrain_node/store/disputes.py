@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import DisputeDecision, ReceivedInstance, Rival, SeriesState
 from rebrain_node.errors import StateError
@@ -35,6 +36,8 @@ CODE: Final = "ID-DISPUTED"
 REPLACED: Final = "replaced"
 #: so many quarantined versions of an instance are compared with one that arrives
 VERSIONS: Final = 8
+#: states of an object that a destination may still get
+_WAITING: Final = frozenset({"pending", "held"})
 _ENDED: Final = frozenset({"synthesised", "published", "failed"})
 
 
@@ -302,7 +305,7 @@ def is_sent(session: Session, series_instance_uid: str) -> bool:
     sets = select(DerivedSetRow.id).where(DerivedSetRow.source_series_uid == series_instance_uid)
     for set_id in session.scalars(sets):
         states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.set_id == set_id)))
-        if not states or "taken" in states:
+        if not states or states & ACCEPTED_STATES:
             return True
     return False
 
@@ -322,11 +325,11 @@ def withdraw(session: Session, series: SeriesRow) -> bool:
     for row in session.scalars(query).all():
         of_set = DeliveryRow.set_id == row.id
         states = set(session.scalars(select(DeliveryRow.state).where(of_set)))
-        if "pending" not in states or "taken" in states:
+        if not states & _WAITING or states & ACCEPTED_STATES:
             continue
         session.execute(
             update(DeliveryRow)
-            .where(of_set, DeliveryRow.state == "pending")
+            .where(of_set, DeliveryRow.state.in_(_WAITING))
             .values(state="withdrawn", reason="the series is in dispute")
         )
         newest = newest or (row.revision == series.revision and series.state == "synthesised")

@@ -93,6 +93,7 @@ class Ledger:
             with self._database.writing() as session:
                 known = known_instance(session, received.sop_instance_uid)
                 if known is not None and known.sha256 == received.sha256:
+                    known.purged_at = None  # its bytes are stored again
                     return "same"
                 conflict = disputes.conflict(session, received, known)
                 if conflict is None:
@@ -385,6 +386,7 @@ def _stored(row: InstanceRow) -> StoredInstance:
         size_bytes=row.size_bytes,
         path=row.path,
         received_at=row.received_at,
+        purged_at=row.purged_at,
     )
 
 

@@ -1,6 +1,6 @@
-"""The outbox: derived sets as durable bytes, and which destination took which instance.
+"""The outbox: derived sets as durable bytes.
 
-Facts only; when to try again is the worker's. What leaves the node is read from here, and its
+What leaves the node is read from here, and its
 SHA-256 is checked at each reading, so that a result once written is sent as it was written.
 """
 
@@ -17,16 +17,20 @@ from typing import cast
 from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
-from rebrain_node.blobs import BlobStore
+from rebrain_node.blobs import outbox_blobs
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import PendingDelivery, TakenInstance
+from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
 from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.series import at_revision, transition
-from rebrain_node.store.tables import DeliveryRow, DerivedInstanceRow, DerivedSetRow, SeriesRow
+from rebrain_node.store.tables import (
+    DeliveryRow,
+    DerivedInstanceRow,
+    DerivedSetRow,
+)
 
 
 class Outbox:
@@ -34,7 +38,7 @@ class Outbox:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
-        self._blobs = BlobStore(folder, sharded=False, remedy="restore it from a backup")
+        self._blobs = outbox_blobs(folder)
         self._blobs.prepare()
 
     def put(self, derived: DerivedSet, destinations: Sequence[str], job: Job) -> int:
@@ -66,6 +70,55 @@ class Outbox:
             known = _find(session, derived, job)
             return known if known is not None else _enter(session, derived, destinations, job)
 
+    def add_note(self, set_id: int, note: DerivedInstance, reason: str, operator: str) -> int:
+        """Add a rejection note to a set; due wherever an object of the set has been accepted.
+
+        Returns the number of destinations; the same note again changes nothing and gives 0.
+
+        Raises
+        ------
+        StateError
+            No destination has accepted an object of the set.
+        StoreUnavailableError
+            Disk or database cannot take it; nothing is due.
+        """
+        try:
+            self._blobs.put(note.content)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"outbox {self._blobs.folder}: {error.strerror}; check room, owner and mode"
+            ) from error
+        with self._database.writing() as session:
+            known = select(DerivedInstanceRow.id).where(
+                DerivedInstanceRow.sop_instance_uid == note.sop_instance_uid
+            )
+            if session.scalars(known).first() is not None:
+                return 0
+            destinations = session.scalars(
+                select(DeliveryRow.destination)
+                .where(DeliveryRow.set_id == set_id, DeliveryRow.state.in_(ACCEPTED_STATES))
+                .distinct()
+            ).all()
+            if not destinations:
+                raise StateError(f"no destination has accepted an object of set {set_id}")
+            row = session.get_one(DerivedSetRow, set_id)
+            last = session.scalars(
+                select(func.max(DerivedInstanceRow.position)).where(
+                    DerivedInstanceRow.set_id == set_id
+                )
+            ).one()
+            _add(session, row, [note], destinations, first_position=last + 1)
+            details: dict[str, JsonValue] = {
+                "set": set_id,
+                "revision": row.revision,
+                "note": note.sop_instance_uid,
+                "destinations": list(destinations),
+                "reason": reason,
+                "operator": operator,
+            }
+            append(session, Event.SERIES_RECALLED, row.source_series_uid, details)
+        return len(destinations)
+
     def set_of(self, series_instance_uid: str, revision: int) -> int | None:
         """Id of the set made from this revision of a source series; None before ``put``."""
         with self._database.reading() as session:
@@ -77,7 +130,7 @@ class Outbox:
             select(DeliveryRow.set_id)
             .group_by(DeliveryRow.set_id)
             .having(func.sum(case((DeliveryRow.state == "withdrawn", 1), else_=0)) > 0)
-            .having(func.sum(case((DeliveryRow.state == "taken", 1), else_=0)) == 0)
+            .having(func.sum(case((DeliveryRow.state.in_(ACCEPTED_STATES), 1), else_=0)) == 0)
         )
         newest = (
             select(DerivedSetRow.id)
@@ -108,39 +161,6 @@ class Outbox:
                 report_uid=None if report is None else report.sop_instance_uid,
             )
 
-    def pending(self, destination: str | None = None) -> tuple[PendingDelivery, ...]:
-        """Sets that a destination has not wholly taken, oldest first."""
-        query = (
-            select(
-                DerivedSetRow,
-                DeliveryRow.destination,
-                func.count().label("outstanding"),
-                func.max(DeliveryRow.attempts).label("attempts"),
-                func.max(DeliveryRow.reason).label("reason"),
-            )
-            .join(DeliveryRow, DeliveryRow.set_id == DerivedSetRow.id)
-            .where(DeliveryRow.state == "pending")
-            .group_by(DerivedSetRow.id, DeliveryRow.destination)
-            .order_by(DerivedSetRow.id, DeliveryRow.destination)
-        )
-        if destination is not None:
-            query = query.where(DeliveryRow.destination == destination)
-        with self._database.reading() as session:
-            return tuple(
-                PendingDelivery(
-                    set_id=row.id,
-                    destination=name,
-                    study_instance_uid=row.study_instance_uid,
-                    source_series_uid=row.source_series_uid,
-                    revision=row.revision,
-                    outstanding=outstanding,
-                    attempts=attempts,
-                    reason=reason,
-                    since=row.created_at,
-                )
-                for row, name, outstanding, attempts, reason in session.execute(query)
-            )
-
     def instances_of(self, set_id: int) -> tuple[DerivedInstance, ...]:
         """Read all instances of a set in the order of sending, each checked by its SHA-256.
 
@@ -154,6 +174,27 @@ class Outbox:
             .where(DerivedInstanceRow.set_id == set_id)
             .order_by(DerivedInstanceRow.position)
         )
+
+    def kept_of(self, set_id: int) -> DerivedInstance:
+        """Read an object of a set whose bytes are still stored; retention keeps SR and KOS.
+
+        Raises
+        ------
+        StateError
+            The bytes of all objects were deleted by retention.
+        """
+        found = self._read(
+            select(DerivedInstanceRow)
+            .where(DerivedInstanceRow.set_id == set_id, DerivedInstanceRow.purged_at.is_(None))
+            .order_by(DerivedInstanceRow.size_bytes)
+            .limit(1)
+        )
+        if not found:
+            raise StateError(
+                f"the bytes of set {set_id} were deleted by retention, and it has neither SR nor "
+                "KOS: reject its objects at the destination"
+            )
+        return found[0]
 
     def outstanding(self, set_id: int, destination: str) -> tuple[DerivedInstance, ...]:
         """Read what a destination has still to take of a set, in the order of sending.
@@ -173,54 +214,6 @@ class Outbox:
             )
             .order_by(DerivedInstanceRow.position)
         )
-
-    def delivered(self, set_id: int, destination: str, taken: Sequence[TakenInstance]) -> None:
-        """Write down what a destination took; with the last of all, the series is published."""
-        statuses = {one.sop_instance_uid: one.status for one in taken}
-        with self._database.writing() as session:
-            rows = [
-                (row, uid)
-                for row, uid in _deliveries(session, set_id, destination)
-                if uid in statuses and row.state != "taken"
-            ]
-            if not rows:
-                return
-            for row, uid in rows:
-                row.state, row.status, row.reason = "taken", statuses[uid], None
-                row.changed_at = datetime.now(UTC)
-            append(
-                session,
-                Event.DELIVERY_TAKEN,
-                destination,
-                {
-                    "set": set_id,
-                    "taken": len(rows),
-                    "warnings": {uid: statuses[uid] for _, uid in rows if statuses[uid] != 0},
-                },
-            )
-            session.flush()
-            _settle(session, set_id)
-
-    def failed(self, set_id: int, destination: str, reason: str) -> None:
-        """Write down one failed attempt; what was not taken stays pending."""
-        with self._database.writing() as session:
-            for row, _ in _deliveries(session, set_id, destination):
-                if row.state == "pending":
-                    row.attempts += 1
-                    row.reason = reason
-                    row.changed_at = datetime.now(UTC)
-            append(session, Event.DELIVERY_FAILED, destination, {"set": set_id, "reason": reason})
-
-    def refused(self, set_id: int, destination: str, reason: str) -> None:
-        """Write down that a destination refuses for good what it has not taken of a set."""
-        with self._database.writing() as session:
-            for row, _ in _deliveries(session, set_id, destination):
-                if row.state == "pending":
-                    row.state, row.reason = "refused", reason
-                    row.changed_at = datetime.now(UTC)
-            append(session, Event.DELIVERY_REFUSED, destination, {"set": set_id, "reason": reason})
-            session.flush()
-            _settle(session, set_id)
 
     def _same_set(self, derived: DerivedSet, job: Job) -> int | None:
         with self._database.reading() as session:
@@ -293,36 +286,7 @@ def _enter(session: Session, derived: DerivedSet, destinations: Sequence[str], j
     )
     session.add(row)
     session.flush()
-    for position, one in enumerate(derived.instances):
-        instance = DerivedInstanceRow(
-            set_id=row.id,
-            position=position,
-            kind=one.kind,
-            sop_class_uid=one.sop_class_uid,
-            sop_instance_uid=one.sop_instance_uid,
-            series_instance_uid=one.series_instance_uid,
-            sha256=one.sha256,
-            size_bytes=len(one.content),
-        )
-        session.add(instance)
-    session.flush()
-    ids = session.scalars(
-        select(DerivedInstanceRow.id).where(DerivedInstanceRow.set_id == row.id)
-    ).all()
-    session.add_all(
-        DeliveryRow(
-            set_id=row.id,
-            derived_instance_id=instance_id,
-            destination=destination,
-            state="pending",
-            status=None,
-            attempts=0,
-            reason=None,
-            changed_at=now,
-        )
-        for destination in destinations
-        for instance_id in ids
-    )
+    _add(session, row, derived.instances, destinations)
     told: dict[str, JsonValue] = {
         "set": row.id,
         "provenance": derived.provenance.digest,
@@ -340,43 +304,45 @@ def _enter(session: Session, derived: DerivedSet, destinations: Sequence[str], j
     return row.id
 
 
+def _add(
+    session: Session,
+    row: DerivedSetRow,
+    instances: Sequence[DerivedInstance],
+    destinations: Sequence[str],
+    first_position: int = 0,
+) -> None:
+    """Add objects to a set, each pending at every destination."""
+    added = [
+        DerivedInstanceRow(
+            set_id=row.id,
+            position=position,
+            kind=one.kind,
+            sop_class_uid=one.sop_class_uid,
+            sop_instance_uid=one.sop_instance_uid,
+            series_instance_uid=one.series_instance_uid,
+            sha256=one.sha256,
+            size_bytes=len(one.content),
+        )
+        for position, one in enumerate(instances, first_position)
+    ]
+    session.add_all(added)
+    session.flush()
+    session.add_all(
+        DeliveryRow(
+            set_id=row.id,
+            derived_instance_id=instance.id,
+            destination=destination,
+            state="pending",
+            status=None,
+            attempts=0,
+            reason=None,
+            changed_at=datetime.now(UTC),
+        )
+        for destination in destinations
+        for instance in added
+    )
+
+
 def _digest(derived: DerivedSet) -> str:
     """SHA-256 over the instances' SHA-256 (ASCII hexadecimal) in the order of sending."""
     return hashlib.sha256("".join(one.sha256 for one in derived.instances).encode()).hexdigest()
-
-
-def _deliveries(
-    session: Session, set_id: int, destination: str
-) -> Sequence[tuple[DeliveryRow, str]]:
-    query = (
-        select(DeliveryRow, DerivedInstanceRow.sop_instance_uid)
-        .join(DerivedInstanceRow, DerivedInstanceRow.id == DeliveryRow.derived_instance_id)
-        .where(DeliveryRow.set_id == set_id, DeliveryRow.destination == destination)
-        .order_by(DerivedInstanceRow.position)
-    )
-    found = [(row, uid) for row, uid in session.execute(query)]
-    if not found:
-        raise StateError(f"the outbox holds no set {set_id} for destination {destination!r}")
-    return found
-
-
-def _settle(session: Session, set_id: int) -> None:
-    """End the series when nothing of its set is pending: published, or failed by a refusal."""
-    query = (
-        select(DeliveryRow.state, func.count())
-        .where(DeliveryRow.set_id == set_id)
-        .group_by(DeliveryRow.state)
-    )
-    held = dict(session.execute(query).all())
-    if held.get("pending", 0):
-        return
-    row = session.get_one(DerivedSetRow, set_id)
-    series = session.get_one(SeriesRow, row.source_series_uid)
-    if series.revision != row.revision:
-        return  # a late instance came: the newer revision has its own set and its own end
-    if held.get("refused", 0):
-        told = Event.SERIES_FAILED, {"set": set_id, "refused": held["refused"]}
-        transition(session, row.source_series_uid, row.revision, "failed", told)
-    else:
-        told = Event.SERIES_PUBLISHED, {"set": set_id, "taken": held["taken"]}
-        transition(session, row.source_series_uid, row.revision, "published", told)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
@@ -48,6 +49,19 @@ class Recall:
                 for row in rows
                 if str(row.provenance["bundle_digest"]).startswith(digest)
             )
+
+    def by_series(self, source_series_uid: str) -> tuple[RecalledSet, ...]:
+        """Every set made of a source series, oldest first."""
+        return self._sets_where(DerivedSetRow.source_series_uid == source_series_uid)
+
+    def by_time(self, since: datetime) -> tuple[RecalledSet, ...]:
+        """Every set made at ``since`` (aware) or later, oldest first."""
+        return self._sets_where(DerivedSetRow.created_at >= since)
+
+    def _sets_where(self, condition: ColumnElement[bool]) -> tuple[RecalledSet, ...]:
+        query = select(DerivedSetRow).where(condition).order_by(DerivedSetRow.id)
+        with self._database.reading() as session:
+            return tuple(_set(session, row, ()) for row in session.scalars(query).all())
 
     def by_exemplar(self, hashed: str) -> tuple[RecalledSet, ...]:
         """Every set with slices guided by an exemplar, with those slices alone, oldest first.
@@ -122,6 +136,7 @@ def _set(session: Session, row: DerivedSetRow, slices: tuple[int, ...]) -> Recal
         objects=tuple(
             RecalledObject(
                 kind=one.kind,
+                sop_class_uid=one.sop_class_uid,
                 sop_instance_uid=one.sop_instance_uid,
                 series_instance_uid=one.series_instance_uid,
                 destinations=_destinations(session, one.id),

@@ -23,7 +23,7 @@ TRANSITIONS: Mapping[SeriesState, frozenset[SeriesState]] = {
     "accepted": frozenset({"synthesised", "held", "refused", "failed"}),
     "synthesised": frozenset({"published", "held", "failed"}),
     "published": frozenset(),
-    "failed": frozenset(),
+    "failed": frozenset({"synthesised"}),  # an operator has its deliveries retried
 }
 
 

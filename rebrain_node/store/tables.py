@@ -149,6 +149,7 @@ class InstanceRow(Table):
     path: Mapped[str] = mapped_column(Text)
     calling_ae_title: Mapped[str] = mapped_column(String(16))
     received_at: Mapped[datetime] = mapped_column(UtcText)
+    purged_at: Mapped[datetime | None] = mapped_column(UtcText)  #: when its bytes were deleted
 
 
 class QuarantineRow(Table):
@@ -207,6 +208,7 @@ class DerivedInstanceRow(Table):
     series_instance_uid: Mapped[str] = mapped_column(_Uid)
     sha256: Mapped[str] = mapped_column(_Sha256)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
+    purged_at: Mapped[datetime | None] = mapped_column(UtcText)  #: when its bytes were deleted
 
 
 class DeliveryRow(Table):
@@ -219,9 +221,30 @@ class DeliveryRow(Table):
     set_id: Mapped[int] = mapped_column(ForeignKey("derived_set.id"), index=True)
     derived_instance_id: Mapped[int] = mapped_column(ForeignKey("derived_instance.id"))
     destination: Mapped[str] = mapped_column(String(32))
-    #: pending, taken, refused, or withdrawn because the source series is in dispute
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)  #: domain.delivery.DeliveryState
     status: Mapped[int | None]  #: DIMSE status of the answer
     attempts: Mapped[int]  #: failed ones
     reason: Mapped[str | None] = mapped_column(Text)  #: of the last failure
     changed_at: Mapped[datetime] = mapped_column(UtcText)
+
+
+class PausedDestinationRow(Table):
+    """A destination to which an operator has stopped deliveries."""
+
+    __tablename__ = "paused_destination"
+
+    destination: Mapped[str] = mapped_column(String(32), primary_key=True)
+    reason: Mapped[str] = mapped_column(Text)
+    since: Mapped[datetime] = mapped_column(UtcText)
+
+
+class CommitmentRow(Table):
+    """One request for storage commitment; the Transaction UID is never used again."""
+
+    __tablename__ = "commitment"
+
+    transaction_uid: Mapped[str] = mapped_column(_Uid, primary_key=True)
+    set_id: Mapped[int] = mapped_column(ForeignKey("derived_set.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(32))
+    requested_at: Mapped[datetime] = mapped_column(UtcText)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcText)

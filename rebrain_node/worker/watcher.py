@@ -1,4 +1,4 @@
-"""Finds due work: studies that are complete, series that are accepted, sets that are not sent.
+"""Finds due work: studies that are complete, series that are accepted.
 
 Runs in one worker process. Starting the same work twice has no effect, so that the start of a node
 is also its recovery.
@@ -67,7 +67,7 @@ class Watcher:
                 stop.wait(REST_S)
 
     def poll(self) -> None:
-        """Poll once: judge what is complete, start the work of what is accepted or not sent."""
+        """Poll once: judge what is complete, start the synthesis of what is accepted."""
         if self._has_room():
             self._complete_what_is_settled()
             for study_instance_uid in self.work.ledger.studies_to_judge():
@@ -80,9 +80,6 @@ class Watcher:
         if time.monotonic() >= self._crashes_due_s:
             self._crashes_due_s = time.monotonic() + CRASHES_S
             self._fail_crashing(accepted)
-        for delivery in self.work.outbox.pending():
-            key = (delivery.set_id, delivery.destination)
-            self._once(key, self.workflows.start_delivery)
 
     def _complete_what_is_settled(self) -> None:
         listened = self.listening.read()

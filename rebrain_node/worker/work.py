@@ -1,28 +1,23 @@
-"""The two pieces of work of a worker, and what a failure of each means.
+"""The synthesis of one series by a worker, and what a failure of it means.
 
-Both are safe to repeat at any point: they look at the facts first, and change them in one
-transaction at the end. This is one of the three places where errors are caught.
+Safe to repeat at any point: it reads the facts first, and changes them in one transaction at the
+end. This is one of the three places where errors are caught.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import structlog
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import SeriesRecord, SeriesState
 from rebrain_node.errors import (
-    AlteredBytesError,
-    DeliveryError,
     GateError,
-    PermanentDeliveryError,
     RebrainError,
     SeriesRejectedError,
     StoreUnavailableError,
@@ -30,7 +25,6 @@ from rebrain_node.errors import (
 )
 from rebrain_node.logs import reference
 from rebrain_node.pipeline import Configuration, Ports, process
-from rebrain_node.ports import Destination
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 
@@ -50,7 +44,7 @@ class Work:
     outbox: Outbox
     ports: Ports
     configuration: Configuration
-    destinations: Mapping[str, Destination]
+    destinations: tuple[str, ...]  #: names in the settings
 
     def synthesise(self, series_instance_uid: str, revision: int, attempt: int) -> Outcome:
         """Make the derived set of an accepted series and put it into the outbox.
@@ -66,10 +60,6 @@ class Work:
             _LOG.warning("store unavailable", reason=str(error))
             return "wait"
 
-    def set_of(self, series_instance_uid: str, revision: int) -> int | None:
-        """Id of the set made from this revision of the series; None where there is none."""
-        return self.outbox.set_of(series_instance_uid, revision)
-
     def give_up(self, series_instance_uid: str, revision: int, reason: str) -> None:
         """Fail a series that could not be processed in ``TRIES`` attempts."""
         finding = Finding(
@@ -79,14 +69,6 @@ class Work:
             limit=TRIES,
         )
         self._end(series_instance_uid, revision, "failed", Event.SERIES_FAILED, (finding,))
-
-    def deliver(self, set_id: int, destination: str) -> Outcome:
-        """Send what a destination has not taken of a set; ``again`` where it failed this time."""
-        try:
-            return self._deliver(set_id, destination)
-        except StoreUnavailableError as error:
-            _LOG.warning("store unavailable", reason=str(error))
-            return "wait"
 
     def _synthesise(self, series_instance_uid: str, revision: int, attempt: int) -> Outcome:
         record = self.ledger.series_one(series_instance_uid)
@@ -119,7 +101,7 @@ class Work:
             predecessor=self.outbox.predecessor(*_key(record)),
         )
         receipt = process(job, self.ports, self.configuration)
-        set_id = self.outbox.put(receipt.derived, tuple(self.destinations), job)
+        set_id = self.outbox.put(receipt.derived, self.destinations, job)
         _LOG.info(
             "synthesised",
             series=reference(record.series_instance_uid),
@@ -138,39 +120,6 @@ class Work:
         details = {"codes": [finding.code for finding in findings]}
         self.ledger.transition(series_instance_uid, revision, state, event, details, findings)
 
-    def _deliver(self, set_id: int, destination: str) -> Outcome:
-        log = _LOG.bind(set=set_id, destination=destination)
-        try:
-            taken = self._send(set_id, destination)
-        except (PermanentDeliveryError, AlteredBytesError) as error:
-            log.warning("delivery refused", reason=str(error))
-            self.outbox.delivered(set_id, destination, _taken(error))
-            self.outbox.refused(set_id, destination, str(error))
-            return "done"
-        except StoreUnavailableError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a destination may fail in any way: try again
-            log.warning("delivery failed", reason=reason_of(error))
-            self.outbox.delivered(set_id, destination, _taken(error))
-            self.outbox.failed(set_id, destination, reason_of(error))
-            return "again"
-        if taken:
-            self.outbox.delivered(set_id, destination, taken)
-            log.info("delivered", instances=len(taken))
-        return "done"
-
-    def _send(self, set_id: int, destination: str) -> tuple[TakenInstance, ...]:
-        instances = self.outbox.outstanding(set_id, destination)
-        if not instances:
-            return ()
-        remote = self.destinations.get(destination)
-        if remote is None:
-            raise DeliveryError(
-                f"{destination!r} is no longer a destination of the settings; "
-                "add it again under [[destinations]]"
-            )
-        return remote.send(instances)
-
 
 def reason_of(error: Exception) -> str:
     """Say what failed; of an error that is not ours only its kind and place, never its text."""
@@ -183,7 +132,3 @@ def reason_of(error: Exception) -> str:
 
 def _key(record: SeriesRecord) -> tuple[str, int]:
     return record.series_instance_uid, record.revision
-
-
-def _taken(error: Exception) -> tuple[TakenInstance, ...]:
-    return error.taken if isinstance(error, DeliveryError) else ()

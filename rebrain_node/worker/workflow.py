@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from dbos import (
     DBOS,
     DBOSConfig,
     DBOSPortableJSONSerializer,
-    SetEnqueueOptions,
     SetWorkflowID,
     WorkflowStatus,
 )
@@ -34,7 +34,6 @@ LONGEST_PAUSE_S: Final = 60.0
 MAXIMUM_SLOTS: Final = 64
 _POLL_S: Final = 0.25
 _SYNTHESIS: Final = "synthesis"
-_DELIVERY: Final = "delivery"
 
 
 def progress_url(folder: Path, database_url: str | None) -> str:
@@ -59,16 +58,11 @@ class Workflows:
     """The durable workflows of this process; DBOS allows one such object for each process."""
 
     _synthesis: Callable[[str, int], None]
-    _delivery: Callable[[int, str], None]
 
     def start_synthesis(self, series_instance_uid: str, revision: int) -> None:
         """Queue the synthesis of an accepted series; queued or done before, nothing happens."""
         with SetWorkflowID(_synthesis_id(series_instance_uid, revision)):
             DBOS.enqueue_workflow(_SYNTHESIS, self._synthesis, series_instance_uid, revision)
-
-    def start_delivery(self, set_id: int, destination: str) -> None:
-        """Queue the delivery of a set; a destination's sets are sent one after the other."""
-        _start_delivery(self._delivery, set_id, destination)
 
     def has_given_up(self, series_instance_uid: str, revision: int) -> bool:
         """Whether the synthesis ended by crashing its worker ``TRIES`` times."""
@@ -96,59 +90,32 @@ def launch(work: Work, url: str, slot: int, slots: int) -> Workflows:
     """
     _quiet_logging()
     DBOS(config=_configuration(url, slot))
-    destinations = tuple(work.destinations)
 
     @DBOS.step(name="synthesise")
     def synthesise(series_instance_uid: str, revision: int, attempt: int) -> Outcome:
         return work.synthesise(series_instance_uid, revision, attempt)
 
-    @DBOS.step(name="set_of")
-    def set_of(series_instance_uid: str, revision: int) -> int | None:
-        return work.set_of(series_instance_uid, revision)
-
-    @DBOS.step(name="deliver")
-    def deliver(set_id: int, destination: str) -> Outcome:
-        return work.deliver(set_id, destination)
-
-    @DBOS.workflow(name=_DELIVERY, max_recovery_attempts=None)
-    def delivery(set_id: int, destination: str) -> None:
-        _until_done(f"{set_id}:{destination}", lambda _: deliver(set_id, destination))
-
     @DBOS.workflow(name=_SYNTHESIS, max_recovery_attempts=TRIES - 1)
     def synthesis(series_instance_uid: str, revision: int) -> None:
         key = _synthesis_id(series_instance_uid, revision)
         _until_done(key, lambda attempt: synthesise(series_instance_uid, revision, attempt))
-        set_id = set_of(series_instance_uid, revision)
-        if set_id is not None:
-            for destination in destinations:
-                _start_delivery(delivery, set_id, destination)
 
     DBOS.launch()
     DBOS.register_queue(_SYNTHESIS, worker_concurrency=1, polling_interval_sec=_POLL_S)
-    DBOS.register_queue(_DELIVERY, partition_concurrency=1, polling_interval_sec=_POLL_S)
     if slot == 1:
         former = [_executor(url, other) for other in range(slots + 1, MAXIMUM_SLOTS + 1)]
         _hand_back(DBOS.list_workflows(status="PENDING", executor_id=former))
-    return Workflows(synthesis, delivery)
+    return Workflows(synthesis)
 
 
 def _until_done(key: str, attempt_once: Callable[[int], Outcome]) -> None:
     """Try until it is done; waiting for the store does not count as an attempt."""
     attempt = pauses = 1
     while (outcome := attempt_once(attempt)) != "done":
-        DBOS.sleep(pause_s(pauses, key))
+        time.sleep(pause_s(pauses, key))  # DBOS.sleep ends at a time of the wall clock
         pauses += 1
         if outcome == "again":
             attempt += 1
-
-
-def _start_delivery(delivery: Callable[[int, str], None], set_id: int, destination: str) -> None:
-    """Queue a delivery in the line of its destination."""
-    with (
-        SetWorkflowID(f"{_DELIVERY}:{set_id}:{destination}"),
-        SetEnqueueOptions(queue_partition_key=destination),
-    ):
-        DBOS.enqueue_workflow(_DELIVERY, delivery, set_id, destination)
 
 
 def _hand_back(unfinished: Iterable[WorkflowStatus]) -> None:

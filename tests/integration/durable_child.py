@@ -1,6 +1,6 @@
 """A worker process for the tests of durable work: real DBOS, work that only writes lines.
 
-usage: durable_child.py FOLDER SLOT SLOTS SECONDS [die|fail|refuse|down ...]
+usage: durable_child.py FOLDER SLOT SLOTS SECONDS [die|fail|slow|report ...]
 
 It ends LINGER_S after the lines hold all words of UNTIL: joined by " & ", named as often as they
 must have been said.
@@ -28,8 +28,6 @@ def say(*words: object) -> None:
 class Lines:
     """Stands for ``Work``: says what it is asked and behaves as told."""
 
-    destinations = ("pacs", "archive")
-
     def synthesise(self, series, revision, attempt):
         say("synthesise", series, revision, attempt)
         if "die" in BEHAVIOUR:
@@ -37,13 +35,6 @@ class Lines:
         if "slow" in BEHAVIOUR:
             time.sleep(60)
         return "again" if "fail" in BEHAVIOUR and attempt < 3 else "done"
-
-    def set_of(self, series, revision):
-        return None if "refuse" in BEHAVIOUR else int(series)
-
-    def deliver(self, set_id, destination):
-        say("deliver", set_id, destination)
-        return "again" if f"down-{destination}" in BEHAVIOUR else "done"
 
 
 durable = launch(Lines(), progress_url(Path(FOLDER), None), int(SLOT), int(SLOTS))

@@ -26,7 +26,7 @@ def main() -> None:
         spool = Spool(folder / "inbox", Ledger(database), hard_mark_bytes=0)
         clock = ListeningClock(database)
         clock.begin()
-        with Receiver(receiver_settings(), spool, AuditLog(database)) as receiver:
+        with Receiver(receiver_settings(), spool, AuditLog(database), lambda _: False) as receiver:
             sys.stdout.write(f"{receiver.port}\n")
             sys.stdout.flush()
             count_listening(clock, Ledger(database).has_reception, stop, beat_s=0.05)

@@ -10,15 +10,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.domain.delivery import Delivery, Outcome
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import DisputeDecision, Judgement
 from rebrain_node.errors import InstanceConflictError, StateError, SupersededError
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
-from tests.support.store_cases import derived_set, fast_folder, received
+from tests.support.store_cases import answers, derived_set, fast_folder, received
 
 SERIES = {"1.2.1.1": "1.2.1", "1.2.1.2": "1.2.1", "1.2.2.1": "1.2.2"}
 DESTINATIONS = ("pacs", "archive")
@@ -36,6 +37,7 @@ class Node(RuleBasedStateMachine):
         self.database = self.stack.enter_context(Database.open(f"sqlite:///{folder}/n.sqlite"))
         self.ledger = Ledger(self.database)
         self.outbox = Outbox(self.database, folder / "outbox")
+        self.deliveries = Deliveries(self.database)
         self.held: set[tuple[str, int]] = set()
         self.states: dict[str, str] = {}
         self.revisions: dict[str, int] = {}
@@ -179,15 +181,45 @@ class Node(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(DESTINATIONS), share=st.integers(1, 3))
     def deliver(self, name: str, share: int) -> None:
-        for pending in self.outbox.pending(name)[:1]:
+        for pending in self.deliveries.pending(name)[:1]:
             due = self.outbox.outstanding(pending.set_id, name)
-            taken = [TakenInstance(sop_instance_uid=one.sop_instance_uid, status=0) for one in due]
-            self.outbox.delivered(pending.set_id, name, taken[:share])
+            self.deliveries.record(pending.set_id, name, answers(due[:share]))
             self.sets[pending.source_series_uid, pending.revision] = "sent"
-            left = [one for one in self.outbox.pending() if one.set_id == pending.set_id]
-            uid = pending.source_series_uid
-            if not left and self.revisions[uid] == pending.revision:
-                self.states[uid] = "published"
+            self._end(pending)
+
+    @rule(name=st.sampled_from(DESTINATIONS), outcome=st.sampled_from(["refused", "retry"]))
+    def answer_with_a_failure(self, name: str, outcome: Outcome) -> None:
+        for pending in self.deliveries.pending(name)[:1]:
+            due = self.outbox.outstanding(pending.set_id, name)
+            self.deliveries.record(pending.set_id, name, answers(due[:1], outcome, 0xC000))
+            self._end(pending)
+
+    @rule(name=st.sampled_from(DESTINATIONS))
+    def cancel(self, name: str) -> None:
+        for pending in self.deliveries.pending(name)[:1]:
+            assert self.deliveries.cancel(pending.set_id, name, "a test", "operator")
+            self._end(pending)
+
+    @rule(name=st.sampled_from(DESTINATIONS))
+    def retry(self, name: str) -> None:
+        for one in self.deliveries.of(name):
+            if set(one.states) & {"refused", "cancelled"}:
+                self.deliveries.retry(one.set_id, name, "a test", "operator")
+                uid = one.source_series_uid
+                if self.revisions[uid] == one.revision and self.states[uid] == "failed":
+                    self.states[uid] = "synthesised"
+                return
+
+    def _end(self, delivery: Delivery) -> None:
+        """Expect the end of a series with the last of its deliveries."""
+        uid, states = delivery.source_series_uid, set[str]()
+        for one in self.deliveries.of(set_id=delivery.set_id):
+            states |= one.states.keys()
+        if "pending" in states or self.revisions[uid] != delivery.revision:
+            return
+        if self.states[uid] == "synthesised":
+            ended = "refused" not in states and "taken" in states
+            self.states[uid] = "published" if ended else "failed"
 
     @invariant()
     def every_series_is_where_it_must_be(self) -> None:

@@ -303,7 +303,7 @@ def test_the_real_ledger_takes_what_comes_and_the_inbox_reads_it(tmp_path: Path)
         ledger, audit = Ledger(database), AuditLog(database)
         spool = Spool(tmp_path / "inbox", ledger, hard_mark_bytes=0)
         with (
-            Receiver(receiver_settings(), spool, audit) as receiver,
+            Receiver(receiver_settings(), spool, audit, lambda _: False) as receiver,
             associated(receiver.port) as association,
         ):
             for number in (3, 1, 2, 1):

@@ -7,16 +7,15 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import (
-    UID,
     CTImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -24,106 +23,14 @@ from pydicom.uid import (
     ParametricMapStorage,
     RLELossless,
 )
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.events import Event
 
-from rebrain_node.domain.job import DerivedInstance
-from rebrain_node.errors import DeliveryError, PermanentDeliveryError
-from rebrain_node.network.sender import PacsDestination, SentFile, echo, send_files, status_class
+from rebrain_node.errors import DeliveryError
+from rebrain_node.network.sender import PacsDestination, SentFile, echo, send_files
 from rebrain_node.settings import DestinationSettings
 from tests.support import dcmtk
-
-Answer = Callable[[int], int | None]
-
-
-def instance(n: int, sop_class: UID = MRImageStorage) -> DerivedInstance:
-    """A small object with a private element of unknown VR, which a careless writer changes."""
-    uid = f"2.25.{1000 + n}"
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, uid
-    dataset.PatientName = "Test^Sender"
-    dataset.add_new(0x00091001, "UN", b"\x00\x01\x02\x03")
-    dataset.add_new(0x7FE00010, "OW", bytes(range(256)) * 64)
-    return DerivedInstance(
-        kind="MR",
-        sop_class_uid=sop_class,
-        sop_instance_uid=uid,
-        series_instance_uid="2.25.1",
-        content=encoded(dataset, ExplicitVRLittleEndian),
-    )
-
-
-def encoded(dataset: Dataset, transfer_syntax: UID) -> bytes:
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.TransferSyntaxUID = transfer_syntax
-    stream = BytesIO()
-    dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
-
-
-class Peer:
-    """What a test peer got, as it came over the network."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self.received: list[tuple[str, UID, bytes]] = []
-        self.contexts: list[tuple[UID, list[UID]]] = []
-        self.calling: list[str] = []
-
-    def store(self, event: Event) -> int:
-        status = self.answer(len(self.received) + 1)
-        if status is None:
-            event.assoc.abort()
-            return 0x0000
-        self.received.append(
-            (
-                event.request.AffectedSOPInstanceUID,
-                event.context.transfer_syntax,
-                event.request.DataSet.getvalue(),
-            )
-        )
-        return status
-
-    def asked(self, event: Event) -> None:
-        requestor = event.assoc.requestor
-        self.calling.append(requestor.ae_title)
-        self.contexts = [
-            (one.abstract_syntax, list(one.transfer_syntax)) for one in requestor.requested_contexts
-        ]
-
-
-@contextmanager
-def a_peer(
-    answer: Answer = lambda _: 0x0000,
-    sop_classes: Sequence[UID] = (MRImageStorage, CTImageStorage),
-    handlers: Sequence[tuple[object, Callable[[Event], None]]] = (),
-    **options: bool,
-) -> Iterator[tuple[Peer, DestinationSettings]]:
-    peer, entity = Peer(answer), AE(ae_title="PACS")
-    for sop_class in sop_classes:
-        entity.add_supported_context(
-            sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless]
-        )
-    for name, value in options.items():
-        setattr(entity, name, value)
-    server = entity.start_server(
-        ("127.0.0.1", 0),
-        block=False,
-        evt_handlers=[(evt.EVT_C_STORE, peer.store), (evt.EVT_ESTABLISHED, peer.asked), *handlers],
-    )
-    try:
-        yield peer, settings_for(server.server_address[1])
-    finally:
-        server.shutdown()
-
-
-def settings_for(port: int, **changes: object) -> DestinationSettings:
-    return DestinationSettings(
-        **{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "timeout_s": 5.0}
-        | changes
-    )
+from tests.support.scripted_pacs import a_peer, encoded, instance, settings_for
 
 
 def data_set(content: bytes) -> bytes:
@@ -137,7 +44,7 @@ def test_the_stored_bytes_travel_unchanged_in_order_over_one_association() -> No
     with a_peer() as (peer, destination):
         taken = PacsDestination(destination, "REBRAIN").send(instances)
     assert [one.sop_instance_uid for one in taken] == [one.sop_instance_uid for one in instances]
-    assert all(one.verified for one in taken)
+    assert {one.outcome for one in taken} == {"taken"}
     assert [got[0] for got in peer.received] == [one.sop_instance_uid for one in instances]
     assert [got[2] for got in peer.received] == [data_set(one.content) for one in instances]
     assert peer.calling == ["REBRAIN"]
@@ -153,62 +60,57 @@ def test_nothing_to_send_needs_no_association() -> None:
     assert PacsDestination(settings_for(1), "REBRAIN").send([]) == ()
 
 
-@pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
-def test_a_warning_is_taken_but_not_verified(status: int) -> None:
-    with a_peer(lambda n: status if n == 2 else 0x0000) as (_, destination):
-        taken = PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
-    assert [one.status for one in taken] == [0x0000, status, 0x0000]
-    assert [one.verified for one in taken] == [True, False, True]
-
-
 @pytest.mark.parametrize(
-    ("status", "permanent"),
-    [(0xA700, False), (0xA701, False), (0x0110, False), (0x0210, False),
-     (0xA900, True), (0xC000, True), (0xC211, True), (0x0117, True),
-     (0x0122, True), (0x0124, True)],
+    ("status", "outcome"),
+    [(0xB000, "warning"), (0x0111, "duplicate"), (0xA700, "retry"), (0x0110, "retry"),
+     (0xA900, "refused"), (0xC000, "refused"), (0x0122, "refused")],
 )  # fmt: skip
-def test_a_failure_stops_the_set_and_says_what_was_taken(status: int, permanent: bool) -> None:
-    with (
-        a_peer(lambda n: status if n == 2 else 0x0000) as (peer, destination),
-        pytest.raises(DeliveryError, match=f"0x{status:04X}") as caught,
-    ):
-        PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
-    assert isinstance(caught.value, PermanentDeliveryError) is permanent
-    assert [one.sop_instance_uid for one in caught.value.taken] == [instance(1).sop_instance_uid]
-    assert instance(2).sop_instance_uid in str(caught.value)
+def test_the_other_slices_are_sent_whatever_one_is_answered(status: int, outcome: str) -> None:
+    with a_peer(lambda n: status if n == 2 else 0x0000) as (peer, destination):
+        answers = PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
+    assert [one.outcome for one in answers] == ["taken", outcome, "taken"]
+    assert [one.status for one in answers] == [0x0000, status, 0x0000]
+    assert [one.reason is None for one in answers] == [True, False, True]
+    for part in (f"0x{status:04X}", instance(2).sop_instance_uid, "pacs"):
+        assert part in str(answers[1].reason)
+    assert len(peer.received) == 3
+
+
+@pytest.mark.parametrize("status", [0xA700, 0xC000])
+def test_companions_wait_until_every_slice_is_accepted(status: int) -> None:
+    sent = [instance(1), instance(2), instance(3, CTImageStorage, "SC")]
+    with a_peer(lambda n: status if n == 1 else 0x0000) as (peer, destination):
+        answers = PacsDestination(destination, "REBRAIN").send(sent)
+    assert len(answers) == len(peer.received) == 2
+
+
+def test_a_kind_that_is_not_accepted_is_left_out_by_name_once_the_slices_are_there() -> None:
+    sent = [instance(1), instance(2, ParametricMapStorage, "PM"), instance(3, CTImageStorage, "SC")]
+    with a_peer() as (peer, destination):
+        answers = PacsDestination(destination, "REBRAIN").send(sent)
+    assert [one.outcome for one in answers] == ["taken", "unsupported", "taken"]
+    assert "Parametric Map Storage" in str(answers[1].reason)
     assert len(peer.received) == 2
 
 
-def test_every_status_has_exactly_one_meaning() -> None:
-    meanings = [status_class(status) for status in range(0x10000)]
-    assert meanings.count("success") == 1
-    assert {s for s in range(0x10000) if meanings[s] == "warning"} == {
-        0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000),
-    }  # fmt: skip
-    assert all(meanings[s] == "retryable" for s in range(0xA700, 0xA800))
-    assert all(meanings[s] == "refused" for s in [*range(0xA900, 0xAA00), *range(0xC000, 0xD000)])
-
-
-def test_a_sop_class_the_peer_does_not_take_is_named_before_anything_is_sent() -> None:
-    with (
-        a_peer() as (peer, destination),
-        pytest.raises(PermanentDeliveryError, match="Parametric Map Storage") as caught,
-    ):
-        PacsDestination(destination, "REBRAIN").send(
-            [instance(1), instance(2, ParametricMapStorage)]
+@pytest.mark.parametrize("kind", ["strict companions", "MR"])
+def test_nothing_is_sent_where_a_needed_kind_is_not_accepted(kind: str) -> None:
+    companion = instance(2, ParametricMapStorage, "MR" if kind == "MR" else "PM")
+    with a_peer() as (peer, destination):
+        strict = destination.model_copy(update={"companions": "strict"})
+        answers = PacsDestination(destination if kind == "MR" else strict, "REBRAIN").send(
+            [instance(1), companion]
         )
-    assert ParametricMapStorage in str(caught.value)
+    assert [one.outcome for one in answers] == ["refused", "refused"]
+    assert all(ParametricMapStorage in str(one.reason) for one in answers)
     assert peer.received == []
 
 
-def test_an_association_ended_in_the_middle_is_retried_from_there() -> None:
-    with (
-        a_peer(lambda n: None if n == 2 else 0x0000) as (_, destination),
-        pytest.raises(DeliveryError, match="ended the association") as caught,
-    ):
-        PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
-    assert not isinstance(caught.value, PermanentDeliveryError)
-    assert len(caught.value.taken) == 1
+def test_an_association_ended_in_the_middle_leaves_the_rest_undecided() -> None:
+    with a_peer(lambda n: None if n == 2 else 0x0000) as (_, destination):
+        answers = PacsDestination(destination, "REBRAIN").send([instance(n) for n in (1, 2, 3)])
+    assert [one.outcome for one in answers] == ["taken", "retry"]
+    assert "ended the association" in str(answers[1].reason)
 
 
 def test_an_association_ended_between_two_files_is_noticed_at_once(tmp_path: Path) -> None:
@@ -234,7 +136,6 @@ def test_a_peer_that_is_down_is_named_with_host_port_and_remedy() -> None:
         port = probe.getsockname()[1]
     with pytest.raises(DeliveryError) as caught:
         PacsDestination(settings_for(port), "REBRAIN").send([instance(1)])
-    assert not isinstance(caught.value, PermanentDeliveryError)
     for part in ("pacs", "PACS", f"127.0.0.1:{port}", "Connection refused", "firewall"):
         assert part in str(caught.value)
 
@@ -261,12 +162,11 @@ def test_a_rejected_association_says_which_title_is_not_known(
 ) -> None:
     with (
         a_peer(**requirement) as (_, destination),
-        pytest.raises(DeliveryError, match=f"AE title {said}") as caught,
+        pytest.raises(DeliveryError, match=f"AE title {said}"),
     ):
         PacsDestination(destination.model_copy(update={"ae_title": "ANOTHER"}), "REBRAIN").send(
             [instance(1)]
         )
-    assert not isinstance(caught.value, PermanentDeliveryError)
 
 
 def test_files_go_in_their_own_transfer_syntax_and_each_has_an_answer(tmp_path: Path) -> None:

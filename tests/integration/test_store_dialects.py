@@ -12,7 +12,6 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.errors import (
     InstanceConflictError,
     OutOfResourcesError,
@@ -22,11 +21,12 @@ from rebrain_node.errors import (
 )
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import SCHEMA_REVISION, Database
+from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.migration import configuration, downgrade, upgrade
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.tables import Table
-from tests.support.store_cases import accept, derived_set, received
+from tests.support.store_cases import accept, answers, derived_set, received
 
 
 def raw(url: str) -> Any:
@@ -36,21 +36,17 @@ def raw(url: str) -> Any:
 def test_a_series_lives_its_whole_life(database_url: str, tmp_path: Path) -> None:
     with Database.open(database_url) as database:
         ledger, outbox = Ledger(database), Outbox(database, tmp_path / "outbox")
-        log = AuditLog(database)
+        log, deliveries = AuditLog(database), Deliveries(database)
         assert [ledger.record_received(received(n)) for n in (1, 2, 2)] == ["new", "new", "same"]
         with pytest.raises(InstanceConflictError):
             ledger.record_received(received(2, content="other"))
         ledger.decide("1.2.1.1", "keep-first", operator="mtra", reason="checked")
         job = accept(ledger)
         set_id = outbox.put(derived_set(job), ["pacs"], job)
-        outbox.failed(set_id, "pacs", "no connection")
+        deliveries.failed(set_id, "pacs", "no connection")
         due = outbox.outstanding(set_id, "pacs")
         assert due == derived_set(job).instances
-        outbox.delivered(
-            set_id,
-            "pacs",
-            [TakenInstance(sop_instance_uid=one.sop_instance_uid, status=0) for one in due],
-        )
+        deliveries.record(set_id, "pacs", answers(due))
         assert ledger.counts().by_state["published"] == 1
         assert ledger.counts().conserved
         assert [one.event for one in log.events(99)] == [

@@ -15,6 +15,7 @@ import pytest
 from rebrain_node.domain.job import Job
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 from tests.support.store_cases import derived_set
@@ -24,6 +25,7 @@ APPEND = """
 import sys
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
 with Database.open(sys.argv[1]) as database:
     for n in range(int(sys.argv[3])):
         AuditLog(database).record("step.completed", sys.argv[2], {"n": n})
@@ -32,6 +34,7 @@ WORK = """
 import sys
 from pathlib import Path
 from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 from tests.support.store_cases import accept, derived_set, received
@@ -124,7 +127,7 @@ def _check(url: str, folder: Path, acknowledged: set[str], put: set[str]) -> Non
         assert all(one.instance_count == len(ledger.instances(series=one.series_instance_uid))
                    for one in ledger.series())  # fmt: skip
         synthesised = {one.series_instance_uid for one in ledger.series("synthesised")}
-        pending = {one.source_series_uid: one for one in outbox.pending()}
+        pending = {one.source_series_uid: one for one in Deliveries(database).pending()}
         assert put <= synthesised == pending.keys()
         for series, delivery in pending.items():
             job = Job(study_instance_uid=delivery.study_instance_uid, series_instance_uid=series)

@@ -66,7 +66,7 @@ def test_a_pacs_that_is_down_gets_the_result_when_it_comes_back_also_after_a_res
 
     def waiting():
         with node.state() as state:
-            return state.outbox.pending()
+            return state.deliveries.pending()
 
     with node.running():
         send(node, study_folder)

@@ -24,6 +24,7 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.presentation import build_context
 
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import CommitmentReport
 from rebrain_node.domain.ledger import ReceivedInstance, Reception
 from rebrain_node.errors import InstanceConflictError
 from rebrain_node.network.pynetdicom_hardening import ReactorPause, Requestor
@@ -80,6 +81,18 @@ class MemoryAudit:
         return [details for name, _, details in self.events if name == event]
 
 
+class MemoryReports:
+    """Takes answers to storage commitment of the transactions in ``known``."""
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
+        self.taken: list[CommitmentReport] = []
+
+    def take(self, report: CommitmentReport) -> bool:
+        self.taken.append(report)
+        return report.transaction_uid in self.known
+
+
 @dataclass(kw_only=True)
 class Listening:
     """A receiver with everything around it."""
@@ -87,6 +100,7 @@ class Listening:
     receiver: Receiver
     ledger: MemoryLedger
     audit: MemoryAudit
+    reports: MemoryReports
     folder: Path
     connections: list[socket.socket] = field(default_factory=list)
 
@@ -109,10 +123,12 @@ def receiver_settings(**changes: object) -> ReceiverSettings:
 
 @contextmanager
 def listening(folder: Path, *, hard_mark_bytes: int = 0, **changes: object) -> Iterator[Listening]:
-    ledger, audit = MemoryLedger(), MemoryAudit()
+    ledger, audit, reports = MemoryLedger(), MemoryAudit(), MemoryReports()
     spool = Spool(folder / "inbox", ledger, hard_mark_bytes=hard_mark_bytes)
-    with Receiver(receiver_settings(**changes), spool, audit) as receiver:
-        node = Listening(receiver=receiver, ledger=ledger, audit=audit, folder=folder / "inbox")
+    with Receiver(receiver_settings(**changes), spool, audit, reports.take) as receiver:
+        node = Listening(
+            receiver=receiver, ledger=ledger, audit=audit, reports=reports, folder=folder / "inbox"
+        )
         try:
             yield node
         finally:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rebrain_node.domain.delivery import Answer, Outcome
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, Provenance
 from rebrain_node.domain.ledger import Judgement, ReceivedInstance
 from rebrain_node.store.ledger import Ledger
@@ -66,6 +67,17 @@ def accept(ledger: Ledger, series: str = "1.2.1.1", study: str = "1.2.1") -> Job
     record = ledger.series_one(series)
     assert record is not None
     return Job(study_instance_uid=study, series_instance_uid=series, revision=record.revision)
+
+
+def answers(
+    instances: Sequence[DerivedInstance], outcome: Outcome = "taken", status: int | None = 0
+) -> list[Answer]:
+    """The same answer of a destination for each instance."""
+    reason = None if outcome == "taken" else f"answered {outcome}"
+    return [
+        Answer(sop_instance_uid=one.sop_instance_uid, outcome=outcome, status=status, reason=reason)
+        for one in instances
+    ]
 
 
 def derived_set(job: Job, instances: int = 3, content: bytes = b"synthetic") -> DerivedSet:

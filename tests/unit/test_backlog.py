@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from rebrain_node.app.compose import open_state
 from rebrain_node.cli import program
 from rebrain_node.domain.backlog import late
-from rebrain_node.domain.delivery import PendingDelivery
+from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.settings import Settings
 from tests.support.store_cases import received
@@ -28,9 +28,9 @@ def series(uid, state, minutes):
 
 
 def delivery(uid, minutes):
-    return PendingDelivery(
+    return Delivery(
         set_id=1, destination="pacs", study_instance_uid="1.2", source_series_uid=uid, revision=1,
-        outstanding=3, attempts=9, reason="refused", since=NOW - timedelta(minutes=minutes),
+        states={"pending": 3}, attempts=9, reason="refused", since=NOW - timedelta(minutes=minutes),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebrain_node.blobs import BlobStore
@@ -43,6 +43,7 @@ def test_a_blob_lies_under_its_digest_private_and_alone(tmp_path: Path, sharded:
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
 
 
+@settings(deadline=None)  # the time of fsync is the disk's
 @given(contents=st.lists(st.binary(max_size=64), max_size=6), sharded=st.booleans())
 def test_every_blob_is_read_back_byte_for_byte(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], sharded: bool

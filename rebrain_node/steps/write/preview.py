@@ -18,7 +18,15 @@ from pydicom.filewriter import correct_ambiguous_vr
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.volume import FloatArray, SyntheticVolume
-from rebrain_node.pictures import Colour, Pixels, UprightVolume, colour_map, grey, lettering
+from rebrain_node.pictures import (
+    KINDS,
+    Colour,
+    Pixels,
+    UprightVolume,
+    colour_map,
+    grey,
+    lettering,
+)
 from rebrain_node.steps.write.references import reference, whole_series
 from rebrain_node.steps.write.result import Result, stamp, stamp_image
 
@@ -26,11 +34,6 @@ BANNER: Final = "SYNTHETIC MR - NOT FOR DIAGNOSIS"
 CAPTIONS: Final = (("MR AXIAL", "CORONAL", "SAGITTAL"), ("ERROR AXIAL", "CORONAL", "SAGITTAL"))
 CALIBRATED, UNCALIBRATED = "ERROR CALIBRATED", "ERROR UNCALIBRATED"  # above the lower row
 WARNING: Final = (255, 140, 0)
-KIND_COLOURS: Final = {
-    "measured": (0, 170, 80),
-    "retrieved": (60, 120, 255),
-    "interpolated": (255, 140, 0),
-}
 #: by uncertainty, ratio of the display range
 _MAP: Final[dict[float, Colour]] = {
     0.0: (0, 0, 0), 0.1: (110, 20, 110), 0.2: (230, 90, 40), 0.3: (255, 240, 120),
@@ -122,7 +125,7 @@ def _planes(
     count = len(coronal.values)
     height = max(1, round(coronal.height_mm / synthetic.grid.pixel_mm))
     stretched = count - 1 - ((np.arange(height) + 0.5) * count / height).astype(int)[::-1]
-    kinds = np.array([KIND_COLOURS[guide.kind] for guide in synthetic.guides], dtype=np.uint8)
+    kinds = np.array([KINDS[guide.kind] for guide in synthetic.guides], dtype=np.uint8)
     numbers = _slice_numbers(synthetic)[::-1, row, column]
     bar = np.repeat(kinds[numbers[stretched]][:, None], _BAR, axis=1)
     return [

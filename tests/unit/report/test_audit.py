@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict
-from rebrain_node.domain.delivery import PendingDelivery
+from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.report.audit import render
@@ -70,13 +70,13 @@ def a_page(words=""):
         an_event(3, "step.completed", "1.2.3", step=f"write{words}", seconds=3.5),
         an_event(4, "series.synthesised", "1.2.3", sha256="f" * 64, objects={"MR": 5, words: 1}),
     ]
-    delivery = PendingDelivery(
+    delivery = Delivery(
         set_id=1,
         destination="pacs",
         study_instance_uid="1.2",
         source_series_uid="1.2.3",
         revision=1,
-        outstanding=7,
+        states={"pending": 7},
         attempts=2,
         reason=f"no association{words}",
         since=BEGUN,

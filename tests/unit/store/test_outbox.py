@@ -1,4 +1,4 @@
-"""The outbox: written once, sent as written, and the end of a series with its last delivery."""
+"""The outbox: written once and sent as written."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import TakenInstance
 from rebrain_node.domain.job import Job
 from rebrain_node.errors import (
     AlteredBytesError,
@@ -19,6 +17,7 @@ from rebrain_node.errors import (
 )
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 from tests.support.store_cases import accept, derived_set, fast_folder, received
@@ -56,13 +55,6 @@ def state_of(ledger: Ledger) -> str:
     record = ledger.series_one("1.2.1.1")
     assert record is not None
     return record.state
-
-
-def taken(outbox: Outbox, set_id: int, destination: str) -> list[TakenInstance]:
-    return [
-        TakenInstance(sop_instance_uid=one.sop_instance_uid, status=0)
-        for one in outbox.outstanding(set_id, destination)
-    ]
 
 
 def files(folder: Path) -> list[str]:
@@ -117,11 +109,13 @@ def test_a_second_set_of_one_revision_is_refused(outbox: Outbox, job: Job) -> No
         outbox.put(derived_set(job, instances=2), ["pacs"], job)
 
 
-def test_a_set_of_an_older_revision_is_superseded(outbox: Outbox, ledger: Ledger, job: Job) -> None:
+def test_a_set_of_an_older_revision_is_superseded(
+    outbox: Outbox, ledger: Ledger, database: Database, job: Job
+) -> None:
     ledger.record_received(received(2))
     with pytest.raises(SupersededError):
         outbox.put(derived_set(job), ["pacs"], job)
-    assert outbox.pending() == ()
+    assert Deliveries(database).pending() == ()
 
 
 @pytest.mark.parametrize("harm", ["changed", "cut", "gone"])
@@ -142,72 +136,11 @@ def test_an_altered_file_is_never_given_out(
         outbox.outstanding(set_id, "pacs")
 
 
-def test_the_last_delivery_publishes_the_series(
+def test_without_a_destination_nothing_is_published(
     outbox: Outbox, ledger: Ledger, database: Database, job: Job
 ) -> None:
-    set_id = outbox.put(derived_set(job), ["pacs", "archive"], job)
-    outbox.delivered(set_id, "pacs", taken(outbox, set_id, "pacs"))
-    assert state_of(ledger) == "synthesised"
-    assert [one.destination for one in outbox.pending()] == ["archive"]
-    last = taken(outbox, set_id, "archive")
-    outbox.delivered(set_id, "archive", last[:-1])
-    assert state_of(ledger) == "synthesised"
-    outbox.delivered(set_id, "archive", last)
-    outbox.delivered(set_id, "archive", last)
-    assert state_of(ledger) == "published"
-    assert outbox.pending() == ()
-    assert len(AuditLog(database).events(9, event=Event.SERIES_PUBLISHED)) == 1
-    assert [row.details["taken"] for row in AuditLog(database).events(9, event="delivery.taken")
-            ] == [3, 2, 1]  # fmt: skip
-
-
-def test_a_warning_is_taken_and_told(outbox: Outbox, database: Database, job: Job) -> None:
-    set_id = outbox.put(derived_set(job), ["pacs"], job)
-    first, *others = taken(outbox, set_id, "pacs")
-    outbox.delivered(set_id, "pacs", [replace(first, status=0xB000), *others])
-    (row,) = AuditLog(database).events(9, event=Event.DELIVERY_TAKEN)
-    assert row.details["warnings"] == {first.sop_instance_uid: 0xB000}
-
-
-def test_a_failed_attempt_leaves_the_rest_pending_with_its_reason(outbox: Outbox, job: Job) -> None:
-    set_id = outbox.put(derived_set(job), ["pacs"], job)
-    outbox.delivered(set_id, "pacs", taken(outbox, set_id, "pacs")[:1])
-    outbox.failed(set_id, "pacs", "no connection")
-    outbox.failed(set_id, "pacs", "no connection yet")
-    (pending,) = outbox.pending("pacs")
-    assert (pending.outstanding, pending.attempts, pending.reason) == (2, 2, "no connection yet")
-    assert (pending.source_series_uid, pending.revision) == ("1.2.1.1", 1)
-    assert outbox.pending("archive") == ()
-
-
-def test_a_refusal_for_good_fails_the_series_once_nothing_is_pending(
-    outbox: Outbox, ledger: Ledger, job: Job
-) -> None:
-    set_id = outbox.put(derived_set(job), ["pacs", "archive"], job)
-    outbox.refused(set_id, "pacs", "0xA900")
-    assert state_of(ledger) == "synthesised"
-    outbox.delivered(set_id, "archive", taken(outbox, set_id, "archive"))
-    assert state_of(ledger) == "failed"
-    assert outbox.pending() == ()
-
-
-def test_the_end_of_a_superseded_set_does_not_end_the_newer_revision(
-    outbox: Outbox, ledger: Ledger, job: Job
-) -> None:
-    set_id = outbox.put(derived_set(job), ["pacs"], job)
-    ledger.record_received(received(2))
-    outbox.delivered(set_id, "pacs", taken(outbox, set_id, "pacs"))
-    assert state_of(ledger) == "receiving"
-    newer = accept(ledger)
-    assert newer.revision == 2
-    assert outbox.put(derived_set(newer), ["pacs"], newer) != set_id
-
-
-def test_without_a_destination_nothing_is_published(
-    outbox: Outbox, ledger: Ledger, job: Job
-) -> None:
     outbox.put(derived_set(job), [], job)
-    assert (state_of(ledger), outbox.pending()) == ("synthesised", ())
+    assert (state_of(ledger), Deliveries(database).of()) == ("synthesised", ())
 
 
 def test_what_a_dead_writer_left_is_swept_and_a_full_folder_is_said(
@@ -219,12 +152,6 @@ def test_what_a_dead_writer_left_is_swept_and_a_full_folder_is_said(
     (folder / "outbox").rmdir()
     with pytest.raises(StoreUnavailableError, match="outbox"):
         outbox.put(derived_set(job), ["pacs"], job)
-
-
-def test_an_unknown_set_or_destination_is_refused(outbox: Outbox, job: Job) -> None:
-    set_id = outbox.put(derived_set(job), ["pacs"], job)
-    with pytest.raises(StateError, match="archive"):
-        outbox.failed(set_id, "archive", "no connection")
 
 
 def test_the_predecessor_of_a_revision_is_the_newest_set_before_it(

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import TakenInstance
+from rebrain_node.domain.delivery import Answer
 from rebrain_node.domain.guidance import guidance
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.volume import Guide, Target
 from rebrain_node.errors import StateError
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.recall import Recall
@@ -92,12 +93,12 @@ def test_a_bundle_is_found_with_everything_it_made(recall: Recall) -> None:
     assert recall.by_bundle("2" * 64) == ()
 
 
-def test_where_the_objects_went_is_told(recall: Recall, database: Database, folder: Path) -> None:
-    outbox = Outbox(database, folder / "outbox")
+def test_the_destinations_of_an_object_are_told(recall: Recall, database: Database) -> None:
     first = recall.by_exemplar(BERT)[0]
     image = first.objects[0].sop_instance_uid
     assert first.objects[0].destinations == {"pacs": "pending"}
-    outbox.delivered(first.set_id, "pacs", [TakenInstance(sop_instance_uid=image, status=0)])
+    answer = Answer(sop_instance_uid=image, outcome="taken", status=0)
+    Deliveries(database).record(first.set_id, "pacs", [answer])
     assert recall.by_exemplar(BERT)[0].objects[0].destinations == {"pacs": "taken"}
 
 

@@ -14,9 +14,9 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
-from rebrain_node.pictures import lettering
+from rebrain_node.pictures import KINDS, lettering
 from rebrain_node.steps.write import AuditAnchor, ObjectOptions, codes, preview, write
-from rebrain_node.steps.write.preview import BANNER, CAPTIONS, KIND_COLOURS, WARNING, draw
+from rebrain_node.steps.write.preview import BANNER, CAPTIONS, WARNING, draw
 from rebrain_node.steps.write.report import NO_FINDING
 from tests.support.phantoms import enhanced_ct, head_ct
 from tests.support.synthetic_volumes import provenance, synthetic_volume
@@ -263,7 +263,7 @@ def is_warning(picture: np.ndarray) -> np.ndarray:
 
 def test_without_a_banner_nothing_is_written_into_the_picture(volume):
     grey = draw(volume, "none")
-    bars = np.isin(grey.reshape(-1, 3), list(KIND_COLOURS.values())).all(axis=-1)
+    bars = np.isin(grey.reshape(-1, 3), list(KINDS.values())).all(axis=-1)
     assert is_warning(grey).sum() <= bars.sum()  # orange only in the bars of kinds
 
 

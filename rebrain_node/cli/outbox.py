@@ -1,0 +1,213 @@
+"""`outbox`: what is delivered where, and what an operator decides about it."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
+
+if TYPE_CHECKING:
+    from rebrain_node.domain.delivery import Delivery
+    from rebrain_node.store.deliveries import Deliveries
+
+outbox = typer.Typer(help="Show, retry, cancel and pause deliveries.", no_args_is_help=True)
+
+SetId = Annotated[int, typer.Argument(help="Number of the set, from `outbox list`.")]
+To = Annotated[
+    str | None, typer.Option("--to", help="Only this destination; without it, all of the set.")
+]
+Reason = Annotated[str, typer.Option(help="Why; written to the audit log.")]
+Name = Annotated[str, typer.Argument(help="Name of a destination in the settings.")]
+
+
+@outbox.command("list")
+def list_(
+    config: Config = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what is wholly delivered or cancelled.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List deliveries that wait, are refused or incomplete.
+
+    Exit code 1 if one is refused or held back: it is not tried again without `outbox retry`.
+    """
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    settings = load_settings(config)
+    with open_state(settings) as state:
+        found = [one for one in state.deliveries.of() if everything or _is_open(one)]
+        paused = state.deliveries.paused()
+    known = set(settings.destination_names)
+    if as_json:
+        print_json(
+            {
+                "deliveries": [_json(one, known) for one in found],
+                "paused": [asdict(one) | {"since": one.since.isoformat()} for one in paused],
+            }
+        )
+    else:
+        columns = ("set", "destination", "source series", "objects", "attempts", "reason")
+        rows = [
+            (one.set_id, one.destination, one.source_series_uid, one.summary, one.attempts,
+             _reason(one, known))
+            for one in found
+        ]  # fmt: skip
+        print_table("Deliveries", columns, rows)
+        for one in paused:
+            typer.echo(f"{one.destination} is paused since {one.since.isoformat()}: {one.reason}")
+    if any(one.needs_operator for one in found):
+        raise typer.Exit(1)
+
+
+@outbox.command("show")
+def show(set_id: SetId, config: Config = None, as_json: AsJson = False) -> None:
+    """Show every object of a set at every destination."""
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state:
+        _deliveries_of(state.deliveries, set_id, None)
+        objects = state.deliveries.objects(set_id)
+    if as_json:
+        print_json({"set_id": set_id, "objects": [asdict(one) for one in objects]})
+        return
+    columns = ("destination", "kind", "instance", "state", "status", "reason")
+    rows = [
+        (o.destination, o.kind, o.sop_instance_uid, o.state,
+         None if o.status is None else f"0x{o.status:04X}", o.reason)
+        for o in objects
+    ]  # fmt: skip
+    print_table(f"Set {set_id}", columns, rows)
+
+
+@outbox.command("retry")
+def retry(
+    set_id: SetId,
+    reason: Reason,
+    to: To = None,
+    resend: Annotated[
+        bool, typer.Option(help="Also send again what the destination has taken.")
+    ] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send again what was refused, left out or cancelled."""
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state:
+        counts = {
+            name: state.deliveries.retry(set_id, name, reason, getpass.getuser(), resend=resend)
+            for name in _destinations(state.deliveries, set_id, to)
+        }
+    _print_counts("pending again", counts, as_json=as_json)
+
+
+@outbox.command("cancel")
+def cancel(
+    set_id: SetId, reason: Reason, to: To = None, config: Config = None, as_json: AsJson = False
+) -> None:
+    """Stop the delivery of what is still pending of a set."""
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state:
+        counts = {
+            name: state.deliveries.cancel(set_id, name, reason, getpass.getuser())
+            for name in _destinations(state.deliveries, set_id, to)
+        }
+    _print_counts("cancelled", counts, as_json=as_json)
+
+
+@outbox.command("pause")
+def pause(
+    destination: Name, reason: Reason, config: Config = None, as_json: AsJson = False
+) -> None:
+    """Stop deliveries to a destination until `outbox resume`.
+
+    The pause is kept over a restart of the node.
+    """
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    settings = load_settings(config)
+    if destination not in settings.destination_names:
+        names = ", ".join(settings.destination_names) or "none"
+        raise typer.BadParameter(
+            f"there is no destination {destination!r}; the settings name {names}"
+        )
+    with open_state(settings) as state:
+        state.deliveries.pause(destination, reason, getpass.getuser())
+    _print_switch(destination, "paused", as_json=as_json)
+
+
+@outbox.command("resume")
+def resume(
+    destination: Name, reason: Reason, config: Config = None, as_json: AsJson = False
+) -> None:
+    """Deliver to a paused destination again."""
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    with open_state(load_settings(config)) as state:
+        state.deliveries.resume(destination, reason, getpass.getuser())
+    _print_switch(destination, "resumed", as_json=as_json)
+
+
+def _is_open(delivery: Delivery) -> bool:
+    return bool(set(delivery.states) - {"taken", "confirmed", "cancelled"})
+
+
+def _destinations(deliveries: Deliveries, set_id: int, to: str | None) -> list[str]:
+    return [one.destination for one in _deliveries_of(deliveries, set_id, to)]
+
+
+def _deliveries_of(deliveries: Deliveries, set_id: int, to: str | None) -> tuple[Delivery, ...]:
+    from rebrain_node.errors import StateError
+
+    found = deliveries.of(to, set_id)
+    if not found:
+        where = "" if to is None else f" for destination {to!r}"
+        raise StateError(
+            f"the outbox holds no set {set_id}{where}; `rebrain-node outbox list --all` lists them"
+        )
+    return found
+
+
+def _reason(delivery: Delivery, known: set[str]) -> str | None:
+    if delivery.outstanding and delivery.destination not in known:
+        return (
+            "not a destination of the settings any more: add it again under [[destinations]], or "
+            f"run `rebrain-node outbox cancel {delivery.set_id} --to {delivery.destination}`"
+        )
+    return delivery.reason
+
+
+def _json(delivery: Delivery, known: set[str]) -> dict[str, object]:
+    return asdict(delivery) | {
+        "outstanding": delivery.outstanding,
+        "needs_operator": delivery.needs_operator,
+        "reason": _reason(delivery, known),
+        "since": delivery.since.isoformat(),
+    }
+
+
+def _print_counts(what: str, counts: dict[str, int], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"objects": counts})
+        return
+    for name, count in counts.items():
+        typer.echo(f"{count} objects for {name} are {what}")
+
+
+def _print_switch(destination: str, state: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"destination": destination, "state": state})
+    else:
+        typer.echo(f"deliveries to {destination} are {state}")

@@ -1,0 +1,116 @@
+"""`recall`: find the objects that a model has affected, and have them rejected."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rebrain_node.domain.delivery import RecalledSet
+    from rebrain_node.store.recall import Recall
+
+
+class RejectionTitle(StrEnum):
+    """Why objects are rejected: the title of the note (PS3.16 CID 7011)."""
+
+    QUALITY = "quality"
+    SAFETY = "safety"
+
+
+def recall(  # noqa: PLR0913 - options of a command
+    bundle: Annotated[
+        str | None, typer.Option(help="Digest of the bundle, or at least its first 16 digits.")
+    ] = None,
+    exemplar: Annotated[
+        str | None,
+        typer.Option(
+            help="Keyed hash of the exemplar slice; its first 32 digits are those of the subject."
+        ),
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Series Instance UID of the source series.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Everything made at this time (UTC) or later.")
+    ] = None,
+    issue: Annotated[
+        RejectionTitle | None,
+        typer.Option(help="Send a rejection note for what was delivered, for this reason."),
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(help="With --issue: why; stands in the note, so name no patient.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="With --issue: do not ask.")] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find all derived objects of a bundle, exemplar, series or time.
+
+    Lists each object with its state at each destination. With --issue, a rejection note (IHE IOCM)
+    goes through the outbox to every destination that holds one of them.
+    """
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.tasks import issue_recall
+    from rebrain_node.settings import load_settings
+
+    if issue is not None and not reason:
+        raise typer.BadParameter("--issue needs --reason")
+    with open_state(load_settings(config)) as state:
+        recalled = _find(state.recall, bundle, exemplar, series, since)
+        if not as_json:
+            _print_recalled(recalled)
+        notes: dict[int, int] = {}
+        if issue is not None:
+            if not yes:
+                typer.confirm(f"send rejection notes for {len(recalled)} sets?", abort=True)
+            notes = issue_recall(state, recalled, issue.value, reason)
+    if as_json:
+        print_json({"sets": [asdict(each) for each in recalled], "notes": notes})
+    elif issue is not None:
+        typer.echo(
+            f"{sum(count > 0 for count in notes.values())} rejection notes are in the outbox; "
+            "`rebrain-node outbox list` shows their delivery"
+        )
+
+
+def _find(
+    recall: Recall,
+    bundle: str | None,
+    exemplar: str | None,
+    series: str | None,
+    since: datetime | None,
+) -> tuple[RecalledSet, ...]:
+    if sum(each is not None for each in (bundle, exemplar, series, since)) != 1:
+        raise typer.BadParameter("give one of --bundle, --exemplar, --series and --since")
+    if bundle is not None:
+        return recall.by_bundle(bundle)
+    if exemplar is not None:
+        return recall.by_exemplar(exemplar)
+    if series is not None:
+        return recall.by_series(series)
+    return recall.by_time((since or datetime.now(UTC)).replace(tzinfo=UTC))
+
+
+def _print_recalled(recalled: Sequence[RecalledSet]) -> None:
+    rows = [
+        (
+            each.set_id,
+            each.source_series_uid,
+            each.revision,
+            one.kind,
+            one.sop_instance_uid,
+            ", ".join(f"{name} {state}" for name, state in one.destinations.items()),
+        )
+        for each in recalled
+        for one in each.objects
+    ]
+    columns = ("set", "source series", "revision", "kind", "instance", "destinations")
+    print_table("Objects", columns, rows)

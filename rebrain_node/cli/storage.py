@@ -1,0 +1,88 @@
+"""`storage`: what is stored, how long the disk lasts, and what may be deleted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
+
+if TYPE_CHECKING:
+    from rebrain_node.app.compose import State
+    from rebrain_node.settings import Settings
+
+storage = typer.Typer(
+    help="Show what is stored, and delete what may be deleted.", no_args_is_help=True
+)
+
+
+@storage.command("show")
+def show(config: Config = None, as_json: AsJson = False) -> None:
+    """Show what is stored and how many days the disk lasts."""
+    from rebrain_node.app.compose import open_state
+    from rebrain_node.settings import load_settings
+
+    settings = load_settings(config)
+    with open_state(settings) as state:
+        answer = use_of(settings, state)
+    if as_json:
+        print_json(answer)
+    else:
+        print_table("Storage", ("field", "value"), list(answer.items()))
+
+
+@storage.command("purge")
+def purge(
+    config: Config = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be deleted and delete nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete the bytes that the rules of retention release.
+
+    The running node does so every hour. Rows of the ledger and the audit log are never deleted.
+    """
+    from rebrain_node.app.compose import open_state, retention_rules
+    from rebrain_node.settings import load_settings
+
+    settings = load_settings(config)
+    rules, now = retention_rules(settings), datetime.now(UTC)
+    with open_state(settings) as state:
+        purged = (state.retention.purgeable if dry_run else state.retention.purge)(rules, now)
+    if as_json:
+        print_json(
+            {
+                "deleted": not dry_run,
+                "series": [asdict(one) | {"since": one.since.isoformat()} for one in purged],
+            }
+        )
+        return
+    columns = ("series", "state", "since", "received bytes", "derived bytes")
+    rows = [
+        (one.series_instance_uid, one.state, one.since.isoformat(), one.received_bytes,
+         one.derived_bytes)
+        for one in purged
+    ]  # fmt: skip
+    print_table("Would be deleted" if dry_run else "Deleted", columns, rows)
+
+
+def use_of(settings: Settings, state: State) -> dict[str, object]:
+    """Measure storage: bytes, growth, and the days until no new study is judged."""
+    import shutil
+
+    from rebrain_node.app.compose import retention_rules
+
+    use = state.retention.use()
+    free = shutil.disk_usage(state.folder).free
+    purgeable = state.retention.purgeable(retention_rules(settings), datetime.now(UTC))
+    left = free - settings.storage.soft_mark_bytes
+    return asdict(use) | {
+        "daily_bytes": round(use.daily_bytes),
+        "purgeable_bytes": sum(one.received_bytes + one.derived_bytes for one in purgeable),
+        "free_bytes": free,
+        "days_left": round(max(0, left) / use.daily_bytes, 1) if use.daily_bytes else None,
+    }

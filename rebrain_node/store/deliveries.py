@@ -1,0 +1,484 @@
+"""Which destination has taken which object of the outbox, and what an operator decides about it.
+
+Facts only; when to try again is the delivery loop's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, cast
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
+
+from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import (
+    ACCEPTED_STATES,
+    STATE_AFTER,
+    Answer,
+    CommitmentReport,
+    DeliveredObject,
+    Delivery,
+    DeliveryState,
+    HeldObject,
+    PausedDestination,
+)
+from rebrain_node.errors import StateError
+from rebrain_node.ports import JsonValue
+from rebrain_node.store.audit import append
+from rebrain_node.store.database import Database
+from rebrain_node.store.series import move, transition
+from rebrain_node.store.tables import (
+    CommitmentRow,
+    DeliveryRow,
+    DerivedInstanceRow,
+    DerivedSetRow,
+    PausedDestinationRow,
+    SeriesRow,
+)
+
+Details = dict[str, JsonValue]
+
+#: the state whose reason describes a delivery, the most important first
+_REASON_ORDER: Final = (
+    "held", "refused", "altered", "pending", "left-out", "cancelled", "withdrawn", "unverified",
+)  # fmt: skip
+
+
+class Deliveries:
+    """The deliveries of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, destination: str | None = None, set_id: int | None = None) -> tuple[Delivery, ...]:
+        """Every set at every destination, oldest first; of one destination or one set."""
+        return self._summaries(
+            *(() if destination is None else (DeliveryRow.destination == destination,)),
+            *(() if set_id is None else (DeliveryRow.set_id == set_id,)),
+        )
+
+    def pending(self, destination: str | None = None) -> tuple[Delivery, ...]:
+        """Sets that are not wholly delivered and are still tried, oldest first."""
+        waiting = select(DeliveryRow.set_id).where(DeliveryRow.state == "pending").distinct()
+        found = self._summaries(
+            DeliveryRow.set_id.in_(waiting),
+            *(() if destination is None else (DeliveryRow.destination == destination,)),
+        )
+        return tuple(delivery for delivery in found if delivery.outstanding)
+
+    def objects(self, set_id: int) -> tuple[DeliveredObject, ...]:
+        """Every object of a set at every destination, in the order of sending."""
+        query = (
+            select(DeliveryRow, DerivedInstanceRow)
+            .join(DerivedInstanceRow, DerivedInstanceRow.id == DeliveryRow.derived_instance_id)
+            .where(DeliveryRow.set_id == set_id)
+            .order_by(DeliveryRow.destination, DerivedInstanceRow.position)
+        )
+        with self._database.reading() as session:
+            return tuple(
+                DeliveredObject(
+                    destination=row.destination,
+                    kind=one.kind,
+                    sop_instance_uid=one.sop_instance_uid,
+                    state=cast(DeliveryState, row.state),
+                    status=row.status,
+                    attempts=row.attempts,
+                    reason=row.reason,
+                )
+                for row, one in session.execute(query)
+            )
+
+    def _summaries(self, *conditions: ColumnElement[bool]) -> tuple[Delivery, ...]:
+        query = (
+            select(
+                DerivedSetRow,
+                DeliveryRow.destination,
+                DeliveryRow.state,
+                func.count(),
+                func.max(DeliveryRow.attempts),
+                func.max(DeliveryRow.reason),
+            )
+            .join(DeliveryRow, DeliveryRow.set_id == DerivedSetRow.id)
+            .where(*conditions)
+            .group_by(DerivedSetRow.id, DeliveryRow.destination, DeliveryRow.state)
+            .order_by(DerivedSetRow.id, DeliveryRow.destination)
+        )
+        with self._database.reading() as session:
+            rows = [tuple(row) for row in session.execute(query)]
+        groups = groupby(rows, key=itemgetter(0, 1))
+        return tuple(_delivery(one, name, list(group)) for (one, name), group in groups)
+
+    def record(self, set_id: int, destination: str, answers: Sequence[Answer]) -> None:
+        """Record what a destination answered; with the last of all, the series ends.
+
+        Companions of an MR series that the destination has refused in part are left out: they
+        refer to slices that it does not hold.
+        """
+        by_uid = {answer.sop_instance_uid: answer for answer in answers}
+        with self._database.writing() as session:
+            rows = _deliveries(session, set_id, destination)
+            changed = [
+                (row, by_uid[one.sop_instance_uid])
+                for row, one in rows
+                if one.sop_instance_uid in by_uid and _counts(row, by_uid[one.sop_instance_uid])
+            ]
+            for row, answer in changed:
+                _apply(row, answer)
+            _leave_out_companions(rows)
+            for event, details in _told(set_id, changed):
+                append(session, event, destination, details)
+            session.flush()
+            _settle(session, set_id)
+
+    def failed(self, set_id: int, destination: str, reason: str) -> None:
+        """Record one failed attempt; what was not taken stays pending."""
+        with self._database.writing() as session:
+            for row, _ in _deliveries(session, set_id, destination):
+                if row.state == "pending":
+                    row.attempts += 1
+                    row.reason = reason
+                    row.changed_at = datetime.now(UTC)
+            append(session, Event.DELIVERY_FAILED, destination, {"set": set_id, "reason": reason})
+
+    def refused(self, set_id: int, destination: str, reason: str) -> None:
+        """Record that what is pending of a set is given up for a destination."""
+        self._end(set_id, destination, "refused", (Event.DELIVERY_REFUSED, {"reason": reason}))
+
+    def hold(self, set_id: int, destination: str, reason: str) -> None:
+        """Keep what is pending of a set back until an operator retries or cancels it."""
+        self._end(set_id, destination, "held", (Event.DELIVERY_HELD, {"reason": reason}))
+
+    def verify(self, set_id: int, destination: str, found: Sequence[HeldObject]) -> None:
+        """Record what a destination was found to hold of what it has taken.
+
+        What it does not hold is pending again; what it holds otherwise than it was sent is
+        `altered`; what it holds as sent, or holds and was answered 0000, is `confirmed`.
+        """
+        by_uid = {one.sop_instance_uid: one for one in found}
+        counts: Counter[str] = Counter()
+        with self._database.writing() as session:
+            for row, one in _deliveries(session, set_id, destination):
+                if one.sop_instance_uid in by_uid and row.state in {"taken", "unverified"}:
+                    row.state, row.reason = _verified(row, by_uid[one.sop_instance_uid])
+                    row.changed_at = datetime.now(UTC)
+                    counts[row.state] += 1
+            details: Details = {"set": set_id, **counts}
+            append(session, Event.DELIVERY_VERIFIED, destination, details)
+            session.flush()
+            _reopen(session, set_id)
+            _settle(session, set_id)
+
+    def unconfirmed(self, destination: str) -> tuple[Delivery, ...]:
+        """Sets of which a destination has accepted all and not yet confirmed all, oldest first."""
+        return tuple(
+            delivery
+            for delivery in self.of(destination)
+            if not delivery.outstanding and {"taken", "unverified"} & delivery.states.keys()
+        )
+
+    def accepted(self, set_id: int, destination: str) -> frozenset[str]:
+        """SOP Instance UIDs of a set that a destination has accepted."""
+        with self._database.reading() as session:
+            rows = _deliveries(session, set_id, destination)
+            return frozenset(
+                one.sop_instance_uid for row, one in rows if row.state in ACCEPTED_STATES
+            )
+
+    def request_commitment(self, set_id: int, destination: str, transaction_uid: str) -> None:
+        """Record a request for storage commitment before it is sent."""
+        with self._database.writing() as session:
+            session.add(
+                CommitmentRow(
+                    transaction_uid=transaction_uid,
+                    set_id=set_id,
+                    destination=destination,
+                    requested_at=datetime.now(UTC),
+                )
+            )
+            details: Details = {"set": set_id, "transaction": transaction_uid}
+            append(session, Event.COMMITMENT_REQUESTED, destination, details)
+
+    def commit(self, report: CommitmentReport) -> bool:
+        """Record what a destination has committed itself to; False for an unknown transaction.
+
+        A late answer and a repeated one count as any other. An object to which it does not commit
+        itself is `unverified`: Orthanc answers so for objects that it holds.
+        """
+        with self._database.writing() as session:
+            request = session.get(CommitmentRow, report.transaction_uid)
+            if request is None:
+                details: Details = {"objects": len(report.committed) + len(report.failed)}
+                append(session, Event.COMMITMENT_UNKNOWN, report.transaction_uid[:64], details)
+                return False
+            request.answered_at = datetime.now(UTC)
+            counts: Counter[str] = Counter()
+            for row, one in _deliveries(session, request.set_id, request.destination):
+                state = _committed(row, one.sop_instance_uid, report)
+                if state is not None:
+                    row.state, row.reason = state
+                    row.changed_at = datetime.now(UTC)
+                    counts[row.state] += 1
+            details = {
+                "set": request.set_id, "transaction": report.transaction_uid, **counts,
+            }  # fmt: skip
+            append(session, Event.COMMITMENT_ANSWERED, request.destination, details)
+        return True
+
+    def cancel(self, set_id: int, destination: str, reason: str, operator: str) -> int:
+        """Stop the delivery of a set to a destination; the number of objects cancelled.
+
+        Raises
+        ------
+        StateError
+            There is no such set for that destination, or nothing of it is pending.
+        """
+        details: Details = {"reason": reason, "operator": operator}
+        count = self._end(set_id, destination, "cancelled", (Event.DELIVERY_CANCELLED, details))
+        if not count:
+            raise StateError(
+                f"nothing of set {set_id} is pending for destination {destination!r}; "
+                "`rebrain-node outbox list --all` shows what became of it"
+            )
+        return count
+
+    def retry(
+        self, set_id: int, destination: str, reason: str, operator: str, *, resend: bool = False
+    ) -> int:
+        """Make what a destination has not taken pending again; the number of objects.
+
+        Parameters
+        ----------
+        resend : bool
+            Also what it has taken, e.g. after the series was deleted there.
+
+        Raises
+        ------
+        StateError
+            There is no such set for that destination, or nothing of it is to be sent again.
+        """
+        with self._database.writing() as session:
+            rows = [
+                row
+                for row, _ in _deliveries(session, set_id, destination)
+                if row.state not in {"pending", "withdrawn"}
+                and (resend or row.state not in {"taken", "confirmed"})
+            ]
+            if not rows:
+                raise StateError(
+                    f"destination {destination!r} has taken or awaits all of set {set_id}, or it "
+                    "was withdrawn because its source series is in dispute; "
+                    "use --resend to send again what it has taken"
+                )
+            for row in rows:
+                row.state, row.status, row.attempts, row.reason = "pending", None, 0, None
+                row.changed_at = datetime.now(UTC)
+            details: Details = {
+                "set": set_id, "objects": len(rows), "reason": reason, "operator": operator,
+            }  # fmt: skip
+            append(session, Event.DELIVERY_RETRIED, destination, details)
+            _reopen(session, set_id)
+        return len(rows)
+
+    def pause(self, destination: str, reason: str, operator: str) -> None:
+        """Stop all deliveries to a destination until `resume`; the durable switch of an operator.
+
+        Raises
+        ------
+        StateError
+            It is paused already.
+        """
+        with self._database.writing() as session:
+            if session.get(PausedDestinationRow, destination) is not None:
+                raise StateError(f"destination {destination!r} is paused already")
+            session.add(
+                PausedDestinationRow(
+                    destination=destination, reason=reason, since=datetime.now(UTC)
+                )
+            )
+            details = {"reason": reason, "operator": operator}
+            append(session, Event.DELIVERY_PAUSED, destination, details)
+
+    def resume(self, destination: str, reason: str, operator: str) -> None:
+        """Deliver to a paused destination again.
+
+        Raises
+        ------
+        StateError
+            It is not paused.
+        """
+        with self._database.writing() as session:
+            row = session.get(PausedDestinationRow, destination)
+            if row is None:
+                raise StateError(f"destination {destination!r} is not paused")
+            session.delete(row)
+            details = {"reason": reason, "operator": operator}
+            append(session, Event.DELIVERY_RESUMED, destination, details)
+
+    def paused(self) -> tuple[PausedDestination, ...]:
+        """Destinations to which nothing is delivered until `resume`."""
+        query = select(PausedDestinationRow).order_by(PausedDestinationRow.destination)
+        with self._database.reading() as session:
+            return tuple(
+                PausedDestination(destination=row.destination, reason=row.reason, since=row.since)
+                for row in session.scalars(query)
+            )
+
+    def _end(
+        self,
+        set_id: int,
+        destination: str,
+        state: DeliveryState,
+        told: tuple[Event, Details],
+    ) -> int:
+        """Take what is pending of a set to a final state; the number of objects."""
+        event, details = told
+        with self._database.writing() as session:
+            rows = [
+                row
+                for row, _ in _deliveries(session, set_id, destination)
+                if row.state in {"pending", "held"}
+            ]
+            for row in rows:
+                row.state, row.reason = state, str(details["reason"])
+                row.changed_at = datetime.now(UTC)
+            if rows:
+                append(session, event, destination, {"set": set_id, **details})
+                session.flush()
+                _settle(session, set_id)
+        return len(rows)
+
+
+def _deliveries(
+    session: Session, set_id: int, destination: str
+) -> Sequence[tuple[DeliveryRow, DerivedInstanceRow]]:
+    query = (
+        select(DeliveryRow, DerivedInstanceRow)
+        .join(DerivedInstanceRow, DerivedInstanceRow.id == DeliveryRow.derived_instance_id)
+        .where(DeliveryRow.set_id == set_id, DeliveryRow.destination == destination)
+        .order_by(DerivedInstanceRow.position)
+    )
+    found = [(row, one) for row, one in session.execute(query)]
+    if not found:
+        raise StateError(f"the outbox holds no set {set_id} for destination {destination!r}")
+    return found
+
+
+def _delivery(row: DerivedSetRow, destination: str, group: Sequence[tuple[Any, ...]]) -> Delivery:
+    reasons = {state: reason for _, _, state, _, _, reason in group if reason is not None}
+    return Delivery(
+        set_id=row.id,
+        destination=destination,
+        study_instance_uid=row.study_instance_uid,
+        source_series_uid=row.source_series_uid,
+        revision=row.revision,
+        states={state: count for _, _, state, count, _, _ in group},
+        attempts=max(attempts for *_, attempts, _ in group),
+        reason=next((reasons[state] for state in _REASON_ORDER if state in reasons), None),
+        since=row.created_at,
+    )
+
+
+def _counts(row: DeliveryRow, answer: Answer) -> bool:
+    """Whether an answer changes anything; of what was withdrawn only that it was accepted."""
+    if row.state == "withdrawn":
+        return STATE_AFTER[answer.outcome] in ACCEPTED_STATES
+    return row.state not in ACCEPTED_STATES
+
+
+def _apply(row: DeliveryRow, answer: Answer) -> None:
+    row.state, row.status = STATE_AFTER[answer.outcome], answer.status
+    row.reason, row.changed_at = answer.reason, datetime.now(UTC)
+    if answer.outcome == "retry":
+        row.attempts += 1
+
+
+def _verified(row: DeliveryRow, found: HeldObject) -> tuple[DeliveryState, str | None]:
+    if not found.held:
+        return "pending", "the destination answered that it took the object, but does not hold it"
+    if found.changed:
+        changed = ", ".join(found.changed[:8])
+        return "altered", f"the destination holds the object with other values of {changed}"
+    if found.changed is None and row.state == "unverified":
+        return "unverified", row.reason
+    return "confirmed", None
+
+
+def _committed(
+    row: DeliveryRow, sop_instance_uid: str, report: CommitmentReport
+) -> tuple[DeliveryState, str | None] | None:
+    if row.state not in {"taken", "unverified", "confirmed"}:
+        return None
+    if sop_instance_uid in report.failed:
+        code = report.failed[sop_instance_uid]
+        return "unverified", f"the destination does not commit itself to the object (0x{code:04X})"
+    return ("confirmed", None) if sop_instance_uid in report.committed else None
+
+
+def _leave_out_companions(rows: Sequence[tuple[DeliveryRow, DerivedInstanceRow]]) -> None:
+    images = [row.state for row, one in rows if one.kind == "MR"]
+    if "refused" not in images or "pending" in images:
+        return
+    for row, one in rows:
+        if one.kind != "MR" and row.state == "pending":
+            row.state, row.changed_at = "left-out", datetime.now(UTC)
+            row.reason = "the destination has not accepted every slice of the MR series"
+
+
+def _told(
+    set_id: int, changed: Sequence[tuple[DeliveryRow, Answer]]
+) -> Iterator[tuple[Event, Details]]:
+    """Audit rows of the answers: what was taken, what was refused or left out, what failed."""
+    accepted = [answer for row, answer in changed if row.state in ACCEPTED_STATES]
+    if accepted:
+        yield (
+            Event.DELIVERY_TAKEN,
+            {
+                "set": set_id,
+                "taken": len(accepted),
+                "warnings": {a.sop_instance_uid: a.status for a in accepted if a.status != 0},
+            },
+        )
+    for event, states in (
+        (Event.DELIVERY_REFUSED, ("refused", "left-out")),
+        (Event.DELIVERY_FAILED, ("pending",)),
+    ):
+        others = [answer for row, answer in changed if row.state in states]
+        if others:
+            yield event, {"set": set_id, "objects": len(others), "reason": others[0].reason}
+
+
+def _settle(session: Session, set_id: int) -> None:
+    """End the series when nothing of its set is pending: published, or failed by a refusal."""
+    query = (
+        select(DeliveryRow.state, func.count())
+        .where(DeliveryRow.set_id == set_id)
+        .group_by(DeliveryRow.state)
+    )
+    held = dict(session.execute(query).all())
+    if held.get("pending", 0) or held.get("held", 0):
+        return
+    row = session.get_one(DerivedSetRow, set_id)
+    series = session.get_one(SeriesRow, row.source_series_uid)
+    if series.revision != row.revision or series.state != "synthesised":
+        return  # a newer revision has its own set and its own end, or this one has ended before
+    taken = sum(held.get(state, 0) for state in ACCEPTED_STATES)
+    if held.get("refused", 0) or not taken:
+        details: Details = {"set": set_id, **held}
+        told = Event.SERIES_FAILED, details
+        transition(session, row.source_series_uid, row.revision, "failed", told)
+    else:
+        told = Event.SERIES_PUBLISHED, {"set": set_id, "taken": taken}
+        transition(session, row.source_series_uid, row.revision, "published", told)
+
+
+def _reopen(session: Session, set_id: int) -> None:
+    """Take a series that failed by its deliveries back to ``synthesised``."""
+    row = session.get_one(DerivedSetRow, set_id)
+    series = session.get_one(SeriesRow, row.source_series_uid)
+    if series.revision == row.revision and series.state == "failed":
+        move(series, "synthesised")

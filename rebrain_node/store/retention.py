@@ -1,0 +1,223 @@
+"""What may be deleted, and when: stored bytes only, never a row of the ledger or the audit log.
+
+Deletable are the bytes of a derived set once every destination has confirmed it, those of its
+source series with it, and those of a series that was refused or failed; each after the days that
+the settings give. Files are removed first and recorded in one transaction after: a crash between
+the two leaves rows whose files are gone already, and the next purge records them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from rebrain_node.blobs import BlobStore
+from rebrain_node.domain.audit import Event
+from rebrain_node.ports import JsonValue
+from rebrain_node.store.audit import append
+from rebrain_node.store.database import Database
+from rebrain_node.store.tables import (
+    DeliveryRow,
+    DerivedInstanceRow,
+    DerivedSetRow,
+    InstanceRow,
+    QuarantineRow,
+    SeriesRow,
+)
+
+_ENDED: Final = frozenset({"published", "refused", "failed"})
+#: small objects that are kept: of them a rejection note can be made years later
+_KEPT: Final = ("SR", "KOS")
+#: states of an object at a destination that keep its bytes no longer
+_RELEASED: Final = frozenset({"confirmed", "left-out", "cancelled"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionRules:
+    """How many days bytes are kept after the last change."""
+
+    delivered_days: float
+    refused_days: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurgeableSeries:
+    """A series whose bytes may be deleted, and those of what was made of it."""
+
+    series_instance_uid: str
+    state: str
+    since: datetime  #: aware, UTC: its last change
+    received_bytes: int
+    derived_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageUse:
+    """What is stored now, and how fast it grows.
+
+    Attributes
+    ----------
+    daily_bytes : float
+        Received in the last seven days, divided by seven.
+    unconfirmed_sets : int
+        Sets that are kept because a destination has not confirmed them.
+    """
+
+    received_bytes: int
+    derived_bytes: int
+    daily_bytes: float
+    unconfirmed_sets: int
+
+
+class Retention:
+    """Deletes what may be deleted from inbox and outbox of one database."""
+
+    def __init__(self, database: Database, inbox: BlobStore, outbox: BlobStore) -> None:
+        self._database = database
+        self._inbox = inbox
+        self._outbox = outbox
+
+    def purgeable(self, rules: RetentionRules, now: datetime) -> tuple[PurgeableSeries, ...]:
+        """List the series whose bytes may be deleted, longest unchanged first."""
+        with self._database.reading() as session:
+            return tuple(_purgeable(session, rules, now))
+
+    def purge(self, rules: RetentionRules, now: datetime) -> tuple[PurgeableSeries, ...]:
+        """Delete the bytes of every series that `purgeable` lists, and record it.
+
+        Raises
+        ------
+        OSError
+            A file cannot be removed; what was removed before is recorded at the next purge.
+        """
+        purged = self.purgeable(rules, now)
+        for each in purged:
+            self._purge(each, now)
+        return purged
+
+    def use(self) -> StorageUse:
+        """Measure what is stored."""
+        since = datetime.now(UTC) - timedelta(days=7)
+        received = select(func.coalesce(func.sum(InstanceRow.size_bytes), 0))
+        derived = select(func.coalesce(func.sum(DerivedInstanceRow.size_bytes), 0))
+        unconfirmed = (
+            select(func.count(func.distinct(DeliveryRow.set_id)))
+            .join(DerivedInstanceRow, DerivedInstanceRow.id == DeliveryRow.derived_instance_id)
+            .where(DeliveryRow.state.not_in(_RELEASED), DerivedInstanceRow.purged_at.is_(None))
+        )
+        with self._database.reading() as session:
+            week = session.scalars(received.where(InstanceRow.received_at >= since)).one()
+            return StorageUse(
+                received_bytes=session.scalars(
+                    received.where(InstanceRow.purged_at.is_(None))
+                ).one(),
+                derived_bytes=session.scalars(
+                    derived.where(DerivedInstanceRow.purged_at.is_(None))
+                ).one(),
+                daily_bytes=week / 7,
+                unconfirmed_sets=session.scalars(unconfirmed).one(),
+            )
+
+    def _purge(self, series: PurgeableSeries, now: datetime) -> None:
+        uid = series.series_instance_uid
+        with self._database.writing() as session:
+            received = session.scalars(_received(uid)).all()
+            derived = session.scalars(_derived(uid)).all()
+            for row in received:
+                if not _is_shared(session, row):
+                    self._inbox.remove(row.sha256)
+                row.purged_at = now
+            for each in derived:
+                self._outbox.remove(each.sha256)
+                each.purged_at = now
+            details: dict[str, JsonValue] = {
+                "state": series.state,
+                "instances": len(received),
+                "objects": len(derived),
+                "bytes": series.received_bytes + series.derived_bytes,
+            }
+            append(session, Event.STORAGE_PURGED, uid, details)
+
+
+def _purgeable(session: Session, rules: RetentionRules, now: datetime) -> Iterator[PurgeableSeries]:
+    days: Mapping[str, float] = {
+        "published": rules.delivered_days,
+        "refused": rules.refused_days,
+        "failed": rules.refused_days,
+    }
+    open_studies = (
+        select(SeriesRow.study_instance_uid).where(SeriesRow.state.not_in(_ENDED)).distinct()
+    )
+    disputed = select(QuarantineRow.disputed_series_uid).where(
+        QuarantineRow.disputed_series_uid.is_not(None), QuarantineRow.decision.is_(None)
+    )
+    query = (
+        select(SeriesRow)
+        .where(
+            SeriesRow.state.in_(_ENDED),
+            SeriesRow.study_instance_uid.not_in(open_studies),
+            SeriesRow.series_instance_uid.not_in(disputed),
+        )
+        .order_by(SeriesRow.changed_at, SeriesRow.series_instance_uid)
+    )
+    for row in session.scalars(query).all():
+        if now - row.changed_at < timedelta(days=days[row.state]):
+            continue
+        if not _is_released(session, row.series_instance_uid):
+            continue
+        received = sum(
+            one.size_bytes for one in session.scalars(_received(row.series_instance_uid))
+        )
+        derived = sum(one.size_bytes for one in session.scalars(_derived(row.series_instance_uid)))
+        if received or derived:
+            yield PurgeableSeries(
+                series_instance_uid=row.series_instance_uid,
+                state=row.state,
+                since=row.changed_at,
+                received_bytes=received,
+                derived_bytes=derived,
+            )
+
+
+def _is_released(session: Session, series_instance_uid: str) -> bool:
+    """Whether every object made of the series has left: confirmed, left out or cancelled.
+
+    A set without a destination has left nowhere and is kept.
+    """
+    sets = session.scalars(
+        select(DerivedSetRow.id).where(DerivedSetRow.source_series_uid == series_instance_uid)
+    ).all()
+    for set_id in sets:
+        states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.set_id == set_id)))
+        if not states or states - _RELEASED:
+            return False
+    return True
+
+
+def _received(series_instance_uid: str) -> Select[InstanceRow]:
+    return select(InstanceRow).where(
+        InstanceRow.series_instance_uid == series_instance_uid, InstanceRow.purged_at.is_(None)
+    )
+
+
+def _derived(series_instance_uid: str) -> Select[DerivedInstanceRow]:
+    return (
+        select(DerivedInstanceRow)
+        .join(DerivedSetRow, DerivedSetRow.id == DerivedInstanceRow.set_id)
+        .where(
+            DerivedSetRow.source_series_uid == series_instance_uid,
+            DerivedInstanceRow.kind.not_in(_KEPT),
+            DerivedInstanceRow.purged_at.is_(None),
+        )
+    )
+
+
+def _is_shared(session: Session, row: InstanceRow) -> bool:
+    """Whether the quarantine refers to the same bytes."""
+    query = select(QuarantineRow.id).where(QuarantineRow.sha256 == row.sha256).limit(1)
+    return session.scalars(query).first() is not None

@@ -1,0 +1,305 @@
+"""The delivery loop between a real outbox and real peers that answer as a test says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, MRImageStorage, ParametricMapStorage
+from pynetdicom import evt
+from pynetdicom.events import Event
+
+from rebrain_node.domain.job import DerivedSet
+from rebrain_node.network.sender import PacsDestination
+from rebrain_node.settings import DestinationSettings
+from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
+from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.outbox import Outbox
+from rebrain_node.worker.delivery import COMMITMENT_TRIES, COMMITMENT_WAIT_S, DeliveryLoop
+from rebrain_node.worker.workflow import LONGEST_PAUSE_S
+from tests.support.scripted_pacs import Peer, a_peer, instance
+from tests.support.store_cases import accept, derived_set, fast_folder, received
+
+BOTH = (MRImageStorage, ParametricMapStorage)
+COMMITMENT = UID("1.2.840.10008.1.20.1")
+COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
+
+
+@dataclass
+class Node:
+    """A database, an outbox, and a clock that a test sets."""
+
+    ledger: Ledger
+    outbox: Outbox
+    deliveries: Deliveries
+    folder: Path
+    now_s: float = 0.0
+
+    def put(self, series: int, study: int = 1, *, companions: bool = False) -> DerivedSet:
+        """Put a set of two MR slices of a series, and a parametric map, into the outbox."""
+        uid, study_uid = f"1.2.{study}.{series}", f"1.2.{study}"
+        self.ledger.record_received(received(1, uid, study_uid))
+        job = accept(self.ledger, uid, study_uid)
+        numbers = range(10 * series, 10 * series + 2)
+        instances = [instance(n) for n in numbers]
+        if companions:
+            instances.append(instance(10 * series + 2, ParametricMapStorage, "PM"))
+        derived = replace(derived_set(job), instances=tuple(instances))
+        self.outbox.put(derived, ["pacs"], job)
+        return derived
+
+    def loop(self, destination: DestinationSettings, **options: Any) -> DeliveryLoop:
+        return DeliveryLoop(
+            outbox=self.outbox,
+            deliveries=self.deliveries,
+            destination=PacsDestination(destination, "REBRAIN"),
+            clock=lambda: self.now_s,
+            **options,
+        )
+
+    def states(self) -> list[str]:
+        return [one.state for one in self.ledger.series()]
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with fast_folder() as folder, Database.open(f"sqlite:///{folder}/node.sqlite") as database:
+        outbox = Outbox(database, folder / "outbox")
+        yield Node(Ledger(database), outbox, Deliveries(database), folder / "outbox")
+
+
+def drain(loop: DeliveryLoop, most: int = 20) -> int:
+    """Deliver until nothing is due; the number of attempts."""
+    for count in range(most):
+        if not loop.deliver_next():
+            return count
+    raise AssertionError(f"still due after {most} attempts")
+
+
+def uids(peer: Peer) -> list[str]:
+    return [uid for uid, _, _ in peer.received]
+
+
+def names(*sets: DerivedSet) -> list[str]:
+    return [one.sop_instance_uid for each in sets for one in each.instances]
+
+
+def test_every_set_is_delivered_once_and_oldest_first(node: Node) -> None:
+    sets = [node.put(series) for series in (3, 1, 2)]
+    with a_peer() as (peer, destination):
+        assert drain(node.loop(destination)) == 3
+    assert uids(peer) == names(*sets)
+    assert set(node.states()) == {"published"}
+
+
+def test_a_set_that_is_not_accepted_does_not_hold_up_other_studies(node: Node) -> None:
+    first, second = node.put(1, study=1), node.put(2, study=2)
+    bad = first.instances[0].sop_instance_uid
+    with a_peer(by_uid={bad: 0xA700}) as (peer, destination):
+        loop = node.loop(destination)
+        assert drain(loop) == 2
+        assert set(names(second)) <= set(uids(peer))
+        (waiting,) = node.deliveries.pending()
+        assert (waiting.outstanding, waiting.attempts) == (1, 1)
+        assert "0xA700" in str(waiting.reason)
+        peer.by_uid.clear()
+        node.now_s += LONGEST_PAUSE_S
+        assert drain(loop) == 1
+    assert node.deliveries.pending() == ()
+    assert sorted(uids(peer)) == sorted([*names(first, second), bad])
+
+
+def test_a_later_set_of_the_same_study_waits_for_the_earlier_one(node: Node) -> None:
+    first, second = node.put(1), node.put(2)
+    bad = first.instances[1].sop_instance_uid
+    with a_peer(by_uid={bad: 0x0110}) as (peer, destination):
+        loop = node.loop(destination)
+        assert drain(loop) == 1
+        assert uids(peer) == names(first)
+        peer.by_uid.clear()
+        node.now_s += LONGEST_PAUSE_S
+        assert drain(loop) == 2
+    assert uids(peer)[2:] == [bad, *names(second)]
+
+
+def test_a_refused_slice_ends_the_delivery_visibly_and_a_retry_repairs_it(node: Node) -> None:
+    derived = node.put(1, companions=True)
+    bad = derived.instances[0].sop_instance_uid
+    with a_peer(by_uid={bad: 0xC000}, sop_classes=BOTH) as (peer, destination):
+        loop = node.loop(destination)
+        assert drain(loop) == 1
+        (delivery,) = node.deliveries.of()
+        assert delivery.states == {"refused": 1, "taken": 1, "left-out": 1}
+        assert node.states() == ["failed"]
+        peer.by_uid.clear()
+        assert node.deliveries.retry(delivery.set_id, "pacs", "repaired", "someone") == 2
+        assert drain(loop) == 1
+    assert node.states() == ["published"]
+    assert uids(peer)[2:] == [bad, derived.instances[2].sop_instance_uid]
+
+
+def test_a_destination_without_parametric_map_gets_the_images(node: Node) -> None:
+    derived = node.put(1, companions=True)
+    with a_peer() as (peer, destination):
+        drain(node.loop(destination))
+    assert uids(peer) == names(derived)[:2]
+    assert node.states() == ["published"]
+    assert node.deliveries.of()[0].states == {"taken": 2, "left-out": 1}
+
+
+def test_a_lost_response_ends_as_a_duplicate_at_the_next_try(node: Node) -> None:
+    """The PACS stored the instance, the answer was lost: the second try is a duplicate."""
+    derived = node.put(1)
+    with a_peer(lambda n: None if n == 2 else 0x0000) as (_, destination):
+        loop = node.loop(destination)
+        assert drain(loop) == 1
+    with a_peer(lambda _: 0x0111) as (_, again):
+        node.now_s += LONGEST_PAUSE_S
+        assert drain(node.loop(again)) == 1
+    assert node.deliveries.of()[0].states == {"taken": 1, "unverified": 1}
+    assert node.states() == ["published"]
+    assert derived.instances
+
+
+def test_one_attempt_follows_each_pause_while_the_destination_is_down(node: Node) -> None:
+    for series in range(1, 6):
+        node.put(series, study=series)
+    with a_peer() as (_, destination):
+        pass  # the port is free again
+    loop = node.loop(destination)
+    for _ in range(4):
+        assert drain(loop) <= 1
+        node.now_s += 0.2
+    assert [one.attempts for one in node.deliveries.of()] == [1, 0, 0, 0, 0]
+    node.now_s += LONGEST_PAUSE_S
+    assert drain(loop) == 1
+    assert sum(one.attempts for one in node.deliveries.of()) == 2
+
+
+def test_a_paused_destination_gets_nothing_until_it_is_resumed(node: Node) -> None:
+    node.put(1)
+    node.deliveries.pause("pacs", "maintenance", "someone")
+    with a_peer() as (peer, destination):
+        loop = node.loop(destination)
+        assert drain(loop) == 0
+        node.deliveries.resume("pacs", "done", "someone")
+        assert drain(loop) == 1
+    assert len(peer.received) == 2
+
+
+def test_after_the_deadline_a_delivery_is_given_up_with_the_setting_named(node: Node) -> None:
+    node.put(1)
+    with a_peer() as (peer, destination):
+        assert drain(node.loop(destination, deadline_h=1e-9)) == 1
+    assert peer.received == []
+    (delivery,) = node.deliveries.of()
+    assert delivery.states == {"refused": 2}
+    assert "deadline_h" in str(delivery.reason)
+
+
+def test_an_altered_object_is_never_sent(node: Node) -> None:
+    derived = node.put(1)
+    (node.folder / derived.instances[1].sha256).write_bytes(b"altered")
+    with a_peer() as (peer, destination):
+        drain(node.loop(destination))
+    assert peer.received == []
+    assert node.states() == ["failed"]
+
+
+def test_a_new_loop_starts_where_the_last_one_ended(node: Node) -> None:
+    derived = node.put(1)
+    with a_peer(lambda n: None if n == 2 else 0x0000) as (_, destination):
+        drain(node.loop(destination))
+    with a_peer() as (peer, again):
+        assert drain(node.loop(again)) == 1
+    assert uids(peer) == names(derived)[1:]
+
+
+def test_a_study_that_was_corrected_at_the_destination_is_held_back(node: Node) -> None:
+    derived = node.put(1)
+    with a_peer(studies=[{"PatientID": "another"}]) as (peer, destination):
+        assert drain(node.loop(destination)) == 1
+        assert peer.received == []
+        (delivery,) = node.deliveries.of()
+        assert delivery.states == {"held": 2}
+        assert "another Patient ID" in str(delivery.reason)
+        peer.studies[:] = [{"PatientID": ""}]
+        node.deliveries.retry(delivery.set_id, "pacs", "corrected there", "someone")
+        assert drain(node.loop(destination)) == 1
+    assert uids(peer) == names(derived)
+
+
+def test_a_destination_is_asked_for_what_it_has_accepted(node: Node) -> None:
+    derived = node.put(1)
+    first, second = names(derived)
+    with a_peer(images=[first]) as (peer, destination):
+        loop = node.loop(destination, confirmation="query")
+        assert drain(loop) == 1
+        assert node.deliveries.of()[0].states == {"confirmed": 1, "pending": 1}
+        peer.images.append(second)
+        node.now_s += LONGEST_PAUSE_S
+        assert drain(loop) == 1
+    assert node.deliveries.of()[0].states == {"confirmed": 2}
+    assert uids(peer) == [first, second, second]
+
+
+def commit_all(event: Event) -> tuple[int, Dataset]:
+    """Promise to keep all, over the association of the request."""
+    asked = event.action_information
+    arguments = (asked, 1, COMMITMENT, COMMITMENT_INSTANCE)
+    threading.Timer(0.05, event.assoc.send_n_event_report, arguments).start()
+    return 0x0000, Dataset()
+
+
+def test_storage_commitment_confirms_a_delivery(node: Node) -> None:
+    node.put(1)
+    handlers = [(evt.EVT_N_ACTION, commit_all)]
+    with a_peer(sop_classes=(MRImageStorage, COMMITMENT), handlers=handlers) as (_, destination):
+        loop = node.loop(destination, confirmation="commitment")
+        drain(loop)
+        assert loop.commit_next()
+        assert node.deliveries.of()[0].states == {"confirmed": 2}
+        node.now_s += COMMITMENT_WAIT_S
+        assert not loop.commit_next()
+
+
+def test_a_request_without_an_answer_is_repeated_and_then_the_destination_is_asked(
+    node: Node,
+) -> None:
+    derived = node.put(1)
+    transactions: list[str] = []
+
+    def keep_silent(event: Event) -> tuple[int, Dataset]:
+        transactions.append(event.action_information.TransactionUID)
+        return 0x0000, Dataset()
+
+    with a_peer(
+        sop_classes=(MRImageStorage, COMMITMENT),
+        handlers=[(evt.EVT_N_ACTION, keep_silent)],
+        images=names(derived),
+    ) as (_, destination):
+        loop = node.loop(destination, confirmation="commitment")
+        drain(loop)
+        for _ in range(COMMITMENT_TRIES):
+            assert loop.commit_next()
+            assert not loop.commit_next()
+            node.now_s += COMMITMENT_WAIT_S
+        assert node.deliveries.of()[0].states == {"taken": 2}
+        assert loop.commit_next()
+    assert len(set(transactions)) == len(transactions) == COMMITMENT_TRIES
+    assert node.deliveries.of()[0].states == {"confirmed": 2}
+
+
+def test_without_storage_commitment_the_destination_is_asked_what_it_holds(node: Node) -> None:
+    derived = node.put(1)
+    with a_peer(images=names(derived)) as (_, destination):
+        loop = node.loop(destination, confirmation="commitment")
+        drain(loop)
+        assert loop.commit_next()
+    assert node.deliveries.of()[0].states == {"confirmed": 2}

@@ -1,0 +1,382 @@
+"""Deliveries: every answer of a destination, the end of a series, and an operator's decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import (
+    Answer,
+    CommitmentReport,
+    HeldObject,
+    Outcome,
+    outcome_of,
+)
+from rebrain_node.domain.job import DerivedInstance, Job
+from rebrain_node.errors import StateError
+from rebrain_node.store.audit import AuditLog
+from rebrain_node.store.database import Database
+from rebrain_node.store.deliveries import Deliveries
+from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.outbox import Outbox
+from tests.support.store_cases import accept, answers, derived_set, fast_folder, received
+
+#: every status of PS3.4 table B.2-1 and PS3.7 annex C that a C-STORE can be answered with, and
+#: what becomes of the object
+STATUSES: dict[int, tuple[Outcome, str]] = {
+    0x0000: ("taken", "taken"),
+    0x0001: ("warning", "unverified"),
+    0x0105: ("refused", "refused"),
+    0x0106: ("refused", "refused"),
+    0x0107: ("warning", "unverified"),
+    0x0110: ("retry", "pending"),
+    0x0111: ("duplicate", "unverified"),
+    0x0112: ("refused", "refused"),
+    0x0115: ("refused", "refused"),
+    0x0116: ("warning", "unverified"),
+    0x0117: ("refused", "refused"),
+    0x0118: ("refused", "refused"),
+    0x0122: ("refused", "refused"),
+    0x0124: ("refused", "refused"),
+    0x0210: ("retry", "pending"),
+    0x0211: ("refused", "refused"),
+    0x0212: ("refused", "refused"),
+    0x0213: ("retry", "pending"),
+    0xA700: ("retry", "pending"),
+    0xA7FF: ("retry", "pending"),
+    0xA900: ("refused", "refused"),
+    0xA9FF: ("refused", "refused"),
+    0xB000: ("warning", "unverified"),
+    0xB006: ("warning", "unverified"),
+    0xB007: ("warning", "unverified"),
+    0xC000: ("refused", "refused"),
+    0xCFFF: ("refused", "refused"),
+    0xFE00: ("retry", "pending"),
+}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with fast_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def database(folder: Path) -> Iterator[Database]:
+    with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
+        yield database
+
+
+@pytest.fixture
+def ledger(database: Database) -> Ledger:
+    return Ledger(database)
+
+
+@pytest.fixture
+def outbox(database: Database, folder: Path) -> Outbox:
+    return Outbox(database, folder / "outbox")
+
+
+@pytest.fixture
+def deliveries(database: Database) -> Deliveries:
+    return Deliveries(database)
+
+
+@pytest.fixture
+def job(ledger: Ledger) -> Job:
+    ledger.record_received(received(1))
+    return accept(ledger)
+
+
+def state_of(ledger: Ledger) -> str:
+    record = ledger.series_one("1.2.1.1")
+    assert record is not None
+    return record.state
+
+
+def put(outbox: Outbox, job: Job, *destinations: str) -> tuple[int, tuple[DerivedInstance, ...]]:
+    """Put a set of two MR slices and a key object; its id and instances."""
+    derived = derived_set(job)
+    return outbox.put(derived, destinations, job), derived.instances
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_status_of_the_standard_has_its_outcome_and_its_state(
+    outbox: Outbox, deliveries: Deliveries, job: Job, status: int
+) -> None:
+    outcome, state = STATUSES[status]
+    assert outcome_of(status) == outcome
+    set_id, (first, *_) = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", answers([first], outcome, status))
+    (one, *others) = deliveries.objects(set_id)
+    assert (one.state, one.status) == (state, status)
+    assert {other.state for other in others} == {"pending"}
+
+
+def test_every_other_status_is_tried_again() -> None:
+    outcomes = [outcome_of(status) for status in range(0x10000)]
+    assert outcomes.count("taken") == outcomes.count("duplicate") == 1
+    assert {s for s in range(0x10000) if outcomes[s] == "warning"} == {
+        0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000),
+    }  # fmt: skip
+    refused = {s for s in range(0x10000) if outcomes[s] == "refused"}
+    named = {status for status, (outcome, _) in STATUSES.items() if outcome == "refused"}
+    assert refused == named | {*range(0xA900, 0xAA00), *range(0xC000, 0xD000)}
+
+
+def test_the_last_delivery_publishes_the_series(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, database: Database, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs", "archive")
+    deliveries.record(set_id, "pacs", answers(instances))
+    assert state_of(ledger) == "synthesised"
+    assert [one.destination for one in deliveries.pending()] == ["archive"]
+    deliveries.record(set_id, "archive", answers(instances[:-1]))
+    assert state_of(ledger) == "synthesised"
+    for _ in range(2):
+        deliveries.record(set_id, "archive", answers(instances))
+    assert state_of(ledger) == "published"
+    assert deliveries.pending() == ()
+    log = AuditLog(database)
+    assert len(log.events(9, event=Event.SERIES_PUBLISHED)) == 1
+    assert [row.details["taken"] for row in log.events(9, event="delivery.taken")] == [3, 2, 1]
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("warning", 0xB000), ("duplicate", 0x0111)])
+def test_what_is_taken_with_a_warning_or_held_already_is_not_verified(
+    outbox: Outbox, deliveries: Deliveries, database: Database, job: Job, outcome: Outcome,
+    status: int,
+) -> None:  # fmt: skip
+    set_id, (first, *others) = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", [*answers([first], outcome, status), *answers(others)])
+    (delivery,) = deliveries.of("pacs")
+    assert delivery.states == {"unverified": 1, "taken": 2}
+    (row,) = AuditLog(database).events(9, event=Event.DELIVERY_TAKEN)
+    assert row.details["warnings"] == {first.sop_instance_uid: status}
+
+
+def test_a_failed_attempt_leaves_the_rest_pending_with_its_reason(
+    outbox: Outbox, deliveries: Deliveries, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", answers(instances[:1]))
+    deliveries.failed(set_id, "pacs", "no connection")
+    deliveries.failed(set_id, "pacs", "no connection yet")
+    (pending,) = deliveries.pending("pacs")
+    assert (pending.outstanding, pending.attempts, pending.reason) == (2, 2, "no connection yet")
+    assert (pending.source_series_uid, pending.revision) == ("1.2.1.1", 1)
+    assert deliveries.pending("archive") == ()
+
+
+def test_a_refusal_fails_the_series_once_nothing_is_pending(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs", "archive")
+    deliveries.refused(set_id, "pacs", "0xA900")
+    assert state_of(ledger) == "synthesised"
+    deliveries.record(set_id, "archive", answers(instances))
+    assert state_of(ledger) == "failed"
+    assert deliveries.pending() == ()
+    assert [one.summary for one in deliveries.of("pacs")] == ["3 refused"]
+
+
+def test_a_kind_that_is_left_out_does_not_fail_the_series(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    *images, companion = instances
+    deliveries.record(
+        set_id, "pacs", [*answers(images), *answers([companion], "unsupported", None)]
+    )
+    assert state_of(ledger) == "published"
+    assert deliveries.of("pacs")[0].states == {"taken": 2, "left-out": 1}
+
+
+def test_companions_of_a_refused_slice_are_left_out(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
+) -> None:
+    set_id, (first, second, _) = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", answers([first], "refused", 0xC000))
+    assert deliveries.of("pacs")[0].states == {"refused": 1, "pending": 2}
+    deliveries.record(set_id, "pacs", answers([second]))
+    assert deliveries.of("pacs")[0].states == {"refused": 1, "taken": 1, "left-out": 1}
+    assert state_of(ledger) == "failed"
+
+
+def test_a_retried_refusal_is_delivered_and_publishes_the_series(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, database: Database, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.record(
+        set_id, "pacs", [*answers(instances[:1]), *answers(instances[1:], "refused", 0xC000)]
+    )
+    assert state_of(ledger) == "failed"
+    assert deliveries.retry(set_id, "pacs", "the PACS is repaired", "someone") == 2
+    assert state_of(ledger) == "synthesised"
+    assert outbox.outstanding(set_id, "pacs") == instances[1:]
+    deliveries.record(set_id, "pacs", answers(instances[1:]))
+    assert state_of(ledger) == "published"
+    (row,) = AuditLog(database).events(9, event=Event.DELIVERY_RETRIED)
+    assert row.details == {
+        "set": set_id, "objects": 2, "reason": "the PACS is repaired", "operator": "someone",
+    }  # fmt: skip
+
+
+def test_a_set_deleted_at_the_destination_can_be_sent_again(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", answers(instances))
+    with pytest.raises(StateError, match="--resend"):
+        deliveries.retry(set_id, "pacs", "deleted there", "someone")
+    assert deliveries.retry(set_id, "pacs", "deleted there", "someone", resend=True) == 3
+    assert outbox.outstanding(set_id, "pacs") == instances
+    assert state_of(ledger) == "published"
+    deliveries.record(set_id, "pacs", answers(instances))
+    assert deliveries.pending() == ()
+
+
+def test_a_cancelled_delivery_is_over_and_the_other_publishes(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs", "archive")
+    assert deliveries.cancel(set_id, "archive", "the archive is gone", "someone") == 3
+    with pytest.raises(StateError, match="nothing of set"):
+        deliveries.cancel(set_id, "archive", "the archive is gone", "someone")
+    deliveries.record(set_id, "pacs", answers(instances))
+    assert state_of(ledger) == "published"
+
+
+def test_a_set_that_is_cancelled_everywhere_is_not_published(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
+) -> None:
+    set_id, _ = put(outbox, job, "pacs")
+    deliveries.cancel(set_id, "pacs", "wrong patient", "someone")
+    assert state_of(ledger) == "failed"
+
+
+def test_an_answer_that_comes_after_a_cancellation_is_recorded(
+    outbox: Outbox, deliveries: Deliveries, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.cancel(set_id, "pacs", "wrong patient", "someone")
+    deliveries.record(set_id, "pacs", answers(instances[:1]))
+    assert deliveries.of("pacs")[0].states == {"taken": 1, "cancelled": 2}
+
+
+def test_a_paused_destination_is_known_until_it_is_resumed(
+    deliveries: Deliveries, database: Database
+) -> None:
+    deliveries.pause("pacs", "maintenance", "someone")
+    with pytest.raises(StateError, match="paused already"):
+        deliveries.pause("pacs", "maintenance", "someone")
+    (paused,) = deliveries.paused()
+    assert (paused.destination, paused.reason) == ("pacs", "maintenance")
+    deliveries.resume("pacs", "done", "someone")
+    assert deliveries.paused() == ()
+    with pytest.raises(StateError, match="not paused"):
+        deliveries.resume("pacs", "done", "someone")
+    log = AuditLog(database)
+    assert [row.event for row in log.events(9)] == ["delivery.paused", "delivery.resumed"]
+
+
+def test_the_end_of_a_superseded_set_does_not_end_the_newer_revision(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    ledger.record_received(received(2))
+    deliveries.record(set_id, "pacs", answers(instances))
+    assert state_of(ledger) == "receiving"
+    newer = accept(ledger)
+    assert newer.revision == 2
+    assert outbox.put(derived_set(newer), ["pacs"], newer) != set_id
+
+
+def test_an_unknown_set_or_destination_is_refused(
+    outbox: Outbox, deliveries: Deliveries, job: Job
+) -> None:
+    set_id, (first, *_) = put(outbox, job, "pacs")
+    with pytest.raises(StateError, match="archive"):
+        deliveries.failed(set_id, "archive", "no connection")
+    unknown = Answer(sop_instance_uid="2.25.9", outcome="taken", status=0)
+    deliveries.record(set_id, "pacs", [unknown, *answers([replace(first)])])
+    assert deliveries.of("pacs")[0].states == {"taken": 1, "pending": 2}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "held", "changed", "state"),
+    [
+        ("taken", True, None, "confirmed"),
+        ("taken", True, (), "confirmed"),
+        ("taken", True, ("PatientName",), "altered"),
+        ("taken", False, None, "pending"),
+        ("warning", True, None, "unverified"),
+        ("warning", True, (), "confirmed"),
+        ("duplicate", True, ("PixelData",), "altered"),
+        ("duplicate", False, None, "pending"),
+    ],
+)
+def test_what_a_destination_is_found_to_hold_decides(
+    outbox: Outbox, deliveries: Deliveries, job: Job, outcome: Outcome, held: bool,
+    changed: tuple[str, ...] | None, state: str,
+) -> None:  # fmt: skip
+    set_id, (first, *others) = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", [*answers([first], outcome, 0x0111), *answers(others)])
+    found = HeldObject(sop_instance_uid=first.sop_instance_uid, held=held, changed=changed)
+    deliveries.verify(set_id, "pacs", [found])
+    (one, *_) = deliveries.objects(set_id)
+    assert one.state == state
+    assert (one.reason or "").endswith(f"values of {changed[0]}" if changed else "")
+    assert deliveries.of("pacs")[0].needs_operator is (state == "altered")
+
+
+def test_a_set_that_is_held_back_waits_for_an_operator(
+    outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.hold(set_id, "pacs", "another Patient ID")
+    assert deliveries.pending() == ()
+    assert deliveries.of("pacs")[0].needs_operator
+    assert state_of(ledger) == "synthesised"
+    assert deliveries.retry(set_id, "pacs", "corrected", "someone") == 3
+    assert outbox.outstanding(set_id, "pacs") == instances
+    deliveries.hold(set_id, "pacs", "another Patient ID")
+    assert deliveries.cancel(set_id, "pacs", "wrong patient", "someone") == 3
+    assert state_of(ledger) == "failed"
+
+
+def test_an_answer_to_storage_commitment_confirms_what_it_names(
+    outbox: Outbox, deliveries: Deliveries, database: Database, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", answers(instances))
+    deliveries.request_commitment(set_id, "pacs", "2.25.5")
+    first, second, third = (one.sop_instance_uid for one in instances)
+    report = CommitmentReport(transaction_uid="2.25.5", committed=(first,), failed={second: 0x0112})
+    assert deliveries.commit(report)
+    states = {one.sop_instance_uid: one.state for one in deliveries.objects(set_id)}
+    assert states == {first: "confirmed", second: "unverified", third: "taken"}
+    assert "0x0112" in str(deliveries.of("pacs")[0].reason)
+    assert [one.set_id for one in deliveries.unconfirmed("pacs")] == [set_id]
+    late = replace(report, committed=(first, second, third), failed={})
+    assert deliveries.commit(late)
+    assert deliveries.unconfirmed("pacs") == ()
+    events = [row.event for row in AuditLog(database).events(9)]
+    assert events[-3:] == ["commitment.requested", "commitment.answered", "commitment.answered"]
+
+
+def test_an_answer_of_an_unknown_transaction_changes_nothing(
+    outbox: Outbox, deliveries: Deliveries, database: Database, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", answers(instances))
+    committed = tuple(one.sop_instance_uid for one in instances)
+    foreign = CommitmentReport(transaction_uid="1.2.3", committed=committed, failed={})
+    assert not deliveries.commit(foreign)
+    assert deliveries.of("pacs")[0].states == {"taken": 3}
+    (row,) = AuditLog(database).events(9, event=Event.COMMITMENT_UNKNOWN)
+    assert row.subject == "1.2.3"

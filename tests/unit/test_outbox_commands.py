@@ -1,0 +1,159 @@
+"""`outbox` and `peers unknown`: what an operator sees of deliveries and rejected senders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rebrain_node.app.compose import open_state
+from rebrain_node.cli import program
+from rebrain_node.domain.audit import Event
+from rebrain_node.errors import StateError
+from rebrain_node.settings import load_settings
+from tests.support.store_cases import accept, answers, derived_set, fast_folder, received
+
+DESTINATION = """
+[[destinations]]
+name = "pacs"
+ae_title = "PACS"
+host = "127.0.0.1"
+"""
+
+
+@dataclass
+class Site:
+    """A node's settings and state folder with one set that the PACS has refused."""
+
+    config: Path
+    set_id: int
+
+    def run(self, *words: str, code: int = 0) -> str:
+        result = CliRunner().invoke(program, [*words, "--config", str(self.config)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result.stdout
+
+    def json(self, *words: str, code: int = 0) -> dict:
+        return json.loads(self.run(*words, "--json", code=code))
+
+    def events(self) -> list[tuple[str, object, object]]:
+        with open_state(load_settings(self.config)) as state:
+            rows = state.audit.events(99)
+        return [(row.event, row.subject, row.details.get("reason")) for row in rows]
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    config = tmp_path / "node.toml"
+    with fast_folder() as folder:
+        config.write_text(f'[storage]\nfolder = "{folder}/state"\n{DESTINATION}')
+        with open_state(load_settings(config)) as state:
+            state.ledger.record_received(received(1))
+            job = accept(state.ledger)
+            derived = derived_set(job)
+            set_id = state.outbox.put(derived, ["pacs"], job)
+            first, *others = derived.instances
+            state.deliveries.record(set_id, "pacs", answers(others))
+            state.deliveries.record(set_id, "pacs", answers([first], "refused", 0xC000))
+        yield Site(config, set_id)
+
+
+def test_a_refused_delivery_is_listed_and_ends_with_exit_code_1(site):
+    assert "1 refused, 2 taken" in site.run("outbox", "list", code=1)
+    (delivery,) = site.json("outbox", "list", code=1)["deliveries"]
+    assert delivery["states"] == {"refused": 1, "taken": 2}
+    assert delivery["reason"] == "answered refused"
+
+
+def test_status_counts_a_refused_delivery_and_ends_with_exit_code_1(site):
+    assert "Not delivered" in site.run("status", code=1)
+    answer = site.json("status", code=1)
+    assert [one["set_id"] for one in answer["deliveries_refused"]] == [site.set_id]
+
+
+def test_every_object_of_a_set_is_shown_with_its_status(site):
+    assert "0xC000" in site.run("outbox", "show", str(site.set_id))
+    objects = site.json("outbox", "show", str(site.set_id))["objects"]
+    assert [one["state"] for one in objects] == ["refused", "taken", "taken"]
+
+
+def test_a_retry_makes_it_pending_again_and_stands_in_the_audit_log(site):
+    answer = site.json("outbox", "retry", str(site.set_id), "--reason", "the PACS is repaired")
+    assert answer == {"objects": {"pacs": 1}}
+    assert (Event.DELIVERY_RETRIED, "pacs", "the PACS is repaired") in site.events()
+    assert site.json("outbox", "list")["deliveries"][0]["outstanding"] == 1
+
+
+def test_what_is_taken_is_sent_again_only_with_resend(site):
+    site.run("outbox", "retry", str(site.set_id), "--reason", "x", "--resend")
+    assert site.json("outbox", "list")["deliveries"][0]["outstanding"] == 3
+
+
+def test_a_cancelled_delivery_is_listed_with_all_only(site):
+    site.run("outbox", "retry", str(site.set_id), "--reason", "a try")
+    answer = site.json("outbox", "cancel", str(site.set_id), "--to", "pacs", "--reason", "wrong")
+    assert answer == {"objects": {"pacs": 1}}
+    assert site.json("outbox", "list")["deliveries"] == []
+    (delivery,) = site.json("outbox", "list", "--all")["deliveries"]
+    assert delivery["states"] == {"cancelled": 1, "taken": 2}
+
+
+def test_a_destination_is_paused_and_resumed_with_a_reason(site):
+    site.run("outbox", "pause", "pacs", "--reason", "maintenance")
+    assert "pacs is paused since" in site.run("outbox", "list", code=1)
+    assert site.json("status", code=1)["paused_destinations"] == ["pacs"]
+    site.run("outbox", "resume", "pacs", "--reason", "done")
+    assert site.json("outbox", "list", code=1)["paused"] == []
+    assert [one[0] for one in site.events()][-2:] == ["delivery.paused", "delivery.resumed"]
+
+
+def test_a_destination_that_left_the_settings_is_named_with_the_remedy(site):
+    site.run("outbox", "retry", str(site.set_id), "--reason", "a try")
+    site.config.write_text(site.config.read_text().replace(DESTINATION, ""))
+    (delivery,) = site.json("outbox", "list")["deliveries"]
+    assert f"outbox cancel {site.set_id} --to pacs" in delivery["reason"]
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "text"),
+    [
+        (("show", "9"), StateError, "no set 9"),
+        (("retry", "1", "--to", "other", "--reason", "x"), StateError, "'other'"),
+        (("resume", "pacs", "--reason", "x"), StateError, "not paused"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_there_is(site, words, error, text):
+    with pytest.raises(error, match=text):
+        site.run("outbox", *words)
+
+
+def test_a_rejected_sender_is_listed_once_with_the_settings_that_admit_it(site):
+    admit = '[[receiver.peers]]\nae_title = "CT2"\naddresses = ["10.0.0.7"]'
+    details = {"reason": "UNKNOWN-AE", "address": "10.0.0.7", "called_ae_title": "REBRAIN"}
+    with open_state(load_settings(site.config)) as state:
+        for untold in (0, 4):
+            state.audit.record(
+                Event.ASSOCIATION_REFUSED,
+                "CT2",
+                {**details, "not_told": untold, "would_admit": admit},
+            )
+        state.audit.record(
+            Event.ASSOCIATION_REFUSED, "CT3", {**details, "reason": "ASSOCIATIONS", "not_told": 0}
+        )
+    (sender,) = site.json("peers", "unknown")["unknown"]
+    assert (sender["ae_title"], sender["rejections"], sender["settings"]) == ("CT2", 6, admit)
+    assert admit in site.run("peers", "unknown")
+
+
+def test_a_pause_of_an_unknown_destination_names_the_known_ones(site):
+    result = CliRunner().invoke(
+        program, ["outbox", "pause", "other", "--reason", "x", "--config", str(site.config)]
+    )
+    assert result.exit_code == 2
+    assert "the settings name pacs" in " ".join(result.output.split())
