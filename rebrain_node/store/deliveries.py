@@ -46,7 +46,7 @@ Details = dict[str, JsonValue]
 
 #: the state whose reason describes a delivery, the most important first
 _REASON_ORDER: Final = (
-    "held", "refused", "altered", "pending", "left-out", "cancelled", "unverified",
+    "held", "refused", "altered", "pending", "left-out", "cancelled", "withdrawn", "unverified",
 )  # fmt: skip
 
 
@@ -268,11 +268,13 @@ class Deliveries:
             rows = [
                 row
                 for row, _ in _deliveries(session, set_id, destination)
-                if row.state != "pending" and (resend or row.state not in {"taken", "confirmed"})
+                if row.state not in {"pending", "withdrawn"}
+                and (resend or row.state not in {"taken", "confirmed"})
             ]
             if not rows:
                 raise StateError(
-                    f"destination {destination!r} has taken or awaits all of set {set_id}; "
+                    f"destination {destination!r} has taken or awaits all of set {set_id}, or it "
+                    "was withdrawn because its source series is in dispute; "
                     "use --resend to send again what it has taken"
                 )
             for row in rows:

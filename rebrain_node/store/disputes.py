@@ -36,6 +36,8 @@ CODE: Final = "ID-DISPUTED"
 REPLACED: Final = "replaced"
 #: so many quarantined versions of an instance are compared with one that arrives
 VERSIONS: Final = 8
+#: states of an object that a destination may still get
+_WAITING: Final = frozenset({"pending", "held"})
 _ENDED: Final = frozenset({"synthesised", "published", "failed"})
 
 
@@ -303,7 +305,7 @@ def is_sent(session: Session, series_instance_uid: str) -> bool:
     sets = select(DerivedSetRow.id).where(DerivedSetRow.source_series_uid == series_instance_uid)
     for set_id in session.scalars(sets):
         states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.set_id == set_id)))
-        if not states or ACCEPTED_STATES & states:
+        if not states or states & ACCEPTED_STATES:
             return True
     return False
 
@@ -311,8 +313,11 @@ def is_sent(session: Session, series_instance_uid: str) -> bool:
 def withdraw(session: Session, series: SeriesRow) -> bool:
     """Take back what waits for delivery, of every set of which no destination took anything.
 
-    Returns whether the set of the series' present revision was taken back.
+    Returns whether the set of the series' present revision was taken back. What is left of a
+    series that has ended goes its way: nothing would make it again.
     """
+    if series.state in {"published", "failed"}:
+        return False
     query = select(DerivedSetRow).where(
         DerivedSetRow.source_series_uid == series.series_instance_uid
     )
@@ -320,11 +325,11 @@ def withdraw(session: Session, series: SeriesRow) -> bool:
     for row in session.scalars(query).all():
         of_set = DeliveryRow.set_id == row.id
         states = set(session.scalars(select(DeliveryRow.state).where(of_set)))
-        if not {"pending", "held"} & states or ACCEPTED_STATES & states:
+        if not states & _WAITING or states & ACCEPTED_STATES:
             continue
         session.execute(
             update(DeliveryRow)
-            .where(of_set, DeliveryRow.state.in_(("pending", "held")))
+            .where(of_set, DeliveryRow.state.in_(_WAITING))
             .values(state="withdrawn", reason="the series is in dispute")
         )
         newest = newest or (row.revision == series.revision and series.state == "synthesised")
@@ -358,6 +363,7 @@ def _take_second(
                 f"{series.study_instance_uid}: it cannot take the place of the first. Decide "
                 "--keep-first or --refuse, and send the right study under new UIDs"
             )
+    withdraw(session, series)  # of an earlier revision, which had ended when the dispute began
     newest = {row.sop_instance_uid: row for row in rows}
     for row in newest.values():
         _swap(session, row)

@@ -79,7 +79,7 @@ class Node(RuleBasedStateMachine):
             return
         self.other.add((uid, n))
         self.disputed.add(uid)
-        here = uid, self.revisions[uid]
+        here, ended = (uid, self.revisions[uid]), self.states[uid] in {"published", "failed"}
         if self.states[uid] == "accepted":
             self.stale.append(self._job(uid))
         if self.states[uid] == "accepted" or (
@@ -88,7 +88,7 @@ class Node(RuleBasedStateMachine):
             self.revisions[uid] += 1
             self.states[uid] = "held"
         for made, state in self.sets.items():
-            if made[0] == uid and state == "waits":
+            if made[0] == uid and state == "waits" and not ended:
                 self.sets[made] = "withdrawn"
 
     @rule(uid=series, decision=st.sampled_from(get_args(DisputeDecision)))
@@ -108,6 +108,9 @@ class Node(RuleBasedStateMachine):
         if decision == "take-second":
             self.revisions[uid] += 1
             self.taken |= {one for one in self.other if one[0] == uid}
+            for made in self.sets:
+                if made[0] == uid:
+                    self.sets[made] = "withdrawn"
         if decision == "refuse":
             self.refused.add(uid)
             self.states[uid] = "refused" if state == "held" else state

@@ -236,7 +236,7 @@ def test_a_result_that_nobody_took_is_withdrawn_when_a_dispute_begins(
     ledger.record_received(received(1))
     job = accept(ledger)
     set_id = outbox.put(derived_set(job), ["pacs"], job)
-    outbox.failed(set_id, "pacs", "no connection")
+    Deliveries(database).failed(set_id, "pacs", "no connection")
     send_again(ledger, 1)
     assert (series(ledger).state, series(ledger).revision) == ("held", 2)
     assert Deliveries(database).pending() == outbox.outstanding(set_id, "pacs") == ()
@@ -262,6 +262,21 @@ def test_what_was_on_its_way_when_it_was_withdrawn_counts_as_sent(
     with pytest.raises(StateError, match="was sent already"):
         decide(ledger, "take-second")
     assert outbox.predecessor(SERIES, 2) is not None
+
+
+def test_what_was_withdrawn_is_not_sent_again_by_a_late_failure_or_a_retry(
+    database: Database, ledger: Ledger, tmp_path: Path
+) -> None:
+    outbox, deliveries = Outbox(database, tmp_path / "outbox"), Deliveries(database)
+    ledger.record_received(received(1))
+    job = accept(ledger)
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    due = outbox.outstanding(set_id, "pacs")
+    send_again(ledger, 1)
+    deliveries.record(set_id, "pacs", answers(due, "retry", 0xA700))
+    with pytest.raises(StateError, match="withdrawn"):
+        deliveries.retry(set_id, "pacs", "a test", "operator")
+    assert deliveries.pending() == outbox.outstanding(set_id, "pacs") == ()
 
 
 def test_an_instance_of_another_study_cannot_take_the_place_of_the_first(ledger: Ledger) -> None:
