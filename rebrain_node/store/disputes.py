@@ -310,8 +310,11 @@ def is_sent(session: Session, series_instance_uid: str) -> bool:
 def withdraw(session: Session, series: SeriesRow) -> bool:
     """Take back what waits for delivery, of every set of which no destination took anything.
 
-    Returns whether the set of the series' present revision was taken back.
+    Returns whether the set of the series' present revision was taken back. What is left of a
+    series that has ended goes its way: nothing would make it again.
     """
+    if series.state in {"published", "failed"}:
+        return False
     query = select(DerivedSetRow).where(
         DerivedSetRow.source_series_uid == series.series_instance_uid
     )
@@ -357,6 +360,7 @@ def _take_second(
                 f"{series.study_instance_uid}: it cannot take the place of the first. Decide "
                 "--keep-first or --refuse, and send the right study under new UIDs"
             )
+    withdraw(session, series)  # of an earlier revision, which had ended when the dispute began
     newest = {row.sop_instance_uid: row for row in rows}
     for row in newest.values():
         _swap(session, row)
