@@ -1,9 +1,10 @@
-"""Content-addressed files that survive a power cut: whole under their SHA-256, or absent.
+"""Files that survive a power cut: whole under their name, or absent.
 
-Inbox and outbox keep their bytes here. Order of a write: temporary file in the target folder,
-fsync of the file, rename to the SHA-256 of the content, fsync of the folder. Only then does
-``put`` return, so whatever is acknowledged afterwards is on disk. An error of fsync is never
-retried, because the kernel may have dropped the pages: it is raised.
+Inbox and outbox keep their bytes here, each named by its SHA-256; the objects of ``process`` are
+written by the same functions. Order of a write: temporary file in the target folder, fsync of the
+file, rename, fsync of the folder. Only then does ``put`` return, so whatever is acknowledged
+afterwards is on disk. An error of fsync is never retried, because the kernel may have dropped the
+pages: it is raised.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class BlobStore:
         if self._sharded:
             for number in range(256):
                 (self.folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(self.folder)
-        _sync_folder(self.folder.parent)
+        sync_folder(self.folder)
+        sync_folder(self.folder.parent)
         self.sweep()
 
     def path(self, sha256: str) -> Path:
@@ -86,7 +87,7 @@ class BlobStore:
         """
         digests = tuple(self._write(content) for content in contents)
         for folder in sorted({(self.folder / self.path(each)).parent for each in digests}):
-            _sync_folder(folder)
+            sync_folder(folder)
         return digests
 
     def get(self, sha256: str) -> bytes:
@@ -118,22 +119,33 @@ class BlobStore:
 
     def _write(self, content: bytes) -> str:
         sha256 = hashlib.sha256(content).hexdigest()
-        path = self.folder / self.path(sha256)
-        temporary = path.with_name(f"{uuid.uuid4().hex}{_TEMPORARY}")
-        descriptor = os.open(temporary, _NEW_FILE, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-            temporary.rename(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
+        write_file(self.folder / self.path(sha256), content, mode=0o600)
         return sha256
+
+
+def write_file(path: Path, content: bytes, *, mode: int) -> None:
+    """Write a file durably; its name becomes so with `sync_folder` of its folder.
+
+    Raises
+    ------
+    OSError
+        The disk cannot take it, or fsync failed; there is no file of that name then, or the one
+        from before.
+    """
+    temporary = path.with_name(f"{uuid.uuid4().hex}{_TEMPORARY}")
+    descriptor = os.open(temporary, _NEW_FILE, mode)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _remove_unless_locked(path: Path) -> None:
@@ -150,7 +162,14 @@ def _remove_unless_locked(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make durable which names a folder holds.
+
+    Raises
+    ------
+    OSError
+        The disk failed.
+    """
     descriptor = os.open(folder, _FOLDER)
     try:
         os.fsync(descriptor)

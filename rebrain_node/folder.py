@@ -19,6 +19,7 @@ from typing import Literal
 
 from pydicom.dataset import Dataset
 
+from rebrain_node.blobs import sync_folder, write_file
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedSet, Job, Receipt
@@ -252,7 +253,9 @@ def _process(candidate: Candidate, ports: Ports, configuration: Configuration) -
 
 
 def write_out(derived: DerivedSet, out: Path) -> tuple[Path, ...]:
-    """Write a set's objects into ``out``: all of them or none; the paths in order of sending.
+    """Write a set's objects into ``out``, durably; the paths in order of sending.
+
+    They are moved into place once the bytes of all are on disk.
 
     Raises
     ------
@@ -274,9 +277,10 @@ def write_out(derived: DerivedSet, out: Path) -> tuple[Path, ...]:
     staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=out))
     try:
         for path, instance in named.items():
-            (staging / path.name).write_bytes(instance.content)
+            write_file(staging / path.name, instance.content, mode=0o666)  # less the umask
         for path in named:
             (staging / path.name).rename(path)
+        sync_folder(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return tuple(named)

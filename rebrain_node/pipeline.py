@@ -113,7 +113,9 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     synthetic, uncertainty_flags = quantify(step, synthetic, ports.model, configuration)
     findings = (*job.findings, *flags, *ood_flags, *uncertainty_flags)
     derived = step(write, synthetic, instances, provenance, findings, objects, _anchor(ports.audit))
-    step(gate, derived, instances, objects.companions, objects.mr)
+    step(
+        gate, derived, instances, objects.companions, objects.mr, recipe.output.stored_range
+    )  # fmt: skip
     return Receipt(
         job=job,
         derived=derived,

@@ -11,6 +11,9 @@ import pytest
 pytest_plugins = ["tests.support.postgres"]
 
 ROOT = Path(__file__).resolve().parent.parent
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # before torch is loaded: threads of several workers would only wait for each other's cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def shared_data_folder() -> Path | None:

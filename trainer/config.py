@@ -1,4 +1,4 @@
-"""Parameters of a training run, read from `conf/train/*.toml`; an unknown key is an error."""
+"""Parameters of training, read from `conf/train/*.toml`; an unknown key is an error."""
 
 import hashlib
 import tomllib
@@ -26,7 +26,7 @@ def _read(kind: type[_File], path: Path) -> _File:
     Raises
     ------
     SettingsError
-        It cannot be read, is not TOML, or a key is missing, unknown or unfit.
+        The file cannot be read, is not TOML, or a key is missing, unknown or invalid.
     """
     try:
         return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -39,12 +39,13 @@ def _read(kind: type[_File], path: Path) -> _File:
 
 
 class Simulation(_Section):
-    """How many samples the pool holds per head, by the kind of head.
+    """Number of simulated samples per head, by kind of head.
 
     Attributes
     ----------
     gap_mm : tuple of float or None
-        Draw missing positions alone, between slabs so far apart: least and most.
+        Least and largest distance of the slabs beside a missing position; None: no restriction to
+        missing positions.
     """
 
     seed: int
@@ -55,7 +56,7 @@ class Simulation(_Section):
     gap_mm: tuple[float, float] | None = None
 
     def samples(self, head: Head) -> int:
-        """Return the number of samples to draw of `head`."""
+        """Return the number of samples of `head`."""
         if head.role == "validation":
             return self.samples_validation
         if not head.sharp:
@@ -71,11 +72,11 @@ class Training(_Section):
     batch : int
         Samples per step, over all processes together.
     bridge_steps : int or None
-        T of the grid m = t/T, t = 1 .. T, that places are drawn from; None draws m ~ U(0, 1).
+        T of the grid m = t/T, t = 1 .. T, of the time steps; None: m ~ U(0, 1).
     clip : float
         Largest norm of the gradient.
     start_share : float
-        Share of draws at m = 1; the rest is uniform on (0, 1).
+        Share of time steps at m = 1; the others are uniform on (0, 1).
     ssim_weight : float
         Weight of 1 - SSIM beside the weighted L1.
     """
@@ -100,22 +101,22 @@ class EncoderTraining(_Section):
     Attributes
     ----------
     runs, run_length : int
-        A batch holds so many runs of so many successive slices.
+        Runs in a batch, and successive slices in a run.
     dense_share : float
-        Share of the runs from the series in steps of 1 mm.
+        Share of the runs that come from the series with 1 mm spacing.
     reach : int
-        K, the slices ahead that are positives.
+        K, number of following slices that are positives.
     near_mm : float
-        Slices of other series nearer than this are not negatives.
+        Slices of other series closer than this are not negatives.
     alpha : float
-        Temperature of equation 7; the paper's is 1.
+        Temperature of equation 7; 1 in the paper.
     beta : float
         Scale of equation 9.
     percept_weight : float
-        Lambda of equation 11; 0 leaves the perceptual loss out.
+        Lambda of equation 11; 0: no perceptual loss.
     across_mm : float
-        Slices of other series nearer than this attract each other, in a term of its own beside
-        equation 11; 0 is the paper, which knows the slices of one series alone.
+        Slices of other series closer than this are positives of a further term; 0, as in the
+        paper: no such term.
     """
 
     seed: int
@@ -137,7 +138,7 @@ class EncoderTraining(_Section):
     checkpoint_every: int = Field(gt=0)
 
     def digest(self, *inputs: str) -> str:
-        """Return the SHA-256 of what shapes the weights; a resume must not change it.
+        """Return the SHA-256 of all that determines the weights; equal in a resumed run.
 
         Parameters
         ----------
@@ -149,16 +150,16 @@ class EncoderTraining(_Section):
 
 
 class ControlTraining(_Section):
-    """What the loop of `trainer.train.control` does otherwise than [train].
+    """The loop of `trainer.train.control`, where it differs from [train].
 
     Attributes
     ----------
     target : {"self", "donor"}
-        Whose MR is drawn: the query's own at the missing position, or, as in the paper, the one
-        that belongs to the exemplar.
+        The MR to synthesise: of the subject at the missing position, or, as in the paper, of the
+        exemplar.
     retrieved_share, slerp_share : float
-        How often the guide is the exemplar, and how often the SLERP of the slices beside the
-        position; else it is a blank slice. A sample without an exemplar takes the SLERP.
+        Shares of samples whose guide is the exemplar, or the SLERP of the neighbouring slices; the
+        others have a blank guide. A sample without an exemplar has the SLERP.
     """
 
     target: Literal["self", "donor"] = "self"
@@ -181,10 +182,10 @@ class ControlTraining(_Section):
 
 
 class TrainConfig(_Section):
-    """One `conf/train/*.toml`; a stage whose section is absent cannot be run from it.
+    """One file of `conf/train`; a command needs its section.
 
-    Without [simulate] the bridge trains on prepared data alone; [gaps] draws the pool of missing
-    positions that [control] learns from.
+    [simulate] and [gaps] are of `simulate`; the samples of [gaps], missing positions only, are for
+    [control].
     """
 
     simulate: Simulation | None = None
@@ -210,7 +211,7 @@ class TrainConfig(_Section):
 
     @property
     def training_digest(self) -> str:
-        """Return the SHA-256 of what shapes the weights; a resume must not change it."""
+        """Return the SHA-256 of all that determines the weights; equal in a resumed run."""
         relevant = self.train.model_dump_json(exclude_defaults=True) + self.recipe.model_dump_json(
             include={"grid", "widths", "brain_window", "wide_window"}
         )
@@ -218,16 +219,16 @@ class TrainConfig(_Section):
 
 
 class Trial(_Section):
-    """What `trainer.evaluate.objectives` compares.
+    """The comparison of `trainer.evaluate.objectives`.
 
     Attributes
     ----------
     samples : int
-        Drawn once for each kind of data.
+        Training samples of each data set.
     score_every : int
-        Steps from one scoring to the next; a multiple of `train_bridge.REPORT_EVERY`.
+        Steps between scores; a multiple of `trainer.train.bridge.REPORT_EVERY`.
     cases : int
-        Held-out positions of each subject.
+        Held-out positions per subject.
     """
 
     objectives: tuple[Objective, ...] = Field(min_length=2)
@@ -250,9 +251,9 @@ class TrialConfig(_Section):
         return _read(cls, path)
 
     def of(self, objective: Objective, seed: int) -> TrainConfig:
-        """Return the parameters of one run; the regression draws in one step."""
-        places = (1.0,) if objective == "regression" else self.recipe.sampling
+        """Return the parameters of one run; the regression has one time step."""
+        sampling = (1.0,) if objective == "regression" else self.recipe.sampling
         return TrainConfig(
             train=self.train.model_copy(update={"objective": objective, "seed": seed}),
-            recipe=self.recipe.model_copy(update={"objective": objective, "sampling": places}),
+            recipe=self.recipe.model_copy(update={"objective": objective, "sampling": sampling}),
         )

@@ -1,4 +1,4 @@
-"""The heads the trainer may look at: where each lies, its licence, and the one role it plays."""
+"""The heads of the shared data: files, licence, and the one role of each."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Role = Literal["train", "validation", "demonstration"]
 VALIDATION = frozenset({"sub21", "sub22", "sub23"})
 DEMONSTRATION = "colin27"
 
-# name -> (licence, truth outside the brain is usable)
+# name -> (licence, whether the truth outside the brain is usable)
 _HIGHRES: dict[str, tuple[str, bool]] = {
     "colin27": ("BSD-3-Clause, (C) 1993-2009 McConnell Brain Imaging Centre, McGill", True),
     "mprage_siemens": ("MIT, FNNDSC/SAG-anon", True),
@@ -21,7 +21,7 @@ _TWO_MM_LICENCE = "SBIA licence v1.1, NiChart demonstration data"
 
 @dataclass(frozen=True)
 class Terms:
-    """What is known of a head by its name; the attributes are those of `Head`."""
+    """Facts of a head that follow from its name; see `Head`."""
 
     licence: str
     sharp: bool
@@ -30,22 +30,22 @@ class Terms:
 
 @dataclass(frozen=True)
 class Head:
-    """One whole-head T1 volume and what may be done with it.
+    """One whole-head T1 volume, its licence and role.
 
     Attributes
     ----------
     name : str
         Opaque subject name, unique.
     t1, flair : Path
-        NIfTI files; `flair` is None where none was acquired.
+        NIfTI files; `flair` is None if there is none.
     licence : str
         Licence of the source, copied into the model card.
     role : {"train", "validation", "demonstration"}
         Only "train" heads may change a weight.
     sharp : bool
-        Acquired at 1 mm; these are sampled more often.
+        Acquired at 1 mm, and sampled more often.
     whole_head_truth : bool
-        False where the T1 is fat-suppressed or defaced: loss counts inside the brain only.
+        False if the T1 is fat-suppressed or defaced: the loss is computed in the brain only.
     """
 
     name: str
@@ -68,41 +68,36 @@ def data_folder() -> Path:
     named = os.environ.get("REBRAIN_DATA")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
-        raise FileNotFoundError(f"no data at {folder}; set REBRAIN_DATA to the shared data folder")
+        raise FileNotFoundError(f"no data at {folder}; set REBRAIN_DATA or give --data")
     return folder
 
 
 def role_of(name: str) -> Role:
-    """Return the one role of a subject; the split is fixed here and nowhere else."""
+    """Return the role of a subject; the split is fixed here."""
     if name == DEMONSTRATION:
         return "demonstration"
     return "validation" if name in VALIDATION else "train"
 
 
 def terms_of(name: str) -> Terms:
-    """Return what is known of a head of the catalogue by its name."""
+    """Return the facts of a head by its name."""
     licence, whole = _HIGHRES.get(name, (_TWO_MM_LICENCE, True))
     return Terms(licence, name in _HIGHRES, whole)
 
 
 def catalogue(data: Path) -> list[Head]:
-    """List every licence-clean head under `data`, sharp ones first, in a fixed order."""
-    sharp = [
-        Head(
-            name, data / "t1_highres" / f"{name}.nii.gz", None, licence, role_of(name), True, whole
-        )
-        for name, (licence, whole) in sorted(_HIGHRES.items())
-    ]
-    two_mm = [
-        Head(
-            name=path.name.removesuffix("_T1.nii.gz"),
-            t1=path,
-            flair=path.with_name(path.name.replace("_T1", "_FLAIR")),
-            licence=_TWO_MM_LICENCE,
-            role=role_of(path.name.removesuffix("_T1.nii.gz")),
-            sharp=False,
-            whole_head_truth=True,
+    """List the heads under `data` whose licence allows training, those at 1 mm first."""
+
+    def head(name: str, t1: Path, flair: Path | None) -> Head:
+        return Head(name, t1, flair, role=role_of(name), **vars(terms_of(name)))
+
+    sharp = (head(name, data / "t1_highres" / f"{name}.nii.gz", None) for name in sorted(_HIGHRES))
+    two_mm = (
+        head(
+            path.name.removesuffix("_T1.nii.gz"),
+            path,
+            path.with_name(path.name.replace("_T1", "_FLAIR")),
         )
         for path in sorted((data / "t1_flair_2mm").glob("*_T1.nii.gz"))
-    ]
-    return sharp + two_mm
+    )
+    return [*sharp, *two_mm]

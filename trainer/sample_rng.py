@@ -1,20 +1,20 @@
-"""Every random draw of a training step comes from one generator, seeded by run and step."""
+"""The random generator of a training sample, seeded by run, step and sample."""
 
 import torch
 from torch import Tensor
 
 
 class SampleRng:
-    """Random draws of one step; the same seed and step give the same draws on every resume.
+    """Random numbers of one step; a resumed run gets the same ones.
 
     Parameters
     ----------
     sample : int
-        Number of a sample within the step: whoever draws it, the draws are the same.
+        Number of the sample in the step; its numbers do not depend on the process.
     """
 
     def __init__(self, seed: int, step: int, sample: int = 0) -> None:
-        # torch seeds its generator with the low 32 bits alone: the three are mixed within them
+        # torch uses only the low 32 bits of a seed, so the three are mixed within them
         mixed = (seed * 1_000_003 + step + sample * 97_000_001) % 2**32
         self._generator = torch.Generator().manual_seed(mixed)
 

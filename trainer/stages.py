@@ -1,4 +1,4 @@
-"""The stages of `rebrain-train` as plain functions of files: what each reads and what it writes."""
+"""Commands on simulated data as functions of files: tissue maps, pool, scores, bundle."""
 
 import json
 from dataclasses import dataclass, replace
@@ -16,35 +16,29 @@ from trainer.evaluate.networks import open_network
 from trainer.evaluate.release_scores import (
     PAIRS,
     Method,
+    bridge_method,
     cases,
     fit_baseline,
     score_held_out,
     score_pairs,
-    walking,
 )
 from trainer.evaluate.run import Progress
 from trainer.heads import Head, catalogue
 from trainer.release.bundle import finished_run, release
-from trainer.release.card import (
-    LAST_STEP,
-    TrainingSamples,
-    data_uses,
-    make_card,
-    training_facts,
-)
+from trainer.release.card import LAST_STEP, data_uses, make_card, training_facts
 from trainer.simulate.anatomy import HeadError, map_anatomy
 from trainer.simulate.hounsfield import sharpened, tissues
 from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples, write_subject
 from trainer.simulate.template import load_template
 from trainer.train.prepared import PreparedSource
-from trainer.train.sources import PoolSource, Source
+from trainer.train.samples import PoolSource, Source
 
-# Tried at every release; the recipe ships the one that scores best on the held-out heads.
-WALKS = (uniform_time_steps(1), uniform_time_steps(2), (1.0, 0.6, 0.3), uniform_time_steps(4))
+#: time steps compared before each release; the recipe must have those with the best score
+SAMPLINGS = (uniform_time_steps(1), uniform_time_steps(2), (1.0, 0.6, 0.3), uniform_time_steps(4))
 
 
 def map_head(head: Head, data: Path, folder: Path) -> tuple[str, str | None]:
-    """Write the maps of one head to `folder`; return its name and, if refused, the reason."""
+    """Write the tissue maps of a head to `folder`; return its name and, if refused, the reason."""
     try:
         maps = map_anatomy(head, load_template(data / "templates"))
     except HeadError as refusal:
@@ -56,12 +50,12 @@ def map_head(head: Head, data: Path, folder: Path) -> tuple[str, str | None]:
 
 
 def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) -> PoolRecord:
-    """Draw the samples of one head, unless the pool has them; return its record.
+    """Simulate the samples of a head unless the pool has them; return the record of the pool.
 
     Raises
     ------
     FileNotFoundError
-        The head has no maps: run `rebrain-train head` first.
+        The head has no maps: run `rebrain-train tissue-maps` first.
     """
     torch.set_num_threads(1)
     finished = pool / head.name / "record.json"
@@ -84,7 +78,7 @@ def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) ->
 
 
 def source_of(recipe: Recipe, pool: Path | None, data: Path | None) -> Source:
-    """Open what a run learns from: the training heads of a pool, or of a prepared data set.
+    """Open the training subjects of a pool or of a prepared data set.
 
     Raises
     ------
@@ -98,14 +92,14 @@ def source_of(recipe: Recipe, pool: Path | None, data: Path | None) -> Source:
     raise ValueError("neither a pool nor a prepared data set")
 
 
-def walk_name(places: tuple[float, ...]) -> str:
-    """Name a walk in tables."""
-    return "bridge, places " + " ".join(str(place) for place in places)
+def sampling_name(time_steps: tuple[float, ...]) -> str:
+    """Return the name of a choice of time steps in tables."""
+    return "bridge, time steps " + " ".join(str(step) for step in time_steps)
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a run's pool, its checkpoint and scores, and the shared data lie."""
+    """Folders of the pool, of the training run, and of the shared data."""
 
     pool: Path
     run: Path
@@ -120,63 +114,64 @@ def score_run(
     trained = open_network(str(folders.run))
     lookup = fit_baseline(Pool.open(folders.pool, "train"), recipe)
     methods: dict[str, Method] = {"lookup table": lambda given: lookup.of(given.source)}
-    methods |= {walk_name(places): walking(trained.evaluate, recipe, places) for places in WALKS}
+    methods |= {
+        sampling_name(each): bridge_method(trained.evaluate, recipe, each) for each in SAMPLINGS
+    }
     held_out = list(cases(Pool.open(folders.pool, "validation"), recipe, every))
     progress.started(len(methods) * len(held_out))
     scores = score_held_out(held_out, methods, progress.advance)
     networks = {
-        walk_name(places): replace(trained, recipe=recipe.model_copy(update={"sampling": places}))
-        for places in WALKS[:2]
+        sampling_name(each): replace(trained, recipe=recipe.model_copy(update={"sampling": each}))
+        for each in SAMPLINGS[:2]
     }
     return (*scores, *score_pairs(folders.data / PAIRS, networks, progress))
 
 
-def _chosen_walk(scores: tuple[Score, ...], sampling: tuple[float, ...]) -> str:
-    """Say how the shipped walk did against the others.
+def _choice_of_sampling(scores: tuple[Score, ...], sampling: tuple[float, ...]) -> str:
+    """Return the sentence of the card that compares the time steps of the recipe with others.
 
     Raises
     ------
     ValueError
-        Another walk has a better SSIM on the held-out heads than the recipe's.
+        Other time steps have a better SSIM on the held-out heads.
     """
     ssim: dict[str, float] = {}
     for score in scores:
         if score.test.startswith("held-out") and score.method.startswith("bridge"):
-            ssim[score.method] = ssim.get(score.method, 0.0) + score.figures["ssim"] / 2
+            name = score.method.replace("places", "time steps")  # as earlier releases wrote it
+            ssim[name] = ssim.get(name, 0.0) + score.figures["ssim"] / 2
     best = max(ssim, key=lambda name: ssim[name])
-    if best != walk_name(sampling):
-        raise ValueError(f"{best} scores better than the recipe's {walk_name(sampling)}")
+    if best != sampling_name(sampling):
+        raise ValueError(
+            f"{best} has SSIM {ssim[best]:.3f} on the held-out heads, more than the recipe's "
+            f"{sampling_name(sampling)}; change recipe.sampling"
+        )
     listed = ", ".join(
         f"{name.removeprefix('bridge, ')}: {value:.3f}" for name, value in ssim.items()
     )
     return (
-        f"The recipe walks the places {list(sampling)}, the best mean SSIM on the held-out "
-        f"simulated heads ({listed}). The scores of these heads are therefore a little kind."
+        f"The recipe samples at the time steps {list(sampling)}, which have the best mean SSIM on "
+        f"the held-out simulated heads ({listed}). The scores of these heads are therefore "
+        "slightly optimistic."
     )
 
 
 def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) -> ModelBundle:
-    """Turn a finished run that was scored on simulated heads into a bundle at `out`.
+    """Release a finished and scored run as a bundle at `out`.
 
     Raises
     ------
     FileExistsError
         `out` exists; a released bundle is never overwritten.
     ValueError
-        The run has not reached the last step, or the recipe's walk is not the best one.
+        The run has not reached the last step, or other time steps score better.
     """
     weights, run = finished_run(config, folders.run, out)
     listed = json.loads((folders.run / "scores.json").read_bytes())
     scores = tuple(Score.model_validate(entry) for entry in listed)
     index = PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes())
-    facts = training_facts(
-        config,
-        TrainingSamples(index.digest, sum(r.samples for r in index.subjects if r.role == "train")),
-        run,
-    )
-    choices = (
-        _chosen_walk(scores, config.recipe.sampling),
-        LAST_STEP,
-    )
+    samples = sum(record.samples for record in index.subjects if record.role == "train")
+    facts = training_facts(config, run, index.digest, samples)
+    choices = (_choice_of_sampling(scores, config.recipe.sampling), LAST_STEP)
     card = make_card(version, data_uses(catalogue(folders.data)), facts, scores, choices)
     return release(weights, config.recipe, card, out)

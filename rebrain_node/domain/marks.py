@@ -54,6 +54,7 @@ class PrivateElement:
     offset: int
     name: str
     vr: str
+    condition: str = ""  #: where it is present; empty: always
 
 
 # Of the whole result, on every object.
@@ -66,27 +67,35 @@ ENGINE: Final = PrivateElement(0x06, "Engine identity", "LO")
 CONFIGURATION_DIGEST: Final = PrivateElement(0x07, "Configuration digest", "LO")
 SOFTWARE: Final = PrivateElement(0x08, "Software version", "LO")
 COMPLETENESS: Final = PrivateElement(0x09, "Completeness verdict", "LO")
-FINDINGS: Final = PrivateElement(0x0A, "Codes of findings", "LO")
+FINDINGS: Final = PrivateElement(0x0A, "Codes of findings", "LO", "where there are any")
 UNCERTAIN_ABOVE: Final = PrivateElement(0x0B, "Limit on the uncertainty of a voxel", "FD")
-#: only where an earlier revision gave a set
-PREDECESSOR: Final = PrivateElement(0x0C, "MR series of the revision before", "UI")
+PREDECESSOR: Final = PrivateElement(
+    0x0C, "MR series of the revision before", "UI", "where an earlier revision gave a set"
+)
 #: the label of `UncertaintyInterpretation`
 CALIBRATION: Final = PrivateElement(0x0D, "Calibration of the uncertainty", "LO")
-#: only where the recipe sets one
-UNTRUSTED_ABOVE: Final = PrivateElement(0x0E, "Limit on the mean uncertainty of a slice", "FD")
+UNTRUSTED_ABOVE: Final = PrivateElement(
+    0x0E, "Limit on the mean uncertainty of a slice", "FD", "where the recipe sets one"
+)
 # Of one slice, on the MR series; of an Enhanced MR, in an item of SLICE_PROVENANCE a frame.
 POSITION_KIND: Final = PrivateElement(0x10, "Position kind", "CS")  #: POSITION_KINDS
 ALPHA: Final = PrivateElement(0x11, "Place between the neighbours", "FD")
 NEIGHBOURS: Final = PrivateElement(0x12, "Source instances below and above", "UI")
-EXEMPLAR: Final = PrivateElement(0x13, "Keyed hash of the exemplar", "LO")
-SIMILARITY: Final = PrivateElement(0x14, "Similarity of the exemplar", "FD")
-POSITION_DIFFERENCE: Final = PrivateElement(0x15, "Exemplar minus target position in mm", "FD")
-TAU: Final = PrivateElement(0x16, "Threshold on the similarity", "FD")
+EXEMPLAR: Final = PrivateElement(0x13, "Keyed hash of the exemplar", "LO", "where retrieved")
+SIMILARITY: Final = PrivateElement(0x14, "Similarity of the exemplar", "FD", "where retrieved")
+POSITION_DIFFERENCE: Final = PrivateElement(
+    0x15, "Exemplar minus target position in mm", "FD", "where retrieved"
+)
+TAU: Final = PrivateElement(0x16, "Threshold on the similarity", "FD", "where retrieved")
 UNCERTAINTY: Final = PrivateElement(0x17, "Mean uncertainty inside the head", "FD")
 CALIBRATED: Final = PrivateElement(0x18, "Whether the uncertainty is calibrated", "CS")  #: YES, NO
-NEIGHBOUR_FRAMES: Final = PrivateElement(0x19, "Frames of the neighbours, 0 if classic", "US")
-#: YES, NO; only where the recipe sets a limit
-TRUSTED: Final = PrivateElement(0x1A, "Whether the slice is to be trusted", "CS")
+NEIGHBOUR_FRAMES: Final = PrivateElement(
+    0x19, "Frames of the neighbours", "US", "where the CT is an Enhanced CT"
+)
+#: YES, NO
+TRUSTED: Final = PrivateElement(
+    0x1A, "Whether the slice is to be trusted", "CS", "where the recipe sets a limit"
+)
 
 #: functional group of each frame of an Enhanced MR (PS3.3 C.7.6.16)
 SLICE_PROVENANCE: Final = PrivateElement(0x20, "How each slice came about", "SQ")

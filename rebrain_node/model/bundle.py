@@ -17,7 +17,7 @@ and, where its recipe retrieves exemplars:
     control.safetensors    the same for torch (optional)
     exemplars/*            the knowledge base (rebrain_node.retrieval.knowledge_base)
 
-and, where it was fitted (`rebrain-train domain`):
+and, where it was fitted (`rebrain-train fit-ood`):
 
     domain.json            the out-of-distribution model (rebrain_node.model.ood)
 
@@ -365,7 +365,7 @@ def _ood_model(path: Path, recipe: Recipe, contents: Mapping[str, bytes]) -> Ood
         if expected != found:
             raise BundleError(
                 f"{path / 'domain.json'}: {name} is {expected}, found {found}; "
-                "fit it again with `rebrain-train domain`"
+                "fit it again with `rebrain-train fit-ood`"
             )
     return ood
 

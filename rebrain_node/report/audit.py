@@ -15,8 +15,7 @@ from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
 from rebrain_node.domain.delivery import PendingDelivery
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import SeriesRecord
-from rebrain_node.report.markup import Html, join, tag
-from rebrain_node.report.style import STYLE
+from rebrain_node.report.markup import STYLE, Content, Html, join, tag
 
 _TITLE: Final = "rebrain-node audit report"
 _WARNING: Final = "Synthetic images: research software, not for diagnosis"
@@ -147,21 +146,23 @@ def _findings(findings: Sequence[Finding]) -> Html:
     if not findings:
         return Html("")
     rows = [
-        tag(
-            "tr",
-            tag("td", tag("code", finding.code)),
-            tag("td", finding.severity),
-            tag("td", finding.sentence),
-            tag("td", _value(finding.value)),
-            tag("td", _value(finding.limit)),
+        (
+            tag("code", finding.code),
+            finding.severity,
+            finding.sentence,
+            _value(finding.value),
+            _value(finding.limit),
         )
         for finding in findings
     ]
-    return _table(("code", "effect", "finding", "value", "limit"), rows, class_="findings")
+    names = ("code", "effect", "finding", "value", "limit")
+    return join(tag("h4", "Findings"), _table(names, rows, class_="findings"))
 
 
 def _explanation(lines: Sequence[str]) -> Html:
-    return tag("ul", *(tag("li", line) for line in lines)) if lines else Html("")
+    if not lines:
+        return Html("")
+    return join(tag("h4", "Selection"), tag("ul", *(tag("li", line) for line in lines)))
 
 
 def _steps(events: Sequence[AuditEvent]) -> Html:
@@ -202,8 +203,9 @@ def _result(events: Sequence[AuditEvent]) -> Html:
     if not made:
         return Html("")
     rows = [
-        tag("tr", tag("td", name), tag("td", tag("code", _value(value))))
+        tag("tr", tag("td", name), tag("td", tag("code", _list(value))))
         for name, value in made[-1].details.items()
+        if name != "state"  # of that moment; the badge says what became of it
     ]
     return join(tag("h4", "Result"), tag("table", *rows, class_="facts"))
 
@@ -212,14 +214,13 @@ def _deliveries(deliveries: Sequence[PendingDelivery]) -> Html:
     if not deliveries:
         return Html("")
     rows = [
-        tag(
-            "tr",
-            tag("td", delivery.destination),
-            tag("td", tag("code", delivery.source_series_uid)),
-            tag("td", f"{delivery.outstanding}", class_="number"),
-            tag("td", f"{delivery.attempts}", class_="number"),
-            tag("td", delivery.reason or "not tried yet"),
-            tag("td", f"{delivery.since:%Y-%m-%d %H:%M:%S}"),
+        (
+            delivery.destination,
+            tag("code", delivery.source_series_uid),
+            delivery.outstanding,
+            delivery.attempts,
+            delivery.reason or "not tried yet",
+            f"{delivery.since:%Y-%m-%d %H:%M:%S}",
         )
         for delivery in deliveries
     ]
@@ -229,38 +230,40 @@ def _deliveries(deliveries: Sequence[PendingDelivery]) -> Html:
 
 def _log(events: Sequence[AuditEvent], verdict: ChainVerdict) -> Html:
     if verdict.intact:
-        words = f"All {verdict.rows} rows are as they were written. Head: "
+        older = verdict.rows - len(events)
+        shown = f" The newest {len(events)} are listed here." if older > 0 else ""
+        words = f"All {verdict.rows} rows are as they were written.{shown} Head: "
     else:
         words = (
             f"Row {verdict.broken_sequence} is not as it was written ({verdict.reason}); "
             f"{verdict.rows} rows before it are. Last good hash: "
         )
     note = tag("p", words, tag("code", verdict.head), class_="" if verdict.intact else "bad")
-    names = ("row", "time, UTC", "event", "subject", "details", "hash")
+    names = ("row", "time, UTC", "event", "subject, details", "hash")
     table = _table(names, [_row(event) for event in events])
     return tag("section", tag("h2", "Audit log"), note, table, class_="log")
 
 
-def _row(event: AuditEvent) -> Html:
-    return tag(
-        "tr",
-        tag("td", event.sequence, class_="number"),
-        tag("td", f"{event.recorded_at:%Y-%m-%d %H:%M:%S.%f}"[:-3]),
-        tag("td", event.event),
-        tag("td", tag("code", event.subject)),
-        tag("td", tag("code", _value(_told(event)))),
-        tag("td", tag("code", event.hash)),
+def _row(event: AuditEvent) -> Sequence[Content]:
+    """Cells of one event; a table of slices is left out, `audit show` prints it in full."""
+    details = {name: value for name, value in event.details.items() if name not in _TABLES}
+    return (
+        event.sequence,
+        f"{event.recorded_at:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+        event.event,
+        join(tag("code", event.subject), tag("code", _value(details), class_="details")),
+        tag("code", event.hash),
     )
 
 
-def _told(event: AuditEvent) -> Mapping[str, object]:
-    """Details without the table of slices, which `audit show` prints in full."""
-    return {name: value for name, value in event.details.items() if name not in _TABLES}
-
-
-def _table(names: Sequence[str], rows: Sequence[Html], *, class_: str = "rows") -> Html:
+def _table(names: Sequence[str], rows: Sequence[Sequence[Content]], *, class_: str = "") -> Html:
+    """Make a table; on a narrow screen each cell stands below its name."""
     head = tag("thead", tag("tr", *(tag("th", name) for name in names)))
-    return tag("table", head, tag("tbody", *rows), class_=class_)
+    body = (
+        tag("tr", *(tag("td", cell, data_name=n) for n, cell in zip(names, row, strict=True)))
+        for row in rows
+    )
+    return tag("table", head, tag("tbody", *body), class_=f"rows {class_}".rstrip())
 
 
 def _value(value: object) -> str:
@@ -272,6 +275,15 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
+
+
+def _list(value: object) -> str:
+    """Parts of a value with commas between them: ``MR 161, PM 1``; else as `_value`."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_value(part)}" for name, part in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_value, value))
+    return _value(value)
 
 
 def _plain(value: object) -> object:

@@ -1,4 +1,4 @@
-"""The picture of a result: what came in, what was drawn, where from, and how sure it is."""
+"""The picture of a result: source, synthetic MR, uncertainty and the origin of each slice."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from rebrain_node.domain.volume import FloatArray, MaskArray, SyntheticVolume
-from rebrain_node.report.canvas import (
+from rebrain_node.pictures import (
     FAINT,
+    HEAT,
     INK,
     KINDS,
     LINE,
@@ -19,10 +20,13 @@ from rebrain_node.report.canvas import (
     Box,
     Canvas,
     Colour,
+    Picture,
+    Pixels,
+    UprightVolume,
+    as_measured,
+    colour_map,
     grey,
-    heat,
 )
-from rebrain_node.report.planes import Picture, UprightVolume, as_measured
 
 WIDTH: Final = 1400
 MARGIN: Final = 40
@@ -138,14 +142,14 @@ class _Sheet:
         self._colour_bar(left - GAP, top)
         return top + 26 + height + 34
 
-    def _across(self, row: int, column: int) -> list[tuple[str, Picture, np.ndarray]]:
+    def _across(self, row: int, column: int) -> list[tuple[str, Picture, Pixels]]:
         ct, mr = self.ct.sagittal(column), self.mr.sagittal(column)
         front, doubt = self.mr.coronal(row), self.map.coronal(row)
         return [
             ("Source CT, sagittal", ct, grey(ct.values, CT_LOW_HU, CT_HIGH_HU)),
             ("Synthetic MR, sagittal", mr, grey(mr.values, 0.0, self.white)),
             ("Synthetic MR, coronal", front, grey(front.values, 0.0, self.white)),
-            ("Uncertainty, coronal", doubt, heat(doubt.values, 0.0, self.largest)),
+            ("Uncertainty, coronal", doubt, colour_map(doubt.values / self.largest, HEAT)),
         ]
 
     def _across_height(self) -> int:
@@ -160,7 +164,7 @@ class _Sheet:
         right -= round(self.canvas.text_width(largest, 14))
         self.canvas.text((right, top + 3), largest, 14, FAINT)
         right -= width + 7
-        colours = heat(np.linspace(0, 1, width, dtype=np.float32)[None].repeat(9, 0), 0, 1)
+        colours = colour_map(np.linspace(0, 1, width)[None].repeat(9, 0), HEAT)
         self.canvas.image.paste(Image.fromarray(colours), (right, top + 7))
         self.canvas.text((right - 6, top + 3), "0", 14, FAINT, "ra")
 
@@ -179,8 +183,8 @@ class _Sheet:
         self._ruler(top + 82, count)
         words = (
             f"Uncertainty: {self.meaning.quantity.lower()} as a ratio of the display range, "
-            f"{self.meaning.label}. Research software: a network drew these images from a CT, "
-            "no magnet measured them."
+            f"{self.meaning.label}. Research software: a network synthesised these images from a "
+            "CT; no MR scanner measured them."
         )
         self.canvas.text((MARGIN, top + 120), words, 14, FAINT)
 

@@ -18,7 +18,7 @@ import torch
 from rebrain_node.model.recipe import CHANNELS
 from rebrain_node.model.unet import BridgeUNet
 from trainer.config import TrainConfig
-from trainer.train.precision import reduced
+from trainer.train.workers import reduced
 
 CONFIG = Path(__file__).parents[2] / "conf" / "train" / "demo.toml"
 REPEATS = 3

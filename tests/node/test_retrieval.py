@@ -31,10 +31,10 @@ from rebrain_node.settings import Settings
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
+from tests.support.geometry_cases import GEOMETRY
 from tests.support.knowledge_bases import subject_hash, verified, with_index
-from tests.support.limits import GEOMETRY
 from tests.support.ood_models import ood_model
-from tests.support.tiny_encoder import tiny_encoder_graph
+from tests.support.plain_bundle import tiny_encoder_graph
 
 TOP_MM = 30.0  #: the base holds nobody's slices above
 

@@ -9,10 +9,13 @@ import numpy.typing as npt
 
 import rebrain_node
 from rebrain_node.domain.volume import FloatArray, PreparedVolume, SourceVolume
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.recipe import Retrieval
 from tests.support.phantoms import MARKER_MM, Ellipsoid
 
+LIMITS = shipped_limits()
+GEOMETRY = LIMITS.geometry
 #: the recipe that ships, without what it retrieves and where it abstains
 RECIPE = load_bundle(Path(rebrain_node.__file__).parent / "bundles" / "demo").recipe.model_copy(
     update={"retrieval": Retrieval(), "abstain": None}

@@ -7,7 +7,7 @@ A page names the tables that it holds by a pair of comments::
     <!-- end -->
 
 What stands between them comes from the code by the function that `TABLES` holds under that name;
-``tests/unit/test_reference.py`` fails while a page is out of date. Prose outside the comments is
+``tests/repository/test_pages.py`` fails while a page is out of date. Prose outside the comments is
 written by hand and says why; the tables say what.
 """
 
@@ -30,6 +30,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from rebrain_node import errors
 from rebrain_node.cli import program
+from rebrain_node.domain import marks
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.codes import CODES, Topic
 from rebrain_node.domain.statuses import STATUSES
@@ -42,8 +43,10 @@ from rebrain_node.settings import Receiver, Settings
 from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
 from rebrain_node.steps.select import PREFERENCES
+from rebrain_node.steps.write import codes, source
 from tests.field.cases_vendors import RIGHT
 from tests.support.scanners import SCANNERS, SOURCES, ScannerSeries
+from trainer.cli import program as trainer_program
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"(<!-- generated: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -71,9 +74,10 @@ def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, command
 
 
-def _command_table() -> str:
-    """Return every command with its help text."""
-    rows = [(f"`{name}`", _one_line(command.help)) for name, command in commands()]
+def _command_table(program: typer.Typer) -> str:
+    """Return every command of a program with its help text."""
+    group = typer.main.get_command(program)
+    rows = [(f"`{name}`", _one_line(command.help)) for name, command in commands(group)]
     return table(("command", "what it does"), rows)
 
 
@@ -231,9 +235,9 @@ def _audit_events() -> str:
 def _rejections() -> str:
     """Return what a peer sees whose association is rejected, by the reason in the audit log."""
     rows = []
-    for reason, ((result, source, diagnostic), remedy) in REJECTIONS.items():
+    for reason, ((result, origin, diagnostic), remedy) in REJECTIONS.items():
         answer = A_ASSOCIATE()
-        answer.result, answer.result_source, answer.diagnostic = result, source, diagnostic
+        answer.result, answer.result_source, answer.diagnostic = result, origin, diagnostic
         rows.append((f"`{reason}`", f"{answer.result_str}: {answer.reason_str}", remedy))
     return table(("reason in the audit", "a refused peer sees (A-ASSOCIATE-RJ)", "remedy"), rows)
 
@@ -281,6 +285,43 @@ def _receiver_limits() -> str:
     )
 
 
+def _private_block() -> str:
+    """Return the elements of the private block, with the objects that contain them."""
+    containers = (
+        ("every object", marks.OBJECT_ELEMENTS),
+        ("each MR slice", marks.SLICE_ELEMENTS),
+        ("each frame of an Enhanced MR", (marks.SLICE_PROVENANCE,)),
+    )
+    rows = [
+        (f"{e.offset:02X}", e.vr, ", ".join(filter(None, (place, e.condition))), e.name)
+        for place, elements in containers
+        for e in elements
+    ]
+    return table(("element", "VR", "in", "what"), rows)
+
+
+def _copied_attributes() -> str:
+    """Return what is copied from the source into every object."""
+    rows = [
+        (", ".join(source.REQUIRED_IDENTITY), "the source's; empty where absent"),
+        (", ".join(source.OPTIONAL_IDENTITY), "the source's, where present"),
+        (", ".join(source.IDENTITY_SEQUENCES), "the source's, where present"),
+    ]
+    return table(("attribute", "value"), rows)
+
+
+def private_codes() -> dict[str, str]:
+    """Return the meaning of every code of our own scheme, by its value."""
+    triples = [marks.DERIVATION_CODE, *vars(codes).values(), *codes.KINDS.values()]
+    ours = [t for t in triples if isinstance(t, tuple) and t[1:2] == (marks.CODING_SCHEME,)]
+    return {value: meaning for value, _, meaning in ours}
+
+
+def _code_table() -> str:
+    """Return the codes of our own scheme."""
+    return table(("code", "meaning"), [(f"`{c}`", m) for c, m in private_codes().items()])
+
+
 def _one_line(text: str | None) -> str:
     return " ".join((text or "").split()).replace("``", "`").replace("|", "\\|")
 
@@ -288,7 +329,8 @@ def _one_line(text: str | None) -> str:
 #: what each table of the documents holds, by the name in its comment
 TABLES: Mapping[str, Callable[[], str]] = {
     **{f"gate-{t.__name__.rpartition('.')[2]}": partial(gate_rules, t) for t in gate.TOPICS},
-    "commands": _command_table,
+    "commands": partial(_command_table, program),
+    "trainer-commands": partial(_command_table, trainer_program),
     "command-options": _option_table,
     "errors": _error_table,
     "settings": _setting_table,
@@ -301,6 +343,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "receiving-transfer-syntaxes": _transfer_syntaxes,
     "receiving-statuses": _statuses,
     "receiving-limits": _receiver_limits,
+    "objects-private": _private_block,
+    "objects-copied": _copied_attributes,
+    "objects-codes": _code_table,
     **{f"refusals-{topic}": partial(_refusals, topic) for topic in get_args(Topic)},
 }
 

@@ -1,43 +1,30 @@
-"""A bundle of the real format with untrained weights on a small grid."""
+"""Bundles of the real format at tiny size: untrained weights, control branch, knowledge base."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
+from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.model.bundle import ModelBundle, load_bundle, write_bundle
 from rebrain_node.model.calibration import Calibration, Width
-from rebrain_node.model.card import Card, TrainingFacts
 from rebrain_node.model.control import ControlBranch
-from rebrain_node.model.recipe import Abstain, Grid, Output, Recipe, Window
+from rebrain_node.model.recipe import Abstain, Grid, Output, Recipe, Retrieval, Window
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.model.unet import BridgeUNet
-from trainer.calibrate.bundle import CalibrationParts, rounded, write_calibrated
+from rebrain_node.retrieval.knowledge_base import KnowledgeBase, contents_of
+from tests.support import plain_bundle
+from tests.support.plain_bundle import tiny_encoder_graph
+from trainer.calibrate.run import CalibrationParts, write_calibrated
+from trainer.calibrate.scale_head import rounded
 from trainer.release.bundle import Guidance, golden_input, release
+from trainer.retrieval.knowledge_base import EntrySettings, SubjectSlices, extended
+from trainer.retrieval.subject_keys import subject_hash
 
-CARD = Card(
-    name="tiny",
-    version="0.0.1",
-    summary="Random weights, for tests.",
-    intended_use="Tests of the code around the network.",
-    data=(),
-    training=TrainingFacts(
-        objective="none",
-        steps=0,
-        batch=1,
-        hours=0.0,
-        hardware="none",
-        parameters=1,
-        pool_digest="none",
-        pool_samples=1,
-        seed=0,
-    ),
-    scores=(),
-    choices=(),
-    limits=("Its output is noise.",),
-)
+CARD = plain_bundle.CARD.model_copy(update={"version": "0.0.1"})
 
 
 def tiny_recipe(rows: int = 64, columns: int = 48) -> Recipe:
@@ -130,3 +117,50 @@ def calibrated(bundle: ModelBundle, folder: Path, subjects: int = 25) -> ModelBu
         choice="The uncertainty is that of a test.",
     )
     return write_calibrated(bundle, added, folder, "0.0.2")
+
+
+KEY = bytes(range(32))
+SUBJECTS = ("anna", "bert", "carl")
+
+
+def hash_of(name: str) -> str:
+    """The keyed hash of a made-up subject."""
+    return subject_hash(KEY, name)
+
+
+def tiny_base(recipe: Recipe, graph: bytes) -> KnowledgeBase:
+    """Twelve slices of noise of each subject, between -60 and 80 mm."""
+    settings = EntrySettings(
+        graph=graph, encoder=encoder_of_graph(graph), recipe=recipe, hash_of=hash_of
+    )
+    plane = (recipe.grid.rows // 2, recipe.grid.columns // 2)
+
+    def slices_of(name: str) -> SubjectSlices:
+        rng = np.random.default_rng([*name.encode()])
+        slices = rng.integers(0, 256, (12, *plane), dtype=np.uint8)
+        return SubjectSlices(name, "CC0-1.0", slices, np.sort(rng.uniform(-60, 80, 12)))
+
+    return extended(settings.empty(), map(slices_of, SUBJECTS), settings)
+
+
+def tiny_retrieving_recipe() -> Recipe:
+    """The tiny recipe with retrieval and one time step."""
+    changes = {"retrieval": Retrieval(method="exemplar", p=20), "sampling": (1.0,)}
+    return tiny_recipe().model_copy(update=changes)
+
+
+def write_tiny_retrieving_bundle(folder: Path) -> ModelBundle:
+    """Release untrained weights whose control branch adds something."""
+    recipe = tiny_retrieving_recipe()
+    torch.manual_seed(0)
+    control = ControlBranch(BridgeUNet(recipe.widths))
+    for mix in control.zero:
+        torch.nn.init.normal_(mix.weight, std=0.2)
+    graph = tiny_encoder_graph(recipe.grid.rows // 2, recipe.grid.columns // 2)
+    guidance = Guidance(
+        control=control.state_dict(),
+        encoder={},
+        encoder_graph=graph,
+        exemplars=contents_of(tiny_base(recipe, graph)),
+    )
+    return write_tiny_bundle(folder, recipe, guidance)

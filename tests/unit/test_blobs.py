@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rebrain_node.blobs import BlobStore
+from rebrain_node.domain.job import DerivedInstance, DerivedSet
 from rebrain_node.errors import AlteredBytesError
+from rebrain_node.folder import write_out
+from tests.support.synthetic_volumes import provenance
 
 layouts = pytest.mark.parametrize("sharded", [False, True], ids=["flat", "sharded"])
 
@@ -129,3 +132,56 @@ def test_temporary_files_of_dead_writers_are_removed_and_of_living_ones_kept(
         assert living.exists()
     store.prepare()
     assert files(store.folder) == [store.folder / store.path(digest)]
+
+
+def derived_set() -> DerivedSet:
+    instances = [
+        DerivedInstance(
+            kind="MR",
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
+            sop_instance_uid=f"2.25.1000000{number}",
+            series_instance_uid="2.25.1",
+            content=b"slice %d" % number,
+        )
+        for number in range(3)
+    ]
+    return DerivedSet(provenance=provenance(), instances=tuple(instances))
+
+
+def test_the_objects_of_a_folder_are_synced_before_they_are_moved_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    seen: list[tuple[str, int]] = []
+    sync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        seen.append((kind, len(list(out.glob("*.dcm")))))
+        sync(descriptor)
+
+    monkeypatch.setattr("rebrain_node.blobs.os.fsync", recorded)
+    paths = write_out(derived_set(), out)
+    assert seen == [("file", 0)] * 3 + [("folder", 3)]
+    assert [path.read_bytes() for path in paths] == [b"slice 0", b"slice 1", b"slice 2"]
+    assert files(out) == list(paths)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o666 & ~umask}
+
+
+def test_a_folder_on_a_disk_that_fails_gets_no_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def failing(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("rebrain_node.blobs.os.fsync", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_out(derived_set(), tmp_path)
+    assert files(tmp_path) == []
+    assert len(calls) == 2

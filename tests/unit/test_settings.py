@@ -1,16 +1,21 @@
 """Settings: the file, the environment and the defaults agree; each setting is described.
 
-The table of docs/settings.md is made of the descriptions (tests/unit/test_reference.py).
+The table of docs/settings.md is made of the descriptions (tests/repository/test_pages.py).
 """
+
+from __future__ import annotations
 
 import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rebrain_node.errors import SettingsError
 from rebrain_node.settings import Settings, load_settings
+from rebrain_node.validation import faults_of
 from tests.support import reference
+from trainer.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,3 +83,46 @@ def test_an_unfit_setting_is_refused_and_named(tmp_path, text, named):
 def test_a_missing_settings_file_is_named_with_the_remedy(tmp_path):
     with pytest.raises(SettingsError, match=r"absent\.toml.*--config"):
         load_settings(tmp_path / "absent.toml")
+
+
+class Peer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    port: int = Field(le=65535)
+
+
+class Node(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    peers: tuple[Peer, ...] = ()
+
+
+def test_all_faults_are_listed_each_with_its_key():
+    with pytest.raises(ValidationError) as caught:
+        Node.model_validate({"peers": [{"port": 4}, {"port": 70000}], "nam": "x"})
+    assert faults_of(caught.value) == (
+        "name is missing; peers[1].port: Input should be less than or equal to 65535, found 70000; "
+        "nam is unknown"
+    )
+
+
+def test_a_long_value_is_cut_and_a_whole_table_is_not_shown():
+    with pytest.raises(ValidationError) as caught:
+        Node.model_validate({"name": "n", "peers": [{"port": "9" * 500 + "x"}]})
+    assert len(faults_of(caught.value)) < 200
+    with pytest.raises(ValidationError) as caught:
+        Node.model_validate_json("{")
+    assert faults_of(caught.value).startswith("the file: Invalid JSON")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("[train]\nsteppes = 1\n", "train.steppes is unknown"), ("[train", "not TOML")],
+)
+def test_an_unfit_parameter_of_training_is_a_settings_error(tmp_path, text, named):
+    (tmp_path / "train.toml").write_text(text)
+    with pytest.raises(SettingsError, match=named):
+        TrainConfig.load(tmp_path / "train.toml")
+    with pytest.raises(SettingsError, match="--config"):
+        TrainConfig.load(tmp_path / "absent.toml")

@@ -14,8 +14,7 @@ from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.signature import make_key, read_private_key, sign_bundle
 from rebrain_node.settings import Model, Settings, Storage
 from rebrain_node.trust import refuse_older, signer_of, trusted_keys
-from tests.support.plain_bundle import plain_contents
-from tests.support.tiny_network import tiny_network_contents
+from tests.support.plain_bundle import plain_contents, tiny_network_contents
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The report of a calibration: figures as JSON, and the same as Markdown for people."""
+"""The report of a calibration as JSON and as Markdown."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,33 +6,33 @@ from typing import Any
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Score
-from trainer.calibrate.figures import SubjectResiduals, by_kind, likelihood, order
+from trainer.calibrate.intervals import SubjectResiduals, by_kind, likelihood, order
 from trainer.calibrate.residuals import SPREAD_SEEDS, is_noisy
 
-TEST = "held-out simulated heads, intervals whose width the other people set"
+TEST = "held-out simulated heads, intervals"
 NO_SPREAD = (
-    "none: the recipe's walk is one evaluation that starts from the CT itself, no noise enters it "
-    "and every seed draws the same volume"
+    "none: the recipe evaluates the network once, from the CT itself, so that no sampled noise "
+    "enters and every seed gives the same volume"
 )
 
 
 def report_of(
     bundle: ModelBundle,
-    judged: Sequence[SubjectResiduals],
+    subjects: Sequence[SubjectResiduals],
     calibration: Calibration,
-    taught_by: list[str],
+    training: list[str],
 ) -> dict[str, Any]:
-    """Gather the figures, every person held against widths that the other people set."""
+    """Collect the figures; those of a subject use the widths set by the other subjects."""
     return {
         "bundle": {"name": bundle.name, "version": bundle.version, "digest": bundle.digest},
         "calibration": calibration.model_dump(mode="json", exclude={"files"}),
-        "taught_by": taught_by,
-        "kinds": by_kind(judged),
-        "order": order(judged),
-        "likelihood": likelihood(judged),
+        "taught_by": training,
+        "kinds": by_kind(subjects),
+        "order": order(subjects),
+        "likelihood": likelihood(subjects),
         "mean_error": {
-            each.residuals.person: float(each.sampled(each.residuals.error).mean())
-            for each in judged
+            each.residuals.subject: float(each.sampled(each.residuals.error).mean())
+            for each in subjects
         },
         "spread_of_samples": f"{SPREAD_SEEDS} seeds" if is_noisy(bundle.recipe) else NO_SPREAD,
     }
@@ -42,13 +42,13 @@ def scores_of(report: dict[str, Any]) -> tuple[Score, ...]:
     """Return the rows of the model card."""
     return tuple(
         Score(
-            test=TEST,
-            method=f"{kind}, n = {found['people']}",
-            figures={f"covered_{level}": each["mean"] for level, each in found["levels"].items()}
-            | {"half_width": found["width"], "worst_series": found["worst_series"]},
+            test=f"{TEST} set by the other subjects",
+            method=f"{kind}, n = {figures['people']}",
+            figures={f"covered_{level}": each["mean"] for level, each in figures["levels"].items()}
+            | {"half_width": figures["width"], "worst_series": figures["worst_series"]},
         )
-        for kind, found in report["kinds"].items()
-        if found["levels"]
+        for kind, figures in report["kinds"].items()
+        if figures["levels"]
     )
 
 
@@ -57,32 +57,32 @@ def choice_of(report: dict[str, Any]) -> str:
     calibration = report["calibration"]
     return (
         f"The uncertainty is {calibration['label']}: the half-width of the interval that misses "
-        f"the truth in {calibration['alpha']:.0%} of the voxels of a head. The residual-scale head "
-        f"learned from {len(report['taught_by'])} training heads; the widths are those of "
-        f"{', '.join(calibration['subjects'])}, of whom no weight knows."
+        f"the truth in {calibration['alpha']:.0%} of the voxels of a head. The residual-scale "
+        f"network was trained on {len(report['taught_by'])} training heads; the widths are those "
+        f"of {', '.join(calibration['subjects'])}, on which no weight was trained."
     )
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Render the report for people."""
+    """Return the report as Markdown."""
     calibration, cost = report["calibration"], report["cost"]
-    held = (
-        f"{choice_of(report)} Calibration set {calibration['set_digest'][:16]}. Every figure of "
-        "a person below stands on widths that the other people set."
+    introduction = (
+        f"{choice_of(report)} Calibration set {calibration['set_digest'][:16]}. The figures of a "
+        "subject below use the widths set by the other subjects."
     )
-    spent = (
-        f"Synthesis {1000 * cost['synthesis_s_per_slice']:.0f} ms a slice, the estimate "
-        f"{1000 * cost['estimate_s_per_slice']:.1f} ms: {cost['share']:.1%}, medians of turns on "
-        "one thread."
+    times = (
+        f"Synthesis {1000 * cost['synthesis_s_per_slice']:.0f} ms per slice, uncertainty "
+        f"{1000 * cost['estimate_s_per_slice']:.1f} ms, {cost['share']:.1%} of it: medians of "
+        "alternating runs on one thread."
     )
     limits = [f"- {name}: {value:g}" for name, value in report["abstain"].items()]
     parts = [
         f"# Uncertainty of {report['bundle']['name']} {report['written']['version']}",
-        held,
+        introduction,
         _section("Coverage", _coverage(report["kinds"])),
         _section("Widths", _widths(calibration, report["kinds"])),
-        _section("Order", _order(report)),
-        _section("Cost", [spent]),
+        _section("Correlation with the error", _order(report)),
+        _section("Cost", [times]),
         _section("Limits", limits),
     ]
     return "\n\n".join(parts) + "\n"
@@ -95,17 +95,17 @@ def _section(title: str, lines: list[str]) -> str:
 def _coverage(kinds: dict[str, Any]) -> list[str]:
     rows = [
         (
-            "| kind | n | 50 % | 80 % | 90 % | 95 % | surest quarter | second | third | least sure "
-            "| worst series |"
+            "| kind | n | 50 % | 80 % | 90 % | 95 % | 90 %, quartile of lowest uncertainty "
+            "| second | third | highest | worst series |"
         ),
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for kind, found in kinds.items():
-        if not found["levels"]:
+    for kind, figures in kinds.items():
+        if not figures["levels"]:
             continue
-        levels = [each["mean"] for each in found["levels"].values()]
-        cells = [f"{v:.3f}" for v in (*levels, *found["quartiles"], found["worst_series"])]
-        rows.append(f"| {kind} | {found['people']} | {' | '.join(cells)} |")
+        levels = [each["mean"] for each in figures["levels"].values()]
+        cells = [f"{v:.3f}" for v in (*levels, *figures["quartiles"], figures["worst_series"])]
+        rows.append(f"| {kind} | {figures['people']} | {' | '.join(cells)} |")
     return rows
 
 
@@ -122,14 +122,15 @@ def _widths(calibration: dict[str, Any], kinds: dict[str, Any]) -> list[str]:
 
 def _order(report: dict[str, Any]) -> list[str]:
     rho, area = report["order"]["spearman"], report["order"]["ause"]
-    rows = ["| map | Spearman | AUSE | of constant |", "|---|---|---|---|"]
+    rows = ["| map | Spearman's rho | AUSE | AUSE / constant |", "|---|---|---|---|"]
     for name, value in area.items():
-        told = f"{rho[name]:.3f}" if name in rho else ""
-        rows.append(f"| {name} | {told} | {value:.3f} | {value / area['constant']:.2f} |")
+        cell = f"{rho[name]:.3f}" if name in rho else ""
+        rows.append(f"| {name} | {cell} | {value:.3f} | {value / area['constant']:.2f} |")
     nats = report["likelihood"]
-    told = (
-        f"Laplace likelihood, nats a voxel (less is better): {nats['scale']:.4f}, the best "
-        f"constant of each person {nats['constant']:.4f}. "
+    likelihoods = (
+        "Mean of |e|/b + log b (negative Laplace log-likelihood, less log 2), nats per voxel, "
+        f"lower is better: {nats['scale']:.4f}; the best constant of each subject: "
+        f"{nats['constant']:.4f}. "
         f"Spread of samples: {report['spread_of_samples']}."
     )
-    return [*rows, "", told]
+    return [*rows, "", likelihoods]

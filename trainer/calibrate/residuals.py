@@ -1,14 +1,24 @@
-"""Series of heads through the node's own steps, and how far the result is from the truth."""
+"""Simulated thick-slice series of a known T1, through the steps of the node; residuals."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from rebrain_node.domain.volume import FloatArray, Guide, MaskArray, SliceKind, SyntheticVolume
+from rebrain_node.domain.volume import (
+    FloatArray,
+    Grid,
+    Guide,
+    MaskArray,
+    MillimetreArray,
+    SliceKind,
+    SourceVolume,
+    SyntheticVolume,
+)
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
@@ -17,37 +27,121 @@ from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import embed, retrieve
 from rebrain_node.steps.synthesise import synthesise
-from trainer.calibrate.series import DrawnSeries
+from trainer.sample_rng import SampleRng
+from trainer.simulate.hounsfield import Tissues, draw_hu
+from trainer.simulate.scanner import scan
+from trainer.simulate.slabs import COLUMNS, PIXEL_MM, ROWS, Plan, average, rotation, slab_points
 
 KINDS: tuple[SliceKind, ...] = ("measured", "retrieved", "interpolated")
 SPREAD_SEEDS = 8
+THINNEST_MM, THICKEST_MM = 3.0, 7.0
+_PITCH_DEG, _SD_DEG = (-22.0, 12.0), 3.0  # range of pitch; standard deviation of roll and yaw
+_BELOW_BRAIN_MM = 12.0  # a head CT begins at the skull base
+_ABOVE_BRAIN_MM = 14.0
+_TRUTH_PLANES = 3  # averaged within one synthetic slice
+
+
+@dataclass(frozen=True)
+class SimulatedSeries:
+    """One series in the coordinates of its tissue maps: LPS mm are voxels x, y, z at 1 mm."""
+
+    source: SourceVolume
+    head: Tissues
+
+    def truth(
+        self, grid: Grid, distance_mm: float, spacing_mm: float
+    ) -> tuple[FloatArray, MaskArray]:
+        """Return the true T1 of one synthetic slice, and where it is known.
+
+        Returns
+        -------
+        t1 : FloatArray
+            (rows, columns), 0 to 1, the mean over the thickness of the synthetic slice.
+        known : MaskArray
+            (rows, columns).
+        """
+        points = _points(grid, distance_mm, spacing_mm)
+        t1 = average(torch.from_numpy(self.head.t1)[None], points)[0]
+        low, high = torch.from_numpy(self.head.known[::-1].astype(np.float32).copy()).T
+        inside = ((points >= low) & (points <= high)).all(dim=-1).all(dim=0)
+        return np.asarray(t1), np.asarray(inside.numpy(), dtype=bool)
+
+
+def simulate_series(head: Tissues, rng: Generator) -> SimulatedSeries:
+    """Simulate one series with random HU, thickness, orientation and scanner."""
+    thickness = float(rng.uniform(THINNEST_MM, THICKEST_MM))
+    turn = rotation(rng.uniform(*_PITCH_DEG), *rng.normal(0.0, _SD_DEG, 2))
+    middle, reach = _brain(head)
+    plan = Plan(middle, turn, thickness, 0.0, 0.0, missing=False)
+    raised = torch.from_numpy(draw_hu(head, rng) + 1000.0)[None]
+    offsets = np.arange(reach[0] - _BELOW_BRAIN_MM, reach[1] + _ABOVE_BRAIN_MM, thickness)
+    offsets += rng.uniform(0.0, thickness)
+    hu = np.concatenate([average(raised, slab_points(plan, float(o))) for o in offsets]) - 1000.0
+    scanned = scan(torch.from_numpy(hu), SampleRng(int(rng.integers(2**31)), 0)).numpy()
+    return SimulatedSeries(_source(scanned, plan, offsets), head)
+
+
+def _brain(head: Tissues) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """Return the centre of the brain (z, y, x), and its lowest and highest voxel relative to it."""
+    voxels = 4 * np.argwhere(head.brain[::4, ::4, ::4] > 0.5).astype(np.float64)
+    middle = voxels.mean(axis=0)
+    low, high = np.percentile(voxels[:, 0], (0.5, 99.5)) - middle[0]
+    return middle, (float(low), float(high))
+
+
+def _source(hu: FloatArray, plan: Plan, offsets: NDArray[np.float64]) -> SourceVolume:
+    """Place the slices along their normal."""
+    along, down, up = plan.rotation.T
+    corner = plan.centre[::-1] - PIXEL_MM * (along * (COLUMNS - 1) / 2.0 + down * (ROWS - 1) / 2.0)
+    count = len(offsets)
+    return SourceVolume(
+        hu=hu.astype(np.float32),
+        positions_mm=np.asarray(corner + offsets[:, None] * up, dtype=np.float64),
+        row_direction=along,
+        column_direction=down,
+        pixel_spacing_mm=(PIXEL_MM, PIXEL_MM),
+        thickness_mm=(plan.thickness_mm,) * count,
+        sop_instance_uids=tuple(str(k) for k in range(count)),
+        frame_numbers=(None,) * count,
+        frame_of_reference_uid="head",
+        padding=np.zeros(hu.shape, dtype=bool),
+    )
+
+
+def _points(grid: Grid, distance_mm: float, spacing_mm: float) -> torch.Tensor:
+    """Return the points x, y, z of the planes within a slice, (planes, rows, columns, 3)."""
+    depths = ((np.arange(_TRUTH_PLANES) + 0.5) / _TRUTH_PLANES - 0.5) * spacing_mm
+    rows = np.arange(grid.rows)[:, None, None] * grid.pixel_mm * grid.column_direction
+    columns = np.arange(grid.columns)[None, :, None] * grid.pixel_mm * grid.row_direction
+    origins: MillimetreArray = np.stack([grid.plane_origin_mm(distance_mm + d) for d in depths])
+    return torch.from_numpy((origins[:, None, None] + rows + columns).astype(np.float32))
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Slices of one person as drawn, and their errors, in order of drawing.
+    """Synthetic slices of one subject and their errors.
 
     Attributes
     ----------
     x : ndarray of float16
-        (k, 5, rows, columns), what the residual-scale head is given.
+        (k, 5, rows, columns), input of the residual-scale network.
     s : FloatArray
-        (k, 2), the same.
+        (k, 2), input of the residual-scale network.
     error : ndarray of float16
-        (k, rows, columns), absolute, in units of intensity.
+        (k, rows, columns), absolute, ratio of the display range.
     rule : ndarray of float16
-        (k, rows, columns), the uncertainty by rule of thumb.
+        (k, rows, columns), the heuristic uncertainty.
     spread : ndarray of float16 or None
-        (k, rows, columns), standard deviation of samples; None where the walk has no noise.
+        (k, rows, columns), standard deviation of samples; None without sampled noise.
     inside : MaskArray
-        (k, rows, columns), head whose truth is known.
+        (k, rows, columns), head where the truth is known.
     kinds : tuple of SliceKind
         (k,).
     series : ndarray of int32
-        (k,), which series of the person.
+        (k,), number of the series of the subject.
     """
 
-    person: str
+    subject: str
     x: NDArray[np.float16]
     s: FloatArray
     error: NDArray[np.float16]
@@ -59,8 +153,8 @@ class Residuals:
 
     @property
     def digest(self) -> str:
-        """SHA-256 that names every residual."""
-        content = hashlib.sha256(self.person.encode())
+        """SHA-256 of all residuals."""
+        content = hashlib.sha256(self.subject.encode())
         for values in (self.x, self.s, self.error, self.inside):
             content.update(np.ascontiguousarray(values).tobytes())
         return content.hexdigest()
@@ -72,14 +166,14 @@ class Residuals:
 
 @dataclass(frozen=True)
 class NodeSteps:
-    """The node's own steps with an opened bundle, on so many slices of a kind in each series."""
+    """The steps of the node with a loaded bundle, on `per_kind` slices of a kind per series."""
 
     model: LoadedModel
     recipe: Recipe
     per_kind: int
 
-    def draw(self, series: DrawnSeries, rng: Generator) -> SyntheticVolume:
-        """Take one series to its synthetic slices."""
+    def synthesise(self, series: SimulatedSeries, rng: Generator) -> SyntheticVolume:
+        """Synthesise slices of one series."""
         prepared = preprocess(series.source, self.recipe)
         frame = locate(prepared, load_head_template()) if self.recipe.retrieves else None
         model = self.model
@@ -89,7 +183,7 @@ class NodeSteps:
         return synthesise(prepared, some, model.engine, self.recipe, int(rng.integers(2**31)))
 
     def spread(self, volume: SyntheticVolume) -> FloatArray | None:
-        """Standard deviation of samples, (k, rows, columns); None where the walk has no noise."""
+        """Standard deviation of samples, (k, rows, columns); None without sampled noise."""
         if not is_noisy(self.recipe):
             return None
         samples = [
@@ -100,44 +194,44 @@ class NodeSteps:
 
 
 def is_noisy(recipe: Recipe) -> bool:
-    """Whether the noise field reaches the result: a walk of one evaluation starts and ends on y."""
+    """Whether sampled noise enters the result: with one time step it does not."""
     return len(recipe.sampling) > 1
 
 
 def chosen(guides: Sequence[Guide], per_kind: int, rng: Generator) -> tuple[Guide, ...]:
-    """Draw at most so many guides of every kind, in order of position."""
+    """Choose at most `per_kind` random guides of each kind, in order of position."""
     kept: set[int] = set()
     for kind in KINDS:
-        places = [k for k, guide in enumerate(guides) if guide.kind == kind]
-        kept |= set(rng.permutation(places)[:per_kind].tolist())
+        rows = [k for k, guide in enumerate(guides) if guide.kind == kind]
+        kept |= set(rng.permutation(rows)[:per_kind].tolist())
     return tuple(guides[k] for k in sorted(kept))
 
 
 def residuals_of(
-    person: str, many: Sequence[DrawnSeries], path: NodeSteps, rng: Generator
+    subject: str, many: Sequence[SimulatedSeries], steps: NodeSteps, rng: Generator
 ) -> Residuals:
-    """Draw every series of one person and hold it against the truth.
+    """Synthesise slices of every series of one subject and compare them with the truth.
 
     Raises
     ------
     ValueError
-        Nothing of the person's head with known truth was drawn.
+        No slice contains a voxel whose truth is known.
     """
     rows = [
         (number, *row)
         for number, series in enumerate(many)
-        for row in _rows(series, path.draw(series, rng), path)
+        for row in _rows(series, steps.synthesise(series, rng), steps)
     ]
     if not rows:
-        raise ValueError(f"no slice of {person} shows a head whose truth is known")
+        raise ValueError(f"no slice of {subject} contains a voxel whose truth is known")
     which, kinds, x, s, error, rule, spread, inside = zip(*rows, strict=True)
     return Residuals(
-        person=person,
+        subject=subject,
         x=np.stack(x),
         s=np.stack(s),
         error=np.stack(error),
         rule=np.stack(rule),
-        spread=np.stack(spread) if is_noisy(path.recipe) else None,
+        spread=np.stack(spread) if is_noisy(steps.recipe) else None,
         inside=np.stack(inside),
         kinds=tuple(kinds),
         series=np.array(which, dtype=np.int32),
@@ -145,12 +239,12 @@ def residuals_of(
 
 
 def _rows(
-    series: DrawnSeries, volume: SyntheticVolume, path: NodeSteps
+    series: SimulatedSeries, volume: SyntheticVolume, steps: NodeSteps
 ) -> Iterator[tuple[object, ...]]:
-    """Kind, inputs, error, rule of thumb, spread and known head of every slice that shows any."""
-    spread = path.spread(volume)
+    """Yield kind, inputs, error, heuristic, spread and mask of each slice with known truth."""
+    spread = steps.spread(volume)
     spacing_mm = volume.prepared.spacing_mm
-    for k, (x, s) in enumerate(scale_inputs(volume, path.recipe)):
+    for k, (x, s) in enumerate(scale_inputs(volume, steps.recipe)):
         guide = volume.guides[k]
         truth, known = series.truth(volume.grid, guide.target.distance_mm, spacing_mm)
         inside = volume.head[k] & known
@@ -167,10 +261,10 @@ def _rows(
 
 
 def joined(parts: Sequence[Residuals]) -> Residuals:
-    """Put the slices of several people one after the other, to teach from."""
+    """Concatenate the slices of several subjects, for training."""
     return replace(
         parts[0],
-        person="+".join(part.person for part in parts),
+        subject="+".join(part.subject for part in parts),
         x=np.concatenate([part.x for part in parts]),
         s=np.concatenate([part.s for part in parts]),
         error=np.concatenate([part.error for part in parts]),

@@ -1,6 +1,7 @@
-"""`rebrain-train calibrate` as a plain function: a bundle and maps of heads in, a bundle out."""
+"""`rebrain-train calibrate` as a function: a bundle and tissue maps in, a calibrated bundle out."""
 
 import hashlib
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,32 +9,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
-from rebrain_node.domain.uncertainty import UncertaintyInterpretation
-from rebrain_node.domain.volume import SliceKind
+from rebrain_node.domain.volume import SyntheticVolume
 from rebrain_node.engine.loaded import LoadedModel
-from rebrain_node.engine.open import open_encoder, open_engine
+from rebrain_node.engine.open import GOLDEN_SCALE_INPUT, open_encoder, open_engine, open_scale
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.model.calibration import Calibration, Width
+from rebrain_node.model.calibration import CALIBRATED_FILES, Calibration
+from rebrain_node.model.card import Score
+from rebrain_node.model.recipe import Abstain
+from rebrain_node.model.residual_scale import ResidualScaleHead
+from rebrain_node.ports import Engine
 from rebrain_node.retrieval.open import open_exemplars
-from trainer.calibrate.bundle import CalibrationParts, limits_of, rounded, write_calibrated
-from trainer.calibrate.conformal import width
-from trainer.calibrate.cost import RUNS, cost_of
-from trainer.calibrate.figures import SubjectResiduals
-from trainer.calibrate.report import choice_of, report_of, scores_of
-from trainer.calibrate.residuals import KINDS, NodeSteps, Residuals, joined, residuals_of
-from trainer.calibrate.scale_head import STEPS, ScaleTraining, scales, teach
-from trainer.calibrate.series import draw_series
+from rebrain_node.steps.estimate import estimate
+from rebrain_node.steps.synthesise import synthesise
+from trainer.calibrate.intervals import SubjectResiduals, calibration_of, limits_of
+from trainer.calibrate.report import TEST, choice_of, report_of, scores_of
+from trainer.calibrate.residuals import (
+    NodeSteps,
+    Residuals,
+    joined,
+    residuals_of,
+    simulate_series,
+)
+from trainer.calibrate.scale_head import STEPS, ScaleTraining, rounded, scales, train_scale_head
 from trainer.heads import Head
-from trainer.release.bundle import check_unused
+from trainer.release.bundle import check_unused, derive
+from trainer.release.card import card_files
+from trainer.release.export import Names, export_onnx, halves_of
 from trainer.simulate.hounsfield import Tissues, sharpened, tissues
 
-ALPHA = 0.1
 SEED = 505
 ENGINE = "openvino"
-TEACHING_SERIES, TEACHING_SLICES = 1, 12  # of a head; of each kind in a series
-CALIBRATING_SERIES, CALIBRATING_SLICES = 2, 10
+TRAINING_SERIES, TRAINING_SLICES = 1, 12  # per subject; per kind in a series
+HELD_OUT_SERIES, HELD_OUT_SLICES = 2, 10
+TIMED_RUNS = 3
 
 
 class CalibrationError(RebrainError):
@@ -42,13 +55,13 @@ class CalibrationError(RebrainError):
 
 @dataclass(frozen=True)
 class Steps:
-    """Where progress goes: (what, how many steps), then each step."""
+    """Receives the progress: (what, number of steps), then a call for each step."""
 
     started: Callable[[str, int], None]
     advance: Callable[[], None]
 
-    def through(self, what: str, heads: Sequence[Head]) -> Iterator[Head]:
-        """Go through heads one by one and tell of each when it is done."""
+    def over(self, what: str, heads: Sequence[Head]) -> Iterator[Head]:
+        """Yield each head and report when it is done."""
         self.started(what, len(heads))
         for head in heads:
             yield head
@@ -57,53 +70,53 @@ class Steps:
 
 @dataclass(frozen=True)
 class SubjectSplit:
-    """Who teaches the head and who sets the widths: never the same person.
+    """Subjects that train the residual-scale network, and subjects that set the widths.
 
-    The head learns from training heads of the bridge, whose residuals may be a little small; the
-    widths, which alone promise anything, come from heads that no weight ever saw.
+    The former also trained the bridge network, so their residuals may be too small; the coverage
+    rests on the latter alone, which no weight was trained on.
     """
 
-    teaching: tuple[Head, ...]
-    calibrating: tuple[Head, ...]
-    maps: Path  #: folder of their anatomy maps
+    training: tuple[Head, ...]
+    held_out: tuple[Head, ...]
+    maps: Path  #: folder of their tissue maps
 
     @classmethod
     def of(cls, heads: Sequence[Head], maps: Path) -> "SubjectSplit":
-        """Divide the heads that have maps by their one role.
+        """Divide the heads that have maps by their role.
 
         Raises
         ------
         CalibrationError
-            No head teaches, or none calibrates.
+            There is no training subject, or no held-out one.
         """
-        found = [h for h in heads if h.whole_head_truth and (maps / f"{h.name}.npz").exists()]
-        teaching = tuple(h for h in found if h.role == "train")
-        calibrating = tuple(h for h in found if h.role != "train")
-        for some, role in ((teaching, "train"), (calibrating, "validation or demonstration")):
+        usable = [h for h in heads if h.whole_head_truth and (maps / f"{h.name}.npz").exists()]
+        training = tuple(h for h in usable if h.role == "train")
+        held_out = tuple(h for h in usable if h.role != "train")
+        for some, role in ((training, "train"), (held_out, "validation or demonstration")):
             if not some:
                 raise CalibrationError(
-                    f"{maps} holds maps of no head with the role {role}; make them with "
-                    "`rebrain-train head`"
+                    f"{maps} holds maps of no subject with the role {role}; make them with "
+                    "`rebrain-train tissue-maps`"
                 )
-        return cls(teaching, calibrating, maps)
+        return cls(training, held_out, maps)
 
     def anatomy(self, head: Head) -> Tissues:
-        """Read a head as the samples of the bridge were drawn from it."""
+        """Read a head as the training samples of the bridge were simulated from it."""
         with np.load(self.maps / f"{head.name}.npz", allow_pickle=False) as arrays:
             return sharpened(tissues(dict(arrays)), 1.0 if head.sharp else 2.0)
 
-    def residuals(self, head: Head, path: NodeSteps, series: int) -> Residuals:
-        """Draw so many series of a head and hold them against the truth."""
+    def residuals(self, head: Head, steps: NodeSteps, series: int) -> Residuals:
+        """Simulate `series` series of a head and compare the result of the node with the truth."""
         rng = np.random.default_rng((SEED, zlib.crc32(head.name.encode())))
         anatomy = self.anatomy(head)
-        many = [draw_series(anatomy, rng) for _ in range(series)]
-        return residuals_of(head.name, many, path, rng)
+        many = [simulate_series(anatomy, rng) for _ in range(series)]
+        return residuals_of(head.name, many, steps, rng)
 
 
 def calibrate(
-    bundle: ModelBundle, people: SubjectSplit, out: Path, version: str, steps: Steps
+    bundle: ModelBundle, split: SubjectSplit, out: Path, version: str, steps: Steps
 ) -> dict[str, Any]:
-    """Calibrate a bundle on people it never saw, write a new one at `out`, return the report.
+    """Write a calibrated bundle at `out` and return the report.
 
     Raises
     ------
@@ -111,44 +124,47 @@ def calibrate(
         `out` exists; a released bundle is never overwritten.
     """
     check_unused(out)
-    model = opened(bundle)
-    teaching = NodeSteps(model, bundle.recipe, TEACHING_SLICES)
-    calibrating = NodeSteps(model, bundle.recipe, CALIBRATING_SLICES)
-    taught_by = [
-        people.residuals(head, teaching, TEACHING_SERIES)
-        for head in steps.through("teaching heads", people.teaching)
+    model = load_model(bundle)
+    training = NodeSteps(model, bundle.recipe, TRAINING_SLICES)
+    held_out = NodeSteps(model, bundle.recipe, HELD_OUT_SLICES)
+    training_residuals = [
+        split.residuals(head, training, TRAINING_SERIES)
+        for head in steps.over("training subjects", split.training)
     ]
-    held_out = [
-        people.residuals(head, calibrating, CALIBRATING_SERIES)
-        for head in steps.through("held-out heads", people.calibrating)
+    held_out_residuals = [
+        split.residuals(head, held_out, HELD_OUT_SERIES)
+        for head in steps.over("held-out subjects", split.held_out)
     ]
-    steps.started("residual-scale head", STEPS)
-    head = rounded(teach(joined(taught_by), ScaleTraining(SEED, STEPS), lambda _: steps.advance()))
-    judged = [SubjectResiduals(each, scales(head, each)) for each in held_out]
-    calibration = calibration_of(judged)
-    report = report_of(bundle, judged, calibration, [each.person for each in taught_by])
-    abstain = limits_of(judged, calibration)
-    added = CalibrationParts(
+    steps.started("residual-scale network", STEPS)
+    settings = ScaleTraining(SEED, STEPS)
+    head = rounded(
+        train_scale_head(joined(training_residuals), settings, lambda _: steps.advance())
+    )
+    subjects = [SubjectResiduals(each, scales(head, each)) for each in held_out_residuals]
+    calibration = calibration_of(subjects)
+    report = report_of(bundle, subjects, calibration, [r.subject for r in training_residuals])
+    abstain = limits_of(subjects, calibration)
+    parts = CalibrationParts(
         head=head,
         calibration=calibration,
         abstain=abstain,
         scores=scores_of(report),
         choice=choice_of(report),
     )
-    written = write_calibrated(bundle, added, out, version)
-    steps.started("cost", RUNS)
-    drawn = calibrating.draw(
-        draw_series(people.anatomy(people.calibrating[0]), np.random.default_rng(SEED)),
+    written = write_calibrated(bundle, parts, out, version)
+    steps.started("cost", TIMED_RUNS)
+    volume = held_out.synthesise(
+        simulate_series(split.anatomy(split.held_out[0]), np.random.default_rng(SEED)),
         np.random.default_rng(SEED),
     )
-    report["cost"] = cost_of(drawn, written, model.engine, steps.advance)
+    report["cost"] = _cost_of(volume, written, calibration, model.engine, steps.advance)
     report["abstain"] = abstain.model_dump()
     report["written"] = {"version": version, "digest": written.digest}
     return report
 
 
-def opened(bundle: ModelBundle) -> LoadedModel:
-    """Open a bundle as the node does, on one thread: figures and times do not hang on more."""
+def load_model(bundle: ModelBundle) -> LoadedModel:
+    """Load a bundle as the node does, on one thread, so that figures and times do not vary."""
     engine = open_engine(ENGINE, bundle, 1)
     if not bundle.recipe.retrieves:
         return LoadedModel.of(bundle, engine)
@@ -157,24 +173,70 @@ def opened(bundle: ModelBundle) -> LoadedModel:
     return LoadedModel.of(bundle, engine, encoder=encoder, exemplars=exemplars)
 
 
-def calibration_of(judged: Sequence[SubjectResiduals]) -> Calibration:
-    """Set the widths of every kind of slice; a kind that was not met takes the widest other."""
-    widths: dict[SliceKind, Width] = {}
-    for kind in KINDS:
-        met = [each.scores(kind) for each in judged if each.has(kind)]
-        if met:
-            widths[kind] = width(met, ALPHA)
-    people = min(each.people for each in widths.values())
-    widest = max(each.scales for each in widths.values())
-    for kind in KINDS:
-        widths.setdefault(kind, Width(scales=widest, people=0, conformal=False))
-    digests = "".join(each.residuals.digest for each in judged)
-    return Calibration(
-        alpha=ALPHA,
-        people=people,
-        label=UncertaintyInterpretation(alpha=ALPHA, subjects=people).label,
-        widths=widths,
-        set_digest=hashlib.sha256(digests.encode()).hexdigest(),
-        subjects=tuple(each.residuals.person for each in judged),
-        files={},
+@dataclass(frozen=True)
+class CalibrationParts:
+    """What a calibration adds to a bundle; `write_calibrated` fills in the digests of its files."""
+
+    head: ResidualScaleHead
+    calibration: Calibration
+    abstain: Abstain
+    scores: tuple[Score, ...]
+    choice: str
+
+
+def write_calibrated(
+    bundle: ModelBundle, parts: CalibrationParts, out: Path, version: str
+) -> ModelBundle:
+    """Write a new bundle with a calibration; raises as `derive`."""
+    golden = load_tensors(bundle.read("golden.safetensors"))
+    x, s = golden["x"].float(), torch.tensor([GOLDEN_SCALE_INPUT])
+    with torch.no_grad():
+        golden["b"] = parts.head(x, s)
+    recipe = bundle.recipe.model_copy(update={"abstain": parts.abstain})
+    changed = {
+        "scale.onnx": export_onnx(parts.head, (x, s), Names(("x", "s"), ("b",))),
+        "scale.safetensors": save_tensors(halves_of(parts.head.state_dict())),
+        "golden.safetensors": save_tensors(golden),
+        "recipe.json": recipe.to_json().encode(),
+    }
+    digests = {
+        name: hashlib.sha256(changed[name] if name in changed else bundle.read(name)).hexdigest()
+        for name in CALIBRATED_FILES
+    }
+    calibration = parts.calibration.model_copy(update={"files": digests})
+    changed["calibration.json"] = calibration.to_json().encode()
+    earlier = (score for score in bundle.card.scores if not score.test.startswith(TEST))
+    card = bundle.card.model_copy(
+        update={
+            "version": version,
+            "scores": (*earlier, *parts.scores),
+            "choices": (*bundle.card.choices, parts.choice),
+        }
     )
+    return derive(bundle, changed | card_files(card), out, version)
+
+
+def _cost_of(
+    volume: SyntheticVolume,
+    bundle: ModelBundle,
+    calibration: Calibration,
+    engine: Engine,
+    advance: Callable[[], None],
+) -> dict[str, float]:
+    """Return the median processor time of synthesis and estimate, in alternating runs."""
+    scale = open_scale(ENGINE, bundle, 1)
+    synthesis, added = [], []
+    for seed in range(TIMED_RUNS):
+        start = time.process_time()
+        again = synthesise(volume.prepared, volume.guides, engine, bundle.recipe, seed)
+        between = time.process_time()
+        estimate(again, bundle.recipe, scale, calibration)
+        synthesis.append(between - start)
+        added.append(time.process_time() - between)
+        advance()
+    slices = len(volume.guides)
+    return {
+        "synthesis_s_per_slice": float(np.median(synthesis)) / slices,
+        "estimate_s_per_slice": float(np.median(added)) / slices,
+        "share": float(np.median(np.array(added) / np.array(synthesis))),
+    }

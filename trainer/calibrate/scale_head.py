@@ -1,4 +1,4 @@
-"""Teaching the residual-scale head: the Laplace likelihood of residuals it has not drawn itself."""
+"""Training of the residual-scale network by the Laplace likelihood of the residuals."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from trainer.calibrate.residuals import Residuals
+from trainer.release.export import halves_of
 from trainer.sample_rng import SampleRng
 from trainer.train.loop import update
 
@@ -22,7 +23,7 @@ Report = Callable[[int], None]
 
 @dataclass(frozen=True)
 class ScaleTraining:
-    """How long the head is taught, and by which draws."""
+    """Number of steps and random seed."""
 
     seed: int
     steps: int = STEPS
@@ -34,29 +35,29 @@ def laplace(scale: Tensor, error: Tensor, inside: Tensor) -> Tensor:
     return terms.sum() / inside.sum().clamp(min=1.0)
 
 
-def teach(
-    taught_by: Residuals, teaching: ScaleTraining, report: Report | None = None
+def train_scale_head(
+    residuals: Residuals, training: ScaleTraining, report: Report | None = None
 ) -> ResidualScaleHead:
-    """Teach a new head; the same residuals and seed give the same weights.
+    """Train a network; the same residuals and seed give the same weights.
 
     Parameters
     ----------
-    taught_by : Residuals
-        Of people none of whom sets a width.
+    residuals : Residuals
+        Of the training subjects, none of whom sets a width.
     report : callable, optional
-        Told how many steps are done.
+        Receives the number of steps done.
     """
-    rng = SampleRng(teaching.seed, 0)
+    rng = SampleRng(training.seed, 0)
     with torch.random.fork_rng():
-        torch.manual_seed(teaching.seed)
+        torch.manual_seed(training.seed)
         head = ResidualScaleHead()
     optimiser = torch.optim.Adam(head.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, teaching.steps)
-    evenly = torch.ones(len(taught_by.kinds))
-    for step in range(teaching.steps):
-        rows = rng.choice(evenly, BATCH).numpy()
-        x, s, error, inside = _batch(taught_by, rows)
-        if rng.chance(0.5):  # a head is as likely the other way round
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
+    weights = torch.ones(len(residuals.kinds))
+    for step in range(training.steps):
+        rows = rng.choice(weights, BATCH).numpy()
+        x, s, error, inside = _batch(residuals, rows)
+        if rng.chance(0.5):  # mirrored
             x, error, inside = x.flip(3), error.flip(3), inside.flip(3)
         loss = laplace(head(x, s), error, inside)
         update(head, optimiser, loss, _CLIP)
@@ -66,14 +67,21 @@ def teach(
     return head.eval()
 
 
+def rounded(head: ResidualScaleHead) -> ResidualScaleHead:
+    """Round the weights to half precision, as they are stored; widths are set on these."""
+    network = ResidualScaleHead()
+    network.load_state_dict({name: w.float() for name, w in halves_of(head.state_dict()).items()})
+    return network.eval()
+
+
 def scales(head: ResidualScaleHead, residuals: Residuals) -> FloatArray:
     """Return b of every slice, (k, rows, columns)."""
-    found = np.empty(residuals.error.shape, dtype=np.float32)
+    scale = np.empty(residuals.error.shape, dtype=np.float32)
     with torch.inference_mode():
-        for k in range(len(found)):
+        for k in range(len(scale)):
             x, s, _, _ = _batch(residuals, np.array([k]))
-            found[k] = head(x, s)[0, 0].numpy()
-    return found
+            scale[k] = head(x, s)[0, 0].numpy()
+    return scale
 
 
 def _batch(residuals: Residuals, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:

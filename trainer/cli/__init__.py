@@ -1,68 +1,113 @@
-"""`rebrain-train`: from data to a bundle and a report.
+"""`rebrain-train`: from data to a signed bundle and reports on it.
 
-One module per group of commands, registered below; heavy imports live inside the commands, so that
-`--help` answers at once.
+One module for each phase; heavy imports stand inside the commands, so that `--help` answers at
+once.
 
-    0 done    1 failed, or some subjects refused    2 usage    3 everything refused
+    0 done    1 failed, or some subjects refused    2 usage    3 all subjects refused
 """
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from rebrain_node.errors import RebrainError
-from trainer.cli import (
-    calibration,
-    control,
-    demonstration,
-    domain,
-    encoder,
-    evaluate,
-    gates,
-    knowledge_base,
-    objectives,
-    prepare,
-    releases,
-    signing,
-    stages,
-)
+from trainer.cli import calibration, data, evaluation, release, retrieval, training
+
+#: old names, accepted for one release
+_OLD_COMMANDS = {
+    "head": "tissue-maps",
+    "bridge": "train-bridge",
+    "objectives": "compare-objectives",
+    "encoder": "train-encoder",
+    "control": "train-control",
+    "guide": "add-retrieval",
+    "domain": "fit-ood",
+    "gates": "input-checks",
+    "domain-report": "ood-report",
+}
+_OLD_OPTIONS = {
+    "--people": "--subjects",
+    "--kept": "--cache",
+    "--draws": "--series",
+    "--beside": "--other-report",
+}
+_OLD_REPORTS = {
+    "scores": "evaluate", "ablation": "guidance-report", "retrieval": "retrieval-report",
+}  # fmt: skip
+
+
+class _Commands(TyperGroup):
+    """The commands, and their old names with a notice on standard error."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        current, notices = renamed(args)
+        if notices:
+            sys.stderr.write(
+                f"rebrain-train: deprecated, removed in the next release: {', '.join(notices)}\n"
+            )
+        return super().resolve_command(ctx, current)
+
+
+def renamed(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a command line with current names, and each old name with what replaces it."""
+    name, *words = arguments
+    current, notices = [_OLD_COMMANDS.get(name, name)], []
+    if current[0] != name:
+        notices.append(f"{name} (now {current[0]})")
+    while words:
+        option, equals, value = words.pop(0).partition("=")
+        if name == "evaluate" and option == "--report":
+            report = value if equals else "".join(words[:1])
+            if report in _OLD_REPORTS:
+                words = words if equals else words[1:]
+                current[0] = _OLD_REPORTS[report]
+                notices.append(f"--report {report} (now the command {current[0]})")
+                continue
+        if option in _OLD_OPTIONS:
+            notices.append(f"{option} (now {_OLD_OPTIONS[option]})")
+        current.append(_OLD_OPTIONS.get(option, option) + equals + value)
+    return current, notices
+
 
 program = typer.Typer(
     name="rebrain-train",
-    help="Makes ReBrain model bundles and says how good they are.",
+    cls=_Commands,
+    help="Trains, evaluates and releases the model bundles of rebrain-node.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-# In the order in which a bundle is made.
-program.command("prepare")(prepare.prepare)
-program.command("head")(stages.head)
-program.command("simulate")(stages.simulate)
-program.command("bridge")(stages.bridge)
-program.command("objectives")(objectives.objectives)
-program.command("score")(stages.score)
-program.command("release")(stages.release)
-program.command("release-prepared")(releases.release_prepared)
-program.command("head-template")(encoder.head_template)
-program.command("encoder")(encoder.encoder)
-program.add_typer(knowledge_base.knowledge_base, name="knowledge-base")
-program.command("control")(control.control)
-program.command("guide")(control.guide)
-program.command("calibrate")(calibration.calibrate)
-program.command("domain")(domain.domain)
-program.command("key")(signing.key)
-program.command("sign")(signing.sign)
-program.command("evaluate")(evaluate.evaluate)
-program.command("gates")(gates.gates)
-program.command("domain-report")(domain.domain_report)
-program.command("demo-head")(demonstration.demo_head)
+program.command()(data.prepare)
+program.command()(data.tissue_maps)
+program.command()(data.simulate)
+program.command()(training.train_bridge)
+program.command()(training.compare_objectives)
+program.command()(evaluation.score)
+program.command()(release.release)
+program.command()(release.release_prepared)
+program.command()(data.head_template)
+program.command()(training.train_encoder)
+program.add_typer(retrieval.knowledge_base, name="knowledge-base")
+program.command()(training.train_control)
+program.command()(release.add_retrieval)
+program.command()(calibration.calibrate)
+program.command()(calibration.fit_ood)
+program.command()(release.key)
+program.command()(release.sign)
+program.command()(evaluation.evaluate)
+program.command()(evaluation.guidance_report)
+program.command()(evaluation.retrieval_report)
+program.command()(calibration.ood_report)
+program.command()(calibration.input_checks)
+program.command()(data.demo_head)
 
 
 def app(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the program and leave the process with its exit code."""
+    """Run the program and end the process with its exit code."""
     try:
         program(arguments)
     except (RebrainError, OSError) as error:

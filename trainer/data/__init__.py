@@ -1,1 +1,1 @@
-"""Volumes of subjects: other people's data sets in, one prepared format out."""
+"""Data sets of subjects in their own layouts in, one prepared format out."""

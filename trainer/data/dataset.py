@@ -28,17 +28,16 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from rebrain_node.errors import RebrainError
 from rebrain_node.validation import faults_of
-from trainer.data.windowed import head_in_window, inside_skull_in_window
 
 SourceKind = Literal["ct", "ct-window", "mr"]
 Role = Literal["train", "validation", "test"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Affine = tuple[tuple[float, float, float, float], ...]  # 4 x 4
 
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
 ARRAYS = ("source", "target", "mask", "positions")
-PAIR_KEYS = ("ct", "t1", "patient", "slice")
 #: on-disk type of the source: HU are whole numbers, a windowed CT has 256 levels
 SOURCE_DTYPE: dict[SourceKind, type[np.generic]] = {
     "ct": np.int16,
@@ -56,33 +55,18 @@ class _Frozen(BaseModel):
 
 
 class Meta(_Frozen):
-    """`meta.json` of one subject.
+    """`meta.json` of one subject."""
 
-    Attributes
-    ----------
-    layout : str
-        Name of the layout that it was read from.
-    pixel_mm : tuple of float or None
-        Distance between rows and between columns, mm; None where unknown.
-    affine : tuple of tuple of float or None
-        4 x 4: LPS mm = affine @ (column, row, slice, 1); None where unknown.
-    files : dict
-        Files read, by what they hold, relative to the source folder.
-    inputs : dict
-        SHA-256 of what was read, by file; a change makes the subject unfinished.
-    notes : tuple of str
-        What was done beyond copying: axes flipped, resampled, registered, mask computed.
-    sha256 : dict
-        Of each array file of this subject.
-    """
-
-    layout: str = ""
+    layout: str = ""  #: name of the layout that it was read from
+    #: distance between rows and between columns, mm; None where unknown
     pixel_mm: tuple[float, float] | None
-    affine: tuple[tuple[float, float, float, float], ...] | None
-    files: dict[str, str]
+    affine: Affine | None  #: LPS mm = affine @ (column, row, slice, 1); None where unknown
+    files: dict[str, str]  #: files read, by what they hold, relative to the source folder
+    #: SHA-256 of what was read, by file; a change makes the subject unfinished
     inputs: dict[str, str]
+    #: what was done beyond copying: axes flipped, resampled, registered, mask computed
     notes: tuple[str, ...]
-    sha256: dict[str, str]
+    sha256: dict[str, str]  #: of each array file of this subject
 
 
 class DatasetRecord(_Frozen):
@@ -93,61 +77,34 @@ class DatasetRecord(_Frozen):
 
 
 class DatasetIndex(_Frozen):
-    """`dataset.json`.
-
-    Attributes
-    ----------
-    volumetric : bool
-        True where slices of a subject have positions in mm and follow each other in space.
-    split_rule : str
-        What the split was asked to be, e.g. "14/3/3".
-    seed : int
-        Of the draw of the split.
-    split : dict
-        Names by role; every subject plays exactly one.
-    refused : dict
-        Reason by name, of subjects that could not be used.
-    """
+    """`dataset.json`."""
 
     format: Literal[1] = 1
     source_kind: SourceKind
+    #: true where slices of a subject have positions in mm and follow each other in space
     volumetric: bool
     licence: str
     origin: str
-    split_rule: str
-    seed: int
-    split: dict[Role, tuple[Name, ...]]
+    split_rule: str  #: what the split was asked to be, e.g. "14/3/3".
+    seed: int  #: of the random split
+    split: dict[Role, tuple[Name, ...]]  #: names by role; every subject has exactly one
     subjects: tuple[DatasetRecord, ...]
-    refused: dict[str, str] = {}
+    refused: dict[str, str] = {}  #: reason by name, of subjects that could not be used
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One pair of volumes, all arrays (slice, row, column).
-
-    Attributes
-    ----------
-    source : Volume
-        HU, or window levels 0 to 255, or arbitrary units, as the data set's `source_kind` says.
-    target : Volume
-        MR, arbitrary units.
-    mask : Mask
-        The head.
-    brain : Mask or None
-        Inside the skull.
-    positions_mm : NDArray of float64
-        (slice,) rising from inferior to superior; slice numbers where mm are unknown.
-    pixel_mm : tuple of float or None
-        Distance between rows and between columns.
-    """
+    """One pair of volumes, all arrays (slice, row, column)."""
 
     name: str
+    #: HU, or window levels 0 to 255, or arbitrary units, as the data set's `source_kind` says
     source: Volume
-    target: Volume
-    mask: Mask
-    brain: Mask | None
+    target: Volume  #: MR, arbitrary units
+    mask: Mask  #: the head
+    brain: Mask | None  #: inside the skull
+    #: (slice,) rising from inferior to superior; slice numbers where mm are unknown
     positions_mm: NDArray[np.float64]
-    pixel_mm: tuple[float, float] | None
+    pixel_mm: tuple[float, float] | None  #: distance between rows and between columns
 
 
 def digest_of(path: Path) -> str:
@@ -157,7 +114,7 @@ def digest_of(path: Path) -> str:
 
 
 def check_subject(subject: Subject) -> None:
-    """Hold a subject against what every reader of it relies on.
+    """Check what every reader of a subject relies on.
 
     Raises
     ------
@@ -187,7 +144,7 @@ def check_subject(subject: Subject) -> None:
 
 
 def write_subject(folder: Path, subject: Subject, kind: SourceKind, meta: Meta) -> DatasetRecord:
-    """Write a subject beside its place, then rename: a folder with its name is complete.
+    """Write a subject under another name, then rename: a folder with its name is complete.
 
     Parameters
     ----------
@@ -200,13 +157,13 @@ def write_subject(folder: Path, subject: Subject, kind: SourceKind, meta: Meta) 
         The subject is not fit to be read back (`check_subject`), or is there already.
     """
     check_subject(subject)
-    part, place = folder / f".{subject.name}.part", folder / subject.name
-    if place.exists():
-        raise DatasetError(f"{place} exists; a finished subject is never overwritten")
+    part, whole = folder / f".{subject.name}.part", folder / subject.name
+    if whole.exists():
+        raise DatasetError(f"{whole} exists; a finished subject is never overwritten")
     try:
         part.mkdir(parents=True)
         record = _write_arrays(part, subject, kind, meta)
-        part.rename(place)
+        part.rename(whole)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -238,7 +195,7 @@ def write_index(folder: Path, index: DatasetIndex) -> None:
     Raises
     ------
     DatasetError
-        A subject plays no role, or more than one.
+        A subject has no role, or more than one.
     """
     check_split(index, folder / "dataset.json")
     part = folder / ".dataset.json.part"
@@ -247,21 +204,21 @@ def write_index(folder: Path, index: DatasetIndex) -> None:
 
 
 def check_split(index: DatasetIndex, path: Path) -> None:
-    """Hold the split against the subjects: everyone plays exactly one role.
+    """Check that every subject has exactly one role.
 
     Raises
     ------
     DatasetError
-        Somebody stands in two roles, in none, twice, or is not a subject.
+        A subject has two roles or none, is listed twice, or is not in the data set.
     """
     names = [record.name for record in index.subjects]
-    placed = [name for role in ROLES for name in index.split.get(role, ())]
-    for name in sorted({*names, *placed}):
+    listed = [name for role in ROLES for name in index.split.get(role, ())]
+    for name in sorted({*names, *listed}):
         roles = [role for role in ROLES for other in index.split.get(role, ()) if other == name]
         if names.count(name) != 1 or len(roles) != 1:
             raise DatasetError(
-                f"{path}: subject {name} is listed {names.count(name)} times and stands in "
-                f"{' and '.join(roles) or 'no role'}; every subject plays exactly one role"
+                f"{path}: subject {name} is listed {names.count(name)} times and has "
+                f"{' and '.join(roles) or 'no role'}; every subject has exactly one role"
             )
 
 
@@ -285,7 +242,7 @@ def read_index(folder: Path) -> DatasetIndex:
 
 
 def verify_subject(folder: Path, record: DatasetRecord) -> None:
-    """Hold every file of a subject against its digest.
+    """Check every file of a subject against its digest.
 
     Raises
     ------
@@ -302,35 +259,21 @@ def verify_subject(folder: Path, record: DatasetRecord) -> None:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A data set opened for reading.
+    """A data set opened for reading."""
 
-    Attributes
-    ----------
-    source_kind : {"ct", "ct-window", "mr"}
-        HU, brain window C40 W80 as 0 to 255, or arbitrary units.
-    volumetric : bool
-        True where positions are millimetres and slices of a subject are neighbours in space.
-    split : Mapping
-        Names of subjects by role "train", "validation", "test".
-    licence, origin : str
-        Of the data, for reports and model cards.
-    digest : str
-        SHA-256 of `dataset.json` (which names every byte), or of the archive.
-    load : Callable
-        Reads one subject by its name.
-    """
-
-    source_kind: SourceKind
+    source_kind: SourceKind  #: HU, brain window C40 W80 as 0 to 255, or arbitrary units
+    #: true where positions are millimetres and slices of a subject are neighbours in space
     volumetric: bool
-    split: Mapping[str, tuple[str, ...]]
+    split: Mapping[str, tuple[str, ...]]  #: names of subjects by role "train", "validation", "test"
+    #: licence, origin: of the data, for reports and model cards
     licence: str
     origin: str
-    digest: str
-    load: Callable[[str], Subject]
+    digest: str  #: SHA-256 of `dataset.json` (which names every byte), or of the archive
+    load: Callable[[str], Subject]  #: reads one subject by its name
 
     @classmethod
     def open(cls, folder: Path, verify: bool = True) -> "PreparedData":
-        """Open a prepared folder and hold every file against its digest.
+        """Open a prepared folder and check every file against its digest.
 
         Raises
         ------
@@ -362,7 +305,7 @@ class PreparedData:
         Raises
         ------
         DatasetError
-            Nobody has this name, or the arrays do not fit each other.
+            There is no such subject, or the arrays do not fit each other.
         """
         if name not in self.names:
             raise DatasetError(f"no subject {name}; there are {', '.join(self.names)}")
@@ -372,88 +315,51 @@ class PreparedData:
 
 
 def _load(folder: Path, name: str) -> Subject:
-    place = folder / name
-    meta = Meta.model_validate_json((place / "meta.json").read_bytes())
-    arrays = {key: np.load(place / f"{key}.npy") for key in ARRAYS}
-    brain = place / "brain.npy"
+    stored = folder / name
+    meta = Meta.model_validate_json((stored / "meta.json").read_bytes())
+    arrays = {key: np.load(stored / f"{key}.npy") for key in ARRAYS}
     return Subject(
         name=name,
         source=arrays["source"].astype(np.float32),
         target=arrays["target"].astype(np.float32),
         mask=arrays["mask"].astype(np.bool_),
-        brain=np.load(brain).astype(np.bool_) if "brain.npy" in meta.sha256 else None,
+        brain=(
+            np.load(stored / "brain.npy").astype(np.bool_) if "brain.npy" in meta.sha256 else None
+        ),
         positions_mm=arrays["positions"].astype(np.float64),
         pixel_mm=meta.pixel_mm,
     )
 
 
-def open_any(path: Path) -> PreparedData:
-    """Open a prepared folder, or a `.npz` of 2-D pairs with the keys ct, t1, patient and slice.
+@dataclass(frozen=True)
+class SourceSubject:
+    """One subject of a source folder, not yet read."""
 
-    In an archive every patient plays the role "test", positions are slice numbers and the pixel
-    size is unknown. Head and brain are drawn from the CT.
-
-    Raises
-    ------
-    DatasetError
-        Neither, or a key is missing, or the arrays do not fit each other.
-    """
-    if path.is_dir():
-        return PreparedData.open(path)
-    if path.suffix != ".npz" or not path.is_file():
-        raise DatasetError(f"{path} is neither a prepared folder nor a .npz of pairs")
-    arrays = read_pairs(path)
-    names = tuple(sorted({str(patient) for patient in arrays["patient"].tolist()}))
-    return PreparedData(
-        source_kind="ct-window",
-        volumetric=False,
-        split={"train": (), "validation": (), "test": names},
-        licence="not stated in the archive",
-        origin=path.name,
-        digest=digest_of(path),
-        load=partial(pair_subject, arrays),
-    )
+    name: str
+    files: dict[str, Path]  #: file or folder by what it holds: source, target, mask
+    #: why the subject cannot be used, where that is known without reading it
+    problem: str | None = None
+    role: Role | None = None  #: fixed by the source; None where the split is random
 
 
-def read_pairs(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Read an archive of 2-D pairs: ct and t1 (n, rows, columns) uint8, patient and slice (n,).
+@dataclass(frozen=True)
+class Reading:
+    """One subject, read."""
 
-    Raises
-    ------
-    DatasetError
-        The archive is damaged, a key is missing, or the arrays do not fit each other.
-    """
-    try:
-        with np.load(path) as archive:
-            missing = [key for key in PAIR_KEYS if key not in archive]
-            if missing:
-                raise DatasetError(f"{path}: keys {', '.join(missing)} are missing")
-            arrays = {key: np.asarray(archive[key]) for key in PAIR_KEYS}
-    except (ValueError, OSError) as error:
-        raise DatasetError(f"{path} cannot be read as .npz: {error}") from error
-    ct, t1 = arrays["ct"], arrays["t1"]
-    if ct.ndim != 3 or t1.shape != ct.shape or ct.dtype != np.uint8:
-        raise DatasetError(
-            f"{path}: ct {ct.shape} {ct.dtype} and t1 {t1.shape} must be (n, rows, columns), "
-            "ct uint8 in the window C40 W80"
-        )
-    if any(arrays[key].shape != ct.shape[:1] for key in ("patient", "slice")):
-        raise DatasetError(f"{path}: patient and slice must have one entry for each image")
-    return arrays
+    subject: Subject
+    #: 4 x 4: LPS mm = affine @ (column, row, slice, 1); None where there is none
+    affine: Affine | None
+    notes: tuple[str, ...]  #: what was done to the voxels beyond copying them
 
 
-def pair_subject(arrays: dict[str, NDArray[np.generic]], name: str) -> Subject:
-    """Return one patient of an archive of pairs, slices in the order of their numbers."""
-    rows = np.flatnonzero(arrays["patient"].astype(str) == name)
-    rows = rows[np.argsort(arrays["slice"][rows], kind="stable")]
-    ct = arrays["ct"][rows].astype(np.float32)
-    unit = ct / np.float32(255)
-    return Subject(
-        name=name,
-        source=ct,
-        target=arrays["t1"][rows].astype(np.float32),
-        mask=np.stack([head_in_window(plane) for plane in unit]),
-        brain=np.stack([inside_skull_in_window(plane) for plane in unit]),
-        positions_mm=arrays["slice"][rows].astype(np.float64),
-        pixel_mm=None,
-    )
+@dataclass(frozen=True)
+class Layout:
+    """One layout of source data in folders."""
+
+    name: str
+    kind: SourceKind | None  #: what the source is; None where the user must state it
+    find: Callable[[Path], list[SourceSubject]]  #: lists the subjects of a source folder
+    read: Callable[[SourceSubject, SourceKind], Reading]  #: reads one of them
+    licence: str = "not stated"
+    volumetric: bool = True
+    default_split: str = "0.7/0.15/0.15"  #: shares of the roles train/validation/test

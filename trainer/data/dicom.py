@@ -2,10 +2,12 @@
 
 The source's slices are kept as the scanner measured them, HU untouched, at their own positions and
 with their gantry tilt; the target is registered rigidly and sampled at every voxel of the source.
-Instances are decoded and ordered by the same code that the node uses.
+Instances are decoded and ordered by the same code that the node uses. A registration that looks
+converged may still be wrong: it is run twice from starts that lie well apart, and accepted only
+where both runs agree and the heads then overlap.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +16,25 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from rebrain_node.domain.volume import AIR_HU, SourceVolume
+from rebrain_node.domain.volume import AIR_HU, Grid, MillimetreArray, SourceVolume
 from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance.pixels import stored_values
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.resample import resampled, wide_grid
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import towards_the_head
-from trainer.data.dataset import DatasetError, Mask, SourceKind, Subject, Volume
+from trainer.data.dataset import (
+    Affine,
+    DatasetError,
+    Mask,
+    Reading,
+    SourceKind,
+    SourceSubject,
+    Subject,
+    Volume,
+)
+from trainer.data.masks import ct_head, mr_head
 from trainer.data.nifti import check_content
-from trainer.data.register import register
-from trainer.data.source_subject import Affine, Reading, SourceSubject
-from trainer.data.stencils import ct_head, mr_head
 
 #: the registration works on an upright grid of this size
 _GRID_MM = 2.0
@@ -150,11 +159,20 @@ def regular_image(volume: SourceVolume, folder: Path) -> sitk.Image:
             f"{folder}: the slices lie uneven or slanted; a registered series needs a regular grid"
         )
     image = sitk.GetImageFromArray(volume.hu)
-    down, across = volume.pixel_spacing_mm
-    image.SetSpacing((float(across), float(down), spacing))
-    image.SetOrigin([float(v) for v in volume.positions_mm[0]])
-    axes = np.stack([volume.row_direction, volume.column_direction, volume.normal], axis=1)
-    image.SetDirection([float(v) for v in axes.ravel()])
+    return _lying(image, volume, volume.positions_mm[0], (*volume.pixel_spacing_mm[::-1], spacing))
+
+
+def _lying(
+    image: sitk.Image,
+    axes: SourceVolume | Grid,
+    origin_mm: MillimetreArray,
+    spacing_mm: tuple[float, float, float],
+) -> sitk.Image:
+    """Give an image its origin, LPS mm, its axes, and its spacing (column, row, slice)."""
+    image.SetSpacing([float(v) for v in spacing_mm])
+    image.SetOrigin([float(v) for v in origin_mm])
+    columns = np.stack([axes.row_direction, axes.column_direction, axes.normal], axis=1)
+    image.SetDirection([float(v) for v in columns.ravel()])
     return image
 
 
@@ -171,26 +189,19 @@ def upright_image(volume: SourceVolume) -> sitk.Image:
     share = (even - distances[above - 1]) / (distances[above] - distances[above - 1])
     weight = share.astype(np.float32)[:, None, None]
     image = sitk.GetImageFromArray(planes[above - 1] * (1 - weight) + planes[above] * weight)
-    image.SetSpacing([_GRID_MM] * 3)
-    image.SetOrigin([float(v) for v in grid.origin_mm])
-    axes = np.stack([grid.row_direction, grid.column_direction, grid.normal], axis=1)
-    image.SetDirection([float(v) for v in axes.ravel()])
-    return image
+    return _lying(image, grid, grid.origin_mm, (_GRID_MM,) * 3)
 
 
 def sampled_at(
     volume: SourceVolume, target: sitk.Image, transform: sitk.Transform
 ) -> tuple[Volume, Mask]:
     """Sample the registered target at every voxel of the source; where it has none, 0 and False."""
-    axes = np.stack([volume.row_direction, volume.column_direction, volume.normal], axis=1)
-    down, across = volume.pixel_spacing_mm
+    spacing_mm = (*volume.pixel_spacing_mm[::-1], 1.0)
     everywhere = sitk.Cast(target * 0 + 1, sitk.sitkUInt8)
     values, seen = [], []
     for position in volume.positions_mm:
-        plane = sitk.Image([volume.hu.shape[2], volume.hu.shape[1], 1], sitk.sitkFloat32)
-        plane.SetOrigin([float(v) for v in position])
-        plane.SetSpacing((float(across), float(down), 1.0))
-        plane.SetDirection([float(v) for v in axes.ravel()])
+        empty = sitk.Image([volume.hu.shape[2], volume.hu.shape[1], 1], sitk.sitkFloat32)
+        plane = _lying(empty, volume, position, spacing_mm)
         moved = sitk.Resample(target, plane, transform, sitk.sitkLinear, 0.0)
         covered = sitk.Resample(everywhere, plane, transform, sitk.sitkNearestNeighbor, 0)
         values.append(sitk.GetArrayFromImage(moved)[0])
@@ -261,3 +272,130 @@ def _head_of(volume: SourceVolume, upright: sitk.Image, head: Mask) -> Mask:
     coarse.CopyInformation(upright)
     share, _ = sampled_at(volume, coarse, sitk.Transform())
     return share > 0.5
+
+
+#: both runs arrive within so much of each other, at 80 mm from the centre of the head
+RESIDUAL_LIMIT_MM = 2.0
+#: share of the source's head inside the target's field of view, and where a head was imaged
+OVERLAP_LIMIT = 0.80
+_COARSE_MM = 4.0
+_REACH_MM = 80.0
+_SECOND_START = ((0.10, -0.08, 0.06), (7.0, -6.0, 8.0))  # radians and mm off the first
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A rigid transform and how far to believe it."""
+
+    transform: sitk.Transform  #: maps points of the source to points of the target, LPS mm
+    information: float  #: mutual information (Mattes) at the end, nats; higher is better
+    residual_mm: float  #: how far apart the two runs arrive
+    overlap: float  #: share of the source's head on which the target shows a head
+
+
+def register(source: sitk.Image, target: sitk.Image, heads: tuple[Mask, Mask]) -> Registration:
+    """Register rigidly, twice, and check.
+
+    Parameters
+    ----------
+    source, target : sitk.Image
+        float32, any grids.
+    heads : tuple of Mask
+        The head in the source and in the target, (slice, row, column).
+
+    Raises
+    ------
+    DatasetError
+        The optimiser fails, the two runs disagree, or the heads do not overlap.
+    """
+    fixed, moving = _masked(source, heads[0]), _masked(target, heads[1])
+    centre, offset = _centre(fixed), _centre(moving) - _centre(fixed)
+    try:
+        first = _run(source, target, _start(centre, offset, ((0.0,) * 3, (0.0,) * 3)))
+        second = _run(source, target, _start(centre, offset, _SECOND_START))
+    except RuntimeError as error:
+        raise DatasetError(f"the registration failed: {str(error).splitlines()[-1]}") from error
+    best, other = sorted((first, second), key=lambda run: run[1])
+    residual = _apart(best[0], other[0], centre)
+    overlap = _overlap(fixed, moving, best[0])
+    found = Registration(best[0], -best[1], residual, overlap)
+    if residual > RESIDUAL_LIMIT_MM:
+        raise DatasetError(
+            f"the registration is not to be trusted: from two starts it arrives {residual:.1f} mm "
+            f"apart (limit {RESIDUAL_LIMIT_MM} mm); register the series beforehand"
+        )
+    if overlap < OVERLAP_LIMIT:
+        raise DatasetError(
+            f"after registration the target covers {overlap:.0%} of the source's head "
+            f"(limit {OVERLAP_LIMIT:.0%})"
+        )
+    return found
+
+
+def _masked(image: sitk.Image, head: Mask) -> sitk.Image:
+    mask = sitk.GetImageFromArray(head.astype(np.uint8))
+    mask.CopyInformation(image)
+    return mask
+
+
+def _centre(mask: sitk.Image) -> MillimetreArray:
+    statistics = sitk.LabelShapeStatisticsImageFilter()
+    statistics.Execute(mask)
+    if not statistics.HasLabel(1):
+        raise DatasetError("the registration found no head in one of the series")
+    return np.array(statistics.GetCentroid(1))
+
+
+def _start(
+    centre: MillimetreArray,
+    offset: MillimetreArray,
+    extra: tuple[tuple[float, ...], tuple[float, ...]],
+) -> sitk.Euler3DTransform:
+    start = sitk.Euler3DTransform()
+    start.SetCenter([float(v) for v in centre])
+    start.SetRotation(*extra[0])
+    start.SetTranslation([float(v) for v in offset + np.array(extra[1])])
+    return start
+
+
+def _run(
+    source: sitk.Image, target: sitk.Image, start: sitk.Euler3DTransform
+) -> tuple[sitk.Transform, float]:
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(32)
+    method.SetInterpolator(sitk.sitkLinear)
+    # plain gradient descent stops half way along a rotation of 6 degrees; this does not
+    method.SetOptimizerAsConjugateGradientLineSearch(1.0, 60, 1e-6, 10)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([2, 1])
+    method.SetSmoothingSigmasPerLevel([_COARSE_MM, _COARSE_MM / 2])
+    method.SetSmoothingSigmasAreSpecifiedInPhysicalUnits(True)
+    method.SetInitialTransform(sitk.Euler3DTransform(start), True)
+    method.SetNumberOfThreads(1)  # the sum over threads has no fixed order
+    transform = method.Execute(_coarse(source), _coarse(target))
+    return transform, float(method.GetMetricValue())
+
+
+def _coarse(image: sitk.Image) -> sitk.Image:
+    """Thin a volume out to about 4 mm: enough for six numbers, and fifty times faster."""
+    factors = [max(1, int(_COARSE_MM / s)) for s in image.GetSpacing()]
+    return sitk.Cast(sitk.BinShrink(image, factors), sitk.sitkFloat32)
+
+
+def _apart(
+    first: sitk.Transform,
+    second: sitk.Transform,
+    centre: MillimetreArray,
+) -> float:
+    points = [centre + _REACH_MM * np.array(d) for d in np.vstack([np.eye(3), -np.eye(3)])]
+    gaps = [
+        np.linalg.norm(np.subtract(first.TransformPoint(p), second.TransformPoint(p)))
+        for p in [[float(v) for v in point] for point in points]
+    ]
+    return float(max(gaps))
+
+
+def _overlap(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform) -> float:
+    moved = sitk.Resample(moving, fixed, transform, sitk.sitkNearestNeighbor, 0)
+    own, other = sitk.GetArrayViewFromImage(fixed) > 0, sitk.GetArrayViewFromImage(moved) > 0
+    return float((own & other).sum() / own.sum())

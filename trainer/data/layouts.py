@@ -1,4 +1,4 @@
-"""The ways in which source data lie in folders, and who is found there."""
+"""The layouts of source data in folders, and the subjects in each."""
 
 import csv
 from collections.abc import Iterable
@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer.data import archive, dicom, simulated
-from trainer.data.dataset import DatasetError
+from trainer.data.dataset import DatasetError, Layout, SourceSubject
 from trainer.data.nifti import read_pair, read_stripped_pair
-from trainer.data.source_subject import Layout, SourceSubject
 
 _NIFTI = (".nii.gz", ".nii")
 #: (source, target) of one subject by the endings of BraTS to 2021 and from 2023
@@ -36,10 +35,10 @@ def _folders(source: Path) -> list[Path]:
     return sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def once_each(found: Iterable[SourceSubject]) -> list[SourceSubject]:
-    """Name every subject once; one that occurs twice is a problem, nobody knows which is meant."""
+def _once_each(subjects: Iterable[SourceSubject]) -> list[SourceSubject]:
+    """List every subject once; one that occurs twice is ambiguous and becomes a problem."""
     by_name: dict[str, list[SourceSubject]] = {}
-    for subject in found:
+    for subject in subjects:
         by_name.setdefault(subject.name, []).append(subject)
     return [
         same[0] if len(same) == 1 else replace(same[0], problem=_occurs(same))
@@ -48,8 +47,8 @@ def once_each(found: Iterable[SourceSubject]) -> list[SourceSubject]:
 
 
 def _occurs(same: list[SourceSubject]) -> str:
-    places = ", ".join(str(next(iter(subject.files.values()), "?")) for subject in same)
-    return f"subject {same[0].name} occurs {len(same)} times: {places}"
+    paths = ", ".join(str(next(iter(subject.files.values()), "?")) for subject in same)
+    return f"subject {same[0].name} occurs {len(same)} times: {paths}"
 
 
 def _synthrad(source: Path) -> list[SourceSubject]:
@@ -71,7 +70,7 @@ def _synthrad(source: Path) -> list[SourceSubject]:
 def _brats(source: Path) -> list[SourceSubject]:
     graded = [g for g in ("HGG", "LGG") if (source / g).is_dir()]
     roots = [source / grade for grade in graded] or [source]
-    return once_each(_brats_subject(folder) for root in roots for folder in _folders(root))
+    return _once_each(_brats_subject(folder) for root in roots for folder in _folders(root))
 
 
 def _brats_subject(folder: Path) -> SourceSubject:
@@ -105,7 +104,7 @@ def _flair_t1(source: Path) -> list[SourceSubject]:
 
 
 def _pairs(source: Path) -> list[SourceSubject]:
-    return once_each(_table(source) if source.is_file() else _two_folders(source))
+    return _once_each(_table(source) if source.is_file() else _two_folders(source))
 
 
 def _two_folders(source: Path) -> list[SourceSubject]:
@@ -148,44 +147,18 @@ def _table(path: Path) -> list[SourceSubject]:
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
+        Layout("synthrad", "ct", _synthrad, read_pair, "CC BY-NC 4.0 (SynthRAD2023)"),
+        Layout("brats", "mr", _brats, read_stripped_pair, "terms of the BraTS challenge"),
+        Layout("flair-t1", "mr", _flair_t1, read_pair, "see LICENSE beside the images"),
+        Layout("pairs", None, _pairs, read_pair),
+        Layout("dicom", None, dicom.find, dicom.read),
         Layout(
-            "synthrad",
-            "ct",
-            True,
-            "CC BY-NC 4.0 (SynthRAD2023)",
-            "0.7/0.15/0.15",
-            _synthrad,
-            read_pair,
+            "maps", "ct", simulated.find, simulated.read, simulated.LICENCE,
+            default_split="as the heads are catalogued",
         ),
         Layout(
-            "brats",
-            "mr",
-            True,
-            "terms of the BraTS challenge",
-            "0.7/0.15/0.15",
-            _brats,
-            read_stripped_pair,
+            "archive", "ct-window", archive.find, archive.read,
+            volumetric=False, default_split="0/0/1",
         ),
-        Layout(
-            "flair-t1",
-            "mr",
-            True,
-            "see LICENSE beside the images",
-            "0.7/0.15/0.15",
-            _flair_t1,
-            read_pair,
-        ),
-        Layout("pairs", None, True, "not stated", "0.7/0.15/0.15", _pairs, read_pair),
-        Layout("dicom", None, True, "not stated", "0.7/0.15/0.15", dicom.find, dicom.read),
-        Layout(
-            "maps",
-            "ct",
-            True,
-            simulated.LICENCE,
-            "as the heads are catalogued",
-            simulated.find,
-            simulated.read,
-        ),
-        Layout("archive", "ct-window", False, "not stated", "0/0/1", archive.find, archive.read),
     )
-}
+}  # fmt: skip

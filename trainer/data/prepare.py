@@ -1,9 +1,8 @@
 """Prepares a source folder: subject by subject, with resume, split and index.
 
 A subject that was finished before is kept where its inputs and its arrays still have the digests
-that its `meta.json` names. Everything is written beside its place and renamed; `dataset.json`
-comes last, so an interrupted run leaves a folder that nobody opens and that the next run goes on
-with.
+that its `meta.json` names. Everything is written under another name and renamed; `dataset.json`
+comes last: a folder of an interrupted run cannot be opened, and the next run completes it.
 """
 
 import hashlib
@@ -20,38 +19,33 @@ from trainer.data.dataset import (
     DatasetError,
     DatasetIndex,
     DatasetRecord,
+    Layout,
     Meta,
     Name,
+    Reading,
     Role,
     SourceKind,
+    SourceSubject,
     digest_of,
     read_index,
     verify_subject,
     write_index,
     write_subject,
 )
-from trainer.data.source_subject import Layout, Reading, SourceSubject
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be prepared.
-
-    Attributes
-    ----------
-    kind : {"ct", "ct-window", "mr"}
-        What the source is.
-    split : str or None
-        Counts, shares, or the path of a JSON file; None keeps the split written before, or takes
-        the layout's own.
-    """
+    """What is to be prepared."""
 
     layout: Layout
-    kind: SourceKind
+    kind: SourceKind  #: what the source is
     source: Path
     out: Path
+    #: counts, shares, or the path of a JSON file; None keeps the split written before, or takes the
+    #: layout's own
     split: str | None
     seed: int
     licence: str
@@ -59,22 +53,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the subjects.
+    """The outcome for each subject."""
 
-    Attributes
-    ----------
-    index : DatasetIndex or None
-        As written; None where every subject was refused.
-    prepared, kept : tuple of str
-        Read now, and found finished.
-    refused : dict
-        Reason by name.
-    """
-
-    index: DatasetIndex | None
+    index: DatasetIndex | None  #: as written; None where every subject was refused
+    #: prepared, kept: read now, and found finished
     prepared: tuple[str, ...]
     kept: tuple[str, ...]
-    refused: dict[str, str]
+    refused: dict[str, str]  #: reason by name
 
 
 def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str], None]) -> Summary:
@@ -83,9 +68,9 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
     Parameters
     ----------
     begun : Callable
-        Told the number of subjects.
+        Called with the number of subjects.
     done : Callable
-        Told each subject and what became of it: prepared, kept, or the reason of refusal.
+        Called with each subject and its outcome: prepared, kept, or the reason of refusal.
 
     Raises
     ------
@@ -98,7 +83,7 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
         raise DatasetError(f"{task.source} holds no subject in the layout {task.layout.name}")
     if task.split is not None and any(subject.role for subject in found):
         raise DatasetError(
-            f"the layout {task.layout.name} says who trains and who tests; leave --split out"
+            f"the layout {task.layout.name} fixes the role of each subject; omit --split"
         )
     earlier = _earlier(task, found)
     task.out.mkdir(parents=True, exist_ok=True)
@@ -149,8 +134,8 @@ def _earlier(task: Task, found: list[SourceSubject]) -> DatasetIndex | None:
         )
     if task.split is not None and _rule(task.split) != index.split_rule:
         raise DatasetError(
-            f"{task.out} was split {index.split_rule}, seed {index.seed}; a split is kept: leave "
-            "--split out, or choose another --out"
+            f"{task.out} was split {index.split_rule}, seed {index.seed}; a split is kept: omit "
+            "--split, or choose another --out"
         )
     return index
 
@@ -229,7 +214,7 @@ def _finished(task: Task, name: str, inputs: dict[str, str]) -> DatasetRecord | 
 
 
 def _not_twice(record: DatasetRecord, targets: dict[str, str]) -> None:
-    """Refuse the same head under a second name: it could stand on both sides of the split.
+    """Refuse the same head under a second name: it could both train and test.
 
     Raises
     ------
@@ -279,7 +264,7 @@ def _index(
         split = splitting.from_file(Path(rule), names, [f.name for f in found])
         splitting.check_kept(split, kept)
     else:
-        split = splitting.draw(names, rule, seed, kept)
+        split = splitting.assign(names, rule, seed, kept)
     return DatasetIndex(
         source_kind=task.kind,
         volumetric=task.layout.volumetric,

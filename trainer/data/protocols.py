@@ -1,4 +1,4 @@
-"""Sparse protocols: which slices the methods are given, and which positions they must draw.
+"""Sparse protocols: which slices the methods are given, and which positions they synthesise.
 
 `none`         every slice is given.
 `decimate:K`   slices 0, K, 2K, ... are given, the rest is left out. The paper thins "200 slices
@@ -9,8 +9,8 @@
                positions: clinical reality. With K even no slab lies on a slice, so every
                position is filled; with K odd the middle slices count as measured.
 
-Positions below the first or above the last slice given are not drawn and not scored: there is
-nothing to interpolate between. The mean of the masks decides where a slab is head (a half or more).
+Positions below the first or above the last slice given are neither synthesised nor scored: nothing
+lies on their other side. The mean of the masks decides where a slab is head (a half or more).
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,9 @@ from numpy.typing import NDArray
 
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.source import SAME_POSITION_MM
-from trainer.data.dataset import Subject
+from trainer.data.dataset import Mask, Subject, Volume
 
 FACTORS = (2, 3, 4)
-
-Volume = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 class ProtocolError(RebrainError):
@@ -67,43 +64,25 @@ class Sparsity:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One subject under a protocol.
+    """One subject under a protocol."""
 
-    Attributes
-    ----------
-    subject : Subject
-        Whole, with the truth; methods look at the fields below only.
-    source : Volume
-        (given, row, column), the slices given, in the unit of the data set.
-    head : Mask
-        (given, row, column).
-    positions_mm : NDArray of float64
-        (given,), rising.
-    rows : NDArray of int64
-        (drawn,) slices of the subject that are drawn and scored.
-    targets_mm : NDArray of float64
-        (drawn,) their positions.
-    measured : Mask
-        (drawn,), true where a slice was given at that position.
-    """
-
-    subject: Subject
-    source: Volume
-    head: Mask
-    positions_mm: NDArray[np.float64]
-    rows: NDArray[np.int64]
-    targets_mm: NDArray[np.float64]
-    measured: Mask
+    subject: Subject  #: whole, with the truth; methods look at the fields below only
+    source: Volume  #: (given, row, column), the slices given, in the unit of the data set
+    head: Mask  #: (given, row, column)
+    positions_mm: NDArray[np.float64]  #: (given,), rising
+    rows: NDArray[np.int64]  #: (n,) slices of the subject that are synthesised and scored
+    targets_mm: NDArray[np.float64]  #: (n,) their positions
+    measured: Mask  #: (n,), true where a slice was given at that position
 
     def linear(self, given: Volume) -> Volume:
-        """Interpolate (given, row, column) linearly to the positions drawn."""
+        """Interpolate (given, row, column) linearly to the positions synthesised."""
         below, share = self.bracket()
         weight = share.astype(np.float32)[:, None, None]
         above = np.minimum(below + 1, len(given) - 1)
         return np.asarray((1 - weight) * given[below] + weight * given[above])
 
     def bracket(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the slice given at or below each position drawn, and the way to the next."""
+        """Return the slice given at or below each position, and the share to the next."""
         if len(self.positions_mm) == 1:
             return np.zeros(len(self.targets_mm), np.int64), np.zeros(len(self.targets_mm))
         last = len(self.positions_mm) - 2
@@ -113,7 +92,7 @@ class Case:
 
 
 def thinned(subject: Subject, sparsity: Sparsity) -> Case:
-    """Put a subject under a protocol.
+    """Return the case of a subject under a protocol.
 
     Raises
     ------

@@ -1,25 +1,27 @@
 """Simulates CT of the heads whose maps of anatomy lie in a folder; T1 and mask are the maps' own.
 
-One dense series of every head: it nods, is drawn in HU anew and passes a scanner of its own; the
-draw depends on the head's name alone. Who trains and who tests is fixed in `trainer.heads`.
+One dense series of every head, with its own pose, HU and scanner; the random numbers depend on the
+name of the head alone. The role of each head is fixed in `trainer.heads`.
 """
 
 import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from rebrain_node.domain.volume import AIR_HU as LEAST_HU
 from trainer import heads
-from trainer.data.dataset import DatasetError, Role, SourceKind, Subject
-from trainer.data.source_subject import Reading, SourceSubject
-from trainer.sample_rng import SampleRng
-from trainer.simulate.hounsfield import AIR_HU, Tissues, crop_box, draw_hu, sharpened, tissues
-from trainer.simulate.mni import MOST_STRETCH, mni_from_voxel, stretch
-from trainer.simulate.scanner import scan
-from trainer.simulate.series import nodding, offsets_mm, slabs_through
-from trainer.simulate.slabs import PIXEL_MM
+from trainer.data.dataset import DatasetError, Reading, Role, SourceKind, SourceSubject, Subject
+from trainer.simulate.hounsfield import (
+    MOST_STRETCH,
+    Tissues,
+    crop_box,
+    mni_from_voxel,
+    sharpened,
+    stretch,
+    tissues,
+)
+from trainer.simulate.slabs import PIXEL_MM, scanned_series
 
 LICENCE = "that of each head's T1, in the notes of its meta.json"
 STEP_MM = 2.5  # of the slices, which are as thick
@@ -38,11 +40,11 @@ def find(source: Path) -> list[SourceSubject]:
         `source` is no folder.
     """
     if not source.is_dir():
-        raise DatasetError(f"{source} is no folder; make one by rebrain-train head --maps")
+        raise DatasetError(f"{source} is no folder; make one by rebrain-train tissue-maps --maps")
     return [
         _head(path)
         for path in sorted(source.glob("*.npz"))
-        if not path.stem.endswith(".part")  # being written by `rebrain-train head`
+        if not path.stem.endswith(".part")  # being written by `rebrain-train tissue-maps`
     ]
 
 
@@ -60,7 +62,7 @@ def read(found: SourceSubject, kind: SourceKind) -> Reading:
     Raises
     ------
     DatasetError
-        The file holds no maps, or the head's fit to the template went astray.
+        The file holds no maps, or the template was not fitted to the head.
     """
     del kind  # what is simulated is HU
     terms, path = heads.terms_of(found.name), found.files["maps"]
@@ -69,11 +71,11 @@ def read(found: SourceSubject, kind: SourceKind) -> Reading:
             head = sharpened(tissues(dict(arrays)), 1.0 if terms.sharp else 2.0)
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{path} holds no maps of a head: {error}") from error
-    leaning = stretch(mni_from_voxel(head))
-    if leaning > MOST_STRETCH:
+    ratio = stretch(mni_from_voxel(head))
+    if ratio > MOST_STRETCH:
         raise DatasetError(
-            f"{path}: the fit to the template stretches one way {leaning:.2f} times as much as "
-            f"another, at most {MOST_STRETCH}: it went astray, and the CT would with it"
+            f"{path}: the fit to the template stretches one direction {ratio:.2f} times as much as "
+            f"another (limit {MOST_STRETCH}): the fit failed, and a CT made with it would be wrong"
         )
     subject = _scanned(found.name, head)
     across, down = (PIXEL_MM, 0.0, 0.0, 0.0), (0.0, PIXEL_MM, 0.0, 0.0)
@@ -89,25 +91,18 @@ def read(found: SourceSubject, kind: SourceKind) -> Reading:
 
 
 def _scanned(name: str, head: Tissues) -> Subject:
-    """Lay the head down, cut it and scan it."""
+    """Simulate one series of the head."""
     rng = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
-    plan = nodding(mni_from_voxel(head), rng, STEP_MM)
-    hu = draw_hu(head, rng) - AIR_HU  # so that outside, where slabs read 0, is air
-    volumes = torch.from_numpy(np.stack([hu, head.head, head.brain, head.t1]))
-    offsets = offsets_mm(rng, STEP_MM)
-    cut = list(slabs_through(volumes, head.known, plan, offsets))
-    raised, inside, brain, t1 = np.stack([planes for _, planes in cut], axis=1)
+    series = scanned_series(head, mni_from_voxel(head), rng, STEP_MM, STEP_MM)
+    inside, brain, t1 = series.truth.swapaxes(0, 1)
     mask = inside > 0.5
     box = crop_box(mask, margin=8)
-    scanned = scan(
-        torch.from_numpy(raised + AIR_HU), SampleRng(int(rng.integers(2**31)), 0)
-    ).numpy()
     return Subject(
         name=name,
-        source=np.clip(np.rint(scanned[box]), LEAST_HU, 32767),
+        source=np.clip(np.rint(series.hu[box]), LEAST_HU, 32767),
         target=t1[box],
         mask=mask[box],
         brain=brain[box] > 0.5,
-        positions_mm=offsets[[rank for rank, _ in cut]],
+        positions_mm=series.offsets_mm,
         pixel_mm=(PIXEL_MM, PIXEL_MM),
     )

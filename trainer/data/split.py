@@ -1,4 +1,4 @@
-"""Gives every subject one role: by subject, never by slice; drawn once, then kept."""
+"""Assigns one role to every subject, never to single slices; at random once, then kept."""
 
 import json
 import re
@@ -14,7 +14,7 @@ Split = dict[Role, tuple[str, ...]]
 
 
 def sizes(rule: str, total: int) -> dict[Role, int]:
-    """Return how many of `total` subjects play each role.
+    """Return how many of `total` subjects have each role.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def sizes(rule: str, total: int) -> dict[Role, int]:
 
 
 def _rounded(shares: Sequence[float], total: int) -> list[int]:
-    """Round by largest remainder; a role with a share gets somebody while there is somebody."""
+    """Round by largest remainder; a role with a share has at least one subject if possible."""
     exact = np.array(shares) * total
     counts = np.floor(exact + 1e-9).astype(int)
     for role in np.argsort(counts - exact, kind="stable")[: total - int(counts.sum())]:
@@ -59,15 +59,15 @@ def _rounded(shares: Sequence[float], total: int) -> list[int]:
     return [int(count) for count in counts]
 
 
-def draw(names: Sequence[str], rule: str, seed: int, kept: Mapping[str, Role]) -> Split:
-    """Give every name a role.
+def assign(names: Sequence[str], rule: str, seed: int, kept: Mapping[str, Role]) -> Split:
+    """Assign a role to every name, at random where none is kept.
 
     Parameters
     ----------
     rule : str
         Counts or shares (`sizes`).
     kept : Mapping
-        Roles played before; nobody in it changes sides, newcomers fill what is short.
+        Roles of before, which stay; the other subjects fill the roles that are short.
 
     Raises
     ------
@@ -91,12 +91,12 @@ def _by_role(roles: Mapping[str, Role]) -> Split:
 
 
 def check_kept(split: Split, kept: Mapping[str, Role]) -> None:
-    """Hold a split against the roles that were played before.
+    """Check a split against the roles of before.
 
     Raises
     ------
     DatasetError
-        Somebody would change sides.
+        The role of a subject would change.
     """
     for role, names in split.items():
         for name in names:
@@ -105,7 +105,7 @@ def check_kept(split: Split, kept: Mapping[str, Role]) -> None:
 
 
 def from_file(path: Path, usable: Sequence[str], found: Sequence[str]) -> Split:
-    """Read a split that somebody else has fixed: {"train": [...], "validation": [...], ...}.
+    """Read a split from a JSON file: {"train": [...], "validation": [...], ...}.
 
     Raises
     ------
@@ -117,18 +117,18 @@ def from_file(path: Path, usable: Sequence[str], found: Sequence[str]) -> Split:
         split = {role: tuple(map(str, document.get(role, ()))) for role in ROLES}
     except (ValueError, AttributeError, TypeError, OSError) as error:
         raise DatasetError(f"{path} is no split: {error}") from error
-    strange = sorted(set(document) - set(ROLES))
-    if strange:
-        raise DatasetError(f"{path}: {', '.join(strange)} is no role; roles are {ROLES}")
-    placed = [name for role in ROLES for name in split[role]]
-    for name in sorted(set(placed)):
-        if placed.count(name) > 1:
+    unknown_roles = sorted(set(document) - set(ROLES))
+    if unknown_roles:
+        raise DatasetError(f"{path}: {', '.join(unknown_roles)} is no role; roles are {ROLES}")
+    listed = [name for role in ROLES for name in split[role]]
+    for name in sorted(set(listed)):
+        if listed.count(name) > 1:
             roles = " and ".join(role for role in ROLES for n in split[role] if n == name)
-            raise DatasetError(f"{path}: subject {name} stands in {roles}; one role each")
-    missing, unknown = sorted(set(usable) - set(placed)), sorted(set(placed) - set(found))
+            raise DatasetError(f"{path}: subject {name} has the roles {roles}; one role each")
+    missing, unknown = sorted(set(usable) - set(listed)), sorted(set(listed) - set(found))
     if missing or unknown:
         raise DatasetError(
-            f"{path}: without a role: {', '.join(missing) or 'nobody'}; "
-            f"not in the source: {', '.join(unknown) or 'nobody'}"
+            f"{path}: without a role: {', '.join(missing) or 'none'}; "
+            f"not in the source: {', '.join(unknown) or 'none'}"
         )
     return {role: tuple(n for n in split[role] if n in usable) for role in ROLES}

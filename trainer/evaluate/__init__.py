@@ -1,1 +1,1 @@
-"""`rebrain-train evaluate`: how good a bundle is, beside honest baselines."""
+"""`rebrain-train evaluate`: how good a bundle is, beside baselines."""

@@ -18,14 +18,12 @@ from rebrain_node.model.source import conditioning_at
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase, parse
 from rebrain_node.retrieval.search import FaissExemplars
 from trainer.data.dataset import PreparedData
-from trainer.data.intensities import source_slices
-from trainer.data.placing import placements
+from trainer.data.placing import placements, source_slices
 from trainer.data.protocols import Case, Sparsity, thinned
-from trainer.evaluate.lesions import PlantedLesion, plant
 from trainer.evaluate.networks import Network, Retriever, network_of_bundle
 from trainer.evaluate.results import BundleFacts, MetricSummary
 from trainer.evaluate.run import Progress, summarise
-from trainer.evaluate.variants import VARIANTS, FilledSlice, Sampler, fill
+from trainer.evaluate.variants import VARIANTS, FilledSlice, PlantedLesion, Sampler, fill, plant
 from trainer.ood.report import exact_interval
 
 PROTOCOLS: Final = ("decimate:2", "decimate:4")
@@ -34,7 +32,7 @@ _ANY = -1.0  # a tau that every exemplar reaches
 
 
 class VariantComparison(TypedDict):
-    """One way of filling: its SSIM and error, and by how much "full" has the higher SSIM."""
+    """One variant: its SSIM and error, and by how much "full" has the higher SSIM."""
 
     ssim: MetricSummary
     mae: MetricSummary
@@ -74,7 +72,7 @@ class LesionResult(TypedDict):
 
 
 class Ablation(TypedDict):
-    """The whole ablation as JSON; `ways` by protocol and way."""
+    """The whole ablation as JSON; `ways` by protocol and variant, `people` counts subjects."""
 
     format: int
     bundle: BundleFacts
@@ -105,7 +103,7 @@ class AblationSetup:
     network: Network
     base: KnowledgeBase
     retriever: Retriever
-    drawing: Sampler
+    sampler: Sampler
     data: PreparedData
     names: tuple[str, ...]
 
@@ -121,7 +119,7 @@ class AblationSetup:
         if not bundle.recipe.retrieves:
             raise AblationError(
                 f"bundle {bundle.name} {bundle.version} retrieves no exemplars: there is nothing "
-                "to leave out; make one with `rebrain-train guide`"
+                "to leave out; make one with `rebrain-train add-retrieval`"
             )
         names = data.split["test"]
         if data.source_kind != "ct" or not data.volumetric or not names:
@@ -149,13 +147,13 @@ class AblationSetup:
     def filled_slices(
         self, protocol: str, retriever: Retriever, advance: Callable[[], None]
     ) -> list[FilledSlice]:
-        """Draw the missing positions of every subject."""
+        """Synthesise the missing positions of every subject by every variant."""
         found = []
         for name in self.names:
             case = self.case(name, protocol)
             (placement,) = placements(case.head, case.subject.pixel_mm, self.network.recipe)
             guides = retriever.guides(case, placement)
-            found += fill(case, guides, self.drawing, advance)
+            found += fill(case, guides, self.sampler, advance)
         return found
 
     def missing(self, protocol: str) -> int:
@@ -174,20 +172,14 @@ class AblationRequest:
 
 
 def ablate(request: AblationRequest, progress: Progress) -> Ablation:
-    """Synthesise every missing position of the held-out subjects by every variant.
-
-    Raises
-    ------
-    AblationError
-        As of `AblationSetup.of`.
-    """
+    """Synthesise every missing position of the held-out subjects by every variant."""
     seed = request.seed
     setup = AblationSetup.of(request.bundle, request.data, seed)
     last = PROTOCOLS[-1]
     rounds = [*PROTOCOLS, *(last for _ in SHARES[1:]), last]
     progress.started(sum(setup.missing(protocol) for protocol in rounds))
-    drawn = {p: setup.filled_slices(p, setup.retriever, progress.advance) for p in PROTOCOLS}
-    ways = {p: _compared(found, setup.tau, seed) for p, found in drawn.items()}
+    filled = {p: setup.filled_slices(p, setup.retriever, progress.advance) for p in PROTOCOLS}
+    ways = {p: _compared(found, setup.tau, seed) for p, found in filled.items()}
     return {
         "format": 1,
         "bundle": setup.network.facts,
@@ -195,62 +187,66 @@ def ablate(request: AblationRequest, progress: Progress) -> Ablation:
         "data": request.data_name,
         "subjects": list(setup.names),
         "seed": seed,
-        "positions": {p: len(found) for p, found in drawn.items()},
-        "retrieved": {p: _accepted(found, setup.tau) for p, found in drawn.items()},
+        "positions": {p: len(found) for p, found in filled.items()},
+        "retrieved": {p: _accepted(found, setup.tau) for p, found in filled.items()},
         "ways": ways,
         "percents": [
             {
                 "percent": record.percent,
                 "tau": record.tau,
-                "accepted": _accepted(drawn[last], record.tau),
-                "ssim": _mean(drawn[last], "full", record.tau),
+                "accepted": _accepted(filled[last], record.tau),
+                "ssim": _mean(filled[last], "full", record.tau),
             }
             for record in setup.base.index.tau
         ],
-        "sizes": [_at_size(setup, 1.0, len(setup.base.index.subjects), drawn[last])]
+        "sizes": [_at_size(setup, 1.0, len(setup.base.index.subjects), filled[last])]
         + [_smaller(setup, share, progress.advance) for share in SHARES[1:]],
-        "similarity_error": _similarity_error(drawn[last]),
-        "points": _points(drawn[last]),
+        "similarity_error": _similarity_error(filled[last]),
+        "points": _points(filled[last]),
         "lesions": _lesions(setup, last, seed, progress.advance),
         "verdict": verdict(ways),
     }
 
 
 def verdict(ways: dict[str, dict[str, VariantComparison]]) -> str:
-    """Compare the recipe with its rivals in one sentence for each protocol."""
+    """Compare the recipe with SLERP and linear interpolation, a sentence for each protocol."""
     sentences = []
     for protocol, found in ways.items():
-        for rival in ("slerp", "linear"):
-            low, high = found[rival]["gain"]["ci95"]
-            word = "beats" if low > 0 else "does not reach" if high < 0 else "equals"
-            gain = found[rival]["gain"]["mean"]
-            sentences.append(f"{protocol}: full {word} {rival} by {gain:+.4f} SSIM")
+        for other in ("slerp", "linear"):
+            low, high = found[other]["gain"]["ci95"]
+            word = "exceeds" if low > 0 else "is below" if high < 0 else "equals"
+            gain = found[other]["gain"]["mean"]
+            sentences.append(f"{protocol}: full {word} {other} by {gain:+.4f} SSIM")
     return "; ".join(sentences) + "."
 
 
 def _compared(found: Sequence[FilledSlice], tau: float, seed: int) -> dict[str, VariantComparison]:
     full = _by_subject(found, "full", tau, "ssim")
     answer: dict[str, VariantComparison] = {}
-    for way in VARIANTS:
-        ssim = _by_subject(found, way, tau, "ssim")
-        answer[way] = {
+    for variant in VARIANTS:
+        ssim = _by_subject(found, variant, tau, "ssim")
+        answer[variant] = {
             "ssim": summarise(ssim, seed),
-            "mae": summarise(_by_subject(found, way, tau, "mae"), seed),
+            "mae": summarise(_by_subject(found, variant, tau, "mae"), seed),
             "gain": summarise({name: full[name] - ssim[name] for name in ssim}, seed),
         }
     return answer
 
 
-def _by_subject(found: Sequence[FilledSlice], way: str, tau: float, score: str) -> dict[str, float]:
+def _by_subject(
+    found: Sequence[FilledSlice], variant: str, tau: float, score: str
+) -> dict[str, float]:
     """Mean of a score over the positions of each subject."""
     values: dict[str, list[float]] = {}
     for filling in found:
-        values.setdefault(filling.subject, []).append(getattr(filling, score)[filling.by(way, tau)])
+        values.setdefault(filling.subject, []).append(
+            getattr(filling, score)[filling.by(variant, tau)]
+        )
     return {name: float(np.mean(each)) for name, each in values.items()}
 
 
-def _mean(found: Sequence[FilledSlice], way: str, tau: float) -> float:
-    return float(np.mean(list(_by_subject(found, way, tau, "ssim").values())))
+def _mean(found: Sequence[FilledSlice], variant: str, tau: float) -> float:
+    return float(np.mean(list(_by_subject(found, variant, tau, "ssim").values())))
 
 
 def _accepted(found: Sequence[FilledSlice], tau: float) -> float:
@@ -259,12 +255,12 @@ def _accepted(found: Sequence[FilledSlice], tau: float) -> float:
 
 
 def _at_size(
-    setup: AblationSetup, share: float, people: int, found: Sequence[FilledSlice]
+    setup: AblationSetup, share: float, subjects: int, found: Sequence[FilledSlice]
 ) -> SizeResult:
     apart = [abs(f.guide.position_difference_mm or 0.0) for f in found if f.guide.exemplar]
     return {
         "share": share,
-        "people": people,
+        "people": subjects,
         "accepted": _accepted(found, setup.tau),
         "position_error_mm": float(np.median(apart)) if apart else float("nan"),
         "ssim": _mean(found, "full", setup.tau),
@@ -321,26 +317,26 @@ def _lesions(
         (placement,) = placements(case.head, case.subject.pixel_mm, setup.network.recipe)
         slices = source_slices(case, "ct", setup.network.recipe, placement)
         guides = setup.retriever.guides(case, placement)
-        places = [
+        positions = [
             (conditioning_at(slices, float(case.targets_mm[k])), guides[k])
             for k in np.flatnonzero(~case.measured)
         ]
-        reached = [p for p in places if (p[1].similarity or _ANY) >= setup.tau]
-        planted += plant(reached, setup.drawing, seed)
-        for _ in places:
+        reached = [p for p in positions if (p[1].similarity or _ANY) >= setup.tau]
+        planted += plant(reached, setup.sampler, seed)
+        for _ in positions:
             advance()
     leaked = sum(each.leaked for each in planted)
-    drawn = [each for each in planted if each.drawn]
-    erased = sum(each.erased for each in drawn)
+    visible = [each for each in planted if each.visible]
+    erased = sum(each.erased for each in visible)
     return {
         "planted": len(planted),
         "leaked": leaked / len(planted) if planted else float("nan"),
         "leaked_ci95": exact_interval(leaked, len(planted)),
         "leak_largest": max((each.leak for each in planted), default=float("nan")),
-        "drawn": len(drawn),
-        "erased": erased / len(drawn) if drawn else float("nan"),
-        "erased_ci95": exact_interval(erased, len(drawn)),
-        "kept_median": float(np.median([e.guided / e.unguided for e in drawn]))
-        if drawn
+        "drawn": len(visible),
+        "erased": erased / len(visible) if visible else float("nan"),
+        "erased_ci95": exact_interval(erased, len(visible)),
+        "kept_median": float(np.median([e.guided / e.unguided for e in visible]))
+        if visible
         else float("nan"),
     }

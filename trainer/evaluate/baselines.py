@@ -1,9 +1,9 @@
 """The baselines: what a method without a network makes of the same slices.
 
 They learn from the training subjects of the data set; where it has none (an archive of pairs)
-from all other subjects, so that none ever sees its own answer. Their volumes are (drawn, row,
-column) in the unit of the scores: a training subject's T1 has its percentiles 0.5 and 99.5 in
-the head at 0 and 1.
+from all other subjects, so that no subject is synthesised from its own T1. Their volumes are
+(position, row, column) in the unit of the scores: the percentiles 0.5 and 99.5 of a training
+subject's T1 in the head are 0 and 1.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,15 +13,161 @@ from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.resample import doubled, halved
-from trainer.data.dataset import PreparedData, Subject
-from trainer.data.intensities import truth_unit, unit
-from trainer.data.located import HeadFrameError
-from trainer.data.placing import Placement, placements
+from trainer.data.dataset import PreparedData, Subject, Volume
+from trainer.data.placing import HeadFrameError, Placement, located, placements, truth_unit, unit
 from trainer.data.protocols import Case
-from trainer.evaluate.template import Template
+
+Affine = NDArray[np.float64]
+
+SPACING_MM = 2.0
+#: RAS mm of the first voxel (x, y, z) and the size (z, y, x): a whole head and some of its neck
+ORIGIN_MM = (-100.0, -130.0, -150.0)
+SHAPE = (131, 121, 101)
+LEAST_HEADS = 0.5  #: where less than half a head was seen, nothing is known
+
+_OUTSIDE = -9.0  # an index far from every voxel
+
+
+@dataclass(frozen=True)
+class MeanT1:
+    """A sum over heads on one grid of MNI space, (z, y, x) float32."""
+
+    brightness: Volume  #: sum of the T1 in the unit of the scores, each times its head's coverage
+    coverage: Volume  #: sum of the coverages: how many heads are here
+
+    @classmethod
+    def empty(cls) -> "MeanT1":
+        """Return the sum over no head."""
+        return cls(np.zeros(SHAPE, np.float32), np.zeros(SHAPE, np.float32))
+
+    def plus(self, subject: Subject, head_from_slices: Affine) -> "MeanT1":
+        """Add a head.
+
+        Parameters
+        ----------
+        head_from_slices : Affine
+            (4, 4), see `trainer.data.placing.Located`.
+        """
+        brightness, coverage = _in_head_frame(subject, head_from_slices)
+        return MeanT1(self.brightness + brightness, self.coverage + coverage)
+
+    def minus(self, subject: Subject, head_from_slices: Affine) -> "MeanT1":
+        """Take out a head that was added with the same affine."""
+        brightness, coverage = _in_head_frame(subject, head_from_slices)
+        return MeanT1(self.brightness - brightness, self.coverage - coverage)
+
+    def resampled(self, case: Case, head_from_slices: Affine) -> Volume:
+        """Resample the mean at every position synthesised; 0, air, where no head was seen."""
+        _, rows, columns = case.source.shape
+        x, y = np.arange(float(columns)), np.arange(float(rows))
+        planes = [self._at(_places(x, y, z), head_from_slices) for z in case.targets_mm[:, None]]
+        return np.concatenate(planes)
+
+    def _at(self, places: NDArray[np.float64], head_from_slices: Affine) -> Volume:
+        index = (_moved(places, head_from_slices) - ORIGIN_MM)[..., ::-1] / SPACING_MM
+        brightness, coverage = (
+            ndimage.map_coordinates(volume, np.moveaxis(index, -1, 0), order=1, cval=0.0)
+            for volume in (self.brightness, self.coverage)
+        )
+        known = coverage >= LEAST_HEADS
+        return np.where(known, brightness / np.where(known, coverage, 1), 0).astype(np.float32)
+
+
+def _in_head_frame(subject: Subject, head_from_slices: Affine) -> tuple[Volume, Volume]:
+    """Bring a subject's T1 times its mask, and its mask, to the grid of the mean."""
+    x, y, z = (
+        first + SPACING_MM * np.arange(float(count))
+        for first, count in zip(ORIGIN_MM, SHAPE[::-1], strict=True)
+    )
+    slices_from_head = np.asarray(np.linalg.inv(head_from_slices), dtype=np.float64)
+    places = _moved(_places(x, y, z), slices_from_head)
+    columns, rows, positions_mm = np.moveaxis(places, -1, 0)
+    numbers = np.arange(len(subject.positions_mm), dtype=np.float64)
+    slices = np.interp(positions_mm, subject.positions_mm, numbers, left=_OUTSIDE, right=_OUTSIDE)
+    index = np.stack([slices, rows, columns])
+    mask = subject.mask.astype(np.float32)
+    bright = truth_unit(subject.target, subject.mask) * mask
+    brightness, coverage = (
+        ndimage.map_coordinates(volume, index, order=1, cval=0.0) for volume in (bright, mask)
+    )
+    return brightness, coverage
+
+
+def _places(
+    x: NDArray[np.float64], y: NDArray[np.float64], z: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the points of a grid, (z, y, x, 3) in the order x, y, z."""
+    along_z, along_y, along_x = np.meshgrid(z, y, x, indexing="ij")
+    return np.stack([along_x, along_y, along_z], axis=-1)
+
+
+def _moved(places: NDArray[np.float64], affine: Affine) -> NDArray[np.float64]:
+    return np.asarray(places @ affine[:3, :3].T + affine[:3, 3])
+
+
+def why_no_template(data: PreparedData) -> str | None:
+    """Say why no mean T1 can be made of a data set; None where it can."""
+    if not data.volumetric:
+        return "no positions in millimetres: single slices cannot be placed in the head frame"
+    if data.source_kind != "ct":
+        return f"no CT in HU to place in the head frame: the source is {data.source_kind!r}"
+    if not data.split["train"]:
+        return "no training subjects whose T1 could be averaged"
+    return None
+
+
+@dataclass(frozen=True)
+class Template:
+    """The mean T1 of the training heads of a data set."""
+
+    recipe: Recipe
+    mean: MeanT1
+    #: the heads in the mean, each with its (4, 4) `Located.head_from_slices`
+    places: Mapping[str, NDArray[np.float64]]
+    left_out: Mapping[str, str]  #: training heads that could not be placed, and why
+
+    @classmethod
+    def fit(
+        cls, data: PreparedData, recipe: Recipe, progress: Callable[[], None]
+    ) -> "Template | str":
+        """Average the training heads; where there can be no mean, say why."""
+        reason = why_no_template(data)
+        if reason is not None:
+            return reason
+        mean, places, left_out = MeanT1.empty(), {}, {}
+        for name in data.split["train"]:
+            subject = data.subject(name)
+            try:
+                found = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
+            except HeadFrameError as error:
+                left_out[name] = str(error)
+            else:
+                places[name] = found.head_from_slices
+                mean = mean.plus(subject, places[name])
+            progress()
+        if not places:
+            name, why = next(iter(left_out.items()))
+            return f"no training head can be placed in the head frame; {name}: {why}"
+        return cls(recipe, mean, places, left_out)
+
+    def synthesise(self, case: Case) -> NDArray[np.float32]:
+        """Synthesise a case, (position, row, column), from the heads of others.
+
+        Raises
+        ------
+        HeadFrameError
+            The slices given cannot be placed in the head frame.
+        """
+        subject, mean = case.subject, self.mean
+        place = located(case.source, case.positions_mm, subject.pixel_mm, self.recipe)
+        if subject.name in self.places:
+            mean = mean.minus(subject, self.places[subject.name])
+        return mean.resampled(case, place.head_from_slices)
+
 
 _LEVELS = 256
 
@@ -68,30 +214,19 @@ def _level(source: Image) -> NDArray[np.int64]:
     return np.asarray(np.clip(np.rint((source + 1) * 127.5), 0, _LEVELS - 1), dtype=np.int64)
 
 
-Volume = NDArray[np.float32]
-
 #: candidates of the nearest exemplar lie this near in position; the floor is in mm
 WINDOW_SPACINGS, WINDOW_FLOOR_MM = 1.5, 6.0
 
 
 @dataclass(frozen=True)
 class SubjectStatistics:
-    """What the baselines learn from one training subject.
-
-    Attributes
-    ----------
-    features : NDArray of float32
-        (n, f), unit length: its source slices at a quarter of the grid's resolution.
-    images : NDArray of uint8
-        (n, rows / 2, columns / 2), its T1 on the grid at half resolution.
-    below_top_mm : NDArray of float64
-        (n,) how far each lies below the top of the head.
-    """
+    """What the baselines learn from one training subject."""
 
     tally: Tally
+    #: (n, f), unit length: its source slices at a quarter of the grid's resolution
     features: NDArray[np.float32]
-    images: NDArray[np.uint8]
-    below_top_mm: NDArray[np.float64]
+    images: NDArray[np.uint8]  #: (n, rows / 2, columns / 2), its T1 on the grid at half resolution
+    below_top_mm: NDArray[np.float64]  #: (n,) how far each lies below the top of the head
 
 
 def statistics_of(subject: Subject, data: PreparedData, recipe: Recipe) -> SubjectStatistics:
@@ -112,23 +247,13 @@ def statistics_of(subject: Subject, data: PreparedData, recipe: Recipe) -> Subje
 
 @dataclass(frozen=True)
 class Baselines:
-    """All baselines of a data set.
-
-    Attributes
-    ----------
-    statistics : mapping of str to SubjectStatistics
-        By subject.
-    template : Template or str
-        The mean T1 of the training heads, or why there is none.
-    remarks : list of str
-        Which heads could not be placed; filled as they are drawn.
-    """
+    """All baselines of a data set."""
 
     data: PreparedData
     recipe: Recipe
-    statistics: Mapping[str, SubjectStatistics]
-    template: Template | str
-    remarks: list[str]
+    statistics: Mapping[str, SubjectStatistics]  #: by subject
+    template: Template | str  #: the mean T1 of the training heads, or why there is none
+    remarks: list[str]  #: which heads could not be located; filled during synthesis
 
     @classmethod
     def fit(
@@ -148,15 +273,13 @@ class Baselines:
         return cls(data, recipe, statistics, template, remarks)
 
     def synthesise(self, case: Case) -> Iterator[tuple[str, Volume]]:
-        """Draw a case by every baseline that applies to it, one after the other."""
+        """Synthesise a case by every baseline that applies to it, one after the other."""
         statistics = [
             subject_statistics
             for name, subject_statistics in self.statistics.items()
             if name != case.subject.name
         ]
-        lookup = reduce(
-            add, (subject_statistics.tally for subject_statistics in statistics)
-        ).lookup()
+        lookup = reduce(add, (each.tally for each in statistics)).lookup()
         given = unit(case.source, case.head, self.data.source_kind, self.recipe)
         nearest = given[_nearest(case)]
         linear = case.linear(given)
@@ -173,28 +296,24 @@ class Baselines:
                 self.remarks.append(f"template: no figure for {case.subject.name}: {error}")
 
     def _exemplars(self, case: Case, source: Volume, statistics: list[SubjectStatistics]) -> Volume:
-        """Draw each position by the T1 of the most similar slice at a similar position."""
+        """Take for each position the T1 of the most similar slice at a similar position."""
         placement = placements(case.head, case.subject.pixel_mm, self.recipe)[0]
-        features = np.concatenate(
-            [subject_statistics.features for subject_statistics in statistics]
-        )
-        images = np.concatenate([subject_statistics.images for subject_statistics in statistics])
-        places = np.concatenate(
-            [subject_statistics.below_top_mm for subject_statistics in statistics]
-        )
+        features = np.concatenate([each.features for each in statistics])
+        images = np.concatenate([each.images for each in statistics])
+        below_tops = np.concatenate([each.below_top_mm for each in statistics])
         below_top = _top_mm(case.head, case.positions_mm) - case.targets_mm
         window = np.inf
         if self.data.volumetric:
             spacing = float(np.median(np.diff(case.positions_mm)))
             window = max(WINDOW_SPACINGS * spacing, WINDOW_FLOOR_MM)
-        drawn = np.empty_like(source)
+        volume = np.empty_like(source)
         for k, plane in enumerate(source):
-            apart = np.abs(places - below_top[k])
+            apart = np.abs(below_tops - below_top[k])
             likeness = features @ _feature(plane, placement)
             likeness[apart > max(window, float(apart.min()))] = -np.inf
             image = images[int(np.argmax(likeness))].astype(np.float32) / np.float32(255)
-            drawn[k] = placement.back(doubled(image), 0.0)
-        return drawn
+            volume[k] = placement.back(doubled(image), 0.0)
+        return volume
 
 
 def _looked_up(lookup: LookupTable, source: Volume) -> Volume:
@@ -202,7 +321,7 @@ def _looked_up(lookup: LookupTable, source: Volume) -> Volume:
 
 
 def _nearest(case: Case) -> NDArray[np.int64]:
-    """Return, for each position drawn, the nearest slice given; the lower one of two."""
+    """Return, for each position synthesised, the nearest slice given; the lower one of two."""
     apart = np.abs(case.targets_mm[:, None] - case.positions_mm[None, :])
     return np.asarray(np.argmin(apart, axis=1))
 

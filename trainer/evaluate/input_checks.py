@@ -19,10 +19,9 @@ from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.steps.check import check_volume
 from trainer.heads import Head, catalogue
 from trainer.simulate.anatomy import map_anatomy
-from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
-from trainer.simulate.ct_series import Pose, cut, series_of
+from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, OUTSIDE, scanner_noise
 from trainer.simulate.hounsfield import Tissues, draw_hu, tissues
-from trainer.simulate.non_head import OUTSIDE
+from trainer.simulate.scanner import Pose, cut, series_of
 from trainer.simulate.template import CtTemplate, Volume, load_template
 
 CLASSES = (*OF_THE_HEAD, *OF_THE_SCAN, *OUTSIDE)
@@ -103,12 +102,6 @@ def measure(
         Folder of shared data with the heads and the CT template.
     folder : Path
         Where the maps of anatomy are kept; a missing one costs about a minute.
-    draws : int
-        Series of each class and head.
-    seed : int
-        Of everything drawn.
-    limits : Limits
-        Those to be measured.
     """
     template = load_template(data / "templates")
     for head in catalogue(data):
@@ -129,7 +122,7 @@ def detection_rates(found: Sequence[SeriesResult]) -> tuple[DetectionRate, ...]:
 
 
 def table(found: Sequence[DetectionRate]) -> str:
-    """Print the detection_rates as Markdown."""
+    """Return the detection rates as Markdown."""
     lines = ["| class | n | caught | share | 95 % interval |", "|---|---|---|---|---|"]
     for score in found:
         low, high = score.interval

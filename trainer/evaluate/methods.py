@@ -1,6 +1,6 @@
 """The methods compared with the baselines: a network, and the volumes of another method.
 
-A network is conditioned and walked by the node's own code (`model/source`, `model/walk`).
+A network is conditioned and sampled by the node's own code (`model/source`, `model/sampling`).
 
 Volumes of another method are `<subject>.nii.gz` or `<subject>.nii`, `<subject>.npy`, or
 `<subject>.npz` with one array: all slices of the subject, (slice, row, column) of the data set for
@@ -21,48 +21,39 @@ from rebrain_node.errors import RebrainError
 from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, conditioning_at
 from rebrain_node.steps.synthesise import shown
-from trainer.data.dataset import PreparedData, Subject
-from trainer.data.intensities import source_slices
-from trainer.data.placing import placements
+from trainer.data.dataset import PreparedData, Subject, Volume
+from trainer.data.placing import placements, source_slices
 from trainer.data.protocols import Case
 from trainer.evaluate.networks import Network
 from trainer.evaluate.results import OURS
 
-Volume = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class NetworkMethod:
-    """A network under the name it has in the tables.
-
-    Attributes
-    ----------
-    seed : int
-        Of the noise field that all slices of all subjects share.
-    """
+    """A network under the name it has in the tables."""
 
     name: str
     network: Network
     data: PreparedData
-    seed: int
+    seed: int  #: of the noise field that all slices of all subjects share
 
     def synthesise(self, case: Case, progress: Callable[[], None]) -> Iterator[tuple[str, Volume]]:
-        """Draw a case by the whole recipe and, where positions are to be filled, more simply.
+        """Synthesise a case by the recipe and, where positions are to be filled, by simpler ones.
 
         `progress` is called after each position; there are `positions(case)`.
         """
-        given = self._drawn_at(case, case.positions_mm, progress)
+        given = self._synthesised_at(case, case.positions_mm, progress)
         missing = ~case.measured
         if not missing.any():
             yield self.name, given
             return
         linear = case.linear(given)
         whole = linear.copy()  # at measured positions the interpolation is the slice itself
-        whole[missing] = self._drawn_at(case, case.targets_mm[missing], progress)
+        whole[missing] = self._synthesised_at(case, case.targets_mm[missing], progress)
         full = whole
         if self._guided:
             full = linear.copy()
-            full[missing] = self._drawn_at(
+            full[missing] = self._synthesised_at(
                 case, case.targets_mm[missing], progress, self._guides(case)
             )
         yield self.name, full
@@ -77,10 +68,10 @@ class NetworkMethod:
         yield "bridge-slerp", whole
 
     def positions(self, case: Case) -> int:
-        """Return how many positions `draw` draws."""
-        ways = placements(case.head, case.subject.pixel_mm, self.network.recipe)
+        """Return how many positions `synthesise` synthesises."""
+        placed = placements(case.head, case.subject.pixel_mm, self.network.recipe)
         rounds = 2 if self._guided else 1
-        return len(ways) * (len(case.source) + rounds * int((~case.measured).sum()))
+        return len(placed) * (len(case.source) + rounds * int((~case.measured).sum()))
 
     @property
     def _guided(self) -> bool:
@@ -89,28 +80,28 @@ class NetworkMethod:
         return ct and self.network.retriever is not None
 
     def _guides(self, case: Case) -> tuple[Guide, ...]:
-        """Retrieve for every missing position; a volume in mm is placed in one way."""
+        """Retrieve for every missing position; a volume in mm has one placement."""
         assert self.network.retriever is not None  # noqa: S101 - asked by the caller
         (placement,) = placements(case.head, case.subject.pixel_mm, self.network.recipe)
         every = self.network.retriever.guides(case, placement)
         return tuple(g for g, measured in zip(every, case.measured, strict=True) if not measured)
 
-    def _drawn_at(
+    def _synthesised_at(
         self,
         case: Case,
         positions_mm: NDArray[np.float64],
         progress: Callable[[], None],
         guides: Sequence[Guide] = (),
     ) -> Volume:
-        """Draw positions, (n, row, column) on the grid of the data set, averaged over placings.
+        """Synthesise positions, (n, row, column) of the data set, averaged over placements.
 
-        `guides` has one for each position, or is empty: then the bridge goes unguided.
+        `guides` has one for each position, or is empty: no guidance.
         """
         recipe = self.network.recipe
         noise = noise_field(recipe.grid.shape, self.seed)
-        ways = placements(case.head, case.subject.pixel_mm, recipe)
-        drawn = np.zeros((len(positions_mm), *case.source.shape[1:]), np.float32)
-        for placement in ways:
+        placed = placements(case.head, case.subject.pixel_mm, recipe)
+        volume = np.zeros((len(positions_mm), *case.source.shape[1:]), np.float32)
+        for placement in placed:
             slices = source_slices(case, self.data.source_kind, recipe, placement)
             for k, position in enumerate(positions_mm):
                 conditioning = self._conditioning(slices, float(position))
@@ -122,12 +113,12 @@ class NetworkMethod:
                     eta=recipe.eta,
                     noise=noise,
                 )
-                drawn[k] += (placement.back(image, -1.0) + 1) / (2 * len(ways))
+                volume[k] += (placement.back(image, -1.0) + 1) / (2 * len(placed))
                 progress()
-        return drawn
+        return volume
 
     def _conditioning(self, slices: Sequence[SourceSlice], position_mm: float) -> Conditioning:
-        """Condition as the node does; a slice without a known place in space stands alone."""
+        """Condition as the node does; a slice whose position is unknown has no neighbours."""
         if self.data.volumetric:
             return conditioning_at(slices, position_mm)
         return at_measured(next(piece for piece in slices if piece.position_mm == position_mm))

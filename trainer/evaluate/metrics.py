@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from rebrain_node.model.similarity import IntensityScale, psnr_db, rmse, ssim_map
+from trainer.data.dataset import Mask, Volume
 from trainer.data.protocols import Case
-
-Volume = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 LNCC_SIGMA_PX = 4.0
 LEAST_BRAIN_PX = 500  # a slice with less brain has no local correlation worth the name
@@ -217,29 +215,15 @@ SLICES = "slice_id_slices"  # how many slices of a subject were to be identified
 
 @dataclass(frozen=True)
 class Reference:
-    """What a case is scored against, at the positions drawn, (drawn, row, column).
+    """What a case is scored against, at the positions synthesised, (n, row, column)."""
 
-    Attributes
-    ----------
-    scale : IntensityScale
-        From the unit of the data set's target to that of the scores.
-    reference : Volume
-        The true MR in the unit of the scores.
-    brain : Mask or None
-        Inside the skull.
-    volumetric : bool
-        False for 2-D pairs: SSIM is taken within slices, and slices are identified.
-    i_ssim : float
-        The reference's own.
-    """
-
-    scale: IntensityScale
-    reference: Volume
+    scale: IntensityScale  #: from the unit of the data set's target to that of the scores
+    reference: Volume  #: the true MR in the unit of the scores
     head: Mask
-    brain: Mask | None
+    brain: Mask | None  #: inside the skull
     measured: Mask
-    volumetric: bool
-    i_ssim: float
+    volumetric: bool  #: false for 2-D pairs: SSIM is taken within slices, and slices are identified
+    i_ssim: float  #: the reference's own
 
     @classmethod
     def of(cls, case: Case, *, volumetric: bool) -> "Reference":
@@ -248,7 +232,7 @@ class Reference:
         Raises
         ------
         ValueError
-            The positions drawn hold no head, or a flat reference.
+            The positions synthesised hold no head, or a flat reference.
         """
         subject, rows = case.subject, case.rows
         head = subject.mask[rows]

@@ -10,14 +10,15 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rebrain_node.report.planes import Picture, UprightVolume
+from rebrain_node.pictures import Picture, UprightVolume
+from trainer.data.dataset import Volume
 from trainer.evaluate.plots import FAINT, Plot, blank_figure, png
-from trainer.evaluate.results import OURS, Montage, Volume
+from trainer.evaluate.results import OURS, Montage
 
 _PICTURES: Final = 3
 _COLUMNS: Final = 2
 _FALLBACK_MM: Final = 1.0  # square pixels where the size is not known
-#: the error drawn palest, as a ratio of the display range; one for all reports
+#: the error shown palest, as a ratio of the display range; one for all reports
 _LARGEST: Final = 0.5
 _SPREAD: Final = (0.3, 0.5, 0.7)
 _SHADE: Final = ("gray", 0.0, 1.0)
@@ -52,7 +53,7 @@ class Planes:
 
 
 def montage(shown: Montage, source_kind: str, *, volumetric: bool) -> Plot:
-    """Draw the source, the real MR and every method, three planes of each."""
+    """Show the source, the real MR and every method, three planes of each."""
     planes = Planes(shown, volumetric=volumetric)
     strips = {
         f"source ({_source_words(source_kind)})": shown.source,
@@ -70,7 +71,7 @@ def montage(shown: Montage, source_kind: str, *, volumetric: bool) -> Plot:
 
 
 def error_maps(shown: Montage, *, volumetric: bool) -> Plot:
-    """Draw |method - real MR| in the head for every method, all on one stated range."""
+    """Show |method - real MR| in the head for every method, all on one stated range."""
     planes = Planes(shown, volumetric=volumetric)
     errors = {
         name: np.where(shown.mask, np.abs(volume - shown.reference), 0).astype(np.float32)
@@ -82,7 +83,7 @@ def error_maps(shown: Montage, *, volumetric: bool) -> Plot:
         "Where each method errs",
         f"Subject {shown.subject}, the same planes. |method - real MR| inside the head mask, from "
         f"0 (black) to {_LARGEST:g} (pale) of the display range of the real MR; larger errors are "
-        "drawn as that. The range is the same in every report.",
+        "shown as that. The range is the same in every report.",
         _strips(errors, planes, ("magma", 0.0, _LARGEST), words),
     )
 
@@ -105,9 +106,9 @@ def _strips(
     rows = math.ceil(len(cut) / _COLUMNS)
     strip_height = 5.4 * tallest / sum(widths)
     bar_height = 0.75 if bar_words else 0.05
-    with blank_figure(rows * (strip_height + 0.45) + bar_height) as drawn:
+    with blank_figure(rows * (strip_height + 0.45) + bar_height) as figure:
         heights = (rows * (strip_height + 0.45), bar_height)
-        room, foot = drawn.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+        room, foot = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
         grid = room.subfigures(rows, _COLUMNS, squeeze=False, wspace=0.02, hspace=0.0)
         image = None
         for (name, pictures), part in zip(cut.items(), grid.flat, strict=False):
@@ -118,7 +119,7 @@ def _strips(
                 image = _panel(panel, picture, plane, shade)
         if bar_words:
             _bar(foot, image, bar_words)
-        return png(drawn)
+        return png(figure)
 
 
 def _panel(panel: Any, picture: Picture, plane: _Cut, shade: tuple[str, float, float]) -> Any:
@@ -137,8 +138,8 @@ def _panel(panel: Any, picture: Picture, plane: _Cut, shade: tuple[str, float, f
 
 
 def _bar(foot: Any, image: Any, words: str) -> None:
-    place = foot.add_axes((0.25, 0.62, 0.5, 0.22))
-    bar = foot.colorbar(image, cax=place, orientation="horizontal", extend="max")
+    area = foot.add_axes((0.25, 0.62, 0.5, 0.22))
+    bar = foot.colorbar(image, cax=area, orientation="horizontal", extend="max")
     bar.set_label(words, fontsize=9)
 
 

@@ -25,8 +25,7 @@ from rebrain_node.retrieval.open import open_exemplars
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.retrieve import embed, retrieve
 from trainer.data.dataset import digest_of
-from trainer.data.intensities import without_table
-from trainer.data.placing import Placement
+from trainer.data.placing import Placement, without_table
 from trainer.data.protocols import Case
 from trainer.evaluate.results import BundleFacts
 from trainer.train.bridge import open_run
@@ -42,20 +41,14 @@ class Retriever:
 
     @classmethod
     def of(cls, bundle: ModelBundle) -> "Retriever | None":
-        """Open those of a bundle; None where its recipe retrieves none.
-
-        Raises
-        ------
-        KnowledgeBaseError, EngineError
-            As in the node.
-        """
+        """Open those of a bundle; None where its recipe retrieves none."""
         if not bundle.recipe.retrieves:
             return None
         encoder = open_encoder("openvino", bundle)
         return cls(encoder, open_exemplars(bundle, encoder), bundle.recipe)
 
     def guides(self, case: Case, placement: Placement) -> tuple[Guide, ...]:
-        """Give every position drawn its guide, as the node would.
+        """Retrieve the guide of every position synthesised, as the node would.
 
         The node leaves no subject out: the subject must not be in the knowledge base.
 

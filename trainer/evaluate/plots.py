@@ -61,7 +61,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How the line of one method is drawn."""
+    """Colour, dashes and width of the line of one method."""
 
     colour: str
     dashes: str
@@ -70,33 +70,33 @@ class LineStyle:
 
 @contextmanager
 def blank_figure(height_inch: float) -> Iterator[Figure]:
-    """Lend an empty blank_figure of the report's width, in the report's look."""
+    """Yield an empty figure of the report's width and style."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_RC_PARAMS)
-        drawn = Figure((WIDTH_INCH, height_inch), dpi=DOTS_PER_INCH, layout="constrained")
-        FigureCanvasAgg(drawn)
-        yield drawn
+        figure = Figure((WIDTH_INCH, height_inch), dpi=DOTS_PER_INCH, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
 
 
-def png(drawn: Figure) -> bytes:
-    """Finish a blank_figure; no date and no version of any program goes into the file."""
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG, without a date or the version of a program."""
     stream = io.BytesIO()
-    drawn.savefig(stream, format="png", metadata={"Software": None})
+    figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
 
 
 def line_styles(methods: Sequence[str]) -> dict[str, LineStyle]:
-    """Give every method its own pen; ours is the heavy one."""
+    """Return a line style for each method; the widest for `rebrain`."""
     made = {OURS: LineStyle(OUR_COLOUR, "-", 2.4)} if OURS in methods else {}
     others = [method for method in methods if method != OURS]
-    for place, method in enumerate(others):
-        turn, colour = divmod(place, len(_OTHERS))
+    for number, method in enumerate(others):
+        turn, colour = divmod(number, len(_OTHERS))
         made[method] = LineStyle(_OTHERS[colour], _DASHES[turn % len(_DASHES)], 1.4)
     return made
 
 
-_RUN: Final = ("data", "objective", "seed")  # the columns that tell runs apart
+_RUN: Final = ("data", "objective", "seed")  # the columns that distinguish runs
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Curve:
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Read the runs of a CSV, e.g. of `curves.csv` of `rebrain-train objectives`.
+    """Read the runs of a CSV, e.g. of `curves.csv` of `rebrain-train compare-objectives`.
 
     The columns are `step`, any of `data`, `objective` and `seed`, and columns named like metrics;
     other columns, as losses, are ignored. A step that was not scored is passed over.
@@ -156,7 +156,7 @@ _LOWEST_FREQUENCY: Final = 0.004
 
 
 def points(scores: Scores) -> Plot | None:
-    """Draw every subject as a point, the mean and its interval over them, by method."""
+    """Plot every subject as a point, the mean and its interval over them, by method."""
     held = metrics_of(scores)
     wanted = _PAIRS_SHOWN if PAIRS[0] in held else _VOLUMES_SHOWN
     shown = [name for name in wanted if name in held]
@@ -165,9 +165,9 @@ def points(scores: Scores) -> Plot | None:
     methods = list(scores)
     colours = line_styles(methods)
     rows = math.ceil(len(shown) / _ACROSS)
-    with blank_figure(rows * (0.9 + 0.3 * len(methods))) as drawn:
+    with blank_figure(rows * (0.9 + 0.3 * len(methods))) as figure:
         across = min(len(shown), _ACROSS)
-        panels = drawn.subplots(rows, across, squeeze=False, sharey=True)
+        panels = figure.subplots(rows, across, squeeze=False, sharey=True)
         for name, panel in zip(shown, panels.flat, strict=False):
             panel.set_title(metric(name).heading.replace("↑", "→").replace("↓", "←"))
             panel.set_yticks(range(len(methods)), methods)
@@ -175,14 +175,14 @@ def points(scores: Scores) -> Plot | None:
             panel.grid(axis="x", color="#dde2e8", linewidth=0.6)
             panel.set_axisbelow(True)
             panel.tick_params(axis="y", length=0)
-            for place, method in enumerate(methods):
+            for row, method in enumerate(methods):
                 if name in scores[method]:
-                    _row(panel, place, scores[method][name], colours[method])
+                    _row(panel, row, scores[method][name], colours[method])
         for panel in panels.flat[len(shown) :]:
             panel.set_axis_off()
         for label in [text for panel in panels[:, 0] for text in panel.get_yticklabels()]:
             label.set_fontweight("bold" if label.get_text() == OURS else "normal")
-        picture = png(drawn)
+        picture = png(figure)
     return Plot(
         "points",
         "Every subject",
@@ -192,34 +192,30 @@ def points(scores: Scores) -> Plot | None:
     )
 
 
-def _row(panel: Any, place: int, statistic: Statistic, pen: LineStyle) -> None:
+def _row(panel: Any, row: int, statistic: Statistic, style: LineStyle) -> None:
     values = list(statistic.per_subject.values())
     offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else [0.0]
-    panel.plot(values, place + np.asarray(offsets), ".", color=FAINT, alpha=0.55, markersize=4)
+    panel.plot(values, row + np.asarray(offsets), ".", color=FAINT, alpha=0.55, markersize=4)
     if not math.isnan(statistic.low):
-        panel.plot([statistic.low, statistic.high], [place] * 2, color=pen.colour, linewidth=2.6)
-    panel.plot([statistic.mean], [place], "o", color=pen.colour, markersize=6.5)
+        panel.plot([statistic.low, statistic.high], [row] * 2, color=style.colour, linewidth=2.6)
+    panel.plot([statistic.mean], [row], "o", color=style.colour, markersize=6.5)
 
 
 def spectrum(shown: Montage) -> Plot:
-    """Draw the radial power spectrum of the real MR and of every method, and their ratio."""
+    """Plot the radial power spectrum of the real MR and of every method, and their ratio."""
     mask = shown.mask
     frequency, truth = radial_spectrum(shown.reference, mask)
     kept = (frequency > _LOWEST_FREQUENCY) & (truth > 0)
     colours = line_styles(sorted(shown.predictions, key=lambda name: name != OURS))
-    with blank_figure(4.6) as drawn:
-        power, ratio = drawn.subplots(1, 2)
+    with blank_figure(4.6) as figure:
+        power, ratio = figure.subplots(1, 2)
         power.semilogy(frequency[kept], truth[kept], color=INK, linewidth=2, label="the real MR")
         ratio.axhline(0, color=INK, linewidth=2)
-        for name, pen in colours.items():
+        for name, line in colours.items():
             _, own = radial_spectrum(shown.predictions[name], mask)
             level = np.maximum(own[kept], truth[kept].max() * 1e-9)
-            style = {
-                "color": pen.colour,
-                "linestyle": pen.dashes,
-                "linewidth": pen.width,
-                "zorder": 2 + pen.width,
-            }
+            style = {"color": line.colour, "linestyle": line.dashes, "linewidth": line.width,
+                     "zorder": 2 + line.width}  # fmt: skip
             power.semilogy(frequency[kept], level, label=name, **style)
             ratio.plot(frequency[kept], 10 * np.log10(level / truth[kept]), **style)
         low = float(truth[kept].min())
@@ -230,8 +226,8 @@ def spectrum(shown: Montage) -> Plot:
         for panel in (power, ratio):
             panel.set_xlabel("frequency, cycles per pixel")
             panel.grid(color="#dde2e8", linewidth=0.6)
-        drawn.legend(loc="outside right center", fontsize=9)
-        picture = png(drawn)
+        figure.legend(loc="outside right center", fontsize=9)
+        picture = png(figure)
     return Plot(
         "spectrum",
         "Radial power spectrum",
@@ -243,28 +239,28 @@ def spectrum(shown: Montage) -> Plot:
 
 
 def learning(curves: Mapping[str, Curve]) -> tuple[Plot, ...]:
-    """Draw image error against iterations, one panel for each figure the curves hold."""
+    """Plot image error against iterations, one panel for each figure the curves hold."""
     shown = list(dict.fromkeys(name for curve in curves.values() for name in curve.figures))
     if not shown:
         return ()
     rows = math.ceil(len(shown) / _ACROSS)
     colours = line_styles(list(curves))
-    with blank_figure(0.4 + 3.2 * rows) as drawn:
+    with blank_figure(0.4 + 3.2 * rows) as figure:
         across = min(len(shown), _ACROSS)
-        panels = drawn.subplots(rows, across, squeeze=False)
+        panels = figure.subplots(rows, across, squeeze=False)
         for name, panel in zip(shown, panels.flat, strict=False):
             _learning_panel(panel, name, curves, colours)
         for panel in panels.flat[len(shown) :]:
             panel.set_axis_off()
-        drawn.legend(
+        figure.legend(
             *panels.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=4
         )
-        picture = png(drawn)
+        picture = png(figure)
     plot = Plot(
         "iterations",
         "Image error against iterations",
-        "Every run scored on the same images while it learned. Losses of different objectives do "
-        "not compare and are not shown.",
+        "Every run is scored on the same images during training. Losses of different objectives "
+        "are not comparable and are not shown.",
         picture,
     )
     return (plot,)
@@ -275,10 +271,10 @@ def _learning_panel(
 ) -> None:
     for run, curve in curves.items():
         if name in curve.figures:
-            pen = colours[run]
+            line = colours[run]
             panel.plot(
-                curve.steps, curve.figures[name], marker=".", color=pen.colour, label=run,
-                linestyle=pen.dashes, linewidth=pen.width,
+                curve.steps, curve.figures[name], marker=".", color=line.colour, label=run,
+                linestyle=line.dashes, linewidth=line.width,
             )  # fmt: skip
     panel.set_title(metric(name).heading, color=INK)
     panel.set_xlabel("iterations")

@@ -17,29 +17,25 @@ from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.sampling import Evaluate, noise_field, sample_slice
 from rebrain_node.model.similarity import psnr_db, ssim
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
-from trainer.data.dataset import open_any
+from trainer.data.archive import open_any
+from trainer.data.dataset import Mask
 from trainer.data.protocols import Sparsity
+from trainer.evaluate import tables
 from trainer.evaluate.baselines import LookupTable, Tally
 from trainer.evaluate.methods import NetworkMethod
-from trainer.evaluate.metrics import Mask, correlation
+from trainer.evaluate.metrics import correlation
 from trainer.evaluate.networks import Network
 from trainer.evaluate.run import Comparison, Progress
 from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.scanner import scan
 from trainer.simulate.slabs import Sample
+from trainer.train.samples import centred
 
 Method = Callable[[Conditioning], Image]  # to T1 in [0, 1], (rows, columns)
 
 PAIRS = "ct_t1_pairs_7patients.npz"
-PAIR_FIGURES = (
-    "slice_id_exact",
-    "slice_id_within_one",
-    "brain_correlation",
-    "lncc",
-    "ssim",
-    "psnr",
-)
+PAIR_FIGURES = (*tables.PAIRS, "ssim", "psnr")
 _SEED = 2024
 _LEAST_HEAD, _LEAST_BRAIN = 500, 2000  # pixels
 _LOOKUP_SAMPLES = 120
@@ -47,51 +43,38 @@ _LOOKUP_SAMPLES = 120
 
 @dataclass(frozen=True)
 class HeldOutSlice:
-    """One held-out position: what the method is given, and the truth.
-
-    Attributes
-    ----------
-    truth : Image
-        T1 in [0, 1].
-    """
+    """One held-out position: what the method is given, and the truth."""
 
     subject: str
     missing: bool
     conditioning: Conditioning
-    truth: Image
+    truth: Image  #: T1 in [0, 1]
     head: Mask
     brain: Mask
 
 
-def _centred(array: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """Cut the model grid out of the middle of the pool's plane (..., rows, columns)."""
-    top = (array.shape[-2] - recipe.grid.rows) // 2
-    left = (array.shape[-1] - recipe.grid.columns) // 2
-    return array[..., top : top + recipe.grid.rows, left : left + recipe.grid.columns]
-
-
 def _case(sample: Sample, subject: str, recipe: Recipe, rng: SampleRng) -> HeldOutSlice:
-    hu = scan(torch.from_numpy(_centred(sample.hu, recipe).astype(np.float32)), rng).numpy()
+    hu = scan(torch.from_numpy(centred(sample.hu, recipe).astype(np.float32)), rng).numpy()
     below_mm, above_mm = sample.distances_mm
     below, at, above = (
         SourceSlice(recipe.brain_window.apply(plane), recipe.wide_window.apply(plane), z)
         for plane, z in zip(hu, (-below_mm, 0.0, above_mm), strict=True)
     )
-    known = _centred(sample.known, recipe) > 127
+    known = centred(sample.known, recipe) > 127
     return HeldOutSlice(
         subject=subject,
         missing=sample.missing,
         conditioning=between(below, above, 0.0)
         if sample.missing
         else at_measured(at, below, above),
-        truth=_centred(sample.t1, recipe).astype(np.float32) / np.float32(255),
-        head=(_centred(sample.head, recipe) > 127) & known,
-        brain=(_centred(sample.brain, recipe) > 127) & known,
+        truth=centred(sample.t1, recipe).astype(np.float32) / np.float32(255),
+        head=(centred(sample.head, recipe) > 127) & known,
+        brain=(centred(sample.brain, recipe) > 127) & known,
     )
 
 
 def cases(pool: Pool, recipe: Recipe, every: int = 1) -> Iterator[HeldOutSlice]:
-    """Yield the positions of a pool, every `every`-th, the scanner drawn anew but always alike."""
+    """Yield every `every`-th position of a pool, each scanned alike at every call."""
     for subject, record in enumerate(pool.records):
         for row in range(0, record.samples, every):
             rng = SampleRng(_SEED, 10_000 * subject + row)
@@ -103,27 +86,27 @@ def cases(pool: Pool, recipe: Recipe, every: int = 1) -> Iterator[HeldOutSlice]:
 def fit_baseline(pool: Pool, recipe: Recipe) -> LookupTable:
     """Fit the lookup table on the training subjects."""
     total = sum(record.samples for record in pool.records)
-    drawn = list(cases(pool, recipe, every=max(1, total // _LOOKUP_SAMPLES)))
+    held_out = list(cases(pool, recipe, every=max(1, total // _LOOKUP_SAMPLES)))
     return Tally.of(
-        np.stack([case.conditioning.source for case in drawn]),
-        np.stack([case.truth for case in drawn]),
-        np.stack([case.head for case in drawn]).astype(np.float32),
+        np.stack([case.conditioning.source for case in held_out]),
+        np.stack([case.truth for case in held_out]),
+        np.stack([case.head for case in held_out]).astype(np.float32),
     ).lookup()
 
 
-def walking(evaluate: Evaluate, recipe: Recipe, places: tuple[float, ...]) -> Method:
-    """Return the method that walks the bridge over `places`."""
+def bridge_method(evaluate: Evaluate, recipe: Recipe, steps: tuple[float, ...]) -> Method:
+    """Return the method that samples the bridge at these time steps."""
     noise = noise_field(recipe.grid.shape, _SEED)
 
     def method(conditioning: Conditioning) -> Image:
-        result = sample_slice(evaluate, conditioning, places, eta=recipe.eta, noise=noise)
+        result = sample_slice(evaluate, conditioning, steps, eta=recipe.eta, noise=noise)
         return np.asarray((result + 1) / 2, dtype=np.float32)
 
     return method
 
 
 def score_held_out(
-    drawn: list[HeldOutSlice], methods: dict[str, Method], progress: Callable[[], None]
+    held_out: list[HeldOutSlice], methods: dict[str, Method], progress: Callable[[], None]
 ) -> tuple[Score, ...]:
     """Score every method on every case; figures are means over subjects of means over slices."""
     scores = []
@@ -131,7 +114,7 @@ def score_held_out(
         figures: dict[tuple[bool, str], dict[str, list[float]]] = defaultdict(
             lambda: defaultdict(list)
         )
-        for case in drawn:
+        for case in held_out:
             image = method(case.conditioning)
             kind = figures[case.missing, case.subject]
             kind["psnr"].append(psnr_db(image, case.truth, case.head))

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from trainer.evaluate.montage import error_maps, montage
-from trainer.evaluate.paper import paper_data
 from trainer.evaluate.plots import Curve, Plot, learning, points, spectrum
-from trainer.evaluate.results import DatasetFacts, Document, Evaluation, read_scores
+from trainer.evaluate.results import DatasetFacts, Document, Evaluation, paper_data, read_scores
 from trainer.evaluate.tables import Table, headline_tables, subject_tables
 
 WARNING: Final = "Synthetic images: research software, not for diagnosis"
@@ -20,13 +19,13 @@ _SOURCES: Final = {
 }
 _FEW: Final = 20
 _INTERVALS: Final = (
-    "Intervals are bootstrapped over subjects: they tell how the mean moves with the choice of "
-    "subjects, not how one image may err."
+    "Intervals are bootstrapped over subjects: they show how the mean varies with the choice of "
+    "subjects, not the error of a single image."
 )
 
 
 def limits(document: Document) -> tuple[str, ...]:
-    """Say what these data cannot show."""
+    """State what these data cannot show."""
     dataset = document["dataset"]
     return tuple(
         line
@@ -35,7 +34,7 @@ def limits(document: Document) -> tuple[str, ...]:
             _source(dataset),
             _comparable(document),
             _INTERVALS,
-            "Scores of images do not say whether a lesion is drawn, moved or lost.",
+            "Scores of images do not show whether a lesion is invented, moved or lost.",
         )
         if line
     )
@@ -70,13 +69,13 @@ def _comparable(document: Document) -> str:
     paper = paper_data(document)
     if paper is None:
         return (
-            "Nothing here is comparable with the tables of the ReBrain paper: those are of "
-            "SynthRAD2023 and BraTS at half resolution, these are other subjects, other "
-            "resolutions and other preprocessing."
+            "Nothing here is comparable with the tables of the ReBrain paper: they are of "
+            "SynthRAD2023 and BraTS at half resolution, with other subjects, resolutions and "
+            "preprocessing."
         )
     return (
         f"Rows from the paper are its {paper} figures at half resolution. The paper states no "
-        "split and no intensity mapping, so they stand beside ours as a mark, not as a contest."
+        "split and no intensity mapping, so they serve as a reference point only."
     )
 
 
@@ -97,30 +96,16 @@ class Report:
 
 @dataclass(frozen=True)
 class Supplement:
-    """What a report shows beside its evaluation.
+    """What a report shows beside its evaluation."""
 
-    Attributes
-    ----------
-    documents : sequence of Document
-        Evaluations of the same subjects under other protocols, for the table by factor.
-    curves : mapping of str to Curve
-        Image error against iterations of training runs, by name.
-    """
-
+    #: evaluations of the same subjects under other protocols, for the table by factor
     documents: Sequence[Document] = ()
+    #: image error against iterations of training runs, by name
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
 
 def evaluation_report(evaluation: Evaluation, beside: Supplement) -> Report:
-    """Make tables and figures of an evaluation.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        The one that is reported.
-    beside : Supplement
-        What is shown with it.
-    """
+    """Return the tables and figures of an evaluation."""
     document = evaluation.document
     scores = read_scores(document)
     dataset, bundle = document["dataset"], document["bundle"]

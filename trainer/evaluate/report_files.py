@@ -6,8 +6,8 @@
       evaluation.html   the same in one file that needs nothing else
       figures/*.png
 
-Everything is made in memory first: a report that cannot be drawn leaves nothing behind, and the
-command puts a finished folder in its place as a whole.
+Everything is made in memory first: a report that cannot be rendered leaves nothing behind, and the
+command moves the finished folder to `--out` as a whole.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from rebrain_node.report.markup import Html, join, tag
-from rebrain_node.report.style import STYLE
+from rebrain_node.report.markup import STYLE, Html, join, tag
 from trainer.evaluate.plots import Plot
 from trainer.evaluate.report import WARNING, Report, Supplement, evaluation_report
 from trainer.evaluate.results import Document, Evaluation
@@ -108,7 +107,7 @@ def _table(table: Table) -> Html:
     )
     groups = [tag("th", name, colspan=width, class_="group") for name, width in table.groups]
     heads = join(tag("tr", tag("th"), *groups), head) if groups else head
-    drawn = tag(
+    content = tag(
         "table",
         tag("thead", heads),
         tag("tbody", *(_row(row) for row in table.rows)),
@@ -116,8 +115,8 @@ def _table(table: Table) -> Html:
     )
     notes = [tag("p", note) for note in table.notes]
     if table.folded:
-        return tag("details", tag("summary", table.title), drawn, *notes, class_="card")
-    return tag("div", tag("h3", table.title), drawn, *notes, class_="card")
+        return tag("details", tag("summary", table.title), content, *notes, class_="card")
+    return tag("div", tag("h3", table.title), content, *notes, class_="card")
 
 
 def _row(row: Row) -> Html:
@@ -168,7 +167,7 @@ def bullets(lines: Sequence[str]) -> str:
 
 
 def escaped(words: str) -> str:
-    """Keep words from outside from becoming markup."""
+    """Escape text from outside, so that it is not read as markup."""
     plain = words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return plain.replace("|", "\\|").replace("\n", " ")
 
@@ -199,21 +198,8 @@ def _markdown_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write_report(
-    evaluation: Evaluation,
-    out: Path,
-    beside: Supplement | None = None,
-) -> None:
-    """Write the report of an evaluation.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        Its document goes into `evaluation.json` as it is.
-    out : Path
-        Folder, empty or not there yet.
-    beside : Supplement, optional
-        What else the report shows.
+def write_report(evaluation: Evaluation, out: Path, beside: Supplement | None = None) -> None:
+    """Write the report of an evaluation into `out`, which is empty or absent.
 
     Raises
     ------
@@ -237,7 +223,9 @@ def write_report_files(
         f"{name}.md": _markdown(report).encode(),
         f"{name}.html": page(report).encode(),
     } | {f"figures/{plot.name}.png": plot.png for plot in report.plots}
-    _place(files, out)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
+        (out / file).write_bytes(content)
 
 
 def json_text(document: Mapping[str, object]) -> str:
@@ -288,9 +276,3 @@ def _markdown(report: Report) -> str:
     if report.folded:
         parts += ["## Every subject\n", *(markdown_table(table) for table in report.folded)]
     return "\n".join(parts)
-
-
-def _place(files: Mapping[str, bytes], out: Path) -> None:
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (out / name).write_bytes(content)

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.recipe import Recipe
-from trainer.data.dataset import PreparedData, open_any
-from trainer.data.intensities import unit
+from trainer.data.archive import open_any
+from trainer.data.dataset import PreparedData, Volume
+from trainer.data.placing import unit
 from trainer.data.protocols import Case, ProtocolError, Sparsity, thinned
-from trainer.evaluate.baselines import Baselines
+from trainer.evaluate.baselines import Baselines, why_no_template
 from trainer.evaluate.methods import NetworkMethod, Predictions
 from trainer.evaluate.metrics import SLICES, Mode, Reference, metrics_of_volume
 from trainer.evaluate.networks import open_network
@@ -26,9 +26,7 @@ from trainer.evaluate.results import (
     MetricSummary,
     Montage,
 )
-from trainer.evaluate.template import why_no_template
 
-Volume = NDArray[np.float32]
 Found = dict[str, dict[str, dict[str, float]]]  # method, subject, metric
 
 RESAMPLES: Final = 2000  # of the bootstrap over subjects
@@ -37,7 +35,7 @@ SMALLEST_SHARE: Final = 0.01  # of the reference's range that a prediction shoul
 
 @dataclass(frozen=True)
 class Progress:
-    """Called with the number of positions to be drawn before the first, and after each."""
+    """Called with the number of positions before the first is synthesised, and after each."""
 
     started: Callable[[int], None]
     advance: Callable[[], None]
@@ -45,18 +43,12 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The methods compared, and the data.
-
-    Attributes
-    ----------
-    recipe : Recipe
-        Its brain window is the image that the baselines see.
-    """
+    """The methods compared, and the data."""
 
     data: PreparedData
     sparsity: Sparsity
     mode: Mode
-    recipe: Recipe
+    recipe: Recipe  #: its brain window is the image that the baselines see
     bridges: Sequence[NetworkMethod]
     predictions: Sequence[Predictions] = ()
 
@@ -75,11 +67,13 @@ class Comparison:
         """
         for other in self.predictions:
             for name in names:
-                other.path(name)  # a missing file is found before an hour of drawing
+                other.path(name)  # a missing file is named before an hour of synthesis
         training_names = self.data.split["train"] or tuple(names)
-        drawn = sum(bridge.positions(self._case(name)) for name in names for bridge in self.bridges)
+        positions = sum(
+            bridge.positions(self._case(name)) for name in names for bridge in self.bridges
+        )
         placed = 0 if why_no_template(self.data) else len(self.data.split["train"])
-        progress.started(len(training_names) + placed + drawn)
+        progress.started(len(training_names) + placed + positions)
         baselines = Baselines.fit(self.data, training_names, self.recipe, progress.advance)
         outcome = Outcome()
         if isinstance(baselines.template, str):
@@ -89,7 +83,7 @@ class Comparison:
             truth = Reference.of(case, volumetric=self.data.volumetric)
             outcome.slices[name] = len(case.rows)
             kept = {}
-            for method, volume in self._drawn(case, truth, baselines, progress):
+            for method, volume in self._synthesised(case, truth, baselines, progress):
                 outcome.found.setdefault(method, {})[name] = metrics_of_volume(
                     volume, truth, self.mode
                 )
@@ -104,7 +98,7 @@ class Comparison:
     def _case(self, name: str) -> Case:
         return thinned(self.data.subject(name), self.sparsity)
 
-    def _drawn(
+    def _synthesised(
         self, case: Case, truth: Reference, baselines: Baselines, progress: Progress
     ) -> Iterator[tuple[str, Volume]]:
         yield from baselines.synthesise(case)
@@ -129,25 +123,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of a comparison; filled subject by subject.
-
-    Attributes
-    ----------
-    slices : dict
-        Positions scored, by subject.
-    montages : list of Montage
-        Of the first subject.
-    skipped : dict
-        Why a method has no figure, by method.
-    remarks : list of str
-        What a reader of the figures should know.
-    """
+    """The results of a comparison; filled subject by subject."""
 
     found: Found = field(default_factory=dict)
-    slices: dict[str, int] = field(default_factory=dict)
-    montages: list[Montage] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    slices: dict[str, int] = field(default_factory=dict)  #: positions scored, by subject
+    montages: list[Montage] = field(default_factory=list)  #: of the first subject
+    skipped: dict[str, str] = field(default_factory=dict)  #: why a method has no figure, by method
+    remarks: list[str] = field(default_factory=list)  #: what a reader of the figures should know
 
     def remark(self, method: str, name: str, volume: Volume, truth: Reference) -> None:
         """Remark on a volume that seems to be in another unit than the reference."""
@@ -212,26 +194,17 @@ class EvaluationError(RebrainError):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be evaluated, as the command takes it.
+    """What is to be evaluated, as the command takes it."""
 
-    Attributes
-    ----------
-    bundle : str
-        `demo`, the folder of a bundle, or of a training run.
-    predictions, networks : dict
-        By name of the method: a folder of volumes; a bundle or a training run.
-    seed : int
-        Of the bridge's noise and of the bootstrap.
-    """
-
-    bundle: str
+    bundle: str  #: `demo`, the folder of a bundle, or of a training run
     data: Path
     sparsity: Sparsity
     split: Split = "test"
     mode: Mode = "standard"
+    #: predictions, networks: by name of the method: a folder of volumes; a bundle or a training run
     predictions: dict[str, Path] = field(default_factory=dict)
     networks: dict[str, str] = field(default_factory=dict)
-    seed: int = 0
+    seed: int = 0  #: of the bridge's noise and of the bootstrap
 
 
 def evaluate(request: Request, progress: Progress) -> Evaluation:

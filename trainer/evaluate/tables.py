@@ -7,13 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from trainer.evaluate.paper import TABLE_1, TABLE_2, TABLE_4, PaperData, Printed, paper_data
 from trainer.evaluate.results import (
     OURS,
+    TABLE_1,
+    TABLE_2,
+    TABLE_4,
     Document,
+    PaperData,
+    Printed,
     Scores,
     Statistic,
     metrics_of,
+    paper_data,
     read_scores,
     subjects_of,
 )
@@ -38,68 +43,61 @@ class Metric:
         return self.label + _ARROWS[self.better]
 
 
+# fmt: off
 _METRICS: Final = {
     "slice_id_exact": Metric(
-        "slice-ID exact",
-        "higher",
-        3,
-        "share of supratentorial slices whose best correlated real slice is the right one",
-    ),
+        "slice-ID exact", "higher", 3,
+        "share of supratentorial slices whose best correlated real slice is the right one"),
     "slice_id_within_one": Metric(
-        "slice-ID ± 1", "higher", 3, "the same, the right one or its neighbour"
-    ),
+        "slice-ID ± 1", "higher", 3,
+        "the same, the right one or its neighbour"),
     "slice_id_slices": Metric(
-        "supratentorial slices", "closer", 0, "how many slices of a subject were to be identified"
-    ),
+        "supratentorial slices", "closer", 0,
+        "how many slices of a subject were to be identified"),
     "brain_correlation": Metric(
-        "brain corr.", "higher", 3, "Pearson's correlation inside the skull"
-    ),
+        "brain corr.", "higher", 3,
+        "Pearson's correlation inside the skull"),
     "lncc": Metric("LNCC", "higher", 3, "local correlation, Gaussian of sigma 4 pixels"),
     "gradient_correlation": Metric(
-        "gradient corr.", "higher", 3, "Pearson's correlation of the gradients, inside the skull"
-    ),
+        "gradient corr.", "higher", 3,
+        "Pearson's correlation of the gradients, inside the skull"),
     "nmi": Metric("NMI", "higher", 3, "normalised mutual information, inside the skull"),
     "ssim_brain": Metric(
-        "SSIM, brain",
-        "higher",
-        3,
-        "SSIM inside the skull after monotone matching of brightness to the reference",
-    ),
+        "SSIM, brain", "higher", 3,
+        "SSIM inside the skull after monotone matching of brightness to the reference"),
     "psnr_brain": Metric("PSNR, brain (dB)", "higher", 2, "PSNR of the same"),
     "nrmse": Metric(
-        "NRMSE", "lower", 4, "root-mean-square error over the range of the reference in the head"
-    ),
+        "NRMSE", "lower", 4,
+        "root-mean-square error over the range of the reference in the head"),
     "psnr": Metric("PSNR (dB)", "higher", 2, "-20 log10 of the root-mean-square error"),
     "ssim": Metric("SSIM", "higher", 4, "Gaussian sigma 1.5, window 11, range 1, in the head"),
     "mae": Metric("MAE", "lower", 4, "mean absolute error, head, range of the reference = 1"),
     "i_ssim": Metric(
-        "I-SSIM",
-        "closer",
-        4,
-        "mean SSIM of adjacent slices; largest for a constant volume, so judged by its gap alone",
-    ),
+        "I-SSIM", "closer", 4,
+        "mean SSIM of adjacent slices; largest for a constant volume, so only its gap counts"),
     "i_ssim_reference": Metric("I-SSIM, reference", "closer", 4, "I-SSIM of the real MR"),
     "i_ssim_gap": Metric(
-        "I-SSIM gap", "lower", 4, "distance of I-SSIM from that of the real MR, per subject"
-    ),
+        "I-SSIM gap", "lower", 4,
+        "distance of I-SSIM from that of the real MR, per subject"),
     "spectrum_error": Metric(
-        "spectrum error", "lower", 3, "error of the radial power spectrum: texture"
-    ),
+        "spectrum error", "lower", 3,
+        "error of the radial power spectrum: texture"),
 }
+# fmt: on
 
 
 def metric(name: str) -> Metric:
     """Look a metric up by its name in the JSON; one that is unknown is shown under its name."""
     if name in _METRICS:
         return _METRICS[name]
-    stem, _, place = name.rpartition("_")
-    if place in _POSITION_LABELS and stem in _METRICS:
+    stem, _, kind = name.rpartition("_")
+    if kind in _POSITION_LABELS and stem in _METRICS:
         whole = _METRICS[stem]
         return Metric(
-            f"{whole.label}, {place}",
+            f"{whole.label}, {kind}",
             whole.better,
             whole.digits,
-            f"{whole.meaning}, {_POSITION_LABELS[place]}",
+            f"{whole.meaning}, {_POSITION_LABELS[kind]}",
         )
     return Metric(name.replace("_", " "), "closer", 4, "")
 
@@ -163,23 +161,8 @@ def table(
 ) -> Table | None:
     """Make a table of means with intervals, the best of each column marked.
 
-    Parameters
-    ----------
-    title : str
-        Heading.
-    scores : Scores
-        Rows, in this order.
-    wanted : sequence of str
-        Metrics; those that no method has are left out.
-    notes : sequence of str
-        Sentences below the table.
-    printed : Printed, optional
-        Rows of the paper made from the same data.
-
-    Returns
-    -------
-    Table or None
-        None where no wanted metric is there.
+    `wanted` are metrics; those that no method has are left out, and None is returned where none
+    is left. `printed` are rows of the paper made from the same data.
     """
     held = [name for name in wanted if name in metrics_of(scores)]
     if not held:
@@ -198,7 +181,7 @@ def table(
 
 
 def meanings(scores: Scores, wanted: Sequence[str]) -> str:
-    """Say what each column is, in one sentence."""
+    """Return what each column is, in one sentence."""
     held = [metric(name) for name in wanted if name in metrics_of(scores)]
     return "; ".join(f"{shown.label}: {shown.meaning}" for shown in held if shown.meaning) + "."
 
@@ -209,7 +192,7 @@ def placed_table(scores: Scores) -> Table | None:
     held = [n for n in PLACED if f"{n}_measured" in there and f"{n}_filled" in there]
     if not held:
         return None
-    wanted = [f"{name}_{place}" for name in held for place in ("measured", "filled")]
+    wanted = [f"{name}_{kind}" for name in held for kind in ("measured", "filled")]
     whole = table("Measured and filled positions", scores, wanted)
     if whole is None:
         return None
@@ -361,7 +344,7 @@ _HEAD_MASK: Final = (
     "T1 contrast differs between these patients and carries no scale: in the head mask a "
     "constant can score what a network scores, or more. Read the tables above first."
 )
-#: the marks against which every table is read
+#: baselines that every table shows
 _MARKS: Final = ("constant", "lut")
 #: what the paper's Tables 2 and 4 compare, by the names of our methods
 _OBJECTIVE: Final = ("raw", "unitized", "regression")
@@ -402,9 +385,9 @@ def _paper_rows(printed: Mapping[PaperData, Printed], paper: PaperData | None) -
     return printed.get(paper, {}) if paper is not None else {}
 
 
-def _compared(title: str, scores: Scores, rivals: Sequence[str], printed: Printed) -> Table | None:
-    """Our method against the rivals of one question, with the marks of every table."""
-    held = [name for name in scores if name.removesuffix("-average") in rivals or name in rivals]
+def _compared(title: str, scores: Scores, others: Sequence[str], printed: Printed) -> Table | None:
+    """Our method beside the others of one question, with `constant` and `lut`."""
+    held = [name for name in scores if name.removesuffix("-average") in others or name in others]
     if not held or OURS not in scores:
         return None
     chosen = {name: scores[name] for name in (OURS, *held, *_MARKS) if name in scores}

@@ -1,1 +1,1 @@
-"""The out-of-distribution model of a bundle: fit and report."""
+"""The out-of-distribution (OOD) model of a bundle: series, fit and report."""

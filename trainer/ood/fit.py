@@ -1,11 +1,11 @@
-"""Fit the known domain of a bundle from series of training people, each scored without itself.
+"""Fit the OOD model of a bundle to in-distribution series of training subjects.
 
-The Gaussians and their scales are fitted anew with each person left out, and that person's series
-are scored by them: held-out scores of people of whom the fit knew nothing. The threshold is their
-quantile, each person of equal weight (after Lee, Barber and Willett, "Distribution-free inference
-with hierarchical data", arXiv 2306.06342), so that at most the wanted share of the series of a new
-person from the same simulation is expected above it. With fewer than 19 people no quantile can
-promise 5 %: the largest score is taken, and one share in people + 1 is what is promised.
+The Gaussians and their scales are fitted again without each subject, and the series of that subject
+are scored by the fit to the others. The threshold is the quantile of these held-out scores, with
+equal weight of each subject (after Lee, Barber and Willett, "Distribution-free inference with
+hierarchical data", arXiv 2306.06342): of the series of a new subject from the same simulation at
+most the share `FALSE_REFUSALS` is expected above it. For fewer than 19 subjects no quantile
+guarantees 5 %; then the largest score is the threshold, which guarantees 1 / (subjects + 1).
 """
 
 import hashlib
@@ -20,57 +20,57 @@ from rebrain_node.model.ood import EmbeddingDistribution, Gaussian, OodFeatures,
 from rebrain_node.steps.ood import FRAME, PICTURE, RANGE_MM
 
 KNOT_MM = 10.0
-#: width of the kernel by which slices near a knot count for it
-_NEAR_MM = 8.0
-#: share of the correlation that is taken away: few people cannot tell it well
-_SHRINKAGE = 0.2
-#: directions of the embedding that are looked at
-AXES = 16
-_USUAL = 95.0
+_KERNEL_SD_MM = 8.0  # weights of slices near a knot
+_SHRINKAGE = 0.2  # of the correlation, which few subjects estimate poorly
+AXES = 16  # principal coordinates of the embedding
+_SCALE_PERCENTILE = 95.0  # the distance of this percentile is a score of 1
 FALSE_REFUSALS = 0.05
 
 
 @dataclass(frozen=True)
 class InDistributionSeries:
-    """A series in domain, and whose it is."""
+    """The features of a series, and its subject."""
 
-    person: str
-    look: OodFeatures
+    subject: str
+    features: OodFeatures
 
 
 def fit(
     series: Sequence[InDistributionSeries], encoder_sha256: str | None, pixel_mm: float
 ) -> OodModel:
-    """Fit Gaussians to all series and the threshold to the scores with each person left out.
+    """Fit Gaussians to all series, and the threshold to leave-one-subject-out scores.
 
     Parameters
     ----------
-    series : sequence of Sound
-        Of two people at least; with embeddings where an encoder is named.
+    series : sequence of InDistributionSeries
+        Of at least two subjects; with embeddings if there is an encoder.
     encoder_sha256 : str or None
-        Of the encoder that made the embeddings.
+        Of the encoder of the embeddings.
     pixel_mm : float
-        Of the grid on which the looks were taken.
+        Of the grid of the features.
 
     Raises
     ------
     ValueError
-        All series are of one person.
+        All series are of one subject.
     """
-    people = sorted({sound.person for sound in series})
-    if len(people) < 2:
-        raise ValueError(f"{len(people)} person has series; give two at least, better 19")
-    raw = np.zeros((len(series), 2 + (encoder_sha256 is not None)))
-    for person in people:
-        without = [sound.look for sound in series if sound.person != person]
-        gaussians = _gaussians(without, encoder_sha256)
-        for row, sound in enumerate(series):
-            if sound.person == person:
-                raw[row] = _distances(sound.look, gaussians)
-    scales = np.percentile(raw, _USUAL, axis=0)
-    scores = (raw / scales).max(axis=1)
-    threshold = threshold_of(scores, [sound.person for sound in series], FALSE_REFUSALS)
-    frame, picture, embedding = _gaussians([sound.look for sound in series], encoder_sha256)
+    subjects = sorted({each.subject for each in series})
+    if len(subjects) < 2:
+        raise ValueError(
+            f"series of {len(subjects)} subject; at least 2 are needed, 19 for a threshold that "
+            "guarantees 5 %"
+        )
+    distances = np.zeros((len(series), 2 + (encoder_sha256 is not None)))
+    for subject in subjects:
+        others = [each.features for each in series if each.subject != subject]
+        gaussians = _gaussians(others, encoder_sha256)
+        for row, each in enumerate(series):
+            if each.subject == subject:
+                distances[row] = _distances(each.features, gaussians)
+    scales = np.percentile(distances, _SCALE_PERCENTILE, axis=0)
+    scores = (distances / scales).max(axis=1)
+    threshold = threshold_of(scores, [each.subject for each in series], FALSE_REFUSALS)
+    frame, picture, embedding = _gaussians([each.features for each in series], encoder_sha256)
     scaled = [
         g.model_copy(update={"scale": float(s)})
         for g, s in zip((frame, picture), scales, strict=False)
@@ -85,42 +85,40 @@ def fit(
         picture=scaled[1],
         embedding=embedding,
         threshold=threshold,
-        false_refusals=max(FALSE_REFUSALS, 1.0 / (len(people) + 1)),
-        people=len(people),
+        false_refusals=max(FALSE_REFUSALS, 1.0 / (len(subjects) + 1)),
+        people=len(subjects),
         series=len(series),
         calibration_sha256=_digest(series),
     )
 
 
-def threshold_of(scores: NDArray[np.float64], people: Sequence[str], share: float) -> float:
-    """Return the quantile that at most ``share`` of a new person's series lie above.
+def threshold_of(scores: NDArray[np.float64], subjects: Sequence[str], share: float) -> float:
+    """Return the score that at most ``share`` of the series of a new subject exceed.
 
     Parameters
     ----------
-    scores : ndarray
+    scores, subjects : ndarray and sequence of str
         (n,) of held-out series.
-    people : sequence of str
-        (n,) whose they are.
     """
-    names, of, counts = np.unique(np.array(people), return_inverse=True, return_counts=True)
+    names, owner, counts = np.unique(np.array(subjects), return_inverse=True, return_counts=True)
     order = np.argsort(scores)
-    level = np.cumsum(1.0 / (counts[of[order]] * (len(names) + 1)))
+    level = np.cumsum(1.0 / (counts[owner[order]] * (len(names) + 1)))
     enough = np.flatnonzero(level >= 1.0 - share - 1e-9)
     return float(scores[order][enough[0] if len(enough) else -1])
 
 
 def _gaussians(
-    looks: Sequence[OodFeatures], encoder_sha256: str | None
+    features: Sequence[OodFeatures], encoder_sha256: str | None
 ) -> tuple[Gaussian, Gaussian, EmbeddingDistribution | None]:
-    position = np.concatenate([look.position_mm for look in looks])
+    position = np.concatenate([each.position_mm for each in features])
     knots = np.arange(RANGE_MM[0], RANGE_MM[1] + 1.0, KNOT_MM)
-    frames = np.concatenate([look.frame for look in looks])
+    frames = np.concatenate([each.frame for each in features])
     frame = gaussian(FRAME, frames, np.zeros(len(frames)), np.zeros(1))
-    pictures = np.concatenate([look.picture for look in looks])
+    pictures = np.concatenate([each.picture for each in features])
     picture = gaussian(PICTURE, pictures, position, knots)
     if encoder_sha256 is None:
         return frame, picture, None
-    embeddings = np.concatenate([_embeddings(look) for look in looks])
+    embeddings = np.concatenate([_embeddings(each) for each in features])
     axes = np.linalg.svd(embeddings, full_matrices=False)[2][:AXES]
     names = (*(f"axis {k}" for k in range(1, len(axes) + 1)), "left over")
     bare = EmbeddingDistribution(
@@ -134,18 +132,16 @@ def gaussian(
     names: tuple[str, ...], vectors: Vectors, position_mm: NDArray[np.float64],
     knots_mm: NDArray[np.float64],
 ) -> Gaussian:  # fmt: skip
-    """Fit mean and spread at each knot and one correlation, shrunk, for all.
+    """Fit mean and standard deviation at each knot, and one shrunk correlation for all knots.
 
     Parameters
     ----------
     vectors : Vectors
-        (n, d); nan where a number is not known.
-    position_mm : ndarray
-        (n,).
-    knots_mm : ndarray
-        (k,) rising.
+        (n, d); nan where a feature is unknown.
+    position_mm, knots_mm : ndarray
+        (n,) and (k,) rising.
     """
-    near = np.exp(-0.5 * ((position_mm[:, None] - knots_mm) / _NEAR_MM) ** 2)  # (n, k)
+    near = np.exp(-0.5 * ((position_mm[:, None] - knots_mm) / _KERNEL_SD_MM) ** 2)  # (n, k)
     known = np.isfinite(vectors)
     weight = np.maximum(near.T @ known, 1e-9)
     mean = near.T @ np.where(known, vectors, 0.0) / weight
@@ -185,35 +181,35 @@ def _standard(names: tuple[str, ...]) -> Gaussian:
 
 
 def _distances(
-    look: OodFeatures, gaussians: tuple[Gaussian, Gaussian, EmbeddingDistribution | None]
+    features: OodFeatures, gaussians: tuple[Gaussian, Gaussian, EmbeddingDistribution | None]
 ) -> list[float]:
     frame, picture, embedding = gaussians
-    found = [
-        frame.distance(frame.deviations(look.frame, np.zeros(1))),
-        picture.distance(picture.deviations(look.picture, look.position_mm)),
+    distances = [
+        frame.distance(frame.deviations(features.frame, np.zeros(1))),
+        picture.distance(picture.deviations(features.picture, features.position_mm)),
     ]
     if embedding is not None:
-        vectors = embedding.vectors(_embeddings(look))
+        vectors = embedding.vectors(_embeddings(features))
         usual = embedding.usual
-        found.append(usual.distance(usual.deviations(vectors, look.position_mm)))
-    return found
+        distances.append(usual.distance(usual.deviations(vectors, features.position_mm)))
+    return distances
 
 
-def _embeddings(look: OodFeatures) -> Vectors:
-    if look.embeddings is None:
-        raise ValueError("a series has no embeddings, but an encoder is named")
-    return look.embeddings.astype(np.float64)
+def _embeddings(features: OodFeatures) -> Vectors:
+    if features.embeddings is None:
+        raise ValueError("a series has no embeddings, but an encoder was given")
+    return features.embeddings.astype(np.float64)
 
 
 def _rows(table: NDArray[np.floating]) -> tuple[tuple[float, ...], ...]:
-    """Round to six digits: the file is read by people, too."""
+    """Round to six digits, for readers of the file."""
     return tuple(tuple(float(f"{value:.6g}") for value in row) for row in table)
 
 
 def _digest(series: Sequence[InDistributionSeries]) -> str:
     digest = hashlib.sha256()
-    for sound in series:
-        digest.update(sound.person.encode())
-        for array in (sound.look.position_mm, sound.look.frame, sound.look.picture):
+    for each in series:
+        digest.update(each.subject.encode())
+        for array in (each.features.position_mm, each.features.frame, each.features.picture):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

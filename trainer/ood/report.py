@@ -1,7 +1,7 @@
-"""How well out-of-domain series are caught: by the rules, by the score, by either.
+"""How often the input checks, the OOD score, or either detect a series.
 
-Held-out people alone: neither the encoder, nor the known domain, nor its threshold knew them.
-Intervals are Clopper and Pearson's, 95 %.
+All series are of held-out subjects, which neither the encoder nor the OOD model was fitted to.
+Intervals are Clopper-Pearson, 95 %.
 """
 
 from collections import Counter
@@ -17,9 +17,9 @@ from rebrain_node.instance.codecs import register
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.ood import OodModel
 from rebrain_node.steps.assemble import assemble
-from trainer.ood.series import CONDITIONS, IN_DOMAIN, EvaluatedSeries, SeriesEvaluator
+from trainer.ood.series import CONDITIONS, IN_DISTRIBUTION, EvaluatedSeries, SeriesEvaluator
 
-#: real series with a known answer: name, its files under the data, description (None: any)
+#: real series whose result is known: name, its files under the data, description (None: any)
 REAL = (
     ("clinical head", "ct_toshiba_head_study/*.dcm", "Brain Head 5.0"),
     ("plastic phantom", "ct_philips_phantom/S2010/I*", None),
@@ -36,54 +36,55 @@ def exact_interval(hits: int, count: int) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the whole of the node says of one series."""
+    """What the node decides about one series."""
 
     condition: str
-    refused: tuple[str, ...]  #: codes of the rules
-    flagged: tuple[str, ...]  #: codes of the rules
-    score: float | None  #: None where no look was taken
-    over: bool  #: whether the score lies above the threshold
+    refused: tuple[str, ...]  #: codes of the input checks
+    flagged: tuple[str, ...]  #: codes of the input checks
+    score: float | None  #: None if the series was not scored
+    over: bool  #: whether the score is above the threshold
 
     @property
-    def caught(self) -> bool:
-        """Whether anything was found: refused or flagged."""
+    def detected(self) -> bool:
+        """Whether the series is refused or flagged."""
         return bool(self.refused or self.flagged or self.over)
 
 
-def verdict(seen: EvaluatedSeries, known: OodModel) -> Verdict:
-    """Add the score to what the rules said."""
-    strange = None if seen.look is None else known.score_of(seen.look)
+def verdict(series: EvaluatedSeries, model: OodModel) -> Verdict:
+    """Add the OOD score to the result of the input checks."""
+    ood = None if series.features is None else model.score_of(series.features)
     return Verdict(
-        condition=seen.condition,
-        refused=seen.refused,
-        flagged=seen.flagged,
-        score=None if strange is None else strange.score,
-        over=strange is not None and strange.score > strange.threshold,
+        condition=series.condition,
+        refused=series.refused,
+        flagged=series.flagged,
+        score=None if ood is None else ood.score,
+        over=ood is not None and ood.score > ood.threshold,
     )
 
 
-def real_series(way: SeriesEvaluator, data: Path) -> list[EvaluatedSeries]:
-    """Look at the real series of `REAL` that lie in the folder of shared data."""
-    found = []
+def real_series(evaluator: SeriesEvaluator, data: Path) -> list[EvaluatedSeries]:
+    """Evaluate the real series of `REAL` that the folder of shared data holds."""
+    evaluated = []
     register()
     for name, files, description in REAL:
         instances = [pydicom.dcmread(path) for path in sorted(data.glob(files))]
         chosen = [i for i in instances if description in (None, i.get("SeriesDescription"))]
         if chosen:
-            found.append(way.seen(assemble(chosen, shipped_limits().geometry), ("real", name, 0)))
-    return found
+            volume = assemble(chosen, shipped_limits().geometry)
+            evaluated.append(evaluator.evaluate(volume, ("real", name, 0)))
+    return evaluated
 
 
 def rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """Count each condition; of series in domain what is caught is a false alarm."""
+    """Count each condition; a detected in-distribution series is a false alarm."""
     table = []
-    names = (IN_DOMAIN, *CONDITIONS, *(name for name, _, _ in REAL))
+    names = (IN_DISTRIBUTION, *CONDITIONS, *(name for name, _, _ in REAL))
     for name in names:
         own = [v for v in verdicts if v.condition == name]
         if not own:
             continue
-        caught = sum(v.caught for v in own)
-        looked = [v for v in own if v.score is not None]
+        detected = sum(v.detected for v in own)
+        scored = [v for v in own if v.score is not None]
         codes = Counter(code for v in own for code in {*v.refused, *v.flagged})
         table.append(
             {
@@ -92,11 +93,11 @@ def rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
                 "refused_by_rules": sum(bool(v.refused) for v in own),
                 "flagged_by_rules_only": sum(bool(v.flagged and not v.refused) for v in own),
                 "by_score_only": sum(v.over and not (v.refused or v.flagged) for v in own),
-                "caught": caught,
-                "interval": exact_interval(caught, len(own)),
-                "looked_at": len(looked),
-                "above_threshold": sum(v.over for v in looked),
-                "scores": [round(v.score, 3) for v in looked if v.score is not None],
+                "caught": detected,
+                "interval": exact_interval(detected, len(own)),
+                "looked_at": len(scored),
+                "above_threshold": sum(v.over for v in scored),
+                "scores": [round(v.score, 3) for v in scored if v.score is not None],
                 "codes": dict(codes.most_common()),
             }
         )
@@ -104,10 +105,10 @@ def rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
 
 
 def markdown(table: Sequence[dict[str, Any]]) -> str:
-    """Print the counts as Markdown."""
+    """Return the counts as Markdown."""
     columns = (
-        "series", "n", "refused by rules", "flagged only", "by the score only", "caught",
-        "95 % interval", "above threshold, of those looked at", "codes of the rules",
+        "series", "n", "refused by checks", "flagged only", "by the score only", "detected",
+        "95 % interval", "above threshold, of those scored", "codes of the checks",
     )  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in table:

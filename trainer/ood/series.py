@@ -1,8 +1,7 @@
-"""Simulated series as the out-of-domain score sees them, in domain and out of it.
+"""Simulated series, evaluated for the OOD model: in distribution, and with conditions.
 
-Every series goes the node's own way: the rules of `steps.check`, then the grid and the head frame.
-What the score needs of it is kept in a folder, one file a series, so that another encoder costs
-seconds and not hours.
+Every series passes the steps of the node: input checks, preprocessing, head frame. The result is
+cached in a folder, one file per series, so that a fit with another encoder takes seconds.
 """
 
 import json
@@ -27,114 +26,116 @@ from rebrain_node.steps.locate import locate
 from rebrain_node.steps.ood import frame_vector, looked_at, statistics
 from rebrain_node.steps.preprocess import preprocess
 from trainer.ood.fit import InDistributionSeries
-from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, scanner_noise
-from trainer.simulate.ct_series import Pose, cut, series_of
+from trainer.simulate.conditions import BODIES, OF_THE_HEAD, OF_THE_SCAN, OUTSIDE, scanner_noise
 from trainer.simulate.hounsfield import Tissues, draw_hu
-from trainer.simulate.non_head import BODIES, OUTSIDE
+from trainer.simulate.scanner import Pose, cut, series_of
 
-IN_DOMAIN = "in domain"
-#: what must be caught; `trainer.evaluate.input_checks` measures other conditions
+IN_DISTRIBUTION = "in domain"  # also part of seeds and of names of cached files
+#: what must be detected; `trainer.evaluate.input_checks` measures other conditions
 CONDITIONS = (
     "METAL", "CRANIECTOMY", "NOISE", "scale shifted", "upside down", "back to front",
     "water cylinder", *BODIES,
 )  # fmt: skip
-#: of so many draws of a person the score is taken even where a rule refuses
-LOOKED_DRAWS = 1
+#: so many series of a subject are scored even if an input check refuses them
+ALWAYS_SCORED = 1
+_FEATURES = ("position_mm", "frame", "picture")  # names of cached arrays
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedSeries:
-    """One series: what the rules said, and the look at it.
+    """One series: result of the input checks, and features for the OOD score.
 
     Attributes
     ----------
+    number : int
+        Of the series among those of the subject and condition, from 0.
     refused, flagged : tuple of str
-        Codes of the rules.
-    look : OodFeatures or None
-        None where it could not be prepared, or a rule refused and no look was wanted.
+        Codes of the input checks.
+    features : OodFeatures or None
+        None if the series could not be prepared, or was refused and is not `ALWAYS_SCORED`.
     slices : ndarray of uint8
-        (n, rows, columns) of the look, brain window 0 to 255 at half the grid.
+        (n, rows, columns) of the features, brain window 0 to 255 at half the grid.
     """
 
-    person: str
+    subject: str
     condition: str
-    draw: int
+    number: int
     refused: tuple[str, ...]
     flagged: tuple[str, ...]
-    look: OodFeatures | None = None
+    features: OodFeatures | None = None
     slices: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 1, 1), np.uint8))
 
     def embedded(self, encoder: Encoder) -> "EvaluatedSeries":
-        """Return it with the embeddings of its slices."""
-        if self.look is None:
+        """Return the series with the embeddings of its slices."""
+        if self.features is None:
             return self
         images = self.slices.astype(np.float32) / np.float32(127.5) - np.float32(1)
         vectors = np.stack([encoder.embed(image[None, None]) for image in images])
-        return replace(self, look=replace(self.look, embeddings=vectors))
+        return replace(self, features=replace(self.features, embeddings=vectors))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesEvaluator:
-    """What a series is judged and prepared with."""
+    """Evaluates series by the limits of the node and the recipe of a bundle."""
 
     limits: Limits
     recipe: Recipe
 
-    def seen(self, volume: SourceVolume, name: tuple[str, str, int]) -> EvaluatedSeries:
-        """Judge a series (person, condition, draw) and look at it where that is wanted."""
-        person, condition, draw = name
-        found = check_volume(volume, self.limits)
-        refused = [f.code for f in found if f.severity == "refuse"]
-        flagged = tuple(dict.fromkeys(f.code for f in found if f.severity == "flag"))
-        look, slices = None, np.zeros((0, 1, 1), np.uint8)
-        if not refused or draw < LOOKED_DRAWS:
+    def evaluate(self, volume: SourceVolume, name: tuple[str, str, int]) -> EvaluatedSeries:
+        """Check a series named (subject, condition, number) and compute its features."""
+        subject, condition, number = name
+        findings = check_volume(volume, self.limits)
+        refused = [f.code for f in findings if f.severity == "refuse"]
+        flagged = tuple(dict.fromkeys(f.code for f in findings if f.severity == "flag"))
+        features, slices = None, np.zeros((0, 1, 1), np.uint8)
+        if not refused or number < ALWAYS_SCORED:
             try:
-                look, slices = self._look(volume)
+                features, slices = self._features(volume)
             except SeriesRejectedError as error:
                 refused += [finding.code for finding in error.findings]
         return EvaluatedSeries(
-            person=person,
+            subject=subject,
             condition=condition,
-            draw=draw,
+            number=number,
             refused=tuple(dict.fromkeys(refused)),
             flagged=flagged,
-            look=look,
+            features=features,
             slices=slices,
         )
 
-    def _look(self, volume: SourceVolume) -> tuple[OodFeatures, NDArray[np.uint8]]:
+    def _features(self, volume: SourceVolume) -> tuple[OodFeatures, NDArray[np.uint8]]:
         prepared = preprocess(volume, self.recipe)
         frame = locate(prepared, load_head_template())
         chosen = looked_at(prepared, frame)
         brain = halved(self.recipe.brain_window.apply(prepared.hu[chosen]))
-        look = OodFeatures(
+        features = OodFeatures(
             position_mm=frame.position_mm[chosen],
             frame=frame_vector(frame),
             picture=statistics(prepared)[chosen],
         )
-        return look, np.rint((brain + 1) * 127.5).astype(np.uint8)
+        return features, np.rint((brain + 1) * 127.5).astype(np.uint8)
 
 
 def in_distribution(series: Iterable[EvaluatedSeries]) -> list[InDistributionSeries]:
-    """Select the series that the OOD model is fitted to: those that no rule refuses."""
+    """Return the series that the OOD model is fitted to: those that no input check refuses."""
     return [
-        InDistributionSeries(each.person, each.look)
+        InDistributionSeries(each.subject, each.features)
         for each in series
-        if each.look is not None and not each.refused
+        if each.features is not None and not each.refused
     ]
 
 
-def draw_series(
-    head: Tissues, person: str, draw: int, seed: int, conditions: tuple[str, ...]
+def simulated_series(
+    head: Tissues, subject: str, number: int, seed: int, conditions: tuple[str, ...]
 ) -> Iterator[tuple[str, Callable[[], SourceVolume]]]:
-    """Give each condition and how to draw its series: one body, one pose, one noise level.
+    """Yield each condition and the function that simulates its series.
 
-    A series is drawn when it is called for; each has its own seed, so none depends on which
-    others were drawn.
+    All conditions of a number share HU, pose and noise level. Each has its own seed, so that none
+    depends on which others are simulated.
     """
 
     def sample_rng(condition: str) -> Generator:
-        return np.random.default_rng([seed, draw, *person.encode(), 0, *condition.encode()])
+        return np.random.default_rng([seed, number, *subject.encode(), 0, *condition.encode()])
 
     rng = sample_rng("")
     hu, pose = draw_hu(head, rng), Pose.drawn(rng)
@@ -155,62 +156,60 @@ def draw_series(
         yield condition, lambda condition=condition: scanned(condition)  # type: ignore[misc] # bound now
 
 
-def kept_series(
-    way: SeriesEvaluator,
+def cached_series(
+    evaluator: SeriesEvaluator,
     head: Callable[[], Tissues],
-    person: str,
-    draws: Mapping[int, tuple[str, ...]],
+    subject: str,
+    wanted: Mapping[int, tuple[str, ...]],
     seed: int, folder: Path,
 ) -> Iterator[EvaluatedSeries]:  # fmt: skip
-    """Give the series of a person; those that the folder lacks are drawn and kept.
+    """Yield the series of a subject; those missing in the folder are simulated and written.
 
     Parameters
     ----------
     head : callable
-        Gives the tissues; called only if something is to be drawn.
-    draws : mapping
-        Conditions wanted of each draw.
+        Reads the tissues; called only if a series is missing.
+    wanted : mapping
+        Conditions of each number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tissues: Tissues | None = None
-    for draw, conditions in draws.items():
+    for number, conditions in wanted.items():
         paths = {
-            c: folder / f"{person}-{seed}-{draw}-{c.replace(' ', '_')}.npz" for c in conditions
+            c: folder / f"{subject}-{seed}-{number}-{c.replace(' ', '_')}.npz" for c in conditions
         }
         missing = tuple(c for c in conditions if not paths[c].exists())
         if missing:
             tissues = tissues or head()
-            for condition, drawn in draw_series(tissues, person, draw, seed, missing):
-                _write(paths[condition], way.seen(drawn(), (person, condition, draw)))
-        yield from (_read(paths[c], (person, c, draw)) for c in conditions)
+            for condition, simulate in simulated_series(tissues, subject, number, seed, missing):
+                series = evaluator.evaluate(simulate(), (subject, condition, number))
+                _write(paths[condition], series)
+        yield from (_read(paths[c], (subject, c, number)) for c in conditions)
 
 
-def _write(path: Path, seen: EvaluatedSeries) -> None:
-    codes = json.dumps({"refused": seen.refused, "flagged": seen.flagged})
-    arrays: dict[str, NDArray[np.generic]] = {"codes": np.array(codes), "slices": seen.slices}
-    if seen.look is not None:
-        arrays["position_mm"] = seen.look.position_mm
-        arrays["frame"], arrays["picture"] = seen.look.frame, seen.look.picture
+def _write(path: Path, series: EvaluatedSeries) -> None:
+    codes = json.dumps({"refused": series.refused, "flagged": series.flagged})
+    arrays: dict[str, NDArray[np.generic]] = {"codes": np.array(codes), "slices": series.slices}
+    if series.features is not None:
+        arrays |= {name: getattr(series.features, name) for name in _FEATURES}
     staged = path.with_name(f".{path.name}")
     np.savez_compressed(staged, **arrays)  # type: ignore[arg-type] # arrays only
     staged.rename(path)
 
 
 def _read(path: Path, name: tuple[str, str, int]) -> EvaluatedSeries:
-    with np.load(path, allow_pickle=False) as kept:
-        arrays = dict(kept)
+    with np.load(path, allow_pickle=False) as cached:
+        arrays = dict(cached)
     codes = json.loads(str(arrays["codes"]))
-    look = None
+    features = None
     if "frame" in arrays:
-        look = OodFeatures(
-            position_mm=arrays["position_mm"], frame=arrays["frame"], picture=arrays["picture"]
-        )
+        features = OodFeatures(**{each: arrays[each] for each in _FEATURES})
     return EvaluatedSeries(
-        person=name[0],
+        subject=name[0],
         condition=name[1],
-        draw=name[2],
+        number=name[2],
         refused=tuple(codes["refused"]),
         flagged=tuple(codes["flagged"]),
-        look=look,
+        features=features,
         slices=arrays["slices"],
     )

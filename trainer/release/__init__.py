@@ -1,1 +1,1 @@
-"""From a checkpoint to a signed bundle."""
+"""From a finished run to a bundle: graphs, weights, model card."""

@@ -1,7 +1,6 @@
-"""Every way to a bundle: from a finished run, or from another bundle with some files changed.
+"""Writing bundles: from a finished run, or from another bundle with some files changed.
 
-A bundle is never changed in place and never overwritten. The command line signs what these
-functions return where it is given a key.
+A bundle is never changed in place and never overwritten.
 """
 
 import os
@@ -27,7 +26,6 @@ from trainer.data.dataset import PreparedData
 from trainer.release.card import (
     RunFacts,
     Title,
-    TrainingSamples,
     card_files,
     guided_card,
     prepared_card,
@@ -35,20 +33,19 @@ from trainer.release.card import (
 )
 from trainer.release.export import Names, export_onnx, halves_of
 from trainer.train.control import ControlFacts, branch_of, read_facts
-from trainer.train.state import read_checkpoint
+from trainer.train.loop import read_checkpoint
 
 GOLDEN_SEED = 20250101
 
 
 def golden_input(recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return the fixed x (1, 5, rows, columns) and s (1, 4) that every engine is held against.
+    """Return the fixed x (1, 5, rows, columns) and s (1, 4) of the golden output.
 
-    Smooth, head-like values rather than white noise, so that a deviation means what it would
-    mean on a patient.
+    Smooth, head-like values rather than white noise, so that deviations of an engine are as large
+    as on images.
     """
     rng = np.random.default_rng(GOLDEN_SEED)
-    coarse = torch.from_numpy(rng.uniform(-1, 1, (1, len(CHANNELS), 12, 10)).astype(np.float32))
-    x = torch.nn.functional.interpolate(coarse, size=recipe.grid.shape, mode="bilinear")
+    x = _smooth(rng, len(CHANNELS), recipe)
     grain = rng.normal(0, 0.1, tuple(x.shape)).astype(np.float32)
     x = (x + torch.from_numpy(grain)).clamp(-1, 1).half().float()
     return x, torch.tensor([[0.75, 2.0, 3.0, 2.0]])
@@ -56,14 +53,14 @@ def golden_input(recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a bundle that retrieves exemplars holds besides its network.
+    """What a bundle with retrieval holds in addition to its network.
 
     Attributes
     ----------
     control, encoder : mapping of str to Tensor
         Weights of `ControlBranch` and of `SliceEncoder`.
     encoder_graph : bytes
-        `encoder.onnx` as the knowledge base was made with it.
+        `encoder.onnx` that the knowledge base was made with.
     exemplars : mapping of str to bytes
         Files of the knowledge base by name.
     """
@@ -75,14 +72,17 @@ class Guidance:
 
 
 def golden_guide(recipe: Recipe) -> Tensor:
-    """Return the fixed guide (1, 1, rows, columns) that every engine is held against."""
-    rng = np.random.default_rng(GOLDEN_SEED + 1)
-    coarse = torch.from_numpy(rng.uniform(-1, 1, (1, 1, 12, 10)).astype(np.float32))
-    guide = torch.nn.functional.interpolate(coarse, size=recipe.grid.shape, mode="bilinear")
-    return guide.half().float()
+    """Return the fixed guide (1, 1, rows, columns) of the golden output."""
+    return _smooth(np.random.default_rng(GOLDEN_SEED + 1), 1, recipe).half().float()
 
 
-def _alone(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, bytes]]:
+def _smooth(rng: np.random.Generator, channels: int, recipe: Recipe) -> Tensor:
+    """Return random values in [-1, 1] that vary slowly, (1, channels, rows, columns)."""
+    coarse = torch.from_numpy(rng.uniform(-1, 1, (1, channels, 12, 10)).astype(np.float32))
+    return torch.nn.functional.interpolate(coarse, size=recipe.grid.shape, mode="bilinear")
+
+
+def _unguided(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, bytes]]:
     """Return the golden tensors and the graphs of a network without a control branch."""
     x, s = golden_input(recipe)
     with torch.no_grad():
@@ -93,15 +93,15 @@ def _alone(network: Network, recipe: Recipe) -> tuple[dict[str, Tensor], dict[st
 def _guided(
     network: Network, recipe: Recipe, guidance: Guidance
 ) -> tuple[dict[str, Tensor], dict[str, bytes]]:
-    """Return the golden tensors, and the graphs and weights that guidance adds.
+    """Return the golden tensors, and the graphs and weights of network and guidance.
 
     Raises
     ------
     TypeError
-        The network is not one that takes a control branch.
+        The network does not accept a control branch.
     """
     if not isinstance(network, BridgeUNet):
-        raise TypeError(f"a network of the objective {recipe.objective} takes no control branch")
+        raise TypeError(f"a network of the objective {recipe.objective} accepts no control branch")
     halves = halves_of(guidance.control)
     control = ControlBranch(network)
     control.load_state_dict(halves)
@@ -144,7 +144,7 @@ def release(
     network.load_state_dict(halves)
     network.eval()
     golden, parts = (
-        _alone(network, recipe) if guidance is None else _guided(network, recipe, guidance)
+        _unguided(network, recipe) if guidance is None else _guided(network, recipe, guidance)
     )
     contents = (
         parts
@@ -162,12 +162,12 @@ def release(
 def derive(
     bundle: ModelBundle, changed: Mapping[str, bytes], out: Path, version: str | None = None
 ) -> ModelBundle:
-    """Write the files of `bundle`, with those of `changed` in their place, and load the result.
+    """Write a new bundle: the files of `bundle`, some of them changed or added; load the result.
 
     Parameters
     ----------
     version : str, optional
-        Of the new bundle; the old one's where none is given.
+        Default: that of `bundle`.
 
     Raises
     ------
@@ -195,7 +195,7 @@ def check_unused(out: Path) -> None:
 
 
 def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, Tensor], RunFacts]:
-    """Return the weights of a finished run that may be released at `out`, and what is known of it.
+    """Return weights and facts of a finished run.
 
     Raises
     ------
@@ -207,7 +207,9 @@ def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, T
     check_unused(out)
     content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
     if content["step"] != config.train.steps:
-        raise ValueError(f"{run} is at step {content['step']} of {config.train.steps}: train on")
+        raise ValueError(
+            f"{run} is at step {content['step']} of {config.train.steps}: resume the training"
+        )
     weights: dict[str, Tensor] = content["mean"]
     return weights, RunFacts(
         steps=content["step"],
@@ -227,13 +229,13 @@ def release_prepared(
     weights, facts = finished_run(config, run, out)
     data = PreparedData.open(folder)
     slices = sum(len(data.subject(name).positions_mm) for name in data.split["train"])
-    training = training_facts(config, TrainingSamples(data.digest, slices), facts)
+    training = training_facts(config, facts, data.digest, slices)
     return release(weights, config.recipe, prepared_card(data, training, title), out)
 
 
 @dataclass(frozen=True)
 class GuidanceFolders:
-    """Where the parts lie: a run of `encoder`, a run of `control`, a knowledge base."""
+    """Folders of a run of `train-encoder`, a run of `train-control` and a knowledge base."""
 
     encoder: Path
     control: Path
@@ -243,14 +245,14 @@ class GuidanceFolders:
 def release_guided(
     bundle: ModelBundle, folders: GuidanceFolders, retrieval: Retrieval, version: str, out: Path
 ) -> ModelBundle:
-    """Write a new bundle: `bundle` and its guidance.
+    """Write a new bundle: `bundle` with retrieval.
 
     Raises
     ------
     FileExistsError
         `out` exists; a released bundle is never overwritten.
     ValueError
-        The branch was trained beside another bundle, or not to its last step.
+        The branch was trained with another bundle, or not to its last step.
     KnowledgeBaseError
         The knowledge base is damaged.
     """
@@ -258,7 +260,7 @@ def release_guided(
     facts = read_facts(folders.control)
     if facts.bundle != bundle.digest:
         raise ValueError(
-            f"{folders.control} was trained beside the bundle {facts.bundle}, not {bundle.digest}"
+            f"{folders.control} was trained with the bundle {facts.bundle}, not {bundle.digest}"
         )
     base = read(folders.exemplars)
     guidance = Guidance(
@@ -267,16 +269,16 @@ def release_guided(
         encoder_graph=(folders.encoder / "encoder.onnx").read_bytes(),
         exemplars=contents_of(base),
     )
-    recipe = bundle.recipe.model_copy(update={"retrieval": retrieval})
+    recipe = bundle.recipe.model_copy(update={"retrieval": retrieval, "abstain": None})
     card = guided_card(bundle.card, version, _sentence(facts, base))
     return release(load(bundle.read("weights.safetensors")), recipe, card, out, guidance)
 
 
 def _sentence(facts: ControlFacts, base: KnowledgeBase) -> str:
     return (
-        f"Guidance: a control branch trained for {facts.steps} steps of {facts.batch} beside the "
+        f"Guidance: a control branch trained for {facts.steps} steps of {facts.batch} with the "
         f"frozen network (target {facts.target}), and a knowledge base of {base.index.entries} "
-        f"simulated CT slices of {len(base.index.subjects)} of the heads the network learned from."
+        f"simulated CT slices of {len(base.index.subjects)} of the training heads of the network."
     )
 
 

@@ -1,4 +1,4 @@
-"""The model card of a release: what was trained on what, how it scores, and its limits."""
+"""The model card of a release: data, training, scores and limits."""
 
 import json
 from dataclasses import dataclass
@@ -10,55 +10,56 @@ from trainer.data.dataset import PreparedData
 from trainer.heads import Head
 
 SUMMARY = (
-    "Draws a synthetic T1-like MR slice from thick-slice head CT. A Brownian-bridge network of "
-    "the ReBrain family, trained on simulated CT alone; it never saw a patient's CT."
+    "Synthesises T1-like MR slices from thick-slice head CT. A Brownian-bridge network of the "
+    "ReBrain family, trained on simulated CT only, not on CT of patients."
 )
 INTENDED_USE = (
     "Research and demonstration. Not a medical device, not for diagnosis: a synthetic slice can "
-    "show what is not there and hide what is."
+    "show structures that do not exist and hide structures that do."
 )
-UNGUIDED_LIMIT = "Slices between measured ones are drawn from an interpolation, not from data."
+_BETWEEN = "Slices between measured ones are"
+UNGUIDED_LIMIT = f"{_BETWEEN} synthesised from an interpolation, not from measured data."
 GUIDED_LIMIT = (
-    "Slices between measured ones are drawn from an interpolation and guided by a slice of another "
-    "person where one is similar enough; neither is data of the patient."
+    f"{_BETWEEN} synthesised from an interpolation and guided by a slice of another subject if one "
+    "is similar enough; neither is data of the patient."
 )
 LIMITS = (
     (
         "It does not predict the T1 appearance of haemorrhage, which depends on its age; blood is "
-        "painted grey-like."
+        "synthesised as bright as grey matter."
     ),
-    "Cortex is blurred, and grey and white matter follow the noise of the CT where noise is high.",
+    "The cortex is blurred; at high noise of the CT, so is the border of grey and white matter.",
     (
-        "It learned from 19 heads, mostly elderly and at 2 mm. The only disease it saw was painted "
-        "into them; children, implants, craniotomy and contrast agent were never seen."
+        "It was trained on 19 heads, mostly of elderly subjects and at 2 mm. All pathology was "
+        "simulated; the data contain no children, implants, craniotomy or contrast agent."
     ),
     "One canonical T1 contrast, not that of a particular scanner or sequence.",
-    "Below the skull base and in the face truth was scarce; the drawing there is decoration.",
+    "Below the skull base and in the face little ground truth exists; do not rely on it there.",
     UNGUIDED_LIMIT,
     (
-        "Appearance ranges of the simulated CT (calibration, noise) were set by eye from slices of "
-        "real head CT; the weights never saw those."
+        "HU calibration and noise of the simulated CT were set by visual comparison with real head "
+        "CT, which was not used for training."
     ),
     (
-        "The real pairs of the external test are 8-bit, windowed and stretched, seven patients: no "
-        "figure in HU or millimetres. Nothing here compares with the paper's SynthRAD2023 or BraTS "
-        "tables."
+        "The external test has seven patients; its images are 8-bit, windowed and resized, so that "
+        "no score is in HU or millimetres. No score is comparable with the tables of the paper on "
+        "SynthRAD2023 or BraTS."
     ),
 )
 LAST_STEP = (
-    "The running mean of the weights at the last step is released; no step was selected. "
+    "The moving average of the weights at the last step is released; no step was selected. "
     "Weights are rounded to half precision after scoring."
 )
 _SOURCES = {"ct": "CT", "ct-window": "brain-windowed 8-bit CT", "mr": "MR of another sequence"}
 _ROLES = {"train": "train", "validation": "validation", "test": "external test"}
 PREPARED_LIMITS = (
-    "It learned from the subjects named here alone; what they do not show it has never seen.",
+    "It was trained on the subjects named here only, and knows only what their images show.",
     "Its output has the contrast of its training targets, not that of a particular scanner.",
     UNGUIDED_LIMIT,
 )
 EXTERNAL = DataUse(
     source="CT and T1 of seven patients, Saadia et al., Data in Brief 61, 2025",
-    licence="CC BY-NC; test only, no weight learned from it",
+    licence="CC BY-NC; for the test only, not for training",
     subjects=("7 patients",),
     role="external test",
 )
@@ -66,7 +67,7 @@ EXTERNAL = DataUse(
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of a training run when it is released."""
+    """Facts of a finished training run."""
 
     steps: int
     seconds: float
@@ -91,16 +92,10 @@ def data_uses(heads: list[Head]) -> tuple[DataUse, ...]:
     return (*sorted(uses, key=lambda use: use.role), EXTERNAL)
 
 
-@dataclass(frozen=True)
-class TrainingSamples:
-    """The samples of a training: the digest that names their every byte, and their number."""
-
-    digest: str
-    samples: int
-
-
-def training_facts(config: TrainConfig, samples: TrainingSamples, run: RunFacts) -> TrainingFacts:
-    """Describe how the weights came to be."""
+def training_facts(
+    config: TrainConfig, run: RunFacts, data_digest: str, samples: int
+) -> TrainingFacts:
+    """Return the facts of the training for the card."""
     return TrainingFacts(
         objective=config.train.objective,
         steps=run.steps,
@@ -108,8 +103,8 @@ def training_facts(config: TrainConfig, samples: TrainingSamples, run: RunFacts)
         hours=round(run.seconds / 3600, 2),
         hardware=run.hardware,
         parameters=run.parameters,
-        pool_digest=samples.digest,
-        pool_samples=samples.samples,
+        pool_digest=data_digest,
+        pool_samples=samples,
         seed=config.train.seed,
     )
 
@@ -137,7 +132,7 @@ def make_card(
 
 @dataclass(frozen=True)
 class Title:
-    """What a release is called, and the figures that go on its card."""
+    """Name, version and scores of a release."""
 
     name: str
     version: str
@@ -178,7 +173,7 @@ def prepared_card(data: PreparedData, training: TrainingFacts, title: Title) -> 
     return Card(
         name=title.name,
         version=title.version,
-        summary=f"Draws a synthetic MR slice from {_SOURCES[data.source_kind]}. A "
+        summary=f"Synthesises MR slices from {_SOURCES[data.source_kind]}. A "
         "Brownian-bridge network of the ReBrain family.",
         intended_use=INTENDED_USE,
         data=_uses(data),
@@ -190,8 +185,8 @@ def prepared_card(data: PreparedData, training: TrainingFacts, title: Title) -> 
 
 
 def guided_card(card: Card, version: str, choice: str) -> Card:
-    """Return the card of a bundle with guidance: how it was trained, and what it then shows."""
-    limits = (GUIDED_LIMIT if limit == UNGUIDED_LIMIT else limit for limit in card.limits)
+    """Return the card of a bundle to which guidance is added."""
+    limits = (GUIDED_LIMIT if limit.startswith(_BETWEEN) else limit for limit in card.limits)
     return card.model_copy(
         update={"version": version, "choices": (*card.choices, choice), "limits": tuple(limits)}
     )

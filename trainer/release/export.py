@@ -28,10 +28,10 @@ class Names:
 
 
 def export_onnx(module: nn.Module, given: tuple[Tensor, ...], names: Names) -> bytes:
-    """Export with static shapes and everything in one file.
+    """Export a module with static shapes.
 
-    Weights that are representable at half precision are stored so and widened by the graph
-    itself, which halves the file and changes no value.
+    Weights that half precision represents exactly are stored so, with a cast in the graph: the
+    file is half as large and no value changes.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def export_onnx(module: nn.Module, given: tuple[Tensor, ...], names: Names) -> b
         The exporter gave no graph.
     """
     stream = io.BytesIO()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed here
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # suppresses a note about torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # raised inside the exporter
         warnings.simplefilter("ignore", FutureWarning)
@@ -58,15 +58,15 @@ def export_onnx(module: nn.Module, given: tuple[Tensor, ...], names: Names) -> b
         raise RuntimeError("torch.onnx.export returned no program")
     program.save(stream)  # type: ignore[arg-type]
     model = onnx.load_from_string(stream.getvalue())
-    forget_the_exporter(model)
+    remove_traces(model)
     store_at_half_precision(model.graph)
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
-def forget_the_exporter(model: onnx.ModelProto) -> None:
-    """Drop the stack traces that the exporter leaves: they name folders of the machine."""
+def remove_traces(model: onnx.ModelProto) -> None:
+    """Remove the stack traces of the exporter, which contain paths of the machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
         del part.metadata_props[:]
@@ -74,7 +74,7 @@ def forget_the_exporter(model: onnx.ModelProto) -> None:
 
 
 def store_at_half_precision(graph: onnx.GraphProto) -> None:
-    """Replace every weight that rounding leaves alone by half its bytes and a cast to float32."""
+    """Store each weight that rounding does not change at half precision, with a cast to float32."""
     kept, casts = [], []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -95,7 +95,7 @@ def store_at_half_precision(graph: onnx.GraphProto) -> None:
 
 
 def halves_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Round weights to half precision, so that every file of a bundle holds the same ones."""
+    """Round weights to half precision, as all files of a bundle store them."""
     return {name: value.half().contiguous() for name, value in weights.items()}
 
 

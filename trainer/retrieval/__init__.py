@@ -1,1 +1,1 @@
-"""Knowledge bases for retrieval, and how well the encoder finds."""
+"""Knowledge bases of exemplars: building, keyed hashes of subjects, figures of a report."""

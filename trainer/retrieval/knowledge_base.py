@@ -1,8 +1,7 @@
-"""Build a knowledge base, add people to it, take a person out of it.
+"""Build a knowledge base, add subjects, remove a subject, compute the similarity thresholds.
 
-What the node reads is described in `rebrain_node.retrieval.knowledge_base`; here it is made.
-Every change writes a new folder beside the old one and then takes its place, so that there is
-never half a base, and nothing of the old one is left.
+The format is that of `rebrain_node.retrieval.knowledge_base`. Every change writes a new folder and
+replaces the old one, so that a base is always complete and nothing removed remains.
 """
 
 import hashlib
@@ -23,27 +22,30 @@ from rebrain_node.retrieval.knowledge_base import (
     Index,
     KnowledgeBase,
     SubjectRecord,
+    TauRecord,
     contents_of,
     parse,
 )
 from rebrain_node.retrieval.search import CELLS_FROM_ROWS, cluster
 from trainer.data.dataset import PreparedData, Subject
-from trainer.data.located import HeadFrameError, located
-from trainer.retrieval.thresholds import tau_table
+from trainer.data.placing import HeadFrameError, located
 from trainer.simulate.stacks import StackIndex, Stacks
 
 Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
 
+PERCENTS = (1, 2, 5, 10, 20)  #: at which tau is stored
+WINDOW_MM = 6.0  #: of the slice-position check behind an acceptance
 _LEAST_HEAD_MM2 = 1500.0
+_QUERIES_AT_ONCE = 256
 
 
 class BaseUpdateError(RebrainError):
-    """A knowledge base cannot be made or changed as asked; the message says why."""
+    """A knowledge base cannot be built or changed; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class SubjectSlices:
-    """The slices of one person.
+    """The slices of one subject.
 
     Attributes
     ----------
@@ -63,16 +65,16 @@ class SubjectSlices:
 
 @dataclass(frozen=True)
 class EntrySettings:
-    """What every entry of a base shares.
+    """Settings that all entries of a base share.
 
     Attributes
     ----------
     graph : bytes
         `encoder.onnx`.
     encoder : Encoder
-        Started from it.
+        The loaded graph.
     hash_of : callable
-        A person's name to the keyed hash.
+        From the name of a subject to its keyed hash.
     """
 
     graph: bytes
@@ -105,15 +107,15 @@ class EntrySettings:
         )
 
 
-def people_of_stacks(
+def subjects_of_stacks(
     folder: Path, roles: Sequence[str], stacks: int | None
 ) -> Iterator[SubjectSlices]:
-    """Read the people of a folder of simulated stacks, of each the first `stacks` series.
+    """Yield the subjects of a folder of simulated stacks, the first `stacks` series of each.
 
     Raises
     ------
     BaseUpdateError
-        The folder is no folder of stacks, or nobody plays one of these roles.
+        The folder holds no stacks, or no subject has one of these roles.
     """
     try:
         index = StackIndex.model_validate_json((folder / "index.json").read_bytes())
@@ -128,15 +130,15 @@ def people_of_stacks(
         yield SubjectSlices(name, licences[name], held.slices[rows], held.position_mm[rows])
 
 
-def people_of_data(
+def subjects_of_data(
     data: PreparedData, roles: Sequence[str], recipe: Recipe
 ) -> Iterator[SubjectSlices]:
-    """Read the people of a prepared data set of CT in HU, placed in the head frame as in the node.
+    """Yield the subjects of a prepared data set of CT in HU, located in the head frame.
 
     Raises
     ------
     BaseUpdateError
-        The set holds no HU or no volumes, or a head cannot be placed.
+        The data set holds no HU or no volumes, or a head cannot be located.
     """
     if data.source_kind != "ct" or not data.volumetric:
         raise BaseUpdateError(
@@ -145,62 +147,62 @@ def people_of_data(
         )
     for role in roles:
         for name in data.split.get(role, ()):
-            yield _placed(data.subject(name), data.licence, recipe)
+            yield _located(data.subject(name), data.licence, recipe)
 
 
-def _placed(subject: Subject, licence: str, recipe: Recipe) -> SubjectSlices:
+def _located(subject: Subject, licence: str, recipe: Recipe) -> SubjectSlices:
     try:
-        found = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
+        series = located(subject.source, subject.positions_mm, subject.pixel_mm, recipe)
     except HeadFrameError as error:
         raise BaseUpdateError(f"{subject.name}: {error}; leave this subject out") from error
-    area_mm2 = found.prepared.head.sum(axis=(1, 2)) * recipe.grid.pixel_mm**2
+    area_mm2 = series.prepared.head.sum(axis=(1, 2)) * recipe.grid.pixel_mm**2
     kept = area_mm2 >= _LEAST_HEAD_MM2
-    brain = halved(recipe.brain_window.apply(found.prepared.hu[kept]))
+    brain = halved(recipe.brain_window.apply(series.prepared.hu[kept]))
     slices = np.rint((brain + 1) * 127.5).astype(np.uint8)
-    return SubjectSlices(subject.name, licence, slices, found.frame.position_mm[kept])
+    return SubjectSlices(subject.name, licence, slices, series.frame.position_mm[kept])
 
 
-def grown(
+def extended(
     base: KnowledgeBase,
-    people: Iterable[SubjectSlices],
-    making: EntrySettings,
+    subjects: Iterable[SubjectSlices],
+    settings: EntrySettings,
     progress: Progress | None = None,
 ) -> KnowledgeBase:
-    """Return a base with more people in it, its thresholds measured anew.
+    """Return a base with more subjects, its thresholds computed again.
 
     Raises
     ------
     BaseUpdateError
-        A person is in it already, or the base was made with another encoder, recipe or template.
+        A subject is in it already, or the base was made with another encoder, recipe or template.
     """
-    mould = making.empty()
+    empty = settings.empty()
     same = ("encoder_sha256", "template_sha256", "dimension", "plane", "pixel_mm", "window_hu")
     for name in same:
-        found, wanted = getattr(base.index, name), getattr(mould.index, name)
-        if found != wanted:
-            raise BaseUpdateError(f"the base has {name} {found}, now it is {wanted}: rebuild it")
+        built, current = getattr(base.index, name), getattr(empty.index, name)
+        if built != current:
+            raise BaseUpdateError(f"the base has {name} {built}, now it is {current}: rebuild it")
     parts, licences = [base], {n: r.licence for n, r in base.index.subjects.items()}
-    for person in people:
-        hashed = making.hash_of(person.name)
+    for subject in subjects:
+        hashed = settings.hash_of(subject.name)
         if hashed in licences:
-            raise BaseUpdateError(f"{person.name} is in the base already; remove first")
-        licences[hashed] = person.licence
-        parts.append(_entries(mould, person, hashed, making.encoder, progress))
-    return _sealed(parts, licences, progress)
+            raise BaseUpdateError(f"{subject.name} is in the base already; remove it first")
+        licences[hashed] = subject.licence
+        parts.append(_entries(empty, subject, hashed, settings.encoder, progress))
+    return _merged(parts, licences, progress)
 
 
 def without(base: KnowledgeBase, hashed: str, progress: Progress | None = None) -> KnowledgeBase:
-    """Return a base without one person, its thresholds measured anew.
+    """Return a base without one subject, its thresholds computed again.
 
     Raises
     ------
     BaseUpdateError
-        Nobody in it has this hash.
+        No subject in it has this hash.
     """
     if hashed not in base.index.subjects:
         raise BaseUpdateError(
-            f"nobody in the base has the keyed hash {hashed}; it holds {len(base.index.subjects)} "
-            "people: is this the key it was built with?"
+            f"no subject of the base has the keyed hash {hashed}; it holds "
+            f"{len(base.index.subjects)} subjects: is this the key it was built with?"
         )
     kept = base.subject != hashed.encode()
     rest = replace(
@@ -212,11 +214,11 @@ def without(base: KnowledgeBase, hashed: str, progress: Progress | None = None) 
         cells=None,
     )
     licences = {n: r.licence for n, r in base.index.subjects.items() if n != hashed}
-    return _sealed([rest], licences, progress)
+    return _merged([rest], licences, progress)
 
 
 def write(base: KnowledgeBase, folder: Path) -> KnowledgeBase:
-    """Write a base in the place of `folder` and return it as it is read back.
+    """Replace `folder` by the base and return the base as it is read back.
 
     Raises
     ------
@@ -224,7 +226,7 @@ def write(base: KnowledgeBase, folder: Path) -> KnowledgeBase:
         What was written cannot be read.
     """
     contents = contents_of(base)
-    found = parse(contents, str(folder))
+    written = parse(contents, str(folder))
     part, old = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "old"))
     for rest in (part, old):
         shutil.rmtree(rest, ignore_errors=True)
@@ -235,36 +237,36 @@ def write(base: KnowledgeBase, folder: Path) -> KnowledgeBase:
         folder.rename(old)
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-    return found
+    return written
 
 
 def _entries(
-    mould: KnowledgeBase,
-    person: SubjectSlices,
+    empty: KnowledgeBase,
+    subject: SubjectSlices,
     hashed: str,
     encoder: Encoder,
     progress: Progress | None,
 ) -> KnowledgeBase:
-    embeddings = np.empty((len(person.slices), mould.index.dimension), dtype=np.float32)
-    for row, plane in enumerate(person.slices):
+    embeddings = np.empty((len(subject.slices), empty.index.dimension), dtype=np.float32)
+    for row, plane in enumerate(subject.slices):
         image = plane.astype(np.float32) / np.float32(127.5) - np.float32(1)
         embeddings[row] = encoder.embed(image[None, None])
         if progress is not None:
-            progress("embed", row + 1, len(person.slices))
+            progress("embed", row + 1, len(subject.slices))
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return replace(
-        mould,
+        empty,
         embeddings=embeddings / lengths,
-        position_mm=person.position_mm.astype(np.float64),
-        subject=np.full(len(person.slices), hashed.encode(), dtype="S32"),
-        ct=person.slices,
+        position_mm=subject.position_mm.astype(np.float64),
+        subject=np.full(len(subject.slices), hashed.encode(), dtype="S32"),
+        ct=subject.slices,
     )
 
 
-def _sealed(
+def _merged(
     parts: Sequence[KnowledgeBase], licences: dict[str, str], progress: Progress | None
 ) -> KnowledgeBase:
-    """Put the entries of several bases in order of position, then measure the thresholds."""
+    """Merge the entries of several bases in order of position and compute the thresholds."""
     position = np.concatenate([part.position_mm for part in parts])
     subject = np.concatenate([part.subject for part in parts])
     order = np.lexsort((subject, position))
@@ -293,3 +295,65 @@ def _sealed(
         ct=np.concatenate([part.ct for part in parts])[order],
         cells=cluster(embeddings) if len(order) >= CELLS_FROM_ROWS else None,
     )
+
+
+def tau_table(
+    embeddings: NDArray[np.float32],
+    subject: NDArray[np.generic],
+    position_mm: NDArray[np.float64],
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[TauRecord, ...]:
+    """Compute the similarity thresholds of a knowledge base, each subject left out in turn.
+
+    Every slice queries the slices of all other subjects. Tau for p is the mean over these queries
+    of the mean of their top p per cent similarities; its acceptance is the share of the queries
+    whose best exemplar within `WINDOW_MM` of their position reaches it.
+
+    Parameters
+    ----------
+    embeddings : ndarray
+        (n, d), length 1.
+    subject : ndarray
+        (n,), keyed hash.
+    position_mm : ndarray
+        (n,), head frame.
+    progress : callable, optional
+        Receives the number of queries done and in all.
+
+    Returns
+    -------
+    tuple of TauRecord
+        One for each of `PERCENTS`; empty for fewer than two subjects.
+    """
+    _, owner = np.unique(subject, return_inverse=True)
+    if len(embeddings) == 0 or owner.max() == 0:
+        return ()
+    sums = np.zeros(len(PERCENTS))
+    best = np.empty(len(embeddings))
+    for first in range(0, len(embeddings), _QUERIES_AT_ONCE):
+        queries = slice(first, first + _QUERIES_AT_ONCE)
+        similarity = embeddings[queries] @ embeddings.T
+        similarity[owner[queries, None] == owner] = -np.inf
+        sums += _sums_of_top_means(similarity)
+        near = np.abs(position_mm[queries, None] - position_mm) <= WINDOW_MM
+        best[queries] = np.where(near, similarity, -np.inf).max(axis=1)
+        if progress is not None:
+            progress(min(first + _QUERIES_AT_ONCE, len(embeddings)), len(embeddings))
+    return tuple(
+        TauRecord(percent=p, tau=float(tau), acceptance=float((best >= tau).mean()))
+        # a mean of equal embeddings may exceed 1 by rounding
+        for p, tau in zip(PERCENTS, np.minimum(sums / len(embeddings), 1.0), strict=True)
+    )
+
+
+def _sums_of_top_means(similarity: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sum over queries of the mean of the top p per cent, for each of `PERCENTS`."""
+    others = np.isfinite(similarity).sum(axis=1)
+    most = max(1, int(np.ceil(max(PERCENTS) / 100 * others.max())))
+    falling = -np.sort(-np.partition(similarity, -most, axis=1)[:, -most:], axis=1)
+    running = np.cumsum(falling, axis=1, dtype=np.float64)
+    sums = []
+    for percent in PERCENTS:
+        count = np.maximum(1, np.ceil(percent / 100 * others).astype(int))
+        sums.append(float((running[np.arange(len(count)), count - 1] / count).sum()))
+    return np.array(sums)

@@ -1,10 +1,6 @@
-"""How well the encoder finds the same anatomy in other heads: figures of the retrieval report.
+"""How well the encoder finds the same anatomy in other subjects: figures of the report."""
 
-Everything works on plain arrays, so that the report can be made of any knowledge base: unit
-embeddings (n, d), subjects (n,), positions (n,) in mm of the head frame. Numpy only.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,31 +8,32 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from rebrain_node.domain.volume import FloatArray, MillimetreArray
+from rebrain_node.model.similarity import RADIUS, SIGMA, ssim_map
+from trainer.retrieval.knowledge_base import tau_table
 from trainer.simulate.stacks import Slices
 
-PERCENTS = (1.0, 2.0, 5.0, 10.0, 20.0)
 SIZES = (1.0, 0.7, 0.5, 0.3)
-_SSIM_SIGMA = 1.5
+_AIR = 0.01  # mean intensity below which a pixel is air
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best exemplar of every query.
+    """The most similar slice of another subject, for every query.
 
     Attributes
     ----------
     row : ndarray of int
-        (n,) row of the knowledge base; -1 where no candidate was left.
+        (n,) row of the base; -1 where there is no candidate.
     similarity : FloatArray
-        (n,) cosine; NaN where no candidate was left.
+        (n,) cosine; NaN where there is no candidate.
     """
 
     row: NDArray[np.intp]
     similarity: FloatArray
 
     @property
-    def any(self) -> NDArray[np.bool_]:
-        """Return where a candidate was left, (n,)."""
+    def matched(self) -> NDArray[np.bool_]:
+        """Return where there is a candidate, (n,)."""
         return np.asarray(self.row >= 0)
 
 
@@ -46,7 +43,7 @@ def search(queries: Slices, base: Slices, window_mm: float | None = None) -> Sea
     Parameters
     ----------
     window_mm : float or None
-        Slice-position check: candidates lie within this of the query; None searches everywhere.
+        Slice-position check: largest distance of a candidate in mm; None: no check.
     """
     cosine = np.asarray(queries.embedding @ base.embedding.T, dtype=np.float32)
     allowed = queries.subject[:, None] != base.subject[None, :]
@@ -60,47 +57,37 @@ def search(queries: Slices, base: Slices, window_mm: float | None = None) -> Sea
 
 
 def position_errors_mm(queries: Slices, base: Slices) -> MillimetreArray:
-    """Distance in position of the top-1 of other subjects, position check off, (n,)."""
-    found = search(queries, base)
-    return np.asarray(
-        np.abs(queries.position_mm[found.any] - base.position_mm[found.row[found.any]])
-    )
+    """Return the position error of the best slice of another subject, without the check, (n,)."""
+    best = search(queries, base)
+    query_mm, row = queries.position_mm[best.matched], best.row[best.matched]
+    return np.asarray(np.abs(query_mm - base.position_mm[row]))
 
 
-def thresholds(base: Slices, percents: Sequence[float] = PERCENTS) -> dict[float, float]:
-    """Return tau at each percentage: leave one subject out, mean of the mean of the top p %.
-
-    For every slice of the training subjects the similarities to the slices of all others are
-    sorted, the best p % (at least one) are averaged, and tau is the mean over all slices.
+def thresholds(base: Slices) -> dict[float, float]:
+    """Return tau by percentage, as a knowledge base of these slices would store it.
 
     Raises
     ------
     ValueError
-        There is one subject only, so nothing is left when it is left out.
+        All slices are of one subject.
     """
-    if len(np.unique(base.subject)) < 2:
+    table = tau_table(base.embedding, base.subject, base.position_mm)
+    if not table:
         raise ValueError("tau needs at least two subjects, found one")
-    sums = dict.fromkeys(percents, 0.0)
-    for subject in np.unique(base.subject):
-        own = base.subject == subject
-        cosine = np.sort(base.embedding[own] @ base.embedding[~own].T, axis=1)[:, ::-1]
-        for percent in percents:
-            count = max(1, round(cosine.shape[1] * percent / 100))
-            sums[percent] += float(cosine[:, :count].mean(axis=1).sum())
-    return {percent: total / len(base.subject) for percent, total in sums.items()}
+    return {float(record.percent): record.tau for record in table}
 
 
-def acceptance(found: SearchResult, taus: Mapping[float, float]) -> dict[float, float]:
-    """Share of the queries whose best similarity reaches tau, at each percentage."""
-    reached = np.nan_to_num(found.similarity, nan=-2.0)
-    return {percent: float((reached >= tau).mean()) for percent, tau in taus.items()}
+def acceptance(best: SearchResult, taus: Mapping[float, float]) -> dict[float, float]:
+    """Return the share of the queries whose similarity reaches tau, by percentage."""
+    similarity = np.nan_to_num(best.similarity, nan=-2.0)
+    return {percent: float((similarity >= tau).mean()) for percent, tau in taus.items()}
 
 
 def reidentification(slices: Slices, seed: int) -> float:
-    """Share of the slices whose nearest slice of the other half is of their own subject (Table 3).
+    """Return the share of slices whose nearest slice is of the same subject (Table 3).
 
-    The slices are parted at random into two equal halves, queries and base, as in the paper: this
-    is no measure of what the node does, where the query's subject is never in the base.
+    As in the paper, a random half of the slices queries the other half. The node never does this:
+    the subject of a query is not in its knowledge base.
     """
     order = np.random.default_rng(seed).permutation(len(slices.subject))
     queries, base = slices[order[::2]], slices[order[1::2]]
@@ -109,26 +96,16 @@ def reidentification(slices: Slices, seed: int) -> float:
 
 
 def retrieved_ssim(queries: NDArray[np.uint8], exemplars: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """SSIM of each true slice with its exemplar, both (n, rows, columns) brain window, (n,).
+    """Return the SSIM of each slice with its exemplar, both (n, rows, columns) brain window, (n,).
 
-    Gaussian window of sigma 1.5 in the plane, range 1, averaged where the true slice is not air.
+    Gaussian window of sigma 1.5 in the plane, range 1, averaged where the slice is not air.
     """
     return np.array([_ssim(a / 255.0, b / 255.0) for a, b in zip(queries, exemplars, strict=True)])
 
 
 def _ssim(true: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    def mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(ndi.gaussian_filter(image, _SSIM_SIGMA, truncate=3.5))
-
-    mean_a, mean_b = mean(true), mean(other)
-    variance_a = mean(true * true) - mean_a**2
-    variance_b = mean(other * other) - mean_b**2
-    covariance = mean(true * other) - mean_a * mean_b
-    ssim = ((2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)) / (
-        (mean_a**2 + mean_b**2 + 1e-4) * (variance_a + variance_b + 9e-4)
-    )
-    head = mean_a > 0.01
-    return float(ssim[head].mean()) if head.any() else 1.0
+    head = ndi.gaussian_filter(true, SIGMA, radius=RADIUS) > _AIR
+    return float(ssim_map(true, other)[head].mean()) if head.any() else 1.0
 
 
 @dataclass(frozen=True)
@@ -138,13 +115,13 @@ class Retrieval:
     Attributes
     ----------
     median_mm, p90_mm : float
-        Position error of top-1 of another subject, position check off.
+        Position error of the best slice of another subject, without the position check.
     ssim : float
-        Of the exemplar (position check on) against the true slice, mean.
-    tau, accepted : dict of float
+        Mean, of the true slice with its exemplar, with the position check.
+    tau, accepted : mapping of float to float
         By percentage.
     reidentified : float
-        Table 3.
+        See `reidentification`.
     """
 
     median_mm: float
@@ -167,52 +144,49 @@ def assess(
     Parameters
     ----------
     queries, base : Slices
-        Held-out heads, and training heads.
+        Of held-out subjects, and of training subjects.
     query_slices, base_slices : ndarray of uint8
         (n, rows, columns) each, brain window.
     window_mm : float
-        Of the slice-position check, as in the node.
+        Of the slice-position check.
     """
     errors = position_errors_mm(queries, base)
-    found = search(queries, base, window_mm)
+    best = search(queries, base, window_mm)
     taus = thresholds(base)
-    ssim = retrieved_ssim(query_slices[found.any], base_slices[found.row[found.any]])
+    ssim = retrieved_ssim(query_slices[best.matched], base_slices[best.row[best.matched]])
     return Retrieval(
         median_mm=float(np.median(errors)),
         p90_mm=float(np.percentile(errors, 90)),
         ssim=float(ssim.mean()) if len(ssim) else float("nan"),
         tau=taus,
-        accepted=acceptance(found, taus),
+        accepted=acceptance(best, taus),
         reidentified=reidentification(queries, seed=0),
     )
 
 
-def size_curve(
-    queries: Slices,
-    base: Slices,
-    measure: Callable[[Slices, Slices], float],
-    sizes: Sequence[float] = SIZES,
-    seed: int = 0,
-) -> dict[float, float]:
-    """Return `measure(queries, base)` with whole subjects left out of the base (Table 5).
+def subsets(base: Slices, sizes: Sequence[float] = SIZES, seed: int = 0) -> dict[float, Slices]:
+    """Return parts of a base by their share of its subjects (Table 5).
 
-    A smaller base is part of the larger one; at least one subject stays.
+    A smaller part is contained in each larger one and has at least one subject.
     """
     order = np.random.default_rng(seed).permutation(np.unique(base.subject))
-    curve = {}
-    for size in sizes:
-        kept = order[: max(1, round(size * len(order)))]
-        curve[size] = measure(queries, base[np.isin(base.subject, kept)])
-    return curve
+    return {
+        size: base[np.isin(base.subject, order[: max(1, round(size * len(order)))])]
+        for size in sizes
+    }
 
 
 def curve_of(queries: Slices, base: Slices, window_mm: float) -> dict[float, dict[str, float]]:
     """Return position error and acceptance at p = 5 by the size of the base.
 
-    Tau is that of the whole base, as in Table 5: what is measured is how much harder a smaller
-    base makes it to find something similar enough.
+    Tau is that of the whole base, as in Table 5, so that the curve shows how much less often a
+    smaller base has an exemplar that is similar enough.
     """
     tau = {5.0: thresholds(base)[5.0]}
-    median = size_curve(queries, base, lambda q, b: float(np.median(position_errors_mm(q, b))))
-    accepted = size_curve(queries, base, lambda q, b: acceptance(search(q, b, window_mm), tau)[5.0])
-    return {size: {"median_mm": median[size], "accepted": accepted[size]} for size in median}
+    return {
+        size: {
+            "median_mm": float(np.median(position_errors_mm(queries, part))),
+            "accepted": acceptance(search(queries, part, window_mm), tau)[5.0],
+        }
+        for size, part in subsets(base).items()
+    }

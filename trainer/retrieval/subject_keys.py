@@ -1,6 +1,7 @@
-"""Keyed hashes of people: who holds the key can find a person's slices, nobody else.
+"""Keyed hashes of subjects: only with the key can the slices of a named subject be found.
 
-The key lies beside the knowledge base, never in it: a bundle cannot tell whose slices it holds.
+The key is stored beside the knowledge base, never in it, so that a bundle does not identify the
+subjects of its slices.
 """
 
 import hashlib
@@ -15,17 +16,17 @@ _DIGITS = 32  #: of the hash that are kept: 128 bits
 
 
 def key_beside(base: Path) -> Path:
-    """Name the key file of a knowledge base where none is given."""
+    """Return the default key file of a knowledge base."""
     return base.with_name(f"{base.name}.key")
 
 
 def make_key(path: Path) -> bytes:
-    """Write a new key, readable by the owner alone.
+    """Write a new key, readable by its owner only.
 
     Raises
     ------
     KeyFileError
-        The file exists: a new key would make every person of the base unknown.
+        The file exists: with a new key no subject of the base could be found.
     """
     key = secrets.token_bytes(_KEY_BYTES)
     try:
@@ -42,13 +43,13 @@ def read_key(path: Path) -> bytes:
     Raises
     ------
     KeyFileError
-        There is none, or it is not 32 bytes in hexadecimal.
+        The file is missing, or does not hold 32 bytes in hexadecimal.
     """
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except FileNotFoundError as error:
         raise KeyFileError(
-            f"{path} is missing; without the key of a knowledge base its people cannot be named"
+            f"{path} is missing; without the key of a knowledge base its subjects cannot be found"
         ) from error
     except ValueError as error:
         raise KeyFileError(f"{path} holds no key: {_KEY_BYTES} bytes in hexadecimal") from error
@@ -57,6 +58,6 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def person_hash(key: bytes, name: str) -> str:
-    """Return the keyed hash of a person: HMAC-SHA-256, its first 32 hexadecimal digits."""
+def subject_hash(key: bytes, name: str) -> str:
+    """Return the keyed hash of a subject: HMAC-SHA-256, its first 32 hexadecimal digits."""
     return hmac.new(key, name.encode("utf-8"), hashlib.sha256).hexdigest()[:_DIGITS]

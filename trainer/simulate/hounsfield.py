@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from torch.nn import functional
 
+from rebrain_node.domain.volume import MillimetreArray
 from trainer.simulate.template import Volume
 
 AIR_HU = -1000.0
 _FULL = np.float32(255)  # a membership of 1 in the maps
-_TOUCHES = 20  # voxels of head on a face of the volume: the head goes on beyond it
+_TOUCHES = 20  # voxels of head on a face of the volume: the head extends beyond it
 
 # Boxes in MNI mm (x is |x|) where bone is riddled with air cells.
 _CELLS = {"mastoid": ((30, 62), (-55, -8), (-62, -22)), "ethmoid": ((0, 17), (36, 68), (-48, -12))}
@@ -166,8 +167,8 @@ def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
 def sharpened(head: Tissues, resolution_mm: float) -> Tissues:
     """Undo the blur of the voxels the T1 was acquired with, so that sulci have edges again.
 
-    A head acquired at 2 mm teaches blurred sulci, in the CT made from it as in the T1; clinical
-    CT is sharper than that in plane. Van Cittert's iteration against a Gaussian of half the voxel
+    A head acquired at 2 mm gives blurred sulci, in the CT made from it as in the T1; clinical
+    CT is sharper in plane. Van Cittert's iteration against a Gaussian of half the voxel
     size, on the denoised T1, held within the range of the 5 mm neighbourhood: no level appears
     that was not there. The truth becomes the sharpened, denoised T1.
 
@@ -239,3 +240,39 @@ def draw_hu(head: Tissues, rng: Generator) -> Volume:
     air = np.maximum(head.air, _cell_air(head, rng))
     hu = hu * (1 - air) + AIR_HU * air
     return np.asarray(hu * head.head + AIR_HU * (1 - head.head), dtype=np.float32)
+
+
+MOST_STRETCH = 1.25
+_STEP = 3  # every third brain voxel along each axis is plenty for twelve numbers
+
+
+def mni_from_voxel(head: Tissues) -> MillimetreArray:
+    """Fit the affine from voxels (x, y, z) of `head` to MNI mm (RAS) over the brain.
+
+    The maps carry the coordinates of a non-linear registration; the affine is their least-squares
+    fit, so a position agrees with the anatomy of the whole brain rather than with one gyrus.
+
+    Returns
+    -------
+    MillimetreArray
+        (4, 4).
+    """
+    thin = (slice(None, None, _STEP),) * 3
+    inside = head.brain[thin] > 0.9
+    z, y, x = _STEP * np.array(np.nonzero(inside), dtype=np.float64)
+    voxels = np.stack([x, y, z, np.ones_like(x)], axis=1)
+    coordinates = np.stack([axis[thin][inside] for axis in head.mni], axis=1)
+    fit, *_ = np.linalg.lstsq(voxels, coordinates.astype(np.float64), rcond=None)
+    affine = np.eye(4)
+    affine[:3] = fit.T
+    return affine
+
+
+def stretch(affine: MillimetreArray) -> float:
+    """Return how much more an affine stretches along one direction than along another, >= 1.
+
+    Heads differ by up to 1.2; more than `MOST_STRETCH` means that the registration of the head to
+    the template failed, and every position derived from it is wrong.
+    """
+    values = np.linalg.svd(affine[:3, :3], compute_uv=False)
+    return float(values[0] / values[-1])

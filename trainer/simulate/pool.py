@@ -30,7 +30,8 @@ from trainer.simulate.hounsfield import Tissues, draw_hu
 from trainer.simulate.slabs import Block, Sample, draw_plan
 
 SAMPLES_PER_DRAW = 12
-ARRAYS = ("hu", "t1", "brain", "head", "known", "distances", "missing", "position")
+IMAGES = ("hu", "t1", "brain", "head", "known")
+ARRAYS = (*IMAGES, "distances", "missing", "position")
 _LEAST_HEAD = 0.002  # share of the plane; emptier samples are kept one time in four
 
 
@@ -46,18 +47,29 @@ class PoolRecord(BaseModel):
     sha256: dict[str, str]
 
 
-class PoolIndex(BaseModel):
-    """`index.json` of a pool."""
+class SimulationIndex(BaseModel):
+    """`index.json` of a folder of simulated subjects."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     format: int = 1
     seed: int
-    subjects: tuple[PoolRecord, ...]
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 of the index, which names every byte of the pool."""
+        """SHA-256 of the index, which names every byte of the folder."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class PoolIndex(SimulationIndex):
+    """`index.json` of a pool."""
+
+    subjects: tuple[PoolRecord, ...]
+
+
+def write_index(folder: Path, index: SimulationIndex) -> None:
+    """Write `index.json` last, so that a folder without it is known to be unfinished."""
+    text = json.dumps(index.model_dump(mode="json"), indent=1)
+    (folder / "index.json").write_text(text + "\n")
 
 
 def draw_samples(
@@ -79,25 +91,16 @@ def draw_samples(
             yield sample
 
 
-def _rows(sample: Sample) -> dict[str, NDArray[np.generic]]:
-    return {
-        "hu": sample.hu,
-        "t1": sample.t1,
-        "brain": sample.brain,
-        "head": sample.head,
-        "known": sample.known,
-        "distances": np.array(sample.distances_mm, dtype=np.float32),
-        "missing": np.array(sample.missing),
-        "position": np.array(sample.position_mm, dtype=np.float32),
-    }
-
-
 def write_subject(folder: Path, samples: Iterator[Sample], count: int) -> dict[str, str]:
     """Write the samples of one subject and return the SHA-256 of each array file."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.memmap[tuple[int, ...], np.dtype[np.generic]]] = {}
     for row, sample in enumerate(samples):
-        for name, values in _rows(sample).items():
+        rows: dict[str, NDArray[np.generic]] = {name: getattr(sample, name) for name in IMAGES}
+        rows["distances"] = np.array(sample.distances_mm, dtype=np.float32)
+        rows["missing"] = np.array(sample.missing)
+        rows["position"] = np.array(sample.position_mm, dtype=np.float32)
+        for name, values in rows.items():
             if name not in arrays:
                 arrays[name] = np.lib.format.open_memmap(
                     folder / f"{name}.npy", "w+", dtype=values.dtype, shape=(count, *values.shape)
@@ -105,32 +108,17 @@ def write_subject(folder: Path, samples: Iterator[Sample], count: int) -> dict[s
             arrays[name][row] = values
     for array in arrays.values():
         array.flush()
-    return {name: _digest(folder / f"{name}.npy") for name in ARRAYS}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_index(folder: Path, index: PoolIndex) -> None:
-    """Write `index.json` last, so that a pool without it is known to be unfinished."""
-    text = json.dumps(index.model_dump(mode="json"), indent=1)
-    (folder / "index.json").write_text(text + "\n")
+    return {
+        name: hashlib.sha256((folder / f"{name}.npy").read_bytes()).hexdigest() for name in ARRAYS
+    }
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool opened for reading; samples are numbered through all subjects chosen.
-
-    Attributes
-    ----------
-    records : tuple of PoolRecord
-        Subjects with the chosen role.
-    """
+    """A pool opened for reading; samples are numbered through all subjects chosen."""
 
     index: PoolIndex
-    records: tuple[PoolRecord, ...]
+    records: tuple[PoolRecord, ...]  #: subjects with the chosen role
     arrays: tuple[dict[str, NDArray[np.generic]], ...]
 
     @classmethod
@@ -159,11 +147,7 @@ class Pool:
         rows = {name: np.array(array[row]) for name, array in self.arrays[subject].items()}
         below_mm, above_mm = rows["distances"].tolist()
         return Sample(
-            hu=rows["hu"],
-            t1=rows["t1"],
-            brain=rows["brain"],
-            head=rows["head"],
-            known=rows["known"],
+            **{name: rows[name] for name in IMAGES},
             distances_mm=(below_mm, above_mm),
             missing=bool(rows["missing"]),
             position_mm=float(rows["position"]),

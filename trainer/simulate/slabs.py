@@ -12,9 +12,18 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from rebrain_node.domain.headframe import plane_position_mm
-from trainer.simulate.hounsfield import Tissues
-from trainer.simulate.mni import MOST_STRETCH, mni_from_voxel, stretch
+from rebrain_node.domain.headframe import AXIS_MM, plane_position_mm
+from rebrain_node.domain.volume import MillimetreArray
+from trainer.sample_rng import SampleRng
+from trainer.simulate.hounsfield import (
+    AIR_HU,
+    MOST_STRETCH,
+    Tissues,
+    draw_hu,
+    mni_from_voxel,
+    stretch,
+)
+from trainer.simulate.scanner import scan
 from trainer.simulate.template import Volume
 
 ROWS, COLUMNS, PIXEL_MM = 288, 240, 0.9  # of the pool: the model grid with room to move
@@ -39,28 +48,19 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sample:
-    """One pool entry on (ROWS, COLUMNS).
+    """One pool entry on (ROWS, COLUMNS)."""
 
-    Attributes
-    ----------
-    hu : ndarray of int16
-        (3, rows, columns): below, target, above; the target is all air for a missing position.
-    t1, brain, head, known : ndarray of uint8
-        (rows, columns), 0 to 255: canonical T1, memberships, and where truth exists.
-    distances_mm : tuple of float
-        To the slab below and above.
-    missing : bool
-    position_mm : float
-        Of the target in the head frame; NaN where the head's own frame cannot be trusted.
-    """
-
+    #: (3, rows, columns): below, target, above; the target is all air for a missing position
     hu: NDArray[np.int16]
+    #: t1, brain, head, known: (rows, columns), 0 to 255: canonical T1, memberships, and where truth
+    #: exists
     t1: NDArray[np.uint8]
     brain: NDArray[np.uint8]
     head: NDArray[np.uint8]
     known: NDArray[np.uint8]
-    distances_mm: tuple[float, float]
+    distances_mm: tuple[float, float]  #: to the slab below and above
     missing: bool
+    #: of the target in the head frame; NaN where the head's own frame cannot be trusted
     position_mm: float
 
 
@@ -189,3 +189,68 @@ class Block:
             return float("nan")
         across, down = plan.rotation[:, 0], plan.rotation[:, 1]
         return plane_position_mm(self.mni_from_voxel, plan.centre[::-1], across, down)
+
+
+LOWEST_MM, HIGHEST_MM = -75.0, 90.0
+_LEAST_HEAD_MM2 = 1500.0
+_LEAST_KNOWN = 0.97
+
+
+def nodding(mni_from_voxel: MillimetreArray, rng: Generator, thickness_mm: float) -> Plan:
+    """Draw how a head lies: a nod of -22 to +12 degrees about the point where positions are 0."""
+    axis = np.linalg.inv(mni_from_voxel) @ [*AXIS_MM, 0.0, 1.0]  # voxel x, y, z
+    turn = rotation(rng.uniform(-22, 12), rng.normal(0, 3), rng.normal(0, 3))
+    return Plan(axis[2::-1].copy(), turn, thickness_mm, 0.0, 0.0, missing=False)
+
+
+@dataclass(frozen=True)
+class SlabSeries:
+    """One simulated series: the slabs that show the head and lie where truth exists, rising."""
+
+    plan: Plan  #: how the head lies; its centre is the point where positions are 0
+    #: offsets_mm, rank: (n,) place of each slab along the normal, from that point, and its number
+    #: in the series
+    offsets_mm: NDArray[np.float64]
+    rank: NDArray[np.int32]
+    hu: NDArray[np.float32]  #: (n, ROWS, COLUMNS) as scanned
+    #: (n, 3, ROWS, COLUMNS): memberships of head and brain, canonical T1
+    truth: NDArray[np.float32]
+
+
+def scanned_series(
+    head: Tissues, affine: MillimetreArray, rng: Generator, thickness_mm: float, step_mm: float
+) -> SlabSeries:
+    """Simulate one series: a nod, a new HU volume, its slabs, and one scanner.
+
+    Parameters
+    ----------
+    affine : MillimetreArray
+        (4, 4) of `mni_from_voxel`.
+    """
+    plan = nodding(affine, rng, thickness_mm)
+    raised = draw_hu(head, rng) - AIR_HU  # so that outside, where slabs read 0, is air
+    volumes = torch.from_numpy(np.stack([raised, head.head, head.brain, head.t1]))
+    offsets = np.arange(LOWEST_MM, HIGHEST_MM, step_mm) + rng.uniform(0, step_mm)
+    ranks, planes = [], []
+    for rank, offset in enumerate(offsets):
+        points = slab_points(plan, float(offset))
+        if _known_share(points, head.known) < _LEAST_KNOWN:
+            continue
+        slab = average(volumes, points)
+        if (slab[1] > 0.5).sum() * PIXEL_MM**2 >= _LEAST_HEAD_MM2:
+            ranks.append(rank)
+            planes.append(slab)
+    cut = np.stack(planes)
+    scanner = SampleRng(int(rng.integers(2**31)), 0)
+    hu = scan(torch.from_numpy(cut[:, 0] + AIR_HU), scanner).numpy()
+    return SlabSeries(plan, offsets[ranks], np.array(ranks, np.int32), hu, cut[:, 1:])
+
+
+def _known_share(points: torch.Tensor, bounds: MillimetreArray) -> float:
+    """Share of the middle of a slab, (planes, rows, columns, 3), that lies where truth exists."""
+    rows, columns = points.shape[1:3]
+    middle = points[
+        len(points) // 2, rows // 5 : -rows // 5 : 4, columns // 5 : -columns // 5 : 4
+    ].numpy()
+    low, high = bounds[::-1].T
+    return float(((middle >= low) & (middle <= high)).all(axis=-1).mean())

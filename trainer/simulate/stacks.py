@@ -13,7 +13,6 @@ lies between measured slices is learned too.
 """
 
 import hashlib
-import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -30,32 +29,26 @@ from rebrain_node.domain.volume import FloatArray, MillimetreArray
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.resample import halved
 from trainer.heads import Head
-from trainer.sample_rng import SampleRng
-from trainer.simulate.hounsfield import Tissues, draw_hu, tissues
-from trainer.simulate.mni import MOST_STRETCH, mni_from_voxel, stretch
-from trainer.simulate.scanner import scan
-from trainer.simulate.series import nodding, offsets_mm, slabs_through
+from trainer.simulate.hounsfield import (
+    MOST_STRETCH,
+    Tissues,
+    mni_from_voxel,
+    stretch,
+    tissues,
+)
+from trainer.simulate.pool import SimulationIndex
+from trainer.simulate.slabs import scanned_series
 
 THICK_STACKS = 4
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Slices of several subjects with their embeddings.
+    """Slices of several subjects with their embeddings."""
 
-    Attributes
-    ----------
-    embedding : FloatArray
-        (n, d), of length 1.
-    subject : ndarray of int
-        (n,).
-    position_mm : MillimetreArray
-        (n,), head frame.
-    """
-
-    embedding: FloatArray
-    subject: NDArray[np.integer]
-    position_mm: MillimetreArray
+    embedding: FloatArray  #: (n, d), of length 1
+    subject: NDArray[np.integer]  #: (n,)
+    position_mm: MillimetreArray  #: (n,), head frame
 
     def __getitem__(self, chosen: NDArray[np.generic]) -> "Slices":
         """Return the slices at these indices, or where this mask is true."""
@@ -64,23 +57,12 @@ class Slices:
 
 @dataclass(frozen=True)
 class Stack:
-    """One simulated series as the encoder sees it.
+    """One simulated series as the encoder sees it."""
 
-    Attributes
-    ----------
-    slices : ndarray of uint8
-        (n, 128, 104), brain window 0 to 255, 1.8 mm.
-    mr : ndarray of uint8
-        (n, 128, 104), canonical T1 0 to 255, 1.8 mm.
-    position_mm : MillimetreArray
-        (n,), head frame, rising.
-    rank : ndarray of int32
-        (n,) number of the slice in the series; a gap where a slice was left out.
-    """
-
-    slices: NDArray[np.uint8]
-    mr: NDArray[np.uint8]
-    position_mm: MillimetreArray
+    slices: NDArray[np.uint8]  #: (n, 128, 104), brain window 0 to 255, 1.8 mm
+    mr: NDArray[np.uint8]  #: (n, 128, 104), canonical T1 0 to 255, 1.8 mm
+    position_mm: MillimetreArray  #: (n,), head frame, rising
+    #: (n,) number of the slice in the series; a gap where a slice was left out
     rank: NDArray[np.int32]
 
 
@@ -95,18 +77,10 @@ class StackRecord(BaseModel):
     sha256: str
 
 
-class StackIndex(BaseModel):
+class StackIndex(SimulationIndex):
     """`index.json` of a folder of stacks."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format: int = 1
-    seed: int
     subjects: tuple[StackRecord, ...]
-
-    @property
-    def digest(self) -> str:
-        """Return the SHA-256 of the index, which names every byte of the stacks."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 def draw_stacks(head: Tissues, name: str, seed: int, recipe: Recipe) -> Iterator[Stack]:
@@ -123,25 +97,21 @@ def draw_stack(
 ) -> Stack:
     """Draw one series: a new HU volume, a nod of -22 to +12 degrees, one scanner."""
     affine = mni_from_voxel(head)
-    plan = nodding(affine, rng, thickness_mm)
-    volumes = torch.from_numpy(np.stack([draw_hu(head, rng) + 1000, head.head, head.t1]))
-    turn, offsets = plan.rotation, offsets_mm(rng, step_mm)
-    hu, inside, t1, positions, ranks = [], [], [], [], []
-    for rank, (slab, mask, truth) in slabs_through(volumes, head.known, plan, offsets):
-        hu.append(slab - 1000)
-        inside.append(mask > 0.5)
-        t1.append(truth)
-        origin = plan.centre[::-1] + turn[:, 2] * offsets[rank]
-        positions.append(plane_position_mm(affine, origin, turn[:, 0], turn[:, 1]))
-        ranks.append(rank)
-    scanned = scan(torch.from_numpy(np.stack(hu)), SampleRng(int(rng.integers(2**31)), 0)).numpy()
-    window = _centred(np.logical_or.reduce(inside), recipe.grid.shape)
-    brain = halved(recipe.brain_window.apply(scanned[:, *window]))
+    series = scanned_series(head, affine, rng, thickness_mm, step_mm)
+    turn, centre = series.plan.rotation, series.plan.centre[::-1]
+    inside, _, t1 = series.truth.swapaxes(0, 1)
+    window = _centred((inside > 0.5).any(axis=0), recipe.grid.shape)
+    brain = halved(recipe.brain_window.apply(series.hu[:, *window]))
     return Stack(
         slices=np.rint((brain + 1) * 127.5).astype(np.uint8),
-        mr=np.rint(np.clip(halved(np.stack(t1)[:, *window]), 0, 1) * 255).astype(np.uint8),
-        position_mm=np.array(positions),
-        rank=np.array(ranks, dtype=np.int32),
+        mr=np.rint(np.clip(halved(t1[:, *window]), 0, 1) * 255).astype(np.uint8),
+        position_mm=np.array(
+            [
+                plane_position_mm(affine, centre + turn[:, 2] * offset, turn[:, 0], turn[:, 1])
+                for offset in series.offsets_mm
+            ]
+        ),
+        rank=series.rank,
     )
 
 
@@ -178,12 +148,12 @@ def stack_head(
     Returns
     -------
     StackRecord or None
-        None where the head's own positions cannot be trusted, see `trainer.simulate.mni.stretch`.
+        None where the head's own positions cannot be trusted (`hounsfield.stretch`).
 
     Raises
     ------
     FileNotFoundError
-        The head has no maps: run `rebrain-train head` first.
+        The head has no maps: run `rebrain-train tissue-maps` first.
     """
     torch.set_num_threads(1)
     finished = folder / f"{head.name}.json"
@@ -203,38 +173,20 @@ def stack_head(
     return record
 
 
-def write_index(folder: Path, index: StackIndex) -> None:
-    """Write `index.json` last: stacks without it are unfinished."""
-    text = json.dumps(index.model_dump(mode="json"), indent=1)
-    (folder / "index.json").write_text(text + "\n")
-
-
 @dataclass(frozen=True)
 class Stacks:
-    """All slices of the subjects of some roles, in order of subject, stack and rank.
+    """All slices of the subjects of some roles, in order of subject, stack and rank."""
 
-    Attributes
-    ----------
-    slices, mr : ndarray of uint8
-        (n, 128, 104).
-    position_mm : MillimetreArray
-        (n,).
-    subject, stack, rank : ndarray of int32
-        (n,) each; `stack` numbers the series through all subjects.
-    names : tuple of str
-        Of the subjects.
-    digest : str
-        Of the index.
-    """
-
+    #: slices, mr: (n, 128, 104)
     slices: NDArray[np.uint8]
     mr: NDArray[np.uint8]
-    position_mm: MillimetreArray
+    position_mm: MillimetreArray  #: (n,)
+    #: subject, stack, rank: (n,) each; `stack` numbers the series through all subjects
     subject: NDArray[np.int32]
     stack: NDArray[np.int32]
     rank: NDArray[np.int32]
-    names: tuple[str, ...]
-    digest: str
+    names: tuple[str, ...]  #: of the subjects
+    digest: str  #: of the index
 
     def thick(self) -> "Stacks":
         """Return the series in steps of their thickness alone, as hospitals acquire them."""

@@ -58,29 +58,16 @@ def resampled(
 
 @dataclass(frozen=True)
 class CtTemplate:
-    """The CT template in MNI space with its tissue priors, each (z, y, x).
+    """The CT template in MNI space with its tissue priors, each (z, y, x)."""
 
-    Attributes
-    ----------
-    image : sitk.Image
-        Geometry of all maps, 2 mm.
-    hu : Volume
-        Attenuation, HU.
-    grey, white, csf : Volume
-        Prior probabilities, 0 to 1.
-    head : ndarray of bool
-        The head.
-    pseudo_t1 : Volume
-        T1-like brightness, 0 to 1, for the registration.
-    """
-
-    image: sitk.Image
-    hu: Volume
+    image: sitk.Image  #: geometry of all maps, 2 mm
+    hu: Volume  #: attenuation, HU
+    #: grey, white, csf: prior probabilities, 0 to 1
     grey: Volume
     white: Volume
     csf: Volume
-    head: NDArray[np.bool_]
-    pseudo_t1: Volume
+    head: NDArray[np.bool_]  #: the head
+    pseudo_t1: Volume  #: T1-like brightness, 0 to 1, for the registration
 
 
 def load_template(folder: Path) -> CtTemplate:

@@ -1,24 +1,142 @@
-"""Training the bridge network: its samples, its loss, and the run of both through the loop.
+"""Training the bridge network: its objectives over one network, and the run through the loop.
 
-Every draw is seeded by run, step and number of the sample, so that processes which share a batch
-draw what one process would.
+    directional   mean | W (x0_hat - x0) |, W = min((1 - m) + m / rho, 10): eq. 6, RMS norm
+    raw           W = 1: BBDM's own loss
+    unitized      the network emits eq. 6 itself and a scalar head log rho
+    regression    raw at m = 1 alone: one step from the CT slice
+
+The mean is weighted per pixel; `ssim_weight` times 1 - SSIM of the estimate is added. Random
+numbers are seeded by run, step and number of the sample: processes that share a batch sample what
+one process would.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
+from rebrain_node.model import bridge
+from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.model.unet import Network, network_of
-from trainer.config import TrainConfig
+from rebrain_node.model.unet import Network, UnitizedUNet, network_of
+from trainer.config import TrainConfig, Training
 from trainer.sample_rng import SampleRng
-from trainer.train.loop import Progress, RunOutput, Schedule, fit
-from trainer.train.losses import Draws, Loss, draw_time_steps
-from trainer.train.samples import Batch
-from trainer.train.sources import Source, draw_batch, moved
-from trainer.train.state import State, checkpoint
-from trainer.train.workers import ALONE_ON_CPU, Workers
+from trainer.train.loop import Progress, RunOutput, Schedule, State, checkpoint, fit
+from trainer.train.samples import Batch, Source, draw_batch
+from trainer.train.workers import ALONE_ON_CPU, Workers, reduced
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Time step and noise of each sample of a batch."""
+
+    m: Tensor  #: (batch, 1, 1, 1), time step: 0 at the MR image, 1 at the CT slice
+    noise: Tensor  #: (batch, 1, rows, columns), standard normal
+
+    def to(self, device: torch.device) -> "Draws":
+        """Return the draws on `device`."""
+        return Draws(self.m.to(device), self.noise.to(device))
+
+
+def draw_time_step(training: Training, rng: SampleRng) -> Tensor:
+    """Draw m, (1, 1, 1, 1): at 1 for `start_share` of the draws, else on (0, 1) or its grid."""
+    at_start = rng.chance(training.start_share)
+    m = rng.uniform(0, 1, 1, 1, 1, 1)
+    if training.objective == "regression" or at_start:
+        return torch.ones_like(m)
+    steps = training.bridge_steps
+    return m if steps is None else (torch.floor(m * steps) + 1) / steps
+
+
+def draw_time_steps(training: Training, frame: tuple[int, int], rng: Sequence[SampleRng]) -> Draws:
+    """Draw time step and noise of every sample from its own rng; `frame` is (rows, columns)."""
+    drawn = [(draw_time_step(training, d), d.normal(1, 1, *frame)) for d in rng]
+    return Draws(torch.cat([m for m, _ in drawn]), torch.cat([noise for _, noise in drawn]))
+
+
+def contrast(batch: Batch) -> Tensor:
+    """Return rho of each sample over its head, (batch, 1, 1, 1)."""
+    squared = (batch.conditioning[:, :1] - batch.x0) ** 2 * batch.head
+    over_head = batch.head.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    rho: Tensor = bridge.contrast(squared.sum((1, 2, 3), keepdim=True) / over_head)
+    return rho
+
+
+def dissimilarity(a: Tensor, b: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+    """Return the weighted 1 - SSIM over `total`, uniform 7 x 7 window, images in [-1, 1]."""
+
+    def mean(image: Tensor) -> Tensor:
+        return functional.avg_pool2d(image, 7, 1, 3)
+
+    a, b = (a + 1) / 2, (b + 1) / 2
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    ssim = ((2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)) / (
+        (mean_a**2 + mean_b**2 + 1e-4) * (variance_a + variance_b + 9e-4)
+    )
+    return ((1 - ssim) * weight).sum() / total
+
+
+class Loss(nn.Module):
+    """The network with its objective: from a batch to one number.
+
+    A module, so that data-parallel training wraps network and loss together.
+    """
+
+    def __init__(self, network: Network | GuidedUNet, training: Training) -> None:
+        super().__init__()
+        self.network = network
+        self.training_of = training
+
+    def forward(
+        self, batch: Batch, draws: Draws, total: Tensor, guide: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss.
+
+        Parameters
+        ----------
+        guide : Tensor, optional
+            Of a `GuidedUNet`, (batch, 1, rows, columns).
+        total : Tensor
+            What the weighted sums are divided by: the mean over all processes of the sum of
+            `batch.weight`, so that parts of a batch average to the loss of the whole.
+        """
+        m, y = draws.m, batch.conditioning[:, :1]
+        state = bridge.marginal(batch.x0, y, m, draws.noise)
+        x = torch.cat([state, batch.conditioning], dim=1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        s = torch.cat([m.flatten(1), batch.distances_mm], dim=1)
+        error, x0_hat, scalar_loss = self._error(x, s, batch, guide)
+        absolute = (error.abs() * batch.weight).sum() / total
+        unlike = dissimilarity(x0_hat, batch.x0, batch.weight, total)
+        return absolute + self.training_of.ssim_weight * unlike + scalar_loss
+
+    def _error(
+        self, x: Tensor, s: Tensor, batch: Batch, guide: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the weighted error of each pixel, x0_hat, and the loss of the scalar head."""
+        state, y, m = x[:, :1], x[:, 1:2], s[:, :1, None, None]
+        nothing = torch.zeros((), device=x.device)
+        rho, objective = contrast(batch), self.training_of.objective
+        weight = bridge.directional_weight(m, rho)
+        if isinstance(self.network, UnitizedUNet):
+            with reduced(x.device.type):
+                direction, log_rho = self.network.emission(x, s)
+            direction, log_rho = direction.float(), log_rho.float()
+            predicted = bridge.directional_weight(m, log_rho.exp())
+            x0_hat = bridge.estimate_from_direction(direction, y, state, predicted)
+            error = direction - bridge.direction(batch.x0, y, state, weight)
+            return error, x0_hat, (log_rho - rho.log()).abs().mean()
+        with reduced(x.device.type):
+            flow = self.network(x, s) if guide is None else self.network(x, s, guide)
+        x0_hat = bridge.estimate(state, flow.float())
+        error = x0_hat - batch.x0
+        return (weight * error if objective == "directional" else error), x0_hat, nothing
+
 
 REPORT_EVERY = 50
 _WARM_UP = 100
@@ -59,7 +177,7 @@ def train(
 
     def draw(step: int) -> tuple[Batch, Draws]:
         rng = [SampleRng(training.seed, step, sample) for sample in share]
-        batch = moved(draw_batch(source, rng), workers.device)
+        batch = draw_batch(source, rng).to(workers.device)
         return batch, draw_time_steps(training, frame, rng).to(workers.device)
 
     def loss_of(drawn: tuple[Batch, Draws]) -> Tensor:

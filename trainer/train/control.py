@@ -19,12 +19,10 @@ from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.unet import BridgeUNet, from_bundle
 from trainer.config import ControlTraining, Training
 from trainer.sample_rng import SampleRng
+from trainer.train.bridge import Draws, Loss, draw_time_steps
 from trainer.train.guided import GuidedSource
-from trainer.train.loop import Progress, RunOutput, Schedule, fit
-from trainer.train.losses import Draws, Loss, draw_time_steps
-from trainer.train.samples import Batch
-from trainer.train.sources import joined
-from trainer.train.state import State, checkpoint
+from trainer.train.loop import Progress, RunOutput, Schedule, State, checkpoint, fit
+from trainer.train.samples import Batch, joined
 
 REPORT_EVERY = 25
 _WARM_UP = 50
@@ -32,16 +30,10 @@ _BRANCH, _FACTS = "control.", "control.json"
 
 
 class ControlFacts(BaseModel):
-    """`control.json` of a finished run.
-
-    Attributes
-    ----------
-    bundle : str
-        Digest of the bundle beside whose network the branch was trained.
-    """
+    """`control.json` of a finished run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    bundle: str
+    bundle: str  #: digest of the bundle beside whose network the branch was trained
     target: str
     steps: int
     batch: int

@@ -20,9 +20,8 @@ from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
 from trainer.sample_rng import SampleRng
 from trainer.simulate.stacks import Stacks
-from trainer.train.loop import Progress, RunOutput, Schedule, fit
-from trainer.train.precision import reduced
-from trainer.train.state import State, checkpoint
+from trainer.train.loop import Progress, RunOutput, Schedule, State, checkpoint, fit
+from trainer.train.workers import reduced
 
 REPORT_EVERY = 10
 _AT_ONCE = 64  # slices embedded together
@@ -30,21 +29,14 @@ _AT_ONCE = 64  # slices embedded together
 
 @dataclass(frozen=True)
 class SliceBatch:
-    """Runs of slices, augmented one by one.
+    """Runs of slices, augmented one by one."""
 
-    Attributes
-    ----------
-    images : Tensor
-        (n, 1, ROWS, COLUMNS) in [-1, 1].
-    positives, negatives : Tensor
-        (n, n) bool: what each row is to lie near to, and far from; many pairs are neither.
-    across, apart : Tensor
-        (n, n) bool: the same between slices of different series alone.
-    """
-
-    images: Tensor
+    images: Tensor  #: (n, 1, ROWS, COLUMNS) in [-1, 1]
+    #: positives, negatives: (n, n) bool: what each row is to lie near to, and far from; many pairs
+    #: are neither
     positives: Tensor
     negatives: Tensor
+    #: across, apart: (n, n) bool: the same between slices of different series alone
     across: Tensor
     apart: Tensor
 
@@ -89,7 +81,7 @@ def pairs_across(
 ) -> tuple[Tensor, Tensor]:
     """Decide which slices of *different* series attract and which repel, by position alone.
 
-    Not in the paper: its positives are slices of one series, so what two people have in common
+    Not in the paper: its positives are slices of one series, so what two subjects have in common
     is learned by chance only. Here it is the aim.
 
     Parameters
@@ -186,7 +178,7 @@ def augmented(images: Tensor, rng: SampleRng) -> Tensor:
     """Turn, shift, stretch, mirror, brighten and roughen every slice by itself.
 
     Neighbours then share their anatomy and nothing else: neither the pose of the head nor the
-    grain of the scanner tells them from the rest.
+    grain of the scanner distinguishes them from the rest.
     """
     count = len(images)
     angle = rng.uniform(-0.2, 0.2, count)

@@ -4,6 +4,7 @@ The guide of a missing position is found by the node's own query (`find_exemplar
 subject itself are excluded.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +26,52 @@ from trainer.config import ControlTraining
 from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.slabs import Sample
-from trainer.train.donors import Donors
-from trainer.train.samples import Batch, augmented, locate, sample_weights
+from trainer.simulate.stacks import Stacks
+from trainer.train.samples import Batch, augmented, centred, sample_weights
+
+_DIGITS = 16  # of the SHA-256 of a picture, as in `KnowledgeBase.key`
+_OUTSIDE = 0.15  # weight of a pixel outside the head, as in `trainer.train.samples`
+
+
+@dataclass(frozen=True)
+class Donors:
+    """CT and MR slices by the key of an exemplar."""
+
+    #: ct, mr: (n, rows / 2, columns / 2): brain window, canonical T1
+    ct: NDArray[np.uint8]
+    mr: NDArray[np.uint8]
+    rows: dict[str, int]  #: by key: keyed hash of the subject and digits of the picture
+
+    @classmethod
+    def of(cls, stacks: Stacks, hash_of: Callable[[str], str]) -> "Donors":
+        """Find the key of every slice of `stacks`; `hash_of` as of the knowledge base."""
+        hashes = [hash_of(name) for name in stacks.names]
+        rows = {}
+        for row, (subject, plane) in enumerate(zip(stacks.subject, stacks.slices, strict=True)):
+            picture = hashlib.sha256(plane.tobytes()).hexdigest()[:_DIGITS]
+            rows[f"{hashes[subject]}{picture}"] = row
+        return cls(stacks.slices, stacks.mr, rows)
+
+    def truth(self, key: str) -> dict[str, Tensor]:
+        """Return the parts of a `Batch` of one whose target is the MR of the donor.
+
+        Raises
+        ------
+        KeyError
+            No slice has this key: the stacks are not those of the knowledge base.
+        """
+        row = self.rows[key]
+        head = _doubled(self.ct[row]) > 0
+        return {
+            "x0": _doubled(self.mr[row]) / 127.5 - 1,
+            "head": head.float(),
+            "weight": _OUTSIDE + head.float(),
+        }
+
+
+def _doubled(plane: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(doubled(plane.astype(np.float32)))[None, None]
+
 
 #: a slice of nothing but air: the guide that says nothing
 BLANK = -1.0
@@ -34,34 +79,20 @@ BLANK = -1.0
 
 @dataclass(frozen=True)
 class KnownGuide:
-    """The exemplar of one sample.
+    """The exemplar of one sample."""
 
-    Attributes
-    ----------
-    image : Image
-        (rows / 2, columns / 2) of the grid, brain window, [-1, 1].
-    key : str
-        Keyed hash of the slice.
-    """
-
-    image: Image
-    key: str
+    image: Image  #: (rows / 2, columns / 2) of the grid, brain window, [-1, 1]
+    key: str  #: keyed hash of the slice
 
 
 @dataclass(frozen=True)
 class ExemplarSource:
-    """The encoder and the knowledge base that the guides are retrieved with.
-
-    Attributes
-    ----------
-    hashes : dict of str to str
-        Keyed hash of each subject of the pool: its own slices are excluded.
-    """
+    """The encoder and the knowledge base that the guides are retrieved with."""
 
     encoder: Encoder
     exemplars: Exemplars
     recipe: Recipe
-    hashes: dict[str, str]
+    hashes: dict[str, str]  #: keyed hash of each subject of the pool: its own slices are excluded
 
     @classmethod
     def open(
@@ -104,32 +135,16 @@ class ExemplarSource:
         return self.encoder.embed(plane[None, None])
 
 
-def centred(plane: Image, recipe: Recipe) -> Image:
-    """Cut a plane of the pool to the model grid about its own middle, (rows, columns)."""
-    top, left = (
-        (have - want) // 2 for have, want in zip(plane.shape, recipe.grid.shape, strict=True)
-    )
-    return plane[top : top + recipe.grid.rows, left : left + recipe.grid.columns]
-
-
 @dataclass(frozen=True)
 class GuidedSource:
-    """Missing positions of a pool, each with its guide; draws a `Batch` and the guide beside it.
-
-    Attributes
-    ----------
-    guides : sequence of KnownGuide or None
-        Of every sample of the pool, in order.
-    donors : Donors or None
-        Where the MR of the exemplars is, for the target "donor".
-    """
+    """Missing positions of a pool, each with its guide; draws a `Batch` and the guide beside it."""
 
     pool: Pool
     weights: Tensor
     recipe: Recipe
     training: ControlTraining
-    guides: Sequence[KnownGuide | None]
-    donors: Donors | None = None
+    guides: Sequence[KnownGuide | None]  #: of every sample of the pool, in order
+    donors: Donors | None = None  #: where the MR of the exemplars is, for the target "donor"
 
     @classmethod
     def of(
@@ -159,11 +174,7 @@ class GuidedSource:
     def draw(self, rng: SampleRng) -> tuple[Batch, Tensor]:
         """Draw a batch of one and its guide, (1, 1, rows, columns), [-1, 1]."""
         number = int(rng.choice(self.weights, 1))
-        subject, row = locate(self.pool, number)
-        parts = augmented(
-            self.pool.sample(subject, row), self.pool.records[subject], self.recipe, rng
-        )
-        batch = Batch(*(part[None] for part in parts))
+        batch = augmented(self.pool, number, self.recipe, rng)
         known = self.guides[number]
         if self.donors is not None and known is not None:
             guide = torch.from_numpy(doubled(known.image))[None, None]

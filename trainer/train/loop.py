@@ -6,63 +6,139 @@ alone, and so does the learning rate: a run that was interrupted and resumed giv
 as one that was not, and a run of several processes the weights of one, to rounding.
 """
 
+import csv
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from trainer.train.state import Optimisation, State
 from trainer.train.workers import ALONE_ON_CPU, Workers
 
 N = TypeVar("N", bound=nn.Module)
+
+
+class LoopParameters(Protocol):
+    """The keys of a training section that the loop and its optimiser read."""
+
+    @property
+    def steps(self) -> int: ...  # noqa: D102
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def weight_decay(self) -> float: ...  # noqa: D102
+    @property
+    def clip(self) -> float: ...  # noqa: D102
+    @property
+    def ema(self) -> float: ...  # noqa: D102
+    @property
+    def checkpoint_every(self) -> int: ...  # noqa: D102
+
+
+@dataclass
+class State(Generic[N]):
+    """Everything that a checkpoint must hold; changed in place by the loop."""
+
+    network: N
+    mean: dict[str, Tensor]  #: running mean of the weights: what is released
+    optimiser: torch.optim.Optimizer
+    digest: str  #: SHA-256 of what shapes the weights; a resume must not change it
+    step: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def fresh(cls, network: N, training: LoopParameters, digest: str) -> "State[N]":
+        """Begin with `network`, which is where it is to be trained."""
+        optimiser = torch.optim.AdamW(
+            network.parameters(), training.learning_rate, weight_decay=training.weight_decay
+        )
+        mean = {name: value.clone() for name, value in network.state_dict().items()}
+        return cls(network, mean, optimiser, digest)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; a reader finds the old one or the new one, never half of one."""
+        content = {
+            "network": self.network.state_dict(),
+            "mean": self.mean,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "digest": self.digest,
+        }
+        part = path.with_suffix(".part")
+        with part.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go to where the checkpoint at `path` was written; raises as `read_checkpoint`."""
+        content = read_checkpoint(path, self.digest)
+        self.network.load_state_dict(content["network"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        for name, value in content["mean"].items():
+            self.mean[name].copy_(value)
+        self.step, self.seconds = content["step"], content["seconds"]
+
+    def set_rate(self, rate: float) -> None:
+        """Give the optimiser the learning rate of the step to come."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+
+    def update_mean(self, decay: float) -> None:
+        """Move the running mean of the weights; it starts as a plain average."""
+        decay = min(decay, 1 - 1 / (self.step + 1))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                self.mean[name].lerp_(value, 1 - decay)
+
+    def note(self, out: Path, loss: float, rate: float) -> None:
+        """Append step, seconds, loss and learning rate to `out/curve.csv`."""
+        with (out / "curve.csv").open("a", newline="") as stream:
+            csv.writer(stream).writerow(
+                [self.step, round(self.seconds, 1), round(loss, 5), f"{rate:.3e}"]
+            )
+
+
+def checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, tensors and numbers only, whatever parameters it was trained with."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
+    """Read a checkpoint of the run that `digest` names.
+
+    Raises
+    ------
+    ValueError
+        It was trained with other parameters or data.
+    """
+    content = checkpoint(path)
+    if content["digest"] != digest:
+        raise ValueError(f"{path} was trained with other parameters or data; give another --run")
+    return content
+
+
 B = TypeVar("B")
 Progress = Callable[[int, float], None]  # step, mean loss since the last report
 
 _LAST_RATE = 0.02
 
 
-class LoopParameters(Optimisation, Protocol):
-    """The keys of a training section that the loop reads."""
-
-    @property
-    def steps(self) -> int:
-        """Number of steps of the whole run."""
-
-    @property
-    def clip(self) -> float:
-        """Largest norm of the gradient."""
-
-    @property
-    def ema(self) -> float:
-        """Decay of the running mean of the weights, per step."""
-
-    @property
-    def checkpoint_every(self) -> int:
-        """Steps between two checkpoints."""
-
-
 @dataclass(frozen=True)
 class Schedule:
-    """Length of a run, its learning rate, and when it reports and saves.
+    """Length of a run, its learning rate, and when it reports and saves."""
 
-    Attributes
-    ----------
-    training : LoopParameters
-        Section of the configuration.
-    warm_up : int
-        Steps until the learning rate is reached.
-    report_every : int
-        Steps between two lines of the curve.
-    """
-
-    training: LoopParameters
-    warm_up: int
-    report_every: int
+    training: LoopParameters  #: section of the configuration
+    warm_up: int  #: steps until the learning rate is reached
+    report_every: int  #: steps between two lines of the curve
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step: linear warm-up, then a cosine to 2 %."""
@@ -81,20 +157,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class RunOutput:
-    """Where a run writes, and who is told of its progress.
+    """Where a run writes, and what is called with its progress."""
 
-    Attributes
-    ----------
-    folder : Path
-        Gets `curve.csv` (step, seconds, loss, learning rate) and `checkpoint.pt`.
-    report : callable
-        Called with the step and the mean loss since the last report.
-    check : callable, optional
-        Called with the step before every checkpoint; raises where none may be written.
-    """
-
-    folder: Path
-    report: Progress
+    folder: Path  #: gets `curve.csv` (step, seconds, loss, learning rate) and `checkpoint.pt`
+    report: Progress  #: called with the step and the mean loss since the last report
+    #: called with the step before every checkpoint; raises where none may be written
     check: Callable[[int], None] | None = None
 
 

@@ -17,12 +17,10 @@ from rebrain_node.domain.volume import AIR_HU
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.source import Conditioning, SourceSlice, conditioning_at, windowed
 from trainer.data.dataset import PreparedData, SourceKind, Subject
-from trainer.data.intensities import truth_unit, unit, without_table
-from trainer.data.placing import placements
+from trainer.data.placing import placements, truth_unit, unit, without_table
 from trainer.data.protocols import Sparsity, thinned
 from trainer.sample_rng import SampleRng
-from trainer.train.placement import place
-from trainer.train.samples import Batch
+from trainer.train.samples import Batch, place
 
 GAPS = (1, 2, 3, 4)  # slices from one measured slice to the next; drawn alike
 _THICK = 0.3  # share of protocols with slices as thick as their distance
@@ -59,24 +57,12 @@ class SlabProtocol:
 
 @dataclass(frozen=True)
 class GridSubject:
-    """One subject on the model grid, at half precision: 5 bytes per pixel.
+    """One subject on the model grid, at half precision: 5 bytes per pixel."""
 
-    Attributes
-    ----------
-    raw : ndarray
-        (slice, rows, columns) float16: HU, or what is no HU in [-1, 1].
-    target : ndarray
-        (slice, rows, columns) float16 in [-1, 1].
-    mask : ndarray
-        (slice, rows, columns) bool, the head.
-    positions_mm : ndarray
-        (slice,), rising.
-    """
-
-    raw: NDArray[np.float16]
-    target: NDArray[np.float16]
-    mask: NDArray[np.bool_]
-    positions_mm: NDArray[np.float64]
+    raw: NDArray[np.float16]  #: (slice, rows, columns) float16: HU, or what is no HU in [-1, 1]
+    target: NDArray[np.float16]  #: (slice, rows, columns) float16 in [-1, 1]
+    mask: NDArray[np.bool_]  #: (slice, rows, columns) bool, the head
+    positions_mm: NDArray[np.float64]  #: (slice,), rising
 
     @classmethod
     def of(cls, subject: Subject, kind: SourceKind, recipe: Recipe) -> "GridSubject":

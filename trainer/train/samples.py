@@ -1,18 +1,91 @@
-"""From pool samples to a training batch, through the node's own conditioning."""
+"""From samples of a pool to a training batch, placed at random and conditioned as in the node."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
 from trainer.sample_rng import SampleRng
-from trainer.simulate.pool import Pool, PoolRecord
+from trainer.simulate.pool import Pool
 from trainer.simulate.scanner import scan, with_pathology
 from trainer.simulate.slabs import Sample
-from trainer.train.placement import place, placement
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+_SMALLEST_BOX = 90.0  # pixels; a vertex slice must not be blown up to a whole head
+
+
+def head_box(head: Tensor) -> tuple[float, float, float, float]:
+    """Return centre (y, x) and size (y, x) in pixels of the head; the frame where there is none."""
+    rows = torch.nonzero((head > 0.5).sum(1) > 2).flatten()
+    columns = torch.nonzero((head > 0.5).sum(0) > 2).flatten()
+    if len(rows) < 6 or len(columns) < 6:
+        height, width = head.shape
+        return (height - 1) / 2, (width - 1) / 2, 0.8 * height, 0.8 * width
+    (top, bottom), (left, right) = rows[[0, -1]].tolist(), columns[[0, -1]].tolist()
+    return (top + bottom) / 2, (left + right) / 2, bottom - top, right - left
+
+
+def _scales(
+    size: tuple[float, float], frame: tuple[int, int], rng: SampleRng
+) -> tuple[float, float]:
+    """Return pool pixels per grid pixel along y and x, the head box fitted to 80-100 % of it."""
+    height, width = (max(side, _SMALLEST_BOX) for side in size)
+    along_y = height / (frame[0] * rng.between(0.80, 1.0))
+    return along_y, max(along_y * rng.between(0.72, 1.15), width / frame[1])
+
+
+def placement(head: Tensor, frame: tuple[int, int], fit_share: float, rng: SampleRng) -> Tensor:
+    """Draw the sampling grid that places one sample on `frame`.
+
+    Parameters
+    ----------
+    head : Tensor
+        (rows, columns) membership in the pool's pixels.
+    frame : tuple of int
+        Rows and columns of the model grid.
+    fit_share : float
+        Chance that the head is stretched to the frame, as data without a pixel size arrive.
+
+    Returns
+    -------
+    Tensor
+        (1, rows, columns, 2) for `grid_sample`.
+    """
+    height, width = head.shape
+    if rng.chance(fit_share):
+        centre_y, centre_x, *size = head_box(head)
+        along_y, along_x = _scales((size[0], size[1]), frame, rng)
+        reach = 5.0
+    else:
+        centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+        along_y = rng.between(0.88, 1.12)
+        along_x = along_y * rng.between(0.94, 1.06)
+        reach = 12.0
+    bend = functional.interpolate(
+        rng.normal(1, 2, 6, 6), size=frame, mode="bicubic", align_corners=True
+    )[0] * rng.between(0, 3.5)
+    y = (torch.arange(frame[0])[:, None] - (frame[0] - 1) / 2 + bend[0]) * along_y
+    x = (torch.arange(frame[1])[None, :] - (frame[1] - 1) / 2 + bend[1]) * along_x
+    if rng.chance(0.5):
+        x = -x
+    angle = math.radians(rng.between(-14, 14))
+    turned_x = math.cos(angle) * x - math.sin(angle) * y + centre_x + rng.between(-reach, reach)
+    turned_y = math.sin(angle) * x + math.cos(angle) * y + centre_y + rng.between(-reach, reach)
+    return torch.stack([2 * turned_x / (width - 1) - 1, 2 * turned_y / (height - 1) - 1], -1)[None]
+
+
+def place(planes: Tensor, grid: Tensor) -> Tensor:
+    """Sample `planes` (channels, rows, columns) on a grid of `placement`; 0 outside."""
+    return functional.grid_sample(planes[None], grid, align_corners=True)[0]
+
 
 _SHARP_WEIGHT = 1.5  # of a sample of a 1 mm head against one of a 2 mm head
 _BRAIN_ONLY_WEIGHT = 0.7  # of that, where truth exists in the brain alone
@@ -28,27 +101,17 @@ _EIGHT_BIT = 0.5
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch, all float32.
+    """One training batch, all float32."""
 
-    Attributes
-    ----------
-    conditioning : Tensor
-        (batch, 4, rows, columns) in [-1, 1]; channel 0 is y.
-    distances_mm : Tensor
-        (batch, 3).
-    x0 : Tensor
-        (batch, 1, rows, columns) in [-1, 1], the truth.
-    weight : Tensor
-        (batch, 1, rows, columns), how much each pixel counts in the loss.
-    head : Tensor
-        (batch, 1, rows, columns), 0 or 1.
-    """
+    conditioning: Tensor  #: (batch, 4, rows, columns) in [-1, 1]; channel 0 is y
+    distances_mm: Tensor  #: (batch, 3)
+    x0: Tensor  #: (batch, 1, rows, columns) in [-1, 1], the truth
+    weight: Tensor  #: (batch, 1, rows, columns), how much each pixel counts in the loss
+    head: Tensor  #: (batch, 1, rows, columns), 0 or 1
 
-    conditioning: Tensor
-    distances_mm: Tensor
-    x0: Tensor
-    weight: Tensor
-    head: Tensor
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def sample_weights(pool: Pool) -> Tensor:
@@ -74,6 +137,13 @@ def locate(pool: Pool, number: int) -> tuple[int, int]:
             return subject, number
         number -= record.samples
     raise IndexError(f"the pool has {sum(r.samples for r in pool.records)} samples")
+
+
+def centred(planes: NDArray[Scalar], recipe: Recipe) -> NDArray[Scalar]:
+    """Cut planes of the pool, (..., rows, columns), to the model grid about their middle."""
+    rows, columns = recipe.grid.shape
+    top, left = (planes.shape[-2] - rows) // 2, (planes.shape[-1] - columns) // 2
+    return planes[..., top : top + rows, left : left + columns]
 
 
 def _source(hu: np.ndarray, position_mm: float, recipe: Recipe, *, wide: bool) -> SourceSlice:
@@ -124,8 +194,10 @@ def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, rng: SampleRng) ->
     )
 
 
-def augmented(sample: Sample, record: PoolRecord, recipe: Recipe, rng: SampleRng) -> list[Tensor]:
-    """Place and scan one sample; return the parts of a `Batch` without their first axis."""
+def augmented(pool: Pool, number: int, recipe: Recipe, rng: SampleRng) -> Batch:
+    """Place, scan and condition the sample `number` of a pool; return a batch of one."""
+    subject, row = locate(pool, number)
+    sample = pool.sample(subject, row)
     masks = torch.from_numpy(np.stack([sample.t1, sample.brain, sample.head, sample.known]))
     planes = torch.cat([torch.from_numpy(sample.hu).float() + 1000, masks.float() / 255])
     alone = not sample.missing and rng.chance(_PICTURE_ALONE)
@@ -138,12 +210,76 @@ def augmented(sample: Sample, record: PoolRecord, recipe: Recipe, rng: SampleRng
         picture_alone(scanned[1], recipe) if alone else condition(scanned, sample, recipe, rng)
     )
     weight = (0.15 + (head > 0.3).float()) * (known > 0.99)
-    if not record.whole_head_truth:
+    if not pool.records[subject].whole_head_truth:
         weight = weight * torch.where(brain > 0.5, 1.0, 0.02)
-    return [
-        torch.from_numpy(conditioning.channels),
-        torch.tensor(conditioning.distances_mm),
-        (t1.clamp(0, 1) * 2 - 1)[None],
-        weight[None],
-        (head > 0.5).float()[None],
-    ]
+    return Batch(
+        conditioning=torch.from_numpy(conditioning.channels)[None],
+        distances_mm=torch.tensor([conditioning.distances_mm]),
+        x0=(t1.clamp(0, 1) * 2 - 1)[None, None],
+        weight=weight[None, None],
+        head=(head > 0.5).float()[None, None],
+    )
+
+
+class Source(Protocol):
+    """Training samples without end."""
+
+    def draw(self, rng: SampleRng) -> Batch:
+        """Draw and augment one sample, a batch of one; the same rng give the same sample."""
+
+
+def draw_batch(source: Source, rng: Sequence[SampleRng]) -> Batch:
+    """Draw one sample from each of `rng`."""
+    return joined([source.draw(d) for d in rng])
+
+
+def joined(samples: Sequence[Batch]) -> Batch:
+    """Put batches together, one after the other."""
+    return Batch(
+        *(torch.cat([getattr(sample, f.name) for sample in samples]) for f in fields(Batch))
+    )
+
+
+@dataclass(frozen=True)
+class PoolSource:
+    """Simulated CT with its T1, from a pool."""
+
+    pool: Pool
+    weights: Tensor
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, pool: Pool, recipe: Recipe) -> "PoolSource":
+        """Draw every sample of the pool as often as its head deserves."""
+        return cls(pool, sample_weights(pool), recipe)
+
+    def draw(self, rng: SampleRng) -> Batch:
+        """Draw, place, scan and condition one sample."""
+        return augmented(self.pool, int(rng.choice(self.weights, 1)), self.recipe, rng)
+
+
+@dataclass(frozen=True)
+class SampleCache:
+    """Samples drawn once and kept in memory, so that several runs learn from the same ones."""
+
+    samples: Batch
+
+    @classmethod
+    def of(cls, source: Source, count: int, shrink: int = 1) -> "SampleCache":
+        """Keep `count` samples of `source`, means over `shrink` x `shrink` pixels."""
+        return cls(joined([_shrunk(source.draw(SampleRng(0, k)), shrink) for k in range(count)]))
+
+    def draw(self, rng: SampleRng) -> Batch:
+        """Draw one of the samples kept."""
+        row = rng.integer(len(self.samples.x0))
+        return Batch(*(getattr(self.samples, f.name)[row : row + 1] for f in fields(Batch)))
+
+
+def _shrunk(batch: Batch, times: int) -> Batch:
+    return Batch(
+        conditioning=functional.avg_pool2d(batch.conditioning, times),
+        distances_mm=batch.distances_mm,
+        x0=functional.avg_pool2d(batch.x0, times),
+        weight=functional.avg_pool2d(batch.weight, times),
+        head=(functional.avg_pool2d(batch.head, times) > 0.5).float(),
+    )

@@ -16,18 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Workers:
-    """One process among those of a run: this one.
+    """One process among those of a run: this one."""
 
-    Attributes
-    ----------
-    rank : int
-        Number of this process, from 0.
-    count : int
-        Processes of the run.
-    """
-
-    rank: int
-    count: int
+    rank: int  #: number of this process, from 0
+    count: int  #: processes of the run
     device: torch.device
 
     @property
@@ -89,3 +81,22 @@ def joined() -> Iterator[Workers]:
         yield Workers(distributed.get_rank(), count, device)
     finally:
         distributed.destroy_process_group()
+
+
+def reduced(device: str) -> torch.autocast:
+    """Compute in bfloat16 where the device has instructions for it, else in single precision.
+
+    A processor without them computes bfloat16 in software, some ten times more slowly than
+    single precision (tests/benchmarks/training_step.py).
+
+    Parameters
+    ----------
+    device : str
+        "cpu" or "cuda".
+    """
+    return torch.autocast(device, torch.bfloat16, enabled=device != "cpu" or _cpu_has_bfloat16())
+
+
+def _cpu_has_bfloat16() -> bool:
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -13,6 +13,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.job import DerivedSet, ObjectKind
+from rebrain_node.domain.volume import FULL_STORED_RANGE, StoredRange
 from rebrain_node.errors import GateError
 from rebrain_node.steps.gate import (
     companions,
@@ -43,6 +44,7 @@ def gate(
     instances: Sequence[Dataset],
     companions: Sequence[ObjectKind] = COMPANIONS,
     mr_form: MRForm = "classic",
+    stored_range: StoredRange = FULL_STORED_RANGE,
 ) -> None:
     """Refuse a set that contains an object which violates a rule.
 
@@ -56,12 +58,14 @@ def gate(
         Which objects the site requests beside the MR series.
     mr_form : {"classic", "enhanced"}
         Whether the site requests a series of MR images or one multi-frame object.
+    stored_range : StoredRange
+        Stored values of intensity 0 and 1, as the recipe says.
 
     Raises
     ------
     GateError
         At least one rule is violated; one finding for each violated rule, its code the rule's.
     """
-    findings = tuple(evaluate(read(derived, instances, companions, mr_form), RULES))
+    findings = tuple(evaluate(read(derived, instances, companions, mr_form, stored_range), RULES))
     if findings:
         raise GateError(findings)

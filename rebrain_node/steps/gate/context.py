@@ -21,7 +21,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, ObjectKind, Provenance
-from rebrain_node.domain.volume import MillimetreArray
+from rebrain_node.domain.volume import FULL_STORED_RANGE, MillimetreArray, StoredRange
 
 PixelArray = npt.NDArray[np.uint16]
 MRForm = Literal["classic", "enhanced"]
@@ -126,6 +126,7 @@ class Context:
     provenance: Provenance
     companions: tuple[ObjectKind, ...]  #: kinds that must accompany the MR series
     mr_form: MRForm  #: whether the MR is a series of images or one multi-frame object
+    stored_range: StoredRange  #: stored values of black and white, as the recipe says
     _computed: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
 
     def of(self, *kinds: ObjectKind) -> tuple[WrittenObject, ...]:
@@ -185,6 +186,7 @@ def read(
     source: Sequence[Dataset],
     companions: Sequence[ObjectKind],
     mr_form: MRForm = "classic",
+    stored_range: StoredRange = FULL_STORED_RANGE,
 ) -> Context:
     """Parse every object of the set from its bytes."""
     objects, unreadable = [], []
@@ -204,6 +206,7 @@ def read(
         provenance=derived.provenance,
         companions=tuple(companions),
         mr_form=mr_form,
+        stored_range=stored_range,
     )
 
 

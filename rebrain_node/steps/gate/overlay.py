@@ -112,10 +112,11 @@ def _pair(context: Context, plane: Plane, index: int) -> SlicePair:
 
 
 def _slices(context: Context, pairs: tuple[SlicePair, ...], *, reverse: bool = False) -> FloatArray:
-    """MR slices of the pairs, (n, rows, columns); reverse: as if sent in reverse order."""
+    """MR slices of the pairs above black, (n, rows, columns); reverse: as if sent in reverse."""
     stored = {pixels.name: pixels.stored for pixels in context.mr_pixels}
     planes = context.mr_planes[::-1] if reverse else context.mr_planes
-    return np.stack([stored[planes[pair.index].name] for pair in pairs]).astype(np.float32)
+    slices = np.stack([stored[planes[pair.index].name] for pair in pairs]).astype(np.float32)
+    return slices - np.float32(context.stored_range.black)
 
 
 def _heads(slices: FloatArray) -> list[MaskArray]:

@@ -24,7 +24,6 @@ FORMAT: Final = {
     "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16,
     "BitsStored": 12, "HighBit": 11, "PixelRepresentation": 0,
 }  # fmt: skip
-LARGEST: Final = (1 << 12) - 1
 #: ratio of a slice's non-zero voxels at the largest value; a clipped image has more
 SATURATED: Final = 0.2
 #: a slice with fewer different values is a mask or a block, not an image of tissue
@@ -38,11 +37,14 @@ def _format(obj: WrittenObject, _: Context) -> str | None:
     return f"{', '.join(wrong)} is not that of a 12-bit monochrome image" if wrong else None
 
 
-@rule("GATE-PIXEL-RANGE", "No stored value exceeds 12 bits.", on=PIXELS)
-def _range(pixels: SlicePixels, _: Context) -> str | None:
-    """Viewers wrap or clip larger values."""
-    largest = int(pixels.stored.max(initial=0))
-    return None if largest <= LARGEST else f"its largest value is {largest}, more than {LARGEST}"
+@rule("GATE-PIXEL-RANGE", "All stored values are in the output range of the recipe.", on=PIXELS)
+def _range(pixels: SlicePixels, context: Context) -> str | None:
+    """The window shows that range only, and viewers wrap or clip values beyond 12 bits."""
+    black, white = context.stored_range.black, context.stored_range.white
+    least, largest = int(pixels.stored.min()), int(pixels.stored.max())
+    if black <= least and largest <= white:
+        return None
+    return f"its values are {least} to {largest}, the recipe's are {black} to {white}"
 
 
 @set_rule("GATE-PIXEL-CONSTANT", "No slice within the head is empty or flat.", on="MR slices")
@@ -60,15 +62,18 @@ def _constant(context: Context) -> Iterator[Violation]:
 
 
 @rule(
-    "GATE-PIXEL-SATURATED", "At most 20 % of the positive voxels have the largest value.", on=PIXELS
+    "GATE-PIXEL-SATURATED",
+    "At most 20 % of the voxels that are not black have the recipe's value for white.",
+    on=PIXELS,
 )
-def _saturated(pixels: SlicePixels, _: Context) -> str | None:
+def _saturated(pixels: SlicePixels, context: Context) -> str | None:
     """Contrast is lost where an image is clipped."""
-    positive = pixels.stored[pixels.stored > 0]
-    share = float(np.mean(positive >= LARGEST)) if positive.size else 0.0
+    white = context.stored_range.white
+    shown = pixels.stored[pixels.stored > context.stored_range.black]
+    share = float(np.mean(shown >= white)) if shown.size else 0.0
     if share <= SATURATED:
         return None
-    return f"{100 * share:.0f} % of its voxels are at {LARGEST}, limit {100 * SATURATED:.0f} %"
+    return f"{100 * share:.0f} % of its voxels are at {white}, limit {100 * SATURATED:.0f} %"
 
 
 @set_rule("GATE-PIXEL-REPEATED", "No two slices have the same pixels.", on="MR slices")
@@ -76,7 +81,7 @@ def _repeated(context: Context) -> Iterator[Violation]:
     """One slice would be shown at two positions."""
     names: dict[bytes, str] = {}
     for pixels in context.mr_pixels:
-        if pixels.stored.any():
+        if (pixels.stored > context.stored_range.black).any():
             first = names.setdefault(pixels.stored.tobytes(), pixels.name)
             if first != pixels.name:
                 yield Violation(pixels.name, f"its pixels are those of {first}")
@@ -84,17 +89,18 @@ def _repeated(context: Context) -> Iterator[Violation]:
 
 @rule(
     "GATE-WINDOW",
-    "Window Center and Window Width are present and overlap the range of stored values.",
+    "Window Center and Window Width are present and overlap the output range of the recipe.",
     on=SLICES,
 )
-def _window(obj: WrittenObject, _: Context) -> str | None:
+def _window(obj: WrittenObject, context: Context) -> str | None:
     """Without a window viewers open the image black or white."""
     centre, width = obj.get("WindowCenter"), obj.get("WindowWidth")
     if centre is None or width is None:
         return "Window Center or Window Width is absent"
     low, high = float(centre) - float(width) / 2, float(centre) + float(width) / 2
-    usable = float(width) >= 1 and low < LARGEST and high > 0
-    return None if usable else f"its window {centre}/{width} shows nothing of 0 to {LARGEST}"
+    black, white = context.stored_range.black, context.stored_range.white
+    usable = float(width) >= 1 and low < white and high > black
+    return None if usable else f"its window {centre}/{width} shows nothing of {black} to {white}"
 
 
 @rule("GATE-MAP-FINITE", "All values of the uncertainty map are finite and not negative.", on=MAP)

@@ -11,14 +11,13 @@ from rebrain_node.domain.job import DerivedSet, ObjectKind, Provenance
 from rebrain_node.domain.volume import SyntheticVolume
 from rebrain_node.steps.write.encoding import encode
 from rebrain_node.steps.write.enhanced_mr import write_enhanced_mr
-from rebrain_node.steps.write.key_objects import write_key_objects
+from rebrain_node.steps.write.identity import AuditAnchor, ObjectOptions
 from rebrain_node.steps.write.mr import write_classic_mr
-from rebrain_node.steps.write.options import AuditAnchor, ObjectOptions
-from rebrain_node.steps.write.parametric_map import write_parametric_map
 from rebrain_node.steps.write.preview import write_preview
+from rebrain_node.steps.write.references import write_key_objects
 from rebrain_node.steps.write.report import write_report
 from rebrain_node.steps.write.result import gather
-from rebrain_node.steps.write.segmentation import write_segmentation
+from rebrain_node.steps.write.uncertainty import write_parametric_map, write_segmentation
 
 __all__ = ["AuditAnchor", "ObjectOptions", "write"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
@@ -10,8 +11,15 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.marks import CODING_SCHEME, CODING_SCHEME_NAME, MANUFACTURER
+from rebrain_node.domain.volume import SliceKind
 
 Triple = tuple[str, str, str]  #: code value, coding scheme designator, meaning
+
+
+def _private(value: str, meaning: str) -> Triple:
+    """Name a concept of our own scheme, which every object identifies."""
+    return value, CODING_SCHEME, meaning
+
 
 #: true of our images: the CT was resampled on the way (PS3.16 CID 7203)
 SPATIAL_RESAMPLING: Final = ("113085", "DCM", "Spatial resampling")
@@ -21,13 +29,54 @@ SOURCE_IMAGE: Final = ("121322", "DCM", "Source image for image processing opera
 ARTIFICIAL_INTELLIGENCE: Final = ("123110", "DCM", "Artificial Intelligence")
 #: PS3.16 CID 4031
 HEAD: Final = ("69536005", "SCT", "Head")
+#: PS3.16 CID 7150
+SPATIAL_CONCEPT: Final = ("309825002", "SCT", "Spatial and Relational Concept")
+CT: Final = ("CT", "DCM", "Computed Tomography")
+MR: Final = ("MR", "DCM", "Magnetic Resonance")
 NO_UNITS: Final = ("1", "UCUM", "no units")
 MILLIMETRE: Final = ("mm", "UCUM", "mm")
 
+# Of the map and the segmentation.
+EXPECTED_ERROR: Final = _private("EXPECTED-ABS-ERROR", "Expected absolute error")
+HALF_WIDTH: Final = _private("INTERVAL-HALF-WIDTH", "Half-width of the conformal interval")
+UNCERTAIN: Final = _private("UNCERTAIN", "Uncertainty above the limit")
+OUTSIDE: Final = _private("OUTSIDE-HEAD", "Outside the head")
 
-def private(value: str, meaning: str) -> Triple:
-    """Name a concept of our own scheme, which every object identifies."""
-    return value, CODING_SCHEME, meaning
+# Of the report.
+POSITION_KIND: Final = _private("POSITION-KIND", "How the slice came about")
+KINDS: Final[Mapping[SliceKind, Triple]] = {
+    "measured": _private("MEASURED", "At the place of a measured slice"),
+    "retrieved": _private("RETRIEVED", "Guided by an exemplar"),
+    "interpolated": _private("INTERPOLATED", "Interpolated between measured slices"),
+}
+UNCERTAINTY: Final = _private("MEAN-UNCERTAINTY", "Mean uncertainty in the head")
+UNCERTAIN_SHARE: Final = _private("UNCERTAIN-SHARE", "Share of the head above the limit")
+LIMIT: Final = _private("UNCERTAIN-LIMIT", "Limit on the uncertainty of a voxel")
+COUNT: Final = _private("SLICE-COUNT", "Number of slices of this kind")
+DISTANCE: Final = _private("DISTANCE", "Distance from the first measured slice")
+ALPHA: Final = _private("ALPHA", "Place between the neighbours, 0 below, 1 above")
+SIMILARITY: Final = _private("SIMILARITY", "Cosine similarity of the exemplar")
+POSITION_DIFFERENCE: Final = _private("POSITION-DIFF", "Exemplar minus target position")
+TAU: Final = _private("TAU", "Threshold on the similarity")
+EXEMPLAR: Final = _private("EXEMPLAR", "Keyed hash of the exemplar")
+REASON: Final = _private("REASON", "Why this kind")
+SLICE_LIMIT: Final = _private("SLICE-LIMIT", "Limit on the mean uncertainty of a slice")
+TRUSTED: Final = _private("TRUSTED", "Whether the slice is to be trusted")
+QUANTITY: Final = _private("UNCERTAINTY-IS", "What a value of the uncertainty is")
+CALIBRATED: Final = _private("CALIBRATION", "Calibration of the uncertainty")
+COMPLETENESS: Final = _private("COMPLETENESS", "Completeness verdict on the source series")
+FINDING: Final = _private("FINDING", "Finding with which the result is published")
+AUDIT_HEAD: Final = _private("AUDIT-HEAD", "Head of the audit log")
+INPUT_DIGEST: Final = _private("INPUT-DIGEST", "SHA-256 of the source instances")
+BUNDLE_DIGEST: Final = _private("BUNDLE-DIGEST", "SHA-256 of the model bundle")
+CONFIGURATION_DIGEST: Final = _private("CONFIG-DIGEST", "SHA-256 of limits and settings")
+ENGINE: Final = _private("ENGINE", "Engine")
+JOB: Final = _private("JOB", "Digest of the job")
+REVISION: Final = _private("REVISION", "Revision of the result")
+PREDECESSOR: Final = _private("PREDECESSOR", "MR series of the revision before")
+SYNTHETIC: Final = _private("SYNTHETIC", "Synthetic, not for diagnosis")
+CONTENT: Final = _private("WHAT", "What the images are")
+LISTED_IMAGE: Final = _private("LISTED-IMAGE", "Image of the library")
 
 
 @cache

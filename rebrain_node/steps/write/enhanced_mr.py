@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import EnhancedMRImageStorage
 
 from rebrain_node.domain import marks
 from rebrain_node.steps.write.codes import HEAD, concept
-from rebrain_node.steps.write.encoding import encoded_once
-from rebrain_node.steps.write.geometry import decimals
+from rebrain_node.steps.write.encoding import decimals, encoded_once
 from rebrain_node.steps.write.mr import (
-    SERIES_DESCRIPTION,
-    add_pixel_format,
+    add_pixels,
+    begin,
     comment,
     derivation,
     derivation_codes,
@@ -27,53 +25,41 @@ from rebrain_node.steps.write.mr import (
     source_images,
     window,
 )
-from rebrain_node.steps.write.references import source_evidence, source_series
-from rebrain_node.steps.write.result import Result, SliceRecord
-from rebrain_node.steps.write.stamp import add_slice_provenance, stamp, stamp_image
+from rebrain_node.steps.write.references import evidence, reference, source_series
+from rebrain_node.steps.write.result import (
+    Result,
+    SliceRecord,
+    add_private,
+    add_slice_provenance,
+    stamp,
+    stamp_image,
+)
 
 _STACK: Final = "1"
 
 
-class SyntheticEnhancedMRImage(SOPClass):
-    """All slices of the synthetic series; nothing in it pretends to a scanner."""
-
-    def __init__(self, result: Result) -> None:
-        source = result.source
-        super().__init__(
-            study_instance_uid=source.study_instance_uid,
-            series_instance_uid=result.uids.series("MR"),
-            series_number=result.series_number("MR"),
-            sop_instance_uid=result.uids.instance("MR"),
-            sop_class_uid=EnhancedMRImageStorage,
-            instance_number=1,
-            modality="MR",
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description=SERIES_DESCRIPTION,
-            content_date=source.content_date,
-            content_time=source.content_time,
-        )
-        self.update(source.frame)
-        add_pixel_format(self, result)
-        _add_description(self)
-        _add_dimensions(self, result)
-        self.NumberOfFrames = len(result.slices)
-        self.SharedFunctionalGroupsSequence = [_shared_groups(result)]
-        self.PerFrameFunctionalGroupsSequence = [
-            encoded_once(_frame_groups(result, record)) for record in result.slices
-        ]
-        self.ReferencedSeriesSequence = [source_series(result)]
-        self.SourceImageEvidenceSequence = [source_evidence(result)]
-        self.ImageComments = (
-            f"{marks.COMMENT_PREFIX} T1-like images drawn from CT, research only, "
-            f"{marks.NOT_FOR_DIAGNOSIS}. Each frame says how it came about."
-        )
-        pixels = result.synthetic.stored_range.stored(result.synthetic.intensity)
-        self.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
-
-
 def write_enhanced_mr(result: Result) -> list[Dataset]:
     """Build the one instance that holds all slices, in order of position."""
-    image = SyntheticEnhancedMRImage(result)
+    source = result.source
+    image = begin(result, EnhancedMRImageStorage)
+    image.update(source.frame)
+    add_pixels(image, result, result.synthetic.intensity)
+    _add_description(image)
+    _add_dimensions(image, result)
+    image.NumberOfFrames = len(result.slices)
+    image.SharedFunctionalGroupsSequence = [_shared_groups(result)]
+    image.PerFrameFunctionalGroupsSequence = [
+        encoded_once(_frame_groups(result, record)) for record in result.slices
+    ]
+    image.ReferencedSeriesSequence = [source_series(result)]
+    references = [reference(class_uid, uid) for uid, class_uid in source.class_uids.items()]
+    image.SourceImageEvidenceSequence = [
+        evidence(source.study_instance_uid, source.series_instance_uid, references)
+    ]
+    image.ImageComments = (
+        f"{marks.COMMENT_PREFIX} T1-like images drawn from CT, research only, "
+        f"{marks.NOT_FOR_DIAGNOSIS}. Each frame says how it came about."
+    )
     stamp(image, result)
     stamp_image(image, result)
     return [image]
@@ -86,7 +72,6 @@ def _add_description(dataset: Dataset) -> None:
     dataset.ApplicableSafetyStandardAgency = "NOT_APPLICABLE"  # no field was switched on
     dataset.PresentationLUTShape = "IDENTITY"
     dataset.AcquisitionContextSequence = []
-    dataset.BodyPartExamined = "HEAD"
 
 
 def _appearance() -> Dataset:
@@ -138,7 +123,7 @@ def _shared_groups(result: Result) -> Dataset:
 
 def _frame_groups(result: Result, record: SliceRecord) -> Dataset:
     """Functional groups of one frame: place, words, derivation and our own (PS3.3 C.7.6.16)."""
-    content, position, origin = Dataset(), Dataset(), Dataset()
+    content, position, origin, provenance = (Dataset() for _ in range(4))
     content.StackID = _STACK
     content.InStackPositionNumber = record.index + 1
     content.DimensionIndexValues = [record.index + 1]
@@ -151,5 +136,6 @@ def _frame_groups(result: Result, record: SliceRecord) -> Dataset:
     groups.FrameContentSequence = [content]
     groups.PlanePositionSequence = [position]
     groups.DerivationImageSequence = [origin]
-    add_slice_provenance(groups, result, record)
+    add_slice_provenance(provenance, result, record)
+    add_private(groups, [(marks.SLICE_PROVENANCE, [provenance])])
     return groups

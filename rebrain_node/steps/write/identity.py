@@ -1,4 +1,4 @@
-"""UIDs of derived objects: a pure function of what the bytes depend on."""
+"""UIDs of derived objects, a pure function of what the bytes depend on: options among it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,45 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Final, Literal
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import UNVERIFIED, ObjectKind, Provenance
 from rebrain_node.domain.marks import UID_ROOT
-from rebrain_node.steps.write.options import AuditAnchor, ObjectOptions
 
 #: uuid5(DNS, "rebrain-node"): never changes, or old results would get new names
 _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "rebrain-node")
 #: these tell of the audit log, which moves on between two runs of the same work
 _ANCHORED: Final = ("SR", "KOS")
+
+Companion = Literal["PM", "SEG", "SC", "SR", "KOS"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditAnchor:
+    """The last row of the audit log at the time of writing, anchored in the SR."""
+
+    sequence: int  #: gap-less number of the row
+    sha256: str  #: hash of the row, chained over all before it, hexadecimal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectOptions:
+    """Which objects are written, and how; site settings."""
+
+    mr: Literal["classic", "enhanced"] = "classic"
+    companions: tuple[Companion, ...] = ("PM", "SEG", "SC", "SR", "KOS")
+    map_precision: Literal["float32", "uint16"] = "float32"
+    preview_banner: Literal["none", "border", "full"] = "border"
+    #: voxels with a larger expected absolute error (ratio of the display range) are in the SEG
+    uncertain_above: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.uncertain_above < 1.0:
+            raise ValueError(
+                f"uncertain_above is {self.uncertain_above}; it is a ratio of the display range, "
+                "give a number between 0 and 1"
+            )
 
 
 def derived_uid(*names: str) -> str:

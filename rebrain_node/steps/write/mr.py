@@ -9,17 +9,23 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from rebrain_node.domain import marks
+from rebrain_node.domain.volume import FloatArray
 from rebrain_node.steps.write.codes import SOURCE_IMAGE, SPATIAL_RESAMPLING, concept
-from rebrain_node.steps.write.encoding import encoded_once
-from rebrain_node.steps.write.geometry import decimal, decimals, orientation
+from rebrain_node.steps.write.encoding import decimal, decimals, encoded_once, plain
 from rebrain_node.steps.write.references import reference, source_series
-from rebrain_node.steps.write.result import Result, SliceRecord
-from rebrain_node.steps.write.stamp import stamp, stamp_image, stamp_slice
-from rebrain_node.steps.write.text import LONG_STRING, plain
-
-BITS_STORED: Final = 12
+from rebrain_node.steps.write.result import (
+    Result,
+    SliceRecord,
+    add_slice_provenance,
+    stamp,
+    stamp_image,
+)
 
 SERIES_DESCRIPTION: Final = f"{marks.SERIES_DESCRIPTION_PREFIX} from CT, {marks.NOT_FOR_DIAGNOSIS}"
+#: type 2 of the MR Image module (PS3.3 C.8.3.1): nothing was measured
+_EMPTY: Final = (
+    "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength",
+)  # fmt: skip
 _SENTENCES: Final = {
     "measured": "at the place of a measured CT slice",
     "retrieved": "between measured CT slices, guided by a slice of another person",
@@ -27,44 +33,34 @@ _SENTENCES: Final = {
 }
 
 
-class SyntheticMRImage(SOPClass):
-    """One slice of the synthetic series; nothing in it pretends to a scanner."""
-
-    def __init__(self, result: Result, record: SliceRecord, shared: Dataset) -> None:
-        source = result.source
-        super().__init__(
-            study_instance_uid=source.study_instance_uid,
-            series_instance_uid=result.uids.series("MR"),
-            series_number=result.series_number("MR"),
-            sop_instance_uid=result.uids.instance("MR", record.index),
-            sop_class_uid=MRImageStorage,
-            instance_number=record.index + 1,
-            modality="MR",
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            series_description=SERIES_DESCRIPTION,
-            content_date=source.content_date,
-            content_time=source.content_time,
-        )
-        self.update(shared)
-        self.ImagePositionPatient = decimals(record.position_mm)
-        self.DerivationDescription = derivation(result, record)
-        self.SourceImageSequence = source_images(result, record)
-        synthetic = result.synthetic
-        pixels = synthetic.stored_range.stored(synthetic.intensity[record.index])
-        self.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
-        self.ImageComments = comment(result, record)
-
-
 def write_classic_mr(result: Result) -> list[Dataset]:
     """Build the MR series, one instance a slice, in order of position."""
     shared = encoded_once(_shared(result))
     images: list[Dataset] = []
     for record in result.slices:
-        image = SyntheticMRImage(result, record, shared)
+        image = begin(result, MRImageStorage, record.index)
+        image.update(shared)
+        image.ImagePositionPatient = decimals(record.position_mm)
+        image.DerivationDescription = derivation(result, record)
+        image.SourceImageSequence = source_images(result, record)
+        image.ImageComments = comment(result, record)
+        add_pixels(image, result, result.synthetic.intensity[record.index])
         stamp(image, result)
-        stamp_slice(image, result, record)
+        add_slice_provenance(image, result, record)
         images.append(image)
     return images
+
+
+def begin(result: Result, class_uid: str, index: int = 0) -> Dataset:
+    """Begin an object of the MR series with its names and nothing that a scanner would say."""
+    return SOPClass(
+        study_instance_uid=result.source.study_instance_uid,
+        sop_class_uid=class_uid,
+        modality="MR",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        series_description=SERIES_DESCRIPTION,
+        **result.names("MR", index),
+    )
 
 
 def _shared(result: Result) -> Dataset:
@@ -72,9 +68,12 @@ def _shared(result: Result) -> Dataset:
     dataset = Dataset()
     dataset.update(result.source.frame)
     dataset.update(result.source.acquisition)
-    _add_mr_attributes(dataset)
+    dataset.ImageType = list(marks.IMAGE_TYPE)
+    dataset.ScanningSequence = "RM"  # research mode
+    dataset.SequenceVariant = "NONE"
+    for keyword in _EMPTY:
+        setattr(dataset, keyword, None)
     dataset.update(plane(result))
-    add_pixel_format(dataset, result)
     dataset.update(window(result))
     dataset.DerivationCodeSequence = derivation_codes()
     dataset.ReferencedSeriesSequence = [source_series(result)]
@@ -82,39 +81,26 @@ def _shared(result: Result) -> Dataset:
     return dataset
 
 
-def _add_mr_attributes(dataset: Dataset) -> None:
-    """MR Image module, PS3.3 C.8.3.1: type 1 and 2, the latter empty."""
-    dataset.ImageType = list(marks.IMAGE_TYPE)
-    dataset.ScanningSequence = "RM"  # research mode
-    dataset.SequenceVariant = "NONE"
-    dataset.ScanOptions = None
-    dataset.MRAcquisitionType = None
-    dataset.RepetitionTime = None
-    dataset.EchoTime = None
-    dataset.EchoTrainLength = None
-    dataset.BodyPartExamined = "HEAD"
-
-
 def plane(result: Result) -> Dataset:
     """Image Plane module, PS3.3 C.7.6.2, without the position."""
     grid, spacing = result.synthetic.grid, result.synthetic.prepared.spacing_mm
     dataset = Dataset()
-    dataset.ImageOrientationPatient = orientation(grid)
+    dataset.ImageOrientationPatient = decimals((*grid.row_direction, *grid.column_direction))
     dataset.PixelSpacing = decimals((grid.pixel_mm, grid.pixel_mm))
     dataset.SliceThickness = decimal(spacing)
     dataset.SpacingBetweenSlices = decimal(spacing)
     return dataset
 
 
-def add_pixel_format(dataset: Dataset, result: Result) -> None:
-    """Image Pixel module, PS3.3 C.7.6.3, without the pixels."""
+def add_pixels(dataset: Dataset, result: Result, intensity: FloatArray) -> None:
+    """Image Pixel module, PS3.3 C.7.6.3: intensity of a slice or of all in 12 bits."""
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = result.synthetic.grid.rows, result.synthetic.grid.columns
-    dataset.BitsAllocated = 16
-    dataset.BitsStored = BITS_STORED
-    dataset.HighBit = BITS_STORED - 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.PixelRepresentation = 0
+    pixels = result.synthetic.stored_range.stored(intensity)
+    dataset.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
 
 
 def derivation_codes() -> list[Dataset]:
@@ -140,7 +126,7 @@ def derivation(result: Result, record: SliceRecord) -> str:
     guide = record.guide
     if guide.exemplar is None:
         return sentence
-    facts = [f"guided by exemplar {plain(guide.exemplar, LONG_STRING)} of another person"]
+    facts = [f"guided by exemplar {plain(guide.exemplar)} of another person"]
     if guide.similarity is not None and guide.tau is not None:
         facts.append(f"similarity {guide.similarity:.3f} (threshold {guide.tau:.3f})")
     if guide.position_difference_mm is not None:

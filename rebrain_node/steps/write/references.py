@@ -1,33 +1,25 @@
-"""How objects point at each other and at the source."""
+"""How objects point at each other and at the source, and the list of the whole set (KOS)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
-from rebrain_node.steps.write.result import Result
+from rebrain_node.domain import marks
+from rebrain_node.steps.write.result import Result, stamp
 
 #: what highdicom reads of a referenced object; the true identity is stamped on as bytes
 _IDENTITY: Final = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-)
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
+    "StudyDate", "StudyTime",
+)  # fmt: skip
 _LISTED: Final = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "Rows",
-    "Columns",
-)
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns",
+)  # fmt: skip
 
 
 def reference(class_uid: str, instance_uid: str, frame: int | None = None) -> Dataset:
@@ -45,23 +37,9 @@ def source_series(result: Result) -> Dataset:
     item = Dataset()
     item.SeriesInstanceUID = result.source.series_instance_uid
     item.ReferencedInstanceSequence = [
-        reference(class_uid, instance_uid)
-        for instance_uid, class_uid in result.source.class_uids.items()
+        reference(class_uid, uid) for uid, class_uid in result.source.class_uids.items()
     ]
     return item
-
-
-def source_evidence(result: Result) -> Dataset:
-    """Refer to the whole source series below its study (PS3.3 C.8.13.2.1, C.17.2.3)."""
-    series, study = Dataset(), Dataset()
-    series.SeriesInstanceUID = result.source.series_instance_uid
-    series.ReferencedSOPSequence = [
-        reference(class_uid, instance_uid)
-        for instance_uid, class_uid in result.source.class_uids.items()
-    ]
-    study.StudyInstanceUID = result.source.study_instance_uid
-    study.ReferencedSeriesSequence = [series]
-    return study
 
 
 def whole_series(instances: Sequence[Dataset]) -> Dataset:
@@ -74,6 +52,16 @@ def whole_series(instances: Sequence[Dataset]) -> Dataset:
     return item
 
 
+def evidence(study_uid: str, series_uid: str | None, references: Iterable[Dataset]) -> Dataset:
+    """Refer to instances of one series below its study (PS3.3 C.8.13.2.1, C.17.2.3)."""
+    series, study = Dataset(), Dataset()
+    series.SeriesInstanceUID = series_uid
+    series.ReferencedSOPSequence = list(references)
+    study.StudyInstanceUID = study_uid
+    study.ReferencedSeriesSequence = [series]
+    return study
+
+
 def listed(dataset: Dataset, *also: str) -> Dataset:
     """Reduce an object to its names, and the attributes named, without the patient."""
     item = Dataset()
@@ -83,3 +71,27 @@ def listed(dataset: Dataset, *also: str) -> Dataset:
     for keyword in _IDENTITY:
         setattr(item, keyword, None)
     return item
+
+
+def write_key_objects(result: Result, objects: Sequence[Dataset]) -> Dataset:
+    """Build the list of all objects written before it (PS3.3 A.35.4, PS3.16 TID 2010).
+
+    It is sent last: who has it has everything.
+    """
+    references = [listed(dataset) for dataset in objects]
+    content = KeyObjectSelection(
+        document_title=codes.DCM.ForResearch,
+        referenced_objects=references,
+        description=(
+            f"{marks.COMMENT_PREFIX}: complete set of {len(references)} objects derived from one "
+            f"CT series, research only, {marks.NOT_FOR_DIAGNOSIS}"
+        ),
+    )
+    dataset = KeyObjectSelectionDocument(
+        evidence=references,
+        content=content,
+        series_description=f"{marks.SERIES_DESCRIPTION_WORD} complete set of MR T1",
+        **result.names("KOS"),
+    )
+    stamp(dataset, result)
+    return dataset

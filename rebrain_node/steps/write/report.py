@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
+import numpy as np
 from highdicom import sr
 from highdicom.sr import RelationshipTypeValues
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
+from pydicom.sr.codedict import codes as standard
 from pydicom.uid import Comprehensive3DSRStorage
 
 from rebrain_node.domain import marks
-from rebrain_node.domain.job import Predecessor
-from rebrain_node.steps.write.codes import Triple, concept, private
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import UNVERIFIED
+from rebrain_node.steps.write import codes
+from rebrain_node.steps.write.codes import MILLIMETRE, NO_UNITS, Triple, concept
+from rebrain_node.steps.write.encoding import plain
 from rebrain_node.steps.write.identity import derived_uid
-from rebrain_node.steps.write.references import listed
-from rebrain_node.steps.write.report_table import slice_group, volume_group
-from rebrain_node.steps.write.result import Result
-from rebrain_node.steps.write.stamp import stamp
+from rebrain_node.steps.write.references import evidence, listed, reference
+from rebrain_node.steps.write.result import Result, SliceRecord, stamp
 
-IMAGE: Final = private("LISTED-IMAGE", "Image of the library")
+NO_FINDING: Final = "none"
+_LONG_TEXT: Final = 1024  #: characters, of a finding or reason
+_CONTAINS: Final = RelationshipTypeValues.CONTAINS
+_Group: TypeAlias = sr.MeasurementsAndQualitativeEvaluations
 
 
 def write_report(
@@ -30,46 +36,33 @@ def write_report(
     content = sr.MeasurementReport(
         observation_context=_observer(result),
         procedure_reported=concept(marks.DERIVATION_CODE),
-        imaging_measurements=[volume_group(result)],
-        title=codes.DCM.ImagingMeasurementReport,
+        imaging_measurements=[_volume_group(result)],
+        title=standard.DCM.ImagingMeasurementReport,
     )
     dataset = sr.Comprehensive3DSR(
-        evidence=[*map(listed, [*images, *companions]), *_source_evidence(result)],
+        evidence=[*map(listed, [*images, *companions]), *_source_instances(result)],
         content=content,
-        series_instance_uid=result.uids.series("SR"),
-        series_number=result.series_number("SR"),
-        sop_instance_uid=result.uids.instance("SR"),
-        instance_number=1,
-        manufacturer=marks.MANUFACTURER,
         is_complete=True,
         is_final=False,
         is_verified=False,
         series_description=f"{marks.SERIES_DESCRIPTION_WORD} provenance of MR T1",
+        **result.names("SR"),
     )
     # Once built, highdicom copies the whole tree; so the long parts are put in afterwards.
     dataset.ContentSequence.insert(-1, _library(result, images))
     for record in result.slices:
-        dataset.ContentSequence[-1].ContentSequence.extend(slice_group(result, record))
+        dataset.ContentSequence[-1].ContentSequence.extend(_slice_group(result, record))
     before = result.provenance.predecessor
     if before is not None and before.report_uid is not None:
-        dataset.PredecessorDocumentsSequence = [_predecessor(result, before)]
+        report = reference(Comprehensive3DSRStorage, before.report_uid)
+        dataset.PredecessorDocumentsSequence = [
+            evidence(result.source.study_instance_uid, before.report_series_uid, [report])
+        ]
     stamp(dataset, result)
     return dataset
 
 
-def _predecessor(result: Result, before: Predecessor) -> Dataset:
-    """Refer to the report of the revision before (PS3.3 C.17.2, C.17.2.3)."""
-    report, series, study = Dataset(), Dataset(), Dataset()
-    report.ReferencedSOPClassUID = Comprehensive3DSRStorage
-    report.ReferencedSOPInstanceUID = before.report_uid
-    series.SeriesInstanceUID = before.report_series_uid
-    series.ReferencedSOPSequence = [report]
-    study.StudyInstanceUID = result.source.study_instance_uid
-    study.ReferencedSeriesSequence = [series]
-    return study
-
-
-def _source_evidence(result: Result) -> Iterable[Dataset]:
+def _source_instances(result: Result) -> Iterable[Dataset]:
     for instance_uid, class_uid in result.source.class_uids.items():
         item = Dataset()
         item.SOPClassUID, item.SOPInstanceUID = class_uid, instance_uid
@@ -81,59 +74,173 @@ def _source_evidence(result: Result) -> Iterable[Dataset]:
 def _observer(result: Result) -> sr.ObservationContext:
     """Observer is a device: nobody has looked at this report (TID 1004)."""
     digest = result.provenance.bundle_digest
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=derived_uid("bundle", digest),
+        manufacturer_name=marks.MANUFACTURER,
+        model_name=marks.MODEL_NAME,
+        serial_number=digest,
+    )
     return sr.ObservationContext(
         observer_device_context=sr.ObserverContext(
-            observer_type=codes.DCM.Device,
-            observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-                uid=derived_uid("bundle", digest),
-                manufacturer_name=marks.MANUFACTURER,
-                model_name=marks.MODEL_NAME,
-                serial_number=digest,
-            ),
+            observer_type=standard.DCM.Device, observer_identifying_attributes=device
         )
     )
 
 
 def _library(result: Result, images: Sequence[Dataset]) -> sr.ContainerContentItem:
     """Image library (TID 1600): source and MR series, one group each, described once a group."""
-    library = sr.ContainerContentItem(
-        name=codes.DCM.ImageLibrary, relationship_type=RelationshipTypeValues.CONTAINS
-    )
-    source = [(class_uid, uid) for uid, class_uid in result.source.class_uids.items()]
-    mr = [(str(image.SOPClassUID), str(image.SOPInstanceUID)) for image in images]
-    library.ContentSequence = sr.ContentSequence(
-        [
-            _library_group(result, ("CT", "DCM", "Computed Tomography"), source),
-            _library_group(result, ("MR", "DCM", "Magnetic Resonance"), mr),
-        ]
-    )
-    return library
+    source = ((class_uid, uid) for uid, class_uid in result.source.class_uids.items())
+    mr = ((str(image.SOPClassUID), str(image.SOPInstanceUID)) for image in images)
+    groups = [_library_group(result, codes.CT, source), _library_group(result, codes.MR, mr)]
+    return _container(standard.DCM.ImageLibrary, groups)
 
 
 def _library_group(
     result: Result, modality: Triple, references: Iterable[tuple[str, str]]
 ) -> sr.ContainerContentItem:
     context = RelationshipTypeValues.HAS_ACQ_CONTEXT
-    group = sr.ContainerContentItem(
-        name=codes.DCM.ImageLibraryGroup, relationship_type=RelationshipTypeValues.CONTAINS
+    frame_uid = result.synthetic.prepared.frame_of_reference_uid
+    items = [
+        sr.CodeContentItem(standard.DCM.Modality, concept(modality), context),
+        sr.UIDRefContentItem(standard.DCM.FrameOfReferenceUID, frame_uid, context),
+        *(_image(codes.LISTED_IMAGE, class_uid, uid) for class_uid, uid in references),
+    ]
+    return _container(standard.DCM.ImageLibraryGroup, items)
+
+
+def _volume_group(result: Result) -> _Group:
+    """Say of the whole result: algorithm, digests, verdict, findings, audit head, totals."""
+    provenance, synthetic = result.provenance, result.synthetic
+    counts = Counter(record.guide.kind for record in result.slices)
+    inside = np.clip(synthetic.uncertainty[synthetic.head], 0.0, 1.0)
+    limit, slice_limit = result.options.uncertain_above, synthetic.meaning.untrusted_above
+    mean = float(inside.mean(dtype=np.float64)) if inside.size else 0.0
+    share = float((inside > limit).mean()) if inside.size else 0.0
+    group = _Group(
+        tracking_identifier=_tracking(result, "Whole volume"),
+        algorithm_id=sr.AlgorithmIdentification(
+            name=plain(provenance.bundle_name, _LONG_TEXT),
+            version=plain(provenance.bundle_version, _LONG_TEXT),
+            parameters=[
+                f"bundle SHA-256 {provenance.bundle_digest}",
+                plain(f"engine {provenance.engine_identity}", _LONG_TEXT),
+                f"configuration SHA-256 {provenance.configuration_digest}",
+            ],
+        ),
+        measurements=list(
+            _numbers(
+                (codes.UNCERTAINTY, mean, NO_UNITS),
+                (codes.UNCERTAIN_SHARE, share, NO_UNITS),
+                (codes.LIMIT, limit, NO_UNITS),
+                (codes.SLICE_LIMIT, slice_limit, NO_UNITS),
+            )
+        ),
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(concept(codes.CONTENT), concept(codes.SYNTHETIC)),
+        ],
     )
-    group.ContentSequence = sr.ContentSequence(
-        [
-            sr.CodeContentItem(codes.DCM.Modality, concept(modality), context),
-            sr.UIDRefContentItem(
-                codes.DCM.FrameOfReferenceUID,
-                result.synthetic.prepared.frame_of_reference_uid,
-                context,
-            ),
-            *(
-                sr.ImageContentItem(
-                    concept(IMAGE),
-                    class_uid,
-                    uid,
-                    relationship_type=RelationshipTypeValues.CONTAINS,
-                )
-                for class_uid, uid in references
-            ),
-        ]
-    )
+    content = group[0].ContentSequence
+    for kind, code in codes.KINDS.items():
+        content.append(_count(code, counts[kind]))
+    content.extend(_texts(result))
     return group
+
+
+def _slice_group(result: Result, record: SliceRecord) -> _Group:
+    """Say of one slice how it came about, with its image and the measured ones it lies between."""
+    guide = record.guide
+    group = _Group(
+        tracking_identifier=_tracking(result, f"Slice {record.index + 1}"),
+        measurements=list(
+            _numbers(
+                (codes.DISTANCE, guide.target.distance_mm, MILLIMETRE),
+                (codes.ALPHA, guide.target.alpha, NO_UNITS),
+                (codes.UNCERTAINTY, record.uncertainty, NO_UNITS),
+                (codes.SIMILARITY, guide.similarity, NO_UNITS),
+                (codes.TAU, guide.tau, NO_UNITS),
+                (codes.POSITION_DIFFERENCE, guide.position_difference_mm, MILLIMETRE),
+            )
+        ),
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(concept(codes.POSITION_KIND), concept(codes.KINDS[guide.kind]))
+        ],
+        source_images=[
+            sr.SourceImageForMeasurementGroup(
+                result.source.class_uids[neighbour.sop_instance_uid],
+                neighbour.sop_instance_uid,
+                None if neighbour.frame_number is None else [neighbour.frame_number],
+            )
+            for neighbour in record.neighbours
+        ],
+    )
+    content = group[0].ContentSequence
+    content.append(_image(codes.SYNTHETIC, *result.slice_name(record.index)))
+    content.append(_text(codes.REASON, guide.reason))
+    if record.trusted is not None:
+        content.append(_text(codes.TRUSTED, "YES" if record.trusted else "NO"))
+    if guide.exemplar is not None:
+        content.append(_text(codes.EXEMPLAR, guide.exemplar))
+    return group
+
+
+def _texts(result: Result) -> Iterable[sr.TextContentItem]:
+    provenance, head = result.provenance, result.anchor
+    yield _text(codes.COMPLETENESS, UNVERIFIED)
+    yield _text(codes.CALIBRATED, result.label)
+    yield _text(codes.QUANTITY, result.synthetic.meaning.quantity)
+    for finding in result.findings:
+        yield _text(codes.FINDING, _sentence(finding))
+    if not result.findings:
+        yield _text(codes.FINDING, NO_FINDING)
+    yield _text(codes.JOB, provenance.digest)
+    yield _text(codes.REVISION, str(provenance.revision))
+    if provenance.predecessor is not None:
+        yield _text(codes.PREDECESSOR, provenance.predecessor.mr_series_uid)
+    yield _text(codes.INPUT_DIGEST, provenance.input_digest)
+    yield _text(codes.BUNDLE_DIGEST, provenance.bundle_digest)
+    yield _text(codes.CONFIGURATION_DIGEST, provenance.configuration_digest)
+    yield _text(codes.ENGINE, provenance.engine_identity)
+    if head is not None:
+        yield _text(codes.AUDIT_HEAD, f"{head.sequence} {head.sha256}")
+
+
+def _sentence(finding: Finding) -> str:
+    seen = "" if finding.value is None else f" (seen {finding.value}, limit {finding.limit})"
+    return f"{finding.code}: {finding.sentence}{seen}"
+
+
+def _tracking(result: Result, identifier: str) -> sr.TrackingIdentifier:
+    return sr.TrackingIdentifier(
+        uid=result.uids.other("SR", f"tracking {identifier}"), identifier=identifier
+    )
+
+
+def _numbers(*measurements: tuple[Triple, float | None, Triple]) -> Iterable[sr.Measurement]:
+    """Make items of (name, value, unit); what has no value is left out."""
+    for name, value, unit in measurements:
+        if value is not None:
+            yield sr.Measurement(name=concept(name), value=value, unit=concept(unit))
+
+
+def _count(kind: Triple, count: int) -> sr.NumContentItem:
+    item = sr.NumContentItem(concept(codes.COUNT), count, concept(NO_UNITS), None, _CONTAINS)
+    modifier = RelationshipTypeValues.HAS_CONCEPT_MOD
+    item.ContentSequence = sr.ContentSequence(
+        [sr.CodeContentItem(concept(codes.POSITION_KIND), concept(kind), modifier)]
+    )
+    return item
+
+
+def _text(name: Triple, value: str) -> sr.TextContentItem:
+    return sr.TextContentItem(concept(name), plain(value, _LONG_TEXT), _CONTAINS)
+
+
+def _image(name: Triple, class_uid: str, uid: str, frame: int | None = None) -> sr.ImageContentItem:
+    frames = None if frame is None else [frame]
+    return sr.ImageContentItem(concept(name), class_uid, uid, frames, relationship_type=_CONTAINS)
+
+
+def _container(name: sr.CodedConcept, items: Sequence[sr.ContentItem]) -> sr.ContainerContentItem:
+    container = sr.ContainerContentItem(name, relationship_type=_CONTAINS)
+    container.ContentSequence = sr.ContentSequence(items)
+    return container

@@ -22,65 +22,34 @@ from rebrain_node.domain.marks import ACQUISITION_EQUIPMENT
 from rebrain_node.domain.volume import PreparedVolume
 from rebrain_node.instance.charset import is_readable
 from rebrain_node.steps.write.codes import concept
-from rebrain_node.steps.write.encoding import keep_raw_item
-from rebrain_node.steps.write.text import copy_text
+from rebrain_node.steps.write.encoding import copy_text, keep_raw_item
 
 #: type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): empty where absent
 REQUIRED_IDENTITY: Final = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-    "StudyID",
-    "AccessionNumber",
-)
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
+    "ReferringPhysicianName", "StudyID", "AccessionNumber",
+)  # fmt: skip
 #: copied where present: Patient, General Study, Patient Study and Clinical Trial modules
 OPTIONAL_IDENTITY: Final = (
-    "SpecificCharacterSet",
-    "TimezoneOffsetFromUTC",
-    "IssuerOfPatientID",
-    "TypeOfPatientID",
-    "PatientBirthTime",
-    "OtherPatientIDs",
-    "OtherPatientNames",
-    "EthnicGroup",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "LongitudinalTemporalInformationModified",
-    "StudyDescription",
-    "PhysiciansOfRecord",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "ClinicalTrialSponsorName",
-    "ClinicalTrialProtocolID",
-    "ClinicalTrialProtocolName",
-    "ClinicalTrialSiteID",
-    "ClinicalTrialSiteName",
-    "ClinicalTrialSubjectID",
-    "ClinicalTrialSubjectReadingID",
-    "ClinicalTrialTimePointID",
+    "SpecificCharacterSet", "TimezoneOffsetFromUTC", "IssuerOfPatientID", "TypeOfPatientID",
+    "PatientBirthTime", "OtherPatientIDs", "OtherPatientNames", "EthnicGroup",
+    "PatientIdentityRemoved", "DeidentificationMethod", "LongitudinalTemporalInformationModified",
+    "StudyDescription", "PhysiciansOfRecord", "PatientAge", "PatientSize", "PatientWeight",
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID", "ClinicalTrialSiteName", "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID",
     "ClinicalTrialTimePointDescription",
-)
+)  # fmt: skip
 #: sequences of the same modules
 IDENTITY_SEQUENCES: Final = (
-    "IssuerOfPatientIDQualifiersSequence",
-    "OtherPatientIDsSequence",
-    "DeidentificationMethodCodeSequence",
-    "IssuerOfAccessionNumberSequence",
+    "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence",
+    "DeidentificationMethodCodeSequence", "IssuerOfAccessionNumberSequence",
     "ProcedureCodeSequence",
-)
+)  # fmt: skip
 _EQUIPMENT: Final = (
-    "Manufacturer",
-    "ManufacturerModelName",
-    "InstitutionName",
-    "StationName",
-    "DeviceSerialNumber",
+    "Manufacturer", "ManufacturerModelName", "InstitutionName", "StationName", "DeviceSerialNumber",
     "SoftwareVersions",
-)
+)  # fmt: skip
 _LARGEST_SERIES_NUMBER: Final = 999_999
 _LOSSY: Final = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
 #: a codec that can do both: lossy unless the source says that it was not

@@ -147,6 +147,21 @@ def test_the_page_loads_nothing_and_runs_nothing():
     assert [value for value in policies if value.startswith("default-src 'none'")]
 
 
+def test_a_page_that_lists_only_the_newest_rows_says_so():
+    page = render([], [an_event(4, "node.started", "node")], INTACT, [])
+    assert "All 4 rows are as they were written. The newest 1 are listed here." in page
+    assert "newest" not in a_page()
+
+
+def test_every_cell_of_a_listing_has_the_name_of_its_column_for_narrow_screens():
+    names = [value for _, name, value in Elements(a_page()).attributes if name == "data-name"]
+    assert {"code", "finding", "limit", "subject, details", "hash", "attempts"} <= set(names)
+
+
+def test_parts_of_a_result_are_listed_in_words():
+    assert "MR 5" in "".join(Elements(a_page()).text)
+
+
 def test_a_broken_chain_is_said_aloud():
     verdict = ChainVerdict(
         intact=False, rows=2, head="b" * 64, broken_sequence=3, reason="details were changed"

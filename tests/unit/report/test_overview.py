@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from rebrain_node.domain.volume import Grid
-from rebrain_node.report.canvas import KINDS, WARNING, grey, heat
+from rebrain_node.pictures import HEAT, KINDS, WARNING, UprightVolume, as_measured, colour_map, grey
 from rebrain_node.report.overview import overview
-from rebrain_node.report.planes import UprightVolume, as_measured
 from tests.support.phantoms import head_ct
 from tests.support.synthetic_volumes import synthetic_volume
 
@@ -85,8 +84,8 @@ def test_thick_slices_are_shown_thick():
 
 def test_grey_and_heat_rise_from_black():
     values = np.linspace(-1, 2, 50, dtype=np.float32)
-    assert grey(values, 0.0, 1.0)[[0, -1], 0].tolist() == [0, 255]
-    lightness = heat(values, 0.0, 1.0).astype(int).sum(axis=-1)
+    assert grey(values[None])[0, [0, -1], 0].tolist() == [0, 255]
+    lightness = colour_map(values[None], HEAT)[0].astype(int).sum(axis=-1)
     assert lightness[0] == 0
     assert (np.diff(lightness) >= 0).all()
 

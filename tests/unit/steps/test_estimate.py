@@ -16,8 +16,7 @@ from rebrain_node.steps.estimate import abstain, estimate, scale_inputs
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
-from tests.support.geometry_cases import RECIPE, SMALL, WindowedSource
-from tests.support.limits import GEOMETRY
+from tests.support.geometry_cases import GEOMETRY, RECIPE, SMALL, WindowedSource
 from tests.support.phantoms import head_ct
 from tests.support.synthetic_volumes import synthetic_volume
 from tests.support.tiny_bundle import tiny_calibration

@@ -16,13 +16,13 @@ from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import retrieve
 from rebrain_node.steps.synthesise import synthesise
 from tests.support.geometry_cases import (
+    GEOMETRY,
     RECIPE,
     SMALL,
     WindowedSource,
     marker_of,
     prepared_marker,
 )
-from tests.support.limits import GEOMETRY
 from tests.support.phantoms import MARKER_HU, MARKER_MM, enhanced_ct, head_ct
 
 

@@ -16,8 +16,7 @@ from rebrain_node.model.head_template import SHAPE, load_head_template, points_m
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
-from tests.support.geometry_cases import RECIPE
-from tests.support.limits import GEOMETRY
+from tests.support.geometry_cases import GEOMETRY, RECIPE
 from tests.support.located_heads import PIXEL_MM, Pose, places_of, posed, volume_of
 
 TEMPLATE = load_head_template()

@@ -16,8 +16,7 @@ from rebrain_node.limits_file import shipped_limits
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
 from rebrain_node.steps.select import select
-from tests.support.geometry_cases import marker_of
-from tests.support.limits import GEOMETRY
+from tests.support.geometry_cases import GEOMETRY, marker_of
 from tests.support.phantoms import Ellipsoid, enhanced_ct, head_ct
 
 LIMITS = shipped_limits()

@@ -1,6 +1,7 @@
 """`rebrain-train` from the outside."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -9,62 +10,101 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+import typer.main
+from typer.testing import CliRunner, Result
 
-from rebrain_node.model.bundle import load_bundle
+from rebrain_node.errors import BundleError
+from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.card import Score
+from rebrain_node.model.signature import read_public_key, signing_key
 from tests.support.ball_head import ball_maps
-from trainer.cli import program
+from tests.support.plain_bundle import plain_contents
+from trainer.cli import program, renamed
 from trainer.config import TrainConfig
 from trainer.heads import Head
-from trainer.stages import Folders, release_run, simulate_head, walk_name
+from trainer.stages import Folders, release_run, sampling_name, simulate_head
 from trainer.train.bridge import fresh_state
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "conf" / "train" / "demo.toml"
-COMMANDS = [
-    "head",
-    "simulate",
-    "bridge",
-    "score",
-    "release",
-    "release-prepared",
-    "encoder",
-    "control",
-    "guide",
-    "key",
-    "sign",
-    "demo-head",
-    "gates",
-    "domain",
-    "domain-report",
-    "objectives",
-]
+COMMANDS = typer.main.get_command(program).commands
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_is_in_the_how_to(command: str) -> None:
-    page = (ROOT / "docs" / "how-to" / "train-a-bundle.md").read_text()
-
-    assert f"rebrain-train {command} " in page
+def run(*arguments: object, env: dict[str, str] | None = None) -> Result:
+    return CliRunner(env=env).invoke(program, list(map(str, arguments)))
 
 
-def _stages() -> list[list[str]]:
-    """The commands of `deploy/demo-bundle`, as words."""
-    lines = (ROOT / "deploy" / "demo-bundle").read_text().splitlines()
-    told = [line.partition("rebrain-train ")[2] for line in lines if not line.startswith("#")]
-    return [shlex.split(words, comments=True) for words in told if words]
+def test_every_command_is_in_a_how_to() -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+
+    assert [name for name in COMMANDS if f"rebrain-train {name} " not in pages] == []
 
 
-@pytest.mark.parametrize("words", _stages(), ids=" ".join)
-def test_every_stage_of_the_demonstration_bundle_is_a_command(words: list[str]) -> None:
-    options = [word for word in words if word.startswith("--")]
+def _command_lines() -> dict[str, list[str]]:
+    """Words of every line of the documents and of `deploy/demo-bundle` that calls the program."""
+    calls = re.compile(r"^(?: {4}|[^#\n]*\|\| |)rebrain-train (.*)$", re.MULTILINE)
+    files = (ROOT / "deploy" / "demo-bundle", ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+    lines = [
+        line for file in files for line in calls.findall(file.read_text().replace("\\\n", " "))
+    ]
+    return {
+        line: shlex.split(line.replace("[", "").replace("]", ""), comments=True) for line in lines
+    }
+
+
+@pytest.mark.parametrize("line", _command_lines())
+def test_every_command_line_of_the_documents_has_a_command_and_its_options(line: str) -> None:
+    words = _command_lines()[line]
     names = words[:2] if words[0] == "knowledge-base" else words[:1]
+    options = {word for word in words if word.startswith("--")}
 
-    result = CliRunner().invoke(program, [*names, "--help"], env={"COLUMNS": "200"})
+    result = run(*names, "--help", env={"COLUMNS": "200"})
 
+    assert words[0] in COMMANDS  # no old name
     assert result.exit_code == 0
-    assert [option for option in options if option not in result.output] == []
+    assert {option for option in options if option not in result.output} == set()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("head --maps m", "tissue-maps --maps m"),
+        ("bridge --run r", "train-bridge --run r"),
+        ("encoder --run r", "train-encoder --run r"),
+        ("control --run r", "train-control --run r"),
+        ("objectives --out o", "compare-objectives --out o"),
+        ("guide --p 5", "add-retrieval --p 5"),
+        ("domain b --kept k --draws=5", "fit-ood b --cache k --series=5"),
+        ("domain-report b", "ood-report b"),
+        ("gates --draws 5", "input-checks --series 5"),
+        ("knowledge-base build b --people 5", "knowledge-base build b --subjects 5"),
+        ("evaluate --beside x2", "evaluate --other-report x2"),
+        ("evaluate --report scores --out o", "evaluate --out o"),
+        ("evaluate --out o --report ablation", "guidance-report --out o"),
+        ("evaluate --report=retrieval --out o", "retrieval-report --out o"),
+    ],
+)
+def test_old_names_are_accepted_and_named_in_a_notice(old: str, new: str) -> None:
+    current, notices = renamed(old.split())
+
+    assert current == new.split()
+    assert notices
+
+
+@pytest.mark.parametrize(
+    "line", ["knowledge-base build b --subjects 5", "evaluate --report no", "evaluate --report"]
+)
+def test_other_command_lines_are_not_changed(line: str) -> None:
+    assert renamed(line.split()) == (line.split(), [])
+
+
+def test_an_old_command_runs_and_prints_one_line_on_standard_error(tmp_path: Path) -> None:
+    result = run("domain", tmp_path, "--kept", "k", "--maps", "m", "--out", "o")
+
+    assert isinstance(result.exception, BundleError)
+    assert result.stderr.count("\n") == 1
+    assert "deprecated" in result.stderr
+    assert "domain (now fit-ood), --kept (now --cache)" in result.stderr
 
 
 def test_help_loads_neither_torch_nor_simpleitk() -> None:
@@ -81,7 +121,7 @@ def _head(name: str) -> Head:
     return Head(name, Path("none"), None, "made of spheres", "train", False, True)
 
 
-def test_a_head_that_has_samples_is_not_drawn_again(tmp_path: Path) -> None:
+def test_a_head_that_has_samples_is_not_simulated_again(tmp_path: Path) -> None:
     simulation = TrainConfig.load(DEMO).simulate.model_copy(update={"samples_2mm": 2})
     np.savez(tmp_path / "ball.npz", **ball_maps())
     first = simulate_head(_head("ball"), tmp_path, tmp_path / "pool", simulation)
@@ -94,11 +134,11 @@ def _scores(ssim: dict[tuple[float, ...], float]) -> list[dict[str, object]]:
     return [
         Score(
             test=f"held-out simulated heads, {kind}",
-            method=walk_name(places),
+            method=sampling_name(time_steps),
             figures={"ssim": value},
         ).model_dump()
         for kind in ("measured", "missing")
-        for places, value in ssim.items()
+        for time_steps, value in ssim.items()
     ]
 
 
@@ -135,17 +175,17 @@ def test_a_finished_run_becomes_a_bundle_that_loads(
     bundle = release_run(config, folders, tmp_path / "bundle", "0.0.1")
 
     assert load_bundle(tmp_path / "bundle").digest == bundle.digest
-    assert "places 1.0: 0.600" in bundle.card.choices[0]
+    assert "time steps 1.0: 0.600" in bundle.card.choices[0]
 
 
-def test_a_walk_that_is_not_the_best_is_not_released(
+def test_a_recipe_is_not_released_if_other_time_steps_score_better(
     finished: tuple[TrainConfig, Folders], tmp_path: Path
 ) -> None:
     config, folders = finished
     scores = _scores({(1.0,): 0.5, (1.0, 0.5): 0.6})
     (folders.run / "scores.json").write_text(json.dumps(scores))
 
-    with pytest.raises(ValueError, match=r"places 1\.0 0\.5 scores better"):
+    with pytest.raises(ValueError, match=r"time steps 1\.0 0\.5 has SSIM 0\.600"):
         release_run(config, folders, tmp_path / "bundle", "0.0.1")
 
 
@@ -168,3 +208,26 @@ def test_a_released_bundle_is_never_overwritten(
 
     with pytest.raises(FileExistsError):
         release_run(config, folders, tmp_path / "bundle", "0.0.1")
+
+
+def test_a_key_is_made_and_signs_a_bundle_whose_digest_stays(tmp_path: Path) -> None:
+    folder, private, public = tmp_path / "b", tmp_path / "site.key", tmp_path / "site.pub"
+    write_bundle(folder, "tiny", "0.1", plain_contents())
+    digest = load_bundle(folder).digest
+
+    made = run("key", private)
+    signed = run("sign", folder, "--key", private)
+
+    key = read_public_key(public.read_bytes(), public)
+    assert (made.exit_code, signed.exit_code) == (0, 0)
+    assert key in made.output
+    assert f"signed by {key}" in signed.output
+    assert signing_key(load_bundle(folder)) == key
+    assert load_bundle(folder).digest == digest
+
+
+def test_a_private_key_does_not_have_the_name_of_a_public_one(tmp_path: Path) -> None:
+    result = run("key", tmp_path / "site.pub")
+
+    assert result.exit_code == 2
+    assert list(tmp_path.iterdir()) == []

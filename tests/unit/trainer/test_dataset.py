@@ -1,4 +1,4 @@
-"""The prepared data set: what is written is read, and nothing else is."""
+"""The prepared data set: who teaches and who does not, and what is refused."""
 
 import json
 from dataclasses import replace
@@ -7,8 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.prepared_balls import ball_subject, write_balls
-from trainer.data.dataset import DatasetError, Meta, PreparedData, open_any, write_subject
+from rebrain_node.model.bundle import load_bundle
+from rebrain_node.model.recipe import Retrieval
+from tests.support.ball_head import ball_subject, write_balls
+from trainer.config import TrainConfig
+from trainer.data.archive import open_any
+from trainer.data.dataset import DatasetError, Meta, PreparedData, write_subject
+from trainer.heads import catalogue, role_of
 
 SPLIT = {"train": ("a", "b"), "validation": ("c",), "test": ("d",)}
 META = Meta(pixel_mm=None, affine=None, files={}, inputs={}, notes=(), sha256={})
@@ -168,3 +173,37 @@ def test_the_seven_patients_open(shared_data):
     assert data.names == ("1", "3", "4", "6", "7", "8", "9")
     assert data.subject("4").source.shape == (9, 256, 256)
     assert data.subject("4").brain.any()
+
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_demonstration_head_and_the_held_out_heads_never_teach() -> None:
+    assert role_of("colin27") == "demonstration"
+    assert {role_of(name) for name in ("sub21", "sub22", "sub23")} == {"validation"}
+    assert role_of("sub01") == "train"
+
+
+def test_the_catalogue_has_nineteen_heads_to_learn_from(shared_data: Path) -> None:
+    heads = catalogue(shared_data)
+
+    assert sum(head.role == "train" for head in heads) == 19
+    assert all(head.t1.is_file() for head in heads)
+
+
+def test_the_card_of_the_shipped_bundle_names_the_split_that_the_trainer_makes() -> None:
+    card = load_bundle(ROOT / "rebrain_node" / "bundles" / "demo").card
+
+    for use in card.data:
+        if use.role != "external test":
+            assert {role_of(name) for name in use.subjects} == {use.role}
+
+
+def test_the_shipped_bundle_was_trained_with_the_parameters_in_the_repository() -> None:
+    bundle = load_bundle(ROOT / "rebrain_node" / "bundles" / "demo")
+    config = TrainConfig.load(ROOT / "conf" / "train" / "demo.toml")
+
+    alone = bundle.recipe.model_copy(update={"retrieval": Retrieval(), "abstain": None})
+    assert alone == config.recipe  # what `guide` and `calibrate` add is theirs
+    assert bundle.card.training.steps == config.train.steps
+    assert bundle.card.training.seed == config.train.seed

@@ -1,4 +1,4 @@
-"""A knowledge base is built from people under keyed hashes, and a person can be taken out of it."""
+"""Knowledge bases: subjects under keyed hashes are added and removed; tau by its definition."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ from typer.testing import CliRunner
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.retrieval.knowledge_base import check_usable, contents_of, read
 from rebrain_node.retrieval.open import check_encoder
-from tests.support.tiny_encoder import tiny_encoder_graph
+from tests.support.plain_bundle import tiny_encoder_graph
 from trainer.cli import program
 from trainer.config import TrainConfig
 from trainer.retrieval.knowledge_base import (
     BaseUpdateError,
     EntrySettings,
     SubjectSlices,
-    grown,
+    extended,
+    tau_table,
     without,
     write,
 )
-from trainer.retrieval.subject_keys import KeyFileError, key_beside, make_key, person_hash, read_key
-from trainer.retrieval.thresholds import tau_table
-from trainer.simulate.stacks import Stack, StackIndex, StackRecord, write_index, write_subject
+from trainer.retrieval.subject_keys import (
+    KeyFileError,
+    key_beside,
+    make_key,
+    read_key,
+    subject_hash,
+)
+from trainer.simulate.pool import write_index
+from trainer.simulate.stacks import Stack, StackIndex, StackRecord, write_subject
 
 RECIPE = TrainConfig.load(Path("conf/train/demo.toml")).recipe
 PLANE = (128, 104)
@@ -36,7 +43,7 @@ NAMES = ("anna", "bert", "carl")
 
 
 class Means:
-    """An encoder that knows 6 means of a slice; fast, and different for different slices."""
+    """An encoder of 6 means of a slice: fast, and different for different slices."""
 
     identity = "means"
 
@@ -47,13 +54,13 @@ class Means:
 
 
 def hash_of(name: str) -> str:
-    return person_hash(KEY, name)
+    return subject_hash(KEY, name)
 
 
-MAKING = EntrySettings(graph=b"graph", encoder=Means(), recipe=RECIPE, hash_of=hash_of)
+SETTINGS = EntrySettings(graph=b"graph", encoder=Means(), recipe=RECIPE, hash_of=hash_of)
 
 
-def _person(name: str, count: int = 12) -> SubjectSlices:
+def _subject(name: str, count: int = 12) -> SubjectSlices:
     rng = np.random.default_rng([*name.encode()])
     slices = rng.integers(0, 256, (count, *PLANE), dtype=np.uint8)
     slices[:, :64] //= rng.integers(1, 9, (count, 1, 1), dtype=np.uint8)
@@ -63,7 +70,7 @@ def _person(name: str, count: int = 12) -> SubjectSlices:
 
 @pytest.fixture
 def folder(tmp_path):
-    base = grown(MAKING.empty(), map(_person, NAMES), MAKING)
+    base = extended(SETTINGS.empty(), map(_subject, NAMES), SETTINGS)
     write(base, tmp_path / "base")
     return tmp_path / "base"
 
@@ -76,29 +83,29 @@ def test_a_base_holds_every_slice_in_the_order_of_position(folder):
     assert base.index.template_sha256 == load_head_template().digest
     assert base.index.encoder_sha256 == hashlib.sha256(b"graph").hexdigest()
     for name in NAMES:
-        person, rows = _person(name), base.subject == hash_of(name).encode()
-        assert np.array_equal(base.ct[rows], person.slices)
-        assert np.array_equal(base.position_mm[rows], person.position_mm)
+        own, rows = _subject(name), base.subject == hash_of(name).encode()
+        assert np.array_equal(base.ct[rows], own.slices)
+        assert np.array_equal(base.position_mm[rows], own.position_mm)
     check_encoder(base, Means(), "base")
     check_usable(base, "base")
 
 
-def test_the_same_people_give_the_same_bytes(folder, tmp_path):
-    again = grown(MAKING.empty(), map(_person, reversed(NAMES)), MAKING)
+def test_the_same_subjects_give_the_same_bytes_in_any_order(folder, tmp_path):
+    again = extended(SETTINGS.empty(), map(_subject, reversed(NAMES)), SETTINGS)
     assert contents_of(again) == {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def test_nobody_is_named_and_the_key_is_not_in_the_folder(folder):
+def test_neither_names_nor_the_key_are_in_the_folder(folder):
     held = b"".join(path.read_bytes() for path in folder.iterdir())
     assert KEY not in held
     assert KEY.hex().encode() not in held
     assert hash_of("anna").encode() in held  # the search finds what is there
-    assert person_hash(bytes(32), "anna") != hash_of("anna")
+    assert subject_hash(bytes(32), "anna") != hash_of("anna")
     index = (folder / "index.json").read_text()
     assert not [name for name in NAMES if f'"{name}"' in index]
 
 
-def test_a_person_who_is_taken_out_leaves_no_embedding_no_slice_and_no_hash(folder, tmp_path):
+def test_a_subject_that_is_removed_leaves_no_embedding_no_slice_and_no_hash(folder, tmp_path):
     before = read(folder)
     own = before.subject == hash_of("bert").encode()
     traces = [before.embeddings[row].tobytes() for row in np.flatnonzero(own)]
@@ -116,37 +123,37 @@ def test_a_person_who_is_taken_out_leaves_no_embedding_no_slice_and_no_hash(fold
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
     after = read(folder)
     assert after.index.entries == 24
-    expected = grown(MAKING.empty(), map(_person, ("anna", "carl")), MAKING)
+    expected = extended(SETTINGS.empty(), map(_subject, ("anna", "carl")), SETTINGS)
     assert contents_of(after) == contents_of(expected)  # as if never added
 
 
-def test_a_person_who_is_added_later_is_as_if_there_from_the_start(folder):
+def test_a_subject_added_later_gives_the_base_that_held_it_from_the_start(folder):
     part = without(read(folder), hash_of("carl"))
-    whole = grown(part, [_person("carl")], MAKING)
+    whole = extended(part, [_subject("carl")], SETTINGS)
     assert contents_of(whole) == {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def test_the_last_but_one_and_the_last_can_be_taken_out_too(folder):
+def test_the_last_two_subjects_can_be_removed(folder):
     base = without(without(read(folder), hash_of("anna")), hash_of("bert"))
     assert write(base, folder).index.tau == ()
     assert write(without(base, hash_of("carl")), folder).index.entries == 0
 
 
-def test_nobody_is_added_twice_and_nobody_unknown_is_taken_out(folder):
+def test_a_subject_is_not_added_twice_and_an_unknown_one_not_removed(folder):
     base = read(folder)
     with pytest.raises(BaseUpdateError, match="anna is in the base already"):
-        grown(base, [_person("anna")], MAKING)
+        extended(base, [_subject("anna")], SETTINGS)
     with pytest.raises(BaseUpdateError, match="is this the key it was built with"):
-        without(base, person_hash(bytes(32), "anna"))
+        without(base, subject_hash(bytes(32), "anna"))
 
 
-def test_a_base_of_another_encoder_does_not_grow(folder):
+def test_a_base_of_another_encoder_is_not_extended(folder):
     other = EntrySettings(graph=b"other", encoder=Means(), recipe=RECIPE, hash_of=hash_of)
     with pytest.raises(BaseUpdateError, match="encoder_sha256"):
-        grown(read(folder), [_person("dora")], other)
+        extended(read(folder), [_subject("dora")], other)
 
 
-def test_tau_is_what_its_definition_says():
+def test_tau_agrees_with_its_definition():
     rng = np.random.default_rng(3)
     embeddings = rng.standard_normal((300, 8)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -167,7 +174,14 @@ def test_tau_is_what_its_definition_says():
     assert taus == sorted(taus, reverse=True)
 
 
-def test_one_person_alone_has_no_threshold():
+def test_tau_of_equal_slices_of_two_subjects_is_1_in_spite_of_rounding():
+    angle = np.tile(np.arange(20) * 0.05, 3)
+    embedding = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    table = tau_table(embedding, np.repeat([b"a", b"b", b"c"], 20), np.zeros(60))
+    assert table[0].tau == 1.0
+
+
+def test_one_subject_alone_has_no_threshold():
     one = np.eye(4, dtype=np.float32)
     assert tau_table(one, np.array([b"a"] * 4), np.arange(4.0)) == ()
     assert tau_table(one[:0], np.array([], dtype="S1"), np.empty(0)) == ()
@@ -190,16 +204,16 @@ def test_a_key_is_for_its_owner_alone_and_never_overwritten(tmp_path):
 def _stacks(folder) -> None:
     records = []
     for name in NAMES:
-        person = _person(name, count=6)
-        half = [slice(0, 3), slice(3, 6)]
+        own = _subject(name, count=6)
+        halves = [slice(0, 3), slice(3, 6)]
         stacks = [
             Stack(
-                person.slices[s],
-                person.slices[s],
-                person.position_mm[s],
+                own.slices[s],
+                own.slices[s],
+                own.position_mm[s],
                 np.arange(3, dtype=np.int32),
             )
-            for s in half
+            for s in halves
         ]
         count, digest = write_subject(folder / f"{name}.npz", iter(stacks))
         records.append(
@@ -208,7 +222,7 @@ def _stacks(folder) -> None:
     write_index(folder, StackIndex(seed=0, subjects=tuple(records)))
 
 
-def test_the_commands_build_tell_and_take_out(tmp_path):
+def test_the_commands_build_describe_and_remove(tmp_path):
     _stacks(tmp_path / "stacks")
     (tmp_path / "encoder.onnx").write_bytes(tiny_encoder_graph(*PLANE))
     base = str(tmp_path / "base")
@@ -221,15 +235,15 @@ def test_the_commands_build_tell_and_take_out(tmp_path):
     source = ["--from", str(tmp_path / "stacks"), "--encoder", str(tmp_path / "encoder.onnx")]
     source += ["--config", "conf/train/demo.toml"]
     run("build", base, *source, "--series", "1")
-    told = json.loads(run("info", base, "--json").stdout)
-    assert (told["entries"], told["subjects"], told["usable"]) == (9, 3, True)
-    assert told["dimension"] == 208
-    assert [row["percent"] for row in told["tau"]] == [1, 2, 5, 10, 20]
+    facts = json.loads(run("info", base, "--json").stdout)
+    assert (facts["entries"], facts["subjects"], facts["usable"]) == (9, 3, True)
+    assert facts["dimension"] == 208
+    assert [row["percent"] for row in facts["tau"]] == [1, 2, 5, 10, 20]
     assert run("build", base, *source, code=1).exception is not None
     run("remove", base, "--subject", "bert")
-    run("remove", base, "--hash", person_hash(read_key(key_beside(tmp_path / "base")), "anna"))
-    told = json.loads(run("info", base, "--json").stdout)
-    assert (told["entries"], told["usable"], told["refusal"]) == (3, False, "KB-ONE-SUBJECT")
+    run("remove", base, "--hash", subject_hash(read_key(key_beside(tmp_path / "base")), "anna"))
+    facts = json.loads(run("info", base, "--json").stdout)
+    assert (facts["entries"], facts["usable"], facts["refusal"]) == (3, False, "KB-ONE-SUBJECT")
     run("build", base, *source, "--replace")
     assert json.loads(run("info", base, "--json").stdout)["entries"] == 18
     run("remove", base, code=2)

@@ -3,17 +3,60 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from typer.testing import CliRunner
 
-from tests.support.image_pairs import head, image_of, save, synthrad
 from trainer.cli import program
 from trainer.data import split
 from trainer.data.dataset import DatasetError, PreparedData, read_index
-from trainer.data.mirrored import mirrored_axis
+from trainer.data.nifti import mirrored_axis
+
+SIZE = (12, 40, 32)  # slices, rows, columns
+SPACING = (5.0, 5.0, 12.0)  # columns, rows, slices, mm
+
+
+def head(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw CT (HU), MR and mask, (slice, row, column) LPS; no two axes or sides look the same."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in SIZE), indexing="ij")
+    radius = np.sqrt((z * 0.7) ** 2 + y**2 + x**2)
+    inside, brain = radius < 0.85, radius < 0.7
+    left = brain & (x > 0.1) & (y < 0.2) & (z > 0)
+    nose = (np.abs(x) < 0.15) & (y < -0.6) & (z < 0) & (radius < 1)
+    ct = np.select([left, brain, inside | nose], [5.0, 38.0, 900.0], -1000.0)
+    mr = np.select([left, brain, inside | nose], [40.0, 200.0, 60.0], 0.0)
+    noise = rng.normal(0, 1, (2, *SIZE))
+    shown = inside | nose
+    return np.round(ct + shown * noise[0]), mr + shown * np.abs(noise[1]), shown
+
+
+def image_of(array: np.ndarray, degrees: float = 0.0) -> sitk.Image:
+    """Return an image along LPS, turned about the left-right axis by so many degrees."""
+    image = sitk.GetImageFromArray(np.asarray(array, np.float32))
+    image.SetSpacing(SPACING)
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    image.SetDirection([1, 0, 0, 0, cosine, -sine, 0, sine, cosine])
+    image.SetOrigin((-80.0, -100.0, -60.0))
+    return image
+
+
+def save(array: np.ndarray, path: Path, degrees: float = 0.0, axes: str = "LPS") -> Path:
+    """Write a NIfTI file with its axes stored in another order, at the same place in space."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(sitk.DICOMOrient(image_of(array, degrees), axes), str(path))
+    return path
+
+
+def synthrad(folder: Path, name: str, seed: int = 0, axes: str = "LPS") -> Path:
+    """Write one subject in the layout of SynthRAD2023."""
+    ct, mr, mask = head(seed)
+    for what, array in (("ct", ct), ("mr", mr), ("mask", mask)):
+        save(array, folder / name / f"{what}.nii.gz", axes=axes)
+    return folder / name
 
 
 def run(*arguments):
@@ -240,7 +283,7 @@ def test_a_split_file_with_a_subject_in_two_roles_is_refused_with_its_name(sourc
     given = tmp_path / "split.json"
     given.write_text(json.dumps({"train": ["1BA001", "1BA005"], "test": ["1BA005", "1BB010"]}))
 
-    with pytest.raises(DatasetError, match=r"split\.json: subject 1BA005 stands in train and te"):
+    with pytest.raises(DatasetError, match="subject 1BA005 has the roles train and test"):
         run("synthrad", source, "--out", tmp_path / "out", "--split", given)
 
     assert not (tmp_path / "out" / "dataset.json").exists()
@@ -248,14 +291,14 @@ def test_a_split_file_with_a_subject_in_two_roles_is_refused_with_its_name(sourc
 
 def test_counts_that_do_not_add_up_are_refused():
     with pytest.raises(DatasetError, match="needs 20 subjects, 3 are usable"):
-        split.draw(["a", "b", "c"], "14/3/3", 0, {})
+        split.assign(["a", "b", "c"], "14/3/3", 0, {})
 
 
 @pytest.mark.parametrize("rule", ["14/3/3", "0.7/0.15/0.15"])
 def test_twenty_subjects_split_14_3_3_and_no_one_twice(rule):
     names = [f"s{k}" for k in range(20)]
 
-    made = split.draw(names, rule, 1, {})
+    made = split.assign(names, rule, 1, {})
 
     assert [len(group) for group in made.values()] == [14, 3, 3]
     assert sorted(n for group in made.values() for n in group) == sorted(names)

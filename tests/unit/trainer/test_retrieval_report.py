@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from trainer.evaluate.retrieval_report import report_of
+from trainer.evaluate.retrieval_reports import retrieval_report
 from trainer.retrieval.report import (
     Slices,
     acceptance,
@@ -17,7 +18,7 @@ from trainer.retrieval.report import (
     reidentification,
     retrieved_ssim,
     search,
-    size_curve,
+    subsets,
     thresholds,
 )
 
@@ -37,10 +38,10 @@ def test_a_perfect_encoder_has_no_position_error_and_a_shifted_one_has_its_shift
     assert np.median(shifted) == pytest.approx(10.0)
 
 
-def test_the_own_subject_is_never_found():
+def test_the_subject_itself_is_never_retrieved():
     base = _arc(4)
     found = search(base, base)
-    assert found.any.all()
+    assert found.matched.all()
     assert (base.subject[found.row] != base.subject).all()
 
 
@@ -50,7 +51,7 @@ def test_the_position_check_comes_first_and_may_leave_nothing():
     assert np.abs(base.position_mm[found.row] - query.position_mm).max() <= 4.0
     far = Slices(query.embedding, query.subject, query.position_mm + 500.0)
     nothing = search(far, base, window_mm=6.0)
-    assert not nothing.any.any()
+    assert not nothing.matched.any()
     assert np.isnan(nothing.similarity).all()
 
 
@@ -58,10 +59,7 @@ def test_tau_is_the_mean_of_the_best_percent_by_hand():
     embedding = np.array([[1, 0], [0, 1], [1, 0], [0.6, 0.8]], dtype=np.float32)
     base = Slices(embedding, np.array([0, 0, 1, 1]), np.zeros(4))
     best = [1.0, 0.8, 1.0, 0.8]  # of the slices of the other subject
-    every = [(1.0 + 0.6) / 2, (0.0 + 0.8) / 2, (1.0 + 0.0) / 2, (0.6 + 0.8) / 2]
-    taus = thresholds(base, (5.0, 100.0))
-    assert taus[5.0] == pytest.approx(np.mean(best))
-    assert taus[100.0] == pytest.approx(np.mean(every))
+    assert thresholds(base) == pytest.approx(dict.fromkeys((1, 2, 5, 10, 20), np.mean(best)))
 
 
 def test_tau_falls_and_acceptance_rises_with_the_percentage():
@@ -94,8 +92,9 @@ def test_a_slice_is_like_itself_and_less_like_another():
 
 
 def test_a_smaller_base_is_part_of_the_larger_one():
-    curve = size_curve(_arc(1, start=99), _arc(10), lambda _, b: float(len(np.unique(b.subject))))
-    assert list(curve.values()) == [10.0, 7.0, 5.0, 3.0]
+    parts = [set(np.unique(part.subject)) for part in subsets(_arc(10)).values()]
+    assert [len(part) for part in parts] == [10, 7, 5, 3]
+    assert all(small <= large for large, small in itertools.pairwise(parts))
 
 
 def test_all_figures_come_together():
@@ -116,7 +115,7 @@ def test_all_figures_come_together():
         "encoders": {"mine": asdict(figures)},
         "sizes": {"mine": curve},
     }
-    encoders, tau, sizes = report_of(document).tables
+    encoders, tau, sizes = retrieval_report(document).tables
     assert [cell.text for cell in encoders.rows[0].cells][:2] == ["0.0", "1.000"]
     assert tau.rows[0].cells[0].note == f"accepts {figures.accepted[1.0]:.1%}"
     assert sizes.columns == ("100%", "70%", "50%", "30%")

@@ -190,8 +190,8 @@ def no_source_image(good: EditableSet) -> None:
 
 
 def neighbours_of_another_gap(good: EditableSet) -> None:
-    """Slice 2 lies between source slices 1 and 2; state 3 and 4."""
-    uids = [dataset.SOPInstanceUID for dataset in good.source[2:4]]
+    """Slice 2 lies between source slices 1 and 2; state 2 and 3."""
+    uids = [dataset.SOPInstanceUID for dataset in good.source[1:3]]
     for item, uid in zip(good.mr[1].SourceImageSequence, uids, strict=True):
         item.ReferencedSOPInstanceUID = uid
     private(marks.NEIGHBOURS, uids)(good)

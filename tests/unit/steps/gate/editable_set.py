@@ -21,7 +21,7 @@ SOURCE = PhantomSpec(
     rows=64,
     columns=64,
     pixel_spacing_mm=(4.0, 4.0),
-    slice_distances_mm=(-30.0, -15.0, 0.0, 15.0, 30.0),
+    slice_distances_mm=(-30.0, 0.0, 30.0),
     gantry_tilt_deg=11.0,
     parts=(Ellipsoid((35.0, 25.0, 5.0), (18.0, 22.0, 40.0), 200.0),),  # left from right
     patient_name="Äther^Zoë",
@@ -34,7 +34,7 @@ _T1 = (0.0, 0.0, 0.9, 0.5, 0.25, 0.75, 0.55, 0.5, 0.12, 0.1)
 
 def t1_like(instances: Sequence[Dataset], spec: PhantomSpec) -> SyntheticVolume:
     """A volume with the phantom's own anatomy at its true position."""
-    volume = synthetic_volume(instances, rows=64, columns=48, pixel_mm=4.0, spacing_mm=3.75)
+    volume = synthetic_volume(instances, rows=64, columns=48, pixel_mm=4.0, spacing_mm=10.0)
     grid = volume.grid
     r = np.arange(grid.rows)[:, None, None] * grid.pixel_mm * grid.column_direction
     c = np.arange(grid.columns)[None, :, None] * grid.pixel_mm * grid.row_direction
@@ -80,10 +80,9 @@ class EditableSet:
         mr_form: str = "classic",
     ) -> EditableSet:
         objects = [(i.kind, dcmread(BytesIO(i.content))) for i in derived.instances]
-        return cls(derived.provenance, list(source), objects, tuple(companions), mr_form)
-
-    def copy(self) -> EditableSet:
-        return copy.deepcopy(self)
+        return cls(
+            derived.provenance, copy.deepcopy(list(source)), objects, tuple(companions), mr_form
+        )
 
     def of_kind(self, *kinds: str) -> list[Dataset]:
         return [dataset for kind, dataset in self.objects if kind in kinds]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from rebrain_node.domain.job import Predecessor
@@ -30,7 +31,7 @@ def result():
 
 @pytest.fixture
 def good(result):
-    return EditableSet.of(*result, COMPANIONS).copy()
+    return EditableSet.of(*result, COMPANIONS)
 
 
 ENHANCED = ObjectOptions(mr="enhanced")
@@ -59,7 +60,7 @@ def enhanced_result():
 
 @pytest.fixture
 def enhanced(enhanced_result):
-    return EditableSet.of(*enhanced_result, COMPANIONS, "enhanced").copy()
+    return EditableSet.of(*enhanced_result, COMPANIONS, "enhanced")
 
 
 def test_an_untouched_enhanced_mr_passes(enhanced_result):
@@ -67,12 +68,47 @@ def test_an_untouched_enhanced_mr_passes(enhanced_result):
     gate(derived, source, mr_form="enhanced")
 
 
-@pytest.mark.parametrize("mr", ["classic", "enhanced"])
-def test_a_set_with_another_range_of_stored_values_passes(mr):
+NARROW = StoredRange(black=1000, white=2000)
+
+
+def with_range(stored_range, mr="classic", **changes):
+    """A written set of the range given, and its source."""
     source, made_by = source_and_provenance()
-    volume = replace(t1_like(source, SOURCE), stored_range=StoredRange(black=96, white=3095))
-    derived = write(volume, source, made_by, (), ObjectOptions(mr=mr))
-    gate(derived, source, mr_form=mr)
+    volume = replace(t1_like(source, SOURCE), stored_range=stored_range, **changes)
+    return write(volume, source, made_by, (), ObjectOptions(mr=mr)), source
+
+
+def codes_in_range(stored_range, derived, source):
+    context = read(derived, source, COMPANIONS, stored_range=stored_range)
+    return [finding.code for finding in evaluate(context, RULES)]
+
+
+@pytest.mark.parametrize("mr", ["classic", "enhanced"])
+@pytest.mark.parametrize("stored_range", [NARROW, StoredRange(black=96, white=3095)])
+def test_a_set_with_another_range_of_stored_values_passes(mr, stored_range):
+    derived, source = with_range(stored_range, mr)
+    gate(derived, source, mr_form=mr, stored_range=stored_range)
+
+
+def test_two_slices_of_air_are_no_repetition_where_black_is_not_zero(result):
+    intensity = t1_like(result[1], SOURCE).intensity
+    intensity[-2:] = 0.0
+    derived, source = with_range(NARROW, intensity=intensity)
+    assert "GATE-PIXEL-REPEATED" not in codes_in_range(NARROW, derived, source)
+
+
+def test_values_outside_the_recipe_s_range_are_refused():
+    derived, source = with_range(StoredRange(black=1000, white=2120))
+    assert codes_in_range(NARROW, derived, source) == ["GATE-PIXEL-RANGE"]
+    derived, source = with_range(StoredRange(black=999, white=2000))
+    assert codes_in_range(NARROW, derived, source) == ["GATE-PIXEL-RANGE"]
+
+
+def test_an_image_that_is_clipped_at_the_recipe_s_white_is_refused(result):
+    intensity = t1_like(result[1], SOURCE).intensity
+    intensity[1::2] = np.where(intensity[1::2] > 0.4, 1.0, intensity[1::2])
+    derived, source = with_range(NARROW, intensity=intensity)
+    assert codes_in_range(NARROW, derived, source) == ["GATE-PIXEL-SATURATED"]
 
 
 @pytest.mark.hazard("H6")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from io import BytesIO
 
 import highdicom
@@ -13,10 +14,10 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
-from rebrain_node.steps.write import AuditAnchor, ObjectOptions, preview, write
-from rebrain_node.steps.write import report_table as table
-from rebrain_node.steps.write.lettering import lettering
+from rebrain_node.pictures import lettering
+from rebrain_node.steps.write import AuditAnchor, ObjectOptions, codes, preview, write
 from rebrain_node.steps.write.preview import BANNER, CAPTIONS, KIND_COLOURS, WARNING, draw
+from rebrain_node.steps.write.report import NO_FINDING
 from tests.support.phantoms import enhanced_ct, head_ct
 from tests.support.synthetic_volumes import provenance, synthetic_volume
 
@@ -168,21 +169,21 @@ def test_the_report_tells_the_whole(full, volume):
     (report,) = full["SR"]
     assert report.VerificationFlag == "UNVERIFIED"
     whole = texts(groups(report)[0])
-    assert whole[table.COMPLETENESS[0]] == "UNVERIFIED"
-    assert whole[table.AUDIT_HEAD[0]] == f"42 {'b' * 64}"
-    assert whole[table.BUNDLE_DIGEST[0]] == "2" * 64
-    assert whole[table.CONFIGURATION_DIGEST[0]] == "3" * 64
-    assert whole[table.FINDING[0]].startswith("AGE: older than 90")
-    assert "seen 97.0, limit 90.0" in whole[table.FINDING[0]]
+    assert whole[codes.COMPLETENESS[0]] == "UNVERIFIED"
+    assert whole[codes.AUDIT_HEAD[0]] == f"42 {'b' * 64}"
+    assert whole[codes.BUNDLE_DIGEST[0]] == "2" * 64
+    assert whole[codes.CONFIGURATION_DIGEST[0]] == "3" * 64
+    assert whole[codes.FINDING[0]].startswith("AGE: older than 90")
+    assert "seen 97.0, limit 90.0" in whole[codes.FINDING[0]]
     assert whole["111001"] == "demo"
     mean = volume.uncertainty[volume.head].mean()
-    assert numbers(groups(report)[0])[table.UNCERTAINTY[0]] == pytest.approx(mean, abs=1e-5)
+    assert numbers(groups(report)[0])[codes.UNCERTAINTY[0]] == pytest.approx(mean, abs=1e-5)
 
 
 def test_the_report_counts_the_slices_by_kind(full, volume):
     counts = {}
     for item in groups(full["SR"][0])[0].ContentSequence:
-        if item.ConceptNameCodeSequence[0].CodeValue == table.COUNT[0]:
+        if item.ConceptNameCodeSequence[0].CodeValue == codes.COUNT[0]:
             kind = item.ContentSequence[0].ConceptCodeSequence[0].CodeValue.lower()
             counts[kind] = int(item.MeasuredValueSequence[0].NumericValue)
     assert counts == dict(Counter(guide.kind for guide in volume.guides))
@@ -192,10 +193,10 @@ def test_the_report_has_a_row_for_each_slice(full, volume):
     rows = groups(full["SR"][0])[1:]
     for row, guide, image in zip(rows, volume.guides, full["MR"], strict=True):
         seen = numbers(row)
-        assert seen[table.DISTANCE[0]] == pytest.approx(guide.target.distance_mm)
-        assert seen[table.ALPHA[0]] == pytest.approx(guide.target.alpha)
-        assert (table.SIMILARITY[0] in seen) == (guide.similarity is not None)
-        assert (table.EXEMPLAR[0] in texts(row)) == (guide.exemplar is not None)
+        assert seen[codes.DISTANCE[0]] == pytest.approx(guide.target.distance_mm)
+        assert seen[codes.ALPHA[0]] == pytest.approx(guide.target.alpha)
+        assert (codes.SIMILARITY[0] in seen) == (guide.similarity is not None)
+        assert (codes.EXEMPLAR[0] in texts(row)) == (guide.exemplar is not None)
         referenced = [
             item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
             for item in row.ContentSequence
@@ -218,8 +219,8 @@ def test_a_report_without_finding_or_audit_log_says_none_and_anchors_nothing():
     derived = write(synthetic_volume(source), source, provenance(), (), ObjectOptions())
     report = next(i for i in derived.instances if i.kind == "SR")
     whole = texts(groups(pydicom.dcmread(BytesIO(report.content)))[0])
-    assert whole[table.FINDING[0]] == table.NO_FINDING
-    assert table.AUDIT_HEAD[0] not in whole
+    assert whole[codes.FINDING[0]] == NO_FINDING
+    assert codes.AUDIT_HEAD[0] not in whole
 
 
 def evidence(document: Dataset) -> set[str]:
@@ -288,3 +289,23 @@ def test_the_preview_shows_the_head_upright():
     bright = np.flatnonzero((panel == 255).all(axis=(-1)).any(axis=1))
     assert bright.size
     assert bright.max() < panel.shape[0] / 4
+
+
+@pytest.mark.hazard("H3")
+@pytest.mark.parametrize(("row", "column"), [(1, 1), (-1, -1), (1, -1), (-1, 1)])
+def test_the_preview_shows_the_left_of_the_patient_on_the_right_and_the_front_on_top(row, column):
+    volume = synthetic_volume(head_ct(**TINY))
+    prepared = volume.prepared
+    grid = replace(
+        prepared.grid,
+        row_direction=row * np.array([1.0, 0.0, 0.0]),
+        column_direction=column * np.array([0.0, 1.0, 0.0]),
+    )
+    volume = replace(volume, prepared=replace(prepared, grid=grid))
+    volume.intensity[:] = 0.0
+    bright = volume.intensity[:, :3] if column > 0 else volume.intensity[:, -3:]
+    bright = bright[:, :, -3:] if row > 0 else bright[:, :, :3]
+    bright[:] = 1.0  # the corner at the patient's front and left
+    axial = draw(volume, "none")[: grid.rows, 3 : 3 + grid.columns, 0]
+    assert np.argwhere(axial == 255).min(axis=0).tolist() == [0, grid.columns - 3]
+    assert (axial == 255).sum() == 9

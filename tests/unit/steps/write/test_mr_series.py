@@ -18,7 +18,7 @@ from rebrain_node.domain.job import DerivedSet
 from rebrain_node.domain.volume import StoredRange
 from rebrain_node.errors import EngineError
 from rebrain_node.steps.write import ObjectOptions, write
-from rebrain_node.steps.write.geometry import decimal
+from rebrain_node.steps.write.encoding import decimal
 from tests.support.phantoms import enhanced_ct, head_ct
 from tests.support.synthetic_volumes import provenance, synthetic_volume
 

@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGLosslessSV1
 
 from rebrain_node.errors import SeriesRejectedError
+from rebrain_node.steps.write.encoding import copy_text, plain
 from rebrain_node.steps.write.source import NO_DATE, read_source
-from rebrain_node.steps.write.text import copy_text, plain
 from tests.support.phantoms import head_ct
 from tests.support.synthetic_volumes import synthetic_volume
 

@@ -1,0 +1,243 @@
+"""What guidance adds, measured on a tiny bundle: which picture each way shows, leak and erasure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from rebrain_node.domain.volume import Guide, Target
+from rebrain_node.errors import RebrainError
+from rebrain_node.model.bundle import ModelBundle, write_bundle
+from rebrain_node.model.source import at_measured, windowed
+from tests.support.ball_head import write_balls
+from tests.support.tiny_bundle import (
+    tiny_recipe,
+    tiny_retrieving_recipe,
+    write_tiny_retrieving_bundle,
+)
+from trainer.cli import program
+from trainer.data.dataset import PreparedData
+from trainer.data.placing import placements
+from trainer.data.protocols import Sparsity, thinned
+from trainer.evaluate.ablation import verdict
+from trainer.evaluate.methods import NetworkMethod
+from trainer.evaluate.networks import Network, network_of_bundle
+from trainer.evaluate.results import OURS, BundleFacts
+from trainer.evaluate.run import summarise
+from trainer.evaluate.variants import (
+    BLOOD_HU,
+    VISIBLE,
+    Disc,
+    FilledSlice,
+    PlantedLesion,
+    Sampler,
+    fill,
+    plant,
+    room,
+)
+from trainer.ood.report import exact_interval
+
+TARGET = Target(distance_mm=2.0, below=0, above=1, alpha=0.5)
+FACTS: BundleFacts = {"name": "none", "version": "0", "digest": "0", "engine": "numpy"}
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    folder = tmp_path_factory.mktemp("balls") / "balls"
+    return write_balls(folder, {"train": ("a",), "test": ("c",)}, "ct")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    return write_tiny_retrieving_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+def copying(of_guide: float) -> Network:
+    """A network that draws the source, and of the guide as much as it is told."""
+
+    def evaluate(x: np.ndarray, _: np.ndarray, guide: np.ndarray | None = None) -> np.ndarray:
+        drawn = x[:, 1:2] if guide is None else (1 - of_guide) * x[:, 1:2] + of_guide * guide
+        return x[:, :1] - drawn
+
+    return Network(tiny_retrieving_recipe(), evaluate, FACTS)
+
+
+def retrieved(similarity: float, hu: float = 20.0) -> Guide:
+    return Guide(
+        target=TARGET,
+        kind="retrieved",
+        reason="made up",
+        similarity=similarity,
+        tau=-1.0,
+        exemplar="0" * 32,
+        position_difference_mm=1.0,
+        exemplar_hu=np.full(tiny_recipe().grid.shape, hu, np.float32),
+    )
+
+
+def interpolated() -> Guide:
+    return Guide(target=TARGET, kind="interpolated", reason="made up")
+
+
+def test_the_threshold_chooses_between_pictures_that_exist() -> None:
+    near = FilledSlice("c", retrieved(0.8), {}, {})
+    assert near.by("full", 0.7) == "retrieved"
+    assert near.by("full", 0.9) == "control-slerp"
+    assert near.by("as-source", 0.9) == "slerp"
+    assert near.by("as-source", 0.7) == "as-source"
+    none = FilledSlice("c", interpolated(), {}, {})
+    assert none.by("full", -1.0) == "control-slerp"
+
+
+def test_every_way_shows_what_its_name_says() -> None:
+    network = copying(of_guide=1.0)
+    sampler = Sampler.of(network, seed=0)
+    plane = np.full(network.recipe.grid.shape, 60.0, np.float32)
+    conditioning = at_measured(windowed(plane, 0.0, network.recipe))
+    drawn = sampler.variants(conditioning, retrieved(0.8, hu=20.0))
+    means = {way: round(float(image.mean()), 3) for way, image in drawn.items()}
+    assert means == {"slerp": 0.75, "control-slerp": 0.75, "retrieved": 0.25, "as-source": 0.25}
+    assert "retrieved" not in sampler.variants(conditioning, interpolated())
+
+
+def test_a_case_is_filled_and_scored_at_missing_positions_alone(balls: PreparedData) -> None:
+    case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
+    guides = [interpolated()] * len(case.targets_mm)
+    told = []
+    found = fill(case, guides, Sampler.of(copying(0.0), seed=0), lambda: told.append(1))
+    assert len(told) == int((~case.measured).sum())
+    assert 0 < len(found) <= len(told)
+    assert found[0].ssim.keys() == {"slerp", "control-slerp", "linear"}
+    assert all(np.isfinite(list(each.mae.values())).all() for each in found)
+
+
+def planted_by(network: Network) -> list[PlantedLesion]:
+    plane = np.full(network.recipe.grid.shape, 35.0, np.float32)
+    conditioning = at_measured(windowed(plane, 0.0, network.recipe))
+    places = [(conditioning, retrieved(0.8, hu=30.0)), (conditioning, interpolated())]
+    return list(plant(places, Sampler.of(network, seed=0), seed=0))
+
+
+def test_a_network_that_copies_its_guide_leaks_and_erases() -> None:
+    (found,) = planted_by(copying(of_guide=1.0))
+    assert found.leak > VISIBLE
+    assert found.leaked
+    assert found.visible
+    assert found.erased
+
+
+def test_a_network_that_ignores_its_guide_neither_leaks_nor_erases() -> None:
+    (found,) = planted_by(copying(of_guide=0.0))
+    assert found.leak == 0
+    assert not found.leaked
+    assert found.guided == pytest.approx(found.unguided)
+    assert not found.erased
+
+
+def test_a_disc_lies_where_both_slices_have_brain() -> None:
+    recipe = tiny_recipe()
+    brain = recipe.brain_window.apply(np.full(recipe.grid.shape, 35.0, np.float32))
+    left = brain.copy()
+    left[:, 24:] = -1
+    rng = np.random.default_rng(0)
+    share = room(left, brain, recipe, rng)
+    assert share is not None
+    assert share[:, :24].sum() > 0.99 * share.sum()
+    assert room(left, np.full_like(brain, -1), recipe, rng) is None
+
+
+def test_a_disc_is_planted_in_the_units_of_the_window() -> None:
+    share = np.zeros((4, 4), np.float32)
+    share[1, 1] = 1.0
+    planted = Disc(share, BLOOD_HU).in_window(np.zeros((4, 4), np.float32), 0.0, 80.0)
+    assert planted[1, 1] == pytest.approx(2 * 65 / 80 - 1)
+    assert (planted[share == 0] == 0).all()
+
+
+def test_the_exact_interval_of_nothing_says_nothing() -> None:
+    assert exact_interval(0, 0) == [0.0, 1.0]
+    low, high = exact_interval(0, 100)
+    assert low == 0
+    assert high == pytest.approx(1 - 0.025 ** (1 / 100))
+
+
+def test_the_verdict_follows_the_interval() -> None:
+    def compared(gain: dict[str, float]) -> dict[str, object]:
+        return {"gain": summarise(gain, 0)}
+
+    ways = {"decimate:2": {"slerp": compared({"a": -0.01, "b": -0.02}),
+                           "linear": compared({"a": 0.1, "b": 0.2})}}  # fmt: skip
+    said = verdict(ways)  # type: ignore[arg-type]
+    assert "full is below slerp by -0.0150 SSIM" in said
+    assert "full exceeds linear by +0.1500 SSIM" in said
+
+
+def test_a_retrieving_bundle_has_a_row_with_and_one_without_its_guides(
+    bundle: ModelBundle, balls: PreparedData
+) -> None:
+    network = network_of_bundle(bundle)
+    bridge = NetworkMethod(OURS, network, balls, 0)
+    case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
+    ticks: list[int] = []
+    drawn = dict(bridge.synthesise(case, lambda: ticks.append(1)))
+    assert len(ticks) == bridge.positions(case)
+    assert not np.array_equal(drawn["rebrain"], drawn["bridge-slerp"])
+    measured = case.measured
+    np.testing.assert_array_equal(drawn["rebrain"][measured], drawn["bridge-slerp"][measured])
+
+
+def test_guides_come_from_the_nodes_own_steps(bundle: ModelBundle, balls: PreparedData) -> None:
+    """A ball is no head: the node does not trust its position, and neither does the report."""
+    case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
+    network = network_of_bundle(bundle)
+    assert network.retriever is not None
+    (placement,) = placements(case.head, case.subject.pixel_mm, bundle.recipe)
+    guides = network.retriever.guides(case, placement)
+    assert [guide.kind == "measured" for guide in guides] == case.measured.tolist()
+    assert all("head frame is not sure" in g.reason for g in guides if g.kind != "measured")
+
+
+def ablation_of(bundle: Path, data: Path, out: Path, *more: str) -> object:
+    given = ["--bundle", str(bundle), "--data", str(data), "--out", str(out)]
+    return CliRunner().invoke(program, ["guidance-report", *given, *more])
+
+
+def test_the_ablation_is_one_command(bundle: ModelBundle, tmp_path: Path) -> None:
+    write_balls(tmp_path / "balls", {"train": ("a",), "test": ("c",)}, "ct")
+    result = ablation_of(bundle.path, tmp_path / "balls", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert document == json.loads(result.stdout)
+    assert document["ways"].keys() == {"decimate:2", "decimate:4"}
+    for found in document["ways"].values():
+        assert found.keys() == {"full", "control-slerp", "slerp", "as-source", "linear"}
+        assert found["full"]["gain"]["mean"] == 0
+        assert found["slerp"]["gain"]["mean"] != 0
+    assert document["retrieved"] == {"decimate:2": 0, "decimate:4": 0}  # a ball is no head
+    assert [each["percent"] for each in document["percents"]] == [1, 2, 5, 10, 20]
+    assert [each["people"] for each in document["sizes"]] == [3, 2, 2, 1]
+    page = (tmp_path / "out" / "ablation.md").read_text()
+    assert "Planted lesions" in page
+    assert document["verdict"] in page
+    assert (tmp_path / "out" / "ablation.html").is_file()
+
+
+def test_a_question_that_cannot_be_put_is_refused(bundle: ModelBundle, tmp_path: Path) -> None:
+    write_balls(tmp_path / "mr", {"test": ("c",)}, "mr")
+    contents = {name: bundle.read(name) for name in bundle.manifest.files}
+    contents["recipe.json"] = tiny_recipe().to_json().encode()
+    write_bundle(tmp_path / "alone", "tiny", "0.0.1", contents)
+    for where, reason in (
+        (bundle.path, "needs volumes of CT in HU"),
+        (tmp_path / "alone", "retrieves no exemplars"),
+    ):
+        result = ablation_of(where, tmp_path / "mr", tmp_path / "out")
+        assert isinstance(result.exception, RebrainError)
+        assert reason in str(result.exception)
+    assert not (tmp_path / "out").exists()
+    refused = ablation_of(bundle.path, tmp_path / "mr", tmp_path / "out", "--protocol", "thick:2")
+    assert refused.exit_code == 2

@@ -1,0 +1,251 @@
+"""Scores of a run before its release, and reports on a bundle."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trainer.cli import options
+
+if TYPE_CHECKING:
+    from rebrain_node.model.card import Score
+    from trainer.evaluate.run import Progress
+
+_SCORES = "evaluation.json"
+_REPORTS = (_SCORES, "ablation.json", "retrieval.json")
+_SHOWN = ("psnr", "ssim", "nrmse", "i_ssim_gap", "slice_id_exact", "slice_id_within_one",
+         "brain_correlation", "lncc")  # fmt: skip
+#: as the slice-position check of the node at slices 5 mm apart: 1.5 times the gap
+_WINDOW_MM = 7.5
+
+ReportFolder = Annotated[Path, typer.Option(help="Folder of the report; replaces an older one.")]
+Seed = Annotated[int, typer.Option(help="Random seed of sampled noise and bootstrap.")]
+
+
+def score(
+    config: options.Config,
+    pool: options.Samples,
+    run: options.Run,
+    data: options.Data = None,
+    every: Annotated[
+        int, typer.Option(min=1, help="Score every n-th sample of the held-out subjects.")
+    ] = 3,
+    as_json: options.AsJson = False,
+) -> None:
+    """Score a training run, as `release` requires.
+
+    Scores held-out simulated samples and the real CT/T1 pairs of the data folder. Writes
+    RUN/scores.json.
+    """
+    from trainer import stages
+    from trainer.config import TrainConfig
+
+    with _progress("predictions") as progress:
+        folders = stages.Folders(pool, run, options.data_of(data))
+        scores = stages.score_run(TrainConfig.load(config), folders, every, progress)
+    document = [entry.model_dump() for entry in scores]
+    (run / "scores.json").write_text(json.dumps(document, indent=1) + "\n")
+    if as_json:
+        typer.echo(json.dumps(document))
+        return
+    for test in dict.fromkeys(entry.test for entry in scores):
+        Console().print(_score_table(test, [entry for entry in scores if entry.test == test]))
+
+
+def _score_table(test: str, scores: "list[Score]") -> Table:
+    names = list(dict.fromkeys(name for entry in scores for name in entry.figures))
+    table = Table("method", *names, title=test)
+    for entry in scores:
+        table.add_row(
+            entry.method, *(f"{entry.figures.get(name, float('nan')):.3f}" for name in names)
+        )
+    return table
+
+
+def evaluate(  # noqa: PLR0913 - one option each
+    bundle: Annotated[str, typer.Option(help="Folder of a bundle or training run, or demo.")],
+    data: Annotated[Path, typer.Option(help="Prepared data set, or .npz archive of 2-D pairs.")],
+    out: ReportFolder,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="Slices that are given: none (all), decimate:K (every K-th) or thick:K (means of "
+            "K slices); K = 2, 3, 4."
+        ),
+    ] = "none",
+    predictions: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR: volumes of another method; repeatable.")
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH: another bundle or run; repeatable.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "validation", "test"], typer.Option(help="Role of the subjects to score.")
+    ] = "test",
+    mode: Annotated[
+        Literal["standard", "ct2mri"],
+        typer.Option(help="Definitions of NRMSE, PSNR, SSIM and MAE: ours, or of CT2MRI code."),
+    ] = "standard",
+    other_report: Annotated[
+        list[Path] | None,
+        typer.Option(help="Report by another protocol, for a common table; repeatable."),
+    ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="curves.csv of `compare-objectives`, for a figure.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare image quality with baselines.
+
+    Synthesises the volumes of the subjects, compares them with the real MR, and does the same for
+    simple baselines. Writes a report as HTML, Markdown and JSON to OUT.
+    """
+    from trainer.data.protocols import Sparsity
+    from trainer.evaluate import run
+    from trainer.evaluate.plots import read_curves
+    from trainer.evaluate.report import Supplement
+    from trainer.evaluate.report_files import json_text, write_report
+
+    check_out(out)
+    supplement = Supplement(
+        documents=[json.loads((folder / _SCORES).read_bytes()) for folder in other_report or []],
+        curves=read_curves(curves) if curves else {},
+    )
+    request = run.Request(
+        bundle=bundle,
+        data=data,
+        sparsity=Sparsity.parse(protocol),
+        split=split,
+        mode=mode,
+        predictions={name: Path(folder) for name, folder in _named(predictions, "DIR").items()},
+        networks=_named(network, "PATH"),
+        seed=seed,
+    )
+    with _progress("positions") as progress:
+        evaluation = run.evaluate(request, progress)
+    replaced(out, lambda part: write_report(evaluation, part, supplement))
+    if as_json:
+        typer.echo(json_text(evaluation.document), nl=False)
+        return
+    table = Table("method", *_SHOWN, title=f"{data.name}, {protocol}, mean over subjects")
+    for name, metrics in evaluation.document["methods"].items():
+        means = [f"{metrics[key]['mean']:.3f}" if key in metrics else "" for key in _SHOWN]
+        table.add_row(name, *means)
+    Console().print(table)
+
+
+def guidance_report(
+    bundle: options.NetworkBundle,
+    data: Annotated[Path, typer.Option(help="Prepared data set of CT volumes in HU.")],
+    out: ReportFolder,
+    seed: Seed = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure what guidance by exemplars adds.
+
+    Compares slices synthesised with and without exemplars at missing positions of held-out CT
+    volumes, by similarity threshold and size of the knowledge base. Also measures whether simulated
+    lesions of an exemplar appear in the result, and whether lesions of the subject disappear.
+    """
+    from trainer.data.dataset import PreparedData
+    from trainer.evaluate.ablation import AblationRequest, ablate
+    from trainer.evaluate.networks import bundle_at
+    from trainer.evaluate.report_files import json_text, write_report_files
+    from trainer.evaluate.retrieval_reports import ablation_report
+
+    check_out(out)
+    request = AblationRequest(bundle_at(bundle), PreparedData.open(data), data.resolve().name, seed)
+    with _progress("positions") as progress:
+        document = ablate(request, progress)
+    report = ablation_report(document)
+    replaced(out, lambda part: write_report_files(report, document, part, "ablation"))
+    typer.echo(document["verdict"], err=True)
+    if as_json:
+        typer.echo(json_text(document), nl=False)
+
+
+def retrieval_report(
+    bundle: options.NetworkBundle,
+    data: Annotated[Path, typer.Option(help="Folder of simulated stacks of slices (RUN/stacks).")],
+    out: ReportFolder,
+    network: Annotated[
+        list[str] | None, typer.Option(help="NAME=RUN: another encoder; repeatable.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure how well the encoder finds the same anatomy.
+
+    Thick-slice series of the held-out subjects query the slices of all training subjects. The
+    encoder of the bundle is compared with an untrained one.
+    """
+    from trainer.evaluate.networks import bundle_at
+    from trainer.evaluate.report_files import json_text, write_report_files
+    from trainer.evaluate.results import OURS
+    from trainer.evaluate.retrieval_reports import UNTRAINED, compared, encoder_of, retrieval_report
+    from trainer.simulate.stacks import Stacks
+    from trainer.train.encoder import trained, untrained
+
+    check_out(out)
+    verified = bundle_at(bundle)
+    networks = {OURS: encoder_of(verified), UNTRAINED: untrained()}
+    networks |= {name: trained(Path(run)) for name, run in _named(network, "RUN").items()}
+    base = Stacks.open(data, "train")
+    queries = Stacks.open(data, "validation", "demonstration").thick()
+    document = compared(verified, networks, base, queries, _WINDOW_MM)
+    report = retrieval_report(document)
+    replaced(out, lambda part: write_report_files(report, document, part, "retrieval"))
+    for name, figures in document["encoders"].items():
+        typer.echo(f"{name}: median position error {figures['median_mm']:.1f} mm", err=True)
+    if as_json:
+        typer.echo(json_text(document), nl=False)
+
+
+def check_out(out: Path) -> None:
+    """Refuse to replace anything but a report."""
+    if not out.exists():
+        return
+    is_report = out.is_dir() and any((out / name).is_file() for name in _REPORTS)
+    if not (is_report or (out.is_dir() and not any(out.iterdir()))):
+        raise typer.BadParameter(f"{out} holds something that is not a report; give another --out")
+
+
+def replaced(out: Path, write_into: Callable[[Path], None]) -> None:
+    """Write a report beside its final place and move it there, so that it is always complete."""
+    part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        write_into(part)
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+    if out.exists():
+        out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _named(given: list[str] | None, what: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for item in given or []:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value) or name in values:
+            raise typer.BadParameter(f"{item!r}: expected NAME={what}, each name once")
+        values[name] = value
+    return values
+
+
+@contextmanager
+def _progress(label: str) -> "Iterator[Progress]":
+    from trainer.evaluate.run import Progress
+
+    with options.bar_of(label, 1) as (bar, task):
+        yield Progress(lambda total: bar.update(task, total=total), lambda: bar.advance(task))
