@@ -44,7 +44,7 @@ def age_years(
 
 
 def _declared_years(text: str | None) -> float | None:
-    match = _AGE.fullmatch((text or "").strip().upper())
+    match = _AGE.fullmatch((text or "")[:32].strip().upper())
     if match is None:
         return None
     years = int(match[1]) * _YEARS[(match[2] or "Y")[0]]

@@ -12,6 +12,8 @@ from typing import Literal
 #: head: a word of the limits; other: a word for another part; unknown: any other word; silent: none
 BodyPart = Literal["head", "other", "unknown", "silent"]
 
+#: longer texts are cut: a Code String has at most 16 characters (PS3.5 6.2)
+_LONGEST = 64
 #: words that say nothing
 _SILENT = re.compile(r"(?:UNKNOWN|UNDEFINED|UNSPECIFIED|NONE|OTHER|N/?A|DEFAULT|BODY|[\W_]*)")
 #: parts that are no whole head: PS3.16 Annex L, and their everyday words in de fr es it pt nl pl ru
@@ -42,7 +44,7 @@ def read_body_part(text: str | None, head_words: Sequence[str]) -> tuple[BodyPar
     head_words : sequence of str
         In capitals, `series.body_parts` of the limits; empty: any word passes.
     """
-    plain = _plain(text or "")
+    plain = _plain((text or "")[:_LONGEST])
     if not head_words or _SILENT.fullmatch(plain):
         return "silent", ""
     head = next((word for word in head_words if _plain(word) in plain), None)

@@ -24,6 +24,8 @@ Evidence = Literal["given", "described", "doubtful", "none", "silent"]
 _EVIDENCE: tuple[Evidence, ...] = ("given", "described", "doubtful", "none", "silent")
 _Says = Literal["given", "none", "silent"]
 
+#: longer texts are cut: a Long String has at most 64 characters (PS3.5 6.2)
+_LONGEST = 128
 #: letters without a decomposition
 _LETTERS = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"})
 
@@ -149,7 +151,7 @@ _IMAGE_FLAVOURS: dict[str, _Says] = {
 #: contrast, its abbreviations, and how it is given: en de fr es it pt nl sv da no pl cs tr ru
 _NOUN = (
     r"(?:(?:i\.?v\.? ?)?(?:contrast\w*|contraste\w*|cntr?st\w*|contrst|kontras\w*|"
-    r"km|kmi|k\.?m\.?|kl|k\.?l\.?|mdc|m\.?d\.?c\.?|mezzo di contrasto|pdc|pci|civ|cm|"
+    r"km|kmi|k\.?m\.?|kl|k\.?l\.?|mdc|m\.?d\.?c\.?|mezzo di contrasto|pdc|pci|civ|cte|cm|"
     r"produit de contraste|inj(?:ection|ecte\w*|\.)?|enhancement|enhanced|agents?|dye|medi(?:um|a)|"
     r"bolus|контраст\w*|к/?у|σκιαγραφικ\w*|tehoste\w*)|i\.?v\.?)"
 )
@@ -161,12 +163,12 @@ _NO = (
 )
 #: before an injection, native: no second word is needed
 _NATIVE = (
-    r"(?:nativ\w*|natiiv\w*|natif|unenhanced|un-enhanced|non ?-?enhanced|plain|ncct|nect|n[ce] ct|"
+    r"(?:nativ\w*|natiiv\w*|natif|un-?enh(?:anced)?|non ?-?enhanced|plain|ncct|nect|n[ce] ct|"
     r"nc|blanco|basale|pre-? ?(?:contrast\w*|contraste|kontrast\w*|km|mdc|inj\w*|iv|c)|"
     r"vor km|avant inj\w*|prima mdc|нативн\w*|"
     r"без контраст\w*|б/к|[sbuz]/[ck]|w/?o|without|ohne|non ?-? ?(?:contrast\w*|con|ce|inj\w*)|"
     r"(?:c|ce|km|iv|i|civ|inj|mdc) ?-(?!\w| [a-z])|-c(?! ?\w)|kontrastsiz|kontraszt nelkul|simple|"
-    r"diretta|nur nativ)"
+    r"diretta|nur nativ|s[./]? ?(?:contraste|cte|mdc|civ|pdc))"
 )
 _NATIVE_SIGNS = (
     r"平扫|平掃|不增强|未增强|非增強|无增强|単純|單純|非造影|造影前|造影なし|造影無し|造影剤なし|"
@@ -174,17 +176,18 @@ _NATIVE_SIGNS = (
 )
 #: words for contrast in a description
 _WITH = (
-    r"(?:with(?: iv)?|w|w/|wc|mit|m\.?|avec|con|com|c/|met|med|z|s|po|ile|after|nach|apres|dopo|"
+    r"(?:with(?: iv)?|w|w/|wc|mit|m\.?|avec|con|com|c/|met|med|po|ile|after|nach|apres|dopo|"
     r"post|pos|tras|tra|efter|etter|na|c|с|со|после|за|με|cu|kontrastli)"
 )
 _ENHANCED = (
-    rf"(?:{_WITH}[ .]*{_NOUN}|c ?\+{{1,2}}|\+ ?(?:c|km|iv|ce|mdc)|(?:iv|km|ce|ci|inj) ?\+|ce|cect|"
+    rf"(?:{_WITH}[ .]*{_NOUN}|(?:s|z) (?:kontras\w*|k\.?l\.?)|"
+    r"c ?\+{1,2}|\+ ?(?:c|km|iv|ce|mdc)|(?:iv|km|ce|ci|inj) ?\+|ce|cect|"
     r"wc|w/c|c/c|cta|ctv|cnta|kta|кта|ctp|ангио(?:гра\w*)?|"
     r"(?:head|brain|neck|kopf|hals|cerebral|tc|ct|ce)?angio(?:gra\w*|tc|ct)?|venogra\w*|"
     r"post-?contrast\w*|postcontrast\w*|postkontrast\w*|postcm|post ?(?:iv|inj|gad)\w*|"
     r"arteri(?:al|el)\w*|venous|veno[es]?s\w*|venos\w*|injecte\w*|injete\w*|"
-    r"kontrastli\w*|enhanced|bolus|"
-    r"post(?=$| *\d| *[-_]| (?:head|brain|skull|ax\w*|std|soft|h\d|c\b))|"
+    r"kontrastli\w*|enhanced|enh|bolus|"
+    r"post(?=$| *\d+(?:[.,]\d+)?(?: ?mm)?(?!\w)| (?:head|brain|skull|ax\w*|std|soft|h\d|c\b))|"
     r"(?<!optimum )(?<!optimal )(?<!high )(?<!low )(?<!gray )(?<!grey )(?<!soft )(?<!best )"
     r"(?<!white )(?<!wm )(?<!gm )(?<!tissue )(?<!image )(?<!auto )"
     r"(?:contrast|contraste|contrasto|kontrast)|mdc|km|perf(?:usion\w*)?|"
@@ -200,7 +203,7 @@ _BOTH = (
     r"(?:ohne|sans|senza|sin|sem|zonder)[ /&+,]*(?:und|et|e|y|en|o|oder|ou)?[ /&+,]*"
     r"(?:mit|avec|con|com|met)|nativ\w*[ /&+,]*(?:und|u\.?|et|e|y|i|och|og)?[ /&+,]*"
     r"(?:mit|m\.|nach|post|po) ?(?:km|kontrast\w*)|s/c[ /&+,ye]*c/c|c-[ /&+]*c\+|c\+[ /&+]*c-|"
-    r"pre[ /&+,]*(?:and|und|et|e|y)?[ /&+,]*post)"
+    r"pre[ /&+,-]*(?:and|und|et|e|y)?[ /&+,]*post)"
 )
 
 
@@ -287,7 +290,7 @@ def _quoted(match: re.Match[str]) -> str:
 
 def _plain(text: str) -> str:
     """Lower case without accents, width and repeated blanks; signs of other scripts stay."""
-    folded = unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS)
+    folded = unicodedata.normalize("NFKC", text[:_LONGEST]).casefold().translate(_LETTERS)
     letters = (_base(c) for c in folded if not unicodedata.combining(c))
     return re.sub(r"[\s_]+", " ", "".join(letters)).strip()
 

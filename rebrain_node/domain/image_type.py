@@ -23,6 +23,8 @@ ImageKind = Literal[
     "monoenergetic", "dual",
 ]  # fmt: skip
 
+#: longer values are cut: a Code String has at most 16 characters (PS3.5 6.2)
+_LONGEST = 32
 _LOCALIZERS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM", "REF_SURVIEW"})
 
 #: anything before or after, separated
@@ -91,7 +93,7 @@ def is_localizer(values: Iterable[str]) -> bool:
 
 def names_projection(description: str) -> str | None:
     """Return the word by which the description of computed images names a projection, if any."""
-    match = _PROJECTION_WORDS.search(description.upper().replace("_", " "))
+    match = _PROJECTION_WORDS.search(description[:128].upper().replace("_", " "))
     return match[0] if match else None
 
 
@@ -109,4 +111,4 @@ def shown(defined_term: str) -> str:
 
 
 def _folded(value: str) -> str:
-    return re.sub(r"[\s_-]+", "_", value.strip().upper())
+    return re.sub(r"[\s_-]+", "_", value[:_LONGEST].strip().upper())

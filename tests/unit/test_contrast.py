@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rebrain_node.domain.contrast import (
@@ -67,7 +69,8 @@ WITH = (
     "head with iv contrast", "HEAD W/CONTRAST", "HEAD W CONTRAST", "W/C", "DE_Head WC 0.75 Hr32",
     "Head post", "Head POST 5.0", "post-contrast", "Postcontrast", "CTA Head", "Angio", "HeadAngio",
     "ANGIO 1.25MM RECON", "CT Venography", "Brain arterial", "Head venous", "Perfusion 5.0",
-    "mit KM", "Schädel nach KM", "Kopf KM 5.0", "avec injection", "IV+", "con mdc", "dopo mdc",
+    "craneo c/cte", "head enh", "mit KM",
+    "Schädel nach KM", "Kopf KM 5.0", "avec injection", "IV+", "con mdc", "dopo mdc",
     "CRANEO CON CONTRASTE", "C/C", "com contraste", "pós contraste", "met contrast",
     "med kontrast", "efter kontrast", "z kontrastem", "po kontraście", "s kontrastem",
     "kontrastlı", "с контрастом", "КТА", "增强", "頭部造影", "뇌 조영",
@@ -75,6 +78,7 @@ WITH = (
 WITHOUT = (
     "HEAD W/O 5.0", "0.625MM ROUTINE HEAD BONE WO", "NCCT", "Ax NC 5mm", "Head nativ 5.0",
     "1A TRAUMA/PLAIN HEAD DM /Head", "pre contrast", "PRECONTRAST", "C-", "HEAD C- 5.0",
+    "TAC CRANEO SIN CTE", "cráneo s/cte", "cranio s. mdc", "S CONTRASTE", "Head Non-Con", "unenh",
     "Schädel ohne KM", "sans inj", "CRANEO SIMPLE", "S/C", "bez kontrastu", "без контраста",
     "頭部単純", "平扫", "뇌 비조영",
 )  # fmt: skip
@@ -83,6 +87,7 @@ NOTHING = (
     "Neck/Head", "c-spine", "basal ganglia", "Head Seq 4.8 s kranial", "Recon 2: 5mm STD",
     "DE_Head  1.5  Q34s  3 Optimum Contrast#0 (Auto)", "High Contrast brain", "Med. Kopf",
     "cavernous angioma", "Haemangioma 5.0",
+    "POST-PROCESSED 5MM", "POST 3D", "NON-HELICAL HEAD", "HEAD W MOTION", "pre- and post-contrast",
     "POST OP", "Head POSTTRAUMA", "Post Fossa 2.5", "posterior fossa", "POST THROMBECTOMY",
     "HEAD W AND WO", "HEAD W/WO CONTRAST", "with and without contrast", "mit und ohne KM",
     "Kopf seq nativ und mit KM", "Head PRE/POST",
@@ -124,6 +129,13 @@ def test_all_elements_are_read_together(elements, evidence):
 def test_the_flavour_of_an_enhanced_image_says_whether_it_has_contrast(flavour, evidence):
     reading = read_contrast(ContrastElements(), ("ORIGINAL", "PRIMARY", flavour, "NONE"))
     assert reading.evidence == evidence
+
+
+@pytest.mark.parametrize("text", ["ohne" + "/" * 60_000, "no" + "." * 60_000, "w" * 60_000])
+def test_a_text_that_is_far_too_long_is_read_at_once(text):
+    begun = time.process_time()
+    read_contrast(ContrastElements(agents=(text,), description=text))
+    assert time.process_time() - begun < 0.5
 
 
 def test_the_strongest_of_many_frames_counts():
