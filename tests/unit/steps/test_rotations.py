@@ -10,8 +10,7 @@ from rebrain_node.domain.rotations import phase_offsets_mm, rotation_phases
 from rebrain_node.instance.header import frames
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
-from tests.support.geometry_cases import RECIPE
-from tests.support.limits import GEOMETRY
+from tests.support.geometry_cases import GEOMETRY, RECIPE
 from tests.support.phantoms import head_ct
 
 TILT_DEG = 15.0
