@@ -10,7 +10,7 @@ from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance.header import frames
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.select import select
-from tests.support.limits import GEOMETRY, LIMITS
+from tests.support.geometry_cases import GEOMETRY, LIMITS
 from tests.support.phantoms import enhanced_ct, head_ct
 
 COUNT = 24

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.support.limits import GEOMETRY
 
 from rebrain_node.domain.arrangement import arrange_frames, judge_arrangement
 from rebrain_node.domain.rotations import phase_offsets_mm, rotation_phases
 from rebrain_node.instance.header import frames
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.preprocess import preprocess
-from tests.support.geometry_cases import RECIPE
+from tests.support.geometry_cases import GEOMETRY, RECIPE
 from tests.support.phantoms import head_ct
 
 TILT_DEG = 15.0
