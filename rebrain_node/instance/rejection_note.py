@@ -44,4 +44,4 @@ def _referenced(instance: Dataset) -> Iterator[str]:
 
 
 def _items(data_set: Dataset, keyword: str) -> Iterator[Dataset]:
-    yield from data_set.get(keyword) or ()
+    yield from data_set.get(keyword) or ()  # the scan has refused what is no sequence

@@ -97,8 +97,9 @@ class Recall:
             .order_by(DerivedSetRow.id)
         )
         with self._database.reading() as session:
-            found = tuple(_set(session, row, ()) for row in session.scalars(query).all())
-        return tuple(each for each in found if not any(one.is_note for one in each.objects))
+            rejected = {details["set"] for details in _notes(session)}
+            rows = [row for row in session.scalars(query).all() if row.id not in rejected]
+            return tuple(_set(session, row, ()) for row in rows)
 
     def record_rejection(self, note: RejectionDocument) -> int:
         """Record a rejection note of another system; the number of our objects that it names.
@@ -189,12 +190,12 @@ def _received(session: Session) -> Iterator[tuple[AuditRow, dict[str, Any]]]:
         yield row, json.loads(row.details)
 
 
-def _notes_of(session: Session, source_series_uid: str) -> frozenset[str]:
-    """SOP Instance UIDs of the rejection notes of this node about a series."""
+def _notes(session: Session, *conditions: ColumnElement[bool]) -> Iterator[dict[str, Any]]:
+    """Details of the audit rows about rejection notes of this node."""
     query = select(AuditRow.details).where(
-        AuditRow.event == str(Event.SERIES_RECALLED), AuditRow.subject == source_series_uid
+        AuditRow.event == str(Event.SERIES_RECALLED), *conditions
     )
-    return frozenset(str(json.loads(text)["note"]) for text in session.scalars(query))
+    return map(json.loads, session.scalars(query))
 
 
 def _check(digits: str, what: str) -> None:
@@ -234,7 +235,8 @@ def _set(session: Session, row: DerivedSetRow, slices: tuple[int, ...]) -> Recal
     ).all()
     images = [one.id for one in instances if one.kind == "MR"]
     # where all slices stand in one multi-frame instance, it is that one
-    notes = _notes_of(session, row.source_series_uid)
+    about = AuditRow.subject == row.source_series_uid
+    notes = {details["note"] for details in _notes(session, about)}
     rejected = {uid: said["title"] for _, said in _received(session) for uid in said["objects"]}
     meant = {images[k] for k in slices} if slices and len(images) > max(slices) else set(images)
     return RecalledSet(

@@ -21,7 +21,7 @@ TRANSITIONS: Mapping[SeriesState, frozenset[SeriesState]] = {
     "held": frozenset({"complete", "refused"}),
     "refused": frozenset({"accepted", "held", "complete"}),
     "accepted": frozenset({"synthesised", "held", "refused", "failed"}),
-    "synthesised": frozenset({"published", "failed"}),
+    "synthesised": frozenset({"published", "held", "failed"}),
     "published": frozenset(),
     "failed": frozenset({"complete", "synthesised"}),  # an operator has it or its delivery retried
 }
