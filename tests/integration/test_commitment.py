@@ -94,7 +94,7 @@ def _report(
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = MRImageStorage, "2.25.1001"
     data.ReferencedSOPSequence = [item]
     for each in (data, item):
-        if missing in each:
+        if missing is not None and missing in each:
             delattr(each, missing)
     status, _ = association.send_n_event_report(data, 1, PUSH_MODEL, PUSH_MODEL_INSTANCE)
     association.release()
