@@ -57,13 +57,13 @@ def recall(  # noqa: PLR0913 - options of a command
     Lists each object with its state at each destination. With --issue, a rejection note (IHE IOCM)
     goes through the outbox to every destination that holds one of them.
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.app.tasks import issue_recall
     from rebrain_node.settings import load_settings
 
     if issue is not None and not reason:
         raise typer.BadParameter("--issue needs --reason")
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         recalled = _find(state.recall, bundle, exemplar, series, since)
         if not as_json:
             _print_recalled(recalled)
