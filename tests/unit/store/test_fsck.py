@@ -13,7 +13,7 @@ from rebrain_node.domain.ledger import ReceivedInstance
 from rebrain_node.errors import InstanceConflictError
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
-from rebrain_node.store.fsck import LOST_FOUND, StorageDifference, StorageCheck
+from rebrain_node.store.fsck import LOST_FOUND, StorageCheck, StorageDifference
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 from tests.support.store_cases import accept, derived_set, fast_folder
