@@ -25,6 +25,7 @@ from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.settings import Settings
 
 if TYPE_CHECKING:
+    from rebrain_node.app.model_check import ModelCheck
     from rebrain_node.engine.loaded import LoadedModel
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.model.signature import Signer
@@ -382,8 +383,17 @@ def hold_against_history(settings: Settings, bundle: ModelBundle) -> bool:
     return True
 
 
-def activate_bundle(settings: Settings, state: State) -> tuple[Configuration, LoadedModel]:
-    """Open the bundle and record it as active; older bundles are refused from then on.
+def activate_bundle(
+    settings: Settings, state: State, check: ModelCheck | None = None
+) -> tuple[Configuration, str]:
+    """Verify the bundle and record it as active; older bundles are refused from then on.
+
+    Returns what a result depends on, and the identity of the engine, which is not loaded here.
+
+    Parameters
+    ----------
+    check
+        The verification of the model in another process, if it was begun before.
 
     Raises
     ------
@@ -393,17 +403,22 @@ def activate_bundle(settings: Settings, state: State) -> tuple[Configuration, Lo
     EngineError
         The engine cannot start; the audit log holds the reason.
     """
+    from rebrain_node.app.model_check import ModelCheck
+
+    check = check or ModelCheck.begin(settings)
     try:
         verified = open_bundle(settings)
         configuration = configure(settings, verified.bundle)
         refuse_rollback(settings, state, verified.bundle)
-        model = open_model(settings, verified.bundle, settings.workers)
+        engine = check.verdict(verified.bundle.digest)
     except BundleError as error:
         state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
         raise
     except EngineError as error:
         state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
         raise
+    finally:
+        check.end()
     bundle, signer = verified.bundle, verified.signer
     details = {
         "name": bundle.name,
@@ -411,4 +426,4 @@ def activate_bundle(settings: Settings, state: State) -> tuple[Configuration, Lo
         "signed_by": None if signer is None else asdict(signer),
     }
     state.audit.record(Event.BUNDLE_VERIFIED, bundle.digest, details)
-    return configuration, model
+    return configuration, engine

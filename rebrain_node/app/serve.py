@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
@@ -17,11 +17,13 @@ from rebrain_node.app.compose import (
     State,
     activate_bundle,
     make_state_folder,
+    open_model,
     open_state,
     read_limits,
     require_database,
     retention_rules,
 )
+from rebrain_node.app.model_check import ModelCheck
 from rebrain_node.app.presence import one_node, write_processes
 from rebrain_node.domain.audit import Event
 from rebrain_node.errors import SettingsError
@@ -66,7 +68,7 @@ def serve(settings: Settings, config: Path | None) -> int:
         )
 
 
-def run_receiver(settings: Settings, silent_s: float | None) -> None:
+def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
     """Be the receiver process until the supervisor ends it.
 
     Parameters
@@ -131,7 +133,7 @@ def _cannot_listen(error: OSError, settings: ReceiverSettings) -> str:
             return f"{where}: {error.strerror or error}; correct receiver.address"
 
 
-def run_worker(settings: Settings, slot: int, silent_s: float | None) -> NoReturn:
+def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> NoReturn:
     """Be worker ``slot`` until the supervisor ends it.
 
     On shutdown the series being processed is abandoned; its workflow is queued again.
@@ -152,12 +154,13 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None) -> NoRetur
         The engine cannot start.
     """
     parent = _start(f"worker-{slot}")
+    check = ModelCheck.begin(settings)
     from rebrain_node.worker.purge import PurgeLoop
     from rebrain_node.worker.workflow import launch, progress_url
 
     with open_state(settings) as state:
         _record_restart(state, f"worker-{slot}", silent_s)
-        work = _work(settings, state, slot)
+        work = _work(settings, state, slot, check)
         url = progress_url(state.folder, settings.storage.database_url)
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
@@ -187,22 +190,27 @@ def _record_restart(state: State, process: str, silent_s: float | None) -> None:
         state.audit.record(Event.PROCESS_RESTARTED, process, {"silent_s": silent_s})
 
 
-def _work(settings: Settings, state: State, slot: int) -> Work:
+def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Work:
     from rebrain_node.pipeline import Ports
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.worker.work import Work
 
-    configuration, model = activate_bundle(settings, state)
-    details = {"engine": model.engine.identity, "bundle": configuration.bundle.digest}
+    configuration, engine = activate_bundle(settings, state, check)
+    details = {"engine": engine, "bundle": configuration.bundle.digest}
     state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", details)
+
+    @cache
+    def ports() -> Ports:
+        return Ports(
+            inbox=InboxFolder(state.inbox, state.ledger),
+            audit=state.audit,
+            model=open_model(settings, configuration.bundle, settings.workers),
+        )
+
     return Work(
         ledger=state.ledger,
         outbox=state.outbox,
-        ports=Ports(
-            inbox=InboxFolder(state.inbox, state.ledger),
-            audit=state.audit,
-            model=model,
-        ),
+        ports=ports,
         configuration=configuration,
         destinations=settings.destination_names,
     )
