@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -82,6 +82,7 @@ class SeriesResult:
     findings: tuple[Finding, ...]  #: the first decides
     receipt: Receipt | None = None  #: None if the series was refused
     ood: OodScore | None = None  #: None where it was not computed
+    unfit: bool = False  #: accepted by its headers and refused on the way
 
     @property
     def decision(self) -> Literal["accepted", "refused"]:
@@ -161,11 +162,16 @@ def _twice(uid: str) -> str:
     )
 
 
-def judge_folder(folder: Folder, limits: Limits) -> tuple[Candidate, ...]:
-    """Judge every study of the folder; a series in dispute is refused whatever else it is."""
+def judge_folder(
+    folder: Folder, limits: Limits, unfit: Mapping[str, Sequence[Finding]] | None = None
+) -> tuple[Candidate, ...]:
+    """Judge every study of the folder; a series in dispute is refused whatever else it is.
+
+    `unfit` holds what was found of series that were tried and refused on the way.
+    """
     return tuple(
         _refuse_disputed(candidate, folder.disputed.get(candidate.series_instance_uid, 0))
-        for candidate in judge_study(folder.instances, limits).candidates
+        for candidate in judge_study(folder.instances, limits, unfit).candidates
     )
 
 
@@ -193,6 +199,8 @@ def process_studies(
 ) -> Iterator[SeriesResult]:
     """Judge every study of the folder and process the accepted series.
 
+    A series that is refused on the way makes way for the next of its study that will do.
+
     Parameters
     ----------
     model : callable
@@ -200,17 +208,28 @@ def process_studies(
     progress : callable, optional
         Called with the number of slices that are synthesised.
     """
-    for candidate in judge_folder(folder, configuration.limits):
-        if candidate.decision == "refused":
-            yield SeriesResult(candidate=candidate, findings=candidate.findings)
-        else:
-            ports = Ports(
-                inbox=folder,
-                audit=NoAuditLog(),
-                model=model(),
-                progress=None if progress is None else partial(progress, "synthesise"),
-            )
-            yield _process(candidate, ports, configuration)
+    candidates = judge_folder(folder, configuration.limits)
+    results: dict[str, SeriesResult] = {}
+    unfit: dict[str, tuple[Finding, ...]] = {}
+    while due := [c for c in candidates if _is_due(c, results)]:
+        ports = Ports(
+            inbox=folder,
+            audit=NoAuditLog(),
+            model=model(),
+            progress=None if progress is None else partial(progress, "synthesise"),
+        )
+        result = _process(due[0], ports, configuration)
+        results[due[0].series_instance_uid] = result
+        if result.unfit:
+            unfit[due[0].series_instance_uid] = result.findings
+            candidates = judge_folder(folder, configuration.limits, unfit)
+    for candidate in candidates:
+        judged = SeriesResult(candidate=candidate, findings=candidate.findings)
+        yield results.get(candidate.series_instance_uid, judged)
+
+
+def _is_due(candidate: Candidate, results: Mapping[str, SeriesResult]) -> bool:
+    return candidate.decision == "accepted" and candidate.series_instance_uid not in results
 
 
 def _process(candidate: Candidate, ports: Ports, configuration: Configuration) -> SeriesResult:
@@ -222,7 +241,12 @@ def _process(candidate: Candidate, ports: Ports, configuration: Configuration) -
     try:
         receipt = process(job, ports, configuration)
     except (SeriesRejectedError, GateError) as error:
-        return SeriesResult(candidate=candidate, findings=error.findings, ood=error.ood)
+        return SeriesResult(
+            candidate=candidate,
+            findings=error.findings,
+            ood=error.ood,
+            unfit=isinstance(error, SeriesRejectedError),
+        )
     return SeriesResult(
         candidate=candidate, findings=receipt.findings, receipt=receipt, ood=receipt.ood
     )

@@ -20,7 +20,7 @@ from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Selection
-from rebrain_node.domain.volume import Guide, PreparedVolume, SyntheticVolume
+from rebrain_node.domain.volume import Guide, PreparedVolume, SourceVolume, SyntheticVolume
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import GateError, SeriesRejectedError
 from rebrain_node.model.bundle import ModelBundle
@@ -63,7 +63,11 @@ class Configuration:
     digest: str  #: SHA-256 of limits and object options
 
 
-def judge_study(instances: Sequence[Dataset], limits: Limits) -> Selection:
+def judge_study(
+    instances: Sequence[Dataset],
+    limits: Limits,
+    unfit: Mapping[str, Sequence[Finding]] | None = None,
+) -> Selection:
     """Decide from the headers which series of a study is synthesised; at most one of each study.
 
     Parameters
@@ -72,8 +76,10 @@ def judge_study(instances: Sequence[Dataset], limits: Limits) -> Selection:
         Of one study or of several, in any order, with or without pixel data.
     limits : Limits
         The clinical lead's.
+    unfit : mapping of str to sequence of Finding, optional
+        What `process` refused of these series, by UID: the next that will do is selected.
     """
-    return select(instances, limits)
+    return select(instances, limits, unfit)
 
 
 def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
@@ -96,6 +102,7 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     instances = step(ports.inbox.read, job)
     provenance = _provenance(job, ports, configuration)
     volume = step(assemble, instances, limits.geometry)
+    instances = _assembled(instances, volume)
     flags = step(check, volume, instances, limits)
     prepared = step(preprocess, volume, recipe)
     guides, ood_flags = guide(step, prepared, ports.model, configuration)
@@ -206,6 +213,12 @@ class StepRunner:
             Event.STEP_COMPLETED, self._subject, {"step": name, "seconds": self.seconds[name]}
         )
         return result
+
+
+def _assembled(instances: Sequence[Dataset], volume: SourceVolume) -> tuple[Dataset, ...]:
+    """Return the instances of which the volume consists: a scout or a second pass is not."""
+    used = set(volume.sop_instance_uids)
+    return tuple(instance for instance in instances if str(instance.SOPInstanceUID) in used)
 
 
 def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provenance:

@@ -11,7 +11,7 @@ import typer
 from rebrain_node.cli.terminal import AsJson, console, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from rebrain_node.demonstration.show import DemonstrationResult
+    from rebrain_node.demonstration.show import DemonstrationResult, Row
 
 
 def demo(
@@ -31,8 +31,9 @@ def demo(
 ) -> None:
     """Run the node once on this machine with a head CT.
 
-    Starts a node and a small PACS on loopback, sends the head CT, receives the synthetic series,
-    then sends four studies that must be refused. Exit code 1 if a result is not as expected.
+    Starts a node and a small PACS on loopback, sends the head CT and receives the synthetic series.
+    Judges eleven more studies without synthesising them: some are taken, each dangerous kind is
+    refused. Exit code 1 if a result is not as expected.
     """
     from rebrain_node.demonstration.show import show
 
@@ -59,10 +60,22 @@ def _answer(result: DemonstrationResult) -> dict[str, object]:
     }
 
 
+def _came(row: Row) -> str:
+    return row.got if row.as_expected else f"{row.got}, NOT AS EXPECTED ({row.expected})"
+
+
 def _print(result: DemonstrationResult) -> None:
-    marks = {True: "yes", False: "NO"}
-    rows = [(row.sent, row.expected, row.got, marks[row.as_expected]) for row in result.rows]
-    print_table("Demonstration", ("sent", "expected", "got", "as expected"), rows)
+    rows = [
+        (row.sent, row.expected.partition(":")[0].partition(",")[0], _came(row), row.why)
+        for row in result.rows
+    ]
+    right = sum(row.as_expected for row in result.rows)
+    made = sum(row.synthesised for row in result.rows)
+    title = (
+        f"Demonstration: {right} of {len(rows)} studies as expected. Synthesised: {made}; the "
+        "others are judged only."
+    )
+    print_table(title, ("study", "right", "came", "why"), rows)
     terminal = console()
     if result.score is not None:
         score = result.score

@@ -1,4 +1,4 @@
-"""The demonstration: a node, a PACS, one study that is accepted and four that are refused."""
+"""The demonstration: a node, a PACS, one study that is synthesised and eleven that are judged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -17,16 +16,16 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.app.compose import State, open_bundle, open_state
 from rebrain_node.app.tasks import write_audit_report
-from rebrain_node.demonstration.refused import refused_studies
+from rebrain_node.demonstration.cases import CaseVerdict, demo_cases, judge_case
 from rebrain_node.demonstration.returned import volume_of
 from rebrain_node.demonstration.running_node import running_node
 from rebrain_node.demonstration.score import Score, score
-from rebrain_node.demonstration.study import Head, simulate_study
+from rebrain_node.demonstration.study import Head, load_head, simulate_study
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.domain.volume import SyntheticVolume
 from rebrain_node.errors import RebrainError
 from rebrain_node.folder import read_folder
-from rebrain_node.instance.header import frames
+from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.network.sender import send_files
@@ -43,12 +42,14 @@ Progress = Callable[[str], None]  #: called with a short description of the curr
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of the table: what was sent and what came of it."""
+    """One row of the table: a study, what is right for it, and what came of it."""
 
     sent: str
     expected: str
     got: str
     as_expected: bool
+    why: str  #: the sentence of the deciding finding
+    synthesised: bool = False  #: sent over the network and synthesised, not only judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ def show(out: Path, study: Path | None, progress: Progress) -> DemonstrationResu
             loop = _Run(
                 folder=folder, address=node.address, state=state, pacs=pacs, progress=progress
             )
-            rows = loop.run(source)
+            rows = loop.run(source, head)
             report = out / "audit-report.html"
             out.mkdir(parents=True, exist_ok=True)
             write_audit_report(node.settings, report)
@@ -133,24 +134,30 @@ class _Run:
     pacs: MiniPacs
     progress: Progress
 
-    def run(self, source: Sequence[Dataset]) -> tuple[Row, ...]:
-        """Send the valid study, then, while it is processed, those that must be refused."""
+    def run(self, source: Sequence[Dataset], head: Head | None) -> tuple[Row, ...]:
+        """Send one study and, while it is processed, judge the others beside the node.
+
+        `head` is None where the study is not of the shipped head.
+        """
         self._send("head-ct", source)
         study_uid = str(source[0].StudyInstanceUID)
-        accepted = self._accepted(study_uid)
+        self.progress("judging the other studies")
+        limits = shipped_limits()
         rows = []
-        if accepted is not None:
-            refused = refused_studies(_in_order(source, accepted))
-            for one in refused:
-                self._send(one.name, one.instances)
-            rows = [self._refused(one.name, one.study_uid, one.code) for one in refused]
-        good = self._good(study_uid)
-        returned = [dcmread(path) for path in self.pacs.instances()]
-        own = [instance for instance in returned if instance.Modality == "MR"]
+        for case in demo_cases(head or load_head()):
+            verdict = judge_case(case.instances, limits)
+            rows.append(_row(case.name, case.right, verdict))
+        name = "the study given" if head is None else "thick slices, gantry tilt"
+        first = self._first(name, study_uid)
+        own = [
+            image
+            for path in self.pacs.instances()
+            if (image := dcmread(path, stop_before_pixels=True)).Modality == "MR"
+        ]
         if own:
-            self._send("own-output", own)
-            rows.append(self._own(str(own[0].SeriesInstanceUID)))
-        return (good, *rows)
+            verdict = judge_case(own, limits)
+            rows.append(_row("its own synthetic output", "refused: SRC-SYNTHETIC", verdict))
+        return (first, *rows)
 
     def _send(self, name: str, instances: Sequence[Dataset]) -> None:
         """Send instances over one association.
@@ -171,37 +178,23 @@ class _Run:
             if not sent.taken:
                 raise RebrainError(f"the node did not take an instance of {name}: {sent.sentence}")
 
-    def _accepted(self, study_uid: str) -> str | None:
-        """Series Instance UID of the series that was accepted; None if all were refused."""
-        self.progress("waiting until the study is complete")
-        records = self._await(study_uid, lambda r: r.state not in {"receiving", "complete"})
-        chosen = [r.series_instance_uid for r in records if r.state != "refused"]
-        return chosen[0] if chosen else None
-
-    def _good(self, study_uid: str) -> Row:
+    def _first(self, name: str, study_uid: str) -> Row:
         self.progress("synthesising")
         records = self._await(study_uid, lambda r: r.state in _ENDED)
         published = sum(record.state == "published" for record in records)
         kinds = Counter(
             str(dcmread(p, specific_tags=["Modality"]).Modality) for p in self.pacs.instances()
         )
-        got = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or _codes(records)
+        came = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        done = published == 1 and kinds["MR"] > 0
         return Row(
-            sent="head CT, thick slices",
-            expected="one synthetic series",
-            got=got,
-            as_expected=published == 1 and kinds["MR"] > 0,
+            sent=name,
+            expected="taken, synthesised",
+            got="taken, synthesised" if done else _codes(records),
+            as_expected=done,
+            why=f"sent over the network; came back: {came}" if came else _sentence(records),
+            synthesised=done,
         )
-
-    def _refused(self, name: str, study_uid: str, code: str) -> Row:
-        self.progress(f"waiting for the refusal: {name}")
-        records = self._await(study_uid, lambda r: r.state in _ENDED)
-        codes = {finding.code for record in records for finding in record.findings}
-        refused = all(record.state == "refused" for record in records)
-        return Row(
-            sent=name, expected=f"refused: {code}", got=_codes(records),
-            as_expected=refused and code in codes,
-        )  # fmt: skip
 
     def _await(
         self, study_uid: str, done: Callable[[SeriesRecord], bool]
@@ -221,28 +214,15 @@ class _Run:
             time.sleep(0.1)
         raise RebrainError(f"the node was not done with a study within {_TIMEOUT_S:g} s")
 
-    def _own(self, series_uid: str) -> Row:
-        """Wait for the refusal of its own series, sent back as it is into the same study.
 
-        Raises
-        ------
-        RebrainError
-            It takes too long.
-        """
-        self.progress("waiting for the refusal: its own synthetic output")
-        deadline = time.monotonic() + _TIMEOUT_S
-        while time.monotonic() < deadline:
-            record = self.state.ledger.series_one(series_uid)
-            if record is not None and record.state in _ENDED:
-                codes = {finding.code for finding in record.findings}
-                return Row(
-                    sent="its own synthetic output",
-                    expected="refused: SRC-SYNTHETIC",
-                    got=_codes([record]),
-                    as_expected=record.state == "refused" and "SRC-SYNTHETIC" in codes,
-                )
-            time.sleep(0.1)
-        raise RebrainError(f"its own output was not judged within {_TIMEOUT_S:g} s")
+def _row(name: str, right: str, verdict: CaseVerdict) -> Row:
+    return Row(
+        sent=name,
+        expected=right,
+        got=verdict.text,
+        as_expected=verdict.text == right,
+        why=verdict.sentence,
+    )
 
 
 def _codes(records: Sequence[SeriesRecord]) -> str:
@@ -257,13 +237,9 @@ def _codes(records: Sequence[SeriesRecord]) -> str:
     return ", ".join(states) + (f": {', '.join(codes)}" if codes else "")
 
 
-def _in_order(source: Sequence[Dataset], series_uid: str) -> list[Dataset]:
-    """Instances of a series along its slices."""
-    chosen = [instance for instance in source if str(instance.SeriesInstanceUID) == series_uid]
-    heights = [frame.distance_mm or 0.0 for frame in frames(chosen)]
-    return [
-        instance for _, instance in sorted(zip(heights, chosen, strict=True), key=itemgetter(0))
-    ]
+def _sentence(records: Sequence[SeriesRecord]) -> str:
+    findings = [finding for record in records for finding in record.findings]
+    return findings[0].sentence if findings else "no finding"
 
 
 def _keep(instances: Sequence[Path], folder: Path) -> tuple[Path, ...]:

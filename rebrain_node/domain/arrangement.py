@@ -9,13 +9,14 @@ finding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.findings import Finding, unlike
 from rebrain_node.domain.limits import GeometryLimits
+from rebrain_node.domain.rotations import phase_offsets_mm, rotation_phases
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.domain.volume import MillimetreArray, tilt_deg
 
@@ -27,6 +28,12 @@ _PARALLEL_COSINE = float(np.cos(np.radians(1.0)))
 _LENGTH_TOLERANCE = 0.01
 #: the tag is often rounded to half a degree, and the positions to 0.1 mm
 _DECLARED_TILT_DEG = 2.0
+#: a shorter group has no period
+_PERIODS = 3
+#: without tilt the slices of a rotation lie on one line
+_STEPPED_TILT_DEG = 1.0
+#: of floating point
+_ROUNDING_MM = 1e-6
 #: a group has at least three slices
 _STEPS_OF_GROUP = 2
 
@@ -39,6 +46,8 @@ class Arrangement:
     normal: MillimetreArray  #: (3,) unit vector
     thickness_mm: tuple[float | None, ...]  #: (n,) ``None`` where not declared
     order: tuple[int, ...]  #: (n,) place of each slice among those that were given
+    #: (n,) place of each slice within its rotation, with tilt (`domain.rotations`)
+    phases: tuple[int, ...] | None = None
 
     @property
     def distances_mm(self) -> MillimetreArray:
@@ -59,7 +68,7 @@ class Arrangement:
     @property
     def tilt_deg(self) -> float:
         """Gantry tilt, degrees, >= 0 (`tilt_deg`)."""
-        return tilt_deg(self.positions_mm, self.normal)
+        return tilt_deg(self.positions_mm, self.normal, self.phases)
 
 
 def arrange(
@@ -102,7 +111,10 @@ def arrange_frames(frames: Sequence[SourceFrame]) -> Arrangement | None:
     if float(np.min(np.array(normals) @ normals[0])) < _PARALLEL_COSINE:
         return None
     thickness_mm = [frame.slice_thickness_mm for frame in frames]
-    return arrange(np.array(positions, dtype=np.float64), normals[0], thickness_mm)
+    arrangement = arrange(np.array(positions, dtype=np.float64), normals[0], thickness_mm)
+    phases = rotation_phases([frames[place].acquisition_number for place in arrangement.order])
+    placed = replace(arrangement, phases=phases)
+    return placed if placed.tilt_deg >= _STEPPED_TILT_DEG else arrangement
 
 
 def judge_planes(frames: Sequence[SourceFrame], limits: GeometryLimits) -> tuple[Finding, ...]:
@@ -157,8 +169,10 @@ def _judge_cosines(frames: Sequence[SourceFrame], limits: GeometryLimits) -> lis
         Finding(
             code="GEOM-ORIENTATION",
             sentence=(
-                f"the slices of the series are not parallel: their orientation differs by "
-                f"{spread_deg:.1f} degrees"
+                "the slices of the series are not parallel: their orientation differs by "
+                f"{unlike(spread_deg, limits.direction_deg)} degrees, at most "
+                f"{limits.direction_deg:g} (geometry.direction_deg) are accepted; send the slices "
+                "of one orientation as a series of their own"
             ),
             value=round(spread_deg, 2),
             limit=limits.direction_deg,
@@ -170,16 +184,31 @@ def _judge_matrix(frames: Sequence[SourceFrame], limits: GeometryLimits) -> list
     spacings = [frame.pixel_spacing_mm for frame in frames]
     if any(s is None or min(s) <= 0.0 for s in spacings):
         return [
-            Finding(code="GEOM-SPACING", sentence="an image does not say how large its pixels are")
+            Finding(
+                code="GEOM-SPACING",
+                sentence=(
+                    "an image does not say how large its pixels are (Pixel Spacing); send the "
+                    "series from the scanner again"
+                ),
+            )
         ]
     shapes = {(frame.rows, frame.columns) for frame in frames}
     spread_mm = float(np.ptp(np.array(spacings, dtype=np.float64), axis=0).max(initial=0.0))
     if len(shapes) <= 1 and spread_mm <= limits.pixel_spacing_mm:
         return []
+    what = (
+        "matrix: " + " and ".join(sorted(f"{rows} x {columns}" for rows, columns in shapes)[:3])
+        if len(shapes) > 1
+        else f"the size of their pixels, by {unlike(spread_mm, limits.pixel_spacing_mm, 3)} mm; at "
+        f"most {limits.pixel_spacing_mm:g} mm (geometry.pixel_spacing_mm) are accepted"
+    )
     return [
         Finding(
             code="GEOM-SPACING",
-            sentence="the slices of the series differ in matrix or pixel size",
+            sentence=(
+                f"the slices of the series differ in {what}; send the slices of one kind as a "
+                "series of their own"
+            ),
             value=round(spread_mm, 6),
             limit=limits.pixel_spacing_mm,
         )
@@ -226,8 +255,10 @@ class _Group:
     thickness_mm: float | None
 
 
-def judge_arrangement(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Finding, ...]:
-    """Find duplicate, missing, uneven and displaced slices and too great a tilt."""
+def judge_arrangement(
+    arrangement: Arrangement, limits: GeometryLimits, *, tilt: bool = True
+) -> tuple[Finding, ...]:
+    """Find duplicate, missing, uneven and displaced slices and, with `tilt`, too great a tilt."""
     duplicates = judge_duplicates(arrangement, limits)
     unique = _without_duplicates(arrangement, limits) if duplicates else arrangement
     groups = _groups(unique, limits)
@@ -236,13 +267,14 @@ def judge_arrangement(arrangement: Arrangement, limits: GeometryLimits) -> tuple
         *_judge_steps(unique, groups, limits),
         *_judge_group_count(groups, limits),
         *_judge_displacement(unique, groups, limits),
-        *_judge_tilt(unique, limits),
+        *(_judge_tilt(unique, limits) if tilt else ()),
     )
 
 
 def judge_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Finding, ...]:
     """Find slices that lie where another slice lies."""
-    count = int(np.sum(arrangement.steps_mm < limits.duplicate_mm))
+    closest_mm = same_place_mm(limits)
+    count = int(np.sum(arrangement.steps_mm < closest_mm))
     if count == 0:
         return ()
     return (
@@ -250,7 +282,7 @@ def judge_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> tuple[
             code="GEOM-DUPLICATE",
             sentence=(
                 f"{count} of {len(arrangement.positions_mm)} slices lie where another slice "
-                f"already lies (closer than {limits.duplicate_mm:g} mm); send the series without "
+                f"already lies (closer than {closest_mm:g} mm); send the series without "
                 "the repeated slices"
             ),
             value=float(count),
@@ -259,12 +291,18 @@ def judge_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> tuple[
     )
 
 
+def same_place_mm(limits: GeometryLimits) -> float:
+    """Return how close two slices are that lie at one place, within the noise of positions."""
+    return max(limits.duplicate_mm, limits.step_mm)
+
+
 def _without_duplicates(arrangement: Arrangement, limits: GeometryLimits) -> Arrangement:
-    keep = np.concatenate([[True], arrangement.steps_mm >= limits.duplicate_mm])
+    keep = np.concatenate([[True], arrangement.steps_mm >= same_place_mm(limits)])
     return Arrangement(
         positions_mm=arrangement.positions_mm[keep],
         normal=arrangement.normal,
         thickness_mm=tuple(np.array(arrangement.thickness_mm, dtype=object)[keep]),
+        phases=None,
         order=tuple(np.array(arrangement.order)[keep]),
     )
 
@@ -274,41 +312,77 @@ def _groups(arrangement: Arrangement, limits: GeometryLimits) -> tuple[_Group, .
     steps, thickness = arrangement.steps_mm, arrangement.thickness_mm
     groups: list[_Group] = []
     first = 0
+    if len(steps) >= _STEPS_OF_GROUP and len(set(thickness)) == 1:
+        usual = float(np.median(steps))
+        if np.abs(steps - usual).max() <= limits.step_mm:  # one group, as most series are
+            return (_Group(0, len(steps), usual, thickness[0]),)
     while first < len(steps):
-        end = first
-        while (
-            end < len(steps)
-            and abs(steps[end] - float(np.median(steps[first : end + 1]))) <= limits.step_mm
-            and thickness[first] == thickness[end] == thickness[end + 1]
-        ):
+        end = first + 1
+        while _is_group(arrangement, first, end, limits):
             end += 1
+        end -= 1
         if end - first >= _STEPS_OF_GROUP:
-            step = float(np.median(steps[first:end]))
-            groups.append(_Group(first, end, step, thickness[first]))
+            groups.append(_Group(first, end, float(np.median(steps[first:end])), thickness[first]))
         first = max(end, first + 1)
     return tuple(groups)
+
+
+def _is_group(arrangement: Arrangement, first: int, end: int, limits: GeometryLimits) -> bool:
+    """Whether the last of the steps from ``first`` to before ``end`` is as those before it."""
+    if end > len(arrangement.steps_mm):
+        return False
+    steps = arrangement.steps_mm[first:end]
+    if abs(steps[-1] - float(np.median(steps))) > limits.step_mm + _ROUNDING_MM:
+        return False
+    following = arrangement.steps_mm[first + 1 : first + 3]
+    if len(steps) > 1 and np.abs(following - steps[0]).min() > limits.step_mm + _ROUNDING_MM:
+        return False  # the first is unlike both that follow
+    thickness = arrangement.thickness_mm
+    return _as_thick(thickness[first], thickness[end - 1], limits) and _as_thick(
+        thickness[first], thickness[end], limits
+    )
+
+
+def _as_thick(one: float | None, other: float | None, limits: GeometryLimits) -> bool:
+    """Whether two thicknesses are one, within the noise of positions."""
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= limits.step_mm
 
 
 def _judge_steps(
     arrangement: Arrangement, groups: Sequence[_Group], limits: GeometryLimits
 ) -> tuple[Finding, ...]:
     steps = arrangement.steps_mm
+    if len(steps) < _STEPS_OF_GROUP:
+        return ()
     inside = np.zeros(len(steps), dtype=bool)
     for group in groups:
         inside[group.first : group.last] = True
     junctions = {
         left.last
         for left, right in pairwise(groups)
-        if left.last + 1 == right.first and steps[left.last] <= _widest_mm(left, right, limits)
+        if left.last + 1 == right.first
+        and not _alike(left, right, limits)
+        and steps[left.last] <= _widest_mm(left, right, limits)
     }
     lone = [k for k in np.flatnonzero(~inside) if k not in junctions]
-    findings = [_lone_step(int(k), steps, groups) for k in lone] if len(steps) > 1 else []
+    findings = [
+        finding for k in lone if (finding := _lone_step(int(k), arrangement, groups, limits))
+    ]
     findings += [
-        _missing(left.last, right.step_mm, left.step_mm)
+        _step(left.last, right.step_mm, left.step_mm, limits)
+        if right.step_mm > left.step_mm
+        else _step(left.first, left.step_mm, right.step_mm, limits)
         for left, right in pairwise(groups)
-        if left.last == right.first and left.thickness_mm == right.thickness_mm
+        if left.last == right.first and _as_thick(left.thickness_mm, right.thickness_mm, limits)
     ]
     return tuple(findings)
+
+
+def _alike(left: _Group, right: _Group, limits: GeometryLimits) -> bool:
+    same_step = abs(left.step_mm - right.step_mm) <= limits.step_mm
+    return same_step and _as_thick(left.thickness_mm, right.thickness_mm, limits)
 
 
 def _widest_mm(left: _Group, right: _Group, limits: GeometryLimits) -> float:
@@ -319,23 +393,33 @@ def _widest_mm(left: _Group, right: _Group, limits: GeometryLimits) -> float:
     return (left.thickness_mm + right.thickness_mm) / 2 + usual_gap + limits.step_mm
 
 
-def _lone_step(place: int, steps: MillimetreArray, groups: Sequence[_Group]) -> Finding:
-    """Name a step that belongs to no group: a missing slice, or uneven."""
+def _lone_step(
+    place: int, arrangement: Arrangement, groups: Sequence[_Group], limits: GeometryLimits
+) -> Finding | None:
+    """Name a step that belongs to no group: a missing slice, uneven, or of another thickness.
+
+    None for a step as usual between others that are not: those are named.
+    """
+    steps, thickness = arrangement.steps_mm, arrangement.thickness_mm
     step = float(steps[place])
     before = [g.step_mm for g in groups if g.last <= place][-1:]
     after = [g.step_mm for g in groups if g.first > place][:1]
     usual = before + after or [float(np.min(np.delete(steps, place)))]
-    if step > max(usual) or any(_is_multiple(step, u) for u in usual):
+    nearest = min(usual, key=lambda each: abs(each - step))
+    if abs(step - nearest) <= limits.step_mm:
+        alike = _as_thick(thickness[place], thickness[place + 1], limits)
+        return None if alike else _uneven_thickness(place, thickness)
+    expected = sum(usual) / len(usual)
+    if step - expected >= min(usual) / 2 or any(_is_multiple(step, u) for u in usual):
         return _missing(place, step, min(usual))
-    return Finding(
-        code="GEOM-SPACING",
-        sentence=(
-            f"{step:.2f} mm lie between slices {place + 1} and {place + 2}, where "
-            f"{min(usual):.2f} mm are usual in this series; one of them is not where it belongs"
-        ),
-        value=round(step, 3),
-        limit=round(min(usual), 3),
-    )
+    return _uneven(place, step, nearest, limits)
+
+
+def _step(place: int, step: float, usual: float, limits: GeometryLimits) -> Finding:
+    """Name the change from one distance to another within slices of one thickness."""
+    if _is_multiple(step, usual) or step >= 1.5 * usual:
+        return _missing(place, step, usual)
+    return _uneven(place, step, usual, limits)
 
 
 def _is_multiple(step: float, usual: float) -> bool:
@@ -347,11 +431,42 @@ def _missing(place: int, step: float, usual: float) -> Finding:
     return Finding(
         code="GEOM-GAP",
         sentence=(
-            f"{step:.2f} mm lie between slices {place + 1} and {place + 2}, where {usual:.2f} mm "
-            "are usual in this series: at least one slice is missing; send the whole series again"
+            f"{unlike(step, usual, 2)} mm lie between slices {place + 1} and {place + 2}, where "
+            f"{usual:.2f} mm are usual in this series: at least one slice is missing; send the "
+            "whole series again"
         ),
         value=round(step, 3),
         limit=round(usual, 3),
+    )
+
+
+def _uneven(place: int, step: float, usual: float, limits: GeometryLimits) -> Finding:
+    return Finding(
+        code="GEOM-SPACING",
+        sentence=(
+            f"{step:.2f} mm lie between slices {place + 1} and {place + 2}, where {usual:.2f} mm "
+            f"are usual in this series; they may differ by {limits.step_mm:g} mm "
+            "(geometry.step_mm): reconstruct the series in even steps"
+        ),
+        value=round(step, 3),
+        limit=round(usual, 3),
+    )
+
+
+def _uneven_thickness(place: int, thickness: Sequence[float | None]) -> Finding:
+    named = [
+        "of no declared thickness" if each is None else f"{each:g} mm thick"
+        for each in thickness[place : place + 2]
+    ]
+    return Finding(
+        code="GEOM-SPACING",
+        sentence=(
+            f"slice {place + 1} is {named[0]} and slice {place + 2} is {named[1]}, though they lie "
+            "as far apart as the others: the thickness of single slices differs; reconstruct the "
+            "series in slices of one thickness"
+        ),
+        value=thickness[place + 1],
+        limit=thickness[place],
     )
 
 
@@ -362,8 +477,9 @@ def _judge_group_count(groups: Sequence[_Group], limits: GeometryLimits) -> tupl
         Finding(
             code="GEOM-SPACING",
             sentence=(
-                f"the series changes its slice distance {len(groups) - 1} times; at most "
-                f"{limits.groups:g} groups of equal distance are accepted"
+                f"the series consists of {len(groups)} stretches of one distance and thickness "
+                f"each; at most {limits.groups:g} (geometry.groups) are accepted: reconstruct it "
+                "in even steps"
             ),
             value=float(len(groups)),
             limit=limits.groups,
@@ -374,20 +490,32 @@ def _judge_group_count(groups: Sequence[_Group], limits: GeometryLimits) -> tupl
 def _judge_displacement(
     arrangement: Arrangement, groups: Sequence[_Group], limits: GeometryLimits
 ) -> tuple[Finding, ...]:
-    """Find slices that lie beside the line of their group."""
-    worst = 0.0
+    """Find slices that lie beside the line of their group.
+
+    With tilt and several slices to a rotation, those of each place within the rotation have a line
+    of their own; the outline tells which is right (`steps.assemble`).
+    """
+    worst, phases = 0.0, arrangement.phases
     for group in groups:
         positions = arrangement.positions_mm[group.first : group.last + 1]
-        bends = np.linalg.norm(np.diff(positions, n=2, axis=0), axis=1)
-        worst = max(worst, float(bends.max()))
+        bends = np.diff(positions, n=2, axis=0)
+        if phases is not None and len(positions) > _PERIODS * (max(phases) + 1):
+            places = slice(group.first, group.last + 1)
+            bends = (
+                2.0
+                * phase_offsets_mm(positions, arrangement.distances_mm[places], phases[places])[1]
+            )
+        worst = max(worst, float(np.linalg.norm(bends, axis=1).max()))
     if worst <= limits.displacement_mm:
         return ()
     return (
         Finding(
             code="GEOM-SPACING",
             sentence=(
-                f"a slice lies {worst:.2f} mm beside the line of its neighbours; at most "
-                f"{limits.displacement_mm:g} mm are accepted"
+                f"a slice lies {unlike(worst, limits.displacement_mm, 2)} mm beside the line of "
+                f"its neighbours; at most {limits.displacement_mm:g} mm "
+                "(geometry.displacement_mm) are accepted: send the series as the scanner "
+                "reconstructed it"
             ),
             value=round(worst, 3),
             limit=limits.displacement_mm,
@@ -403,8 +531,9 @@ def _judge_tilt(arrangement: Arrangement, limits: GeometryLimits) -> tuple[Findi
         Finding(
             code="GEOM-TILT",
             sentence=(
-                f"the gantry was tilted by {tilt:.1f} degrees; up to {limits.tilt_deg:g} degrees "
-                "are corrected exactly"
+                f"the gantry was tilted by {unlike(tilt, limits.tilt_deg)} degrees; up to "
+                f"{limits.tilt_deg:g} degrees (geometry.tilt_deg) are corrected exactly: send the "
+                "series reconstructed without tilt"
             ),
             value=round(tilt, 2),
             limit=limits.tilt_deg,

@@ -106,7 +106,7 @@ class Event(StrEnum):
         (
             "a known SOP Instance UID came with other content (`SAME-UID-OTHER-BYTES`), or a "
             "series of one study came in another (`SERIES-OF-OTHER-STUDY`); written once for "
-            "the same bytes"
+            "the same content"
         ),
         "SOP instance",
         "reason, sha256, series, calling_ae_title",
@@ -123,8 +123,8 @@ class Event(StrEnum):
     SERIES_HELD = (
         "series.held",
         (
-            "a series in dispute would have been accepted, or was: it waits for the decision of "
-            "the site"
+            "a series in dispute would have been accepted, was accepted, or has a result that no "
+            "destination took anything of: it waits for the decision of the site"
         ),
         "series",
         "revision, state, findings",
@@ -147,7 +147,10 @@ class Event(StrEnum):
     )
     STUDY_COMPLETE = (
         "study.complete",
-        "the quiet period of the study, or its maximum wait, has passed",
+        (
+            "the quiet period of the study, its maximum wait, or the time for its sender to resume "
+            "has passed"
+        ),
         "study",
         (
             "completeness, instances, reason (`QUIET`, `MAXIMUM-WAIT` or `NOT-RESUMED`), quiet_s, "

@@ -29,6 +29,8 @@ class FindingCode:
     remedy: str
     found_by: str  #: steps, or the room outside them
     policy: Policy = "refuse"
+    #: what a limits file that was written before the code existed means by its silence
+    unless_named: Literal["refuse", "flag"] | None = None
 
 
 CODES: Mapping[str, FindingCode] = {
@@ -52,16 +54,61 @@ CODES: Mapping[str, FindingCode] = {
     ),
     "LOCALIZER": FindingCode(
         topic="series",
-        meaning="scout, topogram",
+        meaning="every image is a scout (topogram)",
         limit="Image Type",
+        remedy="nothing; the series is not meant for synthesis",
+        found_by="select",
+    ),
+    "LOCALIZER-SET-ASIDE": FindingCode(
+        topic="series",
+        meaning="a scout lies within the axial series; it is left out and nothing of it is judged",
+        limit="images, 0",
         remedy="nothing",
         found_by="select",
+        policy="flag",
     ),
     "DERIVED": FindingCode(
         topic="series",
-        meaning="reformat or other computed images; Image Type is not ORIGINAL\\PRIMARY",
-        limit="Image Type",
+        meaning=(
+            "computed from other images; Image Type is not ORIGINAL\\PRIMARY. A near-axial "
+            "reformat with a soft kernel is taken with this flag where the policy says so and no "
+            "original series of the study will do; projections (MIP, MinIP), differences, "
+            "averages, blends, captures and other planes are always refused"
+        ),
+        limit="Image Type, `series.plane_tolerance_deg`",
         remedy="send the original axial series",
+        found_by="select",
+        policy="site",
+        unless_named="refuse",
+    ),
+    "IMAGE-TYPE": FindingCode(
+        topic="series",
+        meaning=(
+            "Image Type names images that are no plain slices in HU: maps of perfusion or of a "
+            "material (virtual non-contrast, iodine, effective Z), bolus monitoring, images for "
+            "processing"
+        ),
+        limit="Image Type",
+        remedy="send the plain axial series",
+        found_by="select",
+    ),
+    "SPECTRAL": FindingCode(
+        topic="series",
+        meaning=(
+            "monoenergetic images, whose grey and white matter differ from those of a tube "
+            "voltage; images of a dual-energy scan that are not monoenergetic are always a flag"
+        ),
+        limit="Image Type",
+        remedy="send the conventional or mixed series",
+        found_by="select",
+        policy="site",
+        unless_named="refuse",
+    ),
+    "TEMPORAL": FindingCode(
+        topic="series",
+        meaning="the same positions at several times: CT perfusion, dynamic or monitoring series",
+        limit="times a position, 2",
+        remedy="send the series before contrast",
         found_by="select",
     ),
     "KERNEL": FindingCode(
@@ -105,10 +152,27 @@ CODES: Mapping[str, FindingCode] = {
         remedy="nothing; see [selection.md](selection.md)",
         found_by="select",
     ),
+    "SECOND-CHOICE": FindingCode(
+        topic="series",
+        meaning=(
+            "another series of the study ranks higher, but was refused after the selection, when "
+            "its volume was checked; the sentence says which and why"
+        ),
+        limit="series, 0",
+        remedy="look at the findings of the other series",
+        found_by="select",
+        policy="flag",
+    ),
     "INCOMPLETE": FindingCode(
         topic="series",
-        meaning="the head is not covered: short, numbered from later than 1, or cut below its top",
-        limit="mm or share, `series.coverage_mm`, `head.vertex_share`",
+        meaning=(
+            "the head is not covered: short, numbered from later than 1, cut below its top or above"
+            " the base of the skull; the sentence says which end is missing"
+        ),
+        limit=(
+            "mm, cm2 or share, `series.coverage_mm`, `head.top_cm2`, `head.vertex_share`, "
+            "`head.base_cm2`, `head.base_depth_mm`"
+        ),
         remedy="send the whole series",
         found_by="select, check",
         policy="site",
@@ -218,6 +282,49 @@ CODES: Mapping[str, FindingCode] = {
         remedy="send the series without the repeated slices",
         found_by="select, check, assemble",
     ),
+    "GEOM-TWO-PASSES": FindingCode(
+        topic="geometry",
+        meaning=(
+            "the series holds more than one pass over the same part of the head, and none that "
+            "is even and covers all of it, or they cannot be told apart"
+        ),
+        limit="passes, 1",
+        remedy="send one pass as a series of its own",
+        found_by="select, assemble",
+    ),
+    "GEOM-PASS-CHOSEN": FindingCode(
+        topic="geometry",
+        meaning=(
+            "the series holds more than one pass over the same part of the head; the first whole "
+            "one is used and the others are left out"
+        ),
+        limit="passes, 1",
+        remedy="send the pass that is meant as a series of its own",
+        found_by="select",
+        policy="flag",
+    ),
+    "GEOM-PAIRS-RECENTRED": FindingCode(
+        topic="geometry",
+        meaning=(
+            "a scanner with two to four slices in a rotation and a tilted gantry: the header "
+            "places the slices of a rotation beside each other by a constant, which was undone by "
+            "the outline of the head"
+        ),
+        limit="mm, `geometry.displacement_mm`",
+        remedy="nothing; compare the outline of the result with the CT",
+        found_by="check",
+        policy="flag",
+    ),
+    "GEOM-PAIRS": FindingCode(
+        topic="geometry",
+        meaning=(
+            "a scanner with several slices in a rotation and a tilted gantry, whose rotations lie "
+            "beside each other by differing amounts"
+        ),
+        limit="mm, `artefacts.jump_mm`",
+        remedy="send the series reconstructed without tilt",
+        found_by="check",
+    ),
     "GEOM-SPACING": FindingCode(
         topic="geometry",
         meaning=(
@@ -290,6 +397,17 @@ CODES: Mapping[str, FindingCode] = {
         remedy="send the original CT; check the calibration",
         found_by="select, check, assemble",
     ),
+    "HU-PADDING": FindingCode(
+        topic="suitability",
+        meaning=(
+            "Pixel Padding Value (0028,0120) is as dense as tissue: it is not believed, and the "
+            "pixels of this value count as measured"
+        ),
+        limit="HU, outside -900 to 2900",
+        remedy="correct it at the scanner or archive that writes it",
+        found_by="check",
+        policy="flag",
+    ),
     "NOT-HEAD": FindingCode(
         topic="suitability",
         meaning=(
@@ -301,6 +419,17 @@ CODES: Mapping[str, FindingCode] = {
         remedy="correct Body Part Examined if it is a head",
         found_by="select, check, preprocess",
     ),
+    "BODY-PART": FindingCode(
+        topic="suitability",
+        meaning=(
+            "Body Part Examined holds a word that is not known; the pixels tell whether it is a "
+            "head"
+        ),
+        limit="word, `series.body_parts`",
+        remedy="add the word of the site to `series.body_parts`",
+        found_by="select",
+        policy="flag",
+    ),
     "AGE": FindingCode(
         topic="suitability",
         meaning="outside the ages of the model, by the header or by the size of the skull",
@@ -309,9 +438,24 @@ CODES: Mapping[str, FindingCode] = {
         found_by="select, check",
         policy="site",
     ),
+    "AGE-UNKNOWN": FindingCode(
+        topic="suitability",
+        meaning=(
+            "neither an age nor a birth date with a date of the examination; an age of 0 is what "
+            "de-identification leaves"
+        ),
+        limit="years, `series.age_years`",
+        remedy="send age or birth date; the size of the skull is judged from the pixels",
+        found_by="select",
+        policy="site",
+        unless_named="flag",
+    ),
     "CONTRAST": FindingCode(
         topic="suitability",
-        meaning="contrast was given, by the header or by vessels as bright as contrast",
+        meaning=(
+            "contrast was given, by the header or by vessels as bright as contrast; where elements "
+            "contradict each other, or only the name of the protocol says so, always a flag"
+        ),
         limit="ml, `artefacts.contrast_hu`, `artefacts.contrast_ml`",
         remedy="send the series without contrast",
         found_by="select, check",

@@ -15,7 +15,7 @@ Confirmation = Literal["none", "query", "commitment"]
 DeliveryState = Literal[
     "pending", "held",
     "taken", "unverified", "confirmed", "altered",
-    "refused", "left-out", "cancelled",
+    "refused", "left-out", "cancelled", "withdrawn",
 ]  # fmt: skip
 
 #: the state of an object after an answer

@@ -9,6 +9,8 @@ from rebrain_node.domain.codes import is_code
 
 Severity = Literal["refuse", "flag"]
 
+_MOST_DIGITS = 6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -28,3 +30,12 @@ class Finding:
     def __post_init__(self, recorded: bool) -> None:
         if not recorded and not is_code(self.code):
             raise ValueError(f"{self.code!r} is no code of a finding; list it in domain/codes.py")
+
+
+def unlike(value: float, limit: float, digits: int = 1) -> str:
+    """Write a value with so many digits after the point that it reads other than the limit."""
+    text = f"{value:.{digits}f}"
+    while digits < _MOST_DIGITS and float(text) == limit != value:
+        digits += 1
+        text = f"{value:.{digits}f}"
+    return text

@@ -135,6 +135,12 @@ class HeadLimits(_Table):
     adult_section_cm2: Annotated[float, Bounds("cm2", 20, 250)]  #: inside of the skull, at least
     #: of the top slice
     vertex_share: Annotated[float, Bounds("share of the largest section", 0, 1)]
+    #: inside the skull in the uppermost slice of a whole head, at most
+    top_cm2: Annotated[float, Bounds("cm2", 0, 250)]
+    #: brain in the lowest slice of a head scanned to its base, at most
+    base_cm2: Annotated[float, Bounds("cm2", 0, 250)]
+    #: depth of the base of the skull below the top of the head; deeper nothing is missing
+    base_depth_mm: Annotated[float, Bounds("mm", 0, 250)]
     #: of the smallest slice
     taper_share: Annotated[float, Bounds("share of the largest section", 0, 1)]
     #: an end of the series up to the first is the top of a head, from the second on it is cut
@@ -193,14 +199,19 @@ class Limits(_Table):
     artefacts: ArtefactLimits
     domain: DomainLimits
     kernels: tuple[KernelRule, ...]
-    policy: Mapping[str, Severity]  #: for each of ``POLICY_CODES``: refuse or flag
+    #: for each of ``POLICY_CODES``: refuse or flag; a file may be older than a code
+    policy: Mapping[str, Severity]
     _content: str = PrivateAttr()
 
     @field_validator("policy")
     @classmethod
     def _names_each_code(cls, policy: Mapping[str, Severity]) -> Mapping[str, Severity]:
         faults = [f"policy.{code} is unknown" for code in sorted(policy.keys() - set(POLICY_CODES))]
-        faults += [f"policy.{code} is missing" for code in POLICY_CODES if code not in policy]
+        faults += [
+            f"policy.{code} is missing"
+            for code in POLICY_CODES
+            if code not in policy and CODES[code].unless_named is None
+        ]
         if faults:
             raise ValueError(f"{', '.join(faults)}; each of {', '.join(POLICY_CODES)} is needed")
         return policy
@@ -222,4 +233,5 @@ class Limits(_Table):
 
     def severity(self, code: str) -> Severity:
         """Say what a finding of this code does: refuse, unless the site's policy says flag."""
-        return self.policy.get(code, "refuse")
+        known = CODES.get(code)
+        return self.policy.get(code, (known and known.unless_named) or "refuse")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from rebrain_node.domain.contrast import ContrastReading
 from rebrain_node.domain.volume import MillimetreArray
 
 
@@ -26,11 +28,14 @@ class SourceFrame:
     frame_of_reference_uid: str | None
     modality: str | None
     image_type: tuple[str, ...]  #: (0008,0008), or the frame's Frame Type (0008,9007)
+    volume_calculation: str | None  #: (0008,9207) of an enhanced object, e.g. ``MAX_IP``
+    presentation_intent: str | None  #: (0008,0068), e.g. ``FOR PROCESSING``
     image_position_patient: tuple[float, float, float] | None  #: LPS mm, centre of voxel (0, 0)
     image_orientation_patient: tuple[float, float, float, float, float, float] | None
     pixel_spacing_mm: tuple[float, float] | None  #: between rows, between columns
     rows: int | None
     columns: int | None
+    #: (0018,0050); values of one series that differ by the noise of their writing are one
     slice_thickness_mm: float | None
     gantry_tilt_deg: float | None  #: (0018,1120), as declared; the positions are what counts
     instance_number: int | None
@@ -38,13 +43,15 @@ class SourceFrame:
     series_description: str | None
     body_part: str | None
     convolution_kernel: str | None
-    contrast_agent: str | None  #: agent, route or contrast usage, whichever says something
+    contrast: ContrastReading
     manufacturer: str | None
-    patient_age_years: float | None
+    patient_age_years: float | None  #: declared, or from birth date and examination
     rescale_type: str | None  #: (0028,1054), e.g. ``HU``
     bits_stored: int | None
+    acquisition_number: int | None = None  #: (0020,0012), of a frame (0020,9156)
+    acquired_at: str | None = None  #: date and time of the acquisition, in an order as text
 
-    @property
+    @cached_property
     def normal(self) -> MillimetreArray | None:
         """Unit normal of the plane, (3,) LPS, or ``None`` where the orientation is unfit."""
         if self.image_orientation_patient is None:

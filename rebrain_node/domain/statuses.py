@@ -38,7 +38,7 @@ STATUSES: Final[Mapping[str, InstanceStatus]] = {
         "look for a merge or split of studies that went wrong",
     ),
     "CONFLICT": InstanceStatus(
-        0x0117, "only for folders: two files of one SOP Instance UID with different bytes", ""
+        0x0117, "only for folders: two files of one SOP Instance UID with different content", ""
     ),
     "DISK-HARD-MARK": InstanceStatus(
         0xA700,

@@ -6,6 +6,7 @@ direction of increasing row index, columns along the direction of increasing col
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -27,6 +28,16 @@ SliceKind = Literal["measured", "retrieved", "interpolated"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class RotationPlacement:
+    """Slices that were measured several to a rotation of a tilted gantry."""
+
+    #: (n,) place of each slice within its rotation, from 0; -1 for the sum of a rotation
+    phases: tuple[int, ...]
+    #: how far the slices of a rotation were shifted against each other, in the plane; 0: not
+    shift_mm: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceVolume:
     """The measured slices of one series in HU, sorted along the normal, not resampled.
 
@@ -43,6 +54,7 @@ class SourceVolume:
     frame_numbers: tuple[int | None, ...]  #: (n,) 1-based frame within a multi-frame instance
     frame_of_reference_uid: str
     padding: MaskArray  #: (n, rows, columns), true where the scanner measured nothing
+    rotations: RotationPlacement | None = None  #: of a multi-slice scanner with tilt
 
     @property
     def normal(self) -> MillimetreArray:
@@ -57,10 +69,13 @@ class SourceVolume:
     @property
     def tilt_deg(self) -> float:
         """Gantry tilt, degrees, >= 0 (`tilt_deg`)."""
-        return tilt_deg(self.positions_mm, self.normal)
+        phases = None if self.rotations is None else self.rotations.phases
+        return tilt_deg(self.positions_mm, self.normal, phases)
 
 
-def tilt_deg(positions_mm: MillimetreArray, normal: MillimetreArray) -> float:
+def tilt_deg(
+    positions_mm: MillimetreArray, normal: MillimetreArray, phases: Sequence[int] | None = None
+) -> float:
     """Angle between the normal of the planes and the line along which they follow each other.
 
     Parameters
@@ -69,12 +84,16 @@ def tilt_deg(positions_mm: MillimetreArray, normal: MillimetreArray) -> float:
         (n, 3) LPS of voxel (0, 0) of each slice, in order.
     normal : MillimetreArray
         (3,) unit vector.
+    phases : sequence of int, optional
+        (n,) place of each slice within its rotation: only slices of one place are compared.
 
     Returns
     -------
     float
         Degrees, >= 0: the median over all steps; 0 where no slice lies apart from another.
     """
+    if phases is not None:
+        positions_mm = positions_mm[np.array(phases) == phases[0]]
     steps = np.diff(positions_mm, axis=0)
     lengths = np.linalg.norm(steps, axis=1)
     if not np.any(lengths > 0.0):

@@ -8,11 +8,19 @@ C.8.15.3 (Enhanced CT functional groups).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from statistics import median
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag, Tag
 
+from rebrain_node.domain.age import age_years
+from rebrain_node.domain.contrast import ContrastElements, read_contrast
+from rebrain_node.domain.image_type import is_localizer
 from rebrain_node.domain.series import SourceFrame
 
 #: functional group macro of each attribute that Enhanced CT moves out of the top level
@@ -25,12 +33,20 @@ _MACROS = {
     "RescaleIntercept": "PixelValueTransformationSequence",
     "RescaleType": "PixelValueTransformationSequence",
     "FrameType": "CTImageFrameTypeSequence",
+    "VolumeBasedCalculationTechnique": "CTImageFrameTypeSequence",
     "ConvolutionKernel": "CTReconstructionSequence",
     "GantryDetectorTilt": "CTAcquisitionDetailsSequence",
     "AnatomicRegionSequence": "FrameAnatomySequence",
     "FrameAcquisitionNumber": "FrameContentSequence",
+    "FrameAcquisitionDateTime": "FrameContentSequence",
 }
-_YEARS = {"Y": 1.0, "M": 1.0 / 12.0, "W": 7.0 / 365.25, "D": 1.0 / 365.25}
+#: thicknesses of one series that lie closer are one: scanners write 4.998 and 5.002
+_THICKNESS_NOISE_MM = 0.05
+#: series UID, and thickness as declared
+_Thickness = tuple[str | None, float | None]
+_EXAMINATION_DATES = (
+    "StudyDate", "AcquisitionDate", "SeriesDate", "ContentDate", "AcquisitionDateTime",
+)  # fmt: skip
 
 
 def frames(instances: Sequence[Dataset]) -> tuple[SourceFrame, ...]:
@@ -46,11 +62,58 @@ def frames(instances: Sequence[Dataset]) -> tuple[SourceFrame, ...]:
     tuple of SourceFrame
         One for each classic instance, one for each frame of a multi-frame instance.
     """
-    return tuple(
+    read = [
         frame
         for index, instance in enumerate(instances)
         for frame in _frames_of_instance(index, instance)
+    ]
+    thickness_mm = _thickness_without_noise(read)
+    return tuple(
+        frame
+        if thickness_mm[_thickness(frame)] == frame.slice_thickness_mm
+        else replace(frame, slice_thickness_mm=thickness_mm[_thickness(frame)])
+        for frame in read
     )
+
+
+def axial_instances(instances: Sequence[Dataset]) -> tuple[Dataset, ...]:
+    """Leave out the scouts that lie within a series of slices; a series of scouts stays whole.
+
+    Parameters
+    ----------
+    instances : sequence of Dataset
+        Of one series, in any order.
+    """
+    slices = tuple(i for i in instances if not is_localizer(_texts(_value(i, "ImageType"))))
+    return slices or tuple(instances)
+
+
+def _thickness(frame: SourceFrame) -> _Thickness:
+    return frame.series_instance_uid, frame.slice_thickness_mm
+
+
+def _thickness_without_noise(
+    read: Sequence[SourceFrame],
+) -> Mapping[_Thickness, float | None]:
+    """Map each declared thickness of each series to the most frequent one within the noise."""
+    counts = Counter(_thickness(frame) for frame in read)
+    nearest: dict[_Thickness, _Thickness] = {}
+    for key in sorted(counts, key=lambda key: (-counts[key], str(key))):
+        near = (other for other in nearest.values() if _differ_by_noise(key, other))
+        nearest[key] = next(near, key)
+    members: dict[_Thickness, list[float]] = defaultdict(list)
+    for key, usual in nearest.items():
+        members[usual].append(key[1] or 0.0)
+    return {
+        key: key[1] if len(members[usual]) == 1 else round(median(members[usual]), 2)
+        for key, usual in nearest.items()
+    }
+
+
+def _differ_by_noise(one: _Thickness, other: _Thickness) -> bool:
+    if one[0] != other[0] or not one[1] or not other[1]:
+        return False
+    return abs(one[1] - other[1]) <= _THICKNESS_NOISE_MM
 
 
 def frame_attribute(instance: Dataset, frame_number: int | None, keyword: str) -> Any:
@@ -88,13 +151,21 @@ def _groups(instance: Dataset, frame_number: int) -> Iterator[Dataset]:
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:
+    tag = _tag(keyword)
+    if tag not in dataset.keys():  # noqa: SIM118 - of the data set itself it costs a lookup by name
+        return None
     try:
-        value = dataset.get(keyword)
-    except (ValueError, TypeError, KeyError, NotImplementedError):
+        value = dataset[tag].value
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError):
         return None
     if value is None or (hasattr(value, "__len__") and len(value) == 0):
         return None
     return value
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 def _frames_of_instance(index: int, instance: Dataset) -> Iterator[SourceFrame]:
@@ -110,6 +181,7 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
     def get(keyword: str) -> Any:
         return frame_attribute(instance, number, keyword)
 
+    image_type = _texts(get("FrameType") or get("ImageType"))
     return SourceFrame(
         instance_index=index,
         frame_number=number,
@@ -119,7 +191,9 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         study_instance_uid=_text(get("StudyInstanceUID")),
         frame_of_reference_uid=_text(get("FrameOfReferenceUID")),
         modality=_text(get("Modality")),
-        image_type=_texts(get("FrameType") or get("ImageType")),
+        image_type=image_type,
+        volume_calculation=_text(get("VolumeBasedCalculationTechnique")),
+        presentation_intent=_text(get("PresentationIntentType")),
         image_position_patient=_three(_numbers(get("ImagePositionPatient"), 3)),
         image_orientation_patient=_six(_numbers(get("ImageOrientationPatient"), 6)),
         pixel_spacing_mm=_two(_numbers(get("PixelSpacing"), 2)),
@@ -132,38 +206,67 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         series_description=_text(get("SeriesDescription")),
         body_part=_text(get("BodyPartExamined")) or _region(get("AnatomicRegionSequence")),
         convolution_kernel="\\".join(_texts(get("ConvolutionKernel"))) or None,
-        contrast_agent=_contrast(instance, number),
+        contrast=read_contrast(_contrast_elements(instance, number, get), image_type),
         manufacturer=_text(get("Manufacturer")),
-        patient_age_years=_age_years(_text(get("PatientAge"))),
+        patient_age_years=age_years(
+            _text(get("PatientAge")),
+            _text(get("PatientBirthDate")),
+            (_text(get(keyword)) for keyword in _EXAMINATION_DATES),
+        ),
         rescale_type=_text(get("RescaleType")),
         bits_stored=_whole(get("BitsStored")),
+        acquisition_number=_acquisition_number(get),
+        acquired_at=_acquired_at(get),
     )
 
 
-def _contrast(instance: Dataset, number: int | None) -> str | None:
-    """Return whatever says that contrast was given (PS3.3 C.7.6.4, C.7.6.4b)."""
-    for keyword in ("ContrastBolusAgent", "ContrastBolusRoute"):
-        if text := _text(_value(instance, keyword)):
-            return text
-    for keyword in ("ContrastBolusAgentSequence", "ContrastBolusUsageSequence"):
-        if _value(instance, keyword):
-            return keyword
-    if number is not None:
-        for group in _groups(instance, number):
-            if _value(group, "ContrastBolusUsageSequence"):
-                return "ContrastBolusUsageSequence"
-    return None
+def _acquisition_number(get: Callable[[str], Any]) -> int | None:
+    number = _whole(get("FrameAcquisitionNumber"))
+    return _whole(get("AcquisitionNumber")) if number is None else number
+
+
+def _acquired_at(get: Callable[[str], Any]) -> str | None:
+    """Date and time of the acquisition as text that sorts (PS3.5 6.2: DA, TM, DT)."""
+    moment = _text(get("FrameAcquisitionDateTime") or get("AcquisitionDateTime"))
+    if moment is None and (clock := _text(get("AcquisitionTime"))):
+        moment = (_text(get("AcquisitionDate")) or "") + clock
+    return None if moment is None else moment.replace(":", "").replace("-", "")
+
+
+def _contrast_elements(
+    instance: Dataset, number: int | None, get: Callable[[str], Any]
+) -> ContrastElements:
+    """Collect what is read of contrast (PS3.3 C.7.6.4, C.7.6.4b, C.7.6.16.2.12)."""
+    agents = [_text(get("ContrastBolusAgent")) or ""]
+    agents += [
+        _text(_value(item, "CodeMeaning")) or "CONTRAST"
+        for item in _value(instance, "ContrastBolusAgentSequence") or ()
+    ]
+    holders = [instance, *(() if number is None else _groups(instance, number))]
+    administered = [
+        _text(_value(item, "ContrastBolusAgentAdministered"))
+        for holder in holders
+        for item in _value(holder, "ContrastBolusUsageSequence") or ()
+    ]
+    start_time = _text(get("ContrastBolusStartTime")) or ""
+    return ContrastElements(
+        agents=tuple(agents),
+        ingredient=_text(get("ContrastBolusIngredient")) or "",
+        route=_text(get("ContrastBolusRoute")) or "",
+        volume_ml=_number(get("ContrastBolusVolume")),
+        dose_ml=_number(get("ContrastBolusTotalDose")),
+        concentration=_number(get("ContrastBolusIngredientConcentration")),
+        start_time=start_time,
+        # only where it is compared: otherwise the slices of a series are read once
+        acquisition_time=(_text(get("AcquisitionTime")) or "") if start_time else "",
+        usage=any(a != "NO" for a in administered) if administered else None,
+        description=_text(get("SeriesDescription")) or "",
+        protocol=_text(get("ProtocolName")) or "",
+    )
 
 
 def _region(items: Any) -> str | None:
     return _text(_value(items[0], "CodeMeaning")) if items else None
-
-
-def _age_years(text: str | None) -> float | None:
-    """Age String (PS3.5 6.2: three digits and D, W, M or Y) in years."""
-    if text is None or len(text) != 4 or not text[:3].isdigit() or text[3] not in _YEARS:
-        return None
-    return int(text[:3]) * _YEARS[text[3]]
 
 
 def _text(value: Any) -> str | None:

@@ -7,10 +7,12 @@ no part of the value (PS3.5 8.1.1); padding is C.7.5.1.1.2.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.pixels.utils import get_expected_length, pixel_array
 
 from rebrain_node.domain.findings import Finding
@@ -21,6 +23,9 @@ from rebrain_node.instance.header import frame_attribute
 
 #: an undeclared padding constant fills at least this share of the frame
 _PADDING_SHARE = 0.001
+
+#: a padding value is none of these: from fat and water to the densest bone
+TISSUE_HU = (-900.0, 2900.0)
 
 StoredArray = npt.NDArray[np.int32]
 
@@ -120,10 +125,32 @@ def settle_bits(
     return value.astype(np.int32)
 
 
+def padding_as_tissue_hu(instance: Dataset) -> float | None:
+    """Return the HU of a declared Pixel Padding Value that tissue may have; None where it has not.
+
+    Such a value is not believed (`hounsfield`): brain would become air. Of a range that Pixel
+    Padding Range Limit opens, the end nearer to the middle of the scale counts.
+    """
+    ends = _padding_ends(instance)
+    frame_number = None if "PerFrameFunctionalGroupsSequence" not in instance else 1
+    slope, intercept = (
+        _one(frame_attribute(instance, frame_number, word))
+        for word in ("RescaleSlope", "RescaleIntercept")
+    )
+    if ends is None or slope is None or intercept is None:
+        return None
+    low, high = sorted(end * slope + intercept for end in ends)
+    if high < TISSUE_HU[0] or low > TISSUE_HU[1]:
+        return None
+    return high if high <= TISSUE_HU[1] else low
+
+
 def _rescale(instance: Dataset, frame_number: int | None) -> tuple[float, float]:
-    slope = frame_attribute(instance, frame_number, "RescaleSlope")
-    intercept = frame_attribute(instance, frame_number, "RescaleIntercept")
-    if slope is None or intercept is None:
+    declared = [
+        frame_attribute(instance, frame_number, word)
+        for word in ("RescaleSlope", "RescaleIntercept")
+    ]
+    if any(value is None for value in declared):
         raise SeriesRejectedError(
             [
                 Finding(
@@ -133,26 +160,49 @@ def _rescale(instance: Dataset, frame_number: int | None) -> tuple[float, float]
                 )
             ]
         )
-    if not (np.isfinite(float(slope)) and np.isfinite(float(intercept))) or float(slope) <= 0.0:
+    slope, intercept = (_one(value) for value in declared)
+    if slope is None or intercept is None or slope <= 0.0:
         raise SeriesRejectedError(
             [
                 Finding(
                     code="HU",
-                    sentence=f"Rescale Slope {slope} and Intercept {intercept} give no HU scale",
+                    sentence=(
+                        f"Rescale Slope {declared[0]} and Intercept {declared[1]} give no HU "
+                        "scale: one number each is needed, the slope above 0; send the original CT"
+                    ),
                 )
             ]
         )
-    return float(slope), float(intercept)
+    return slope, intercept
+
+
+def _one(value: Any) -> float | None:
+    """Return a number, also where a scanner wrote it more than once; None where it is none."""
+    values = value if isinstance(value, MultiValue | list | tuple) else [value]
+    try:
+        numbers = {float(each) for each in values}
+    except (TypeError, ValueError):
+        return None
+    number = numbers.pop() if len(numbers) == 1 else np.nan
+    return number if np.isfinite(number) else None
 
 
 def _declared_padding(instance: Dataset, stored: StoredArray) -> MaskArray:
-    """Pixel Padding Value and Range Limit, their sign read as that of the pixels."""
-    value = instance.get("PixelPaddingValue")
-    if value is None:
+    """Pixel Padding Value and Range Limit, unless tissue may have it."""
+    ends = _padding_ends(instance)
+    if ends is None or padding_as_tissue_hu(instance) is not None:
         return np.zeros(stored.shape, dtype=np.bool_)
-    limit = instance.get("PixelPaddingRangeLimit")
-    ends = sorted(_as_stored(int(v), instance) for v in (value, value if limit is None else limit))
     return np.asarray((stored >= ends[0]) & (stored <= ends[1]))
+
+
+def _padding_ends(instance: Dataset) -> tuple[int, int] | None:
+    """Least and greatest stored value that is declared as padding, signed as the pixels are."""
+    value = _one(instance.get("PixelPaddingValue"))
+    if value is None:
+        return None
+    limit = _one(instance.get("PixelPaddingRangeLimit"))
+    ends = sorted(_as_stored(int(v), instance) for v in (value, value if limit is None else limit))
+    return ends[0], ends[1]
 
 
 def _as_stored(value: int, instance: Dataset) -> int:

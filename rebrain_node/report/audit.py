@@ -14,7 +14,7 @@ from typing import Final
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
 from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.ledger import SeriesRecord, SeriesState
+from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.report.markup import STYLE, Content, Html, join, tag
 
 _TITLE: Final = "rebrain-node audit report"
@@ -84,8 +84,8 @@ def _summary(
     deliveries: Sequence[Delivery],
 ) -> Html:
     states = Counter(record.state for record in series)
-    ended: tuple[SeriesState, ...] = ("published", "refused", "failed", "held")
-    waiting = len(series) - sum(states[state] for state in ended)
+    ended = states["published"] + states["refused"] + states["failed"]
+    waiting = len(series) - ended - states["held"]
     tiles = [
         ("studies", len(studies), ""),
         ("series received", len(series), ""),

@@ -31,6 +31,7 @@ from rebrain_node.errors import StateError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
+from rebrain_node.store.disputes import undecided_by_series
 from rebrain_node.store.series import move, transition
 from rebrain_node.store.tables import (
     CommitmentRow,
@@ -45,7 +46,7 @@ Details = dict[str, JsonValue]
 
 #: the state whose reason describes a delivery, the most important first
 _REASON_ORDER: Final = (
-    "held", "refused", "altered", "pending", "left-out", "cancelled", "unverified",
+    "held", "refused", "altered", "pending", "left-out", "cancelled", "withdrawn", "unverified",
 )  # fmt: skip
 
 
@@ -125,7 +126,7 @@ class Deliveries:
             changed = [
                 (row, by_uid[one.sop_instance_uid])
                 for row, one in rows
-                if one.sop_instance_uid in by_uid and row.state not in ACCEPTED_STATES
+                if one.sop_instance_uid in by_uid and _concerns(row, by_uid[one.sop_instance_uid])
             ]
             for row, answer in changed:
                 _apply(row, answer)
@@ -259,17 +260,21 @@ class Deliveries:
         Raises
         ------
         StateError
-            There is no such set for that destination, or nothing of it is to be sent again.
+            There is no such set for that destination, nothing of it is to be sent again, or its
+            source series is in dispute, or was when the set was withdrawn.
         """
         with self._database.writing() as session:
+            _refuse_disputed(session, set_id)
             rows = [
                 row
                 for row, _ in _deliveries(session, set_id, destination)
-                if row.state != "pending" and (resend or row.state not in {"taken", "confirmed"})
+                if row.state not in {"pending", "withdrawn"}
+                and (resend or row.state not in {"taken", "confirmed"})
             ]
             if not rows:
                 raise StateError(
-                    f"destination {destination!r} has taken or awaits all of set {set_id}; "
+                    f"destination {destination!r} has taken or awaits all of set {set_id}, or it "
+                    "was withdrawn because its source series is in dispute; "
                     "use --resend to send again what it has taken"
                 )
             for row in rows:
@@ -381,6 +386,12 @@ def _delivery(row: DerivedSetRow, destination: str, group: Sequence[tuple[Any, .
     )
 
 
+def _concerns(row: DeliveryRow, answer: Answer) -> bool:
+    """Whether an answer changes a row; one that has ended it changes only if it was taken."""
+    accepted = STATE_AFTER[answer.outcome] in ACCEPTED_STATES
+    return row.state not in ACCEPTED_STATES and (accepted or row.state in {"pending", "held"})
+
+
 def _apply(row: DeliveryRow, answer: Answer) -> None:
     row.state, row.status = STATE_AFTER[answer.outcome], answer.status
     row.reason, row.changed_at = answer.reason, datetime.now(UTC)
@@ -465,6 +476,32 @@ def _settle(session: Session, set_id: int) -> None:
     else:
         told = Event.SERIES_PUBLISHED, {"set": set_id, "taken": taken}
         transition(session, row.source_series_uid, row.revision, "published", told)
+
+
+def _refuse_disputed(session: Session, set_id: int) -> None:
+    """Refuse to send what a dispute about the patient has stopped.
+
+    Raises
+    ------
+    StateError
+        The source series is in dispute, or the set was withdrawn because of one.
+    """
+    row = session.get(DerivedSetRow, set_id)
+    if row is None:
+        return  # said by whoever looks for its deliveries
+    uid = row.source_series_uid
+    withdrawn = select(DeliveryRow.id).where(
+        DeliveryRow.set_id == set_id, DeliveryRow.state == "withdrawn"
+    )
+    if session.scalars(withdrawn.limit(1)).first() is not None:
+        raise StateError(
+            f"set {set_id} was withdrawn because series {uid} came into dispute; the set of a "
+            "later revision takes its place"
+        )
+    if undecided_by_series(session).get(uid, 0):
+        raise StateError(
+            f"series {uid} is in dispute; decide with `rebrain-node queue dispute {uid}` first"
+        )
 
 
 def _reopen(session: Session, set_id: int) -> None:

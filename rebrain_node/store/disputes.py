@@ -16,16 +16,28 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import DisputeDecision, ReceivedInstance, Rival, SeriesState
 from rebrain_node.errors import StateError
 from rebrain_node.store.audit import append
 from rebrain_node.store.series import move
-from rebrain_node.store.tables import DerivedSetRow, InstanceRow, QuarantineRow, SeriesRow, StudyRow
+from rebrain_node.store.tables import (
+    DeliveryRow,
+    DerivedSetRow,
+    InstanceRow,
+    QuarantineRow,
+    SeriesRow,
+    StudyRow,
+)
 
 CODE: Final = "ID-DISPUTED"
 #: decision of bytes that were the instance before the site took others
 REPLACED: Final = "replaced"
+#: so many quarantined versions of an instance are compared with one that arrives
+VERSIONS: Final = 8
+#: states of an object that a destination may still get
+_WAITING: Final = frozenset({"pending", "held"})
 _ENDED: Final = frozenset({"synthesised", "published", "failed"})
 
 
@@ -37,6 +49,8 @@ class Conflict:
     sentence: str
     series_instance_uid: str  #: of the series that they contradict
     first_sha256: str | None = None  #: of the bytes that are held under the same UID
+    #: of those that are quarantined under it, the newest first, at most `VERSIONS`
+    quarantined: tuple[str, ...] = ()
 
 
 def conflict(
@@ -49,6 +63,7 @@ def conflict(
             sentence="its UID is known with other content",
             series_instance_uid=known.series_instance_uid,
             first_sha256=known.sha256,
+            quarantined=_versions(session, received.sop_instance_uid),
         )
     series = session.get(SeriesRow, received.series_instance_uid)
     if series is not None and series.study_instance_uid != received.study_instance_uid:
@@ -58,6 +73,16 @@ def conflict(
             series_instance_uid=received.series_instance_uid,
         )
     return None
+
+
+def _versions(session: Session, sop_instance_uid: str) -> tuple[str, ...]:
+    query = (
+        select(QuarantineRow.sha256)
+        .where(QuarantineRow.sop_instance_uid == sop_instance_uid)
+        .order_by(QuarantineRow.id.desc())
+        .limit(VERSIONS)
+    )
+    return tuple(session.scalars(query))
 
 
 def quarantine(session: Session, received: ReceivedInstance, found: Conflict) -> None:
@@ -104,8 +129,9 @@ def quarantine(session: Session, received: ReceivedInstance, found: Conflict) ->
             series.series_instance_uid,
             {"revision": series.revision, "state": series.state},
         )
-    if series.state == "accepted":
-        series.revision += 1  # the work that has begun is discarded
+    withdrawn = withdraw(session, series)
+    if series.state == "accepted" or withdrawn:
+        series.revision += 1  # work that has begun, or a result that nobody took, is discarded
         hold(session, series)
 
 
@@ -274,6 +300,42 @@ def _can_be_decided() -> ColumnElement[bool]:
     return or_(QuarantineRow.decision.is_(None), QuarantineRow.decision == "refuse")
 
 
+def is_sent(session: Session, series_instance_uid: str) -> bool:
+    """Whether a result of the series was taken by a destination, or is kept for none."""
+    sets = select(DerivedSetRow.id).where(DerivedSetRow.source_series_uid == series_instance_uid)
+    for set_id in session.scalars(sets):
+        states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.set_id == set_id)))
+        if not states or states & ACCEPTED_STATES:
+            return True
+    return False
+
+
+def withdraw(session: Session, series: SeriesRow) -> bool:
+    """Take back what waits for delivery, of every set of which no destination took anything.
+
+    Returns whether the set of the series' present revision was taken back. What is left of a
+    series that has ended goes its way: nothing would make it again.
+    """
+    if series.state in {"published", "failed"}:
+        return False
+    query = select(DerivedSetRow).where(
+        DerivedSetRow.source_series_uid == series.series_instance_uid
+    )
+    newest = False
+    for row in session.scalars(query).all():
+        of_set = DeliveryRow.set_id == row.id
+        states = set(session.scalars(select(DeliveryRow.state).where(of_set)))
+        if not states & _WAITING or states & ACCEPTED_STATES:
+            continue
+        session.execute(
+            update(DeliveryRow)
+            .where(of_set, DeliveryRow.state.in_(_WAITING))
+            .values(state="withdrawn", reason="the series is in dispute")
+        )
+        newest = newest or (row.revision == series.revision and series.state == "synthesised")
+    return newest
+
+
 def _take_second(
     session: Session, series: SeriesRow, rows: Sequence[QuarantineRow]
 ) -> dict[str, str]:
@@ -284,14 +346,13 @@ def _take_second(
     Raises
     ------
     StateError
-        A result was made of the first set, or a quarantined instance belongs to another series.
+        A result of the first set was sent, or a quarantined instance belongs to another series.
     """
     uid = series.series_instance_uid
-    made = select(DerivedSetRow.id).where(DerivedSetRow.source_series_uid == uid)
-    if session.execute(made).first() is not None:
+    if is_sent(session, uid):
         raise StateError(
-            f"a result was made of the first set of series {uid} already. Decide --keep-first, "
-            "have it deleted where it was sent, and send the right study under new UIDs"
+            f"a result of the first set of series {uid} was sent already. Decide --keep-first or "
+            "--refuse, have it deleted where it was sent, and send the right study under new UIDs"
         )
     for row in rows:
         if (row.series_instance_uid, row.study_instance_uid) != (uid, series.study_instance_uid):
@@ -302,6 +363,7 @@ def _take_second(
                 f"{series.study_instance_uid}: it cannot take the place of the first. Decide "
                 "--keep-first or --refuse, and send the right study under new UIDs"
             )
+    withdraw(session, series)  # of an earlier revision, which had ended when the dispute began
     newest = {row.sop_instance_uid: row for row in rows}
     for row in newest.values():
         _swap(session, row)

@@ -36,7 +36,7 @@ from rebrain_node.errors import (
     SupersededError,
 )
 from rebrain_node.ports import JsonValue
-from rebrain_node.store import disputes
+from rebrain_node.store import disputes, second_choice
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.instances import add, known_instance
@@ -58,8 +58,8 @@ class Ledger:
         Parameters
         ----------
         same_content : callable, optional
-            Called with the SHA-256 of the bytes that are held under the UID where they are
-            others: whether both are one instance in two encodings. No transaction is open then.
+            Called with the SHA-256 of other bytes that are held or quarantined under the UID:
+            whether both are one instance in two encodings. No transaction is open then.
 
         Raises
         ------
@@ -74,7 +74,8 @@ class Ledger:
             known = outcome.first_sha256
             if known is not None and same_content(known):
                 return "same"
-            outcome = self._write_down(received, quarantining=True)
+            if not any(same_content(version) for version in outcome.quarantined):
+                outcome = self._write_down(received, quarantining=True)
         if isinstance(outcome, disputes.Conflict):
             raise InstanceConflictError(
                 f"SOP instance {received.sop_instance_uid}: {outcome.sentence}; the new bytes are "
@@ -239,6 +240,40 @@ class Ledger:
                 row = session.get_one(SeriesRow, series_instance_uid)
                 row.findings = [asdict(finding) for finding in findings]
         return moved
+
+    def refuse_selected(
+        self,
+        series_instance_uid: str,
+        revision: int,
+        details: Mapping[str, JsonValue],
+        findings: Sequence[Finding],
+    ) -> bool:
+        """Refuse a series that had been selected, and let its study be judged without it.
+
+        One transaction; whether the study is judged anew, because another of its series would do.
+
+        Raises
+        ------
+        SupersededError
+            A late instance made a newer revision than ``revision``.
+        StateError
+            The series was not selected, or the ledger has none of that UID.
+        """
+        reasons: dict[str, JsonValue] = {
+            **details, "findings": [asdict(finding) for finding in findings]
+        }  # fmt: skip
+        event = Event.SERIES_REFUSED
+        with self._database.writing() as session:
+            if not transition(session, series_instance_uid, revision, "refused", (event, reasons)):
+                return False
+            row = session.get_one(SeriesRow, series_instance_uid)
+            row.findings = [asdict(finding) for finding in findings]
+            return second_choice.judge_again(session, row)
+
+    def unfit(self, study: str) -> Mapping[str, tuple[Finding, ...]]:
+        """Read why selected series of a study were refused afterwards, by Series Instance UID."""
+        with self._database.reading() as session:
+            return second_choice.unfit(session, _series_of(session, study))
 
     def instances(
         self, *, study: str | None = None, series: str | None = None

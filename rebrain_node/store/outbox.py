@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.blobs import outbox_blobs
@@ -125,12 +125,19 @@ class Outbox:
             return _set_of(session, series_instance_uid, revision)
 
     def predecessor(self, series_instance_uid: str, revision: int) -> Predecessor | None:
-        """What the newest revision before ``revision`` of a source series gave, if any did."""
+        """What the newest revision before ``revision`` gave, if any did; what was withdrawn not."""
+        withdrawn = (
+            select(DeliveryRow.set_id)
+            .group_by(DeliveryRow.set_id)
+            .having(func.sum(case((DeliveryRow.state == "withdrawn", 1), else_=0)) > 0)
+            .having(func.sum(case((DeliveryRow.state.in_(ACCEPTED_STATES), 1), else_=0)) == 0)
+        )
         newest = (
             select(DerivedSetRow.id)
             .where(
                 DerivedSetRow.source_series_uid == series_instance_uid,
                 DerivedSetRow.revision < revision,
+                DerivedSetRow.id.not_in(withdrawn),
             )
             .order_by(DerivedSetRow.revision.desc())
             .limit(1)

@@ -34,7 +34,7 @@ _ENDED: Final = frozenset({"published", "refused", "failed"})
 #: small objects that are kept: of them a rejection note can be made years later
 _KEPT: Final = ("SR", "KOS")
 #: states of an object at a destination that keep its bytes no longer
-_RELEASED: Final = frozenset({"confirmed", "left-out", "cancelled"})
+_RELEASED: Final = frozenset({"confirmed", "left-out", "cancelled", "withdrawn"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ TRANSITIONS: Mapping[SeriesState, frozenset[SeriesState]] = {
     "held": frozenset({"complete", "refused"}),
     "refused": frozenset({"accepted", "held", "complete"}),
     "accepted": frozenset({"synthesised", "held", "refused", "failed"}),
-    "synthesised": frozenset({"published", "failed"}),
+    "synthesised": frozenset({"published", "held", "failed"}),
     "published": frozenset(),
     "failed": frozenset({"synthesised"}),  # an operator has its deliveries retried
 }

@@ -91,7 +91,9 @@ class Watcher:
         records = self.work.ledger.series(study=study_instance_uid)
         try:
             study = self.inbox.read_study(study_instance_uid)
-            selection = judge_study(study, self.work.configuration.limits)
+            refused = any(record.state == "refused" for record in records)
+            unfit = self.work.ledger.unfit(study_instance_uid) if refused else {}
+            selection = judge_study(study, self.work.configuration.limits, unfit)
             judgements = _judgements(selection.candidates, records)
             self.work.ledger.judge(study_instance_uid, judgements)
         except SupersededError:

@@ -82,7 +82,9 @@ class Work:
             raise
         except SeriesRejectedError as error:
             log.info("refused", codes=[finding.code for finding in error.findings])
-            self._end(*_key(record), "refused", Event.SERIES_REFUSED, error.findings)
+            codes = [finding.code for finding in error.findings]
+            if self.ledger.refuse_selected(*_key(record), {"codes": codes}, error.findings):
+                log.info("study is judged again", study=reference(record.study_instance_uid))
         except GateError as error:
             log.critical("gate refused", codes=[finding.code for finding in error.findings])
             self._end(*_key(record), "failed", Event.GATE_REFUSED, error.findings)

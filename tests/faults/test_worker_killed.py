@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from rebrain_node.app.compose import open_state
 from rebrain_node.instance.scan import scan
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.reception.inbox import Spool
+from rebrain_node.reception.listening import count_listening
 from tests.support import phantoms
 from tests.support.quick_node import make_node, wait_for, write_quick_bundle
 
@@ -35,11 +38,13 @@ def test_a_worker_killed_after_any_change_leaves_exactly_one_set(tmp_path, quick
         node = make_node(tmp_path, quick_bundle, "PACS", pacs.port)
         _receive(node)
         first = _worker(node, last)
-        assert first.wait(timeout=120) == -9
+        with _listening(node):
+            assert first.wait(timeout=120) == -9
         _end(first)
         second = _worker(node, 0)
         try:
-            wait_for(lambda: _published(node), say=node.states)
+            with _listening(node):
+                wait_for(lambda: _published(node), say=node.states)
         finally:
             _end(second)
         with node.state() as state:
@@ -51,13 +56,61 @@ def test_a_worker_killed_after_any_change_leaves_exactly_one_set(tmp_path, quick
         assert {path.stem for path in pacs.instances()} == sent.keys()
 
 
-def _receive(node):
+#: the check's refusal is written, and the study is judged without the series
+REFUSED_AND_JUDGED = (9, 10)
+
+
+@pytest.mark.parametrize("last", REFUSED_AND_JUDGED)
+def test_a_worker_killed_between_two_choices_makes_the_second_once(tmp_path, quick_bundle, last):
+    preferred = phantoms.head_ct(metal=True, slice_thickness_mm=6.0)
+    following = phantoms.head_ct(series_number=3, series_description="Head 5.0 again")
+    with MiniPacs("PACS", tmp_path / "pacs") as pacs:
+        node = make_node(tmp_path, quick_bundle, "PACS", pacs.port)
+        _receive(node, [*preferred, *following])
+        uid, taken = (str(series[0].SeriesInstanceUID) for series in (preferred, following))
+        first = _worker(node, last)
+        with _listening(node):
+            assert first.wait(timeout=120) == -9
+        _end(first)
+        assert node.states()[uid] == "refused"
+        second = _worker(node, 0)
+        try:
+            with _listening(node):
+                wait_for(lambda: node.states()[taken] == "published", say=node.states)
+        finally:
+            _end(second)
+        with node.state() as state:
+            events = [(str(e.event), e.subject) for e in state.audit.events(10_000)]
+            assert state.audit.verify().intact
+            assert state.ledger.counts().conserved
+        assert [s for e, s in events if e == "series.accepted"] == [uid, taken]
+        assert [s for e, s in events if e == "series.synthesised"] == [taken]
+        assert node.states()[uid] == "refused"
+
+
+def _receive(node, instances=None):
     """Put a study into the inbox as the receiver does."""
     with open_state(node.settings) as state:
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=0)
-        for path in phantoms.write(phantoms.head_ct(), node.folder / "study"):
+        for path in phantoms.write(instances or phantoms.head_ct(), node.folder / "study"):
             content = path.read_bytes()
             spool.take(content, scan(content), calling_ae_title="PACS")
+
+
+@contextmanager
+def _listening(node):
+    """Count time as a receiver does that listens and gets nothing more."""
+    stop = threading.Event()
+    with open_state(node.settings) as state:
+        thread = threading.Thread(
+            target=count_listening, args=(state.listening, state.ledger.has_reception, stop)
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 def _worker(node, last):

@@ -59,14 +59,19 @@ def verdict(folder: Path, limits: Limits, *, pixels: bool) -> Verdict:
     candidates = judge_folder(study, limits)
     if not candidates:
         return Verdict(text=f"not received: {study.refused[0].code}", findings=())
-    accepted = [c for c in candidates if c.decision == "accepted"]
-    if not accepted:
+    unfit: dict[str, tuple[Finding, ...]] = {}
+    while accepted := [c for c in candidates if c.decision == "accepted"]:
+        try:
+            checked = _checked(study, accepted[0], limits) if pixels else ()
+        except SeriesRejectedError as error:
+            unfit[accepted[0].series_instance_uid] = error.findings
+            candidates = judge_folder(study, limits, unfit)
+        else:
+            findings = accepted[0].findings + checked
+            break
+    else:
         largest = max(candidates, key=lambda candidate: candidate.instances)
         return Verdict(text=f"refused: {largest.codes[0]}", findings=largest.findings)
-    try:
-        findings = accepted[0].findings + (_checked(study, accepted[0], limits) if pixels else ())
-    except SeriesRejectedError as error:
-        return Verdict(text=f"refused: {error.findings[0].code}", findings=error.findings)
     flags = ", ".join(sorted({finding.code for finding in findings}))
     return Verdict(text=f"accepted: {flags}" if flags else "accepted", findings=findings)
 

@@ -46,7 +46,7 @@ class Node(RuleBasedStateMachine):
         self.taken: set[tuple[str, int]] = set()  #: the other content is the instance now
         self.disputed: set[str] = set()  #: series about which the site has not decided
         self.refused: set[str] = set()  #: series that the site refused
-        self.made: set[str] = set()  #: series of which a result was made
+        self.sets: dict[tuple[str, int], str] = {}  #: waits, sent or withdrawn, by revision
 
     @rule(uid=series, n=st.integers(1, 4))
     def receive(self, uid: str, n: int) -> None:
@@ -79,16 +79,24 @@ class Node(RuleBasedStateMachine):
             return
         self.other.add((uid, n))
         self.disputed.add(uid)
+        here, ended = (uid, self.revisions[uid]), self.states[uid] in {"published", "failed"}
         if self.states[uid] == "accepted":
             self.stale.append(self._job(uid))
+        if self.states[uid] == "accepted" or (
+            self.states[uid] == "synthesised" and self.sets[here] == "waits"
+        ):
             self.revisions[uid] += 1
             self.states[uid] = "held"
+        for made, state in self.sets.items():
+            if made[0] == uid and state == "waits" and not ended:
+                self.sets[made] = "withdrawn"
 
     @rule(uid=series, decision=st.sampled_from(get_args(DisputeDecision)))
     def decide(self, uid: str, decision: DisputeDecision) -> None:
         state = self.states.get(uid, "receiving")
         ended = state in {"synthesised", "published", "failed"} and decision != "keep-first"
-        impossible = decision == "take-second" and uid in self.made
+        sent = any(made[0] == uid and state == "sent" for made, state in self.sets.items())
+        impossible = decision == "take-second" and sent
         if uid not in self.disputed | self.refused or ended or impossible:
             with pytest.raises(StateError):
                 self.ledger.decide(uid, decision, operator="mtra", reason="checked")
@@ -100,6 +108,9 @@ class Node(RuleBasedStateMachine):
         if decision == "take-second":
             self.revisions[uid] += 1
             self.taken |= {one for one in self.other if one[0] == uid}
+            for made in self.sets:
+                if made[0] == uid:
+                    self.sets[made] = "withdrawn"
         if decision == "refuse":
             self.refused.add(uid)
             self.states[uid] = "refused" if state == "held" else state
@@ -154,7 +165,7 @@ class Node(RuleBasedStateMachine):
             job = self._job(uid)
             self.outbox.put(derived_set(job), DESTINATIONS, job)
             self.states[uid] = "synthesised"
-            self.made.add(uid)
+            self.sets[uid, job.revision] = "waits"
 
     @precondition(lambda self: self.stale)
     @rule()
@@ -173,6 +184,7 @@ class Node(RuleBasedStateMachine):
         for pending in self.deliveries.pending(name)[:1]:
             due = self.outbox.outstanding(pending.set_id, name)
             self.deliveries.record(pending.set_id, name, answers(due[:share]))
+            self.sets[pending.source_series_uid, pending.revision] = "sent"
             self._end(pending)
 
     @rule(name=st.sampled_from(DESTINATIONS), outcome=st.sampled_from(["refused", "retry"]))
@@ -192,8 +204,13 @@ class Node(RuleBasedStateMachine):
     def retry(self, name: str) -> None:
         for one in self.deliveries.of(name):
             if set(one.states) & {"refused", "cancelled"}:
-                self.deliveries.retry(one.set_id, name, "a test", "operator")
                 uid = one.source_series_uid
+                withdrawn = self.sets[uid, one.revision] == "withdrawn"
+                if withdrawn or uid in self.disputed:
+                    with pytest.raises(StateError):
+                        self.deliveries.retry(one.set_id, name, "a test", "operator")
+                    continue
+                self.deliveries.retry(one.set_id, name, "a test", "operator")
                 if self.revisions[uid] == one.revision and self.states[uid] == "failed":
                     self.states[uid] = "synthesised"
                 return

@@ -22,7 +22,7 @@ from rebrain_node.settings import Settings
 from tests.support.phantoms import head_ct
 from tests.support.store_cases import accept, fast_folder
 
-pytestmark = pytest.mark.hazard("H1")
+pytestmark = pytest.mark.hazard("H2")
 CT = head_ct(rows=16, columns=16, slice_distances_mm=(0.0, 6.0, 12.0))
 SERIES, STUDY = str(CT[0].SeriesInstanceUID), str(CT[0].StudyInstanceUID)
 
@@ -125,6 +125,17 @@ def test_the_second_set_is_what_the_work_reads(settings: Settings) -> None:
     assert names(settings) == {"Right^Name"}
     (event,) = command("audit", "list", "--event", "dispute.decided")["events"]
     assert event["details"]["operator"] == "mtra"
+
+
+def test_a_version_that_was_decided_is_not_disputed_again_in_another_encoding(
+    settings: Settings,
+) -> None:
+    disputed(settings)
+    command("queue", "dispute", SERIES, "--take-second", "--reason", "corrected")
+    first = implicit(CT[0])  # once more what the site did not take
+    assert receive(settings, first) == ["SAME-UID-OTHER-BYTES"]
+    status = command("status")
+    assert (status["disputed"], status["quarantined"]) == (0, 3)
 
 
 @pytest.mark.parametrize("words", [["--keep-first"], ["--keep-first", "--refuse", "--reason", "x"]])

@@ -25,7 +25,7 @@ from tests.support.store_cases import accept, answers, complete_all, derived_set
 
 SERIES, STUDY = "1.2.1.1", "1.2.1"
 WHO = {"operator": "mtra", "reason": "the name was corrected at the scanner"}
-pytestmark = pytest.mark.hazard("H1")
+pytestmark = pytest.mark.hazard("H2")
 
 
 @pytest.fixture
@@ -212,17 +212,71 @@ def test_what_is_published_stays_and_shows_the_dispute(
     assert (series(ledger).state, ledger.counts().disputed) == ("published", 0)
 
 
-def test_a_second_set_is_not_taken_where_a_result_was_made_of_the_first(
+def test_a_second_set_is_not_taken_where_a_result_of_the_first_was_sent(
     database: Database, ledger: Ledger, tmp_path: Path
 ) -> None:
+    outbox = Outbox(database, tmp_path / "outbox")
     ledger.record_received(received(1))
     job = accept(ledger)
-    Outbox(database, tmp_path / "outbox").put(derived_set(job), ["pacs"], job)
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    due = outbox.outstanding(set_id, "pacs")[:1]
+    Deliveries(database).record(set_id, "pacs", answers(due))
     ledger.record_received(received(2))  # a late instance: the series is open again
     send_again(ledger, 1)
-    with pytest.raises(StateError, match="a result was made"):
+    with pytest.raises(StateError, match="was sent already"):
         decide(ledger, "take-second")
     assert ledger.rivals(SERIES)[0].decision is None
+    assert len(Deliveries(database).pending()) == 1  # what was begun is sent as a whole
+
+
+def test_a_result_that_nobody_took_is_withdrawn_when_a_dispute_begins(
+    database: Database, ledger: Ledger, tmp_path: Path
+) -> None:
+    outbox = Outbox(database, tmp_path / "outbox")
+    ledger.record_received(received(1))
+    job = accept(ledger)
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    Deliveries(database).failed(set_id, "pacs", "no connection")
+    send_again(ledger, 1)
+    assert (series(ledger).state, series(ledger).revision) == ("held", 2)
+    assert Deliveries(database).pending() == outbox.outstanding(set_id, "pacs") == ()
+    decide(ledger, "take-second")
+    again = accept(ledger)
+    assert again.revision == 3
+    assert outbox.predecessor(SERIES, 3) is None  # nobody has what it would replace
+    outbox.put(derived_set(again), ["pacs"], again)
+    assert [one.revision for one in Deliveries(database).pending()] == [3]
+
+
+def test_what_was_on_its_way_when_it_was_withdrawn_counts_as_sent(
+    database: Database, ledger: Ledger, tmp_path: Path
+) -> None:
+    outbox = Outbox(database, tmp_path / "outbox")
+    ledger.record_received(received(1))
+    job = accept(ledger)
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    due = outbox.outstanding(set_id, "pacs")
+    send_again(ledger, 1)
+    Deliveries(database).record(set_id, "pacs", answers(due))
+    assert series(ledger).state == "held"
+    with pytest.raises(StateError, match="was sent already"):
+        decide(ledger, "take-second")
+    assert outbox.predecessor(SERIES, 2) is not None
+
+
+def test_what_was_withdrawn_is_not_sent_again_by_a_late_failure_or_a_retry(
+    database: Database, ledger: Ledger, tmp_path: Path
+) -> None:
+    outbox, deliveries = Outbox(database, tmp_path / "outbox"), Deliveries(database)
+    ledger.record_received(received(1))
+    job = accept(ledger)
+    set_id = outbox.put(derived_set(job), ["pacs"], job)
+    due = outbox.outstanding(set_id, "pacs")
+    send_again(ledger, 1)
+    deliveries.record(set_id, "pacs", answers(due, "retry", 0xA700))
+    with pytest.raises(StateError, match="withdrawn"):
+        deliveries.retry(set_id, "pacs", "a test", "operator")
+    assert deliveries.pending() == outbox.outstanding(set_id, "pacs") == ()
 
 
 def test_an_instance_of_another_study_cannot_take_the_place_of_the_first(ledger: Ledger) -> None:

@@ -10,7 +10,7 @@ from pydicom import dcmread
 from pydicom.uid import MRImageStorage
 
 from tests.support import phantoms
-from tests.support.quick_node import run
+from tests.support.quick_node import quick_study, run
 
 
 def process(study, out, bundle_folder, *options):
@@ -90,6 +90,20 @@ def test_explain_says_why_and_leaves_the_answer_readable(quick_bundle, tmp_path)
     assert answer["series"][0]["codes"][0] == "LOCALIZER"
     assert "localizer" in stderr
     assert "refuse TOO-FEW" in " ".join(stderr.split())  # not the deciding finding alone
+
+
+@pytest.mark.hazard("H5")
+def test_a_scout_within_the_series_is_neither_synthesised_nor_referenced(quick_bundle, tmp_path):
+    slices, (scout,) = quick_study(), phantoms.localizer()
+    scout.SeriesInstanceUID = slices[0].SeriesInstanceUID
+    phantoms.write([scout, *slices], tmp_path / "study")
+    code, answer, _ = process(tmp_path / "study", tmp_path / "out", quick_bundle)
+    assert code == 0
+    assert "LOCALIZER-SET-ASIDE" in answer["series"][0]["codes"]
+    written = [dcmread(path) for path in answer["outputs"]]
+    assert len([d for d in written if d.SOPClassUID == MRImageStorage]) == len(answer["slices"])
+    assert scout.SOPInstanceUID not in "".join(map(str, written))
+    assert slices[0].SOPInstanceUID in "".join(map(str, written))
 
 
 def refused(study, tmp_path, quick_bundle):
@@ -213,14 +227,13 @@ def test_the_demonstration_shows_the_loop_the_refusals_and_the_score(tmp_path, q
     result = run("demo", "--out", out, "--json", bundle_folder=quick_bundle)
     assert result.returncode == 0, result.stdout + result.stderr
     answer = json.loads(result.stdout)
-    assert [row["sent"] for row in answer["rows"]] == [
-        "head CT, thick slices",
-        "localizer only",
-        "a slice missing",
-        "two patients mixed",
-        "its own synthetic output",
+    wrong = [row for row in answer["rows"] if not row["as_expected"]]
+    assert wrong == []
+    assert len(answer["rows"]) == 12
+    assert [row["sent"] for row in answer["rows"] if row["synthesised"]] == [
+        "thick slices, gantry tilt"
     ]
-    assert all(row["as_expected"] for row in answer["rows"])
+    assert all(row["why"] for row in answer["rows"])
     assert answer["score"]["ssim"] > answer["score"]["ct_ssim"] + 0.2
     assert answer["score"]["psnr_db"] > answer["score"]["ct_psnr_db"] + 5.0
     assert Path(answer["picture"]) == out / "overview.png"

@@ -103,6 +103,7 @@ class PhantomSpec:
     metal: bool = False
     craniectomy: bool = False
     motion_mm: float = 0.0  #: ghost shifted by so much in every second slice
+    blank: bool = False  #: air everywhere: quick, for what reads headers only
     parts: tuple[Ellipsoid, ...] = ()  #: painted last
     # how it is stored
     slope: float = 1.0
@@ -181,6 +182,8 @@ def _paint(hu: npt.NDArray[np.float32], points: npt.NDArray, part: Ellipsoid) ->
 
 def slice_hu(spec: PhantomSpec, index: int) -> npt.NDArray[np.float32]:
     """Hounsfield units of one slice, (rows, columns), averaged over its thickness."""
+    if spec.blank:
+        return np.full((spec.rows, spec.columns), AIR_HU, dtype=np.float32)
     row, column, _ = spec.axes
     normal = np.cross(row, column)
     r = np.arange(spec.rows)[:, None, None] * spec.pixel_spacing_mm[0]

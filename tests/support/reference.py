@@ -44,6 +44,8 @@ from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
 from rebrain_node.steps.select import PREFERENCES
 from rebrain_node.steps.write import codes, source
+from tests.field.cases_vendors import RIGHT
+from tests.support.scanners import SCANNERS, SOURCES, ScannerSeries
 from trainer.cli import program as trainer_program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +162,52 @@ def _default_setting(default: Any) -> str:
 def _preference_table() -> str:
     """Return what ranks the series that would do, the deciding preference first."""
     return table(("preference", "how"), PREFERENCES.items())
+
+
+def _policy_table() -> str:
+    """Return every code that a site's policy covers, with what the node ships."""
+    limits = shipped_limits()
+    rows = [
+        (f"`{code}`", limits.severity(code), each.meaning)
+        for code, each in CODES.items()
+        if each.policy == "site"
+    ]
+    return table(("code", "ships as", "meaning"), rows)
+
+
+def _vendor_table() -> str:
+    """Return what each vendor's scanner writes into a series, what is right for it, and sources."""
+    rows = []
+    for scanner in SCANNERS:
+        for name, series in scanner.series.items():
+            kernel = series.attributes.get("ConvolutionKernel", (False, ""))[0]
+            rows.append(
+                (
+                    scanner.vendor, name, _image_type(series), f"`{kernel}`" if kernel else "",
+                    f"`{RIGHT[scanner.vendor][name]}`", _series_source(series),
+                )
+            )  # fmt: skip
+    head = ("vendor", "series", "Image Type", "kernel", "right answer", "seen in")
+    return table(head, rows)
+
+
+def _image_type(series: ScannerSeries) -> str:
+    value = series.attributes["ImageType"][0]
+    return f"`{value}`" if value else ""
+
+
+def _series_source(series: ScannerSeries) -> str:
+    return _one_line(SOURCES[series.attributes["ImageType"][1]])
+
+
+def _left_out_table() -> str:
+    """Return what no public source settles, by vendor."""
+    rows = [
+        (scanner.vendor, what, why)
+        for scanner in SCANNERS
+        for what, why in scanner.left_out.items()
+    ]
+    return table(("vendor", "not written", "why"), rows)
 
 
 def _refusals(topic: str) -> str:
@@ -287,6 +335,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "errors": _error_table,
     "settings": _setting_table,
     "selection-preferences": _preference_table,
+    "selection-policies": _policy_table,
+    "selection-vendors": _vendor_table,
+    "selection-left-out": _left_out_table,
     "audit-events": _audit_events,
     "receiving-rejections": _rejections,
     "receiving-transfer-syntaxes": _transfer_syntaxes,

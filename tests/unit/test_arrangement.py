@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from rebrain_node.domain.arrangement import arrange, judge_arrangement
+from rebrain_node.domain.findings import unlike
 from rebrain_node.limits_file import shipped_limits
 
 LIMITS = shipped_limits().geometry
@@ -127,3 +130,76 @@ def test_a_tilt_is_refused_beyond_the_limit_only(tilt_deg, codes_found):
 def test_without_a_declared_thickness_every_second_slice_missing_is_still_a_gap():
     findings = judge_arrangement(stack([5.0] * 8 + [10.0] * 6, [None] * 15), LIMITS)
     assert "GEOM-GAP" in {finding.code for finding in findings}
+
+
+def noisy(values, spread, seed=1):
+    return [
+        float(v + e)
+        for v, e in zip(
+            values, np.random.default_rng(seed).uniform(-spread, spread, len(values)), strict=True
+        )
+    ]
+
+
+@pytest.mark.hazard("H5")
+@pytest.mark.parametrize(
+    ("steps", "thickness"),
+    [
+        ([4.998, 5.002] * 12, [5.002, 4.998] * 12 + [5.0]),
+        (noisy([5.0] * 24, 0.07), noisy([5.0] * 25, 0.05)),
+        ([4.9, 5.0, 4.9, 4.9] * 6, [4.92] * 25),
+    ],
+    ids=["4.998 and 5.002", "noise", "rounded to 0.1 mm"],
+)
+def test_noise_in_distances_and_thickness_is_no_fault(steps, thickness):
+    assert judge_arrangement(stack(steps, thickness), LIMITS) == ()
+
+
+@pytest.mark.hazard("H5")
+def test_two_slices_closer_than_the_noise_of_positions_are_one_place():
+    findings = judge_arrangement(stack([5.0] * 9 + [0.12] + [5.0] * 9, [5.0] * 20), LIMITS)
+    assert [finding.code for finding in findings] == ["GEOM-DUPLICATE"]
+    assert "closer than 0.15 mm" in findings[0].sentence
+
+
+UNEVEN = {
+    "a step of 5.3 among 5": [5.0] * 9 + [5.3] + [5.0] * 9,
+    "from 5 to 5.4": [5.0] * 9 + [5.4] * 9,
+    "from 5.4 to 5": [5.4] * 9 + [5.0] * 9,
+    "one slice to the side of its place": [5.0] * 8 + [4.7, 5.3] + [5.0] * 8,
+    "5 between two of 7": [5.0] * 6 + [7.0, 5.0, 7.0] + [5.0] * 6,
+}
+
+
+@pytest.mark.hazard("H5")
+@pytest.mark.parametrize("series", UNEVEN)
+def test_no_sentence_of_an_uneven_series_is_untrue(series):
+    steps = UNEVEN[series]
+    findings = judge_arrangement(stack(steps, [5.0] * (len(steps) + 1)), LIMITS)
+    assert {finding.code for finding in findings} == {"GEOM-SPACING"}
+    for finding in findings:
+        assert "missing" not in finding.sentence
+        shown = re.findall(r"[0-9]+\.[0-9]+ mm", finding.sentence)
+        assert shown[0] != shown[1]
+        assert "geometry.step_mm" in finding.sentence
+        assert any(shown[0] == f"{step:.2f} mm" for step in steps)
+
+
+@pytest.mark.hazard("H5")
+def test_one_slice_of_another_thickness_is_told_as_that():
+    findings = judge_arrangement(stack([5.0] * 18, [5.0] * 9 + [3.0] + [5.0] * 9), LIMITS)
+    assert {finding.code for finding in findings} == {"GEOM-SPACING"}
+    assert "slice 9 is 5 mm thick and slice 10 is 3 mm thick" in findings[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "digits", "text"),
+    [
+        (5.3, 5.0, 2, "5.30"),
+        (30.004, 30.0, 1, "30.004"),
+        (2.0, 2.0, 1, "2.0"),
+        (0.65, 0.7, 1, "0.65"),
+    ],
+)
+def test_a_value_reads_other_than_its_limit(value, limit, digits, text):
+    assert unlike(value, limit, digits) == text

@@ -9,6 +9,7 @@ upside down, or without a head, their numbers would be noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
@@ -17,6 +18,7 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejectedError
+from rebrain_node.instance.header import axial_instances
 from rebrain_node.instance.identity import judge_identity
 from rebrain_node.instance.synthetic import synthetic_mark
 from rebrain_node.steps.check.artefacts import (
@@ -26,13 +28,13 @@ from rebrain_node.steps.check.artefacts import (
     check_noise,
 )
 from rebrain_node.steps.check.head import (
+    check_ends,
     check_head,
     check_opening,
     check_size,
     check_upright,
-    check_vertex,
 )
-from rebrain_node.steps.check.hounsfield import check_scale, check_tissues
+from rebrain_node.steps.check.hounsfield import check_padding, check_scale, check_tissues
 from rebrain_node.steps.check.ood import check_densities, check_face_direction
 from rebrain_node.steps.check.survey import Survey
 
@@ -58,17 +60,32 @@ def check_geometry(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find missing, duplicate, uneven and displaced slices and too great a tilt."""
     volume = survey.volume
     arrangement = arrange(volume.positions_mm, volume.normal, volume.thickness_mm)
+    rotations = volume.rotations
+    if rotations is not None:
+        arrangement = replace(arrangement, phases=rotations.phases)
     yield from judge_arrangement(arrangement, limits.geometry)
+    if rotations is not None and rotations.shift_mm:
+        yield Finding(
+            code="GEOM-PAIRS-RECENTRED",
+            sentence=(
+                f"the scanner measured {max(rotations.phases) + 1} slices in each rotation; the "
+                f"header places them {rotations.shift_mm:.1f} mm beside each other: they were "
+                "shifted back in their planes by the outline of the head"
+            ),
+            severity="flag",
+            value=round(rotations.shift_mm, 2),
+            limit=limits.geometry.displacement_mm,
+        )
 
 
 #: of every series
-BASIC_CHECKS: tuple[Check, ...] = (check_instances, check_geometry)
+BASIC_CHECKS: tuple[Check, ...] = (check_instances, check_geometry, check_padding)
 #: after a finding of one of these nothing that follows is judged, but for the tissues of no head
 PRECONDITIONS: tuple[Check, ...] = (check_scale, check_upright, check_head)
 #: of an upright head on a true scale
 HEAD_CHECKS: tuple[Check, ...] = (
-    check_tissues, check_opening, check_size, check_contrast, check_metal, check_noise,
-    check_motion, check_vertex, check_face_direction, check_densities,
+    check_ends, check_tissues, check_opening, check_size, check_contrast, check_metal, check_noise,
+    check_motion, check_face_direction, check_densities,
 )  # fmt: skip
 
 
@@ -82,7 +99,7 @@ def check(
     volume : SourceVolume
         Assembled from ``instances``.
     instances : sequence of Dataset
-        As received, of one series.
+        As received, of one series; scouts among them are not judged.
     limits : Limits
         The clinical lead's.
 
@@ -96,7 +113,7 @@ def check(
     SeriesRejectedError
         The series must not be synthesised; all findings are listed, refusals first.
     """
-    findings = _findings(Survey(volume, instances), limits)
+    findings = _findings(Survey(volume, axial_instances(instances)), limits)
     ordered = tuple(sorted(findings, key=lambda finding: finding.severity == "flag"))
     if any(finding.severity == "refuse" for finding in ordered):
         raise SeriesRejectedError(ordered)
@@ -117,5 +134,7 @@ def _findings(survey: Survey, limits: Limits) -> Iterator[Finding]:
             yield from failed
             yield from check_tissues(survey, limits) if precondition is check_head else ()
             return
+    if survey.top_cm2 > limits.head.top_cm2:
+        survey = survey.below_the_cut()
     for each in HEAD_CHECKS:
         yield from each(survey, limits)

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.contrast import strongest
+from rebrain_node.domain.findings import Finding, unlike
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.volume import FloatArray, MillimetreArray
+from rebrain_node.instance.header import frames
 from rebrain_node.steps.check.survey import Survey
 
 _NOISE_SLICES = 6
@@ -38,13 +40,21 @@ def check_contrast(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="CONTRAST",
             sentence=(
-                f"{volume:.1f} ml inside the skull are as bright as vessels with contrast "
-                f"({low:g} to {high:g} HU); at most {most:g} ml are accepted"
+                f"{unlike(volume, most)} ml inside the skull are as bright as vessels with "
+                f"contrast ({low:g} to {high:g} HU); at most {most:g} ml (artefacts.contrast_ml) "
+                f"are accepted; {_header(survey)}: send the series without contrast, or let "
+                "policy.CONTRAST flag such series"
             ),
             severity=limits.severity("CONTRAST"),
             value=round(volume, 2),
             limit=most,
         )
+
+
+def _header(survey: Survey) -> str:
+    """What the header says of contrast, as the selection reads it."""
+    reading = strongest([frame.contrast for frame in frames(survey.instances)])
+    return reading.words or "the header says nothing of contrast"
 
 
 def contrast_ml(survey: Survey, limits: Limits) -> float:
@@ -66,8 +76,9 @@ def check_metal(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="METAL",
             sentence=(
-                f"{found:.0f} mm3 of the head are denser than {limits.artefacts.metal_hu:g} HU, "
-                f"at most {most:g} mm3 are accepted: metal disturbs the image around it"
+                f"{unlike(found, most, 0)} mm3 of the head are denser than "
+                f"{limits.artefacts.metal_hu:g} HU, at most {most:g} mm3 (artefacts.metal_mm3) are "
+                "accepted: metal disturbs the image around it"
             ),
             severity=limits.severity("METAL"),
             value=round(found),
@@ -89,8 +100,9 @@ def check_noise(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="NOISE",
             sentence=(
-                f"the noise in the brain is {noise:.1f} HU, at most {most:g} HU are accepted: "
-                "too little dose or a sharp kernel"
+                f"the noise in the brain is {unlike(noise, most)} HU, at most {most:g} HU "
+                "(artefacts.noise_hu) are accepted: too little dose or a sharp kernel; send a "
+                "smoother reconstruction"
             ),
             severity=limits.severity("NOISE"),
             value=round(noise, 1),
@@ -120,13 +132,27 @@ def noise_hu(survey: Survey) -> float:
 
 def check_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
     """Find a head that moved between slices (the skull jumps) or within them (it is doubled)."""
-    jump, most = jump_mm(survey), limits.artefacts.jump_mm
-    if jump > most:
+    jumps, most = jumps_mm(survey), limits.artefacts.jump_mm
+    jump = max(jumps, default=0.0)
+    if jump > most and survey.volume.rotations and np.median(jumps) > most:
+        yield Finding(
+            code="GEOM-PAIRS",
+            sentence=(
+                "the scanner measured several slices in each rotation, and rotations lie up to "
+                f"{unlike(jump, most)} mm beside each other, at most {most:g} mm "
+                "(artefacts.jump_mm) are accepted: the tilt of the gantry is not undone in this "
+                "series; send it reconstructed without tilt"
+            ),
+            value=round(jump, 2),
+            limit=most,
+        )
+    elif jump > most:
         yield Finding(
             code="MOTION",
             sentence=(
-                f"the skull jumps by {jump:.1f} mm between neighbouring slices, at most "
-                f"{most:g} mm are accepted: the patient moved"
+                f"the skull jumps by {unlike(jump, most)} mm between neighbouring slices, at most "
+                f"{most:g} mm (artefacts.jump_mm) are accepted: the patient moved; send a repeated "
+                "scan if there is one"
             ),
             severity=limits.severity("MOTION"),
             value=round(jump, 2),
@@ -137,8 +163,9 @@ def check_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="MOTION",
             sentence=(
-                f"the edge of the head falls by {edge:.0f} HU within 5 mm, a sharp one by at "
-                f"least {least:g} HU: the patient moved during a slice"
+                f"the edge of the head falls by {unlike(edge, least, 0)} HU within 5 mm, a sharp "
+                f"one by at least {least:g} HU (artefacts.edge_hu): the patient moved during a "
+                "slice; send a repeated scan if there is one"
             ),
             severity=limits.severity("MOTION"),
             value=round(edge),
@@ -146,8 +173,8 @@ def check_motion(survey: Survey, limits: Limits) -> Iterator[Finding]:
         )
 
 
-def jump_mm(survey: Survey) -> float:
-    """Return how far a slice lies from the line through its neighbours, in plane, at most.
+def jumps_mm(survey: Survey) -> tuple[float, ...]:
+    """Return how far each slice lies from the line through its neighbours, in plane.
 
     The median over the directions in which bone is met: nose, ears and holders do not matter.
     A lasting shift shows with half its length on either side of it.
@@ -155,7 +182,7 @@ def jump_mm(survey: Survey) -> float:
     inside = (survey.depths_mm >= _JUMP_DEPTHS_MM[0]) & (survey.depths_mm <= _JUMP_DEPTHS_MM[1])
     order = np.flatnonzero(inside)
     outlines = _outlines_mm(survey)
-    worst = 0.0
+    found = []
     for below, k, above in zip(order, order[1:], order[2:], strict=False):
         span = survey.distances_mm[above] - survey.distances_mm[below]
         if span <= 0.0:
@@ -164,8 +191,8 @@ def jump_mm(survey: Survey) -> float:
         off = outlines[k] - (1.0 - weight) * outlines[below] - weight * outlines[above]
         known = off[np.isfinite(off).all(axis=1)]
         if len(known):
-            worst = max(worst, float(np.linalg.norm(np.median(known, axis=0))))
-    return worst
+            found.append(float(np.linalg.norm(np.median(known, axis=0))))
+    return tuple(found)
 
 
 def _outlines_mm(survey: Survey) -> MillimetreArray:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.findings import Finding, unlike
 from rebrain_node.domain.limits import Limits
 from rebrain_node.steps.check.survey import Survey
 
@@ -35,9 +35,10 @@ def check_face_direction(survey: Survey, limits: Limits) -> Iterator[Finding]:
     yield Finding(
         code="GEOM-ORIENTATION" if turn > wrong else "OOD",
         sentence=(
-            f"the face looks {turn:.0f} degrees away from where the header says that the front "
-            f"is, at most {turned:g} are known to the model; beyond {wrong:g} the orientation or "
-            "the patient's position was written wrongly at the scanner"
+            f"the face looks {unlike(turn, turned, 0)} degrees away from where the header says "
+            f"that the front is, at most {turned:g} are known to the model; beyond {wrong:g} "
+            "(head.turn_deg) the orientation or the patient's position was written wrongly at the "
+            "scanner: correct it there"
         ),
         severity="refuse" if turn > wrong else limits.severity("OOD"),
         value=round(turn),
@@ -71,8 +72,9 @@ def check_densities(survey: Survey, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="OOD",
             sentence=(
-                f"{volume:.0f} ml of the brain are as bright as fresh blood ({low:g} to {high:g} "
-                f"HU), at most {limits.domain.bright_ml:g} ml are known to the model"
+                f"{unlike(volume, limits.domain.bright_ml, 0)} ml of the brain are as bright as "
+                f"fresh blood ({low:g} to {high:g} HU), at most {limits.domain.bright_ml:g} ml "
+                "(domain.bright_ml) are known to the model: read the result with suspicion"
             ),
             severity=limits.severity("OOD"),
             value=round(volume, 1),
@@ -85,8 +87,8 @@ def check_densities(survey: Survey, limits: Limits) -> Iterator[Finding]:
             code="OOD",
             sentence=(
                 f"{100 * share:.0f} % of the brain are darker than {limits.domain.fluid_hu:g} HU "
-                f"(fluid, infarction), at most {100 * limits.domain.fluid_share:g} % are known to "
-                "the model"
+                f"(fluid, infarction), at most {100 * limits.domain.fluid_share:g} % "
+                "(domain.fluid_share) are known to the model: read the result with suspicion"
             ),
             severity=limits.severity("OOD"),
             value=round(share, 3),

@@ -32,8 +32,18 @@ _MARGIN_MM = 6.0
 _RAYS = 120
 _RAY_STEP_MM = 1.0
 _RAY_LENGTH_MM = 140.0
+#: of an adult's cranial cavity: largest section, height above it, and what covers it
+_CAVITY_CM2, _CAVITY_HEIGHT_MM, _SCALP_MM = 150.0, 72.0, 12.0
 #: smallest section that counts as head: above it there is only hair, pillow or nothing
 _SECTION_CM2 = 12.0
+
+#: cached values of a survey that do not change with the depth of the slices
+_OF_EVERY_DEPTH = frozenset(
+    {
+        "hu", "head", "directions", "positions_mm", "distances_mm", "heights_mm", "sections_cm2",
+        "occupied", "centres", "rays", "_bone", "outer_mm", "inner_mm", "_inner_cm2",
+    }
+)  # fmt: skip
 
 IndexArray = npt.NDArray[np.intp]
 
@@ -47,6 +57,20 @@ class Survey:
 
     volume: SourceVolume
     instances: Sequence[Dataset] = ()  #: as received, of one series
+    missing_mm: float = 0.0  #: estimated height of head above the uppermost slice
+
+    def below_the_cut(self) -> Survey:
+        """Return the survey with depth counted from where the top of a cut head must be.
+
+        From the area inside the skull in the uppermost slice, as if the cavity were half an
+        ellipsoid. What was computed and does not depend on depth is kept.
+        """
+        largest = max(float(np.nanmax(self._inner_cm2, initial=0.0)), _CAVITY_CM2)
+        height = 1.0 - np.sqrt(max(0.0, 1.0 - self.top_cm2 / largest))
+        lower = Survey(self.volume, self.instances, float(_CAVITY_HEIGHT_MM * height + _SCALP_MM))
+        kept = {name: value for name, value in vars(self).items() if name in _OF_EVERY_DEPTH}
+        vars(lower).update(kept)
+        return lower
 
     @cached_property
     def hu(self) -> FloatArray:
@@ -118,7 +142,7 @@ class Survey:
         if len(self.occupied) == 0:
             return np.full(len(self.hu), -np.inf)
         top, sign = (self.occupied[-1], -1.0) if self.head_first else (self.occupied[0], 1.0)
-        return np.asarray(sign * (self.distances_mm - self.distances_mm[top]))
+        return np.asarray(sign * (self.distances_mm - self.distances_mm[top]) + self.missing_mm)
 
     @cached_property
     def vault(self) -> IndexArray:
@@ -182,6 +206,18 @@ class Survey:
         behind = (hollow.shape[2] - np.argmax(hollow[:, :, ::-1], axis=2)) * _RAY_STEP_MM
         inner = np.where(hollow.any(axis=2), behind, 0.0)
         return np.where(np.isfinite(self.outer_mm), inner, np.nan)
+
+    @cached_property
+    def _inner_cm2(self) -> MillimetreArray:
+        """Area inside the inner table, (n,); 0 where most directions meet no bone."""
+        rings = [_without_gaps(inner) for inner in self.inner_mm]
+        wedge = np.sin(2 * np.pi / _RAYS) / 2.0 / 100.0
+        return np.array([0.0 if r is None else wedge * float(r @ np.roll(r, 1)) for r in rings])
+
+    @property
+    def top_cm2(self) -> float:
+        """Area inside the skull in the uppermost slice; 0 above the cavity of a whole head."""
+        return float(self._inner_cm2[-1 if self.head_first else 0])
 
     @cached_property
     def cavity_mask(self) -> MaskArray:

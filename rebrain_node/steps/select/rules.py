@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
-from pydicom.uid import (
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-)
-
 from rebrain_node.domain.arrangement import (
     judge_arrangement,
     judge_declared_tilt,
     judge_planes,
 )
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.limits import Limits, Range
-from rebrain_node.domain.volume import MillimetreArray
+from rebrain_node.domain.image_type import shown
+from rebrain_node.domain.limits import Limits
 from rebrain_node.instance.charset import charset_problem
 from rebrain_node.instance.identity import judge_identity, judge_named
 from rebrain_node.instance.synthetic import synthetic_mark
-from rebrain_node.steps.select.series import Series, kernel_kind
-
-_CT_SOP_CLASSES = frozenset(
-    {CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage}
+from rebrain_node.steps.select.kinds import (
+    judge_derived,
+    judge_energy,
+    judge_image_type,
+    judge_localizer,
+    judge_modality,
+    judge_temporal,
+    plane_angle_deg,
 )
-#: axis of the patient (LPS) along which the slices of a plane follow each other
-_AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
-#: what scanners write into Contrast/Bolus Agent when none was given
-_NO_CONTRAST = frozenset(
-    {"NO", "NONE", "N", "0", "NO CONTRAST", "WITHOUT", "WO", "W/O", "UNENHANCED"}
+from rebrain_node.steps.select.series import Series
+from rebrain_node.steps.select.suitability import (
+    judge_age,
+    judge_body_part,
+    judge_contrast,
+    judge_extent,
+    judge_kernel,
+    judge_thickness,
 )
 
-#: of a CT image (PS3.3 C.8.2.1.1.4)
+#: of a CT image (PS3.3 C.8.2.1.1.5)
 _LEAST_BITS = 12
 
 Rule = Callable[[Series, Limits], Iterator[Finding]]
@@ -57,56 +57,15 @@ def _synthetic(series: Series, _: Limits) -> Iterator[Finding]:
     if marks:
         yield Finding(
             code="SRC-SYNTHETIC",
-            sentence=(
-                f"the series is synthetic ({marks[0]}); only measured images may be synthesised"
-            ),
+            sentence=(f"the series is synthetic ({marks[0]}); send the measured CT"),
             value=float(len(marks)),
             limit=0.0,
         )
 
 
-def _modality(series: Series, _: Limits) -> Iterator[Finding]:
-    if any(f.modality != "CT" for f in series.frames):
-        yield Finding(
-            code="MODALITY",
-            sentence="the series is not CT; only CT series are synthesised",
-            limit="CT",
-        )
-    elif any(f.sop_class_uid not in _CT_SOP_CLASSES for f in series.frames):
-        yield Finding(
-            code="MODALITY",
-            sentence=(
-                "the series holds objects other than CT images, e.g. a secondary capture or a "
-                "dose page"
-            ),
-            limit="CT Image Storage",
-        )
-
-
-def _localizer(series: Series, _: Limits) -> Iterator[Finding]:
-    if any("LOCALIZER" in f.image_type for f in series.frames):
-        yield Finding(
-            code="LOCALIZER",
-            sentence="the series holds localizer images (scout, topogram), not slices",
-            value="LOCALIZER",
-        )
-
-
-def _derived(series: Series, _: Limits) -> Iterator[Finding]:
-    if any(f.image_type[:2] != ("ORIGINAL", "PRIMARY") for f in series.frames):
-        yield Finding(
-            code="DERIVED",
-            sentence=(
-                "the images are not original and primary (Image Type): they were computed from "
-                "others, e.g. a reformat, or do not say what they are"
-            ),
-            limit="ORIGINAL\\PRIMARY",
-        )
-
-
 def _identity(series: Series, _: Limits) -> Iterator[Finding]:
-    yield from judge_identity(series.instances)
-    yield from judge_named(series.instances)
+    yield from judge_identity(series.axial_instances)
+    yield from judge_named(series.axial_instances)
 
 
 def _charset(series: Series, _: Limits) -> Iterator[Finding]:
@@ -115,6 +74,8 @@ def _charset(series: Series, _: Limits) -> Iterator[Finding]:
         yield Finding(
             code="CHARSET",
             sentence=f"{problems[0]}; it cannot be copied, so correct it at the sender",
+            value=float(len(problems)),
+            limit=0.0,
         )
 
 
@@ -125,7 +86,8 @@ def _size(series: Series, limits: Limits) -> Iterator[Finding]:
     if odd:
         yield Finding(
             code="SIZE",
-            sentence=f"an image has {odd[0]} rows or columns; {low:g} to {high:g} are accepted",
+            sentence=f"an image has {odd[0]} rows or columns; {low:g} to {high:g} are accepted "
+            "(series.matrix of limits.toml); check what the sender wrote",
             value=float(odd[0]),
             limit=f"{low:g} to {high:g}",
         )
@@ -134,7 +96,8 @@ def _size(series: Series, limits: Limits) -> Iterator[Finding]:
             code="SIZE",
             sentence=(
                 f"the number of slices is {len(series.frames)}; at most "
-                f"{limits.series.slices[1]:g} are accepted"
+                f"{limits.series.slices[1]:g} are accepted (series.slices of limits.toml); send "
+                "the thick-slice series"
             ),
             value=float(len(series.frames)),
             limit=limits.series.slices[1],
@@ -146,29 +109,22 @@ def _planes(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 def _plane(series: Series, limits: Limits) -> Iterator[Finding]:
-    normals = [f.normal for f in series.frames if f.normal is not None]
-    if not normals:
-        return
-    angle = _angle_to_plane_deg(normals[0], limits)
-    if angle > limits.series.plane_tolerance_deg:
+    angle = plane_angle_deg(series, limits)
+    if angle is not None and angle > limits.series.plane_tolerance_deg:
         yield Finding(
             code="GEOM-ORIENTATION",
             sentence=(
                 f"the slices are not {limits.series.plane}: their normal is {angle:.0f} degrees "
-                f"off, {limits.series.plane_tolerance_deg:g} are accepted"
+                f"off, {limits.series.plane_tolerance_deg:g} (series.plane_tolerance_deg of "
+                f"limits.toml) are accepted; send the {limits.series.plane} series"
             ),
             value=round(angle, 1),
             limit=limits.series.plane_tolerance_deg,
         )
 
 
-def _angle_to_plane_deg(normal: MillimetreArray, limits: Limits) -> float:
-    cosine = abs(float(normal[_AXES[limits.series.plane]]))
-    return float(np.degrees(np.arccos(min(1.0, cosine))))
-
-
 def _bits(series: Series, _: Limits) -> Iterator[Finding]:
-    """Find copies of fewer bits than a CT image may have (PS3.3 C.8.2.1.1.4: 12 to 16)."""
+    """Find copies of fewer bits than a CT image may have (PS3.3 C.8.2.1.1.5: 12 to 16)."""
     least = min((f.bits_stored for f in series.frames if f.bits_stored is not None), default=None)
     if least is not None and least < _LEAST_BITS:
         yield Finding(
@@ -189,108 +145,12 @@ def _unit(series: Series, _: Limits) -> Iterator[Finding]:
         yield Finding(
             code="HU-UNIT",
             sentence=(
-                f"Rescale Type (0028,1054) says that the values are {_shown(others[0])}, not "
+                f"Rescale Type (0028,1054) says that the values are {shown(others[0])}, not "
                 "Hounsfield units (HU); send the CT series in HU, e.g. not a monoenergetic, "
                 "effective-Z or electron density image"
             ),
-            value=_shown(others[0]),
+            value=shown(others[0]),
             limit="HU",
-        )
-
-
-def _shown(defined_term: str) -> str:
-    """A code string as it may stand in a sentence (PS3.5 6.2, CS): nothing but its characters."""
-    return "".join(c for c in defined_term.upper() if c.isalnum() or c in "_ ")[:16] or "unknown"
-
-
-def _head(series: Series, limits: Limits) -> Iterator[Finding]:
-    part = (series.first.body_part or "").upper()
-    if part and not any(word in part for word in limits.series.body_parts):
-        yield Finding(
-            code="NOT-HEAD",
-            sentence=(
-                "Body Part Examined (0018,0015) says that this is not a head; if it is, correct "
-                "it at the scanner"
-            ),
-            limit=", ".join(limits.series.body_parts),
-        )
-    first, (low, high) = series.first, limits.series.field_of_view_mm
-    if first.pixel_spacing_mm and first.rows and first.columns:
-        sides = (first.rows * first.pixel_spacing_mm[0], first.columns * first.pixel_spacing_mm[1])
-        yield from _outside("NOT-HEAD", "the field of view is", max(sides), (low, high))
-    if series.coverage_mm is not None and series.coverage_mm > limits.series.coverage_mm[1]:
-        yield from _outside(
-            "NOT-HEAD", "the series covers", series.coverage_mm, (0.0, limits.series.coverage_mm[1])
-        )
-
-
-def _outside(code: str, what: str, value: float, accepted: Range) -> Iterator[Finding]:
-    if not accepted[0] <= value <= accepted[1]:
-        yield Finding(
-            code=code,
-            sentence=f"{what} {value:.1f} mm; {accepted[0]:g} to {accepted[1]:g} mm are accepted",
-            value=round(value, 2),
-            limit=f"{accepted[0]:g} to {accepted[1]:g}",
-        )
-
-
-def _kernel(series: Series, limits: Limits) -> Iterator[Finding]:
-    kinds = {
-        kernel_kind(f.manufacturer, f.convolution_kernel, limits.kernels) for f in series.frames
-    }
-    if "bone" in kinds:
-        yield Finding(
-            code="KERNEL",
-            sentence=(
-                "the series was reconstructed with a sharp kernel (bone, lung); send the "
-                "soft-tissue series"
-            ),
-            value="bone",
-            limit="soft",
-        )
-    elif "unknown" in kinds:
-        yield Finding(
-            code="KERNEL-UNKNOWN",
-            sentence="the reconstruction kernel is not known: a sharp kernel is not excluded",
-            severity=limits.severity("KERNEL-UNKNOWN"),
-            value="unknown",
-            limit="soft",
-        )
-
-
-def _thickness(series: Series, limits: Limits) -> Iterator[Finding]:
-    declared = {f.slice_thickness_mm for f in series.frames if f.slice_thickness_mm}
-    usual = series.thickness_mm
-    for thickness in sorted(declared or ({usual} if usual else set())):
-        yield from _outside(
-            "THICKNESS", "the slice thickness is", thickness, limits.series.thickness_mm
-        )
-
-
-def _contrast(series: Series, limits: Limits) -> Iterator[Finding]:
-    agents = {(f.contrast_agent or "").strip().upper() for f in series.frames} - {""}
-    if agents - _NO_CONTRAST:
-        yield Finding(
-            code="CONTRAST",
-            sentence="the header says that contrast agent was given; send the series without it",
-            severity=limits.severity("CONTRAST"),
-            value="declared",
-            limit="none",
-        )
-
-
-def _age(series: Series, limits: Limits) -> Iterator[Finding]:
-    """Judge the declared age; 0 is what de-identification leaves, the skull tells a newborn."""
-    age, (low, high) = series.first.patient_age_years, limits.series.age_years
-    if age and not low <= age <= high:
-        yield Finding(
-            code="AGE",
-            sentence=(
-                f"the patient's age is outside {low:g} to {high:g} years, for which the model "
-                "was made"
-            ),
-            severity=limits.severity("AGE"),
-            limit=f"{low:g} to {high:g}",
         )
 
 
@@ -300,7 +160,8 @@ def _count(series: Series, limits: Limits) -> Iterator[Finding]:
             code="TOO-FEW",
             sentence=(
                 f"the number of slices is {len(series.frames)}; at least "
-                f"{limits.series.slices[0]:g} are needed"
+                f"{limits.series.slices[0]:g} are needed (series.slices of limits.toml); send the "
+                "whole series"
             ),
             value=float(len(series.frames)),
             limit=limits.series.slices[0],
@@ -308,6 +169,9 @@ def _count(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 def _arrangement(series: Series, limits: Limits) -> Iterator[Finding]:
+    yield from series.passes
+    if any(finding.severity == "refuse" for finding in series.passes):
+        return  # what follows would speak of gaps and repeats that are none
     if series.arrangement is not None and len(series.frames) > 1:
         yield from judge_arrangement(series.arrangement, limits.geometry)
         yield from judge_declared_tilt(series.frames, series.arrangement)
@@ -319,8 +183,8 @@ def _coverage(series: Series, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="INCOMPLETE",
             sentence=(
-                f"the series covers {series.coverage_mm:.1f} mm of the head; at least {least:g} mm "
-                "are needed to be called complete"
+                f"the series covers {series.coverage_mm:.1f} mm along its normal; {least:g} mm "
+                "(series.coverage_mm of limits.toml) make a whole head; send the whole series"
             ),
             severity=limits.severity("INCOMPLETE"),
             value=round(series.coverage_mm, 1),
@@ -331,8 +195,8 @@ def _coverage(series: Series, limits: Limits) -> Iterator[Finding]:
         yield Finding(
             code="INCOMPLETE",
             sentence=(
-                f"the instance numbers begin at {min(numbers)}: slices at an end of the series "
-                "may be missing"
+                f"the instance numbers begin at {min(numbers)}, not at 1: slices at an end of the "
+                "series may be missing; compare with the scanner and send what is missing"
             ),
             severity=limits.severity("INCOMPLETE"),
             value=float(min(numbers)),
@@ -341,6 +205,8 @@ def _coverage(series: Series, limits: Limits) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
-    _synthetic, _modality, _localizer, _derived, _identity, _charset, _size, _bits, _unit,
-    _planes, _plane, _arrangement, _kernel, _thickness, _head, _count, _contrast, _age, _coverage,
+    _synthetic, judge_modality, judge_localizer, judge_derived, judge_image_type, judge_energy,
+    judge_temporal, _identity, _charset, _size, _bits, _unit, _planes, _plane, _arrangement,
+    judge_kernel, judge_thickness, judge_body_part, judge_extent, _count, judge_contrast,
+    judge_age, _coverage,
 )  # fmt: skip

@@ -12,9 +12,13 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.arrangement import Arrangement, arrange_frames
-from rebrain_node.domain.limits import KernelRule
+from rebrain_node.domain.contrast import ContrastReading, strongest
+from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.image_type import ImageTypeReading, is_original, read_image_type
+from rebrain_node.domain.limits import GeometryLimits, KernelRule, Limits
+from rebrain_node.domain.passes import slices_to_use
 from rebrain_node.domain.series import SourceFrame
-from rebrain_node.instance.header import frames
+from rebrain_node.instance.header import axial_instances, frames
 
 KernelKind = Literal["soft", "bone", "unknown"]
 
@@ -24,12 +28,15 @@ _LONGEST = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """All instances of one series, and their frames."""
+    """All instances of one series, and those of their frames that are used."""
 
     study_instance_uid: str
     series_instance_uid: str
     instances: tuple[Dataset, ...]
-    frames: tuple[SourceFrame, ...]
+    axial_instances: tuple[Dataset, ...]  #: without the scouts among slices
+    listed: tuple[SourceFrame, ...]  #: all frames of `axial_instances`
+    frames: tuple[SourceFrame, ...]  #: those of them that are used
+    passes: tuple[Finding, ...] = ()  #: what `slices_to_use` found
 
     @property
     def first(self) -> SourceFrame:
@@ -40,6 +47,32 @@ class Series:
     def arrangement(self) -> Arrangement | None:
         """How the slices lie; ``None`` unless each has a place and all are parallel."""
         return arrange_frames(self.frames)
+
+    @cached_property
+    def contrast(self) -> ContrastReading:
+        """What says most of all frames that contrast was given."""
+        return strongest([frame.contrast for frame in self.frames])
+
+    @cached_property
+    def image_type(self) -> ImageTypeReading | None:
+        """The first kind named by Image Type that is no plain slice in HU."""
+        kinds = (
+            read_image_type((*_two(f.image_type), f.volume_calculation or "")) for f in self.frames
+        )
+        return next((kind for kind in kinds if kind is not None), None)
+
+    def kernel_kind(self, limits: Limits) -> KernelKind:
+        """The sharpest kind among the kernels of the frames; unknown before soft."""
+        kinds = {
+            kernel_kind(f.manufacturer, f.convolution_kernel, limits.kernels) for f in self.frames
+        }
+        sharpest: tuple[KernelKind, ...] = ("bone", "unknown", "soft")
+        return next(kind for kind in sharpest if kind in kinds)
+
+    @property
+    def original(self) -> bool:
+        """Whether each image is an acquired slice."""
+        return all(is_original(frame.image_type) for frame in self.frames)
 
     @property
     def thickness_mm(self) -> float | None:
@@ -67,21 +100,33 @@ class Series:
         return 0.0 if self.arrangement is None else self.arrangement.tilt_deg
 
 
-def series_of(study: Sequence[Dataset]) -> tuple[Series, ...]:
+def _two(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Values 1 and 2, empty where absent, and the values after them."""
+    return (*values, *("",) * (2 - len(values)))
+
+
+def series_of(study: Sequence[Dataset], limits: GeometryLimits) -> tuple[Series, ...]:
     """Group instances by study and series, in the order of series number, then UID."""
     groups: dict[tuple[str, str], list[Dataset]] = {}
     for instance in study:
         key = (_uid(instance, "StudyInstanceUID"), _uid(instance, "SeriesInstanceUID"))
         groups.setdefault(key, []).append(instance)
-    found = [
-        Series(
-            study_instance_uid=study_uid,
-            series_instance_uid=series_uid,
-            instances=tuple(instances),
-            frames=frames(instances),
+    found = []
+    for (study_uid, series_uid), instances in groups.items():
+        axial = axial_instances(instances)
+        listed = frames(axial)
+        used = slices_to_use(listed, limits)
+        found.append(
+            Series(
+                study_instance_uid=study_uid,
+                series_instance_uid=series_uid,
+                instances=tuple(instances),
+                axial_instances=axial,
+                listed=listed,
+                frames=used.frames,
+                passes=used.findings,
+            )
         )
-        for (study_uid, series_uid), instances in groups.items()
-    ]
     return tuple(sorted(found, key=_order))
 
 

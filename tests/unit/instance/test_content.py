@@ -28,7 +28,7 @@ from pydicom.uid import (
 from rebrain_node.instance.content import different_elements, same_content
 from tests.support.phantoms import PhantomSpec, enhanced_ct, head_ct
 
-pytestmark = pytest.mark.hazard("H1")
+pytestmark = pytest.mark.hazard("H2")
 SPEC = PhantomSpec(rows=32, columns=40, slice_distances_mm=(0.0, 6.0), noise_hu=20.0)
 
 

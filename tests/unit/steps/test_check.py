@@ -9,6 +9,7 @@ from importlib import resources
 import numpy as np
 import pydicom
 import pytest
+from pydicom import dcmread
 
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejectedError
@@ -16,6 +17,7 @@ from rebrain_node.instance.codecs import register
 from rebrain_node.instance.header import frames
 from rebrain_node.instance.pixels import hounsfield
 from rebrain_node.limits_file import load_limits, shipped_limits
+from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check, check_volume
 from tests.support import phantom_conditions as conditions
 from tests.support.phantoms import Ellipsoid, head_ct
@@ -27,10 +29,14 @@ def codes(volume):
     return {finding.code for finding in check_volume(volume, LIMITS)}
 
 
+#: seen from the feet the same head is scanned from its other end
+FROM_THE_FEET = {"patient_position": "FFP", "slice_distances_mm": tuple(range(-78, 61, 6))}
+
+
 @pytest.mark.hazard("H7")
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"gantry_tilt_deg": 20.0}, {"patient_position": "FFP"}, {"patient_position": "HFDR"}],
+    [{}, {"gantry_tilt_deg": 20.0}, FROM_THE_FEET, {"patient_position": "HFDR"}],
     ids=["plain", "tilted", "feet-first-prone", "on-the-side"],
 )
 def test_a_sound_head_passes_every_check(changes):
@@ -87,6 +93,33 @@ def test_a_wrong_scale_is_refused_by_name(wrong):
     assert "HU" in codes(conditions.with_hu(WRONG_SCALES[wrong](conditions.head().hu)))
 
 
+def stretched(hu, low, high, levels):
+    """Clip to a window, reduce to so many grey levels, and stretch back to HU."""
+    step = (high - low) / (levels - 1)
+    return np.rint(np.rint((np.clip(hu, low, high) - low) / step) * step + low)
+
+
+@pytest.mark.hazard("H12")
+@pytest.mark.parametrize(
+    "window",
+    [(-1000, 1000, 256), (-1024, 3071, 256), (-1000, 400, 256), (-1000, 400, 1401)],
+)
+def test_a_windowed_copy_stretched_back_to_hu_is_refused_and_nothing_else_is_judged(window):
+    hu = conditions.noisy(12.0).hu
+    assert "HU" not in codes(conditions.with_hu(np.rint(hu)))
+    assert codes(conditions.with_hu(stretched(hu, *window))) == {"HU"}
+
+
+@pytest.mark.hazard("H12")
+def test_a_padding_value_as_dense_as_tissue_is_flagged():
+    instances = header_only(3)
+    instances[1].add_new("PixelPaddingValue", "SS", 1064)
+    (flag,) = check(conditions.head(), instances, LIMITS)
+    assert (flag.code, flag.severity, flag.value) == ("HU-PADDING", "flag", 40)
+    instances[1].PixelPaddingValue = -2000
+    assert check(conditions.head(), instances, LIMITS) == ()
+
+
 @pytest.mark.hazard("H12")
 def test_on_a_wrong_scale_nothing_else_is_judged():
     wrong = conditions.with_hu(conditions.head().hu + 1024.0)
@@ -129,20 +162,66 @@ def test_a_head_that_is_turned_aside_is_out_of_domain():
     assert {f.code: f.severity for f in turned}["OOD"] == "flag"
 
 
-@pytest.mark.hazard("H18")
-def test_a_head_without_its_top_is_flagged_incomplete():
-    sound = conditions.head()
-    count = 15
-    cut = replace(
-        sound,
-        hu=sound.hu[:count],
-        padding=sound.padding[:count],
-        positions_mm=sound.positions_mm[:count],
-        thickness_mm=sound.thickness_mm[:count],
-        sop_instance_uids=sound.sop_instance_uids[:count],
-        frame_numbers=sound.frame_numbers[:count],
+def cut(volume, first, last):
+    """Only the slices from ``first`` to before ``last``."""
+    some = slice(first, last)
+    return replace(
+        volume,
+        hu=volume.hu[some],
+        padding=volume.padding[some],
+        positions_mm=volume.positions_mm[some],
+        thickness_mm=volume.thickness_mm[some],
+        sop_instance_uids=volume.sop_instance_uids[some],
+        frame_numbers=volume.frame_numbers[some],
     )
-    assert "INCOMPLETE" in codes(cut)
+
+
+@pytest.mark.hazard("H18")
+@pytest.mark.parametrize("count", [12, 15, 18, 21])
+@pytest.mark.parametrize("changes", [{}, FROM_THE_FEET], ids=["head-first", "feet-first"])
+def test_a_head_without_its_top_is_incomplete_and_nothing_else(count, changes):
+    sound = conditions.changed(**changes)
+    lower = cut(sound, 0, count) if not changes else cut(sound, 24 - count, 24)
+    (finding,) = check_volume(lower, LIMITS)
+    assert (finding.code, finding.severity) == ("INCOMPLETE", "flag")
+    assert finding.value > finding.limit == LIMITS.head.top_cm2
+    assert "the top of the head is cut off" in finding.sentence
+
+
+@pytest.mark.hazard("H18")
+@pytest.mark.parametrize("first", [4, 8])
+def test_a_head_without_its_base_is_incomplete_and_nothing_else(first):
+    (finding,) = check_volume(cut(conditions.head(), first, 24), LIMITS)
+    assert finding.code == "INCOMPLETE"
+    assert finding.value > finding.limit == LIMITS.head.base_cm2
+    assert "the bottom of the head is cut off" in finding.sentence
+
+
+@pytest.mark.hazard("H18")
+def test_of_a_head_cut_at_both_ends_both_are_named():
+    found = check_volume(cut(conditions.head(), 6, 18), LIMITS)
+    assert [finding.code for finding in found] == ["INCOMPLETE", "INCOMPLETE"]
+
+
+@pytest.mark.hazard("H9")
+@pytest.mark.hazard("H18")
+def test_a_cut_head_is_incomplete_before_anything_else_and_an_opening_is_still_seen():
+    opened = cut(conditions.changed(craniectomy=True), 0, 20)
+    assert [f.code for f in check_volume(opened, LIMITS)] == ["INCOMPLETE", "CRANIECTOMY"]
+
+
+@pytest.mark.hazard("H18")
+@pytest.mark.parametrize("kept", [slice(0, 24), slice(0, 17), slice(9, 33)])
+def test_a_part_of_the_clinical_series_is_incomplete_and_nothing_else(shared_data, kept):
+    instances = [
+        instance
+        for path in sorted((shared_data / "ct_toshiba_head_study").glob("*.dcm"))
+        if (instance := dcmread(path)).get("SeriesDescription") == "Brain Head 5.0"
+    ]
+    whole = assemble(instances, LIMITS.geometry)
+    assert check_volume(whole, LIMITS) == ()
+    found = check_volume(cut(whole, kept.start, kept.stop), LIMITS)
+    assert [finding.code for finding in found] == ["INCOMPLETE"]
 
 
 @pytest.mark.hazard("H5")

@@ -57,6 +57,38 @@ def test_padding_is_recognised_whether_it_is_declared_or_not(declared):
     assert volume.hu.min() >= AIR_HU
 
 
+@pytest.mark.hazard("H12")
+@pytest.mark.parametrize("declared", [1024, (1024, -1500), (-1500, 1064)])
+def test_padding_that_tissue_may_have_is_not_believed(declared):
+    instances = head_ct(**SMALL)
+    value, limit = declared if isinstance(declared, tuple) else (declared, None)
+    for instance in instances:
+        instance.add_new("PixelPaddingValue", "SS", value)
+        if limit is not None:
+            instance.add_new("PixelPaddingRangeLimit", "SS", limit)
+    volume = assemble(instances, GEOMETRY)
+    assert not volume.padding.any()
+    assert np.array_equal(volume.hu, assemble(head_ct(**SMALL), GEOMETRY).hu)
+
+
+@pytest.mark.hazard("H12")
+@pytest.mark.parametrize(
+    ("slope", "taken"), [(["1", "1"], True), (["1", "2"], False), ("0", False), ("", False)]
+)
+def test_a_rescale_slope_is_one_number_above_zero_or_refused_by_name(slope, taken):
+    instances = head_ct(**SMALL)
+    for instance in instances:
+        instance.RescaleSlope = slope
+    if taken:
+        assert np.array_equal(
+            assemble(instances, GEOMETRY).hu, assemble(head_ct(**SMALL), GEOMETRY).hu
+        )
+        return
+    with pytest.raises(SeriesRejectedError, match="Rescale Slope") as error:
+        assemble(instances, GEOMETRY)
+    assert codes(error) == {"HU"}
+
+
 @given(order=st.permutations(range(8)))
 @settings(max_examples=10, deadline=None)
 def test_the_order_of_arrival_changes_nothing(order):

@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from rebrain_node.domain import marks
+from rebrain_node.domain.codes import CODES
 from rebrain_node.instance.identity import IDENTITY_FIELDS
 from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.steps.select import select
@@ -77,7 +80,11 @@ def test_scout_and_dose_pages_of_the_phantom_study_are_refused_by_code(shared_da
     paths = [p for p in sorted((shared_data / "ct_philips_phantom").rglob("I*")) if p.is_file()]
     study = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
     told = {c.series_description: c.codes[:1] for c in select(study, LIMITS).candidates}
-    assert told == {"": ("LOCALIZER",), "STD BRAIN 5MM": (), "Exam Summary": ("MODALITY",)}
+    assert told == {
+        "": ("LOCALIZER",),
+        "STD BRAIN 5MM": ("AGE-UNKNOWN",),
+        "Exam Summary": ("MODALITY",),
+    }
 
 
 @pytest.mark.hazard("H5")
@@ -114,7 +121,10 @@ def test_four_tilted_slices_are_too_few_and_as_a_whole_head_they_are_taken(share
         x, y, z = four[0].ImagePositionPatient
         instance.ImagePositionPatient = [x, y, z + 5.0 * k]
         whole.append(instance)
-    assert (only(whole).decision, only(whole).codes) == ("accepted", ("KERNEL-UNKNOWN",))
+    assert (only(whole).decision, only(whole).codes) == (
+        "accepted",
+        ("KERNEL-UNKNOWN", "AGE-UNKNOWN"),
+    )
 
 
 def replaced(keyword, value):
@@ -125,10 +135,42 @@ def replaced(keyword, value):
     return change
 
 
+def without_age(instances):
+    for instance in instances:
+        instance.PatientAge = instance.PatientBirthDate = ""
+
+
+def with_scout():
+    """A scout as the first image of an axial series, as GE and Siemens consoles may send it."""
+    slices = series()
+    (scout,) = localizer()
+    scout.SeriesInstanceUID = slices[0].SeriesInstanceUID
+    scout.StudyInstanceUID = slices[0].StudyInstanceUID
+    return [scout, *slices]
+
+
+def perfusion(times=5):
+    """The same 8 cm of the head at several times, as the dynamic series of a perfusion scan."""
+    instances = []
+    for moment in range(times):
+        for place, instance in enumerate(series(slice_distances_mm=SLICES[:16])):
+            instance.SOPInstanceUID = f"1.2.3.{moment}.{place}"
+            instance.AcquisitionNumber = moment + 1
+            instance.AcquisitionTime = f"1011{moment * 2:02}"
+            instances.append(instance)
+    return instances
+
+
 CASES = {
     "MODALITY": lambda: changed(replaced("Modality", "MR")),
     "LOCALIZER": localizer,
-    "DERIVED": derived_mpr,
+    "DERIVED": lambda: series(image_type=("DERIVED", "SECONDARY", "MPR")),
+    "IMAGE-TYPE": lambda: series(image_type=("ORIGINAL", "PRIMARY", "AXIAL", "VNC")),
+    "SPECTRAL": lambda: series(image_type=("ORIGINAL", "PRIMARY", "AXIAL", "MONO_70KEV")),
+    "TEMPORAL": lambda: perfusion(),
+    "LOCALIZER-SET-ASIDE": lambda: with_scout(),
+    "BODY-PART": lambda: changed(replaced("BodyPartExamined", "KOPF")),
+    "AGE-UNKNOWN": lambda: changed(without_age),
     "GEOM-ORIENTATION": lambda: series(orientation=(1.0, 0.0, 0.0, 0.0, 0.0, -1.0)),
     "GEOM-GAP": lambda: [i for k, i in enumerate(series()) if k != 7],
     "GEOM-DUPLICATE": lambda: [*series(), *series()[3:4]],
@@ -161,7 +203,8 @@ def test_each_code_is_found_with_value_limit_and_a_sentence(code):
     assert code in candidate.codes
     finding = next(f for f in candidate.findings if f.code == code)
     assert len(finding.sentence) > 20
-    expected = LIMITS.severity(code)
+    assert finding.limit is not None or code.startswith("GEOM")
+    expected = "flag" if CODES[code].policy == "flag" else LIMITS.severity(code)
     assert finding.severity == expected
     if expected == "refuse":
         assert candidate.decision == "refused"
@@ -206,16 +249,273 @@ def _shipped_text():
 @pytest.mark.hazard("H10")
 @pytest.mark.parametrize(
     ("age", "found"),
-    [("017Y", True), ("018Y", False), ("011M", True), ("012D", True), ("000Y", False)],
+    [
+        ("017Y", True),
+        ("018Y", False),
+        ("011M", True),
+        ("012D", True),
+        ("8Y", True),
+        ("008y", True),
+        ("8 Y", True),
+        ("96M", True),
+        ("416W", True),
+        ("2920D", True),
+        ("8", True),
+        ("000Y", False),
+    ],
 )
 def test_an_age_below_the_limit_is_found_and_one_that_was_taken_out_is_not(age, found):
-    assert ("AGE" in only(series(patient_age=age)).codes) is found
+    instances = series()
+    for instance in instances:
+        tag = tag_for_keyword("PatientAge")
+        instance[tag] = DataElement(tag, "LO", age)
+    assert ("AGE" in only(instances).codes) is found
 
 
 @pytest.mark.hazard("H8")
-@pytest.mark.parametrize("word", ["", "NONE", "No", "0"])
+@pytest.mark.parametrize("word", ["", "NONE", "No", "0", "ohne KM", "0 ml", "N/A"])
 def test_words_for_no_contrast_are_no_contrast(word):
     assert "CONTRAST" not in only(series(contrast_agent=word)).codes
+
+
+@pytest.mark.hazard("H8")
+@pytest.mark.parametrize(
+    ("elements", "severity", "said"),
+    [
+        ({"ContrastBolusVolume": "80"}, "refuse", "Volume (0018,1041) is 80 ml"),
+        ({"ContrastBolusTotalDose": "24"}, "refuse", "Total Dose (0018,1044) is 24 ml"),
+        ({"ContrastBolusRoute": "IV"}, "refuse", "Route (0018,1040)"),
+        ({"ContrastBolusIngredientConcentration": "300"}, "refuse", "300 mg/ml"),
+        ({"ContrastBolusStartTime": "101400"}, "refuse", "10:14:00"),
+        ({"SeriesDescription": "Head C+"}, "refuse", "described as one with contrast"),
+        ({"ProtocolName": "CTA Head"}, "flag", "Protocol Name (0018,1030)"),
+        ({"ContrastBolusAgent": "IODINE", "ContrastBolusVolume": "0"}, "flag", "but"),
+        ({"ContrastBolusAgent": "none", "SeriesDescription": "CTA"}, "flag", "but"),
+    ],
+)
+def test_whatever_says_contrast_is_found_and_the_sentence_says_what_was_read(
+    elements, severity, said
+):
+    candidate = only(changed(lambda found: [replaced(k, v)(found) for k, v in elements.items()]))
+    finding = next(f for f in candidate.findings if f.code == "CONTRAST")
+    assert finding.severity == severity
+    assert said in finding.sentence
+    assert any(line.startswith("contrast ") for line in candidate.explanation)
+
+
+@pytest.mark.hazard("H8")
+def test_a_bolus_that_starts_after_the_slices_is_not_in_them():
+    late = {"ContrastBolusStartTime": "103000", "AcquisitionTime": "101112"}
+    candidate = only(changed(lambda found: [replaced(k, v)(found) for k, v in late.items()]))
+    assert candidate.codes == ()
+    assert "no contrast declared" in " ".join(candidate.explanation)
+
+
+@pytest.mark.hazard("H7")
+@pytest.mark.parametrize(
+    ("whole", "part"),
+    [
+        ({"contrast_agent": "ohne KM"}, {}),
+        ({"series_description": "CTA Head"}, {}),
+        ({"kernel": "X"}, {"slice_distances_mm": SLICES[:16]}),
+        ({"image_type": ("DERIVED", "SECONDARY", "MPR")}, {"slice_distances_mm": SLICES[:16]}),
+    ],
+)
+def test_a_whole_series_is_not_ranked_behind_a_part_of_it_because_of_a_word(whole, part):
+    limits = load_limits(_shipped_text().replace('CONTRAST = "refuse"', 'CONTRAST = "flag"'))
+    rest = {"slice_distances_mm": SLICES[:22], "series_number": 7, **part}
+    study = [*series(**{"series_description": "whole", **whole}), *series(**rest, seed=1)]
+    for instance in study:
+        instance.StudyInstanceUID = "1.2.3"
+    (accepted,) = select(study, limits).accepted
+    assert accepted.instances == len(SLICES)
+
+
+REFORMATS = {
+    "Philips": (("DERIVED", "SECONDARY", "MPR"), "Philips", "UC"),
+    "Siemens": (("DERIVED", "PRIMARY", "AXIAL", "CT_SOM5 MPR"), "SIEMENS", "H31s"),
+    "GE": (("DERIVED", "SECONDARY", "REFORMATTED", "AVERAGE"), "GE MEDICAL SYSTEMS", "STANDARD"),
+    "Canon": (("DERIVED", "PRIMARY", "MPR"), "CANON_MEC", "FC68"),
+    "GE, lossy": (("DERIVED", "PRIMARY", "AXIAL"), "GE MEDICAL SYSTEMS", "STD+"),
+}
+
+
+@pytest.mark.hazard("H7")
+@pytest.mark.parametrize("vendor", REFORMATS)
+def test_an_axial_reformat_is_taken_with_a_flag_unless_the_policy_refuses_it(vendor):
+    image_type, manufacturer, kernel = REFORMATS[vendor]
+    reformat = series(image_type=image_type, manufacturer=manufacturer, kernel=kernel)
+    candidate = only(reformat)
+    assert (candidate.decision, candidate.codes) == ("accepted", ("DERIVED",))
+    assert "policy.DERIVED" in candidate.sentence
+    refusing = load_limits(_shipped_text().replace('DERIVED = "flag"', 'DERIVED = "refuse"'))
+    assert (only(reformat, refusing).decision, only(reformat, refusing).codes) == (
+        "refused", ("DERIVED",),
+    )  # fmt: skip
+
+
+@pytest.mark.hazard("H7")
+def test_an_original_series_that_would_do_is_preferred_to_its_reformat():
+    original = series(series_description="a", series_number=9)
+    reformat = series(
+        series_description="b", series_number=2, image_type=("DERIVED", "SECONDARY", "MPR")
+    )
+    selection = select([*reformat, *original], LIMITS)
+    assert [c.series_description for c in selection.accepted] == ["a"]
+    other = next(c for c in selection.candidates if c.decision == "refused")
+    assert other.codes == ("NOT-PREFERRED", "DERIVED")
+    assert "original images" in other.sentence
+
+
+@pytest.mark.hazard("H7")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_type": ("DERIVED", "SECONDARY", "MIP")}, "projections"),
+        ({"image_type": ("DERIVED", "SECONDARY", "AXIAL", "CT_SOM5 MIP")}, "projections"),
+        ({"image_type": ("DERIVED", "SECONDARY", "MIN IP")}, "projections"),
+        ({"image_type": ("DERIVED", "PRIMARY", "AXIAL", "SUBTRACTION")}, "differences"),
+        ({"image_type": ("DERIVED", "SECONDARY", "AXIAL", "AVERAGE")}, "averages"),
+        ({"image_type": ("DERIVED", "SECONDARY", "AXIAL", "CT_SOM8 DEOC")}, "blends"),
+        ({"image_type": ("DERIVED", "SECONDARY", "SCREEN SAVE")}, "captures"),
+        ({"image_type": ("DERIVED", "SECONDARY", "MPR"), "kernel": "X"}, "kernel"),
+        (
+            {"image_type": ("DERIVED", "SECONDARY", "OTHER"), "series_description": "Ax MIP"},
+            "description says MIP",
+        ),
+        (
+            {
+                "image_type": ("DERIVED", "SECONDARY", "MPR"),
+                "orientation": (1.0, 0.0, 0.0, 0.0, 0.0, -1.0),
+            },
+            "not axial",
+        ),
+        ({"image_type": ()}, "absent"),
+    ],
+)
+def test_what_is_no_axial_reformat_stays_refused_and_is_named(change, said):
+    candidate = only(series(**change))
+    assert (candidate.decision, candidate.codes[0]) == ("refused", "DERIVED")
+    assert said in candidate.sentence
+
+
+@pytest.mark.hazard("H7")
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (("DERIVED", "SECONDARY", "AXIAL", "CT_SOM7 VPCT", "BF"), "says BF"),
+        (("ORIGINAL", "PRIMARY", "AXIAL", "GSI MD"), "GSI MD"),
+        (("ORIGINAL", "PRIMARY", "AXIAL", "VNC"), "VNC"),
+        (("DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"), "MAT_SPECIFIC"),
+        (("DERIVED", "PRIMARY", "AXIAL", "CBF"), "CBF"),
+        (("ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 MON"), "bolus"),
+    ],
+)
+def test_what_is_no_hounsfield_slice_is_refused_by_its_image_type(values, said):
+    candidate = only(series(image_type=values))
+    assert (candidate.decision, candidate.codes) == ("refused", ("IMAGE-TYPE",))
+    assert said in candidate.sentence
+
+
+def test_slices_reconstructed_after_the_examination_are_original():
+    assert only(series(image_type=("ORIGINAL", "SECONDARY", "AXIAL"))).codes == ()
+
+
+@pytest.mark.parametrize("energy", ["VMI", "MONO_70KEV", "MONOENERGETIC", "ME60KEV", "GSI MONO 70"])
+def test_a_monoenergetic_series_is_left_to_the_policy(energy):
+    mono = series(image_type=("ORIGINAL", "PRIMARY", "AXIAL", energy))
+    assert only(mono).codes == ("SPECTRAL",)
+    assert only(mono).decision == "refused"
+    flagging = load_limits(_shipped_text().replace('SPECTRAL = "refuse"', 'SPECTRAL = "flag"'))
+    assert only(mono, flagging).decision == "accepted"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("MIXED",), ("NORM",), ("HELIX",), ("VOLUME",), ("ADD",), ("NORMAL",), ("CT_SOM5 SEQ",),
+        ("CT_SOM7 SPI DUAL", "STD", "SNRG", "DET_AB"), ("CT_SOM10 DET3D", "T1", "COUNT_2SRC"),
+    ],
+)  # fmt: skip
+def test_the_words_of_plain_images_say_nothing(values):
+    assert only(series(image_type=("ORIGINAL", "PRIMARY", "AXIAL", *values))).codes == ()
+
+
+@pytest.mark.parametrize("times", [3, 5])
+def test_a_series_in_time_is_refused_by_name(times):
+    candidate = only(perfusion(times))
+    assert (candidate.decision, candidate.codes[0]) == ("refused", "TEMPORAL")
+    assert f"{times} times" in candidate.sentence
+
+
+@pytest.mark.hazard("H5")
+def test_a_scout_within_a_series_is_set_aside_and_nothing_of_it_is_judged():
+    instances = with_scout()
+    instances[0].FrameOfReferenceUID = "1.2.3.4.5"
+    candidate = only(instances)
+    assert (candidate.decision, candidate.codes) == ("accepted", ("LOCALIZER-SET-ASIDE",))
+    assert "1 of 29 images" in candidate.sentence
+    assert candidate.instances == 29
+    assert "slices: 28, instances: 29" in candidate.explanation
+
+
+@pytest.mark.parametrize(
+    ("word", "codes"),
+    [
+        ("KOPF", ("BODY-PART",)), ("CABEZA", ("BODY-PART",)), ("ГОЛОВА", ("BODY-PART",)),
+        ("CRÁNEO", ("BODY-PART",)), ("HEADNECK", ()), ("UNKNOWN", ()), ("", ()),
+        ("CHEST", ("NOT-HEAD",)), ("CSPINE", ("NOT-HEAD",)), ("NECK", ("NOT-HEAD",)),
+        ("Thorax", ("NOT-HEAD",)), ("BAUCH", ("NOT-HEAD",)), ("COL CERVICALE", ("BODY-PART",)),
+    ],
+)  # fmt: skip
+def test_an_unknown_body_part_is_left_to_the_pixels_and_another_is_refused(word, codes):
+    instances = changed(replaced("SpecificCharacterSet", "ISO_IR 192"))
+    for instance in instances:
+        tag = tag_for_keyword("BodyPartExamined")
+        instance[tag] = DataElement(tag, "LO", word)
+    candidate = only(instances)
+    assert candidate.codes == codes
+    assert not codes or "series.body_parts" in candidate.sentence
+
+
+def test_a_site_adds_its_own_word_for_a_head():
+    text = _shipped_text().replace('"NEURO"]', '"NEURO", "KOPF"]')
+    assert only(changed(replaced("BodyPartExamined", "KOPF")), load_limits(text)).codes == ()
+
+
+@pytest.mark.hazard("H10")
+@pytest.mark.parametrize(("policy", "decision"), [("flag", "accepted"), ("refuse", "refused")])
+def test_an_age_that_nothing_tells_is_left_to_the_policy(policy, decision):
+    limits = load_limits(_shipped_text().replace('UNKNOWN = "flag"', f'UNKNOWN = "{policy}"'))
+    candidate = only(changed(without_age), limits)
+    assert (candidate.decision, candidate.codes) == (decision, ("AGE-UNKNOWN",))
+    assert "Birth Date" in candidate.sentence
+
+
+def test_noise_in_thickness_and_position_is_one_thickness_everywhere():
+    instances = series()
+    for place, instance in enumerate(instances):
+        instance.SliceThickness = ("4.998", "5.002")[place % 2]
+    candidate = only(instances)
+    assert candidate.codes == ()
+    assert "slice thickness 5 mm" in candidate.explanation
+
+
+def test_slices_that_overlap_evenly_are_accepted():
+    distances = tuple(-66.0 + 3.0 * k for k in range(46))
+    candidate = only(series(slice_distances_mm=distances, slice_thickness_mm=4.0))
+    assert (candidate.decision, candidate.codes) == ("accepted", ())
+
+
+def test_a_limits_file_that_is_older_than_a_code_means_what_it_meant():
+    text = _shipped_text()
+    for line in ('AGE-UNKNOWN = "flag"', 'SPECTRAL = "refuse"', 'DERIVED = "flag"'):
+        assert line in text
+        text = "\n".join(row for row in text.splitlines() if not row.startswith(line))
+    limits = load_limits(text)
+    assert limits.severity("DERIVED") == "refuse"
+    assert limits.severity("SPECTRAL") == "refuse"
+    assert limits.severity("AGE-UNKNOWN") == "flag"
 
 
 @pytest.mark.parametrize(
@@ -405,12 +705,35 @@ def test_an_empty_study_gives_an_empty_selection():
         ("SIEMENS", "J40s\\3", "soft"),
         ("Siemens Healthineers", "Hr40f\\3", "soft"),
         ("Siemens Healthineers", "Hr68h\\3", "bone"),
+        ("Siemens Healthineers", "Hc40", "soft"),
+        ("Siemens Healthineers", "Qr32d\\3", "soft"),
+        ("Siemens Healthineers", "Br59d\\3", "bone"),
+        ("SIEMENS", "B08s", "soft"),
+        ("SIEMENS", "U75u", "bone"),
         ("GE MEDICAL SYSTEMS", "STANDARD", "soft"),
         ("GE MEDICAL SYSTEMS", "SOFT", "soft"),
         ("GE MEDICAL SYSTEMS", "BONEPLUS", "bone"),
         ("GE MEDICAL SYSTEMS", "BONE", "bone"),
+        ("GE MEDICAL SYSTEMS", "STD+", "soft"),
+        ("GE MEDICAL SYSTEMS", "SOFT#", "soft"),
+        ("GE MEDICAL SYSTEMS", "STANDARDPLUS2", "soft"),
+        ("GE MEDICAL SYSTEMS", "HD SOFT", "soft"),
+        ("GE MEDICAL SYSTEMS", "StandardHD", "soft"),
+        ("GE MEDICAL SYSTEMS", "BONEPLUS2", "bone"),
+        ("GE MEDICAL SYSTEMS", "HD LUNG", "bone"),
+        ("GE MEDICAL SYSTEMS", "DETAILPLUS2", "bone"),
+        ("GE MEDICAL SYSTEMS", "CHST", "unknown"),
         ("Philips", "UB", "soft"),
         ("Philips", "YD", "bone"),
+        ("Philips", "UC", "soft"),
+        ("Philips", "SD", "soft"),
+        ("Philips", "HA", "soft"),
+        ("Philips", "IMR1,Soft Tissue", "soft"),
+        ("Philips", "CD", "bone"),
+        ("CANON_MEC", "BODY SHARP", "bone"),
+        ("TOSHIBA", "FC13-H", "soft"),
+        ("TOSHIBA", "FC04", "unknown"),
+        ("UIH", "H_VSHARP_C", "bone"),
         ("UIH", "H_SOFT_B", "soft"),
         ("ANYBODY", "BONE SHARP", "bone"),
         ("ANYBODY", None, "unknown"),

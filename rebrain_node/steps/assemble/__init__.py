@@ -16,11 +16,13 @@ from pydicom.dataset import Dataset
 from rebrain_node.domain.arrangement import arrange_frames, judge_duplicates, judge_planes
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import GeometryLimits
+from rebrain_node.domain.passes import slices_to_use
 from rebrain_node.domain.series import SourceFrame
 from rebrain_node.domain.volume import SourceVolume
 from rebrain_node.errors import SeriesRejectedError
-from rebrain_node.instance.header import frames
+from rebrain_node.instance.header import axial_instances, frames
 from rebrain_node.instance.pixels import hounsfield
+from rebrain_node.steps.assemble.rotations import recentred
 
 
 def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolume:
@@ -29,14 +31,16 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
     Parameters
     ----------
     instances : sequence of Dataset
-        Classic CT instances, one Enhanced CT instance, or several.
+        Classic CT instances, one Enhanced CT instance, or several; scouts among them are left out.
+        Of more than one pass over the head the same is used as in the selection (`domain.passes`).
     limits : GeometryLimits
         The clinical lead's tolerances, the same as in the selection.
 
     Returns
     -------
     SourceVolume
-        Slices sorted along the normal of their planes, nothing resampled.
+        Slices sorted along the normal of their planes, nothing resampled. Of a multi-slice scanner
+        with tilt, where the outlines say that they lie (`rotations`).
 
     Raises
     ------
@@ -44,17 +48,21 @@ def assemble(instances: Sequence[Dataset], limits: GeometryLimits) -> SourceVolu
         ``TOO-FEW`` no frame; ``ID-MIXED`` more than one study, series or frame of reference;
         ``GEOM-REFERENCE`` no frame of reference; ``GEOM-ORIENTATION`` position or orientation
         absent, not orthonormal or mixed; ``GEOM-SPACING`` pixel spacing or matrix absent or mixed;
-        ``GEOM-DUPLICATE`` two slices at one position; ``PIXEL-DATA`` and ``HU`` from decoding.
+        ``GEOM-DUPLICATE`` two slices at one position; ``GEOM-TWO-PASSES`` no pass can be used;
+        ``PIXEL-DATA`` and ``HU`` from decoding.
     """
-    listed = frames(instances)
+    instances = axial_instances(instances)
+    used = slices_to_use(frames(instances), limits)
+    listed = used.frames
     findings = (*_too_few(listed), *_identity(listed), *judge_planes(listed, limits))
     arrangement = arrange_frames(listed)
-    if findings or arrangement is None:
-        raise SeriesRejectedError(findings)
+    if findings or used.refused or arrangement is None:
+        raise SeriesRejectedError((*findings, *(used.findings if used.refused else ())))
     duplicates = judge_duplicates(arrangement, limits)
     if duplicates:
         raise SeriesRejectedError(duplicates)
-    return _volume([listed[place] for place in arrangement.order], instances)
+    volume = _volume([listed[place] for place in arrangement.order], instances)
+    return recentred(volume, arrangement.phases, limits)
 
 
 def _volume(ordered: Sequence[SourceFrame], instances: Sequence[Dataset]) -> SourceVolume:
@@ -80,7 +88,11 @@ def _volume(ordered: Sequence[SourceFrame], instances: Sequence[Dataset]) -> Sou
 def _too_few(listed: Sequence[SourceFrame]) -> list[Finding]:
     if listed:
         return []
-    return [Finding(code="TOO-FEW", sentence="the series holds no image", value=0, limit=1)]
+    return [
+        Finding(
+            code="TOO-FEW", sentence="the series holds no image; send it whole", value=0, limit=1
+        )
+    ]
 
 
 def _identity(listed: Sequence[SourceFrame]) -> list[Finding]:
@@ -92,7 +104,10 @@ def _identity(listed: Sequence[SourceFrame]) -> list[Finding]:
     found = [
         Finding(
             code="ID-MIXED",
-            sentence=f"the images belong to {len(uids)} {noun}, one is required",
+            sentence=(
+                f"the images belong to {len(uids)} {noun}, one is required: send each as a series "
+                "of its own"
+            ),
             value=len(uids),
             limit=1,
         )
@@ -100,6 +115,9 @@ def _identity(listed: Sequence[SourceFrame]) -> list[Finding]:
         if len(uids) > 1
     ]
     if listed and None in named["frames of reference"]:
-        sentence = "the images name no frame of reference, where they lie is unknown"
+        sentence = (
+            "the images name no frame of reference (0020,0052): the result could not be laid over "
+            "the CT; repair the sender"
+        )
         found.append(Finding(code="GEOM-REFERENCE", sentence=sentence))
     return found
