@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -170,6 +170,14 @@ def inbox_blobs(folder: Path) -> BlobStore:
 def outbox_blobs(folder: Path) -> BlobStore:
     """Open the blobs of an outbox."""
     return BlobStore(folder, sharded=False, remedy="restore it from a backup")
+
+
+def stored_files(folder: Path) -> Iterator[Path]:
+    """Find the files in inbox and outbox of a node's folder, those being written left out."""
+    for pattern in ("inbox/*/*", "outbox/*"):
+        for path in folder.glob(pattern):
+            if path.suffix not in (_TEMPORARY, _EARLIER_TEMPORARY) and path.is_file():
+                yield path
 
 
 def _remove_unless_locked(path: Path) -> None:

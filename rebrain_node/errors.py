@@ -2,6 +2,7 @@
 
     RebrainError
     ├── SettingsError                a setting is missing or wrong                  (exit 2)
+    │   └── NoStateError             no node's database is where the settings say
     ├── KeyFileError                 a key file is missing, foreign or open to others
     ├── BundleError                  a model bundle is not what was released, or deviates (exit 4)
     │   └── KnowledgeBaseError       its exemplars are not fit to be searched; has a code
@@ -43,6 +44,14 @@ class SettingsError(RebrainError):
     """A setting or a limit is missing, unknown or outside its range.
 
     Outcome: exit code 2; `serve` stops.
+    """
+
+
+class NoStateError(SettingsError):
+    """The database that the settings name is missing or empty.
+
+    Outcome: exit code 2; only `serve` makes a database, and only where no received or derived
+    bytes lie in `storage.folder`.
     """
 
 

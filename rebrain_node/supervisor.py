@@ -2,20 +2,27 @@
 
 The supervisor imports no heavy library and keeps no state. Each child process has two pipes: its
 standard input is the parent-death pipe (it closes when the supervisor ends, however it ends, and
-the child then stops), and it writes ``ready`` once to its standard output. Logs go to standard
-error.
+the child then stops); to its standard output it writes a byte every second, from a thread of its
+own, and ``ready`` once. A child that is alive and silent for `SILENT_S` is killed and started
+again. Logs go to standard error.
+
+The sign of life shows that the child runs Python code and that the threads it names are alive. It
+does not show that they proceed: a thread stuck in native code that released the interpreter's
+lock, or waiting without limit, is not noticed. A long synthesis gives signs of life all the time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import structlog
 
@@ -26,16 +33,39 @@ STEADY_S = 60.0
 FIRST_DELAY_S, LONGEST_DELAY_S = 1.0, 30.0
 #: how long a child may take to stop before it is killed
 STOP_S = 10.0
+#: pause between two signs of life of a child, s
+BEAT_S: Final = 1.0
+#: silence after which a child is killed: once it has given a sign of life, and before, s
+SILENT_S: Final = 10.0
+SILENT_AT_START_S: Final = 60.0
+#: pause between two reports of `supervise`, s
+REPORT_S: Final = 2.0
 _TICK_S = 0.05
+#: most of one pause of the supervisor that counts as silence of a child, s
+_LONGEST_TICK_S: Final = 0.5
 _READY = b"ready\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
-    """One process of the node: its name in the logs and its command line."""
+    """One process of the node: its name in the logs and its command line.
+
+    A process that replaces a silent one gets ``--silent-s SECONDS`` at the end of it.
+    """
 
     name: str
     command: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessState:
+    """What the supervisor knows of one process."""
+
+    role: str
+    state: Literal["starting", "ready", "no answer", "ended"]
+    pid: int | None
+    silent_s: float  #: since its last sign of life
+    restarts: int  #: since the supervisor started
 
 
 @dataclass(kw_only=True)
@@ -43,16 +73,48 @@ class _Child:
     role: Role
     process: subprocess.Popen[bytes] | None = None
     ready: bool = False
+    beats: bool = False  #: whether it has given a sign of life
+    silent_s: float = 0.0
+    replaced_silent_s: float | None = None  #: silence of the process that it replaces
+    killed: bool = False
+    starts: int = 0
     started_s: float = 0.0  #: monotonic
     due_s: float = 0.0  #: monotonic; when to start next
     delay_s: float = FIRST_DELAY_S
     output: bytes = field(default=b"", repr=False)
 
+    @property
+    def state(self) -> ProcessState:
+        """What is known of it."""
+        starting: Literal["starting", "ready"] = "ready" if self.ready else "starting"
+        return ProcessState(
+            role=self.role.name,
+            state="ended" if self.process is None else "no answer" if self.killed else starting,
+            pid=None if self.process is None else self.process.pid,
+            silent_s=round(self.silent_s, 1),
+            restarts=max(0, self.starts - 1),
+        )
 
-def supervise(roles: Sequence[Role]) -> int:
+
+def supervise(
+    roles: Sequence[Role],
+    *,
+    check: Callable[[], None] = lambda: None,
+    report: Callable[[Sequence[ProcessState]], None] = lambda _: None,
+    keep_open: Sequence[int] = (),
+) -> int:
     """Run all roles until SIGTERM or SIGINT; return the exit code of `serve`.
 
     0 after a clean stop; the exit code of a child if it is one of `PERMANENT_EXIT_CODES`.
+
+    Parameters
+    ----------
+    check
+        Called every `REPORT_S`; what it raises ends the processes and is raised.
+    report
+        Called every `REPORT_S`, and when the state of a process has changed.
+    keep_open
+        File descriptors that the processes keep open as well.
     """
     begun = time.monotonic()
     log = structlog.get_logger("supervisor")
@@ -60,16 +122,23 @@ def supervise(roles: Sequence[Role]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     children = [_Child(role=role) for role in roles]
-    announced = False
+    announced, reported, reported_s, last = False, [""], 0.0, begun
     try:
         while not stop.is_set():
+            now = time.monotonic()
+            tick, last = min(now - last, _LONGEST_TICK_S), now
             for child in children:
-                code = _poll(child, log)
+                code = _poll(child, tick, log, keep_open)
                 if code in PERMANENT_EXIT_CODES:
                     return code
             if not announced and all(child.ready for child in children):
                 announced = True
                 log.info("ready", seconds=round(time.monotonic() - begun, 2))
+            states = [child.state for child in children]
+            if reported != [each.state for each in states] or now - reported_s >= REPORT_S:
+                reported, reported_s = [each.state for each in states], now
+                report(states)
+                check()
             stop.wait(_TICK_S)
     finally:
         _stop(children)
@@ -77,17 +146,20 @@ def supervise(roles: Sequence[Role]) -> int:
     return 0
 
 
-def _poll(child: _Child, log: structlog.stdlib.BoundLogger) -> int | None:
+def _poll(
+    child: _Child, tick_s: float, log: structlog.stdlib.BoundLogger, keep_open: Sequence[int]
+) -> int | None:
     """Start, poll or reap one child process; return its exit code if it has just ended."""
     now = time.monotonic()
     if child.process is None:
         if now >= child.due_s:
-            _start(child)
+            _start(child, keep_open)
             log.info("started", role=child.role.name, pid=child.process and child.process.pid)
         return None
-    _read_ready(child)
+    _read(child, tick_s)
     code = child.process.poll()
     if code is None:
+        _kill_if_silent(child, log)
         return None
     if now - child.started_s >= STEADY_S:
         child.delay_s = FIRST_DELAY_S
@@ -99,24 +171,53 @@ def _poll(child: _Child, log: structlog.stdlib.BoundLogger) -> int | None:
     return code
 
 
-def _start(child: _Child) -> None:
+def _start(child: _Child, keep_open: Sequence[int]) -> None:
     child.output = b""
     child.started_s = time.monotonic()
+    child.silent_s, child.beats, child.killed = 0.0, False, False
+    child.starts += 1
+    replaced = child.replaced_silent_s
+    options = () if replaced is None else ("--silent-s", f"{replaced:.1f}")
     child.process = subprocess.Popen(  # noqa: S603 - our own program, no shell
-        child.role.command,
+        (*child.role.command, *options),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        pass_fds=tuple(keep_open),
         start_new_session=True,  # Ctrl-C reaches the supervisor alone; it stops the children
     )
     assert child.process.stdout is not None  # noqa: S101 - asked for a pipe above
     os.set_blocking(child.process.stdout.fileno(), False)
 
 
-def _read_ready(child: _Child) -> None:
-    if child.ready or child.process is None or child.process.stdout is None:
+def _read(child: _Child, tick_s: float) -> None:
+    """Read signs of life; only time in which the supervisor itself ran counts as silence."""
+    assert child.process is not None  # noqa: S101 - for the type checker
+    assert child.process.stdout is not None  # noqa: S101 - for the type checker
+    content = child.process.stdout.read()
+    if not content:
+        child.silent_s += tick_s
         return
-    child.output += child.process.stdout.read() or b""
-    child.ready = _READY in child.output
+    child.silent_s, child.beats = 0.0, True
+    if not child.ready:
+        child.output += content
+        child.ready = _READY in child.output
+        if child.ready:
+            child.replaced_silent_s = None
+
+
+def _kill_if_silent(child: _Child, log: structlog.stdlib.BoundLogger) -> None:
+    limit_s = SILENT_S if child.beats else SILENT_AT_START_S
+    if child.killed or child.process is None or child.silent_s < limit_s:
+        return
+    child.killed, child.replaced_silent_s = True, child.silent_s
+    log.error(
+        "no answer",
+        role=child.role.name,
+        pid=child.process.pid,
+        silent_s=round(child.silent_s, 1),
+        limit_s=limit_s,
+    )
+    child.process.kill()
 
 
 def _stop(children: Sequence[_Child]) -> None:
@@ -139,28 +240,39 @@ def _close(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class ParentPipe:
     """The child's end of the two pipes."""
 
     stop: threading.Event  #: set at SIGTERM or when the supervisor has ended
+    #: whether what the child is there for goes on; it gives no sign of life while it does not
+    works: Callable[[], bool] = lambda: True
 
     @classmethod
     def watch(cls) -> ParentPipe:
-        """Set `stop` at SIGTERM or when the supervisor ends; call once, in the main thread."""
-        stop = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        threading.Thread(target=_await_end, args=(stop,), daemon=True, name="parent-pipe").start()
-        return cls(stop)
+        """Give signs of life, and set `stop` at SIGTERM or when the supervisor ends.
+
+        Call once, in the main thread, and before anything heavy is imported.
+        """
+        pipe = cls(threading.Event())
+        signal.signal(signal.SIGTERM, lambda *_: pipe.stop.set())
+        for target in (pipe._await_end, pipe._beat):
+            threading.Thread(target=target, daemon=True, name="parent-pipe").start()
+        return pipe
 
     def report_ready(self) -> None:
         """Tell the supervisor that this process is ready."""
-        sys.stdout.buffer.write(_READY)
-        sys.stdout.buffer.flush()
+        os.write(sys.stdout.fileno(), _READY)
 
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):  # the supervisor has ended
+            while True:
+                if self.works():
+                    os.write(sys.stdout.fileno(), b".")
+                time.sleep(BEAT_S)
 
-def _await_end(stop: threading.Event) -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever written: this returns when the pipe closes
-    stop.set()
-    time.sleep(STOP_S)
-    os._exit(1)  # the supervisor has ended and the clean stop hangs
+    def _await_end(self) -> None:
+        os.read(sys.stdin.fileno(), 1)  # nothing is ever written: returns when the pipe closes
+        self.stop.set()
+        time.sleep(STOP_S)
+        os._exit(1)  # the supervisor has ended and the clean stop hangs

@@ -9,28 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rebrain_node import __version__
-from rebrain_node.blobs import inbox_blobs, outbox_blobs
+from rebrain_node.blobs import inbox_blobs, outbox_blobs, stored_files
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.limits import Limits
-from rebrain_node.errors import BundleError, EngineError, SettingsError
+from rebrain_node.errors import BundleError, EngineError, NoStateError, SettingsError
 from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.settings import Settings
 
 if TYPE_CHECKING:
+    from rebrain_node.app.model_check import ModelCheck
     from rebrain_node.engine.loaded import LoadedModel
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.model.signature import Signer
     from rebrain_node.pipeline import Configuration
     from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.database import Database
     from rebrain_node.store.deliveries import Deliveries
+    from rebrain_node.store.fsck import StorageCheck
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.listening import ListeningClock
     from rebrain_node.store.outbox import Outbox
@@ -40,6 +43,14 @@ if TYPE_CHECKING:
 
 #: the SQLite database within the folder of the node's state
 _DATABASE = "node.sqlite"
+_START_REMEDY = (
+    "give the settings of the node (--config FILE), correct storage.folder or "
+    "storage.database_url, or start the node with `rebrain-node serve`, which makes it"
+)
+_FSCK_REMEDY = (
+    "received or derived bytes are there: restore the database from a backup, or see with "
+    "`rebrain-node storage fsck` what it would have to know"
+)
 
 
 @dataclass(frozen=True)
@@ -198,25 +209,119 @@ def make_state_folder(settings: Settings) -> Path:
     return folder
 
 
-def has_state(settings: Settings) -> bool:
-    """Say whether a node ran with these settings before; creates nothing."""
-    url = settings.storage.database_url
-    return url is not None or (settings.storage.folder / _DATABASE).is_file()
-
-
 @contextmanager
 def open_state(settings: Settings) -> Iterator[State]:
-    """Open the node's database and folders.
+    """Open the node's database and folders; they are made where there are none.
 
     Raises
     ------
     SettingsError
-        The folder cannot be made.
+        The folder cannot be made, or the database is another program's.
+    NoStateError
+        The database is missing or empty although received or derived bytes are there.
     StoreUnavailableError, StateError
         The database cannot be used now, or not by this version.
     """
-    from rebrain_node.store.audit import AuditLog
+    folder = make_state_folder(settings)
+    with _database(settings, make=not has_bytes(folder)) as database:
+        yield _state(database, folder)
+
+
+@contextmanager
+def find_state(settings: Settings) -> Iterator[State]:
+    """Open the state of a node that ran before; none is made.
+
+    Raises
+    ------
+    NoStateError
+        There is no folder, or no database in it.
+    SettingsError
+        The database is another program's.
+    StoreUnavailableError, StateError
+        The database cannot be used now, or not by this version.
+    """
+    with _database(settings, make=False) as database:
+        yield _state(database, settings.storage.folder)
+
+
+@contextmanager
+def open_storage_check(settings: Settings) -> Iterator[StorageCheck]:
+    """Open what compares stored bytes with the database, which may be missing.
+
+    Raises
+    ------
+    NoStateError
+        There are neither bytes nor a database.
+    SettingsError
+        The database is another program's.
+    StoreUnavailableError, StateError
+        The database cannot be used now, or not by this version.
+    """
+    from rebrain_node.store.fsck import StorageCheck
+
+    folder = settings.storage.folder
+    with ExitStack() as stack:
+        database = None
+        try:
+            database = stack.enter_context(_database(settings, make=False))
+        except NoStateError:
+            if not has_bytes(folder):
+                raise
+        yield StorageCheck(database, folder)
+
+
+def has_bytes(folder: Path) -> bool:
+    """Say whether received or derived bytes lie in the folder of a node's state."""
+    return next(stored_files(folder), None) is not None
+
+
+def require_database(settings: Settings) -> Callable[[], None]:
+    """Return a check that raises `NoStateError` once an SQLite database vanishes or is replaced.
+
+    Without it, the processes of a running node would write to a file that has no name any more.
+    """
+    url = settings.storage.database_url
+    if url is not None and not url.startswith("sqlite:///"):
+        return lambda: None
+    path = (
+        settings.storage.folder / _DATABASE
+        if url is None
+        else Path(url.removeprefix("sqlite:///").partition("?")[0])
+    )
+    first: list[int] = []
+
+    def check() -> None:
+        inode = path.stat().st_ino if path.exists() else None
+        if not first and inode is not None:
+            first.append(inode)
+        if first and inode != first[0]:
+            what = "has vanished" if inode is None else "was replaced"
+            raise NoStateError(f"the database {path} {what} while the node ran; {_FSCK_REMEDY}")
+
+    return check
+
+
+@contextmanager
+def _database(settings: Settings, *, make: bool) -> Iterator[Database]:
     from rebrain_node.store.database import Database
+
+    folder = settings.storage.folder
+    remedy = _FSCK_REMEDY if has_bytes(folder) else _START_REMEDY
+    if not folder.is_dir():
+        raise NoStateError(f"there is no node's state: storage.folder {folder} is absent; {remedy}")
+    url = settings.storage.database_url or f"sqlite:///{folder.absolute() / _DATABASE}"
+    try:
+        database = Database.open(url, make=make)
+    except NoStateError as error:
+        raise NoStateError(
+            f"there is no node's state in storage.folder {folder}: {error}; {remedy}"
+        ) from error
+    with database:
+        yield database
+
+
+def _state(database: Database, folder: Path) -> State:
+    from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.listening import ListeningClock
@@ -225,24 +330,21 @@ def open_state(settings: Settings) -> Iterator[State]:
     from rebrain_node.store.releases import Releases
     from rebrain_node.store.retention import Retention
 
-    folder = make_state_folder(settings)
-    url = settings.storage.database_url or f"sqlite:///{folder.absolute() / _DATABASE}"
-    with Database.open(url) as database:
-        yield State(
-            ledger=Ledger(database),
-            audit=AuditLog(database),
-            outbox=Outbox(database, folder / "outbox"),
-            deliveries=Deliveries(database),
-            retention=Retention(
-                database,
-                inbox_blobs(folder / "inbox"),
-                outbox_blobs(folder / "outbox"),
-            ),
-            recall=Recall(database),
-            releases=Releases(database),
-            listening=ListeningClock(database),
-            folder=folder,
-        )
+    return State(
+        ledger=Ledger(database),
+        audit=AuditLog(database),
+        outbox=Outbox(database, folder / "outbox"),
+        deliveries=Deliveries(database),
+        retention=Retention(
+            database,
+            inbox_blobs(folder / "inbox"),
+            outbox_blobs(folder / "outbox"),
+        ),
+        recall=Recall(database),
+        releases=Releases(database),
+        listening=ListeningClock(database),
+        folder=folder,
+    )
 
 
 def retention_rules(settings: Settings) -> RetentionRules:
@@ -265,8 +367,33 @@ def refuse_rollback(settings: Settings, state: State, bundle: ModelBundle) -> No
     refuse_older(bundle.release, state.releases.named(bundle.name), settings.model.accept_older)
 
 
-def activate_bundle(settings: Settings, state: State) -> tuple[Configuration, LoadedModel]:
-    """Open the bundle and record it as active; older bundles are refused from then on.
+def hold_against_history(settings: Settings, bundle: ModelBundle) -> bool:
+    """Refuse a rollback where a node ran before; false where none did, and none is made.
+
+    Raises
+    ------
+    BundleError
+        The bundle is older than the last active one of its name.
+    """
+    try:
+        with find_state(settings) as state:
+            refuse_rollback(settings, state, bundle)
+    except NoStateError:
+        return False
+    return True
+
+
+def activate_bundle(
+    settings: Settings, state: State, check: ModelCheck | None = None
+) -> tuple[Configuration, str]:
+    """Verify the bundle and record it as active; older bundles are refused from then on.
+
+    Returns what a result depends on, and the identity of the engine, which is not loaded here.
+
+    Parameters
+    ----------
+    check
+        The verification of the model in another process, if it was begun before.
 
     Raises
     ------
@@ -276,17 +403,22 @@ def activate_bundle(settings: Settings, state: State) -> tuple[Configuration, Lo
     EngineError
         The engine cannot start; the audit log holds the reason.
     """
+    from rebrain_node.app.model_check import ModelCheck
+
+    check = check or ModelCheck.begin(settings)
     try:
         verified = open_bundle(settings)
         configuration = configure(settings, verified.bundle)
         refuse_rollback(settings, state, verified.bundle)
-        model = open_model(settings, verified.bundle, settings.workers)
+        engine = check.verdict(verified.bundle.digest)
     except BundleError as error:
         state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
         raise
     except EngineError as error:
         state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
         raise
+    finally:
+        check.end()
     bundle, signer = verified.bundle, verified.signer
     details = {
         "name": bundle.name,
@@ -294,4 +426,4 @@ def activate_bundle(settings: Settings, state: State) -> tuple[Configuration, Lo
         "signed_by": None if signer is None else asdict(signer),
     }
     state.audit.record(Event.BUNDLE_VERIFIED, bundle.digest, details)
-    return configuration, model
+    return configuration, engine

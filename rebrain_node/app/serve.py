@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, NoReturn
@@ -13,13 +17,19 @@ from rebrain_node.app.compose import (
     State,
     activate_bundle,
     make_state_folder,
+    open_model,
     open_state,
     read_limits,
+    require_database,
     retention_rules,
 )
+from rebrain_node.app.model_check import ModelCheck
+from rebrain_node.app.presence import one_node, write_processes
 from rebrain_node.domain.audit import Event
+from rebrain_node.errors import SettingsError
 from rebrain_node.logs import log_as_json
 from rebrain_node.settings import DestinationSettings, Settings, WebDestinationSettings
+from rebrain_node.settings import Receiver as ReceiverSettings
 from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
@@ -37,31 +47,53 @@ def serve(settings: Settings, config: Path | None) -> int:
     Raises
     ------
     SettingsError
-        The limits or the folder of the node's state are not fit to run.
+        The limits or the folder of the node's state are not fit to run, another node has the
+        folder, or its database has vanished.
     """
     log_as_json("supervisor")
     read_limits(settings)
-    make_state_folder(settings)
+    folder = make_state_folder(settings)
     program = (sys.executable, "-m", "rebrain_node.cli")
     options = () if config is None else ("--config", str(config))
     workers = [
         Role(name=f"worker-{slot}", command=(*program, "worker", "--slot", str(slot), *options))
         for slot in range(1, settings.workers + 1)
     ]
-    return supervise([Role(name="receiver", command=(*program, "receiver", *options)), *workers])
+    receiver = Role(name="receiver", command=(*program, "receiver", *options))
+    with one_node(folder) as lock:
+        return supervise(
+            [receiver, *workers],
+            check=require_database(settings),
+            report=partial(write_processes, folder),
+            keep_open=(lock,),
+        )
 
 
-def run_receiver(settings: Settings) -> None:
-    """Be the receiver process until the supervisor ends it."""
+def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
+    """Be the receiver process until the supervisor ends it.
+
+    Parameters
+    ----------
+    silent_s
+        Silence after which the process that this one replaces was killed, s.
+
+    Raises
+    ------
+    SettingsError
+        It cannot listen on the port and address of the settings.
+    """
+    parent = _start("receiver")
     from rebrain_node.network.receiver import Receiver
     from rebrain_node.reception.inbox import Spool
     from rebrain_node.reception.listening import count_listening
 
-    parent = _start("receiver")
     with open_state(settings) as state:
+        _record_restart(state, "receiver", silent_s)
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
         state.listening.begin()
-        with Receiver(settings.receiver, spool, state.audit, state.deliveries.commit) as receiver:
+        receiver = Receiver(settings.receiver, spool, state.audit, state.deliveries.commit)
+        with listening(receiver, settings.receiver):
+            parent.works = lambda: parent.stop.is_set() or receiver.is_listening
             state.audit.record(
                 Event.NODE_STARTED,
                 settings.receiver.ae_title,
@@ -72,10 +104,47 @@ def run_receiver(settings: Settings) -> None:
         state.audit.record(Event.NODE_STOPPED, settings.receiver.ae_title, {})
 
 
-def run_worker(settings: Settings, slot: int) -> NoReturn:
+@contextmanager
+def listening(
+    receiver: AbstractContextManager[object], settings: ReceiverSettings
+) -> Iterator[None]:
+    """Let the receiver listen; an error of the address or port names setting and remedy.
+
+    Raises
+    ------
+    SettingsError
+        The port is taken, or the address is not of this machine.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(receiver)
+        except OSError as error:
+            raise SettingsError(_cannot_listen(error, settings)) from error
+        yield
+
+
+def _cannot_listen(error: OSError, settings: ReceiverSettings) -> str:
+    where = f"the receiver cannot listen on {settings.address}, port {settings.port}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"{where}: another program has the port; stop it, or set another receiver.port"
+        case errno.EACCES:
+            return f"{where}: the account may not; set a receiver.port of 1024 or above"
+        case _:
+            return f"{where}: {error.strerror or error}; correct receiver.address"
+
+
+def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> NoReturn:
     """Be worker ``slot`` until the supervisor ends it.
 
     On shutdown the series being processed is abandoned; its workflow is queued again.
+
+    Parameters
+    ----------
+    slot
+        Number of the worker, from 1.
+    silent_s
+        Silence after which the process that this one replaces was killed, s.
 
     Raises
     ------
@@ -85,12 +154,14 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
     EngineError
         The engine cannot start.
     """
+    parent = _start(f"worker-{slot}")
+    check = ModelCheck.begin(settings)
     from rebrain_node.worker.purge import PurgeLoop
     from rebrain_node.worker.workflow import launch, progress_url
 
-    parent = _start(f"worker-{slot}")
     with open_state(settings) as state:
-        work = _work(settings, state, slot)
+        _record_restart(state, f"worker-{slot}", silent_s)
+        work = _work(settings, state, slot, check)
         url = progress_url(state.folder, settings.storage.database_url)
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
@@ -98,8 +169,10 @@ def run_worker(settings: Settings, slot: int) -> NoReturn:
             purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
             deliveries = _delivery_loops(settings, state)
             loops = [watcher.run, purge.run, *(each.run for each in deliveries)]
-            for loop in loops:
-                Thread(target=loop, args=(parent.stop,), daemon=True).start()
+            threads = [Thread(target=loop, args=(parent.stop,), daemon=True) for loop in loops]
+            for thread in threads:
+                thread.start()
+            parent.works = lambda: parent.stop.is_set() or all(t.is_alive() for t in threads)
         parent.report_ready()
         parent.stop.wait()
         workflows.close()
@@ -113,22 +186,32 @@ def _start(process: str) -> ParentPipe:
     return ParentPipe.watch()
 
 
-def _work(settings: Settings, state: State, slot: int) -> Work:
+def _record_restart(state: State, process: str, silent_s: float | None) -> None:
+    if silent_s is not None:
+        state.audit.record(Event.PROCESS_RESTARTED, process, {"silent_s": silent_s})
+
+
+def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Work:
     from rebrain_node.pipeline import Ports
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.worker.work import Work
 
-    configuration, model = activate_bundle(settings, state)
-    details = {"engine": model.engine.identity, "bundle": configuration.bundle.digest}
+    configuration, engine = activate_bundle(settings, state, check)
+    details = {"engine": engine, "bundle": configuration.bundle.digest}
     state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", details)
+
+    @cache
+    def ports() -> Ports:
+        return Ports(
+            inbox=InboxFolder(state.inbox, state.ledger),
+            audit=state.audit,
+            model=open_model(settings, configuration.bundle, settings.workers),
+        )
+
     return Work(
         ledger=state.ledger,
         outbox=state.outbox,
-        ports=Ports(
-            inbox=InboxFolder(state.inbox, state.ledger),
-            audit=state.audit,
-            model=model,
-        ),
+        ports=ports,
         configuration=configuration,
         destinations=settings.destination_names,
     )

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rebrain_node.app.compose import configure, open_bundle, open_model, open_state
+from rebrain_node.app.compose import configure, find_state, open_bundle, open_model
 from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.errors import SettingsError
 from rebrain_node.settings import DestinationSettings, Settings
@@ -134,7 +134,7 @@ def write_audit_report(settings: Settings, path: Path) -> None:
     """
     from rebrain_node.report.audit import render
 
-    with open_state(settings) as state:
+    with find_state(settings) as state:
         page = render(
             series=state.ledger.series(),
             events=state.audit.events(NEWEST_EVENTS),

@@ -25,10 +25,10 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the newest audit events, oldest first."""
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         events = state.audit.events(limit, subject=subject, event=event)
     if as_json:
         print_json({"events": [_as_dict(event) for event in events]})
@@ -44,11 +44,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one audit event with its details and hash."""
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.errors import StateError
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         event = state.audit.event(sequence)
     if event is None:
         raise StateError(f"the audit log has no event {sequence}; see `rebrain-node audit list`")
@@ -65,10 +65,10 @@ def verify(config: Config = None, as_json: AsJson = False) -> None:
     Recomputes the hash of every event. Exit code 1 and the number of the first altered event if
     the chain is broken.
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state, progress() as bar:
+    with find_state(load_settings(config)) as state, progress() as bar:
         task = bar.add_task("verify", total=None)
         verdict = state.audit.verify(
             lambda done, total: bar.update(task, completed=done, total=total)

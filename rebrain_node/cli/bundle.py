@@ -94,10 +94,7 @@ def _verify(settings: Settings) -> dict[str, Any]:
 
     verified = compose.open_bundle(settings)
     bundle, signer = verified.bundle, verified.signer
-    has_history = compose.has_state(settings)
-    if has_history:
-        with compose.open_state(settings) as state:
-            compose.refuse_rollback(settings, state, bundle)
+    has_history = compose.hold_against_history(settings, bundle)
     return {
         "verified": True,
         "name": bundle.name,

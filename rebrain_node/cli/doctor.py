@@ -56,11 +56,11 @@ def _limits(settings: Settings) -> str:
 
 
 def _disk(settings: Settings) -> str:
-    from rebrain_node.app.compose import make_state_folder
     from rebrain_node.errors import SettingsError
 
-    make_state_folder(settings)
-    free = shutil.disk_usage(settings.storage.folder).free
+    folder = settings.storage.folder.absolute()
+    there = next(each for each in (folder, *folder.parents) if each.is_dir())
+    free = shutil.disk_usage(there).free
     if free < settings.storage.soft_mark_bytes:
         raise SettingsError(
             f"{free / 1e9:.1f} GB free in {settings.storage.folder}, the soft mark is "
@@ -71,10 +71,16 @@ def _disk(settings: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state, has_bytes
+    from rebrain_node.errors import NoStateError
 
-    with open_state(settings) as state:
-        sequence, _ = state.audit.head()
+    try:
+        with find_state(settings) as state:
+            sequence, _ = state.audit.head()
+    except NoStateError as error:
+        if has_bytes(settings.storage.folder):
+            raise
+        return str(error)  # before the first start of the node this is as it should be
     return f"{sequence} events on the audit log"
 
 
@@ -85,12 +91,11 @@ def _decoders(settings: Settings) -> str:  # noqa: ARG001 - one signature for al
 
 
 def _bundle(settings: Settings) -> str:
-    from rebrain_node.app.compose import open_bundle, open_state, refuse_rollback
+    from rebrain_node.app.compose import hold_against_history, open_bundle
 
     verified = open_bundle(settings)
     bundle, signer = verified.bundle, verified.signer
-    with open_state(settings) as state:
-        refuse_rollback(settings, state, bundle)
+    hold_against_history(settings, bundle)
     who = "nobody" if signer is None else f"{signer.name}, key {signer.key[:12]}"
     return f"{bundle.name} {bundle.version}, digest {bundle.digest[:12]}, signed by {who}"
 

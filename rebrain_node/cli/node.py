@@ -29,23 +29,30 @@ def serve(config: Config = None) -> None:
     raise typer.Exit(run(load_settings(config), config))
 
 
-def receiver(config: Config = None) -> None:
+SilentS = Annotated[
+    float | None,
+    typer.Option("--silent-s", help="Silence of the process that this one replaces, seconds."),
+]
+
+
+def receiver(config: Config = None, silent_s: SilentS = None) -> None:
     """Receive instances; `serve` starts this process and ends it through its standard input."""
     from rebrain_node.app.serve import run_receiver
     from rebrain_node.settings import load_settings
 
-    run_receiver(load_settings(config))
+    run_receiver(load_settings(config), silent_s)
 
 
 def worker(
     slot: Annotated[int, typer.Option(min=1, help="Number of this worker, from 1.")],
     config: Config = None,
+    silent_s: SilentS = None,
 ) -> None:
     """Process and deliver series; `serve` starts this process and ends it through its stdin."""
     from rebrain_node.app.serve import run_worker
     from rebrain_node.settings import load_settings
 
-    run_worker(load_settings(config), slot)
+    run_worker(load_settings(config), slot, silent_s)
 
 
 def send(
@@ -95,11 +102,11 @@ def unknown(config: Config = None, as_json: AsJson = False) -> None:
 
     From the audit log: senders whose AE title or address is not in [[receiver.peers]].
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.domain.audit import Event
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         rows = state.audit.events(_NEWEST_REJECTIONS, event=Event.ASSOCIATION_REFUSED)
     senders: dict[str, dict[str, object]] = {}
     for row in rows:

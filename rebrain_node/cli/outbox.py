@@ -36,11 +36,11 @@ def list_(
 
     Exit code 1 if one is refused or held back: it is not tried again without `outbox retry`.
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    with open_state(settings) as state:
+    with find_state(settings) as state:
         found = [one for one in state.deliveries.of() if everything or _is_open(one)]
         paused = state.deliveries.paused()
     known = set(settings.destination_names)
@@ -68,10 +68,10 @@ def list_(
 @outbox.command("show")
 def show(set_id: SetId, config: Config = None, as_json: AsJson = False) -> None:
     """Show every object of a set at every destination."""
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         _deliveries_of(state.deliveries, set_id, None)
         objects = state.deliveries.objects(set_id)
     if as_json:
@@ -98,10 +98,10 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Send again what was refused, left out or cancelled."""
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         counts = {
             name: state.deliveries.retry(set_id, name, reason, getpass.getuser(), resend=resend)
             for name in _destinations(state.deliveries, set_id, to)
@@ -114,10 +114,10 @@ def cancel(
     set_id: SetId, reason: Reason, to: To = None, config: Config = None, as_json: AsJson = False
 ) -> None:
     """Stop the delivery of what is still pending of a set."""
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         counts = {
             name: state.deliveries.cancel(set_id, name, reason, getpass.getuser())
             for name in _destinations(state.deliveries, set_id, to)
@@ -133,7 +133,7 @@ def pause(
 
     The pause is kept over a restart of the node.
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
@@ -142,7 +142,7 @@ def pause(
         raise typer.BadParameter(
             f"there is no destination {destination!r}; the settings name {names}"
         )
-    with open_state(settings) as state:
+    with find_state(settings) as state:
         state.deliveries.pause(destination, reason, getpass.getuser())
     _print_switch(destination, "paused", as_json=as_json)
 
@@ -152,10 +152,10 @@ def resume(
     destination: Name, reason: Reason, config: Config = None, as_json: AsJson = False
 ) -> None:
     """Deliver to a paused destination again."""
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         state.deliveries.resume(destination, reason, getpass.getuser())
     _print_switch(destination, "resumed", as_json=as_json)
 

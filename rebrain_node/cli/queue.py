@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -34,24 +34,28 @@ def status(
     """Show counts of series by state.
 
     Also received and quarantined instances, disputed series, and waiting and refused deliveries
-    with the reason. Exit code 1, for a monitoring system, if a series or a delivery waits longer
-    than --late-after minutes, or a delivery is refused or held back.
+    with the reason, and whether the node runs with all its processes. Exit code 1, for a monitoring
+    system, if a series or a delivery waits longer than --late-after minutes, a delivery is refused
+    or held back, or a process of the running node has ended or does not answer.
     """
     from datetime import UTC, datetime
 
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
+    from rebrain_node.app.presence import needs_help, node_processes
     from rebrain_node.domain.backlog import late
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
     listening = settings.receiver
-    with open_state(settings) as state:
+    with find_state(settings) as state:
         counts, waiting = state.ledger.counts(), state.deliveries.pending()
         overdue = late(state.ledger.series(), waiting, datetime.now(UTC), late_after)
         refused = [one for one in state.deliveries.of() if one.needs_operator]
         paused = [one.destination for one in state.deliveries.paused()]
         stored = use_of(settings, state)
+        node = node_processes(state.folder)
     answer = {
+        "node": node,
         "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
         "instances": counts.instances,
         "quarantined": counts.quarantined,
@@ -72,7 +76,7 @@ def status(
         print_json(answer)
     else:
         _print_status(answer, counts, (*waiting, *refused), overdue)
-    if overdue or refused:
+    if overdue or refused or needs_help(node):
         raise typer.Exit(1)
 
 
@@ -83,7 +87,16 @@ def _print_status(
     overdue: Sequence[OverdueItem],
 ) -> None:
     names = ("listens", "instances", "quarantined", "disputed", "conserved", "paused_destinations")
-    rows = [(name, answer[name]) for name in names if answer[name] != []]
+    node = cast("dict[str, Any]", answer["node"])
+    rows: list[tuple[str, object]] = [
+        ("runs", node["pid"] is not None and f"process {node['pid']}")
+    ]
+    if node.get("supervisor_silent_s") is not None:
+        rows.append(("supervisor, seconds since its last report", node["supervisor_silent_s"]))
+    for each in node["processes"]:
+        line = f"{each['state']}, process {each['pid']}, {each['restarts']} restarts"
+        rows.append((each["role"], line))
+    rows += [(name, answer[name]) for name in names if answer[name] != []]
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
     stored = cast("dict[str, object]", answer["storage"])
     rows += [(f"storage {name}", value) for name, value in stored.items()]
@@ -111,10 +124,10 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the series and the state of each."""
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as node:
+    with find_state(load_settings(config)) as node:
         records = [r for r in node.ledger.series() if state is None or r.state == state]
     if as_json:
         print_json({"series": [_series(record) for record in records]})
@@ -136,11 +149,11 @@ def show(
 
     State, findings, why it was accepted or refused, and waiting deliveries.
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.errors import StateError
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         record = state.ledger.series_one(series)
         waiting = [d for d in state.deliveries.pending() if d.source_series_uid == series]
     if record is None:
@@ -170,10 +183,10 @@ def retry(series: Series, reason: Reason, config: Config = None, as_json: AsJson
 
     If it is accepted, it is synthesised. A result that exists is sent again with `outbox retry`.
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         record = state.ledger.retry(series, operator=_login_name(), reason=reason)
     _print_decision(record, as_json=as_json)
 
@@ -184,10 +197,10 @@ def cancel(series: Series, reason: Reason, config: Config = None, as_json: AsJso
 
     It must be complete or accepted. `queue retry` takes that back.
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         record = state.ledger.cancel(series, operator=_login_name(), reason=reason)
     _print_decision(record, as_json=as_json)
 
@@ -226,7 +239,7 @@ def dispute(  # noqa: PLR0913 - one option each
     quarantine and which elements differ. The decision and its reason go to the audit log; the
     series goes on or is refused at once. What was synthesised already is never changed.
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
     choices: dict[DisputeDecision, bool] = {
@@ -237,7 +250,7 @@ def dispute(  # noqa: PLR0913 - one option each
         raise typer.BadParameter("give one of --keep-first, --take-second and --refuse")
     if chosen and not (reason or "").strip():
         raise typer.BadParameter("give --reason: the audit log keeps why it was decided")
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         if not chosen:
             _print_rivals(state, uid, as_json=as_json)
             return

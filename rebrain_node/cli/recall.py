@@ -63,7 +63,7 @@ def recall(  # noqa: PLR0913 - options of a command
     goes through the outbox to every destination that holds one of them. The column `rejected`
     holds the title of a note by which another system has rejected the object.
     """
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.app.tasks import issue_recall
     from rebrain_node.settings import load_settings
 
@@ -74,7 +74,7 @@ def recall(  # noqa: PLR0913 - options of a command
             raise typer.BadParameter("--rejected stands alone")
         _print_rejections(load_settings(config), as_json=as_json)
         return
-    with open_state(load_settings(config)) as state:
+    with find_state(load_settings(config)) as state:
         recalled = _find(state.recall, bundle, exemplar, series, since)
         if not as_json:
             _print_recalled(recalled)
@@ -93,9 +93,9 @@ def recall(  # noqa: PLR0913 - options of a command
 
 
 def _print_rejections(settings: Settings, *, as_json: bool) -> None:
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
 
-    with open_state(settings) as state:
+    with find_state(settings) as state:
         found = state.recall.rejections()
     if as_json:
         notes = [asdict(one) | {"received_at": one.received_at.isoformat()} for one in found]

@@ -22,11 +22,11 @@ storage = typer.Typer(
 @storage.command("show")
 def show(config: Config = None, as_json: AsJson = False) -> None:
     """Show what is stored and how many days the disk lasts."""
-    from rebrain_node.app.compose import open_state
+    from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    with open_state(settings) as state:
+    with find_state(settings) as state:
         answer = use_of(settings, state)
     if as_json:
         print_json(answer)
@@ -46,12 +46,12 @@ def purge(
 
     The running node does so every hour. Rows of the ledger and the audit log are never deleted.
     """
-    from rebrain_node.app.compose import open_state, retention_rules
+    from rebrain_node.app.compose import find_state, retention_rules
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
     rules, now = retention_rules(settings), datetime.now(UTC)
-    with open_state(settings) as state:
+    with find_state(settings) as state:
         purged = (state.retention.purgeable if dry_run else state.retention.purge)(rules, now)
     if as_json:
         print_json(
@@ -68,6 +68,57 @@ def purge(
         for one in purged
     ]  # fmt: skip
     print_table("Would be deleted" if dry_run else "Deleted", columns, rows)
+
+
+@storage.command("fsck")
+def fsck(
+    config: Config = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Move unknown and altered files into the folder lost-found, and mark rows whose "
+            "bytes are gone. The node must be stopped.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare inbox, outbox and database, and list what does not agree.
+
+    Reads every stored byte. Exit code 1 if something does not agree and --repair was not given.
+    Nothing is deleted: files in lost-found are DICOM files, which `rebrain-node send` can send to
+    the node again.
+    """
+    from contextlib import ExitStack
+
+    from rebrain_node.app.compose import open_storage_check
+    from rebrain_node.app.presence import one_node, running_node
+    from rebrain_node.settings import load_settings
+
+    settings = load_settings(config)
+    folder = settings.storage.folder
+    with ExitStack() as stack:
+        storage_check = stack.enter_context(open_storage_check(settings))
+        if repair:
+            stack.enter_context(one_node(folder))
+        found = storage_check.differences()
+        if repair:
+            storage_check.repair(found)
+    running = running_node(folder)
+    if as_json:
+        listed = [asdict(one) | {"path": str(one.path)} for one in found]
+        print_json({"repaired": repair, "node": running, "differences": listed})
+    else:
+        columns = ("what", "file", "row in", "instance", "series")
+        rows = [
+            (one.kind, one.path, one.table, one.sop_instance_uid, one.series_instance_uid)
+            for one in found
+        ]
+        print_table("Repaired" if repair else "Does not agree", columns, rows)
+        if running is not None and found:
+            typer.echo("the node runs: what it is just receiving may be listed as unknown")
+    if found and not repair:
+        raise typer.Exit(1)
 
 
 def use_of(settings: Settings, state: State) -> dict[str, object]:

@@ -41,6 +41,15 @@ class Event(StrEnum):
         "worker-1, worker-2, ...",
         "engine, bundle (digest)",
     )
+    PROCESS_RESTARTED = (
+        "process.restarted",
+        (
+            "a process of the node that was alive and gave no sign of life was killed and is "
+            "started again; after a crash it is missing"
+        ),
+        "receiver, worker-1, ...",
+        "silent_s",
+    )
     BUNDLE_VERIFIED = (
         "bundle.verified",
         (
@@ -328,6 +337,21 @@ class Event(StrEnum):
         "the stored bytes of a series, and of what was made of it, are deleted by retention",
         "series",
         "state, instances (count), objects (count), bytes",
+    )
+    STORAGE_LOST = (
+        "storage.lost",
+        (
+            "`storage fsck --repair` marked rows of a series whose bytes were missing or altered; "
+            "the same instances are taken when they are sent again"
+        ),
+        "series, or `unknown`",
+        "instance, quarantine, derived_instance (SOP instances of each)",
+    )
+    STORAGE_REPAIRED = (
+        "storage.repaired",
+        "`storage fsck --repair` moved unknown or altered bytes, or marked rows",
+        "lost-found",
+        "moved (files), rows (marked)",
     )
     SERIES_PUBLISHED = (
         "series.published",

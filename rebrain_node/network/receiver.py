@@ -89,6 +89,11 @@ class Receiver:
             raise RuntimeError("the receiver is not started")
         return int(self._server.server_address[1])
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether the thread that accepts connections is alive."""
+        return self._thread is not None and self._thread.is_alive()
+
     def start(self) -> None:
         """Listen; transfer syntaxes that fail the decoder's self-test are not offered.
 

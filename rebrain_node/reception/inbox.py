@@ -169,7 +169,8 @@ class InboxFolder:
         for each in held:
             if each.purged_at is not None:
                 raise StateError(
-                    f"the bytes of series {each.series_instance_uid} were deleted by retention on "
-                    f"{each.purged_at:%Y-%m-%d}; send the whole study again"
+                    f"the bytes of series {each.series_instance_uid} are gone since "
+                    f"{each.purged_at:%Y-%m-%d} (retention, or `storage fsck --repair`); send the "
+                    "whole study again"
                 )
         return tuple(read_instance(self._blobs.get(each.sha256)) for each in held)

@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from rebrain_node.errors import SettingsError, StateError, StoreUnavailableError
+from rebrain_node.errors import NoStateError, SettingsError, StateError, StoreUnavailableError
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
 SCHEMA_REVISION = "0003"
@@ -32,6 +33,8 @@ _BUSY_TIMEOUT_S = 30.0
 #: PostgreSQL advisory lock of all our writers: "rebrain" in ASCII
 _WRITER_LOCK = int.from_bytes(b"rebrain", "big")
 _WRITING = "rebrain_writing"
+#: tables that every schema of ours has; another program's database lacks one of them
+_OUR_TABLES: Final = frozenset({"alembic_version", "audit_head", "instance"})
 
 
 class Database:
@@ -43,22 +46,38 @@ class Database:
         self._one_writer = threading.Lock()
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, *, make: bool = True) -> Self:
         """Open the database at ``url`` and bring its tables to this version.
+
+        Parameters
+        ----------
+        make
+            Whether to make the tables where the database is missing or empty.
 
         Raises
         ------
         SettingsError
-            The URL is not one of SQLite or PostgreSQL, or the SQLite folder does not exist.
+            The URL is not one of SQLite or PostgreSQL, the SQLite folder does not exist, or the
+            database is another program's.
+        NoStateError
+            The database is missing or empty, and ``make`` is false; nothing was made.
         StateError
             The database was made by a newer version of this software.
         StoreUnavailableError
             The database cannot be reached, read or written now.
         """
-        database = cls(_engine(_checked(url)))
+        parsed = _checked(url)
+        if parsed.get_backend_name() == "sqlite":
+            _require_our_file(Path(str(parsed.database)), make=make)
+        database = cls(_engine(parsed))
         try:
             with database.writing() as session:
-                _migrate(session.connection())
+                connection = session.connection()
+                if connection.dialect.name == "postgresql":
+                    tables = inspect(connection).get_table_names()
+                    others = {"alembic_version"} & set(tables)  # one database may serve several
+                    _require_our_tables(database.description, tables, others, make=make)
+                _migrate(connection)
         except BaseException:
             database.close()
             raise
@@ -152,6 +171,56 @@ def _checked(url: str) -> URL:
     if not folder.is_dir():
         raise SettingsError(f"the database's folder {folder} does not exist; create it")
     return parsed
+
+
+def _require_our_file(path: Path, *, make: bool) -> None:
+    """Refuse an SQLite file that is not ours, before anything of it is changed.
+
+    Raises
+    ------
+    SettingsError
+        It is another program's, or (`NoStateError`) missing or empty while ``make`` is false.
+    StoreUnavailableError
+        It cannot be read.
+    """
+    tables: list[str] = []
+    if path.is_file():
+        uri = f"file:{quote(str(path.absolute()))}?mode=rw"  # rw: never made, journal rolled back
+        try:
+            with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S)) as connection:
+                query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+                tables = [name for (name,) in connection.execute(query)]
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise SettingsError(
+                    f"{path} is no SQLite database; move it away or set another storage.folder"
+                ) from error
+            raise StoreUnavailableError(f"{path}: {error}; check owner and mode") from error
+    _require_our_tables(str(path), tables, tables, make=make)
+
+
+def _require_our_tables(
+    where: str, tables: Collection[str], others: Collection[str], *, make: bool
+) -> None:
+    """Require the tables of a node; ``others`` are those that show another program's database.
+
+    Raises
+    ------
+    SettingsError
+        There are ``others``.
+    NoStateError
+        There are none, and ``make`` is false.
+    """
+    if set(tables) >= _OUR_TABLES:
+        return
+    if others:
+        raise SettingsError(
+            f"{where} is another program's database: of a node's tables it lacks "
+            f"{', '.join(sorted(_OUR_TABLES - set(tables)))}; set another storage.folder or "
+            "storage.database_url"
+        )
+    if not make:
+        raise NoStateError(f"the database {where} is missing or empty")
 
 
 def _engine(url: URL) -> Engine:

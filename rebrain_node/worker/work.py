@@ -7,6 +7,7 @@ end. This is one of the three places where errors are caught.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -42,7 +43,7 @@ class Work:
 
     ledger: Ledger
     outbox: Outbox
-    ports: Ports
+    ports: Callable[[], Ports]  #: called at the first job: it loads the engine
     configuration: Configuration
     destinations: tuple[str, ...]  #: names in the settings
 
@@ -102,7 +103,7 @@ class Work:
             findings=record.findings,
             predecessor=self.outbox.predecessor(*_key(record)),
         )
-        receipt = process(job, self.ports, self.configuration)
+        receipt = process(job, self.ports(), self.configuration)
         set_id = self.outbox.put(receipt.derived, self.destinations, job)
         _LOG.info(
             "synthesised",

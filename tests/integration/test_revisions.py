@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from io import BytesIO
 
 import pydicom
@@ -61,7 +62,7 @@ def test_the_set_of_a_late_slice_names_series_and_report_of_the_set_before(shapi
             work = Work(
                 ledger=ledger,
                 outbox=outbox,
-                ports=ports,
+                ports=partial(lambda opened: opened, ports),
                 configuration=configuration,
                 destinations=(),
             )

@@ -96,3 +96,65 @@ def test_unfit_settings_in_a_child_end_the_node_with_its_code(tmp_path):
     node = start(tmp_path, child="import sys; sys.exit(2)")
     output, _ = node.communicate(timeout=60)
     assert node.returncode == 2, output
+
+
+ARGUMENTS_CHILD = CHILD.replace(
+    "pipe = ParentPipe.watch()",
+    'Path(sys.argv[1] + ".arguments").write_text(" ".join(sys.argv[2:]))\n'
+    "pipe = ParentPipe.watch()",
+)
+
+
+def test_a_child_that_is_stopped_is_killed_and_replaced_within_15_seconds(tmp_path):
+    node = start(tmp_path, child=ARGUMENTS_CHILD)
+    try:
+        assert wait_for(lambda: pids(tmp_path, 1) and pids(tmp_path, 2))
+        time.sleep(1.5)
+        os.kill(pids(tmp_path, 1)[0], signal.SIGSTOP)
+        begun = time.monotonic()
+        assert wait_for(lambda: gone(pids(tmp_path, 1)[0]), timeout_s=15.0)
+        assert time.monotonic() - begun > 8.0  # a short pause of the machine is no silence
+        assert wait_for(lambda: len(pids(tmp_path, 1)) == 2)
+        arguments = tmp_path / "pids-1.arguments"
+        assert wait_for(lambda: arguments.read_text().startswith("--silent-s 1"))
+        assert len(pids(tmp_path, 2)) == 1
+    finally:
+        node.terminate()
+        output, _ = node.communicate(timeout=60)
+    assert "no answer" in output
+
+
+FAILING_CHILD = CHILD.replace(
+    "pipe.report_ready()", "pipe.report_ready()\npipe.works = lambda: False"
+)
+
+
+def test_a_child_whose_work_has_ended_gives_no_sign_of_life(tmp_path):
+    node = start(tmp_path, child=FAILING_CHILD)
+    try:
+        assert wait_for(lambda: len(pids(tmp_path, 1)) == 2)
+    finally:
+        node.terminate()
+        node.communicate(timeout=60)
+
+
+CHECKING_PARENT = """
+import sys
+from rebrain_node.supervisor import Role, supervise
+def check():
+    raise SystemExit(7)
+supervise([Role(name="child-1", command=(sys.executable, "-c", sys.argv[1], f"{sys.argv[2]}1"))],
+          check=check)
+"""
+
+
+def test_a_check_that_fails_ends_the_children_and_the_supervisor(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", CHECKING_PARENT, CHILD, tmp_path / "pids-"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 7
+    assert all(gone(pid) for pid in pids(tmp_path, 1))

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import time
 
 import psutil
 import pytest
@@ -11,7 +14,7 @@ from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.network.sender import echo, send_files
-from tests.support.quick_node import make_node, run, wait_for
+from tests.support.quick_node import PROGRAM, ROOT, make_node, run, wait_for
 
 AE_TITLE = "PACS"
 
@@ -135,3 +138,87 @@ def test_a_node_that_cannot_run_ends_with_the_code_that_says_why(tmp_path, setti
     )
     result = run("serve", "--config", config, timeout_s=30)
     assert result.returncode == code, result.stderr
+
+
+def test_a_node_whose_port_is_taken_ends_with_one_line_and_exit_code_2(tmp_path, quick_bundle):
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    with socket.create_server(("127.0.0.1", node.port)):
+        result = run("serve", "--config", node.config, timeout_s=60)
+    assert result.returncode == 2, result.stderr
+    (line,) = [each for each in result.stderr.splitlines() if not each.startswith("{")]
+    assert f"port {node.port}" in line
+    assert "set another receiver.port" in line
+
+
+def test_a_second_node_in_the_same_folder_ends_and_names_the_first(tmp_path, quick_bundle):
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    with node.running() as process:
+        result = run("serve", "--config", node.config, timeout_s=60)
+        assert result.returncode == 2, result.stderr
+        assert f"process {process.pid} has the node in storage.folder" in result.stderr
+
+
+def test_a_node_starts_again_at_once_after_its_supervisor_was_killed(tmp_path, quick_bundle):
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    first = subprocess.Popen(
+        [*PROGRAM, "serve", "--config", str(node.config)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: len(children(first)) == 2)
+    first.kill()
+    first.wait()
+    with node.running():
+        assert echo(node.address, AE_TITLE) < 5.0
+
+
+def test_a_receiver_that_hangs_is_replaced_and_status_and_audit_log_say_so(tmp_path, quick_bundle):
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+
+    def status():
+        return json.loads(run("status", "--config", node.config, "--json").stdout)["node"]
+
+    with node.running() as process:
+        receiver = children(process)["receiver"]
+        assert status()["pid"] == process.pid
+        assert {each["state"] for each in status()["processes"]} == {"ready"}
+        os.kill(receiver.pid, signal.SIGSTOP)
+        wait_for(lambda: not receiver.is_running() or receiver.status() == "zombie", 15.0)
+        wait_for(lambda: [each["restarts"] for each in status()["processes"]] == [1, 0], 30.0)
+        wait_for(lambda: {each["state"] for each in status()["processes"]} == {"ready"}, 30.0)
+        assert echo(node.address, AE_TITLE) < 5.0
+    with node.state() as state:
+        (event,) = state.audit.events(9, event="process.restarted")
+    assert event.subject == "receiver"
+    assert 8.0 < event.details["silent_s"] < 15.0
+    assert status()["running"] is False
+
+
+def test_a_node_whose_database_vanishes_stops_and_names_the_remedy(tmp_path, quick_bundle):
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    process = subprocess.Popen(
+        [*PROGRAM, "serve", "--config", str(node.config)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    database = tmp_path / "state" / "node.sqlite"
+    wait_for(lambda: database.exists() and len(children(process)) == 2)
+    time.sleep(5.0)
+    database.unlink()
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 2, log
+    assert "has vanished while the node ran" in log
+    assert "rebrain-node storage fsck" in log
+
+
+def test_doctor_makes_no_state_and_says_that_there_is_none(tmp_path, quick_bundle):
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    before = sorted(tmp_path.rglob("*"))
+    result = run("doctor", "--config", node.config, "--json")
+    checks = {check["what"]: check for check in json.loads(result.stdout)["checks"]}
+    assert "there is no node's state" in checks["database"]["found"]
+    assert checks["database"]["fit"]
+    assert sorted(tmp_path.rglob("*")) == before
