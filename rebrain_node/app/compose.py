@@ -11,21 +11,19 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rebrain_node import __version__
 from rebrain_node.blobs import inbox_blobs, outbox_blobs, stored_files
-from rebrain_node.domain.audit import Event
 from rebrain_node.domain.limits import Limits
-from rebrain_node.errors import BundleError, EngineError, NoStateError, SettingsError
+from rebrain_node.errors import NoStateError, SettingsError
 from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.settings import Settings
 
 if TYPE_CHECKING:
-    from rebrain_node.app.model_check import ModelCheck
     from rebrain_node.engine.loaded import LoadedModel
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.model.signature import Signer
@@ -381,49 +379,3 @@ def hold_against_history(settings: Settings, bundle: ModelBundle) -> bool:
     except NoStateError:
         return False
     return True
-
-
-def activate_bundle(
-    settings: Settings, state: State, check: ModelCheck | None = None
-) -> tuple[Configuration, str]:
-    """Verify the bundle and record it as active; older bundles are refused from then on.
-
-    Returns what a result depends on, and the identity of the engine, which is not loaded here.
-
-    Parameters
-    ----------
-    check
-        The verification of the model in another process, if it was begun before.
-
-    Raises
-    ------
-    BundleError
-        It is not what was released, or is older than the last active one; the audit log holds
-        the reason.
-    EngineError
-        The engine cannot start; the audit log holds the reason.
-    """
-    from rebrain_node.app.model_check import ModelCheck
-
-    check = check or ModelCheck.begin(settings)
-    try:
-        verified = open_bundle(settings)
-        configuration = configure(settings, verified.bundle)
-        refuse_rollback(settings, state, verified.bundle)
-        engine = check.verdict(verified.bundle.digest)
-    except BundleError as error:
-        state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
-        raise
-    except EngineError as error:
-        state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
-        raise
-    finally:
-        check.end()
-    bundle, signer = verified.bundle, verified.signer
-    details = {
-        "name": bundle.name,
-        "version": bundle.version,
-        "signed_by": None if signer is None else asdict(signer),
-    }
-    state.audit.record(Event.BUNDLE_VERIFIED, bundle.digest, details)
-    return configuration, engine

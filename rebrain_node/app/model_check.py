@@ -9,11 +9,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
-from typing import Final, Self
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final, Self
 
+from rebrain_node.app.compose import configure, open_bundle, open_model, refuse_rollback
+from rebrain_node.domain.audit import Event
 from rebrain_node.errors import BundleError, EngineError, RebrainError
 from rebrain_node.settings import Settings
+
+if TYPE_CHECKING:
+    from rebrain_node.app.compose import State
+    from rebrain_node.pipeline import Configuration
 
 _COMMAND: Final = (sys.executable, "-m", "rebrain_node.app.model_check")
 
@@ -70,12 +76,59 @@ class ModelCheck:
             self.process.stdout.close()
 
 
+def activate_bundle(
+    settings: Settings, state: State, check: ModelCheck | None = None
+) -> tuple[Configuration, str]:
+    """Verify the bundle and record it as active; older bundles are refused from then on.
+
+    Returns what a result depends on, and the identity of the engine, which is not loaded here.
+
+    Parameters
+    ----------
+    check
+        The verification of the model in another process, if it was begun before.
+
+    Raises
+    ------
+    BundleError
+        It is not what was released, or is older than the last active one; the audit log holds
+        the reason.
+    EngineError
+        The engine cannot start; the audit log holds the reason.
+    """
+    check = check or ModelCheck.begin(settings)
+    try:
+        verified = open_bundle(settings)
+        configuration = configure(settings, verified.bundle)
+        refuse_rollback(settings, state, verified.bundle)
+        engine = check.verdict(verified.bundle.digest)
+    except BundleError as error:
+        state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
+        raise
+    except EngineError as error:
+        state.audit.record(Event.SELF_TEST_FAILED, settings.model.engine, {"reason": str(error)})
+        raise
+    finally:
+        check.end()
+    bundle, signer = verified.bundle, verified.signer
+    details = {
+        "name": bundle.name,
+        "version": bundle.version,
+        "signed_by": None if signer is None else asdict(signer),
+    }
+    state.audit.record(Event.BUNDLE_VERIFIED, bundle.digest, details)
+    return configuration, engine
+
+
 def main() -> None:
     """Verify what the settings on standard input name, and write the verdict."""
-    from rebrain_node.app.compose import open_bundle, open_model
-
     settings = Settings(**json.load(sys.stdin))
-    verdict = {"error": None, "bundle_refused": False, "digest": None, "engine": None}
+    verdict: dict[str, str | bool | None] = {
+        "error": None,
+        "bundle_refused": False,
+        "digest": None,
+        "engine": None,
+    }
     try:
         bundle = open_bundle(settings).bundle
         model = open_model(settings, bundle, settings.workers)

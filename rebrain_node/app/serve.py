@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NoReturn
 from rebrain_node import __version__
 from rebrain_node.app.compose import (
     State,
-    activate_bundle,
     make_state_folder,
     open_model,
     open_state,
@@ -23,7 +22,7 @@ from rebrain_node.app.compose import (
     require_database,
     retention_rules,
 )
-from rebrain_node.app.model_check import ModelCheck
+from rebrain_node.app.model_check import ModelCheck, activate_bundle
 from rebrain_node.app.presence import one_node, write_processes
 from rebrain_node.domain.audit import Event
 from rebrain_node.errors import SettingsError

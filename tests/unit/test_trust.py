@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from rebrain_node.app import compose
+from rebrain_node.app.model_check import activate_bundle
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.release import Release
 from rebrain_node.errors import BundleError, SettingsError
@@ -130,11 +131,11 @@ def test_a_node_does_not_go_back_to_an_older_bundle_unless_it_is_named(
     )
     with compose.open_state(older) as state:
         for settings in (older, newer):
-            compose.activate_bundle(settings, state)
+            activate_bundle(settings, state)
         with pytest.raises(BundleError, match=r"1\.9 .* is older than rebrain-demo 1\.10 "):
-            compose.activate_bundle(older, state)
+            activate_bundle(older, state)
         for settings in (newer, named):
-            compose.activate_bundle(settings, state)
+            activate_bundle(settings, state)
         events = state.audit.events(10)
 
     assert [(str(event.event), event.details.get("version")) for event in events] == [
@@ -160,8 +161,8 @@ def test_a_bundle_whose_golden_output_deviates_bars_nobody_s_way_back(
     deviating = _running(tmp_path, site, "2.0", **{"golden.safetensors": save(golden)})
     with compose.open_state(good) as state:
         with pytest.raises(BundleError, match="deviates by"):
-            compose.activate_bundle(deviating, state)
-        compose.activate_bundle(good, state)
+            activate_bundle(deviating, state)
+        activate_bundle(good, state)
         events = [str(event.event) for event in state.audit.events(10)]
 
     assert events == ["bundle.refused", "bundle.verified"]
