@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from rebrain_node.cli.storage import use_of
+from rebrain_node.cli.storage import use_of, use_rows
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
@@ -82,11 +82,13 @@ def _print_status(
     waiting: Sequence[Delivery],
     overdue: Sequence[OverdueItem],
 ) -> None:
-    names = ("listens", "instances", "quarantined", "disputed", "conserved", "paused_destinations")
-    rows = [(name, answer[name]) for name in names if answer[name] != []]
+    rows = [(name, answer[name]) for name in ("listens", "instances", "quarantined", "disputed")]
+    rows.append(("every series accounted for", "yes" if counts.conserved else "NO"))
+    if paused := cast("list[str]", answer["paused_destinations"]):
+        rows.append(("paused destinations", ", ".join(paused)))
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
     stored = cast("dict[str, object]", answer["storage"])
-    rows += [(f"storage {name}", value) for name, value in stored.items()]
+    rows += [(f"storage: {name}", value) for name, value in use_rows(stored)]
     print_table("Node", ("field", "value"), rows)
     if waiting:
         columns = ("set", "destination", "source series", "objects", "reason")
@@ -112,8 +114,13 @@ def list_(
 ) -> None:
     """List the series and the state of each."""
     from rebrain_node.app.compose import open_state
+    from rebrain_node.domain.ledger import SeriesState
     from rebrain_node.settings import load_settings
 
+    if state is not None and state not in get_args(SeriesState):
+        raise typer.BadParameter(
+            f"{state!r} is no state of a series; give one of {', '.join(get_args(SeriesState))}"
+        )
     with open_state(load_settings(config)) as node:
         records = [r for r in node.ledger.series() if state is None or r.state == state]
     if as_json:
@@ -217,7 +224,10 @@ def _print_rivals(state: State, uid: str, *, as_json: bool) -> None:
 
     rivals = state.ledger.rivals(uid)
     if not rivals:
-        raise StateError(f"{uid} is no disputed series and no study with one")
+        raise StateError(
+            f"{uid} is no disputed series and no study with one; `rebrain-node queue list` "
+            "lists all series with their state"
+        )
     inbox = InboxFolder(state.inbox, state.ledger)
     by_series: dict[str, list[Rival]] = {}
     for rival in rivals:
