@@ -241,6 +241,7 @@ def _contrast_elements(
     agents += [
         _text(_value(item, "CodeMeaning")) or "CONTRAST"
         for item in _value(instance, "ContrastBolusAgentSequence") or ()
+        if any(not element.is_empty for element in item)
     ]
     holders = [instance, *(() if number is None else _groups(instance, number))]
     administered = [
