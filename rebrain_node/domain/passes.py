@@ -220,7 +220,7 @@ def _choose(
                 sentence=(
                     f"the series holds {len(passes)} passes over the same part of the head (told "
                     f"apart by {name}); only pass {whole[0] + 1} is judged, {len(used)} of "
-                    f"{len(frames)} slices: if another pass is meant, send it as a series of its own"
+                    f"{len(frames)} slices: if another pass is meant, send it as its own series"
                 ),
                 severity="flag",
                 value=float(len(passes)),
