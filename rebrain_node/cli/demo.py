@@ -32,8 +32,9 @@ def demo(
     """Run the node once on this machine with a head CT.
 
     Starts a node and a small PACS on loopback, sends the head CT and receives the synthetic series.
-    Judges eleven more studies without synthesising them: some are taken, each dangerous kind is
-    refused. Exit code 1 if a result is not as expected.
+    Judges eleven more studies without synthesising them: some are taken, one of them with a part of
+    the head missing and a flag that says so; the others are refused. Exit code 1 if a result is not
+    as expected.
     """
     from rebrain_node.demonstration.show import show
 

@@ -60,7 +60,8 @@ def list_(
         ]  # fmt: skip
         print_table("Deliveries", columns, rows)
         for one in paused:
-            typer.echo(f"{one.destination} is paused since {one.since.isoformat()}: {one.reason}")
+            since = one.since.isoformat(sep=" ", timespec="seconds")
+            typer.echo(f"{one.destination} is paused since {since}: {one.reason}")
     if any(one.needs_operator for one in found):
         raise typer.Exit(1)
 

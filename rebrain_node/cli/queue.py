@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from rebrain_node.cli.storage import use_of
+from rebrain_node.cli.storage import use_of, use_rows
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
@@ -86,20 +86,22 @@ def _print_status(
     waiting: Sequence[Delivery],
     overdue: Sequence[OverdueItem],
 ) -> None:
-    names = ("listens", "instances", "quarantined", "disputed", "conserved", "paused_destinations")
     node = cast("dict[str, Any]", answer["node"])
     rows: list[tuple[str, object]] = [
-        ("runs", node["pid"] is not None and f"process {node['pid']}")
+        ("runs", f"process {node['pid']}" if node["pid"] is not None else "no")
     ]
     if node.get("supervisor_silent_s") is not None:
         rows.append(("supervisor, seconds since its last report", node["supervisor_silent_s"]))
     for each in node["processes"]:
         line = f"{each['state']}, process {each['pid']}, {each['restarts']} restarts"
         rows.append((each["role"], line))
-    rows += [(name, answer[name]) for name in names if answer[name] != []]
+    rows += [(name, answer[name]) for name in ("listens", "instances", "quarantined", "disputed")]
+    rows.append(("every series accounted for", "yes" if counts.conserved else "NO"))
+    if paused := cast("list[str]", answer["paused_destinations"]):
+        rows.append(("paused destinations", ", ".join(paused)))
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
     stored = cast("dict[str, object]", answer["storage"])
-    rows += [(f"storage {name}", value) for name, value in stored.items()]
+    rows += [(f"storage: {name}", value) for name, value in use_rows(stored)]
     print_table("Node", ("field", "value"), rows)
     if waiting:
         columns = ("set", "destination", "source series", "objects", "reason")
@@ -125,8 +127,13 @@ def list_(
 ) -> None:
     """List the series and the state of each."""
     from rebrain_node.app.compose import find_state
+    from rebrain_node.domain.ledger import SeriesState
     from rebrain_node.settings import load_settings
 
+    if state is not None and state not in get_args(SeriesState):
+        raise typer.BadParameter(
+            f"{state!r} is no state of a series; give one of {', '.join(get_args(SeriesState))}"
+        )
     with find_state(load_settings(config)) as node:
         records = [r for r in node.ledger.series() if state is None or r.state == state]
     if as_json:
@@ -271,7 +278,10 @@ def _print_rivals(state: State, uid: str, *, as_json: bool) -> None:
 
     rivals = state.ledger.rivals(uid)
     if not rivals:
-        raise StateError(f"{uid} is no disputed series and no study with one")
+        raise StateError(
+            f"{uid} is no disputed series and no study with one; `rebrain-node queue list` "
+            "lists all series with their state"
+        )
     inbox = InboxFolder(state.inbox, state.ledger)
     by_series: dict[str, list[Rival]] = {}
     for rival in rivals:

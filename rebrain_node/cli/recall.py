@@ -80,15 +80,18 @@ def recall(  # noqa: PLR0913 - options of a command
             _print_recalled(recalled)
         notes: dict[int, int] = {}
         if issue is not None:
-            if not yes:
+            if recalled and not yes:
                 typer.confirm(f"send rejection notes for {len(recalled)} sets?", abort=True)
             notes = issue_recall(state, recalled, issue.value, reason)
     if as_json:
         print_json({"sets": [asdict(each) for each in recalled], "notes": notes})
     elif issue is not None:
+        sent = sum(count > 0 for count in notes.values())
         typer.echo(
-            f"{sum(count > 0 for count in notes.values())} rejection notes are in the outbox; "
-            "`rebrain-node outbox list` shows their delivery"
+            f"{sent} rejection notes are in the outbox; `rebrain-node outbox list` shows their "
+            "delivery"
+            if sent
+            else "no rejection note was made: no destination has taken one of these objects"
         )
 
 

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rebrain_node.app.compose import State
     from rebrain_node.settings import Settings
+
+#: rows of the table, by key of `use_of`
+_ROWS: Final = {
+    "received_bytes": "received", "derived_bytes": "derived", "daily_bytes": "more each day",
+    "unconfirmed_sets": "sets not confirmed by every destination",
+    "purgeable_bytes": "may be deleted", "free_bytes": "free on the disk",
+    "days_left": "days until no new study is judged",
+}  # fmt: skip
+#: more days than this are no forecast
+_LONGEST_FORECAST_DAYS: Final = 3650
 
 storage = typer.Typer(
     help="Show what is stored, and delete what may be deleted.", no_args_is_help=True
@@ -31,7 +43,7 @@ def show(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(answer)
     else:
-        print_table("Storage", ("field", "value"), list(answer.items()))
+        print_table("Storage", ("field", "value"), use_rows(answer))
 
 
 @storage.command("purge")
@@ -137,3 +149,24 @@ def use_of(settings: Settings, state: State) -> dict[str, object]:
         "free_bytes": free,
         "days_left": round(max(0, left) / use.daily_bytes, 1) if use.daily_bytes else None,
     }
+
+
+def use_rows(use: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return the rows of a table of what `use_of` measured, with units."""
+    return [(_ROWS[key], _with_unit(key, value)) for key, value in use.items()]
+
+
+def _with_unit(key: str, value: object) -> str:
+    if not isinstance(value, int | float):
+        return "not known: nothing was received lately" if key == "days_left" else "-"
+    if key == "days_left" and value > _LONGEST_FORECAST_DAYS:
+        return f"more than {_LONGEST_FORECAST_DAYS}"
+    return _bytes(value) if key.endswith("_bytes") else str(value)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -40,7 +40,7 @@ class ScanProtocol:
 
 
 #: the study that is synthesised
-TILTED: Final = ScanProtocol(tilt_deg=12.0, rows=352, pixel_mm=0.65, kernel="H31s")
+TILTED: Final = ScanProtocol(tilt_deg=12.0, rows=352, pixel_mm=0.65)
 STRAIGHT: Final = ScanProtocol(name="straight")
 TWO_THICKNESSES: Final = ScanProtocol(name="two thicknesses", below_mm=2.5)
 

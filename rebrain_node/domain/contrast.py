@@ -153,7 +153,7 @@ _NOUN = (
     r"(?:(?:i\.?v\.? ?)?(?:contrast\w*|contraste\w*|cntr?st\w*|contrst|kontras\w*|"
     r"km|kmi|k\.?m\.?|kl|k\.?l\.?|mdc|m\.?d\.?c\.?|mezzo di contrasto|pdc|pci|civ|cte|cm|"
     r"produit de contraste|inj(?:ection|ecte\w*|\.)?|enhancement|enhanced|agents?|dye|medi(?:um|a)|"
-    r"bolus|контраст\w*|к/?у|σκιαγραφικ\w*|tehoste\w*)|i\.?v\.?)"
+    r"bolus|контраст\w*|к/?у|σκιαγραφικ\w*|tehoste\w*|varjoain\w*)|i\.?v\.?)"
 )
 #: "no", "without": the same languages, then fi hu ro el
 _NO = (
@@ -167,7 +167,8 @@ _NATIVE = (
     r"nc|blanco|basale|pre-? ?(?:contrast\w*|contraste|kontrast\w*|km|mdc|inj\w*|iv|c)|"
     r"vor km|avant inj\w*|prima mdc|нативн\w*|"
     r"без контраст\w*|б/к|[sbuz]/[ck]|w/?o|without|ohne|non ?-? ?(?:contrast\w*|con|ce|inj\w*)|"
-    r"(?:c|ce|km|iv|i|civ|inj|mdc) ?-(?!\w| [a-z])|-c(?! ?\w)|kontrastsiz|kontraszt nelkul|simple|"
+    r"(?:c|ce|km|iv|i|civ|inj|mdc) ?-(?!\w| [a-z])|-c(?! ?\w)|kontrastsiz|"
+    r"kontraszt\w* nelkul|simple|"
     r"diretta|nur nativ|s[./]? ?(?:contraste|cte|mdc|civ|pdc))"
 )
 _NATIVE_SIGNS = (
@@ -227,15 +228,20 @@ _BOTH_PHASES = _words(_BOTH)
 
 #: an agent element that says nothing
 _UNKNOWN = re.compile(r"[\W_]*(?:n/?a|unknown|unk|unbekannt|not? (?:known|applicable)|x+)?[\W_]*")
+#: of an agent given by mouth: nothing is said of one in a vein
+_NO_ORAL = _words(rf"{_NO}[ .:_-]*(?:oral\w*|p\.?o\.?|rectal\w*)(?: {_NOUN})?(?! ?(?:or|nor|/))")
+#: a name of the element that nothing follows
+_LABEL = re.compile(r"[\W_]*[:=][\W_]*")
 #: words that go with others in an agent element
 _FILLERS = _words(
-    r"given|used|administered|applied|gegeben|was|the|any|of|agent|material|medi[ua]\w*|mittel|"
+    r"given|used|administered|applied|gegeben|was|the|any|of|or|agent|material|medi[ua]\w*|mittel|"
     r"contrast\w*|kontrast\w*|km|ml|cc|iv|po|oral"
 )
 #: what is left of an agent element that says "none"
 _NOTHING = re.compile(
-    r"(?:[\W_]|\b(?:0+(?:[.,]0+)? ?(?:ml|cc|mg|g)?|n|no|non|none|nil|null|nein|nee|nej|nei|nao|ne|"
-    r"nie|нет|немає|off|false|leer|empty|neg|negative|ohne|keine?[srm]?|sans|aucune?|rien|senza|"
+    r"(?:[\W_]|\b(?:0+(?:[.,]0+)? ?(?:ml|cc|mg|g)?|n|no|non|not|none|nil|null|"
+    r"nein|nee|nej|nei|nao|ne|nie|нет|немає|off|false|leer|empty|neg|negative|"
+    r"ohne|keine?[srm]?|sans|aucune?|rien|senza|"
     r"nessun[oa]?|niente|sin|ningun[oa]?|nada|sem|nenhum[a]?|zonder|geen|utan|ingen|inga|intet|"
     r"ingenting|uten|uden|bez|brak|zadn[aey]|ei|ilman|yok|hayir|fara|без|χωρισ|οχι|nat)\b|"
     r"なし|無し?|无|없음)*"
@@ -261,13 +267,23 @@ def read_agent(text: str, element: str = "Contrast/Bolus Agent (0018,0010)") -> 
     plain = _plain(text)
     if _UNKNOWN.fullmatch(plain):
         return "silent", ""
-    undenied = _DENIAL.sub(" ", plain)
-    rest = _FILLERS.sub(" ", undenied).strip()
-    if _NOTHING.fullmatch(rest) and (rest or undenied != plain):
+    if _denies(plain) and _denies(_NO_ORAL.sub(" ", plain)):
         return "none", f"{element} says none"
     name = _AGENTS.search(plain)
     shown = f"names {name[0].upper()}" if name else "holds a text that does not mean none"
     return "given", f"{element} {shown}"
+
+
+def _denies(plain: str) -> bool:
+    """Whether a word denies an agent and no other word is left but those that go with it."""
+    if not re.search(r"\w", plain):
+        return True
+    undenied = _DENIAL.sub(" ", plain)
+    rest = _FILLERS.sub(" ", undenied).strip()
+    if not _NOTHING.fullmatch(rest):
+        return False
+    label = _LABEL.fullmatch(rest) and plain.endswith(rest)
+    return undenied != plain or re.search(r"\w", rest) is not None or bool(label)
 
 
 def _read_text(text: str) -> tuple[_Says, str]:

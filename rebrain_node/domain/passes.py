@@ -219,8 +219,8 @@ def _choose(
                 code="GEOM-PASS-CHOSEN",
                 sentence=(
                     f"the series holds {len(passes)} passes over the same part of the head (told "
-                    f"apart by {name}); pass {whole[0] + 1} is used, {len(used)} of {len(frames)} "
-                    "slices: if another pass is meant, send it as a series of its own"
+                    f"apart by {name}); only pass {whole[0] + 1} is judged, {len(used)} of "
+                    f"{len(frames)} slices: if another pass is meant, send it as its own series"
                 ),
                 severity="flag",
                 value=float(len(passes)),

@@ -181,7 +181,7 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
     def get(keyword: str) -> Any:
         return frame_attribute(instance, number, keyword)
 
-    image_type = _texts(get("FrameType") or get("ImageType"))
+    image_type = tuple(term.upper() for term in _texts(get("FrameType") or get("ImageType")))
     return SourceFrame(
         instance_index=index,
         frame_number=number,
@@ -190,10 +190,10 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         series_instance_uid=_text(get("SeriesInstanceUID")),
         study_instance_uid=_text(get("StudyInstanceUID")),
         frame_of_reference_uid=_text(get("FrameOfReferenceUID")),
-        modality=_text(get("Modality")),
+        modality=_code(get("Modality")),
         image_type=image_type,
         volume_calculation=_text(get("VolumeBasedCalculationTechnique")),
-        presentation_intent=_text(get("PresentationIntentType")),
+        presentation_intent=_code(get("PresentationIntentType")),
         image_position_patient=_three(_numbers(get("ImagePositionPatient"), 3)),
         image_orientation_patient=_six(_numbers(get("ImageOrientationPatient"), 6)),
         pixel_spacing_mm=_two(_numbers(get("PixelSpacing"), 2)),
@@ -213,7 +213,7 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
             _text(get("PatientBirthDate")),
             (_text(get(keyword)) for keyword in _EXAMINATION_DATES),
         ),
-        rescale_type=_text(get("RescaleType")),
+        rescale_type=_code(get("RescaleType")),
         bits_stored=_whole(get("BitsStored")),
         acquisition_number=_acquisition_number(get),
         acquired_at=_acquired_at(get),
@@ -241,6 +241,7 @@ def _contrast_elements(
     agents += [
         _text(_value(item, "CodeMeaning")) or "CONTRAST"
         for item in _value(instance, "ContrastBolusAgentSequence") or ()
+        if any(not element.is_empty for element in item)
     ]
     holders = [instance, *(() if number is None else _groups(instance, number))]
     administered = [
@@ -273,6 +274,12 @@ def _text(value: Any) -> str | None:
     if value is None:
         return None
     return str(value).strip(" \0") or None
+
+
+def _code(value: Any) -> str | None:
+    """Read a code string in capitals, as it should be written (PS3.5 6.2, CS)."""
+    text = _text(value)
+    return None if text is None else text.upper()
 
 
 def _texts(value: Any) -> tuple[str, ...]:

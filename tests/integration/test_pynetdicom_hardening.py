@@ -143,7 +143,7 @@ def _a_peer_that_resets_costs_no_descriptor(folder: Path, patience_s: float) -> 
                 peer.start()
                 associate(listener.getsockname()[1])
                 peer.join()
-            return descriptors() <= before
+            return settles(lambda: descriptors() <= before, patience_s)
     finally:
         gc.enable()
         gc.collect()
@@ -156,7 +156,7 @@ def _a_sender_that_does_not_wait_is_held_up(folder: Path, patience_s: float) -> 
     with small_node(folder) as node, pytest.MonkeyPatch.context() as patch:
         record = node.ledger.record_received
         patch.setattr(
-            node.ledger, "record_received", lambda found: served.wait(60) and record(found)
+            node.ledger, "record_received", lambda *found: served.wait(60) and record(*found)
         )
         connection = raw_association(node)
         message = store_request(large_ct(megabytes=1))
@@ -367,12 +367,13 @@ def _with_the_log_of_pynetdicom(patch: pytest.MonkeyPatch) -> None:
 def _nothing_that_a_peer_sends_stands_in_the_log(folder: Path, patience_s: float) -> bool:
     log = io.StringIO()
     handler = logging.StreamHandler(log)
-    logging.getLogger("pynetdicom").addHandler(handler)
+    peer_log = logging.getLogger("pynetdicom._handlers")  # what it writes of each PDU and message
+    peer_log.addHandler(handler)
     try:
         with small_node(folder) as node:
             assert echo(node.port) == 0x0000
     finally:
-        logging.getLogger("pynetdicom").removeHandler(handler)
+        peer_log.removeHandler(handler)
     return log.getvalue() == ""
 
 

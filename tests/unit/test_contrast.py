@@ -28,7 +28,9 @@ NONE = (
     "sem contraste", "nenhum", "não",
     "zonder contrast", "blanco", "geen",
     "utan kontrast", "ingen", "uten kontrast", "uden kontrast", "u/k", "ingen kontrast",
-    "ei", "natiivi",
+    "ei", "natiivi", "ilman varjoainetta", "kontrasztanyag nélkül",
+    "Not given", "CONTRAST NOT ADMINISTERED", "no oral or iv contrast", "NO ORAL, NO IV",
+    "contrast:", "no oral",
     "bez kontrastu", "brak", "nie", "bez KL", "nativně", "žádná", "b/k", "natív",
     "kontrastsız", "yok", "HAYIR",
     "без контраста", "нет", "нативно", "без КУ", "б/к", "χωρίς",
@@ -38,6 +40,8 @@ SILENT = ("", " ", "-", "--", ".", "?", "N/A", "NA", "UNKNOWN", "not applicable"
 GIVEN = (
     "IODINE 300", "OMNIPAQUE 350", "Ultravist 370", "NON IONIC", "Non-ionic contrast", "yes", "Y",
     "CONTRAST", "IV CONTRAST", "1", "80 ml", "KM", "ORAL", "C+", "Jod", "造影剤", "с контрастом",
+    "CONTRAST (IV)", "IV.", "IV/ORAL", "IV + PO", "KM+", "KM: IV", "IV contrast given.",
+    "IV CONTRAST, NO ORAL", "IV, not oral", "NO ORAL, IV OMNIPAQUE",
     "ISOVUE 300 NO", "an agent that nobody knows",
 )  # fmt: skip
 

@@ -157,3 +157,35 @@ def test_a_pause_of_an_unknown_destination_names_the_known_ones(site):
     )
     assert result.exit_code == 2
     assert "the settings name pacs" in " ".join(result.output.split())
+
+
+def test_the_table_of_status_says_sizes_with_a_unit_and_a_far_forecast_as_such(site):
+    table = site.run("status", code=1)
+    assert "100 bytes" in table
+    assert "more than 3650" in table
+    assert "_bytes" not in table
+
+
+def test_the_table_of_status_names_paused_destinations(site):
+    site.run("outbox", "pause", "pacs", "--reason", "maintenance")
+    table = site.run("status", code=1)
+    assert "paused destinations" in table
+    assert "['pacs']" not in table
+
+
+def test_a_recall_of_nothing_says_that_no_note_was_made(site):
+    said = site.run("recall", "--series", "1.2.3", "--issue", "quality", "--reason", "wrong side")
+    assert "no rejection note was made" in said
+
+
+def test_a_state_that_no_series_has_is_refused_with_those_it_can_have(site):
+    said = CliRunner().invoke(
+        program, ["queue", "list", "--state", "done", "--config", str(site.config)]
+    )
+    assert said.exit_code == 2
+    assert "published" in said.output
+
+
+def test_a_series_without_a_dispute_is_refused_with_where_to_look(site):
+    with pytest.raises(StateError, match="queue list"):
+        site.run("queue", "dispute", "1.2.3")

@@ -36,6 +36,8 @@ from rebrain_node.steps.select.suitability import (
 
 #: of a CT image (PS3.3 C.8.2.1.1.5)
 _LEAST_BITS = 12
+#: of Rescale Type, in capitals; HU is the defined term (PS3.3 C.11.1.1.2)
+_HOUNSFIELD = frozenset({"HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS"})
 
 Rule = Callable[[Series, Limits], Iterator[Finding]]
 
@@ -140,7 +142,7 @@ def _bits(series: Series, _: Limits) -> Iterator[Finding]:
 
 def _unit(series: Series, _: Limits) -> Iterator[Finding]:
     """Find values in another unit than HU; absent means HU (PS3.3 C.8.2.1, Rescale Type 1C)."""
-    others = sorted({f.rescale_type for f in series.frames if f.rescale_type} - {"HU"})
+    others = sorted({f.rescale_type for f in series.frames if f.rescale_type} - _HOUNSFIELD)
     if others:
         yield Finding(
             code="HU-UNIT",

@@ -218,9 +218,27 @@ def test_values_in_another_unit_than_hounsfield_are_refused_by_name(unit):
     assert unit in candidate.sentence
 
 
-@pytest.mark.parametrize("unit", ["HU", None])
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+@pytest.mark.parametrize("unit", ["HU", "hu", "Hounsfield", None])
 def test_a_rescale_type_of_hounsfield_or_none_is_hounsfield(unit):
     assert only(changed(replaced("RescaleType", unit))).decision == "accepted"
+
+
+@pytest.mark.hazard("H8")
+def test_an_item_of_contrast_agent_counts_unless_it_is_empty():
+    coded = Dataset()
+    coded.CodeValue, coded.CodingSchemeDesignator = "C-B0322", "SRT"
+    assert only(changed(replaced("ContrastBolusAgentSequence", [coded]))).codes == ("CONTRAST",)
+    assert only(changed(replaced("ContrastBolusAgentSequence", [Dataset()]))).codes == ()
+    blank = Dataset()
+    blank.CodeValue = ""
+    assert only(changed(replaced("ContrastBolusAgentSequence", [blank]))).codes == ()
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+def test_an_image_type_in_small_letters_is_read_as_in_capitals():
+    assert only(changed(replaced("ImageType", ["original", "primary", "axial"]))).codes == ()
+    assert "DERIVED" in only(changed(replaced("ImageType", ["original", "primary", "mip"]))).codes
 
 
 @pytest.mark.hazard("H5")
