@@ -148,12 +148,12 @@ def test_nobody_is_let_in_by_default(tmp_path: Path) -> None:
     ("caller", "reason", "rejection"),
     [
         ({"called": "OTHER"}, "CALLED-AE", (1, 1, 7)),
-        ({"calling": "STRANGER"}, "UNKNOWN-AE", (1, 1, 3)),
+        ({"calling": "UNKNOWN"}, "UNKNOWN-AE", (1, 1, 3)),
         ({"calling": "pacs"}, "UNKNOWN-AE", (1, 1, 3)),
         ({"bind": "127.0.0.2"}, "UNKNOWN-ADDRESS", (1, 1, 3)),
     ],
 )
-def test_a_stranger_is_rejected_and_audited(
+def test_an_unknown_peer_is_rejected_and_audited(
     tmp_path: Path, caller: dict[str, str], reason: str, rejection: tuple[int, int, int]
 ) -> None:
     with listening(tmp_path) as node:
@@ -167,17 +167,17 @@ def test_a_stranger_is_rejected_and_audited(
         assert told["address"] == caller.get("bind", "127.0.0.1")
 
 
-def test_the_line_that_would_admit_a_stranger_admits_it(tmp_path: Path) -> None:
-    stranger = {"calling": 'A "B', "bind": "127.0.0.3"}
+def test_the_line_that_would_admit_an_unknown_peer_admits_it(tmp_path: Path) -> None:
+    unknown = {"calling": 'A "B', "bind": "127.0.0.3"}
     with listening(tmp_path) as node:
-        associate(node.port, **stranger)
+        associate(node.port, **unknown)
         (told,) = node.audit.of("association.refused")
     config = tmp_path / "node.toml"
     config.write_text(str(told["would_admit"]))
     peers = load_settings(config).receiver.peers
     assert peers == (Peer(ae_title='A "B', addresses=("127.0.0.3/32",)),)
     with listening(tmp_path, peers=peers) as node:
-        assert echo(node.port, **stranger) == 0x0000
+        assert echo(node.port, **unknown) == 0x0000
 
 
 def test_one_association_too_many_is_rejected_for_now(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_defect_of_ours_is_never_answered_with_c211(
         assert send(association, instance(1))[0] == 0xC1FF
 
 
-def test_without_an_audit_log_strangers_stay_out(
+def test_without_an_audit_log_unknown_peers_stay_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def down(*_: object) -> None:
@@ -294,7 +294,7 @@ def test_without_an_audit_log_strangers_stay_out(
 
     with listening(tmp_path) as node:
         monkeypatch.setattr(node.audit, "record", down)
-        association = associate(node.port, calling="STRANGER")
+        association = associate(node.port, calling="UNKNOWN")
         assert association.is_rejected
 
 

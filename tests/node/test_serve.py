@@ -122,7 +122,7 @@ def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
 def test_a_caller_that_is_not_on_the_list_is_rejected(tmp_path, quick_bundle, study_folder):
     node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
     with node.running(), pytest.raises(DeliveryError):
-        send_files(node.address, "STRANGER", sorted(study_folder.glob("*.dcm")))
+        send_files(node.address, "UNKNOWN", sorted(study_folder.glob("*.dcm")))
 
 
 @pytest.mark.parametrize(

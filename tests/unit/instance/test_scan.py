@@ -122,7 +122,7 @@ def test_an_instance_without_image_needs_no_pixels() -> None:
         ("NESTING", with_sequence(item(nested(16)))),
         ("LENGTH", encode(ct())[:-1]),
         ("LENGTH", encode(ct()) + b"\xe0\x7f\x11"),
-        ("LENGTH", encode(ct()) + element(0x7FE10010, "UN", b"", 0xFFFFFFF0)),
+        ("LENGTH", encode(ct()) + element(0x7FE10010, "UN", b"", 100)),
         ("LENGTH", encode(ct()) + element(0x7FE10010, "OB", b"", UNDEFINED)),
         ("LENGTH", with_sequence(item(b"", 4))),
         ("VR", encode(ct()) + b"\xe1\x7f\x10\x00ZZ\0\0"),

@@ -30,7 +30,7 @@ from rebrain_node.model.signature import (
 from tests.support.plain_bundle import plain_contents
 
 KEY = PrivateKey.from_private_bytes(b"1" * 32)
-STRANGER = PrivateKey.from_private_bytes(b"2" * 32)
+UNTRUSTED = PrivateKey.from_private_bytes(b"2" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw().hex()
 
 
@@ -54,7 +54,7 @@ def test_a_bundle_is_signed_once(tmp_path: Path) -> None:
     signed = sign_bundle(_bundle(tmp_path / "b"), KEY)
 
     with pytest.raises(BundleError, match="signed already; remove it"):
-        sign_bundle(signed, STRANGER)
+        sign_bundle(signed, UNTRUSTED)
     assert signing_key(load_bundle(tmp_path / "b")) == PUBLIC
 
 

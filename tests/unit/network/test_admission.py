@@ -43,7 +43,7 @@ def test_title_and_address_must_both_be_known(
     assert refusal(Caller.of(calling, called, address), "REBRAIN", PEERS) == reason
 
 
-def test_what_a_stranger_calls_itself_cannot_reach_a_terminal() -> None:
+def test_what_an_unknown_peer_calls_itself_cannot_reach_a_terminal() -> None:
     caller = Caller.of("\x1b[31mX\n\\\u202e", "REBRAIN", "10.0.0.9")
     assert caller.calling_ae_title == "?[31mX???"
     assert caller.settings_line.isprintable() or "\x1b" not in caller.settings_line
