@@ -17,6 +17,10 @@ _DATE = re.compile(r"(\d{4})[.\-/]?(\d{2})?[.\-/]?(\d{2})?")
 _OLDEST_YEARS = 125.0
 
 
+#: ages that differ by more contradict each other; birth dates are often cut to their year
+_TOLERANCE_YEARS = 1.5
+
+
 def age_years(
     age: str | None, birth_date: str | None, examination_dates: Iterable[str | None]
 ) -> float | None:
@@ -33,8 +37,20 @@ def age_years(
         Of the study, acquisition, series, content; the first that can be read counts.
     """
     declared = _declared_years(age)
-    if declared is not None:
-        return declared
+    return years_since_birth(birth_date, examination_dates) if declared is None else declared
+
+
+def ages_disagree(age_years: float | None, since_birth_years: float | None) -> bool:
+    """Whether two ages are not those of one person; one that is not known contradicts nothing."""
+    if age_years is None or since_birth_years is None:
+        return False
+    return abs(age_years - since_birth_years) > _TOLERANCE_YEARS
+
+
+def years_since_birth(
+    birth_date: str | None, examination_dates: Iterable[str | None]
+) -> float | None:
+    """Years from the birth date to the first examination date that can be read, or ``None``."""
     born = _date(birth_date)
     examined = next((day for text in examination_dates if (day := _date(text))), None)
     if born is None or examined is None:

@@ -451,8 +451,8 @@ CODES: Mapping[str, FindingCode] = {
     "AGE-UNKNOWN": FindingCode(
         topic="suitability",
         meaning=(
-            "neither an age nor a birth date with a date of the examination; an age of 0 is what "
-            "de-identification leaves"
+            "neither an age nor a birth date with a date of the examination (an age of 0 is what "
+            "de-identification leaves); or the two differ by more than 1.5 years"
         ),
         limit="years, `series.age_years`",
         remedy="send age or birth date; the size of the skull is judged from the pixels",

@@ -155,11 +155,12 @@ _NOUN = (
     r"produit de contraste|inj(?:ection|ecte\w*|\.)?|enhancement|enhanced|agents?|dye|medi(?:um|a)|"
     r"bolus|контраст\w*|к/?у|σκιαγραφικ\w*|tehoste\w*|varjoain\w*)|i\.?v\.?)"
 )
-#: "no", "without": the same languages, then fi hu ro el
+#: "no", "without": the same languages, then fi hu ro el hr id vi he ar
 _NO = (
     r"(?:no|non|not|nil|none|without(?: any)?|w/o|w\\o|w-o|wo|ohne|o\.?|kein\w*|nicht|sans|"
     r"pas d[e']|aucun\w*|senza|nessun\w*|sin|s/|sem|nenhum\w*|zonder|z/|geen|utan|uten|uden|"
-    r"u/|ingen|inga|intet|ej|ikke|bez|brak|zadn\w*|ei|ilman|fara|без|нет|б/|χωρισ)"
+    r"u/|ingen|inga|intet|ej|ikke|bez|brak|zadn\w*|ei|ilman|fara|без|нет|б/|χωρισ|"
+    r"nincs\w*|nema|tanpa|khong|ללא|בלי|بدون)"
 )
 #: before an injection, native: no second word is needed
 _NATIVE = (
@@ -172,7 +173,7 @@ _NATIVE = (
     r"diretta|nur nativ|s[./]? ?(?:contraste|cte|mdc|civ|pdc))"
 )
 _NATIVE_SIGNS = (
-    r"平扫|平掃|不增强|未增强|非增強|无增强|単純|單純|非造影|造影前|造影なし|造影無し|造影剤なし|"
+    r"平扫|平掃|不增强|未增强|非增強|无增强|不使用|未使用|使用せず|使用しない|単純|單純|非造影|造影前|造影なし|造影無し|造影剤なし|"
     r"비조영|조영 ?전|조영제 ?없음|단순"
 )
 #: words for contrast in a description
@@ -243,7 +244,8 @@ _NOTHING = re.compile(
     r"nein|nee|nej|nei|nao|ne|nie|нет|немає|off|false|leer|empty|neg|negative|"
     r"ohne|keine?[srm]?|sans|aucune?|rien|senza|"
     r"nessun[oa]?|niente|sin|ningun[oa]?|nada|sem|nenhum[a]?|zonder|geen|utan|ingen|inga|intet|"
-    r"ingenting|uten|uden|bez|brak|zadn[aey]|ei|ilman|yok|hayir|fara|без|χωρισ|οχι|nat)\b|"
+    r"ingenting|uten|uden|bez|brak|zadn[aey]|ei|ilman|yok|hayir|fara|без|χωρισ|οχι|nat|"
+    r"nincs(?:en)?|nema|tanpa|tidak|khong|ללא|בלי|بدون|n/a)\b|"
     r"なし|無し?|无|없음)*"
 )
 #: names of agents that may stand in a sentence (PS3.16 CID 12, and iodinated products)

@@ -36,7 +36,7 @@ _PATTERNS: tuple[tuple[ImageKind, str], ...] = (
     ("projection", rf"{_BEFORE}(?:T?MIP|MINIP|MAX_IP|MIN_IP|MPVR|RAYSUM|VRT?|VOLREN|SSD){_AFTER}"),
     ("projection", r"MAXIMUM|MINIMUM|(?:VOLUME|SURFACE)_RENDER\w*|PROJECTION\w*"),
     ("projection", r"(?:CSA_)?CURVED(?:_MPR)?|CPR"),
-    ("difference", rf"{_BEFORE}(?:SUBTRACT(?:ION|ED)?|DSA|BONE_?REMOVAL){_AFTER}"),
+    ("difference", rf"{_BEFORE}(?:SUBTRACT(?:ION|ED)?|DSA|BONE_?REMOVAL){_AFTER}|SUB"),
     # PS3.3 C.8.16.1.4: Derived Pixel Contrast of enhanced objects
     ("statistic", r"AVERAGE|AVG|MEAN|MEDIAN|STD_DEVIATION|ADDITION|DIVISION|MASKED|MULTIPLICATION"),
     ("capture", r"SCREEN_?(?:SAVE|SHOT|CAPTURE)?|DOSE_?(?:INFO|REPORT)?|PROTOCOL|REPORT"),

@@ -46,6 +46,7 @@ class SourceFrame:
     contrast: ContrastReading
     manufacturer: str | None
     patient_age_years: float | None  #: declared, or from birth date and examination
+    years_since_birth: float | None  #: from birth date and examination alone
     rescale_type: str | None  #: (0028,1054), e.g. ``HU``
     bits_stored: int | None
     acquisition_number: int | None = None  #: (0020,0012), of a frame (0020,9156)

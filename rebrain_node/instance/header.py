@@ -18,7 +18,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
-from rebrain_node.domain.age import age_years
+from rebrain_node.domain.age import age_years, years_since_birth
 from rebrain_node.domain.contrast import ContrastElements, read_contrast
 from rebrain_node.domain.image_type import is_localizer
 from rebrain_node.domain.series import SourceFrame
@@ -182,6 +182,8 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         return frame_attribute(instance, number, keyword)
 
     image_type = tuple(term.upper() for term in _texts(get("FrameType") or get("ImageType")))
+    born = _text(get("PatientBirthDate"))
+    examined = tuple(_text(get(keyword)) for keyword in _EXAMINATION_DATES)
     return SourceFrame(
         instance_index=index,
         frame_number=number,
@@ -208,11 +210,8 @@ def _frame(index: int, instance: Dataset, number: int | None) -> SourceFrame:
         convolution_kernel="\\".join(_texts(get("ConvolutionKernel"))) or None,
         contrast=read_contrast(_contrast_elements(instance, number, get), image_type),
         manufacturer=_text(get("Manufacturer")),
-        patient_age_years=age_years(
-            _text(get("PatientAge")),
-            _text(get("PatientBirthDate")),
-            (_text(get(keyword)) for keyword in _EXAMINATION_DATES),
-        ),
+        patient_age_years=age_years(_text(get("PatientAge")), born, examined),
+        years_since_birth=years_since_birth(born, examined),
         rescale_type=_code(get("RescaleType")),
         bits_stored=_whole(get("BitsStored")),
         acquisition_number=_acquisition_number(get),

@@ -27,6 +27,9 @@ IDENTITY_FIELDS = (
     "SOPClassUID",
 )
 
+#: of these, what names the patient, and what the examination; the others describe the series
+_OF_THE_PATIENT = frozenset(IDENTITY_FIELDS[:5])
+_OF_THE_STUDY = frozenset(IDENTITY_FIELDS[5:10])
 #: of these, what tells two patients apart among the instances of one study
 _PATIENT_FIELDS = ("PatientID", "PatientBirthDate")
 #: parts a name into its components (PS3.5 6.2.1), and whatever is written in their place
@@ -117,13 +120,21 @@ def judge_named(instances: Sequence[Dataset]) -> Iterator[Finding]:
 def _mixed(fields: Sequence[str], what: str) -> Finding:
     return Finding(
         code="ID-MIXED",
-        sentence=(
-            f"the {what} differ in {', '.join(fields)}: they may belong to two patients or "
-            "examinations; correct the identity at the source and send again"
-        ),
+        sentence=(f"the {what} differ in {', '.join(fields)}: {_meaning(fields)}"),
         value=", ".join(fields),
         limit="equal",
     )
+
+
+def _meaning(fields: Sequence[str]) -> str:
+    """Say what it means that these fields differ, and what is to be done."""
+    for group, belong in ((_OF_THE_PATIENT, "patients"), (_OF_THE_STUDY, "examinations")):
+        if group.intersection(fields):
+            return (
+                f"they may belong to two {belong}; correct the identity at the source and send "
+                "again"
+            )
+    return "they are not one series of CT images; send each as a series of its own"
 
 
 def _values(instances: Sequence[Dataset], keyword: str) -> set[str]:

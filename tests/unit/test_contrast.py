@@ -34,6 +34,8 @@ NONE = (
     "bez kontrastu", "brak", "nie", "bez KL", "nativně", "žádná", "b/k", "natív",
     "kontrastsız", "yok", "HAYIR",
     "без контраста", "нет", "нативно", "без КУ", "б/к", "χωρίς",
+    "nema", "NEMA KONTRASTA", "nincs", "nincs kontrasztanyag", "tanpa kontras", "không", "ללא",
+    "بدون", "不使用", "未使用", "使用せず", "none (n/a)",
     "平扫", "无", "無", "単純", "非造影", "なし", "無し", "비조영", "없음",
 )  # fmt: skip
 SILENT = ("", " ", "-", "--", ".", "?", "N/A", "NA", "UNKNOWN", "not applicable", "xx")

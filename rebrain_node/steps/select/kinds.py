@@ -224,17 +224,21 @@ def judge_temporal(series: Series, _: Limits) -> Iterator[Finding]:
         yield Finding(
             code="TEMPORAL",
             sentence=(
-                f"{len(places)} {_positions(places)} imaged {times[-1]} times, one after the "
-                "other: a series in time (CT perfusion, dynamic or monitoring), not one head; send "
-                "the series before contrast"
+                f"{_imaged(places, times[-1])}: a series in time (CT perfusion, dynamic or "
+                "monitoring), not one head; send the series before contrast"
             ),
             value=float(times[-1]),
             limit=float(_TIMES - 1),
         )
 
 
-def _positions(places: Sized) -> str:
-    return "position was" if len(places) == 1 else "positions were"
+def _imaged(places: Sized, times: int) -> str:
+    if len(places) == 1:
+        return (
+            f"all {times} slices have one position (if they do not, the position was lost on the "
+            "way; send the original CT)"
+        )
+    return f"{len(places)} positions were imaged {times} times, one after the other"
 
 
 def plane_angle_deg(series: Series, limits: Limits) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rebrain_node.domain.age import ages_disagree
 from rebrain_node.domain.body_part import read_body_part
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.limits import Limits, Range
@@ -139,28 +140,43 @@ def judge_contrast(series: Series, limits: Limits) -> Iterator[Finding]:
 def judge_age(series: Series, limits: Limits) -> Iterator[Finding]:
     """Judge the age, declared or from the birth date; the skull is judged from the pixels."""
     age, (low, high) = series.first.patient_age_years, limits.series.age_years
+    since_birth = series.first.years_since_birth
+    made_for = f"the model was made for {low:g} to {high:g} years (series.age_years of limits.toml"
     if age is None:
         yield Finding(
             code="AGE-UNKNOWN",
             sentence=(
                 "neither Patient's Age (0010,1010) nor Patient's Birth Date (0010,0030) says how "
-                f"old the patient is; the model was made for {low:g} to {high:g} years "
-                "(series.age_years of limits.toml): make sure of it (policy.AGE-UNKNOWN)"
+                f"old the patient is; {made_for}): make sure of it (policy.AGE-UNKNOWN)"
             ),
             severity=limits.severity("AGE-UNKNOWN"),
             value="unknown",
             limit=f"{low:g} to {high:g}",
         )
-    elif not low <= age <= high:
+        return
+    if since_birth is not None and ages_disagree(age, since_birth):
+        yield Finding(
+            code="AGE-UNKNOWN",
+            sentence=(
+                f"Patient's Age (0010,1010) says that the patient is {_years(age)}, Patient's "
+                f"Birth Date (0010,0030) {_years(since_birth)}: correct the wrong one at the "
+                "source (policy.AGE-UNKNOWN)"
+            ),
+            severity=limits.severity("AGE-UNKNOWN"),
+            value="contradictory",
+            limit=f"{low:g} to {high:g}",
+        )
+    # a birth date long ago is what de-identification writes; one of a child is believed
+    judged = since_birth if since_birth is not None and since_birth < low else age
+    if not low <= judged <= high:
         yield Finding(
             code="AGE",
             sentence=(
-                f"the patient is {_years(age)}; the model was made for {low:g} to {high:g} years "
-                "(series.age_years of limits.toml; policy.AGE decides whether such a series is "
-                "refused)"
+                f"the patient is {_years(judged)}; {made_for}; policy.AGE decides whether such a "
+                "series is refused)"
             ),
             severity=limits.severity("AGE"),
-            value=_years(age),
+            value=_years(judged),
             limit=f"{low:g} to {high:g}",
         )
 
