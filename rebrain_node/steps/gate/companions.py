@@ -38,6 +38,7 @@ NUMBERS: Final = {
 }
 #: largest difference of a number written as text of 16 characters
 TEXT_TOLERANCE: Final = 1e-6
+ROUNDING: Final = 0.00501  #: of a number that is shown with three significant digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,8 +254,12 @@ def _concept(item: Dataset) -> str:
 
 
 def _number(group: Dataset, code: str) -> float | None:
+    """Return a number in full, or as it is shown where that is no rounding of it."""
     for item in _items(group, code, "NUM"):
-        return float(item.MeasuredValueSequence[0].NumericValue)
+        measured = item.MeasuredValueSequence[0]
+        shown = float(measured.NumericValue)
+        full = float(measured.get("FloatingPointValue", shown))
+        return full if abs(shown - full) <= ROUNDING * abs(full) else shown
     return None
 
 

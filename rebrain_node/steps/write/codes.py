@@ -45,15 +45,15 @@ OUTSIDE: Final = _private("OUTSIDE-HEAD", "Outside the head")
 # Of the report.
 POSITION_KIND: Final = _private("POSITION-KIND", "How the slice came about")
 KINDS: Final[Mapping[SliceKind, Triple]] = {
-    "measured": _private("MEASURED", "At the place of a measured slice"),
+    "measured": _private("MEASURED", "At an acquired CT slice position"),
     "retrieved": _private("RETRIEVED", "Guided by an exemplar"),
-    "interpolated": _private("INTERPOLATED", "Interpolated between measured slices"),
+    "interpolated": _private("INTERPOLATED", "Interpolated between acquired slices"),
 }
 UNCERTAINTY: Final = _private("MEAN-UNCERTAINTY", "Mean uncertainty in the head")
 UNCERTAIN_SHARE: Final = _private("UNCERTAIN-SHARE", "Share of the head above the limit")
 LIMIT: Final = _private("UNCERTAIN-LIMIT", "Limit on the uncertainty of a voxel")
 COUNT: Final = _private("SLICE-COUNT", "Number of slices of this kind")
-DISTANCE: Final = _private("DISTANCE", "Distance from the first measured slice")
+DISTANCE: Final = _private("DISTANCE", "Distance from the first acquired slice")
 ALPHA: Final = _private("ALPHA", "Place between the neighbours, 0 below, 1 above")
 SIMILARITY: Final = _private("SIMILARITY", "Cosine similarity of the exemplar")
 POSITION_DIFFERENCE: Final = _private("POSITION-DIFF", "Exemplar minus target position")

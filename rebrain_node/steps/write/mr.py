@@ -27,7 +27,7 @@ _EMPTY: Final = (
     "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength",
 )  # fmt: skip
 _SENTENCES: Final = {
-    "measured": "at the place of a measured CT slice",
+    "measured": "at an acquired CT slice position",
     "retrieved": "between measured CT slices, guided by a slice of another person",
     "interpolated": "between measured CT slices, interpolated",
 }

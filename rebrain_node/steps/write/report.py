@@ -1,4 +1,8 @@
-"""The provenance report: Comprehensive 3D SR in the pattern of TID 1500 (PS3.16)."""
+"""The provenance report: Comprehensive 3D SR in the pattern of TID 1500 (PS3.16).
+
+A summary in sentences stands first, because viewers show a report from its beginning; a number is
+shown with three significant digits and kept in full beside it.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +53,12 @@ def write_report(
         **result.names("SR"),
     )
     # Once built, highdicom copies the whole tree; so the long parts are put in afterwards.
-    dataset.ContentSequence.insert(-1, _library(result, images))
+    dataset.ContentSequence[-1:-1] = [_summary(result), _library(result, images)]
+    groups = dataset.ContentSequence[-1]
     for record in result.slices:
-        dataset.ContentSequence[-1].ContentSequence.extend(_slice_group(result, record))
+        groups.ContentSequence.extend(_slice_group(result, record))
+    for container in (groups, *groups.ContentSequence):
+        container.ContinuityOfContent = "SEPARATE"
     before = result.provenance.predecessor
     if before is not None and before.report_uid is not None:
         report = reference(Comprehensive3DSRStorage, before.report_uid)
@@ -108,14 +115,49 @@ def _library_group(
     return _container(standard.DCM.ImageLibraryGroup, items)
 
 
+def _summary(result: Result) -> sr.TextContentItem:
+    """Say in sentences what the images are and how far they are to be trusted."""
+    provenance, counts = result.provenance, _kinds(result)
+    mean, share = _mean_and_share(result)
+    codes_found = sorted({finding.code for finding in result.findings})
+    text = (
+        f"SYNTHETIC - NOT FOR DIAGNOSIS. The model {provenance.bundle_name} "
+        f"{provenance.bundle_version} computed these T1-like images from a CT; no MR scanner "
+        f"acquired them. {len(result.slices)} slices: {counts['measured']} at an acquired CT slice "
+        f"position, {counts['retrieved']} between such slices and guided by an exemplar, "
+        f"{counts['interpolated']} between them and interpolated. Mean uncertainty in the head: "
+        f"{mean:.3g}; {100.0 * share:.3g} % of the head lies above the limit of "
+        f"{result.options.uncertain_above:.3g}. {_trust(result.slices)} "
+        f"Findings: {', '.join(codes_found) or 'none'}."
+    )
+    return sr.TextContentItem(standard.DCM.Summary, plain(text, _LONG_TEXT), _CONTAINS)
+
+
+def _trust(slices: Sequence[SliceRecord]) -> str:
+    if all(record.trusted is None for record in slices):
+        return "The bundle sets no limit above which a slice is not to be trusted."
+    untrusted = [str(record.index + 1) for record in slices if record.trusted is False]
+    return f"Slices not to be trusted: {', '.join(untrusted) or 'none'}."
+
+
+def _kinds(result: Result) -> Counter[str]:
+    return Counter(record.guide.kind for record in result.slices)
+
+
+def _mean_and_share(result: Result) -> tuple[float, float]:
+    """Mean uncertainty in the head, and the share of the head above the limit; 0 without head."""
+    inside = np.clip(result.synthetic.uncertainty[result.synthetic.head], 0.0, 1.0)
+    if not inside.size:
+        return 0.0, 0.0
+    above = (inside > result.options.uncertain_above).mean()
+    return float(inside.mean(dtype=np.float64)), float(above)
+
+
 def _volume_group(result: Result) -> _Group:
     """Say of the whole result: algorithm, digests, verdict, findings, audit head, totals."""
-    provenance, synthetic = result.provenance, result.synthetic
-    counts = Counter(record.guide.kind for record in result.slices)
-    inside = np.clip(synthetic.uncertainty[synthetic.head], 0.0, 1.0)
-    limit, slice_limit = result.options.uncertain_above, synthetic.meaning.untrusted_above
-    mean = float(inside.mean(dtype=np.float64)) if inside.size else 0.0
-    share = float((inside > limit).mean()) if inside.size else 0.0
+    provenance, counts = result.provenance, _kinds(result)
+    limit, slice_limit = result.options.uncertain_above, result.synthetic.meaning.untrusted_above
+    mean, share = _mean_and_share(result)
     group = _Group(
         tracking_identifier=_tracking(result, "Whole volume"),
         algorithm_id=sr.AlgorithmIdentification(
@@ -205,8 +247,10 @@ def _texts(result: Result) -> Iterable[sr.TextContentItem]:
 
 
 def _sentence(finding: Finding) -> str:
-    seen = "" if finding.value is None else f" (seen {finding.value}, limit {finding.limit})"
-    return f"{finding.code}: {finding.sentence}{seen}"
+    seen = "" if finding.value is None else f"seen {finding.value}"
+    limit = "" if finding.limit is None else f"limit {finding.limit}"
+    numbers = ", ".join(part for part in (seen, limit) if part)
+    return f"{finding.code}: {finding.sentence}{f' ({numbers})' if numbers else ''}"
 
 
 def _tracking(result: Result, identifier: str) -> sr.TrackingIdentifier:
@@ -219,7 +263,10 @@ def _numbers(*measurements: tuple[Triple, float | None, Triple]) -> Iterable[sr.
     """Make items of (name, value, unit); what has no value is left out."""
     for name, value, unit in measurements:
         if value is not None:
-            yield sr.Measurement(name=concept(name), value=value, unit=concept(unit))
+            measurement = sr.Measurement(name=concept(name), value=value, unit=concept(unit))
+            # highdicom keeps the full value in FloatingPointValue (0040,A161)
+            measurement[0].MeasuredValueSequence[0].NumericValue = f"{value:.3g}"
+            yield measurement
 
 
 def _count(kind: Triple, count: int) -> sr.NumContentItem:

@@ -175,6 +175,12 @@ def report_with_another_similarity(good: EditableSet) -> None:
     number.NumericValue, number.FloatingPointValue = "0.99", 0.99
 
 
+def report_that_shows_another_number(good: EditableSet) -> None:
+    """Change what viewers show, not the full value beside it."""
+    number = item_of(groups(one(good, "SR"))[2], "MEAN-UNCERTAINTY").MeasuredValueSequence[0]
+    number.NumericValue = "0.001"
+
+
 def report_with_another_uncertainty(good: EditableSet) -> None:
     number = item_of(groups(one(good, "SR"))[2], "MEAN-UNCERTAINTY").MeasuredValueSequence[0]
     number.NumericValue, number.FloatingPointValue = "0.001", 0.001
@@ -267,6 +273,7 @@ DAMAGES = {
     ),
     "mask with one wrong voxel": ("GATE-MASK", mask_with_one_wrong_voxel),
     "report with another similarity": ("GATE-REPORT-SLICES", report_with_another_similarity),
+    "report that shows another number": ("GATE-REPORT-SLICES", report_that_shows_another_number),
     "report with another uncertainty": ("GATE-REPORT-SLICES", report_with_another_uncertainty),
     "report with another exemplar": ("GATE-REPORT-SLICES", report_with_another_exemplar),
     "report that calls it measured": ("GATE-REPORT-SLICES", report_that_calls_it_measured),
