@@ -271,6 +271,7 @@ def _numbers(*measurements: tuple[Triple, float | None, Triple]) -> Iterable[sr.
 
 def _count(kind: Triple, count: int) -> sr.NumContentItem:
     item = sr.NumContentItem(concept(codes.COUNT), count, concept(NO_UNITS), None, _CONTAINS)
+    item.MeasuredValueSequence[0].NumericValue = str(count)  # without a decimal point
     modifier = RelationshipTypeValues.HAS_CONCEPT_MOD
     item.ContentSequence = sr.ContentSequence(
         [sr.CodeContentItem(concept(codes.POSITION_KIND), concept(kind), modifier)]

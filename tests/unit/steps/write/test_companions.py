@@ -210,6 +210,7 @@ def test_the_report_counts_the_slices_by_kind(full, volume):
     for item in groups(full["SR"][0])[0].ContentSequence:
         if item.ConceptNameCodeSequence[0].CodeValue == codes.COUNT[0]:
             kind = item.ContentSequence[0].ConceptCodeSequence[0].CodeValue.lower()
+            assert str(item.MeasuredValueSequence[0].NumericValue).isdigit()
             counts[kind] = int(item.MeasuredValueSequence[0].NumericValue)
     assert counts == dict(Counter(guide.kind for guide in volume.guides))
 
