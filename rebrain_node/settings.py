@@ -302,7 +302,8 @@ class Objects(_Part):
         default=("PM", "SEG", "SC", "SR", "KOS"), description="objects written beside the MR series"
     )
     map_precision: Literal["float32", "uint16"] = Field(
-        default="float32", description="pixels of the uncertainty map: `float32` or `uint16`"
+        default="uint16",
+        description="pixels of the uncertainty map: `uint16`, which viewers show, or `float32`",
     )
     preview_banner: Literal["none", "border", "full"] = Field(
         default="border", description="banner of the preview: `none`, `border` or `full`"

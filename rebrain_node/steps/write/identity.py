@@ -35,7 +35,7 @@ class ObjectOptions:
 
     mr: Literal["classic", "enhanced"] = "classic"
     companions: tuple[Companion, ...] = ("PM", "SEG", "SC", "SR", "KOS")
-    map_precision: Literal["float32", "uint16"] = "float32"
+    map_precision: Literal["float32", "uint16"] = "uint16"
     preview_banner: Literal["none", "border", "full"] = "border"
     #: voxels with a larger expected absolute error (ratio of the display range) are in the SEG
     uncertain_above: float = 0.1

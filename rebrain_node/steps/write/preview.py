@@ -1,8 +1,8 @@
 """A colour picture of the result as Secondary Capture, for viewers that show nothing else.
 
 Upper row: the MR in three planes, as radiology shows them. Lower row: uncertainty, black to yellow.
-Right of each plane that shows the slices from the side, a bar tells how each came about: green
-measured, blue retrieved, orange interpolated. Text stands beside the anatomy, never on it.
+Right of each plane that shows the slices from the side, a bar tells how each came about. Letters of
+the sides, a key of the colours and a length of 5 cm stand beside the anatomy, never on it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from pydicom.filewriter import correct_ambiguous_vr
 from rebrain_node.domain import marks
 from rebrain_node.domain.volume import FloatArray, SyntheticVolume
 from rebrain_node.pictures import (
+    EDGES,
     KINDS,
     Colour,
     Pixels,
     UprightVolume,
+    View,
     colour_map,
     grey,
     lettering,
@@ -33,6 +35,11 @@ from rebrain_node.steps.write.result import Result, stamp, stamp_image
 BANNER: Final = "SYNTHETIC MR - NOT FOR DIAGNOSIS"
 CAPTIONS: Final = (("MR AXIAL", "CORONAL", "SAGITTAL"), ("ERROR AXIAL", "CORONAL", "SAGITTAL"))
 CALIBRATED, UNCALIBRATED = "ERROR CALIBRATED", "ERROR UNCALIBRATED"  # above the lower row
+VIEWS: Final[tuple[View, ...]] = ("axial", "coronal", "sagittal")
+#: of each kind of slice in the key, and of the length
+KIND_WORDS: Final = {"measured": "CT SLICE", "retrieved": "GUIDED", "interpolated": "BETWEEN"}
+MAP_ENDS: Final = ("0", "0.3")
+LENGTH, LENGTH_MM = "5 CM", 50.0
 WARNING: Final = (255, 140, 0)
 #: by uncertainty, ratio of the display range
 _MAP: Final[dict[float, Colour]] = {
@@ -41,6 +48,7 @@ _MAP: Final[dict[float, Colour]] = {
 _GAP: Final = 6  #: pixels between panels
 _BAR: Final = 6  #: pixels, width of the bar of kinds
 _LETTER: Final = 2  #: pixels of the picture for one of a letter
+_BLOCK: Final = 14  #: pixels, height of a colour of the key
 _FRAME: Final = 4  #: pixels, width of the border
 
 
@@ -85,8 +93,9 @@ def draw(synthetic: SyntheticVolume, banner: str) -> Pixels:
     ----------
     synthetic : SyntheticVolume
     banner : {"none", "border", "full"}
-        ``border``: a coloured border and one line above; ``full``: also one line below and a
-        caption above each panel.
+        ``none``: planes and bars alone. ``border``: a coloured border, one line above, the letters
+        of the sides, a key and a length; ``full``: also one line below and a caption above each
+        panel.
 
     Returns
     -------
@@ -98,14 +107,16 @@ def draw(synthetic: SyntheticVolume, banner: str) -> Pixels:
     uncertainty = _planes(inside, _heat, synthetic)
     rows = []
     for panels, captions in zip((mr, uncertainty), CAPTIONS, strict=True):
+        if banner != "none":
+            panels = [_lettered(panel, view) for panel, view in zip(panels, VIEWS, strict=True)]
         if banner == "full":
             panels = [_above(_line(text), p) for text, p in zip(captions, panels, strict=True)]
         rows.append(_beside(panels))
     if banner == "full":
         rows.insert(1, _line(CALIBRATED if synthetic.meaning.calibrated else UNCALIBRATED))
-    picture = _above(*rows)
     if banner == "none":
-        return picture
+        return _above(*rows)
+    picture = _above(*rows, _key(synthetic.grid.pixel_mm))
     line = _line(BANNER)
     picture = _above(line, picture, line) if banner == "full" else _above(line, picture)
     return _framed(picture)
@@ -158,6 +169,29 @@ def _upright(synthetic: SyntheticVolume, values: npt.NDArray[Any]) -> UprightVol
 def _line(text: str) -> Pixels:
     ink = np.pad(lettering(text, _LETTER), _LETTER * 2)
     return np.where(ink[..., None], np.array(WARNING, dtype=np.uint8), np.uint8(0))
+
+
+def _lettered(panel: Pixels, view: View) -> Pixels:
+    """Add a strip at either side with the letter of that side of the patient."""
+    left, right = (_line(letter) for letter in EDGES[view])
+    height = max(len(panel), len(left))
+    return np.hstack(
+        [np.pad(each, ((0, height - len(each)), (0, 0), (0, 0))) for each in (left, panel, right)]
+    )
+
+
+def _key(pixel_mm: float) -> Pixels:
+    """Say what the colours of bars and map mean, and how long 5 cm are."""
+    swatches = [_beside([_block(KINDS[kind]), _line(word)]) for kind, word in KIND_WORDS.items()]
+    ramp = np.linspace(*list(_MAP)[:: len(_MAP) - 1], 60)
+    low, high = MAP_ENDS
+    scale = _beside([_line(low), np.repeat(_heat(ramp)[None], _BLOCK, axis=0), _line(high)])
+    ruler = np.full((_LETTER, max(1, round(LENGTH_MM / pixel_mm)), 3), WARNING, dtype=np.uint8)
+    return _above(_beside(swatches), _beside([scale, ruler, _line(LENGTH)]))
+
+
+def _block(colour: Colour) -> Pixels:
+    return np.full((_BLOCK, _BLOCK, 3), colour, dtype=np.uint8)
 
 
 def _above(*pictures: Pixels) -> Pixels:

@@ -46,9 +46,9 @@ IDENTITY_SEQUENCES: Final = (
     "DeidentificationMethodCodeSequence", "IssuerOfAccessionNumberSequence",
     "ProcedureCodeSequence",
 )  # fmt: skip
+#: without station and institution, which converters take for those of the object itself
 _EQUIPMENT: Final = (
-    "Manufacturer", "ManufacturerModelName", "InstitutionName", "StationName", "DeviceSerialNumber",
-    "SoftwareVersions",
+    "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions",
 )  # fmt: skip
 _LARGEST_SERIES_NUMBER: Final = 999_999
 _LOSSY: Final = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)

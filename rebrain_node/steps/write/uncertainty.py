@@ -193,12 +193,47 @@ def _name_frames(dataset: Dataset, result: Result, images: Sequence[Dataset]) ->
     dataset.ReferencedSeriesSequence = [whole_series(images)]
 
 
+def _order_as_series(dataset: Dataset, result: Result) -> None:
+    """Put the frames in the order of the slices of the series; highdicom has them reversed."""
+    places = {_name(result, record.index): record.index for record in result.slices}
+    frames = list(dataset.PerFrameFunctionalGroupsSequence)
+
+    def place(number: int) -> tuple[int, int]:
+        segment = frames[number].get("SegmentIdentificationSequence")
+        source = frames[number].DerivationImageSequence[0].SourceImageSequence[0]
+        return (
+            int(segment[0].ReferencedSegmentNumber) if segment else 0,
+            places[source.ReferencedSOPInstanceUID],
+        )
+
+    order = sorted(range(len(frames)), key=place)
+    for number in order:
+        index = dataset.PerFrameFunctionalGroupsSequence[number].FrameContentSequence[0]
+        values = index.DimensionIndexValues
+        slice_number = place(number)[1] + 1
+        index.DimensionIndexValues = (
+            slice_number if isinstance(values, int) else [*values[:-1], slice_number]
+        )
+    dataset.PerFrameFunctionalGroupsSequence = [frames[number] for number in order]
+    keyword = next(k for k in ("FloatPixelData", "PixelData") if k in dataset)
+    content = np.frombuffer(dataset[keyword].value, dtype=np.uint8)
+    if dataset.get("BitsAllocated") == 1:  # frames need not begin with a byte
+        bits = np.unpackbits(content, bitorder="little")
+        size = dataset.Rows * dataset.Columns
+        reordered = bits[: size * len(frames)].reshape(len(frames), size)[order].ravel()
+        packed = np.packbits(reordered, bitorder="little").tobytes()
+        dataset[keyword].value = packed + bytes(len(packed) % 2)
+    else:
+        dataset[keyword].value = content.reshape(len(frames), -1)[order].tobytes()
+
+
 def _finish(dataset: Dataset, result: Result, images: Sequence[Dataset], kind: ObjectKind) -> None:
     """Stamp an object on the MR ``images`` and replace what highdicom chose at random."""
     uid = result.uids.other(kind, "dimension organisation")
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
     for index in dataset.DimensionIndexSequence:
         index.DimensionOrganizationUID = uid
+    _order_as_series(dataset, result)
     correct_ambiguous_vr(dataset, is_little_endian=True)
     dataset.update(result.source.frame)
     del dataset.PatientPosition  # not in these IODs: the planes say it

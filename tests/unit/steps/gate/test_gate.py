@@ -26,7 +26,7 @@ DAMAGES = {**damaged_mr.DAMAGES, **damaged_companions.DAMAGES}
 def result():
     source, made_by = source_and_provenance()
     volume = t1_like(source, SOURCE)
-    return write(volume, source, made_by, (), ObjectOptions()), source
+    return write(volume, source, made_by, (), ObjectOptions(map_precision="float32")), source
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def good(result):
     return EditableSet.of(*result, COMPANIONS)
 
 
-ENHANCED = ObjectOptions(mr="enhanced")
+ENHANCED = ObjectOptions(mr="enhanced", map_precision="float32")
 
 
 def violated(derived, source, companions=COMPANIONS, mr_form="classic"):

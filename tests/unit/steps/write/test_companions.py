@@ -165,6 +165,32 @@ def groups(report: Dataset) -> list[Dataset]:
     return [g[0] for g in report.content.get_image_measurement_groups()]
 
 
+@pytest.mark.parametrize("kind", ["PM", "SEG"])
+def test_frames_lie_in_the_order_of_the_slices_of_the_series(full, volume, kind):
+    (dataset,) = full[kind]
+    heights = {d.SOPInstanceUID: float(d.ImagePositionPatient[2]) for d in full["MR"]}
+    pixels = dataset.pixel_array
+    by_segment: dict[int, list[int]] = {}
+    for number, frame in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        source = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        place = [*heights].index(source)
+        position = frame.PlanePositionSequence[0].ImagePositionPatient
+        assert float(position[2]) == pytest.approx(heights[source])
+        segment = frame.get("SegmentIdentificationSequence")
+        segment_number = segment[0].ReferencedSegmentNumber if segment else 0
+        by_segment.setdefault(segment_number, []).append(place)
+        values = np.clip(volume.uncertainty[place], 0.0, 1.0)
+        expected = {
+            0: np.rint(values * 65535),
+            1: volume.head[place] & (values > ObjectOptions().uncertain_above),
+            2: ~volume.head[place],
+        }[segment_number]
+        assert np.array_equal(pixels[number], expected)
+        index = frame.FrameContentSequence[0].DimensionIndexValues
+        assert (index if isinstance(index, int) else index[-1]) == place + 1
+    assert all(places == sorted(places) for places in by_segment.values())
+
+
 def test_the_report_tells_the_whole(full, volume):
     (report,) = full["SR"]
     assert report.VerificationFlag == "UNVERIFIED"
@@ -277,7 +303,8 @@ def test_the_report_names_source_series_and_companions_as_evidence(full):
 
 
 def test_every_letter_of_the_banner_has_a_glyph():
-    lines = (BANNER, preview.CALIBRATED, preview.UNCALIBRATED)
+    key = (*preview.KIND_WORDS.values(), *preview.MAP_ENDS, preview.LENGTH, *"RLAP")
+    lines = (BANNER, preview.CALIBRATED, preview.UNCALIBRATED, *key)
     for text in (*lines, *(caption for row in CAPTIONS for caption in row)):
         assert lettering(text, 2).shape == (14, 12 * len(text))
         assert all(lettering(letter, 1).any() for letter in text if letter != " ")
@@ -301,8 +328,29 @@ def test_a_banner_stands_around_the_anatomy_never_on_it(volume, banner):
     assert is_warning(marked[:, 0]).all()
     ink = is_warning(marked[4:-4, 4:-4])
     assert ink.sum() > lettering(BANNER, 2).sum() * 0.9
-    seen = marked[(marked != np.array(WARNING)).any(axis=-1)].sum(dtype=np.int64)
-    assert seen == plain[(plain != np.array(WARNING)).any(axis=-1)].sum(dtype=np.int64)
+    rows, columns = volume.grid.rows, volume.grid.columns
+    half = plain.shape[0] // 2
+    for panel in (plain[:rows, 3 : 3 + columns], plain[half : half + rows, 3 : 3 + columns]):
+        assert holds(marked, panel)
+
+
+def holds(picture: np.ndarray, panel: np.ndarray) -> bool:
+    """Whether a part of the picture equals the panel."""
+    windows = np.lib.stride_tricks.sliding_window_view(picture, panel.shape)
+    return bool((windows[:, :, 0] == panel).all(axis=(-3, -2, -1)).any())
+
+
+@pytest.mark.parametrize("banner", ["border", "full"])
+def test_the_preview_tells_sides_colours_and_a_length(volume, banner):
+    marked = draw(volume, banner)
+    for letter in "RLAP":
+        ink = lettering(letter, 2)
+        drawn = np.where(ink[..., None], np.array(WARNING, dtype=np.uint8), np.uint8(0))
+        assert holds(marked, drawn), letter
+    for colour in KINDS.values():
+        assert holds(marked, np.full((14, 14, 3), colour, dtype=np.uint8))
+    ruler = round(50.0 / volume.grid.pixel_mm)
+    assert holds(marked, np.full((2, ruler, 3), WARNING, dtype=np.uint8))
 
 
 def test_the_preview_shows_the_head_upright():

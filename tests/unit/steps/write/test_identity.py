@@ -56,7 +56,7 @@ def test_each_part_of_the_provenance_gives_other_uids(field):
     [
         ObjectOptions(companions=("SR",)),
         ObjectOptions(mr="enhanced"),
-        ObjectOptions(map_precision="uint16"),
+        ObjectOptions(map_precision="float32"),
         ObjectOptions(preview_banner="full"),
         ObjectOptions(uncertain_above=0.2),
     ],

@@ -80,7 +80,7 @@ def sets() -> dict[str, Written]:
     enhanced = [enhanced_ct(**TINY)]
     return {
         "classic": written(classic, ObjectOptions()),
-        "enhanced": written(classic, ObjectOptions(mr="enhanced", map_precision="uint16")),
+        "enhanced": written(classic, ObjectOptions(mr="enhanced", map_precision="float32")),
         "calibrated": written(enhanced, ObjectOptions(), CALIBRATED, BEFORE),
     }
 
