@@ -42,7 +42,7 @@ def train_bridge(
         state = fresh_state(settings, workers.device)
         _resume(state, run)
         with _loss_bar(settings.train.steps, state.step, visible=workers.writes) as report:
-            source = source_of(settings.recipe, pool, data)
+            source = source_of(settings, pool, data)
             train(settings, source, state, run, report, workers)
 
 
