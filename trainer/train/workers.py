@@ -69,10 +69,14 @@ def _device() -> torch.device:
 
 @contextmanager
 def joined() -> Iterator[Workers]:
-    """Join the processes that torchrun started, if it did: nccl on GPUs, gloo on CPUs."""
+    """Join the processes that torchrun started, if it did: nccl on GPUs, gloo on CPUs.
+
+    Each computes with OMP_NUM_THREADS threads, by default its share of the cores.
+    """
     device, count = _device(), int(os.environ.get("WORLD_SIZE", "1"))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
+    cores = max(1, (os.cpu_count() or 1) // here)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores)))
     if count == 1:
         yield Workers(0, 1, device)
         return
