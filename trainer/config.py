@@ -73,7 +73,7 @@ class Simulation(_Section):
         return self.samples_sharp if head.whole_head_truth else self.samples_brain_only
 
 
-class Samples(_Section):
+class SampleDraws(_Section):
     """How samples of a pool are drawn and scanned in training.
 
     Attributes
@@ -221,7 +221,7 @@ class TrainConfig(_Section):
 
     simulate: Simulation | None = None
     gaps: Simulation | None = None
-    samples: Samples = Samples()
+    samples: SampleDraws = SampleDraws()
     train: Training
     recipe: Recipe
     encoder: EncoderTraining | None = None
@@ -247,7 +247,7 @@ class TrainConfig(_Section):
         relevant = self.train.model_dump_json(exclude_defaults=True) + self.recipe.model_dump_json(
             include={"grid", "widths", "brain_window", "wide_window"}
         )
-        if self.samples != Samples():
+        if self.samples != SampleDraws():
             relevant += self.samples.model_dump_json()
         return hashlib.sha256(relevant.encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from rebrain_node.domain.volume import MillimetreArray
-from trainer.simulate.pathology import Levels, Sites, distance_capped, paint, smooth_field
+from trainer.simulate.pathology import Levels, TissueParts, distance_capped, paint, smooth_field
 from trainer.simulate.template import Volume
 
 AIR_HU = -1000.0
@@ -50,7 +50,7 @@ class Anatomy:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnHead:
     """One person drawn of a head: CT and T1 with the same disease."""
 
     anatomy: Anatomy
@@ -69,7 +69,7 @@ class Drawn:
         middles = (edges[:-1] + edges[1:]) / 2
         return float(middles[np.argmax(np.where(middles > _LEAST_LEVEL, smooth, 0))])
 
-    def levelled(self, tissue_hu: float) -> "Drawn":
+    def levelled(self, tissue_hu: float) -> "DrawnHead":
         """Shift soft tissue so that that of the brain has this level; bone and air stay."""
         away = np.abs(self.hu - np.float32(35))
         share = np.clip((200 - away) / 100, 0, 1, dtype=np.float32)
@@ -92,15 +92,15 @@ class Tissues(Anatomy):
     lesion: Volume
     deep_grey: Volume
     cells: Volume
-    sites: Sites
+    sites: TissueParts
 
-    def drawn(self, rng: Generator) -> Drawn:
+    def drawn(self, rng: Generator) -> DrawnHead:
         """Draw HU and paint disease into CT and T1."""
         levels = Levels.drawn(rng)
         hu = draw_hu(self, rng, levels)
         hu, t1 = paint(hu, self.t1, self.sites, levels, rng)
         anatomy = Anatomy(t1, self.brain, self.head, self.known, self.mni)
-        return Drawn(anatomy, hu)
+        return DrawnHead(anatomy, hu)
 
 
 def signed_distance(mask: NDArray[np.bool_]) -> Volume:
@@ -204,11 +204,11 @@ def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
     )
 
 
-def _sites(t1: Volume, brain: NDArray[np.bool_], ventricles: NDArray[np.bool_]) -> Sites:
+def _sites(t1: Volume, brain: NDArray[np.bool_], ventricles: NDArray[np.bool_]) -> TissueParts:
     """Find where disease can lie, by the T1; `ventricles` is a region that holds them."""
     white = _ramp(t1, 0.49, 0.56) * brain
     hollow = ndi.binary_opening(ventricles & brain & (t1 < 0.27))
-    return Sites(
+    return TissueParts(
         white=white,
         tissue=_ramp(t1, 0.26, 0.34) * brain,
         ventricle_mm=distance_capped(signed_distance(hollow)),

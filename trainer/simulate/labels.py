@@ -22,7 +22,7 @@ from trainer.simulate.anatomy import fit_to_mni
 from trainer.simulate.hounsfield import (
     AIR_HU,
     Anatomy,
-    Drawn,
+    DrawnHead,
     Tissues,
     bounds_of_truth,
     crop_box,
@@ -30,11 +30,11 @@ from trainer.simulate.hounsfield import (
     signed_distance,
     tissues,
 )
-from trainer.simulate.pathology import Levels, Sites, distance_capped, paint, smooth_field
+from trainer.simulate.pathology import Levels, TissueParts, distance_capped, paint, smooth_field
 from trainer.simulate.template import CtTemplate, Volume
 
 
-class TissueClass(NamedTuple):
+class ClassLevels(NamedTuple):
     """Levels of one class.
 
     `hu` is added to the level that `base` names: grey, white, csf, or 0 for none; `hu_spread` and
@@ -50,31 +50,31 @@ class TissueClass(NamedTuple):
 
 
 #: by name, in the order of the class numbers; labels of the maps as in FreeSurfer below 500
-CLASSES: Mapping[str, TissueClass] = {
-    "outside": TissueClass((), 0.0, "", AIR_HU, 0, 0),
-    "air": TissueClass((), 0.02, "", AIR_HU, 0, 0.01),
-    "white": TissueClass((2, 41, 85), 0.62, "white", 0, 0, 0.01),
-    "cortex": TissueClass((3, 42, 17, 53, 18, 54, 136, 163, 137, 164), 0.42, "grey", 0, 0, 0.015),
-    "ventricle": TissueClass((4, 43, 5, 44, 14, 15, 72), 0.13, "csf", 0, 0.5, 0.01),
-    "csf": TissueClass((24,), 0.14, "csf", 0.5, 1, 0.01),
-    "choroid": TissueClass((25, 57, 30, 62), 0.38, "csf", 14, 8, 0.05),
-    "cerebellar white": TissueClass((7, 46), 0.61, "white", 0.5, 0.7, 0.01),
-    "cerebellar cortex": TissueClass((8, 47), 0.43, "grey", -0.5, 1, 0.015),
-    "caudate": TissueClass((11, 50, 26, 58), 0.44, "grey", 1.5, 1, 0.015),
-    "putamen": TissueClass((12, 51), 0.455, "grey", 1.5, 1, 0.015),
-    "thalamus": TissueClass((10, 49), 0.52, "grey", 0.8, 1, 0.015),
-    "pallidum": TissueClass((13, 52), 0.57, "grey", 2, 1.5, 0.015),
-    "diencephalon": TissueClass((28, 60), 0.56, "white", 2.5, 1, 0.015),
-    "stem": TissueClass((16, 512), 0.585, "white", 1, 1, 0.015),
-    "artery": TissueClass((502,), 0.22, "", 42, 5, 0.1),
-    "vein": TissueClass((514,), 0.26, "", 52, 7, 0.1),
-    "eye": TissueClass((506,), 0.15, "", 12, 5, 0.02),
-    "muscle": TissueClass((507, 508, 530), 0.34, "", 55, 7, 0.03),
-    "fat": TissueClass((), 0.93, "", -95, 10, 0.02),
-    "mucosa": TissueClass((509,), 0.36, "", 35, 10, 0.06),
-    "skin": TissueClass((511,), 0.48, "", 45, 15, 0.08),
-    "bone": TissueClass((515,), 0.08, "", 950, 220, 0.02),
-    "marrow": TissueClass((516,), 0.62, "", 380, 150, 0.12),
+CLASSES: Mapping[str, ClassLevels] = {
+    "outside": ClassLevels((), 0.0, "", AIR_HU, 0, 0),
+    "air": ClassLevels((), 0.02, "", AIR_HU, 0, 0.01),
+    "white": ClassLevels((2, 41, 85), 0.62, "white", 0, 0, 0.01),
+    "cortex": ClassLevels((3, 42, 17, 53, 18, 54, 136, 163, 137, 164), 0.42, "grey", 0, 0, 0.015),
+    "ventricle": ClassLevels((4, 43, 5, 44, 14, 15, 72), 0.13, "csf", 0, 0.5, 0.01),
+    "csf": ClassLevels((24,), 0.14, "csf", 0.5, 1, 0.01),
+    "choroid": ClassLevels((25, 57, 30, 62), 0.38, "csf", 14, 8, 0.05),
+    "cerebellar white": ClassLevels((7, 46), 0.61, "white", 0.5, 0.7, 0.01),
+    "cerebellar cortex": ClassLevels((8, 47), 0.43, "grey", -0.5, 1, 0.015),
+    "caudate": ClassLevels((11, 50, 26, 58), 0.44, "grey", 1.5, 1, 0.015),
+    "putamen": ClassLevels((12, 51), 0.455, "grey", 1.5, 1, 0.015),
+    "thalamus": ClassLevels((10, 49), 0.52, "grey", 0.8, 1, 0.015),
+    "pallidum": ClassLevels((13, 52), 0.57, "grey", 2, 1.5, 0.015),
+    "diencephalon": ClassLevels((28, 60), 0.56, "white", 2.5, 1, 0.015),
+    "stem": ClassLevels((16, 512), 0.585, "white", 1, 1, 0.015),
+    "artery": ClassLevels((502,), 0.22, "", 42, 5, 0.1),
+    "vein": ClassLevels((514,), 0.26, "", 52, 7, 0.1),
+    "eye": ClassLevels((506,), 0.15, "", 12, 5, 0.02),
+    "muscle": ClassLevels((507, 508, 530), 0.34, "", 55, 7, 0.03),
+    "fat": ClassLevels((), 0.93, "", -95, 10, 0.02),
+    "mucosa": ClassLevels((509,), 0.36, "", 35, 10, 0.06),
+    "skin": ClassLevels((511,), 0.48, "", 45, 15, 0.08),
+    "bone": ClassLevels((515,), 0.08, "", 950, 220, 0.02),
+    "marrow": ClassLevels((516,), 0.62, "", 380, 150, 0.12),
 }
 _NUMBER = {name: k for k, name in enumerate(CLASSES)}
 _FLUID = [_NUMBER[name] for name in ("ventricle", "csf", "choroid")]
@@ -103,20 +103,31 @@ def map_labels(path: Path, template: CtTemplate) -> dict[str, NDArray[np.generic
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     image = sitk.DICOMOrient(sitk.ReadImage(str(path), sitk.sitkInt32), "LPS")
-    labels = sitk.GetArrayFromImage(image)
+    classes, head = classes_of(sitk.GetArrayFromImage(image))
+    box = crop_box(head)
+    classes, head = classes[box], head[box]
+    start = image.TransformIndexToPhysicalPoint([int(span.start) for span in box[::-1]])
+    mni = fit_to_mni(_usual_t1(classes), start, head, template)
+    return {"classes": classes, "head": head, "origin_mm": np.array(start), **mni}
+
+
+def classes_of(labels: NDArray[np.integer]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return the class of every voxel of a label map, and the head with the air in it.
+
+    Parameters
+    ----------
+    labels : ndarray
+        (z, y, x), 0 where there is nothing; what lies apart from the largest part is nothing too.
+    """
     parts, count = ndi.label(labels > 0)
     body = parts == 1 + int(np.argmax(ndi.sum_labels(labels > 0, parts, range(1, count + 1))))
     closed = ndi.binary_closing(np.pad(body, 3), iterations=2)[3:-3, 3:-3, 3:-3] | body
     head = np.stack([ndi.binary_fill_holes(plane) for plane in closed])
-    box = crop_box(head)
-    labels, body, head = labels[box], body[box], head[box]
     table = np.full(_LARGEST_LABEL, _NUMBER["muscle"], np.uint8)
     for name, tissue in CLASSES.items():
         table[list(tissue.labels)] = _NUMBER[name]
-    classes = np.where(body, table[labels], np.where(head, _NUMBER["air"], _NUMBER["outside"]))
-    start = image.TransformIndexToPhysicalPoint([int(span.start) for span in box[::-1]])
-    mni = fit_to_mni(_usual_t1(classes.astype(np.uint8)), start, head, template)
-    return {"classes": classes.astype(np.uint8), "head": head, "origin_mm": np.array(start), **mni}
+    within = np.where(head, _NUMBER["air"], _NUMBER["outside"])
+    return np.where(body, table[labels], within).astype(np.uint8), head
 
 
 def _usual_t1(classes: NDArray[np.uint8]) -> Volume:
@@ -171,7 +182,7 @@ class LabelHead(Anatomy):
             skin_mm=to("skin", everywhere),
         )
 
-    def drawn(self, rng: Generator) -> Drawn:
+    def drawn(self, rng: Generator) -> DrawnHead:
         """Draw one person of this head: shape, levels and disease."""
         bent = _bent(self, rng)
         classes = _with_fat_and_cells(_with_new_ventricles(bent, rng), bent, rng)
@@ -179,7 +190,7 @@ class LabelHead(Anatomy):
         hu, t1 = _levels_of(classes, bent, levels, rng)
         white = np.isin(classes, _WHITE)
         tissue = np.isin(classes, _TISSUE)
-        sites = Sites(
+        sites = TissueParts(
             white=white.astype(np.float32),
             tissue=tissue.astype(np.float32),
             ventricle_mm=bent.ventricle_mm,
@@ -194,7 +205,7 @@ class LabelHead(Anatomy):
             known=self.known,
             mni=bent.mni,
         )
-        return Drawn(anatomy, ndi.gaussian_filter(hu, blur))
+        return DrawnHead(anatomy, ndi.gaussian_filter(hu, blur))
 
 
 def read_maps(path: Path, resolution_mm: float | None = None) -> Tissues | LabelHead:

@@ -50,7 +50,7 @@ class Levels:
 
 
 @dataclass(frozen=True)
-class Sites:
+class TissueParts:
     """Where disease can lie in a head, each (z, y, x) float32.
 
     `white` and `tissue` are memberships (0 to 1) of white matter and of all brain but CSF;
@@ -64,12 +64,12 @@ class Sites:
 
 
 @dataclass
-class _Canvas:
+class Canvas:
     """One head while disease is painted into it."""
 
     hu: Volume
     t1: Volume
-    sites: Sites
+    sites: TissueParts
     levels: Levels
     rng: Generator
 
@@ -113,14 +113,14 @@ class _Canvas:
 
 
 def paint(
-    hu: Volume, t1: Volume, sites: Sites, levels: Levels, rng: Generator
+    hu: Volume, t1: Volume, sites: TissueParts, levels: Levels, rng: Generator
 ) -> tuple[Volume, Volume]:
     """Draw what one person has and paint it: new HU and T1.
 
     Leukoaraiosis in 45 %, infarcts in 25 %, cysts in 6 %, a haemorrhage with oedema in 5 %, a
     shunt in 4 %.
     """
-    canvas = _Canvas(hu.copy(), t1.copy(), sites, levels, rng)
+    canvas = Canvas(hu.copy(), t1.copy(), sites, levels, rng)
     if rng.random() < _LEUKOARAIOSIS:
         leukoaraiosis(canvas, rng.uniform(5, 14))
     if rng.random() < _INFARCTS:
@@ -132,7 +132,7 @@ def paint(
     return canvas.hu, canvas.t1
 
 
-def leukoaraiosis(canvas: _Canvas, drop_hu: float) -> None:
+def leukoaraiosis(canvas: Canvas, drop_hu: float) -> None:
     """Darken white matter round the ventricles and in deep patches; spare the rim below cortex.
 
     HU fall by up to `drop_hu`, never to less than `LEAST_ABOVE_CSF` above CSF; T1 by 5 to 25 %.
@@ -153,7 +153,7 @@ def leukoaraiosis(canvas: _Canvas, drop_hu: float) -> None:
     canvas.t1 *= 1 - np.minimum(t1_drop * much, 0.25)
 
 
-def infarct(canvas: _Canvas) -> None:
+def infarct(canvas: Canvas) -> None:
     """Paint a lacune, a subacute or a chronic infarct, from swollen tissue to a cavity."""
     rng, centre = canvas.rng, canvas.place()
     if centre is None:
@@ -168,7 +168,7 @@ def infarct(canvas: _Canvas) -> None:
     canvas.toward_csf(box, share.astype(np.float32))
 
 
-def cyst(canvas: _Canvas) -> None:
+def cyst(canvas: Canvas) -> None:
     """Paint a cyst of 5 to 28 mm radius: CSF on CT and on T1."""
     rng, centre = canvas.rng, canvas.place()
     if centre is None:
@@ -179,7 +179,7 @@ def cyst(canvas: _Canvas) -> None:
     canvas.toward(box, share, canvas.levels.csf + rng.normal(0, 1), CSF_T1 + rng.normal(0, 0.015))
 
 
-def haemorrhage(canvas: _Canvas) -> None:
+def haemorrhage(canvas: Canvas) -> None:
     """Paint a haemorrhage with a rim of oedema.
 
     Its T1 depends on its age, which CT does not show: its level is near that of grey matter.
@@ -196,7 +196,7 @@ def haemorrhage(canvas: _Canvas) -> None:
     canvas.toward(box, share, rng.uniform(50, 78), rng.uniform(0.35, 0.55))
 
 
-def shunt(canvas: _Canvas) -> None:
+def shunt(canvas: Canvas) -> None:
     """Lead a catheter of 2 to 3 mm from outside the brain into a lateral ventricle."""
     rng, sites = canvas.rng, canvas.sites
     inside = np.argwhere(sites.ventricle_mm[::3, ::3, ::3] <= 0) * 3

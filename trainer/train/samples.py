@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
-from trainer.config import Samples
+from trainer.config import SampleDraws
 from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.scanner import scan, with_pathology
@@ -117,9 +117,9 @@ class Batch:
         return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-def sample_weights(pool: Pool, samples: Samples | None = None) -> Tensor:
+def sample_weights(pool: Pool, samples: SampleDraws | None = None) -> Tensor:
     """Return the relative frequency of every sample of the pool, in order of its subjects."""
-    samples = samples or Samples()
+    samples = samples or SampleDraws()
     weights, labels = [], []
     for record, arrays in zip(pool.records, pool.arrays, strict=True):
         weight = _SHARP_WEIGHT if record.sharp else 1.0
@@ -217,8 +217,8 @@ def augmented(
 ) -> Batch:
     """Place, scan and condition the sample `number` of a pool; return a batch of one.
 
-    `level_sd_hu` as of `trainer.config.Samples`; twice that for a picture, which the node cannot
-    level as well.
+    `level_sd_hu` as of `trainer.config.SampleDraws`; twice that for a picture, which the node
+    cannot level as well.
     """
     subject, row = locate(pool, number)
     sample = pool.sample(subject, row)
@@ -276,9 +276,9 @@ class PoolSource:
     level_sd_hu: float | None = None
 
     @classmethod
-    def of(cls, pool: Pool, recipe: Recipe, samples: Samples | None = None) -> "PoolSource":
+    def of(cls, pool: Pool, recipe: Recipe, samples: SampleDraws | None = None) -> "PoolSource":
         """Draw every sample of the pool as often as its head deserves and `samples` says."""
-        samples = samples or Samples()
+        samples = samples or SampleDraws()
         return cls(pool, sample_weights(pool, samples), recipe, samples.level_sd_hu)
 
     def draw(self, rng: SampleRng) -> Batch:
