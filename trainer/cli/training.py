@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,9 @@ def train_bridge(
     run: options.Run,
     pool: Annotated[Path | None, typer.Option(help="Simulated samples (`simulate`).")] = None,
     data: Annotated[Path | None, typer.Option(help="Prepared data set (`prepare`).")] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Default: a GPU if there is one.")
+    ] = None,
 ) -> None:
     """Train the bridge network, which synthesises slices.
 
@@ -38,7 +41,7 @@ def train_bridge(
         raise typer.BadParameter("give either --pool or --data")
     settings = TrainConfig.load(config)
     run.mkdir(parents=True, exist_ok=True)
-    with joined() as workers:
+    with joined(device) as workers:
         state = fresh_state(settings, workers.device)
         _resume(state, run)
         with _loss_bar(settings.train.steps, state.step, visible=workers.writes) as report:

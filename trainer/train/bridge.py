@@ -11,6 +11,7 @@ numbers are seeded by run, step and number of the sample: processes that share a
 one process would.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,15 @@ from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.unet import Network, UnitizedUNet, network_of
 from trainer.config import TrainConfig, Training
 from trainer.sample_rng import SampleRng
-from trainer.train.loop import Progress, RunOutput, Schedule, State, checkpoint, fit
+from trainer.train.loop import (
+    Progress,
+    RunOutput,
+    Schedule,
+    State,
+    checkpoint,
+    drawn_ahead,
+    fit,
+)
 from trainer.train.samples import Batch, Source, draw_batch
 from trainer.train.workers import ALONE_ON_CPU, Workers, reduced
 
@@ -217,11 +226,10 @@ def train(
 
     def draw(step: int) -> tuple[Batch, Draws]:
         rng = [SampleRng(training.seed, step, sample) for sample in share]
-        batch = draw_batch(source, rng).to(workers.device)
-        return batch, draw_time_steps(training, frame, rng).to(workers.device)
+        return draw_batch(source, rng), draw_time_steps(training, frame, rng)
 
     def loss_of(drawn: tuple[Batch, Draws]) -> Tensor:
-        batch, draws = drawn
+        batch, draws = drawn[0].to(workers.device), drawn[1].to(workers.device)
         total = workers.mean(batch.weight.sum()).clamp(min=1)
         loss: Tensor = objective(batch, draws, total)
         return loss
@@ -229,4 +237,6 @@ def train(
     if workers.writes:
         (out / "recipe.json").write_text(config.recipe.to_json())
     schedule = Schedule(training, _WARM_UP, REPORT_EVERY)
-    fit(state, draw, loss_of, schedule, RunOutput(out, report), workers)
+    threads = os.cpu_count() or 1
+    take = draw if workers.device.type == "cpu" else drawn_ahead(draw, training.steps, threads)
+    fit(state, take, loss_of, schedule, RunOutput(out, report), workers)
