@@ -115,12 +115,13 @@ def score_run(
     """Score a checkpoint on every `every`-th held-out sample and on the real pairs."""
     recipe = config.recipe
     trained = open_network(str(folders.run))
-    lookup = fit_baseline(Pool.open(folders.pool, "train"), recipe)
+    level_sd_hu = config.samples.level_sd_hu
+    lookup = fit_baseline(Pool.open(folders.pool, "train"), recipe, level_sd_hu)
     methods: dict[str, Method] = {"lookup table": lambda given: lookup.of(given.source)}
     methods |= {
         sampling_name(each): bridge_method(trained.evaluate, recipe, each) for each in SAMPLINGS
     }
-    held_out = list(cases(Pool.open(folders.pool, "validation"), recipe, every))
+    held_out = list(cases(Pool.open(folders.pool, "validation"), recipe, every, level_sd_hu))
     progress.started(len(methods) * len(held_out))
     scores = score_held_out(held_out, methods, progress.advance)
     networks = {

@@ -11,6 +11,7 @@ from rebrain_node.model.recipe import Grid
 from tests.support.ball_head import ball_maps
 from tests.support.label_head import ball_labels, label_maps
 from trainer.config import SampleDraws, TrainConfig
+from trainer.evaluate.release_scores import cases
 from trainer.sample_rng import SampleRng
 from trainer.simulate import pool
 from trainer.simulate.hounsfield import Anatomy, DrawnHead, mni_from_voxel, tissues
@@ -32,6 +33,7 @@ from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples
 from trainer.simulate.scanner import scan, with_pathology
 from trainer.simulate.slabs import Block, Plan, rotation
 from trainer.train.bridge import fresh_state, lost_detail, train
+from trainer.train.guided import GuidedSource
 from trainer.train.samples import PoolSource, sample_weights
 
 DEMO = TrainConfig.load(Path(__file__).parents[2] / "conf" / "train" / "demo.toml")
@@ -292,6 +294,31 @@ def test_a_levelled_scan_errs_by_no_more_than_twice_the_deviation() -> None:
     assert max(abs(mean - 34) for mean in means) < 4.5
     assert np.std(means) > 1
     assert max(wide) > 40
+
+
+def test_the_control_branch_learns_from_samples_levelled_as_the_bridge_has_them(
+    mixed_pool: Pool,
+) -> None:
+    only = torch.zeros(18)
+    only[2] = 1.0
+    assert DEMO.control is not None
+    guided = GuidedSource(mixed_pool, only, DEMO.recipe, DEMO.control, [None] * 18, level_sd_hu=2.0)
+    bridge = PoolSource(mixed_pool, only, DEMO.recipe, level_sd_hu=2.0)
+
+    drawn, _ = guided.draw(SampleRng(3, 1))
+
+    assert torch.equal(drawn.conditioning, bridge.draw(SampleRng(3, 1)).conditioning)
+
+
+def test_held_out_slices_are_scored_as_level_as_they_are_trained(mixed_pool: Pool) -> None:
+    def spread(level_sd_hu: float | None) -> float:
+        sources = (
+            (case.conditioning.source, case.brain)
+            for case in cases(mixed_pool, DEMO.recipe, 1, level_sd_hu)
+        )
+        return float(np.std([plane[brain].mean() for plane, brain in sources if brain.any()]))
+
+    assert spread(0.0) < spread(None)
 
 
 def _grain(seed: int) -> torch.Tensor:

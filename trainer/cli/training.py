@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -148,6 +149,7 @@ def train_control(  # noqa: PLR0913 - one option each
     with_exemplar = sum(guide is not None for guide in guides)
     typer.echo(f"{with_exemplar} of {len(guides)} samples have an exemplar", err=True)
     source = GuidedSource.of(samples, backbone.recipe, section, guides, donors)
+    source = replace(source, level_sd_hu=settings.samples.level_sd_hu)
     training = control.training_of(settings.train, section)
     state = control.fresh_state(
         backbone, training, section, samples.index.digest, exemplars.exemplars.digest
