@@ -43,9 +43,14 @@ class Simulation(_Section):
 
     Attributes
     ----------
+    samples_labels : int
+        Of a label map.
     gap_mm : tuple of float or None
         Least and largest distance of the slabs beside a missing position; None: no restriction to
         missing positions.
+    tissue_level_hu : float or None
+        HU that the brain tissue of every person is shifted to, as the node levels a series; None:
+        as drawn.
     """
 
     seed: int
@@ -53,15 +58,38 @@ class Simulation(_Section):
     samples_sharp: int = Field(gt=0)
     samples_brain_only: int = Field(gt=0)
     samples_validation: int = Field(gt=0)
+    samples_labels: int = Field(default=1, gt=0)
+    tissue_level_hu: float | None = None
     gap_mm: tuple[float, float] | None = None
 
     def samples(self, head: Head) -> int:
         """Return the number of samples of `head`."""
         if head.role == "validation":
             return self.samples_validation
+        if head.kind == "labels":
+            return self.samples_labels
         if not head.sharp:
             return self.samples_2mm
         return self.samples_sharp if head.whole_head_truth else self.samples_brain_only
+
+
+class SampleDraws(_Section):
+    """How samples of a pool are drawn and scanned in training.
+
+    Attributes
+    ----------
+    label_share : float or None
+        Share of the draws from heads of label maps; None: each sample alike.
+    little_brain : float
+        How often a slice with little brain is drawn, against another of the same head.
+    level_sd_hu : float or None
+        SD of the calibration error that remains after the node has levelled a series, cut at twice
+        the SD; None: -5 to 13 HU, as scanners differ.
+    """
+
+    label_share: float | None = Field(default=None, ge=0, le=1)
+    little_brain: float = Field(default=1.0, gt=0, le=1)
+    level_sd_hu: float | None = Field(default=None, ge=0)
 
 
 class Training(_Section):
@@ -79,6 +107,8 @@ class Training(_Section):
         Share of time steps at m = 1; the others are uniform on (0, 1).
     ssim_weight : float
         Weight of 1 - SSIM beside the weighted L1.
+    detail_weight : float
+        Weight of the error of fine detail (`trainer.train.bridge.lost_detail`).
     """
 
     objective: Objective
@@ -92,6 +122,7 @@ class Training(_Section):
     bridge_steps: int | None = Field(default=None, gt=0)
     start_share: float = Field(ge=0, le=1)
     ssim_weight: float = Field(ge=0)
+    detail_weight: float = Field(default=0.0, ge=0)
     checkpoint_every: int = Field(gt=0)
 
 
@@ -190,6 +221,7 @@ class TrainConfig(_Section):
 
     simulate: Simulation | None = None
     gaps: Simulation | None = None
+    samples: SampleDraws = SampleDraws()
     train: Training
     recipe: Recipe
     encoder: EncoderTraining | None = None
@@ -215,6 +247,8 @@ class TrainConfig(_Section):
         relevant = self.train.model_dump_json(exclude_defaults=True) + self.recipe.model_dump_json(
             include={"grid", "widths", "brain_window", "wide_window"}
         )
+        if self.samples != SampleDraws():
+            relevant += self.samples.model_dump_json()
         return hashlib.sha256(relevant.encode()).hexdigest()
 
 

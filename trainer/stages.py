@@ -9,7 +9,6 @@ import torch
 
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
-from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.sampling import uniform_time_steps
 from trainer.config import Simulation, TrainConfig
 from trainer.evaluate.networks import open_network
@@ -27,7 +26,7 @@ from trainer.heads import Head, catalogue
 from trainer.release.bundle import finished_run, release
 from trainer.release.card import LAST_STEP, data_uses, make_card, training_facts
 from trainer.simulate.anatomy import HeadError, map_anatomy
-from trainer.simulate.hounsfield import sharpened, tissues
+from trainer.simulate.labels import map_labels, read_maps
 from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples, write_subject
 from trainer.simulate.template import load_template
 from trainer.train.prepared import PreparedSource
@@ -40,7 +39,9 @@ SAMPLINGS = (uniform_time_steps(1), uniform_time_steps(2), (1.0, 0.6, 0.3), unif
 def map_head(head: Head, data: Path, folder: Path) -> tuple[str, str | None]:
     """Write the tissue maps of a head to `folder`; return its name and, if refused, the reason."""
     try:
-        maps = map_anatomy(head, load_template(data / "templates"))
+        template = load_template(data / "templates")
+        labels = head.kind == "labels"
+        maps = map_labels(head.t1, template) if labels else map_anatomy(head, template)
     except HeadError as refusal:
         return head.name, f"refused: {refusal}"
     part = folder / f"{head.name}.part.npz"
@@ -62,14 +63,16 @@ def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) ->
     if finished.exists():
         return PoolRecord.model_validate_json(finished.read_bytes())
     count = simulation.samples(head)
-    with np.load(maps / f"{head.name}.npz") as arrays:
-        anatomy = sharpened(tissues(dict(arrays)), 1.0 if head.sharp else 2.0)
-    samples = draw_samples(anatomy, head.name, count, simulation.seed, simulation.gap_mm)
+    anatomy = read_maps(maps / f"{head.name}.npz", 1.0 if head.sharp else 2.0)
+    samples = draw_samples(
+        anatomy, head.name, count, simulation.seed, simulation.gap_mm, simulation.tissue_level_hu
+    )
     record = PoolRecord(
         name=head.name,
         role=head.role,
         sharp=head.sharp,
         whole_head_truth=head.whole_head_truth,
+        kind=head.kind,
         samples=count,
         sha256=write_subject(pool / head.name, samples, count),
     )
@@ -77,7 +80,7 @@ def simulate_head(head: Head, maps: Path, pool: Path, simulation: Simulation) ->
     return record
 
 
-def source_of(recipe: Recipe, pool: Path | None, data: Path | None) -> Source:
+def source_of(config: TrainConfig, pool: Path | None, data: Path | None) -> Source:
     """Open the training subjects of a pool or of a prepared data set.
 
     Raises
@@ -86,9 +89,9 @@ def source_of(recipe: Recipe, pool: Path | None, data: Path | None) -> Source:
         Neither is given.
     """
     if pool is not None:
-        return PoolSource.of(Pool.open(pool, "train"), recipe)
+        return PoolSource.of(Pool.open(pool, "train"), config.recipe, config.samples)
     if data is not None:
-        return PreparedSource.open(data, recipe)
+        return PreparedSource.open(data, config.recipe)
     raise ValueError("neither a pool nor a prepared data set")
 
 
@@ -112,12 +115,13 @@ def score_run(
     """Score a checkpoint on every `every`-th held-out sample and on the real pairs."""
     recipe = config.recipe
     trained = open_network(str(folders.run))
-    lookup = fit_baseline(Pool.open(folders.pool, "train"), recipe)
+    level_sd_hu = config.samples.level_sd_hu
+    lookup = fit_baseline(Pool.open(folders.pool, "train"), recipe, level_sd_hu)
     methods: dict[str, Method] = {"lookup table": lambda given: lookup.of(given.source)}
     methods |= {
         sampling_name(each): bridge_method(trained.evaluate, recipe, each) for each in SAMPLINGS
     }
-    held_out = list(cases(Pool.open(folders.pool, "validation"), recipe, every))
+    held_out = list(cases(Pool.open(folders.pool, "validation"), recipe, every, level_sd_hu))
     progress.started(len(methods) * len(held_out))
     scores = score_held_out(held_out, methods, progress.advance)
     networks = {

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rebrain_node.errors import SettingsError
 from rebrain_node.model.recipe import Grid
 from rebrain_node.model.unet import Network
 from tests.support.ball_head import ball_maps, write_ball_pool
@@ -18,9 +19,9 @@ from trainer.simulate.pool import (
 )
 from trainer.train import bridge as train_bridge
 from trainer.train.bridge import fresh_state, open_run, train
-from trainer.train.loop import State
+from trainer.train.loop import State, drawn_ahead
 from trainer.train.samples import PoolSource, draw_batch
-from trainer.train.workers import reduced
+from trainer.train.workers import device_of, reduced
 
 WIDTHS = (8, 16)
 CPU = torch.device("cpu")
@@ -232,3 +233,35 @@ def test_a_processor_without_bfloat16_computes_in_single_precision(
     with reduced("cpu"):
         assert layer(torch.zeros(1, 4)).dtype == expected
     assert layer(torch.zeros(1, 4)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_batches_drawn_ahead_are_those_of_their_steps_and_none_is_drawn_beyond_the_last(
+    first: int,
+) -> None:
+    asked: list[int] = []
+
+    def draw(step: int) -> int:
+        asked.append(step)
+        return 10 * step
+
+    take = drawn_ahead(draw, 9, threads=2)
+
+    assert [take(step) for step in range(first, 9)] == [10 * step for step in range(first, 9)]
+    assert sorted(asked) == list(range(first, 9))
+
+
+def test_an_error_in_a_batch_drawn_ahead_reaches_the_loop() -> None:
+    def draw(step: int) -> int:
+        raise FileNotFoundError(f"step {step}")
+
+    with pytest.raises(FileNotFoundError, match="step 0"):
+        drawn_ahead(draw, 4, threads=2)(0)
+
+
+def test_a_gpu_that_is_asked_for_and_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(SettingsError, match="give --device cpu"):
+        device_of("cuda")
+    assert device_of(None).type == "cpu"

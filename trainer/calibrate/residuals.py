@@ -28,7 +28,8 @@ from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import embed, retrieve
 from rebrain_node.steps.synthesise import synthesise
 from trainer.sample_rng import SampleRng
-from trainer.simulate.hounsfield import Tissues, draw_hu
+from trainer.simulate.hounsfield import Anatomy, Tissues
+from trainer.simulate.labels import LabelHead
 from trainer.simulate.scanner import scan
 from trainer.simulate.slabs import COLUMNS, PIXEL_MM, ROWS, Plan, average, rotation, slab_points
 
@@ -46,7 +47,7 @@ class SimulatedSeries:
     """One series in the coordinates of its tissue maps: LPS mm are voxels x, y, z at 1 mm."""
 
     source: SourceVolume
-    head: Tissues
+    head: Anatomy
 
     def truth(
         self, grid: Grid, distance_mm: float, spacing_mm: float
@@ -67,21 +68,22 @@ class SimulatedSeries:
         return np.asarray(t1), np.asarray(inside.numpy(), dtype=bool)
 
 
-def simulate_series(head: Tissues, rng: Generator) -> SimulatedSeries:
-    """Simulate one series with random HU, thickness, orientation and scanner."""
+def simulate_series(head: Tissues | LabelHead, rng: Generator) -> SimulatedSeries:
+    """Simulate one series of a new person, with random thickness, orientation and scanner."""
     thickness = float(rng.uniform(THINNEST_MM, THICKEST_MM))
     turn = rotation(rng.uniform(*_PITCH_DEG), *rng.normal(0.0, _SD_DEG, 2))
-    middle, reach = _brain(head)
+    person = head.drawn(rng)
+    middle, reach = _brain(person.anatomy)
     plan = Plan(middle, turn, thickness, 0.0, 0.0, missing=False)
-    raised = torch.from_numpy(draw_hu(head, rng) + 1000.0)[None]
+    raised = torch.from_numpy(person.hu + 1000.0)[None]
     offsets = np.arange(reach[0] - _BELOW_BRAIN_MM, reach[1] + _ABOVE_BRAIN_MM, thickness)
     offsets += rng.uniform(0.0, thickness)
     hu = np.concatenate([average(raised, slab_points(plan, float(o))) for o in offsets]) - 1000.0
     scanned = scan(torch.from_numpy(hu), SampleRng(int(rng.integers(2**31)), 0)).numpy()
-    return SimulatedSeries(_source(scanned, plan, offsets), head)
+    return SimulatedSeries(_source(scanned, plan, offsets), person.anatomy)
 
 
-def _brain(head: Tissues) -> tuple[NDArray[np.float64], tuple[float, float]]:
+def _brain(head: Anatomy) -> tuple[NDArray[np.float64], tuple[float, float]]:
     """Return the centre of the brain (z, y, x), and its lowest and highest voxel relative to it."""
     voxels = 4 * np.argwhere(head.brain[::4, ::4, ::4] > 0.5).astype(np.float64)
     middle = voxels.mean(axis=0)

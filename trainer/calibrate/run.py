@@ -40,7 +40,8 @@ from trainer.heads import Head
 from trainer.release.bundle import check_unused, derive
 from trainer.release.card import card_files
 from trainer.release.export import Names, export_onnx, halves_of
-from trainer.simulate.hounsfield import Tissues, sharpened, tissues
+from trainer.simulate.hounsfield import Tissues
+from trainer.simulate.labels import LabelHead, read_maps
 
 SEED = 505
 ENGINE = "openvino"
@@ -100,10 +101,9 @@ class SubjectSplit:
                 )
         return cls(training, held_out, maps)
 
-    def anatomy(self, head: Head) -> Tissues:
+    def anatomy(self, head: Head) -> Tissues | LabelHead:
         """Read a head as the training samples of the bridge were simulated from it."""
-        with np.load(self.maps / f"{head.name}.npz", allow_pickle=False) as arrays:
-            return sharpened(tissues(dict(arrays)), 1.0 if head.sharp else 2.0)
+        return read_maps(self.maps / f"{head.name}.npz", 1.0 if head.sharp else 2.0)
 
     def residuals(self, head: Head, steps: NodeSteps, series: int) -> Residuals:
         """Simulate `series` series of a head and compare the result of the node with the truth."""

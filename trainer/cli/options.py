@@ -13,6 +13,7 @@ from rich.progress import Progress, TaskID
 if TYPE_CHECKING:
     from trainer.heads import Head
     from trainer.simulate.hounsfield import Tissues
+    from trainer.simulate.labels import LabelHead
 
 Data = Annotated[
     Path | None,
@@ -60,14 +61,11 @@ def heads_of(data: Path | None, *roles: str) -> "list[Head]":
     return [head for head in catalogue(data_of(data)) if not roles or head.role in roles]
 
 
-def tissues_of(maps: Path, head: "Head") -> "Tissues":
+def tissues_of(maps: Path, head: "Head") -> "Tissues | LabelHead":
     """Read the tissue maps of one subject."""
-    import numpy as np
+    from trainer.simulate.labels import read_maps
 
-    from trainer.simulate.hounsfield import tissues
-
-    with np.load(maps / f"{head.name}.npz") as arrays:
-        return tissues(dict(arrays))
+    return read_maps(maps / f"{head.name}.npz")
 
 
 def in_parallel(

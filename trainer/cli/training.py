@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +23,9 @@ def train_bridge(
     run: options.Run,
     pool: Annotated[Path | None, typer.Option(help="Simulated samples (`simulate`).")] = None,
     data: Annotated[Path | None, typer.Option(help="Prepared data set (`prepare`).")] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Default: a GPU if there is one.")
+    ] = None,
 ) -> None:
     """Train the bridge network, which synthesises slices.
 
@@ -38,11 +42,11 @@ def train_bridge(
         raise typer.BadParameter("give either --pool or --data")
     settings = TrainConfig.load(config)
     run.mkdir(parents=True, exist_ok=True)
-    with joined() as workers:
+    with joined(device) as workers:
         state = fresh_state(settings, workers.device)
         _resume(state, run)
         with _loss_bar(settings.train.steps, state.step, visible=workers.writes) as report:
-            source = source_of(settings.recipe, pool, data)
+            source = source_of(settings, pool, data)
             train(settings, source, state, run, report, workers)
 
 
@@ -145,6 +149,7 @@ def train_control(  # noqa: PLR0913 - one option each
     with_exemplar = sum(guide is not None for guide in guides)
     typer.echo(f"{with_exemplar} of {len(guides)} samples have an exemplar", err=True)
     source = GuidedSource.of(samples, backbone.recipe, section, guides, donors)
+    source = replace(source, level_sd_hu=settings.samples.level_sd_hu)
     training = control.training_of(settings.train, section)
     state = control.fresh_state(
         backbone, training, section, samples.index.digest, exemplars.exemplars.digest

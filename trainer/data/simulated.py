@@ -17,10 +17,9 @@ from trainer.simulate.hounsfield import (
     Tissues,
     crop_box,
     mni_from_voxel,
-    sharpened,
     stretch,
-    tissues,
 )
+from trainer.simulate.labels import LabelHead, read_maps
 from trainer.simulate.slabs import PIXEL_MM, scanned_series
 
 LICENCE = "that of each head's T1, in the notes of its meta.json"
@@ -67,8 +66,7 @@ def read(found: SourceSubject, kind: SourceKind) -> Reading:
     del kind  # what is simulated is HU
     terms, path = heads.terms_of(found.name), found.files["maps"]
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            head = sharpened(tissues(dict(arrays)), 1.0 if terms.sharp else 2.0)
+        head = read_maps(path, 1.0 if terms.sharp else 2.0)
     except (OSError, ValueError, KeyError) as error:
         raise DatasetError(f"{path} holds no maps of a head: {error}") from error
     ratio = stretch(mni_from_voxel(head))
@@ -90,7 +88,7 @@ def read(found: SourceSubject, kind: SourceKind) -> Reading:
     )
 
 
-def _scanned(name: str, head: Tissues) -> Subject:
+def _scanned(name: str, head: Tissues | LabelHead) -> Subject:
     """Simulate one series of the head."""
     rng = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
     series = scanned_series(head, mni_from_voxel(head), rng, STEP_MM, STEP_MM)

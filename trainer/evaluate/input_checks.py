@@ -20,7 +20,8 @@ from rebrain_node.steps.check import check_volume
 from trainer.heads import Head, catalogue
 from trainer.simulate.anatomy import map_anatomy
 from trainer.simulate.conditions import OF_THE_HEAD, OF_THE_SCAN, OUTSIDE, scanner_noise
-from trainer.simulate.hounsfield import Tissues, draw_hu, tissues
+from trainer.simulate.hounsfield import Anatomy, Tissues, tissues
+from trainer.simulate.labels import LabelHead
 from trainer.simulate.scanner import Pose, cut, series_of
 from trainer.simulate.template import CtTemplate, Volume, load_template
 
@@ -77,14 +78,14 @@ def anatomy(head: Head, template: CtTemplate, folder: Path) -> Tissues:
 
 
 def trials(
-    name: str, head: Tissues, draws: int, seed: int, limits: Limits
+    name: str, head: Tissues | LabelHead, draws: int, seed: int, limits: Limits
 ) -> Iterator[SeriesResult]:
     """Check ``draws`` simulated series of each class, and as many without a condition."""
     for draw in range(draws):
         rng = np.random.default_rng([seed, draw, *name.encode()])
-        hu = draw_hu(head, rng)
+        person = head.drawn(rng)
         for condition in (IN_DOMAIN, *CLASSES):
-            volume = _scan(_changed(hu, head, condition, rng), condition, rng)
+            volume = _scan(_changed(person.hu, person.anatomy, condition, rng), condition, rng)
             if condition in OUTSIDE:
                 volume = OUTSIDE[condition].change(volume, rng)
             codes = tuple(sorted({finding.code for finding in check_volume(volume, limits)}))
@@ -104,7 +105,7 @@ def measure(
         Where the maps of anatomy are kept; a missing one costs about a minute.
     """
     template = load_template(data / "templates")
-    for head in catalogue(data):
+    for head in (each for each in catalogue(data) if each.kind == "t1"):
         yield from trials(head.name, anatomy(head, template, folder), draws, seed, limits)
 
 
@@ -134,7 +135,7 @@ def table(found: Sequence[DetectionRate]) -> str:
     return "\n".join(lines)
 
 
-def _changed(hu: Volume, head: Tissues, condition: str, rng: Generator) -> Volume:
+def _changed(hu: Volume, head: Anatomy, condition: str, rng: Generator) -> Volume:
     change = OF_THE_HEAD.get(condition)
     return hu if change is None else change(hu, head, rng)
 

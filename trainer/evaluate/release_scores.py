@@ -53,8 +53,12 @@ class HeldOutSlice:
     brain: Mask
 
 
-def _case(sample: Sample, subject: str, recipe: Recipe, rng: SampleRng) -> HeldOutSlice:
-    hu = scan(torch.from_numpy(centred(sample.hu, recipe).astype(np.float32)), rng).numpy()
+def _case(
+    sample: Sample, subject: str, recipe: Recipe, rng: SampleRng, level_sd_hu: float | None
+) -> HeldOutSlice:
+    clean = torch.from_numpy(centred(sample.hu, recipe).astype(np.float32))
+    brain = torch.from_numpy(centred(sample.brain, recipe).astype(np.float32) / np.float32(255))
+    hu = scan(clean, rng, level_sd_hu, brain).numpy()
     below_mm, above_mm = sample.distances_mm
     below, at, above = (
         SourceSlice(recipe.brain_window.apply(plane), recipe.wide_window.apply(plane), z)
@@ -73,20 +77,25 @@ def _case(sample: Sample, subject: str, recipe: Recipe, rng: SampleRng) -> HeldO
     )
 
 
-def cases(pool: Pool, recipe: Recipe, every: int = 1) -> Iterator[HeldOutSlice]:
-    """Yield every `every`-th position of a pool, each scanned alike at every call."""
+def cases(
+    pool: Pool, recipe: Recipe, every: int = 1, level_sd_hu: float | None = None
+) -> Iterator[HeldOutSlice]:
+    """Yield every `every`-th position of a pool, each scanned alike at every call.
+
+    `level_sd_hu` as of `trainer.config.SampleDraws`.
+    """
     for subject, record in enumerate(pool.records):
         for row in range(0, record.samples, every):
             rng = SampleRng(_SEED, 10_000 * subject + row)
-            case = _case(pool.sample(subject, row), record.name, recipe, rng)
+            case = _case(pool.sample(subject, row), record.name, recipe, rng, level_sd_hu)
             if case.head.sum() >= _LEAST_HEAD:
                 yield case
 
 
-def fit_baseline(pool: Pool, recipe: Recipe) -> LookupTable:
+def fit_baseline(pool: Pool, recipe: Recipe, level_sd_hu: float | None = None) -> LookupTable:
     """Fit the lookup table on the training subjects."""
     total = sum(record.samples for record in pool.records)
-    held_out = list(cases(pool, recipe, every=max(1, total // _LOOKUP_SAMPLES)))
+    held_out = list(cases(pool, recipe, max(1, total // _LOOKUP_SAMPLES), level_sd_hu))
     return Tally.of(
         np.stack([case.conditioning.source for case in held_out]),
         np.stack([case.truth for case in held_out]),

@@ -27,7 +27,8 @@ from rebrain_node.steps.ood import frame_vector, looked_at, statistics
 from rebrain_node.steps.preprocess import preprocess
 from trainer.ood.fit import InDistributionSeries
 from trainer.simulate.conditions import BODIES, OF_THE_HEAD, OF_THE_SCAN, OUTSIDE, scanner_noise
-from trainer.simulate.hounsfield import Tissues, draw_hu
+from trainer.simulate.hounsfield import Tissues
+from trainer.simulate.labels import LabelHead
 from trainer.simulate.scanner import Pose, cut, series_of
 
 IN_DISTRIBUTION = "in domain"  # also part of seeds and of names of cached files
@@ -126,7 +127,7 @@ def in_distribution(series: Iterable[EvaluatedSeries]) -> list[InDistributionSer
 
 
 def simulated_series(
-    head: Tissues, subject: str, number: int, seed: int, conditions: tuple[str, ...]
+    head: Tissues | LabelHead, subject: str, number: int, seed: int, conditions: tuple[str, ...]
 ) -> Iterator[tuple[str, Callable[[], SourceVolume]]]:
     """Yield each condition and the function that simulates its series.
 
@@ -138,13 +139,16 @@ def simulated_series(
         return np.random.default_rng([seed, number, *subject.encode(), 0, *condition.encode()])
 
     rng = sample_rng("")
-    hu, pose = draw_hu(head, rng), Pose.drawn(rng)
+    person, pose = head.drawn(rng), Pose.drawn(rng)
+    hu = person.hu
     raw = cut(hu, pose)
 
     def scanned(condition: str) -> SourceVolume:
         own = sample_rng(condition)
         change = OF_THE_HEAD.get(condition)
-        slices = scanner_noise(raw if change is None else cut(change(hu, head, own), pose), own)
+        slices = scanner_noise(
+            raw if change is None else cut(change(hu, person.anatomy, own), pose), own
+        )
         if condition in OF_THE_SCAN:
             slices = OF_THE_SCAN[condition](slices, pose.pixel_mm, own)
         volume = series_of(slices, pose)
@@ -158,7 +162,7 @@ def simulated_series(
 
 def cached_series(
     evaluator: SeriesEvaluator,
-    head: Callable[[], Tissues],
+    head: Callable[[], Tissues | LabelHead],
     subject: str,
     wanted: Mapping[int, tuple[str, ...]],
     seed: int, folder: Path,
@@ -173,7 +177,7 @@ def cached_series(
         Conditions of each number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tissues: Tissues | None = None
+    tissues: Tissues | LabelHead | None = None
     for number, conditions in wanted.items():
         paths = {
             c: folder / f"{subject}-{seed}-{number}-{c.replace(' ', '_')}.npz" for c in conditions

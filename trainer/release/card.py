@@ -30,8 +30,9 @@ LIMITS = (
     ),
     "The cortex is blurred; at high noise of the CT, so is the border of grey and white matter.",
     (
-        "It was trained on 19 heads, mostly of elderly subjects and at 2 mm. All pathology was "
-        "simulated; the data contain no children, implants, craniotomy or contrast agent."
+        "It was trained on 22 heads: 10 label maps, from which CT and T1 were drawn, 3 T1 at 1 mm "
+        "and 9 at 2 mm of elderly subjects. All pathology was simulated; the data contain no "
+        "children, implants, craniotomy or contrast agent."
     ),
     "One canonical T1 contrast, not that of a particular scanner or sequence.",
     "Below the skull base and in the face little ground truth exists; do not rely on it there.",
@@ -75,6 +76,12 @@ class RunFacts:
     hardware: str
 
 
+def _source_of(head: Head) -> str:
+    if head.kind == "labels":
+        return "whole-head label maps at 1 mm, CT and T1 drawn from them"
+    return "whole-head T1 at 1 mm" if head.sharp else "whole-head T1 and FLAIR at 2 mm"
+
+
 def data_uses(heads: list[Head]) -> tuple[DataUse, ...]:
     """Group heads by source licence and role."""
     grouped: dict[tuple[str, str], list[Head]] = {}
@@ -82,7 +89,7 @@ def data_uses(heads: list[Head]) -> tuple[DataUse, ...]:
         grouped.setdefault((head.licence, head.role), []).append(head)
     uses = [
         DataUse(
-            source="whole-head T1 at 1 mm" if group[0].sharp else "whole-head T1 and FLAIR at 2 mm",
+            source=_source_of(group[0]),
             licence=licence,
             subjects=tuple(head.name for head in group),
             role=group[0].role,

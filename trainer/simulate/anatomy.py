@@ -176,6 +176,25 @@ def _fit(
     return fit_demons(as_image(levelled, grid), template, affine)
 
 
+def fit_to_mni(
+    t1: Volume, origin_mm: tuple[float, ...], head: NDArray[np.bool_], template: CtTemplate
+) -> dict[str, NDArray[np.int8]]:
+    """Register the template to a T1 at 1 mm, (z, y, x) along LPS; return MNI mm of every voxel.
+
+    Returns
+    -------
+    dict of ndarray
+        `mni_x`, `mni_y`, `mni_z`, (z, y, x), mm.
+    """
+    fine = sitk.GetImageFromArray(np.ascontiguousarray(t1, dtype=np.float32))
+    fine.SetOrigin(origin_mm)
+    coarse = resampled(fine, 2.0)
+    mask = sitk.Resample(as_image(head, fine), coarse, sitk.Transform(), sitk.sitkLinear, 0.0)
+    transform = _fit(as_array(coarse), coarse, as_array(mask) > 0.5, template)
+    warped = _warped(template, fine, transform)
+    return {k: np.clip(warped[k], -125, 125).astype(np.int8) for k in ("mni_x", "mni_y", "mni_z")}
+
+
 def map_anatomy(head: Head, template: CtTemplate) -> dict[str, NDArray[np.generic]]:
     """Turn one head into the maps that `trainer.simulate.hounsfield` needs.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from rebrain_node.domain.volume import SourceVolume
-from trainer.simulate.hounsfield import AIR_HU, Tissues
+from trainer.simulate.hounsfield import AIR_HU, Anatomy
 from trainer.simulate.template import Volume
 
 #: arteries, veins and sinuses in MNI mm: centre line, radius; x is mirrored where it is not 0
@@ -39,13 +39,13 @@ _VESSELS: tuple[tuple[tuple[tuple[float, float, float], ...], float], ...] = (
 )
 
 
-def child(hu: Volume, _: Tissues, rng: Generator) -> Volume:
+def child(hu: Volume, _: Anatomy, rng: Generator) -> Volume:
     """Shrink the head to that of a child from birth to about one and a half years."""
     scale = rng.uniform(0.62, 0.82)
     return np.asarray(ndi.zoom(hu, scale, order=1, mode="nearest"), dtype=np.float32)
 
 
-def craniectomy(hu: Volume, head: Tissues, rng: Generator) -> Volume:
+def craniectomy(hu: Volume, head: Anatomy, rng: Generator) -> Volume:
     """Take a round piece of 45 to 120 mm out of the vault; scalp closes the opening."""
     radius = rng.uniform(22, 60)
     azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(np.radians(15), np.radians(55))
@@ -64,7 +64,7 @@ def craniectomy(hu: Volume, head: Tissues, rng: Generator) -> Volume:
     return np.where(piece, np.float32(rng.uniform(15, 45)), hu).astype(np.float32)
 
 
-def contrast(hu: Volume, head: Tissues, rng: Generator) -> Volume:
+def contrast(hu: Volume, head: Anatomy, rng: Generator) -> Volume:
     """Fill the vessels with 130 to 400 HU and brighten the brain by 1 to 6 HU."""
     density = rng.uniform(130, 400)
     calibre = rng.uniform(0.9, 1.3)
@@ -108,7 +108,7 @@ def _box(
     return next(iter(ndi.find_objects(inside.astype(np.int8))), (slice(0),) * 3)
 
 
-def metal(hu: Volume, head: Tissues, rng: Generator) -> Volume:
+def metal(hu: Volume, head: Anatomy, rng: Generator) -> Volume:
     """Put a clip, a coil or a plate of 2.5 to 8 mm into the head, with streaks around it."""
     inside = np.argwhere((head.brain > 0.5) & (head.mni[2] > -30))
     centre = inside[rng.integers(len(inside))]
@@ -160,7 +160,7 @@ def motion(slices: Volume, pixel_mm: float, rng: Generator) -> Volume:
 
 
 #: conditions of the head, by the code that must be found
-OF_THE_HEAD: Mapping[str, Callable[[Volume, Tissues, Generator], Volume]] = {
+OF_THE_HEAD: Mapping[str, Callable[[Volume, Anatomy, Generator], Volume]] = {
     "AGE": child,
     "CRANIECTOMY": craniectomy,
     "CONTRAST": contrast,

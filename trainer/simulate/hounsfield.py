@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
-from torch.nn import functional
 
 from rebrain_node.domain.volume import MillimetreArray
+from trainer.simulate.pathology import Levels, TissueParts, distance_capped, paint, smooth_field
 from trainer.simulate.template import Volume
 
 AIR_HU = -1000.0
@@ -27,23 +26,65 @@ _CELLS = {"mastoid": ((30, 62), (-55, -8), (-62, -22)), "ethmoid": ((0, 17), (36
 # Deep grey nuclei, MNI mm (x is |x|): T1 alone makes thalamus and pallidum too white.
 _DEEP = ((2, 36), (-34, 24), (-12, 22))
 _SHARPENINGS = 4
+_STEP = 3  # every third voxel along each axis is plenty for a few numbers
+_LEVEL_SMOOTHING, _LEVEL_BIN, _LEAST_LEVEL = 5.0, 0.25, 15.0  # HU
+_LEVEL_BINS = np.arange(0, 75, _LEVEL_BIN)
 # Where pineal and choroid plexus calcify: MNI mm, probability.
 _CALCIFIED = (((0, -29, 3), 0.5), ((-19, -40, 7), 0.35), ((19, -40, 7), 0.35))
 
 
 @dataclass(frozen=True)
-class Tissues:
-    """Memberships (0 to 1) and coordinates of one head, all (z, y, x) float32.
+class Anatomy:
+    """T1, memberships (0 to 1) of brain and head, and MNI mm of one head, (z, y, x) float32.
 
-    `t1` is the canonical T1 (0 to 1), the truth; `smooth_t1` its denoised copy, from which HU are
-    made. `known` holds, per axis, the lowest and the highest voxel between which truth exists;
-    infinite where the head ends before the volume does, for beyond it there is only air.
+    `t1` is canonical, 0 to 1: the truth. `known` holds, per axis, the lowest and the highest voxel
+    between which truth exists; infinite where the head ends before the volume does, for beyond it
+    there is only air.
     """
 
     t1: Volume
-    smooth_t1: Volume
     brain: Volume
     head: Volume
+    known: NDArray[np.float64]
+    mni: tuple[Volume, Volume, Volume]
+
+
+@dataclass(frozen=True)
+class DrawnHead:
+    """One person drawn of a head: CT and T1 with the same disease."""
+
+    anatomy: Anatomy
+    hu: Volume  #: (z, y, x), noise-free
+
+    def tissue_hu(self) -> float:
+        """Return the level of brain tissue as the node measures it.
+
+        The mode of the HU of the brain after smoothing by 5 HU, so that grey and white matter,
+        5 to 10 HU apart, have one peak between them.
+        """
+        thin = (slice(None, None, _STEP),) * 3
+        values = self.hu[thin][self.anatomy.brain[thin] > 0.9]
+        counts, edges = np.histogram(values, bins=_LEVEL_BINS)
+        smooth = ndi.gaussian_filter1d(counts.astype(np.float64), _LEVEL_SMOOTHING / _LEVEL_BIN)
+        middles = (edges[:-1] + edges[1:]) / 2
+        return float(middles[np.argmax(np.where(middles > _LEAST_LEVEL, smooth, 0))])
+
+    def levelled(self, tissue_hu: float) -> "DrawnHead":
+        """Shift soft tissue so that that of the brain has this level; bone and air stay."""
+        away = np.abs(self.hu - np.float32(35))
+        share = np.clip((200 - away) / 100, 0, 1, dtype=np.float32)
+        shift = np.float32(tissue_hu - self.tissue_hu())
+        return replace(self, hu=self.hu + shift * share)
+
+
+@dataclass(frozen=True)
+class Tissues(Anatomy):
+    """A head whose T1 was acquired, with its memberships (0 to 1), all (z, y, x) float32.
+
+    `smooth_t1` is the denoised T1, from which HU are made.
+    """
+
+    smooth_t1: Volume
     bone: Volume
     air: Volume
     skin: Volume
@@ -51,20 +92,18 @@ class Tissues:
     lesion: Volume
     deep_grey: Volume
     cells: Volume
-    known: NDArray[np.float64]
-    mni: tuple[Volume, Volume, Volume]
+    sites: TissueParts
+
+    def drawn(self, rng: Generator) -> DrawnHead:
+        """Draw HU and paint disease into CT and T1."""
+        levels = Levels.drawn(rng)
+        hu = draw_hu(self, rng, levels)
+        hu, t1 = paint(hu, self.t1, self.sites, levels, rng)
+        anatomy = Anatomy(t1, self.brain, self.head, self.known, self.mni)
+        return DrawnHead(anatomy, hu)
 
 
-def smooth_field(shape: tuple[int, ...], correlation: float, rng: Generator) -> Volume:
-    """Draw a smooth random field in [-1, 1], (z, y, x); `correlation` in voxels."""
-    coarse = rng.uniform(-1, 1, [max(2, int(n / correlation)) for n in shape]).astype(np.float32)
-    field = functional.interpolate(
-        torch.from_numpy(coarse)[None, None], size=shape, mode="trilinear", align_corners=True
-    )
-    return np.asarray(field[0, 0].numpy(), dtype=np.float32)
-
-
-def _distance(mask: NDArray[np.bool_]) -> Volume:
+def signed_distance(mask: NDArray[np.bool_]) -> Volume:
     """Return the distance to the surface in voxels, positive outside the mask."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     field = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=False)
@@ -98,7 +137,7 @@ def _bone(
     mni_z: Volume,
 ) -> Volume:
     """Return bone: dense in the template, or T1-dark there or near the vault."""
-    distance = _distance(brain)
+    distance = signed_distance(brain)
     vault = _ramp(mni_z, -25, -10) * _ramp(distance, 11, 8)
     likely = np.maximum(_ramp(template_hu, 60, 180), vault * (template_hu > -350))
     diploe = vault * _ramp(template_hu, 150, 280)  # marrow of the young is bright on T1
@@ -119,7 +158,7 @@ def crop_box(head: NDArray[np.bool_], margin: int = 4) -> tuple[slice, slice, sl
     return spans[0], spans[1], spans[2]
 
 
-def _known(head: NDArray[np.bool_]) -> NDArray[np.float64]:
+def bounds_of_truth(head: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the bounds (3, 2) of truth: finite only at faces that the head runs into."""
     bounds = np.tile([-np.inf, np.inf], (3, 1))
     for axis, size in enumerate(head.shape):
@@ -143,7 +182,7 @@ def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
     bone = _bone(template_hu, dark, brain, head, mni[2])
     near_brain = ndi.binary_dilation(brain, iterations=2)
     air = ndi.gaussian_filter(dark * _ramp(template_hu, -120, -320) * head * ~near_brain, 0.5)
-    depth = -_distance(head)
+    depth = -signed_distance(head)
     ventricles = ((mni[1] + 15) / 62) ** 2 + ((mni[2] - 5) / 32) ** 2 <= 1
     falx = _ramp(np.abs(mni[0]), 1.7, 0.7) * _ramp(smooth_t1, 0.34, 0.24) * brain * (mni[2] > -5)
     cells = sum(_box(mni, limits) for limits in _CELLS.values()) * dark * ~near_brain * head
@@ -159,8 +198,21 @@ def tissues(maps: Mapping[str, NDArray[np.generic]]) -> Tissues:
         lesion=cropped["lesion"] / _FULL,
         deep_grey=cropped["grey"] / _FULL * _box(mni, _DEEP) * _ramp(smooth_t1, 0.34, 0.42),
         cells=np.clip(cells, 0, 1).astype(np.float32),
-        known=_known(head),
+        known=bounds_of_truth(head),
         mni=mni,
+        sites=_sites(smooth_t1, brain, ventricles),
+    )
+
+
+def _sites(t1: Volume, brain: NDArray[np.bool_], ventricles: NDArray[np.bool_]) -> TissueParts:
+    """Find where disease can lie, by the T1; `ventricles` is a region that holds them."""
+    white = _ramp(t1, 0.49, 0.56) * brain
+    hollow = ndi.binary_opening(ventricles & brain & (t1 < 0.27))
+    return TissueParts(
+        white=white,
+        tissue=_ramp(t1, 0.26, 0.34) * brain,
+        ventricle_mm=distance_capped(signed_distance(hollow)),
+        rim_mm=np.maximum(-distance_capped(signed_distance((white > 0.5) | hollow)), 0),
     )
 
 
@@ -191,10 +243,8 @@ def _levels(t1: Volume, at: list[float], hu: list[float]) -> Volume:
     return table[np.rint(t1 * 200).astype(np.uint8)]
 
 
-def _brain_hu(head: Tissues, rng: Generator) -> Volume:
-    grey = rng.uniform(34, 41)
-    white = grey - rng.uniform(5.5, 11)
-    csf = rng.uniform(2, 11)
+def _brain_hu(head: Tissues, levels: Levels, rng: Generator) -> Volume:
+    grey, white, csf = levels.grey, levels.white, levels.csf
     hu = _levels(head.smooth_t1, [0.10, 0.38, 0.45, 0.60], [csf, grey, grey, white])
     hu += rng.uniform(0.2, 0.35) * head.deep_grey * (grey + 1 - hu)
     hu -= rng.uniform(1, 8) * head.lesion * (head.smooth_t1 > 0.3)
@@ -232,9 +282,13 @@ def _cell_air(head: Tissues, rng: Generator) -> Volume:
     return head.cells * _ramp(pattern, threshold, threshold + 0.25)
 
 
-def draw_hu(head: Tissues, rng: Generator) -> Volume:
-    """Draw one volume of Hounsfield units for a head, noise-free, (z, y, x) float32."""
-    hu = head.brain * _brain_hu(head, rng) + (1 - head.brain) * _soft_hu(head, rng)
+def draw_hu(head: Tissues, rng: Generator, levels: Levels | None = None) -> Volume:
+    """Draw one volume of Hounsfield units for a head, noise-free, (z, y, x) float32.
+
+    `levels` of the brain are drawn too where none are given.
+    """
+    levels = levels or Levels.drawn(rng)
+    hu = head.brain * _brain_hu(head, levels, rng) + (1 - head.brain) * _soft_hu(head, rng)
     bone = np.maximum(head.bone, head.cells * np.float32(rng.uniform(0.3, 0.9)))
     hu = hu * (1 - bone) + bone * _bone_hu(head, rng)
     air = np.maximum(head.air, _cell_air(head, rng))
@@ -243,10 +297,9 @@ def draw_hu(head: Tissues, rng: Generator) -> Volume:
 
 
 MOST_STRETCH = 1.25
-_STEP = 3  # every third brain voxel along each axis is plenty for twelve numbers
 
 
-def mni_from_voxel(head: Tissues) -> MillimetreArray:
+def mni_from_voxel(head: Anatomy) -> MillimetreArray:
     """Fit the affine from voxels (x, y, z) of `head` to MNI mm (RAS) over the brain.
 
     The maps carry the coordinates of a non-linear registration; the affine is their least-squares

@@ -26,10 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from trainer.simulate.hounsfield import Tissues, draw_hu
+from trainer.heads import Kind
+from trainer.simulate.hounsfield import Tissues
+from trainer.simulate.labels import LabelHead
 from trainer.simulate.slabs import Block, Sample, draw_plan
 
-SAMPLES_PER_DRAW = 12
+SAMPLES_PER_DRAW: dict[Kind, int] = {"t1": 12, "labels": 8}
 IMAGES = ("hu", "t1", "brain", "head", "known")
 ARRAYS = (*IMAGES, "distances", "missing", "position")
 _LEAST_HEAD = 0.002  # share of the plane; emptier samples are kept one time in four
@@ -43,6 +45,7 @@ class PoolRecord(BaseModel):
     role: str
     sharp: bool
     whole_head_truth: bool
+    kind: Kind = "t1"
     samples: int
     sha256: dict[str, str]
 
@@ -73,20 +76,34 @@ def write_index(folder: Path, index: SimulationIndex) -> None:
 
 
 def draw_samples(
-    head: Tissues, name: str, count: int, seed: int, gap_mm: tuple[float, float] | None = None
+    head: Tissues | LabelHead,
+    name: str,
+    count: int,
+    seed: int,
+    gap_mm: tuple[float, float] | None = None,
+    tissue_level_hu: float | None = None,
 ) -> Iterator[Sample]:
-    """Draw `count` samples of one head; a new HU volume after every `SAMPLES_PER_DRAW`.
+    """Draw `count` samples of one head; a new person after every `SAMPLES_PER_DRAW`.
 
-    `gap_mm` as of `slabs.draw_plan`.
+    Parameters
+    ----------
+    gap_mm : tuple of float, optional
+        As of `slabs.draw_plan`.
+    tissue_level_hu : float, optional
+        Shift the HU of every person so that its brain tissue has this level.
     """
+    each = SAMPLES_PER_DRAW["labels" if isinstance(head, LabelHead) else "t1"]
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     drawn = 0
     while drawn < count:
-        block = Block.of(head, draw_hu(head, rng))
-        for _ in range(min(SAMPLES_PER_DRAW, count - drawn)):
-            sample = block.cut(draw_plan(head, rng, gap_mm))
+        person = head.drawn(rng)
+        if tissue_level_hu is not None:
+            person = person.levelled(tissue_level_hu)
+        block = Block.of(person.anatomy, person.hu)
+        for _ in range(min(each, count - drawn)):
+            sample = block.cut(draw_plan(person.anatomy, rng, gap_mm))
             while (sample.head > 127).mean() < _LEAST_HEAD and rng.random() < 0.75:
-                sample = block.cut(draw_plan(head, rng, gap_mm))
+                sample = block.cut(draw_plan(person.anatomy, rng, gap_mm))
             drawn += 1
             yield sample
 

@@ -48,17 +48,33 @@ def noise(count: int, frame: tuple[int, int], rng: SampleRng) -> Tensor:
     return grain
 
 
-def scan(hu: Tensor, rng: SampleRng) -> Tensor:
+def scan(
+    hu: Tensor, rng: SampleRng, level_sd_hu: float | None = None, brain: Tensor | None = None
+) -> Tensor:
     """Apply kernel blur, calibration, low-frequency field, cupping and noise.
 
     Gain is about 35 HU (brain) and only within 300 HU of it: bone and air keep their level.
+
+    Parameters
+    ----------
+    level_sd_hu : float, optional
+        The series is levelled by its brain tissue: the calibration errs by a normal shift of this
+        SD, cut at twice the SD, and cupping leaves the mean over the brain as it is.
+    brain : Tensor, optional
+        (rows, columns), 0 to 1; the whole frame by default.
     """
     frame = (hu.shape[1], hu.shape[2])
     sigma = rng.between(0.0, 0.8)
     hu = blur(hu, sigma, sigma)
     low = functional.interpolate(rng.normal(1, 1, 4, 4), size=frame, mode="bicubic")[0]
     radius = torch.linspace(-1, 1, frame[0])[:, None] ** 2 + torch.linspace(-1, 1, frame[1]) ** 2
-    shift = low * rng.between(0, 1.8) + radius * rng.between(-1, 6) + rng.between(-5, 13)
+    shift = low * rng.between(0, 1.8) + radius * rng.between(-1, 6)
+    if level_sd_hu is None:
+        shift = shift + rng.between(-5, 13)
+    else:
+        weight = torch.ones(frame) if brain is None else brain + 1e-3
+        shift = shift - (shift * weight).sum() / weight.sum()
+        shift = shift + float(rng.normal(1).clamp(-2, 2)) * level_sd_hu
     stretch = (hu - 35).clamp(-300, 300) * (rng.between(0.9, 1.15) - 1)
     return hu + stretch + shift + noise(len(hu), frame, rng) * rng.between(1.5, 9.5)
 
@@ -72,6 +88,9 @@ def _lump(brain: Tensor, centre: tuple[int, int], radius: float, rng: SampleRng)
     x = (torch.arange(frame[1])[None, :] - centre[1]) / radius * stretch
     distance = torch.sqrt(y**2 + x**2) + 0.25 * ragged
     return torch.sigmoid((1 - distance) * rng.between(2, 10)) * brain
+
+
+_OEDEMA_FLOOR_HU = 16.0  # what swells does not become fluid
 
 
 def _lesion(hu: Tensor, t1: Tensor, brain: Tensor, rng: SampleRng) -> tuple[Tensor, Tensor]:
@@ -88,9 +107,10 @@ def _lesion(hu: Tensor, t1: Tensor, brain: Tensor, rng: SampleRng) -> tuple[Tens
     radius = rng.between(4, 26) if kind < 0.8 else rng.between(1, 4)
     lump = _lump(brain, (row, column), radius, rng)
     if kind < 0.30:
-        return hu + lump * (rng.between(3, 16) - hu), t1 + lump * (rng.between(0.11, 0.2) - t1)
+        return hu + lump * (rng.between(3, 13) - hu), t1 + lump * (rng.between(0.11, 0.2) - t1)
     if kind < 0.65:
-        return hu - lump * rng.between(4, 13), t1 * (1 - lump * rng.between(0.08, 0.35))
+        drop = (lump * rng.between(4, 13)).minimum((hu - _OEDEMA_FLOOR_HU).clamp(min=0))
+        return hu - drop, t1 * (1 - lump * rng.between(0.08, 0.3))
     if kind < 0.80:
         return hu + lump * (rng.between(50, 78) - hu), t1 + lump * (rng.between(0.35, 0.55) - t1)
     return hu + lump * rng.between(30, 260), t1 * (1 - lump * rng.between(0, 0.3))

@@ -22,6 +22,7 @@ from rebrain_node.domain.volume import FloatArray
 from rebrain_node.model.head_template import SHAPE, SPACING_MM, levels, points_mm
 from trainer.heads import Head
 from trainer.simulate.hounsfield import AIR_HU, Tissues, crop_box, draw_hu, mni_from_voxel, tissues
+from trainer.simulate.labels import LabelHead
 
 SEED = 27
 _SOFT_STEP_HU, _HARD_STEP_HU, _HARD_HU = 2, 40, 120
@@ -86,7 +87,9 @@ def chosen(heads: Iterable[Head]) -> list[Head]:
     return [head for head in heads if head.role == "train" and not head.sharp][:HEADS]
 
 
-def in_head_frame(head: Tissues, seed: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+def in_head_frame(
+    head: Tissues | LabelHead, seed: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Draw one CT of a head and bring it to the template's grid.
 
     Returns
@@ -94,7 +97,7 @@ def in_head_frame(head: Tissues, seed: int) -> tuple[FloatArray, FloatArray, Flo
     level, brain, known : FloatArray
         Each (z, y, x) of the template, 0 to 1.
     """
-    hu = draw_hu(head, np.random.default_rng(seed))
+    hu = head.drawn(np.random.default_rng(seed)).hu
     voxel_from_lps = np.linalg.inv(mni_from_voxel(head)) @ _RAS_FROM_LPS
     places = points_mm() @ voxel_from_lps[:3, :3].T + voxel_from_lps[:3, 3]
     index = np.moveaxis(places, -1, 0)[::-1]
@@ -109,7 +112,7 @@ def in_head_frame(head: Tissues, seed: int) -> tuple[FloatArray, FloatArray, Flo
     return level, brain, known.astype(np.float32)
 
 
-def mean_template(heads: Iterable[Tissues]) -> dict[str, NDArray[np.uint8]]:
+def mean_template(heads: Iterable[Tissues | LabelHead]) -> dict[str, NDArray[np.uint8]]:
     """Average the heads where they are known; the arrays of the template's file, (z, y, x)."""
     level, brain, known = (np.zeros(SHAPE, dtype=np.float64) for _ in range(3))
     for number, head in enumerate(heads):

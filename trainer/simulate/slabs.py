@@ -18,11 +18,12 @@ from trainer.sample_rng import SampleRng
 from trainer.simulate.hounsfield import (
     AIR_HU,
     MOST_STRETCH,
+    Anatomy,
     Tissues,
-    draw_hu,
     mni_from_voxel,
     stretch,
 )
+from trainer.simulate.labels import LabelHead
 from trainer.simulate.scanner import scan
 from trainer.simulate.template import Volume
 
@@ -73,7 +74,7 @@ def rotation(tilt_deg: float, roll_deg: float, yaw_deg: float) -> NDArray[np.flo
     return np.array(about_x) @ np.array(about_y) @ np.array(about_z)
 
 
-def draw_plan(head: Tissues, rng: Generator, gap_mm: tuple[float, float] | None = None) -> Plan:
+def draw_plan(head: Anatomy, rng: Generator, gap_mm: tuple[float, float] | None = None) -> Plan:
     """Draw a sample's geometry: mostly in the brain, the rest from neck to above the vertex.
 
     Parameters
@@ -153,13 +154,13 @@ def _as_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 class Block:
     """One head with one drawn HU volume, ready to be cut: all its volumes as tensors."""
 
-    head: Tissues
+    head: Anatomy
     mni_from_voxel: NDArray[np.float64] | None  # (4, 4); None where it cannot be trusted
     truth: torch.Tensor  # (3, z, y, x): canonical T1, brain, head
     raised_hu: torch.Tensor  # (1, z, y, x): HU + 1000, so that outside is air
 
     @classmethod
-    def of(cls, head: Tissues, hu: Volume) -> "Block":
+    def of(cls, head: Anatomy, hu: Volume) -> "Block":
         """Prepare a block for cutting."""
         truth = torch.from_numpy(np.stack([head.t1, head.brain, head.head]))
         affine = mni_from_voxel(head)
@@ -218,9 +219,13 @@ class SlabSeries:
 
 
 def scanned_series(
-    head: Tissues, affine: MillimetreArray, rng: Generator, thickness_mm: float, step_mm: float
+    head: Tissues | LabelHead,
+    affine: MillimetreArray,
+    rng: Generator,
+    thickness_mm: float,
+    step_mm: float,
 ) -> SlabSeries:
-    """Simulate one series: a nod, a new HU volume, its slabs, and one scanner.
+    """Simulate one series: a nod, a new person, its slabs, and one scanner.
 
     Parameters
     ----------
@@ -228,13 +233,15 @@ def scanned_series(
         (4, 4) of `mni_from_voxel`.
     """
     plan = nodding(affine, rng, thickness_mm)
-    raised = draw_hu(head, rng) - AIR_HU  # so that outside, where slabs read 0, is air
-    volumes = torch.from_numpy(np.stack([raised, head.head, head.brain, head.t1]))
+    person = head.drawn(rng)
+    drawn = person.anatomy
+    raised = person.hu - AIR_HU  # so that outside, where slabs read 0, is air
+    volumes = torch.from_numpy(np.stack([raised, drawn.head, drawn.brain, drawn.t1]))
     offsets = np.arange(LOWEST_MM, HIGHEST_MM, step_mm) + rng.uniform(0, step_mm)
     ranks, planes = [], []
     for rank, offset in enumerate(offsets):
         points = slab_points(plan, float(offset))
-        if _known_share(points, head.known) < _LEAST_KNOWN:
+        if _known_share(points, drawn.known) < _LEAST_KNOWN:
             continue
         slab = average(volumes, points)
         if (slab[1] > 0.5).sum() * PIXEL_MM**2 >= _LEAST_HEAD_MM2:

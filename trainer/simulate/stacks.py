@@ -34,8 +34,8 @@ from trainer.simulate.hounsfield import (
     Tissues,
     mni_from_voxel,
     stretch,
-    tissues,
 )
+from trainer.simulate.labels import LabelHead, read_maps
 from trainer.simulate.pool import SimulationIndex
 from trainer.simulate.slabs import scanned_series
 
@@ -83,7 +83,7 @@ class StackIndex(SimulationIndex):
     subjects: tuple[StackRecord, ...]
 
 
-def draw_stacks(head: Tissues, name: str, seed: int, recipe: Recipe) -> Iterator[Stack]:
+def draw_stacks(head: Tissues | LabelHead, name: str, seed: int, recipe: Recipe) -> Iterator[Stack]:
     """Draw `THICK_STACKS` stacks in steps of their thickness and one in steps of 1 mm."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     for _ in range(THICK_STACKS):
@@ -93,7 +93,7 @@ def draw_stacks(head: Tissues, name: str, seed: int, recipe: Recipe) -> Iterator
 
 
 def draw_stack(
-    head: Tissues, rng: Generator, thickness_mm: float, step_mm: float, recipe: Recipe
+    head: Tissues | LabelHead, rng: Generator, thickness_mm: float, step_mm: float, recipe: Recipe
 ) -> Stack:
     """Draw one series: a new HU volume, a nod of -22 to +12 degrees, one scanner."""
     affine = mni_from_voxel(head)
@@ -159,8 +159,7 @@ def stack_head(
     finished = folder / f"{head.name}.json"
     if finished.exists():
         return StackRecord.model_validate_json(finished.read_bytes())
-    with np.load(maps / f"{head.name}.npz") as arrays:
-        anatomy = tissues(dict(arrays))
+    anatomy = read_maps(maps / f"{head.name}.npz")
     if stretch(mni_from_voxel(anatomy)) > MOST_STRETCH:
         return None
     count, digest = write_subject(

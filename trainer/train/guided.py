@@ -145,6 +145,7 @@ class GuidedSource:
     training: ControlTraining
     guides: Sequence[KnownGuide | None]  #: of every sample of the pool, in order
     donors: Donors | None = None  #: where the MR of the exemplars is, for the target "donor"
+    level_sd_hu: float | None = None  #: as of `trainer.config.SampleDraws`
 
     @classmethod
     def of(
@@ -174,7 +175,7 @@ class GuidedSource:
     def draw(self, rng: SampleRng) -> tuple[Batch, Tensor]:
         """Draw a batch of one and its guide, (1, 1, rows, columns), [-1, 1]."""
         number = int(rng.choice(self.weights, 1))
-        batch = augmented(self.pool, number, self.recipe, rng)
+        batch = augmented(self.pool, number, self.recipe, rng, self.level_sd_hu)
         known = self.guides[number]
         if self.donors is not None and known is not None:
             guide = torch.from_numpy(doubled(known.image))[None, None]

@@ -10,7 +10,9 @@ import csv
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -208,6 +210,35 @@ def fit(
             if output.check is not None:
                 output.check(state.step)
             state.save(output.folder / "checkpoint.pt")
+
+
+def drawn_ahead(draw: Callable[[int], B], steps: int, threads: int) -> Callable[[int], B]:
+    """Return a function that gives what `draw` gives, drawn by threads before it is asked for.
+
+    For a GPU, which computes a step faster than one core draws its batch. The steps must be asked
+    for one after the other.
+
+    Parameters
+    ----------
+    steps : int
+        Number of the last step; none beyond is drawn.
+    """
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[B]] = deque()
+    following = 0
+
+    def next_batch(step: int) -> B:
+        nonlocal following
+        following = max(following, step)
+        while following < steps and len(waiting) < 2 * threads:
+            waiting.append(pool.submit(draw, following))
+            following += 1
+        batch = waiting.popleft().result()
+        if step + 1 >= steps:
+            pool.shutdown(wait=False)
+        return batch
+
+    return next_batch
 
 
 def update(network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, between
+from trainer.config import SampleDraws
 from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.scanner import scan, with_pathology
@@ -94,6 +95,8 @@ _BRAIN_ONLY_WEIGHT = 0.7  # of that, where truth exists in the brain alone
 _PICTURE_ALONE = 0.4
 _STRETCHED = 0.2
 _DROP_WIDE = 0.2
+_LITTLE_BRAIN = 0.06  # share of the plane
+_THIN, _HALF = 6, 127  # every sixth pixel along each axis shows how much brain there is
 _DROP_BOTH_NEIGHBOURS = 0.1
 _DROP_ONE_NEIGHBOUR = 0.15
 _EIGHT_BIT = 0.5
@@ -114,14 +117,29 @@ class Batch:
         return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-def sample_weights(pool: Pool) -> Tensor:
+def sample_weights(pool: Pool, samples: SampleDraws | None = None) -> Tensor:
     """Return the relative frequency of every sample of the pool, in order of its subjects."""
-    weights = []
-    for record in pool.records:
+    samples = samples or SampleDraws()
+    weights, labels = [], []
+    for record, arrays in zip(pool.records, pool.arrays, strict=True):
         weight = _SHARP_WEIGHT if record.sharp else 1.0
         weight *= 1.0 if record.whole_head_truth else _BRAIN_ONLY_WEIGHT
-        weights.append(torch.full((record.samples,), weight))
-    return torch.cat(weights)
+        each = torch.full((record.samples,), weight)
+        if samples.little_brain < 1:
+            thin = np.asarray(arrays["brain"][:, ::_THIN, ::_THIN], np.uint8) > _HALF
+            little = torch.from_numpy(thin.mean(axis=(1, 2)) < _LITTLE_BRAIN)
+            each = torch.where(little, samples.little_brain * each, each)
+        weights.append(each)
+        labels.append(torch.full((record.samples,), record.kind == "labels"))
+    return _shared(torch.cat(weights), torch.cat(labels), samples.label_share)
+
+
+def _shared(weights: Tensor, labels: Tensor, share: float | None) -> Tensor:
+    """Scale the weights of label maps to their share, where the pool has heads of both kinds."""
+    if share is None or labels.all() or not labels.any():
+        return weights
+    of_labels, of_others = weights[labels].sum(), weights[~labels].sum()
+    return torch.where(labels, share * weights / of_labels, (1 - share) * weights / of_others)
 
 
 def locate(pool: Pool, number: int) -> tuple[int, int]:
@@ -194,8 +212,14 @@ def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, rng: SampleRng) ->
     )
 
 
-def augmented(pool: Pool, number: int, recipe: Recipe, rng: SampleRng) -> Batch:
-    """Place, scan and condition the sample `number` of a pool; return a batch of one."""
+def augmented(
+    pool: Pool, number: int, recipe: Recipe, rng: SampleRng, level_sd_hu: float | None = None
+) -> Batch:
+    """Place, scan and condition the sample `number` of a pool; return a batch of one.
+
+    `level_sd_hu` as of `trainer.config.SampleDraws`; twice that for a picture, which the node
+    cannot level as well.
+    """
     subject, row = locate(pool, number)
     sample = pool.sample(subject, row)
     masks = torch.from_numpy(np.stack([sample.t1, sample.brain, sample.head, sample.known]))
@@ -205,7 +229,9 @@ def augmented(pool: Pool, number: int, recipe: Recipe, rng: SampleRng) -> Batch:
     planes = place(planes, placement(planes[5], recipe.grid.shape, fit_share, rng))
     hu, t1, brain, head, known = planes[:3] - 1000, planes[3], planes[4], planes[5], planes[6]
     hu, t1 = with_pathology(hu, t1, brain, rng)
-    scanned = scan(hu, rng).numpy()
+    if level_sd_hu is not None and alone:
+        level_sd_hu *= 2
+    scanned = scan(hu, rng, level_sd_hu, brain).numpy()
     conditioning = (
         picture_alone(scanned[1], recipe) if alone else condition(scanned, sample, recipe, rng)
     )
@@ -247,15 +273,18 @@ class PoolSource:
     pool: Pool
     weights: Tensor
     recipe: Recipe
+    level_sd_hu: float | None = None
 
     @classmethod
-    def of(cls, pool: Pool, recipe: Recipe) -> "PoolSource":
-        """Draw every sample of the pool as often as its head deserves."""
-        return cls(pool, sample_weights(pool), recipe)
+    def of(cls, pool: Pool, recipe: Recipe, samples: SampleDraws | None = None) -> "PoolSource":
+        """Draw every sample of the pool as often as its head deserves and `samples` says."""
+        samples = samples or SampleDraws()
+        return cls(pool, sample_weights(pool, samples), recipe, samples.level_sd_hu)
 
     def draw(self, rng: SampleRng) -> Batch:
         """Draw, place, scan and condition one sample."""
-        return augmented(self.pool, int(rng.choice(self.weights, 1)), self.recipe, rng)
+        number = int(rng.choice(self.weights, 1))
+        return augmented(self.pool, number, self.recipe, rng, self.level_sd_hu)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from rebrain_node.errors import SettingsError
+
+DeviceName = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,20 @@ class Workers:
 ALONE_ON_CPU = Workers(0, 1, torch.device("cpu"))
 
 
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
+def device_of(name: DeviceName | None) -> torch.device:
+    """Return the named device; without a name a GPU if there is one.
+
+    Raises
+    ------
+    SettingsError
+        No GPU can be used.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            "--device cuda: no GPU that this PyTorch can use; install PyTorch with CUDA and the "
+            "driver, or give --device cpu"
+        )
+    if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
@@ -68,11 +85,20 @@ def _device() -> torch.device:
 
 
 @contextmanager
-def joined() -> Iterator[Workers]:
-    """Join the processes that torchrun started, if it did: nccl on GPUs, gloo on CPUs."""
-    device, count = _device(), int(os.environ.get("WORLD_SIZE", "1"))
+def joined(device_name: DeviceName | None = None) -> Iterator[Workers]:
+    """Join the processes that torchrun started, if it did: nccl on GPUs, gloo on CPUs.
+
+    Each computes with OMP_NUM_THREADS threads, by default its share of the cores.
+
+    Raises
+    ------
+    SettingsError
+        No GPU can be used and the device must be one.
+    """
+    device, count = device_of(device_name), int(os.environ.get("WORLD_SIZE", "1"))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
+    cores = max(1, (os.cpu_count() or 1) // here)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores)))
     if count == 1:
         yield Workers(0, 1, device)
         return
