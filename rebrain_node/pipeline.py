@@ -24,6 +24,7 @@ from rebrain_node.domain.volume import Guide, PreparedVolume, SourceVolume, Synt
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import GateError, SeriesRejectedError
 from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import AuditLog, Inbox
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
@@ -31,7 +32,7 @@ from rebrain_node.steps.estimate import abstain, estimate
 from rebrain_node.steps.gate import gate
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.ood import admit, recognise
-from rebrain_node.steps.preprocess import preprocess
+from rebrain_node.steps.preprocess import judge_tissue, preprocess
 from rebrain_node.steps.retrieve import embed, retrieve
 from rebrain_node.steps.select import select
 from rebrain_node.steps.synthesise import synthesise
@@ -104,14 +105,14 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     volume = step(assemble, instances, limits.geometry)
     instances = _assembled(instances, volume)
     flags = step(check, volume, instances, limits)
-    prepared = step(preprocess, volume, recipe)
+    prepared, level_flags = prepare(step, volume, recipe)
     guides, ood_flags = guide(step, prepared, ports.model, configuration)
     synthetic = step(
         synthesise, prepared, guides, ports.model.engine, recipe, provenance.seed,
         progress=ports.progress,
     )  # fmt: skip
     synthetic, uncertainty_flags = quantify(step, synthetic, ports.model, configuration)
-    findings = (*job.findings, *flags, *ood_flags, *uncertainty_flags)
+    findings = (*job.findings, *flags, *level_flags, *ood_flags, *uncertainty_flags)
     derived = step(write, synthetic, instances, provenance, findings, objects, _anchor(ports.audit))
     step(
         gate, derived, instances, objects.companions, objects.mr, recipe.output.stored_range
@@ -124,9 +125,27 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         meaning=synthetic.meaning,
         findings=findings,
         ood=step.ood,
+        tissue=prepared.tissue,
         step_seconds=step.seconds,
         seconds=time.monotonic() - start,
     )
+
+
+def prepare(
+    step: StepRunner, volume: SourceVolume, recipe: Recipe
+) -> tuple[PreparedVolume, Findings]:
+    """Put the series on the recipe's grid and record how its brain was shifted to the level.
+
+    Raises
+    ------
+    SeriesRejectedError
+        The series does not fit the grid.
+    """
+    prepared = step(preprocess, volume, recipe)
+    if prepared.tissue is None:
+        return prepared, ()
+    step.record(Event.TISSUE_LEVEL, prepared.tissue.to_json())
+    return prepared, judge_tissue(prepared.tissue)
 
 
 def guide(
