@@ -20,11 +20,16 @@ from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Selection
-from rebrain_node.domain.volume import Guide, PreparedVolume, SourceVolume, SyntheticVolume
+from rebrain_node.domain.volume import (
+    Guide,
+    PreparedVolume,
+    SourceVolume,
+    SyntheticVolume,
+    TissueLevel,
+)
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import GateError, SeriesRejectedError
 from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.model.recipe import Recipe
 from rebrain_node.ports import AuditLog, Inbox
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
@@ -105,7 +110,8 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     volume = step(assemble, instances, limits.geometry)
     instances = _assembled(instances, volume)
     flags = step(check, volume, instances, limits)
-    prepared, level_flags = prepare(step, volume, recipe)
+    prepared = step(preprocess, volume, recipe)
+    level_flags = recorded_level(step, prepared.tissue)
     guides, ood_flags = guide(step, prepared, ports.model, configuration)
     synthetic = step(
         synthesise, prepared, guides, ports.model.engine, recipe, provenance.seed,
@@ -131,21 +137,12 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     )
 
 
-def prepare(
-    step: StepRunner, volume: SourceVolume, recipe: Recipe
-) -> tuple[PreparedVolume, Findings]:
-    """Put the series on the recipe's grid and record how its brain was shifted to the level.
-
-    Raises
-    ------
-    SeriesRejectedError
-        The series does not fit the grid.
-    """
-    prepared = step(preprocess, volume, recipe)
-    if prepared.tissue is None:
-        return prepared, ()
-    step.record(Event.TISSUE_LEVEL, prepared.tissue.to_json())
-    return prepared, judge_tissue(prepared.tissue)
+def recorded_level(step: StepRunner, tissue: TissueLevel | None) -> Findings:
+    """Record how the series was shifted to the level of brain tissue, and judge it."""
+    if tissue is None:
+        return ()
+    step.record(Event.TISSUE_LEVEL, tissue.to_json())
+    return judge_tissue(tissue)
 
 
 def guide(
