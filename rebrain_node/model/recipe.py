@@ -178,8 +178,9 @@ class Recipe(_Frozen):
         Level of brain tissue that the weights expect: the soft tissue of a series is shifted to
         it (`rebrain_node.model.tissue_level`). None leaves it as measured.
     z_filter_mm : float
-        Standard deviation of the Gaussian along the normal that the synthetic volume is filtered
-        with; 0 for none.
+        Standard deviation of the Gaussian of the filter along the normal
+        (`rebrain_node.model.z_filter`), which takes the stripes of measured slices away; 0 for no
+        filter.
     channels, scalars : tuple of str
         Order of the network's input, fixed; written so that a bundle can be read on its own.
     """
