@@ -33,9 +33,9 @@ def head_mask(hu: FloatArray, pixel_mm: float) -> MaskArray:
     """
     tissue = hu > TISSUE_HU
     radius = max(1, round(TABLE_MM / pixel_mm))
-    thick = dilated_in_plane(_eroded_in_plane(tissue, radius), radius)
+    thick = dilated_in_plane(eroded_in_plane(tissue, radius), radius)
     head = dilated_in_plane(_largest(thick), radius) & tissue
-    return _filled(_closed_in_plane(head, round(CLOSING_MM / pixel_mm)))
+    return _filled(closed_in_plane(head, round(CLOSING_MM / pixel_mm)))
 
 
 def dilated_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
@@ -47,16 +47,16 @@ def dilated_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
     return np.stack([_dilated(plane, pixels) for plane in mask]) if len(mask) else mask.copy()
 
 
-def _eroded_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
-    """Erode within each slice; outside the border is background."""
+def eroded_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
+    """Erode within each slice by the same disc; outside the border is background."""
     padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
     return ~dilated_in_plane(~padded, pixels)[:, 1:-1, 1:-1]
 
 
-def _closed_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
+def closed_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
     """Dilate, then erode by the same disc; padded so that the border has no effect."""
     margin = ((0, 0), (pixels, pixels), (pixels, pixels))
-    closed = _eroded_in_plane(dilated_in_plane(np.pad(mask, margin), pixels), pixels)
+    closed = eroded_in_plane(dilated_in_plane(np.pad(mask, margin), pixels), pixels)
     return closed[:, pixels:-pixels, pixels:-pixels] if pixels else closed
 
 

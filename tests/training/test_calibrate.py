@@ -220,7 +220,10 @@ def test_truth_and_ct_are_aligned():
 def calibrated(maps, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
     bundle = write_tiny_bundle(
-        folder / "old", tiny_recipe().model_copy(update={"sampling": (1.0,), "spacing_mm": 1.5})
+        folder / "old",
+        tiny_recipe().model_copy(
+            update={"sampling": (1.0,), "spacing_mm": 1.5, "z_filter_mm": 1.0}
+        ),
     )
     progress = []
     with pytest.MonkeyPatch.context() as patch:

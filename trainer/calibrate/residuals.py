@@ -181,15 +181,19 @@ class NodeSteps:
         model = self.model
         embeddings = embed(prepared, model.encoder, self.recipe) if model.encoder else None
         guides = retrieve(prepared, self.recipe, frame, embeddings, model.exemplars)
-        some = chosen(guides, self.per_kind, rng)
-        return synthesise(prepared, some, model.engine, self.recipe, int(rng.integers(2**31)))
+        kept = chosen(guides, self.per_kind, rng)
+        filters, seed = self.recipe.z_filter_mm > 0.0, int(rng.integers(2**31))
+        made = guides if filters else tuple(guides[k] for k in kept)
+        volume = synthesise(prepared, made, model.engine, self.recipe, seed)
+        return slices_of(volume, kept) if filters else volume
 
     def spread(self, volume: SyntheticVolume) -> FloatArray | None:
         """Standard deviation of samples, (k, rows, columns); None without sampled noise."""
         if not is_noisy(self.recipe):
             return None
+        recipe = self.recipe.model_copy(update={"z_filter_mm": 0.0})
         samples = [
-            synthesise(volume.prepared, volume.guides, self.model.engine, self.recipe, seed)
+            synthesise(volume.prepared, volume.guides, self.model.engine, recipe, seed)
             for seed in range(SPREAD_SEEDS)
         ]
         return np.asarray(np.std([sample.intensity for sample in samples], axis=0))
@@ -200,13 +204,25 @@ def is_noisy(recipe: Recipe) -> bool:
     return len(recipe.sampling) > 1
 
 
-def chosen(guides: Sequence[Guide], per_kind: int, rng: Generator) -> tuple[Guide, ...]:
-    """Choose at most `per_kind` random guides of each kind, in order of position."""
+def slices_of(volume: SyntheticVolume, rows: Sequence[int]) -> SyntheticVolume:
+    """Return some slices of a volume, in this order."""
+    some = list(rows)
+    return replace(
+        volume,
+        intensity=volume.intensity[some],
+        uncertainty=volume.uncertainty[some],
+        head=volume.head[some],
+        guides=tuple(volume.guides[k] for k in some),
+    )
+
+
+def chosen(guides: Sequence[Guide], per_kind: int, rng: Generator) -> tuple[int, ...]:
+    """Choose at most `per_kind` random guides of each kind; their numbers in order of position."""
     kept: set[int] = set()
     for kind in KINDS:
         rows = [k for k, guide in enumerate(guides) if guide.kind == kind]
         kept |= set(rng.permutation(rows)[:per_kind].tolist())
-    return tuple(guides[k] for k in sorted(kept))
+    return tuple(sorted(kept))
 
 
 def residuals_of(

@@ -21,7 +21,7 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import UNVERIFIED
 from rebrain_node.steps.write import codes
-from rebrain_node.steps.write.codes import MILLIMETRE, NO_UNITS, Triple, concept
+from rebrain_node.steps.write.codes import HOUNSFIELD, MILLIMETRE, NO_UNITS, Triple, concept
 from rebrain_node.steps.write.encoding import plain
 from rebrain_node.steps.write.identity import derived_uid
 from rebrain_node.steps.write.references import evidence, listed, reference
@@ -158,6 +158,7 @@ def _volume_group(result: Result) -> _Group:
     provenance, counts = result.provenance, _kinds(result)
     limit, slice_limit = result.options.uncertain_above, result.synthetic.meaning.untrusted_above
     mean, share = _mean_and_share(result)
+    tissue = result.synthetic.prepared.tissue
     group = _Group(
         tracking_identifier=_tracking(result, "Whole volume"),
         algorithm_id=sr.AlgorithmIdentification(
@@ -175,6 +176,7 @@ def _volume_group(result: Result) -> _Group:
                 (codes.UNCERTAIN_SHARE, share, NO_UNITS),
                 (codes.LIMIT, limit, NO_UNITS),
                 (codes.SLICE_LIMIT, slice_limit, NO_UNITS),
+                (codes.TISSUE_SHIFT, None if tissue is None else tissue.shift_hu, HOUNSFIELD),
             )
         ),
         qualitative_evaluations=[
