@@ -9,7 +9,14 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from rebrain_node.domain.volume import StoredRange
 
@@ -112,6 +119,14 @@ class Retrieval(_Frozen):
     window_mm: float = Field(default=6.0, gt=0)
     registration: Literal["none", "similarity"] = "none"
     k: Literal[1] = Field(default=1, exclude=True)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, default: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Write no registration where there is none: nodes before the field refuse it."""
+        values: dict[str, object] = default(self)
+        if self.registration == "none":
+            del values["registration"]
+        return values
 
 
 class Abstain(_Frozen):

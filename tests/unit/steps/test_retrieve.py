@@ -299,8 +299,11 @@ def test_a_registered_exemplar_lies_on_the_head_of_the_series_and_says_how_it_go
 
 
 def test_a_recipe_without_the_field_shows_the_exemplar_where_it_lies():
-    recipe = Recipe.from_json(_recipe().to_json().replace('"registration": "none",', ""))
-    assert recipe.retrieval.registration == "none"
+    text = _recipe().to_json()
+    assert "registration" not in text  # nodes before the field would refuse it
+    assert Recipe.from_json(text) == _recipe()
+    registering = _recipe(registration="similarity")
+    assert Recipe.from_json(registering.to_json()) == registering
     guide = _guides_of_heads()[1]
     exemplar = _of_heads()[1]._base.hu(0)
     np.testing.assert_array_equal(guide.exemplar_hu, doubled(exemplar))
