@@ -188,12 +188,16 @@ class ControlTraining(_Section):
     target : {"self", "donor"}
         The MR to synthesise: of the subject at the missing position, or, as in the paper, of the
         exemplar.
+    registration : {"none", "similarity"}
+        Whether the exemplar is registered in its plane before it guides, as the node does by the
+        field of the same name of the recipe; the bundle made of the branch says the same.
     retrieved_share, slerp_share : float
         Shares of samples whose guide is the exemplar, or the SLERP of the neighbouring slices; the
         others have a blank guide. A sample without an exemplar has the SLERP.
     """
 
     target: Literal["self", "donor"] = "self"
+    registration: Literal["none", "similarity"] = "none"
     seed: int
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)

@@ -116,6 +116,7 @@ def _slices(result: SeriesResult) -> list[dict[str, object]]:
             "tau": guide.tau,
             "exemplar": guide.exemplar,
             "position_difference_mm": guide.position_difference_mm,
+            "registration": None if guide.registration is None else guide.registration.to_json(),
             "uncertainty": round(uncertainty, 6),
             "trusted": receipt.meaning.trusts(uncertainty),
         }

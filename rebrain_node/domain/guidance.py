@@ -18,6 +18,7 @@ COLUMNS: Final = (
     "exemplar",
     "position_difference_mm",
     "reason",
+    "registration",
 )
 
 
@@ -63,6 +64,7 @@ def _row(guide: Guide, reasons: Sequence[str]) -> list[Any]:
         guide.exemplar,
         _rounded(guide.position_difference_mm),
         reasons.index(guide.reason),
+        None if guide.registration is None else guide.registration.to_json(),
     ]
 
 

@@ -179,6 +179,29 @@ class PreparedVolume:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlaneRegistration:
+    """In-plane similarity transform that brings an exemplar onto the slices of the series.
+
+    A point of the exemplar, in mm from the middle of the grid, moves to
+    scale * turned(point) + shift.
+    """
+
+    rotation_deg: float  #: positive from posterior towards left, counter-clockwise as displayed
+    scale: float  #: above 1 the exemplar is enlarged
+    posterior_mm: float  #: shift along the rows
+    left_mm: float  #: shift along the columns
+
+    def to_json(self) -> dict[str, float]:
+        """Tell it for the audit log and for JSON output."""
+        return {
+            "rotation_deg": round(self.rotation_deg, 3),
+            "scale": round(self.scale, 4),
+            "posterior_mm": round(self.posterior_mm, 3),
+            "left_mm": round(self.left_mm, 3),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Guide:
     """How one target is synthesised, and why so: the provenance of a slice.
 
@@ -195,7 +218,10 @@ class Guide:
     tau: float | None = None  #: the bundle's threshold on it
     exemplar: str | None = None  #: keyed hash of the exemplar slice, 16 to 64 digits, 0-9 a-f
     position_difference_mm: float | None = None  #: exemplar minus target, head frame
-    exemplar_hu: FloatArray | None = field(default=None, repr=False)  #: (rows, columns)
+    #: (rows, columns), moved by ``registration`` where there is one
+    exemplar_hu: FloatArray | None = field(default=None, repr=False)
+    #: None: not registered, because the recipe asks for none or no transform could be found
+    registration: PlaneRegistration | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

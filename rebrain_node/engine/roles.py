@@ -43,7 +43,7 @@ class BridgeEngine:
         if self.control is None:
             raise EngineError(
                 f"{self.identity} has no control branch and was given a guide; "
-                'use a bundle with a control branch, or one with retrieval.method "none"'
+                'use a bundle with a control branch, or one with retrieval.method "slerp"'
             )
         added = self.control.run({"x": x, "s": s, "guide": guide})
         return self.network.run({"x": x, "s": s, **added})["f"]

@@ -339,7 +339,7 @@ def _check_retrieval(path: Path, recipe: Recipe, names: set[str]) -> None:
             raise BundleError(
                 f"{path / 'recipe.json'}: retrieval.method is {recipe.retrieval.method!r}, which "
                 f"needs {', '.join(needs)}; the bundle has no {needed}: release it with one, or "
-                'with retrieval.method "none"'
+                'with retrieval.method "slerp"'
             )
 
 

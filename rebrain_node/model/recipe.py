@@ -9,7 +9,14 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from rebrain_node.domain.volume import StoredRange
 
@@ -83,12 +90,16 @@ class Window(_Frozen):
 
 
 class Retrieval(_Frozen):
-    """How an exemplar slice of another subject is found for a target between measured slices.
+    """How a target between measured slices is filled.
 
     Attributes
     ----------
-    method : {"none", "exemplar"}
-        "none" interpolates every such target (SLERP).
+    method : {"exemplar", "slerp", "linear", "none"}
+        "exemplar": the network draws it from the SLERP of the measured slices, guided by the CT
+        slice of another subject, or by the SLERP where none is similar enough (the paper's).
+        "slerp": the network draws it from the SLERP, without a guide. "linear": the synthetic
+        slices at the measured slices are interpolated; the network draws no other. "none": the
+        name of "slerp" in the recipes of earlier bundles.
     tau : float or None
         Minimum cosine similarity of an exemplar, -1 to 1; None takes the threshold for `p` from
         the knowledge base.
@@ -97,16 +108,28 @@ class Retrieval(_Frozen):
     window_mm : float
         Maximum distance of an exemplar from the target in the head frame, or 1.5 times the gap
         between the measured slices where that is more.
+    registration : {"none", "similarity"}
+        "similarity" turns, scales and shifts the exemplar in its plane onto the measured slices
+        beside the target before it guides; recipes without the field do not.
     k : int
         Read for the recipes of released bundles, which contain it; never written. Only the most
         similar candidate is used.
     """
 
-    method: Literal["none", "exemplar"] = "none"
+    method: Literal["none", "slerp", "linear", "exemplar"] = "none"
     tau: float | None = Field(default=None, ge=-1, le=1)
     p: Literal[1, 2, 5, 10, 20] = 5
     window_mm: float = Field(default=6.0, gt=0)
+    registration: Literal["none", "similarity"] = "none"
     k: Literal[1] = Field(default=1, exclude=True)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, default: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Write no registration where there is none: nodes before the field refuse it."""
+        values: dict[str, object] = default(self)
+        if self.registration == "none":
+            del values["registration"]
+        return values
 
 
 class Abstain(_Frozen):
@@ -225,7 +248,7 @@ class Recipe(_Frozen):
     @property
     def retrieves(self) -> bool:
         """Whether targets between measured slices are looked up in the knowledge base."""
-        return self.retrieval.method != "none"
+        return self.retrieval.method == "exemplar"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

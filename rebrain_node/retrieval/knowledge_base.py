@@ -5,7 +5,8 @@
       embeddings.npy    (n, d) float32, length 1
       position_mm.npy   (n,) float64, head frame, rising
       subject.npy       (n,) 32 ASCII bytes: keyed hash of a subject, opaque
-      ct.npy            (n, rows, columns) uint8: the CT slice in the window of the index
+      ct.npy            (n, rows, columns) uint8: the CT slice in the window of the index; in a
+                        bundle ct.npy.z, the same bytes compressed (zlib)
       centroids.npy     (cells, d) float32 } of a large base only: clusters of similar
       cells.npy         (n,) int32         } embeddings
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +45,11 @@ CELL_ARRAYS: Final[Mapping[str, tuple[str, int]]] = {
     "centroids.npy": ("<f4", 2),
     "cells.npy": ("<i4", 1),
 }
+#: the slices, and their compressed form: a third of the size
+CT: Final = "ct.npy"
+PACKED_CT: Final = "ct.npy.z"
+_HEADER_BYTES: Final = 1024  #: at most, of a plain array
+_MOST_RATIO: Final = 1100  #: no zlib stream expands by more
 #: limit of the deviation of an embedding's length from 1: rounding only
 LENGTH_LIMIT: Final = 1e-3
 LEAST_SUBJECTS: Final = 2
@@ -181,10 +188,13 @@ def parse(contents: Mapping[str, bytes], where: str) -> KnowledgeBase:
     """
     index = _index(contents, where)
     _check_files(contents, index, where)
+    plain = dict(contents)
+    if PACKED_CT in plain:
+        plain[CT] = _unpacked(plain[PACKED_CT], index, f"{where}/{PACKED_CT}")
     arrays = {
-        name: _array(contents[name], kind, f"{where}/{name}")
+        name: _array(plain[name], kind, f"{where}/{name}")
         for name, kind in {**ARRAYS, **CELL_ARRAYS}.items()
-        if name in index.files
+        if name in plain
     }
     _check_shapes(arrays, index, where)
     base = KnowledgeBase(
@@ -221,8 +231,11 @@ def check_usable(base: KnowledgeBase, where: str) -> None:
         )
 
 
-def contents_of(base: KnowledgeBase) -> dict[str, bytes]:
-    """Serialise a base to the files of its folder; the index contains their digests."""
+def contents_of(base: KnowledgeBase, *, packed: bool = False) -> dict[str, bytes]:
+    """Serialise a base to the files of its folder; the index contains their digests.
+
+    `packed` compresses the slices, as in a bundle.
+    """
     arrays: dict[str, npt.NDArray[Any]] = {
         "embeddings.npy": base.embeddings.astype("<f4", copy=False),
         "position_mm.npy": base.position_mm.astype("<f8", copy=False),
@@ -233,6 +246,8 @@ def contents_of(base: KnowledgeBase) -> dict[str, bytes]:
         arrays["centroids.npy"] = base.cells.centroids.astype("<f4", copy=False)
         arrays["cells.npy"] = base.cells.of_row.astype("<i4", copy=False)
     contents = {name: npy_bytes(array) for name, array in arrays.items()}
+    if packed:
+        contents[PACKED_CT] = zlib.compress(contents.pop(CT), 9)
     records = {name: FileRecord.of(content) for name, content in sorted(contents.items())}
     return contents | {INDEX: _index_bytes(base.index.model_copy(update={"files": records}))}
 
@@ -254,7 +269,8 @@ def _index(contents: Mapping[str, bytes], where: str) -> Index:
 
 def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> None:
     named = set(index.files)
-    if named not in (set(ARRAYS), set(ARRAYS) | set(CELL_ARRAYS)):
+    arrays = (named - {PACKED_CT}) | {CT} if PACKED_CT in named and CT not in named else named
+    if arrays not in (set(ARRAYS), set(ARRAYS) | set(CELL_ARRAYS)):
         raise KnowledgeBaseError(
             "KB-FILES", f"{where}/{INDEX}", f"names {sorted(named)}, expected {sorted(ARRAYS)}"
         )
@@ -273,6 +289,30 @@ def _check_files(contents: Mapping[str, bytes], index: Index, where: str) -> Non
                 f"expected {expected.size} bytes of SHA-256 {expected.sha256}, found "
                 f"{found.size} of {found.sha256}; copy the knowledge base again",
             )
+
+
+def _unpacked(content: bytes, index: Index, where: str) -> bytes:
+    """Expand the slices, to no more bytes than the index says.
+
+    Raises
+    ------
+    KnowledgeBaseError
+        They are no zlib stream, or one of another length.
+    """
+    expected = index.entries * index.plane[0] * index.plane[1] + _HEADER_BYTES
+    limit = max(1, min(expected, _MOST_RATIO * len(content)))
+    stream = zlib.decompressobj()
+    try:
+        plain = stream.decompress(content, limit)
+    except zlib.error as error:
+        raise KnowledgeBaseError("KB-FORMAT", where, f"is no zlib stream: {error}") from error
+    if not stream.eof or stream.unused_data:
+        raise KnowledgeBaseError(
+            "KB-FORMAT",
+            where,
+            f"does not end after {limit} bytes, as its index says; copy it again",
+        )
+    return plain
 
 
 def _array(content: bytes, kind: tuple[str, int], where: str) -> npt.NDArray[Any]:

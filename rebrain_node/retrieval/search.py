@@ -1,10 +1,14 @@
-"""Search for the most similar exemplar near a position (faiss)."""
+"""Search for the most similar exemplar near a position.
+
+Rows rise in position, so the slices near a position are one range of rows, and only that range is
+compared: by one matrix product, or in a large base by cells of similar embeddings (faiss, which is
+imported for such a base alone).
+"""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -19,13 +23,12 @@ _CELLS_PER_ROOT: Final = 2
 _TRAINING_ROWS_PER_CELL: Final = 40
 _ROUNDS: Final = 8
 _SEED: Final = 20250101
+_RowNumbers = npt.NDArray[np.intp]
+_NO_ROWS: Final[_RowNumbers] = np.empty(0, dtype=np.intp)
 
 
 class FaissExemplars:
     """A knowledge base in memory (port ``Exemplars``); safe for any number of threads.
-
-    Rows rise in position, so the slices near a position are one range of rows, and only that range
-    is compared.
 
     Parameters
     ----------
@@ -42,7 +45,8 @@ class FaissExemplars:
         self._rows_of = {
             name.decode("ascii"): np.flatnonzero(of_row == k) for k, name in enumerate(names)
         }
-        self._index = _flat(base.embeddings) if base.cells is None else _inverted_file(base)
+        self._rows = np.ascontiguousarray(base.embeddings)
+        self._cells = None if base.cells is None else _inverted_file(base, base.cells)
 
     @property
     def digest(self) -> str:
@@ -79,37 +83,56 @@ class FaissExemplars:
         positions = self._base.position_mm
         first = int(np.searchsorted(positions, position_mm - window_mm, side="left"))
         last = int(np.searchsorted(positions, position_mm + window_mm, side="right"))
-        left_out = self._count_of(excluded, first, last)
-        if last - first <= left_out:
+        left_out = self._rows_of_subject(excluded, first, last)
+        if last - first <= len(left_out):
             return None
-        for similarity, row in self._search(embedding, first, last, 1 + left_out):
-            if excluded is None or self._base.subject[row] != excluded.encode():
-                return Exemplar(
-                    key=self._base.key(row),
-                    similarity=similarity,
-                    position_mm=float(positions[row]),
-                    hu=self._base.hu(row),
-                )
-        return None
+        query = np.ascontiguousarray(embedding, dtype=np.float32)
+        best = self._in_cells(query, first, last, left_out)
+        if best is None:
+            best = self._in_range(query, first, last, left_out)
+        similarity, row = best
+        return Exemplar(
+            key=self._base.key(row),
+            similarity=similarity,
+            position_mm=float(positions[row]),
+            hu=self._base.hu(row),
+        )
 
-    def _count_of(self, subject: str | None, first: int, last: int) -> int:
-        """Count the rows of one subject in a range of rows."""
-        if subject is None or subject not in self._rows_of:
-            return 0
-        low, high = np.searchsorted(self._rows_of[subject], (first, last))
-        return int(high - low)
+    def _rows_of_subject(self, subject: str | None, first: int, last: int) -> _RowNumbers:
+        """Rows of one subject in a range of rows."""
+        rows = _NO_ROWS if subject is None else self._rows_of.get(subject, _NO_ROWS)
+        low, high = np.searchsorted(rows, (first, last))
+        return rows[low:high]
 
-    def _search(
-        self, embedding: FloatArray, first: int, last: int, count: int
-    ) -> list[tuple[float, int]]:
+    def _in_range(
+        self, query: FloatArray, first: int, last: int, left_out: _RowNumbers
+    ) -> tuple[float, int]:
+        """Compare every row of a range: exact, one pass through it."""
+        similarities = self._rows[first:last] @ query
+        similarities[left_out - first] = -np.inf
+        row = int(similarities.argmax())
+        return float(similarities[row]), first + row
+
+    def _in_cells(
+        self, query: FloatArray, first: int, last: int, left_out: _RowNumbers
+    ) -> tuple[float, int] | None:
+        """Compare the rows of a range in the cells nearest to the query; None: none is there."""
+        if self._cells is None:
+            return None
+        import faiss
+
+        # the rows left out may be the most similar ones
+        wanted = 1 + len(left_out)
         selector = faiss.IDSelectorRange(first, last, True)
-        if self._base.cells is None:
-            parameters = _parameters("SearchParameters", sel=selector)
-        else:
-            parameters = _parameters("SearchParametersIVF", sel=selector, nprobe=PROBES)
-        query = np.ascontiguousarray(embedding, dtype=np.float32)[None]
-        similarities, rows = self._index.search(query, count, params=parameters)
-        return [(float(s), int(r)) for s, r in zip(similarities[0], rows[0], strict=True) if r >= 0]
+        # the stubs of faiss do not know that its parameters take keywords
+        parameters_of: Any = faiss.SearchParametersIVF
+        parameters = parameters_of(sel=selector, nprobe=PROBES)
+        similarities, rows = self._cells.search(query[None], wanted, params=parameters)
+        kept = (rows[0] >= 0) & ~np.isin(rows[0], left_out)
+        if not kept.any():
+            return None
+        place = int(kept.argmax())
+        return float(similarities[0, place]), int(rows[0, place])
 
 
 def cluster(embeddings: FloatArray) -> Cells:
@@ -120,10 +143,13 @@ def cluster(embeddings: FloatArray) -> Cells:
     embeddings : ndarray
         (n, d), length 1.
     """
+    import faiss
+
     rows = np.ascontiguousarray(embeddings, dtype=np.float32)
     count = max(1, _CELLS_PER_ROOT * round(len(rows) ** 0.5))
     quantiser = faiss.IndexFlatIP(rows.shape[1])
-    # Not faiss.Kmeans: it fails once SimpleITK is imported after faiss, as in the trainer.
+    # Not faiss.Kmeans: it fails where faiss was imported first and SimpleITK after it, as in the
+    # trainer; the other order works (findings/faiss_after_simpleitk.sh).
     index = faiss.IndexIVFFlat(quantiser, rows.shape[1], count, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.seed, index.cp.spherical = _ROUNDS, _SEED, True
     index.cp.min_points_per_centroid = 1
@@ -134,21 +160,11 @@ def cluster(embeddings: FloatArray) -> Cells:
     return Cells(centroids=centroids, of_row=cells[:, 0].astype(np.int32))
 
 
-def _parameters(kind: str, **values: object) -> Any:
-    """Make faiss's search parameters; its stubs do not know that they take keywords."""
-    return getattr(faiss, kind)(**values)
+def _inverted_file(base: KnowledgeBase, cells: Cells) -> Any:
+    import faiss
 
-
-def _flat(rows: FloatArray) -> Any:
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(np.ascontiguousarray(rows))
-    return index
-
-
-def _inverted_file(base: KnowledgeBase) -> Any:
-    cells = base.cells
-    assert cells is not None  # noqa: S101 - checked by the caller
-    quantiser = _flat(cells.centroids)
+    quantiser = faiss.IndexFlatIP(base.index.dimension)
+    quantiser.add(np.ascontiguousarray(cells.centroids))
     index = faiss.IndexIVFFlat(
         quantiser, base.index.dimension, len(cells.centroids), faiss.METRIC_INNER_PRODUCT
     )

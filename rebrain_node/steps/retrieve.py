@@ -9,11 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from rebrain_node.domain.headframe import HeadFrame
-from rebrain_node.domain.volume import FloatArray, Guide, PreparedVolume, Target
+from rebrain_node.domain.volume import (
+    FloatArray,
+    Guide,
+    PlaneRegistration,
+    PreparedVolume,
+    Target,
+)
 from rebrain_node.errors import BundleError
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.registration import moved, register
 from rebrain_node.model.resample import doubled, halved
-from rebrain_node.model.slerp import slerp_directions
+from rebrain_node.model.slerp import slerp, slerp_directions
 from rebrain_node.ports import Encoder, Exemplar, Exemplars
 
 #: below this the head frame says nothing about where a slice lies
@@ -62,7 +69,7 @@ def retrieve(
         The recipe retrieves exemplars and no knowledge base was opened.
     """
     if not recipe.retrieves:
-        return tuple(_guide(target, None, prepared) for target in prepared.targets)
+        return tuple(_unguided(target, prepared, recipe) for target in prepared.targets)
     if frame is None or embeddings is None or exemplars is None:
         raise BundleError(
             f"the recipe's retrieval method is {recipe.retrieval.method!r}, but no encoder and "
@@ -73,9 +80,9 @@ def retrieve(
         frame=frame,
         embeddings=embeddings,
         exemplars=exemplars,
-        window_mm=recipe.retrieval.window_mm,
+        recipe=recipe,
     )
-    return tuple(_guide(target, series, prepared) for target in prepared.targets)
+    return tuple(series.guide(target) for target in prepared.targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +164,31 @@ def find_exemplar(query: ExemplarQuery, exemplars: Exemplars, window_mm: float) 
     )
 
 
+@dataclass(frozen=True)
+class PlacedExemplar:
+    """An exemplar on the model grid."""
+
+    hu: FloatArray  #: (rows, columns)
+    registration: PlaneRegistration | None  #: by which it was moved; None where none was found
+
+
+def place_exemplar(hu: FloatArray, source: FloatArray, recipe: Recipe) -> PlacedExemplar:
+    """Register an exemplar onto what lies between the measured slices.
+
+    Parameters
+    ----------
+    hu : FloatArray
+        (rows / 2, columns / 2), as of `Exemplar`.
+    source : FloatArray
+        (rows, columns): SLERP of the measured slices, brain window in [-1, 1].
+    """
+    window, pixel_mm = recipe.brain_window, recipe.grid.pixel_mm
+    by = register(window.apply(hu), halved(source), 2.0 * pixel_mm)
+    if by is None:
+        return PlacedExemplar(doubled(hu), None)
+    return PlacedExemplar(moved(hu, by, pixel_mm, window.low_hu), by)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Series:
     """A prepared series beside the knowledge base that may guide it."""
@@ -165,10 +197,12 @@ class _Series:
     frame: HeadFrame
     embeddings: FloatArray  #: (n, d), of each measured slice
     exemplars: Exemplars
-    window_mm: float
+    recipe: Recipe
 
     def guide(self, target: Target) -> Guide:
-        """Guide a target between two measured slices."""
+        """Guide a target."""
+        if target.above == target.below:
+            return _measured(target)
         below_mm, above_mm = (
             float(self.prepared.distances_mm[k]) for k in (target.below, target.above)
         )
@@ -180,9 +214,10 @@ class _Series:
             position_mm=self.frame.position_at_mm(target.alpha, target.below, target.above),
             plausibility=self.frame.plausibility,
         )
-        match = find_exemplar(query, self.exemplars, self.window_mm)
+        match = find_exemplar(query, self.exemplars, self.recipe.retrieval.window_mm)
         if match.exemplar is None:
             return self._interpolated(target, match)
+        placed = self._placed(match.exemplar, target)
         return Guide(
             target=target,
             kind="retrieved",
@@ -191,8 +226,18 @@ class _Series:
             tau=self.exemplars.tau,
             exemplar=match.exemplar.key,
             position_difference_mm=match.exemplar.position_mm - query.position_mm,
-            exemplar_hu=doubled(match.exemplar.hu),
+            exemplar_hu=placed.hu,
+            registration=placed.registration,
         )
+
+    def _placed(self, exemplar: Exemplar, target: Target) -> PlacedExemplar:
+        if self.recipe.retrieval.registration == "none":
+            return PlacedExemplar(doubled(exemplar.hu), None)
+        below, above = (
+            self.recipe.brain_window.apply(self.prepared.hu[k])
+            for k in (target.below, target.above)
+        )
+        return place_exemplar(exemplar.hu, slerp(below, above, target.alpha), self.recipe)
 
     def _interpolated(self, target: Target, match: ExemplarMatch) -> Guide:
         reason = match.reason
@@ -207,16 +252,20 @@ class _Series:
         )
 
 
-def _guide(target: Target, series: _Series | None, prepared: PreparedVolume) -> Guide:
+def _measured(target: Target) -> Guide:
+    return Guide(target=target, kind="measured", reason="a slice was measured here")
+
+
+def _unguided(target: Target, prepared: PreparedVolume, recipe: Recipe) -> Guide:
+    """Say how a target is filled where the recipe retrieves no exemplar."""
     if target.above == target.below:
-        return Guide(target=target, kind="measured", reason="a slice was measured here")
-    if series is not None:
-        return series.guide(target)
+        return _measured(target)
+    if recipe.retrieval.method == "linear":
+        how = "no slice was measured here and the recipe draws none: the synthetic slices are"
+    else:
+        how = "no slice was measured here and the recipe retrieves no exemplar:"
     return Guide(
-        target=target,
-        kind="interpolated",
-        reason="no slice was measured here and the recipe retrieves no exemplar: "
-        f"{_neighbours(target, prepared)}",
+        target=target, kind="interpolated", reason=f"{how} {_neighbours(target, prepared)}"
     )
 
 

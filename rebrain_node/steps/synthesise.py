@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from scipy import ndimage
@@ -80,13 +80,27 @@ def synthesise(
     ]
     noise = noise_field(recipe.grid.shape, seed)
     evaluate = _checked(engine)
+
+    def drawn(distance_mm: float, guide: Guide | None = None) -> FloatArray:
+        conditioning = conditioning_at(slices, distance_mm)
+        given = None if guide is None else shown(guide, conditioning, recipe)
+        guided = partial(evaluate, guide=given)
+        return sample_slice(guided, conditioning, recipe.sampling, eta=recipe.eta, noise=noise)
+
+    @cache
+    def at_measured_slice(k: int) -> FloatArray:
+        return drawn(float(prepared.distances_mm[k]))
+
+    def filled(guide: Guide) -> FloatArray:
+        target = guide.target
+        if recipe.retrieval.method != "linear":
+            return drawn(target.distance_mm, guide)
+        below, above = at_measured_slice(target.below), at_measured_slice(target.above)
+        return below + np.float32(target.alpha) * (above - below)
+
     synthesised = np.empty((len(guides), *recipe.grid.shape), dtype=np.float32)
     for k, guide in enumerate(guides):
-        conditioning = conditioning_at(slices, guide.target.distance_mm)
-        guided = partial(evaluate, guide=shown(guide, conditioning, recipe))
-        synthesised[k] = sample_slice(
-            guided, conditioning, recipe.sampling, eta=recipe.eta, noise=noise
-        )
+        synthesised[k] = filled(guide)
         if progress is not None:
             progress(k + 1, len(guides))
     depth_mm = _depth_mm(prepared, guides)

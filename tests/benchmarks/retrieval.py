@@ -15,11 +15,15 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from importlib import resources
 
 import faiss
 import numpy as np
 
-from rebrain_node.retrieval.knowledge_base import KnowledgeBase
+from rebrain_node.model.bundle import load_bundle
+from rebrain_node.model.registration import moved, register
+from rebrain_node.model.resample import halved
+from rebrain_node.retrieval.knowledge_base import KnowledgeBase, parse
 from rebrain_node.retrieval.search import PROBES, FaissExemplars, cluster
 from tests.support.knowledge_bases import NumpyExemplars, subject_hash, with_index
 
@@ -136,7 +140,34 @@ def cells(rows: int = 1_000_000, dimension: int = 192) -> None:
     sys.stdout.write(_row(f"cells, {rows} x {dimension}{_HOW[True]}", milliseconds, more))
 
 
+def registration() -> None:
+    """Registration between slices of different heads of the shipped knowledge base."""
+    with resources.as_file(resources.files("rebrain_node") / "bundles" / "demo") as folder:
+        bundle = load_bundle(folder)
+    base, recipe = parse(bundle.exemplars, "exemplars"), bundle.recipe
+    planes = [recipe.brain_window.apply(base.hu(row)) for row in range(base.index.entries)]
+    milliseconds, before, after = [], [], []
+    for fixed in range(20, 150, 5):
+        near = np.abs(base.position_mm - base.position_mm[fixed]) < 3.0
+        for row in np.flatnonzero(near & (base.subject != base.subject[fixed])):
+            begun = time.thread_time()
+            by = register(planes[row], planes[fixed], base.index.pixel_mm)
+            milliseconds.append(1e3 * (time.thread_time() - begun))
+            if by is None:
+                continue
+            image = halved(moved(planes[row], by, recipe.grid.pixel_mm, -1.0))
+            brain = (planes[fixed] > -0.6) & (planes[fixed] < 0.4)
+            before.append(np.abs(planes[row] - planes[fixed])[brain].mean())
+            after.append(np.abs(image - planes[fixed])[brain].mean())
+    nearer = int(np.sum(np.array(after) < np.array(before)))
+    more = (
+        f"; at most {max(milliseconds):.1f} ms; {len(after)} registered, {nearer} nearer inside "
+        f"the brain: mean difference {np.mean(before):.3f} before, {np.mean(after):.3f} after, of 2"
+    )
+    sys.stdout.write(_row("registration", milliseconds, more))
+
+
 if __name__ == "__main__":
     faiss.omp_set_num_threads(1)
     for name in sys.argv[1:] or ("exact", "cells"):
-        {"exact": exact, "cells": cells}[name]()
+        {"exact": exact, "cells": cells, "registration": registration}[name]()

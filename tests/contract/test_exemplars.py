@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rebrain_node.retrieval.search import PROBES, FaissExemplars, cluster  # isort: split
-
-import SimpleITK  # noqa: F401 - after faiss, where some functions of faiss fail
-
+from rebrain_node.retrieval.knowledge_base import Cells
+from rebrain_node.retrieval.search import PROBES, FaissExemplars, cluster
 from tests.support.knowledge_bases import (
     NumpyExemplars,
     random_base,
@@ -103,3 +103,36 @@ def test_where_all_candidates_are_of_the_one_who_asks_nothing_is_found(search):
     query, position = BASE.embeddings[9], float(BASE.position_mm[9])
     assert search(base, 0.5).nearest(query, position, 50.0) is not None
     assert search(base, 0.5).nearest(query, position, 50.0, one) is None
+
+
+def test_where_the_cells_hold_no_candidate_the_range_is_compared_row_by_row():
+    centroids = np.eye(BASE.index.dimension, dtype=np.float32)[: PROBES + 1]
+    nearest = np.zeros(BASE.index.entries, dtype=np.int32)
+    # every row lies in the last cell, and the query looks into the others
+    cells = Cells(centroids=centroids, of_row=nearest + PROBES)
+    found = FaissExemplars(verified(replace(BASE, cells=cells)), 0.5)
+    query = centroids[:PROBES].sum(axis=0) / np.sqrt(np.float32(PROBES))
+    for excluded in (None, subject_hash(1)):
+        expected = NumpyExemplars(BASE, 0.5).nearest(query, 20.0, 6.0, excluded)
+        assert found.nearest(query, 20.0, 6.0, excluded).key == expected.key
+
+
+_BOTH = """
+import numpy as np
+from rebrain_node.retrieval.search import FaissExemplars, cluster
+from tests.support.knowledge_bases import random_base, verified
+from dataclasses import replace
+base = random_base(entries=400)
+base = verified(replace(base, cells=cluster(base.embeddings)))
+found = FaissExemplars(base, 0.5).nearest(base.embeddings[7], float(base.position_mm[7]), 6.0)
+assert found.key == base.key(7), found.key
+"""
+
+
+@pytest.mark.parametrize("first", ["import faiss, SimpleITK", "import SimpleITK, faiss"])
+def test_cells_are_made_and_searched_in_whichever_order_the_libraries_are_imported(first):
+    """With faiss first, Kmeans and the serialisation of faiss fail (findings)."""
+    run = subprocess.run(
+        [sys.executable, "-c", first + _BOTH], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]

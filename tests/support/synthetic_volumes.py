@@ -12,6 +12,7 @@ from rebrain_node.domain.uncertainty import RULE_OF_THUMB, UncertaintyInterpreta
 from rebrain_node.domain.volume import (
     Grid,
     Guide,
+    PlaneRegistration,
     PreparedVolume,
     SyntheticVolume,
     Target,
@@ -141,6 +142,9 @@ def _guide(target: Target, index: int) -> Guide:
         tau=0.8,
         exemplar="e" * 32,
         position_difference_mm=-1.25,
+        registration=PlaneRegistration(
+            rotation_deg=-3.21, scale=1.04, posterior_mm=2.5, left_mm=-1.5
+        ),
     )
 
 

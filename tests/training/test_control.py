@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from rebrain_node.model.bundle import ModelBundle, load_bundle
 from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.recipe import Abstain, Grid, Recipe, Retrieval
-from rebrain_node.model.resample import doubled
+from rebrain_node.model.resample import doubled, halved
 from rebrain_node.model.unet import BridgeUNet
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase
 from rebrain_node.retrieval.search import FaissExemplars
@@ -44,7 +44,15 @@ from trainer.train.control import (
     training_of,
     write_facts,
 )
-from trainer.train.guided import BLANK, Donors, ExemplarSource, GuidedSource, find_guides
+from trainer.train.guided import (
+    BLANK,
+    Donors,
+    ExemplarPlacement,
+    ExemplarSource,
+    GuidedSource,
+    KnownGuide,
+    find_guides,
+)
 
 DEMO_FILE = Path(__file__).parents[2] / "conf" / "train" / "demo.toml"
 DEMO = TrainConfig.load(DEMO_FILE)
@@ -257,7 +265,38 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
     batch, guide = drawing.draw(SampleRng(1, 1))
     np.testing.assert_allclose(batch.x0, -guide, atol=0.02)
     with pytest.raises(KeyError):
-        Donors.of(stacks, str.upper).truth(guides[0].key)
+        Donors.of(stacks, str.upper).truth(guides[0].key, ExemplarPlacement(None, 4.0))
+
+
+def _of_the_sample(source: GuidedSource, rng: SampleRng, registration: str) -> KnownGuide:
+    """An exemplar that is the sample drawn with `rng` itself, moved by two pixels."""
+    told = replace(source, training=control(registration=registration, retrieved_share=1.0,
+                                            slerp_share=0.0))  # fmt: skip
+    batch, _ = told.draw(rng)
+    return KnownGuide(np.roll(halved(batch.conditioning[0, 0].numpy()), 2, axis=1), "a" * 48)
+
+
+@pytest.mark.parametrize("target", ["self", "donor"])
+def test_a_registered_exemplar_lies_on_the_sample_as_it_was_augmented(
+    source: GuidedSource, target: str
+) -> None:
+    apart, mr_apart = {}, {}
+    for registration in ("none", "similarity"):
+        known = _of_the_sample(source, SampleRng(3, 5), registration)
+        ct = np.rint((known.image + 1) * 127.5).astype(np.uint8)
+        shares = {"retrieved_share": 1.0, "slerp_share": 0.0}
+        told = replace(
+            source,
+            training=control(target=target, registration=registration, **shares),
+            guides=[known] * len(source.guides),
+            donors=Donors(ct[None], ct[None], {known.key: 0}) if target == "donor" else None,
+        )
+        batch, guide = told.draw(SampleRng(3, 5))
+        apart[registration] = float((guide - batch.conditioning[:, :1]).abs().mean())
+        mr_apart[registration] = float((guide - batch.x0).abs().mean())
+    assert apart["similarity"] < 0.75 * apart["none"]
+    if target == "donor":  # the MR of the donor is moved as its CT
+        assert max(mr_apart.values()) < 0.02
 
 
 def test_two_commands_make_a_bundle_that_retrieves(
@@ -317,6 +356,14 @@ def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
 
     assert made.recipe.retrieval == retrieval
     assert made.version == "2.0.0"
+    facts = read_facts(folders.control).model_copy(update={"registration": "similarity"})
+    (folders.control / "control.json").write_text(facts.model_dump_json())
+    linear = release_guided(
+        bundle, folders, Retrieval(method="linear"), "2.0.0", tmp_path / "linear"
+    )
+    assert linear.recipe.retrieval == Retrieval(method="linear", registration="similarity")
+    assert linear.holds("control.onnx")
+    assert any("interpolated between the synthetic" in choice for choice in linear.card.choices)
     limits = Abstain(voxel_above=0.3, slice_above=0.3, series_share=0.25)
     limited = replace(bundle, recipe=bundle.recipe.model_copy(update={"abstain": limits}))
     again = release_guided(limited, folders, retrieval, "2.0.0", tmp_path / "limited")

@@ -23,18 +23,21 @@ from trainer.cli import program
 from trainer.data.dataset import PreparedData
 from trainer.data.placing import placements
 from trainer.data.protocols import Sparsity, thinned
-from trainer.evaluate.ablation import verdict
+from trainer.evaluate.ablation import conclusion, verdict
 from trainer.evaluate.methods import NetworkMethod
 from trainer.evaluate.networks import Network, network_of_bundle
 from trainer.evaluate.results import OURS, BundleFacts
 from trainer.evaluate.run import summarise
 from trainer.evaluate.variants import (
     BLOOD_HU,
+    VARIANTS,
     VISIBLE,
     Disc,
     FilledSlice,
+    FillRequest,
     PlantedLesion,
     Sampler,
+    SliceReference,
     fill,
     plant,
     room,
@@ -89,6 +92,8 @@ def test_the_threshold_chooses_between_pictures_that_exist() -> None:
     assert near.by("full", 0.9) == "control-slerp"
     assert near.by("as-source", 0.9) == "slerp"
     assert near.by("as-source", 0.7) == "as-source"
+    assert near.by("full-registered", 0.7) == "registered"
+    assert near.by("full-registered", 0.9) == "control-slerp"
     none = FilledSlice("c", interpolated(), {}, {})
     assert none.by("full", -1.0) == "control-slerp"
 
@@ -102,6 +107,10 @@ def test_every_way_shows_what_its_name_says() -> None:
     means = {way: round(float(image.mean()), 3) for way, image in drawn.items()}
     assert means == {"slerp": 0.75, "control-slerp": 0.75, "retrieved": 0.25, "as-source": 0.25}
     assert "retrieved" not in sampler.variants(conditioning, interpolated())
+    few = sampler.variants(conditioning, retrieved(0.8), wanted=("full",))
+    assert few.keys() == {"control-slerp", "retrieved"}
+    both = sampler.variants(conditioning, retrieved(0.8, hu=20.0), retrieved(0.8, hu=40.0))
+    assert float(both["registered"].mean()) == pytest.approx(0.5)
 
 
 def test_a_case_is_filled_and_scored_at_missing_positions_alone(balls: PreparedData) -> None:
@@ -113,6 +122,29 @@ def test_a_case_is_filled_and_scored_at_missing_positions_alone(balls: PreparedD
     assert 0 < len(found) <= len(told)
     assert found[0].ssim.keys() == {"slerp", "control-slerp", "linear"}
     assert all(np.isfinite(list(each.mae.values())).all() for each in found)
+
+
+def test_the_brain_is_scored_apart_from_the_head(balls: PreparedData) -> None:
+    case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
+    assert case.subject.brain is not None
+    reference = SliceReference.of(case)
+    (k,) = np.flatnonzero(case.rows == len(case.subject.source) // 2)
+    wrong_outside = reference.reference[k] + ~reference.brain[k]
+    found = reference.scored(int(k), interpolated(), {"slerp": wrong_outside})
+    assert found.brain_mae["slerp"] == 0
+    assert found.mae["slerp"] > 0.1
+    assert found.brain_ssim["slerp"] > found.ssim["slerp"]
+
+
+def test_positions_are_chosen_evenly_of_all_that_are_missing(balls: PreparedData) -> None:
+    case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
+    missing = np.flatnonzero(~case.measured).tolist()
+    assert FillRequest().rows(case) == missing
+    assert FillRequest(most=2).rows(case) == [missing[0], missing[-1]]
+    guides = [interpolated()] * len(case.targets_mm)
+    found = fill(case, guides, Sampler.of(copying(0.0), 0), lambda: None, FillRequest(most=2))
+    whole = fill(case, guides, Sampler.of(copying(0.0), 0), lambda: None)
+    assert all(each in whole for each in found)
 
 
 def planted_by(network: Network) -> list[PlantedLesion]:
@@ -171,6 +203,14 @@ def test_the_verdict_follows_the_interval() -> None:
 
     ways = {"decimate:2": {"slerp": compared({"a": -0.01, "b": -0.02}),
                            "linear": compared({"a": 0.1, "b": 0.2})}}  # fmt: skip
+    gains = {"decimate:8": {"slerp": compared({"a": 0.01, "b": 0.02}),
+                            "linear": compared({"a": 0.1, "b": 0.2})}}  # fmt: skip
+    gaps = {"decimate:2": 5.0, "decimate:8": 20.0}
+    nothing = conclusion(ways, gaps)  # type: ignore[arg-type]
+    assert "gains nothing at gaps of 5 mm" in nothing
+    some = conclusion(ways | gains, gaps)  # type: ignore[arg-type]
+    assert "gains at gaps of 20 mm, and at no other" in some
+    assert "not known" in conclusion({}, gaps)
     said = verdict(ways)  # type: ignore[arg-type]
     assert "full is below slerp by -0.0150 SSIM" in said
     assert "full exceeds linear by +0.1500 SSIM" in said
@@ -212,18 +252,39 @@ def test_the_ablation_is_one_command(bundle: ModelBundle, tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert document == json.loads(result.stdout)
-    assert document["ways"].keys() == {"decimate:2", "decimate:4"}
-    for found in document["ways"].values():
-        assert found.keys() == {"full", "control-slerp", "slerp", "as-source", "linear"}
-        assert found["full"]["gain"]["mean"] == 0
-        assert found["slerp"]["gain"]["mean"] != 0
-    assert document["retrieved"] == {"decimate:2": 0, "decimate:4": 0}  # a ball is no head
+    protocols = {"decimate:2", "decimate:4", "decimate:8"}
+    for region in ("ways", "brain"):
+        assert document[region].keys() == protocols
+        for found in document[region].values():
+            assert found.keys() == set(VARIANTS)
+            assert found["full"]["gain"]["mean"] == 0
+            assert found["slerp"]["gain"]["mean"] != 0
+    assert document["gaps_mm"] == {"decimate:2": 4.0, "decimate:4": 8.0, "decimate:8": 16.0}
+    assert document["retrieved"] == dict.fromkeys(protocols, 0)  # a ball is no head
     assert [each["percent"] for each in document["percents"]] == [1, 2, 5, 10, 20]
     assert [each["people"] for each in document["sizes"]] == [3, 2, 2, 1]
     page = (tmp_path / "out" / "ablation.md").read_text()
     assert "Planted lesions" in page
+    assert "What fills gaps of 16 mm, inside the brain" in page
     assert document["verdict"] in page
     assert (tmp_path / "out" / "ablation.html").is_file()
+
+
+def test_a_brief_ablation_leaves_out_the_rounds_that_take_longest(
+    bundle: ModelBundle, tmp_path: Path
+) -> None:
+    write_balls(tmp_path / "balls", {"train": ("a",), "test": ("c",)}, "ct")
+    result = ablation_of(
+        bundle.path, tmp_path / "balls", tmp_path / "out", "--brief", "--positions", "1"
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert document["lesions"] is None
+    assert len(document["sizes"]) == 1
+    assert document["positions"] == {"decimate:2": 1, "decimate:4": 1, "decimate:8": 1}
+    page = (tmp_path / "out" / "ablation.md").read_text()
+    assert "Planted lesions" not in page
+    assert "At most 1 positions of a subject" in page
 
 
 def test_a_question_that_cannot_be_put_is_refused(bundle: ModelBundle, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def evaluate(  # noqa: PLR0913 - one option each
         str,
         typer.Option(
             help="Slices that are given: none (all), decimate:K (every K-th) or thick:K (means of "
-            "K slices); K = 2, 3, 4."
+            "K slices); K = 2, 3, 4, 8."
         ),
     ] = "none",
     predictions: Annotated[
@@ -141,18 +141,25 @@ def evaluate(  # noqa: PLR0913 - one option each
     Console().print(table)
 
 
-def guidance_report(
+def guidance_report(  # noqa: PLR0913 - one option each
     bundle: options.NetworkBundle,
     data: Annotated[Path, typer.Option(help="Prepared data set of CT volumes in HU.")],
     out: ReportFolder,
+    positions: Annotated[
+        int | None, typer.Option(min=1, help="Positions per subject and gap; default: all.")
+    ] = None,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Without smaller knowledge bases and lesions.")
+    ] = False,
     seed: Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure what guidance by exemplars adds.
 
     Compares slices synthesised with and without exemplars at missing positions of held-out CT
-    volumes, by similarity threshold and size of the knowledge base. Also measures whether simulated
-    lesions of an exemplar appear in the result, and whether lesions of the subject disappear.
+    volumes (one slice of 2, 4 and 8 is given), inside the brain and in the whole head, by
+    similarity threshold and size of the knowledge base. Also measures whether simulated lesions of
+    an exemplar appear in the result, and whether lesions of the subject disappear.
     """
     from trainer.data.dataset import PreparedData
     from trainer.evaluate.ablation import AblationRequest, ablate
@@ -161,7 +168,14 @@ def guidance_report(
     from trainer.evaluate.retrieval_reports import ablation_report
 
     check_out(out)
-    request = AblationRequest(bundle_at(bundle), PreparedData.open(data), data.resolve().name, seed)
+    request = AblationRequest(
+        bundle_at(bundle),
+        PreparedData.open(data),
+        data.resolve().name,
+        seed,
+        most=positions,
+        thorough=not brief,
+    )
     with _progress("positions") as progress:
         document = ablate(request, progress)
     report = ablation_report(document)

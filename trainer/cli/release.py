@@ -1,7 +1,7 @@
 """Release of bundles: from a finished run, with retrieval, and signed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -72,17 +72,22 @@ def add_retrieval(  # noqa: PLR0913 - one option each
     percent: Annotated[
         int, typer.Option("--p", help="Exemplars must reach tau at 1, 2, 5, 10 or 20 per cent.")
     ] = 5,
+    method: Annotated[
+        Literal["exemplar", "slerp", "linear"],
+        typer.Option(help="How missing slices are filled; slerp and linear use no guide."),
+    ] = "exemplar",
     key: KeyFile = None,
 ) -> None:
     """Add encoder, exemplars and control to a bundle.
 
-    Missing slices are then guided by the exemplars of the knowledge base. Writes a new bundle.
+    Missing slices are then guided by the exemplars of the knowledge base, unless --method says
+    otherwise. Writes a new bundle.
     """
     from rebrain_node.model.recipe import Retrieval
     from trainer.evaluate.networks import bundle_at
     from trainer.release.bundle import GuidanceFolders, release_guided
 
-    retrieval = Retrieval.model_validate({"method": "exemplar", "p": percent})
+    retrieval = Retrieval.model_validate({"method": method, "p": percent})
     folders = GuidanceFolders(encoder, branch, base)
     private = _private_key(key)
     _finish(release_guided(bundle_at(bundle), folders, retrieval, version, out), private)

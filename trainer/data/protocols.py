@@ -23,7 +23,7 @@ from rebrain_node.errors import RebrainError
 from rebrain_node.model.source import SAME_POSITION_MM
 from trainer.data.dataset import Mask, Subject, Volume
 
-FACTORS = (2, 3, 4)
+FACTORS = (2, 3, 4, 8)
 
 
 class ProtocolError(RebrainError):
@@ -55,7 +55,7 @@ class Sparsity:
             if kind == "thick":
                 return cls("thick", int(factor))
         raise ProtocolError(
-            f"protocol {text!r}: expected none, decimate:K or thick:K with K = 2, 3 or 4"
+            f"protocol {text!r}: expected none, decimate:K or thick:K with K = 2, 3, 4 or 8"
         )
 
     def __str__(self) -> str:

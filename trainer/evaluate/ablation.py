@@ -1,10 +1,11 @@
 """The ablation of guidance on held-out subjects (Tables 4 and 5, Figures 6 and 11 of the paper).
 
-Protocols decimate:2 and decimate:4, missing positions alone. Every figure is a mean over the
+Protocols decimate:2, :4 and :8 (gaps of 5, 10 and 20 mm of heads prepared at 2.5 mm), missing
+positions alone, scored inside the brain and in the whole head. Every figure is a mean over the
 positions of a subject, then over subjects, with the bootstrap interval of that mean.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypedDict
 
@@ -14,6 +15,7 @@ from scipy import stats
 from rebrain_node.engine.open import open_encoder
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
+from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.source import conditioning_at
 from rebrain_node.retrieval.knowledge_base import KnowledgeBase, parse
 from rebrain_node.retrieval.search import FaissExemplars
@@ -23,10 +25,20 @@ from trainer.data.protocols import Case, Sparsity, thinned
 from trainer.evaluate.networks import Network, Retriever, network_of_bundle
 from trainer.evaluate.results import BundleFacts, MetricSummary
 from trainer.evaluate.run import Progress, summarise
-from trainer.evaluate.variants import VARIANTS, FilledSlice, PlantedLesion, Sampler, fill, plant
+from trainer.evaluate.variants import (
+    VARIANTS,
+    FilledSlice,
+    FillRequest,
+    PlantedLesion,
+    Sampler,
+    fill,
+    plant,
+)
 from trainer.ood.report import exact_interval
 
-PROTOCOLS: Final = ("decimate:2", "decimate:4")
+PROTOCOLS: Final = ("decimate:2", "decimate:4", "decimate:8")
+#: what guidance must exceed to be worth its cost
+RIVALS: Final = ("slerp", "linear")
 SHARES: Final = (1.0, 0.7, 0.5, 0.3)  # of the subjects of the knowledge base
 _ANY = -1.0  # a tau that every exemplar reaches
 
@@ -72,7 +84,11 @@ class LesionResult(TypedDict):
 
 
 class Ablation(TypedDict):
-    """The whole ablation as JSON; `ways` by protocol and variant, `people` counts subjects."""
+    """The whole ablation as JSON; `people` counts subjects.
+
+    `ways` (the whole head) and `brain` by protocol and variant; `brain` is empty where the data
+    set has no masks of the brain. `most` limits the positions of a subject and protocol.
+    """
 
     format: int
     bundle: BundleFacts
@@ -81,13 +97,16 @@ class Ablation(TypedDict):
     subjects: list[str]
     seed: int
     positions: dict[str, int]
+    most: int | None
+    gaps_mm: dict[str, float]
     retrieved: dict[str, float]
     ways: dict[str, dict[str, VariantComparison]]
+    brain: dict[str, dict[str, VariantComparison]]
     percents: list[ThresholdResult]
     sizes: list[SizeResult]
     similarity_error: dict[str, float]
     points: list[list[float]]
-    lesions: LesionResult
+    lesions: LesionResult | None
     verdict: str
 
 
@@ -106,9 +125,11 @@ class AblationSetup:
     sampler: Sampler
     data: PreparedData
     names: tuple[str, ...]
+    most: int | None  #: missing positions of a subject and protocol; None: all
+    thorough: bool
 
     @classmethod
-    def of(cls, bundle: ModelBundle, data: PreparedData, seed: int) -> "AblationSetup":
+    def of(cls, request: "AblationRequest") -> "AblationSetup":
         """Open a bundle for an ablation on the test subjects of `data`.
 
         Raises
@@ -116,6 +137,7 @@ class AblationSetup:
         AblationError
             The bundle retrieves none, the data are no volumes of CT in HU, or none is held out.
         """
+        bundle, data = request.bundle, request.data
         if not bundle.recipe.retrieves:
             raise AblationError(
                 f"bundle {bundle.name} {bundle.version} retrieves no exemplars: there is nothing "
@@ -132,7 +154,18 @@ class AblationSetup:
         retriever = Retriever(
             open_encoder("openvino", bundle), FaissExemplars(base, _ANY), bundle.recipe
         )
-        return cls(bundle, network, base, retriever, Sampler.of(network, seed), data, names)
+        sampler = Sampler.of(network, request.seed)
+        return cls(
+            bundle,
+            network,
+            base,
+            retriever,
+            sampler,
+            data,
+            names,
+            request.most,
+            request.thorough,
+        )
 
     @property
     def tau(self) -> float:
@@ -145,20 +178,42 @@ class AblationSetup:
         return thinned(self.data.subject(name), Sparsity.parse(protocol))
 
     def filled_slices(
-        self, protocol: str, retriever: Retriever, advance: Callable[[], None]
+        self,
+        protocol: str,
+        retriever: Retriever,
+        advance: Callable[[], None],
+        variants: Sequence[str] = VARIANTS,
     ) -> list[FilledSlice]:
-        """Synthesise the missing positions of every subject by every variant."""
+        """Synthesise the missing positions of every subject by some variants."""
         found = []
         for name in self.names:
             case = self.case(name, protocol)
             (placement,) = placements(case.head, case.subject.pixel_mm, self.network.recipe)
-            guides = retriever.guides(case, placement)
-            found += fill(case, guides, self.sampler, advance)
+            recipes = [self.network.recipe]
+            if "full-registered" in variants:
+                recipes.append(_registering(self.network.recipe))
+            guides, *registered = retriever.guides_by(case, placement, *recipes)
+            request = FillRequest(variants, self.most, *registered)
+            found += fill(case, guides, self.sampler, advance, request)
         return found
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants that are compared; a brief ablation leaves out the one that is far worse."""
+        left_out = set() if self.thorough else {"as-source"}
+        if self.bundle.recipe.retrieval.registration != "none":
+            left_out.add("full-registered")  # it is what the recipe does
+        return tuple(variant for variant in VARIANTS if variant not in left_out)
+
     def missing(self, protocol: str) -> int:
-        """Count the missing positions of all subjects."""
-        return sum(int((~self.case(name, protocol).measured).sum()) for name in self.names)
+        """Count the positions that are synthesised of all subjects."""
+        request = FillRequest(most=self.most)
+        return sum(len(request.rows(self.case(name, protocol))) for name in self.names)
+
+    def gap_mm(self, protocol: str) -> float:
+        """Median distance between the slices given."""
+        gaps = [np.diff(self.case(name, protocol).positions_mm) for name in self.names]
+        return float(np.median(np.concatenate(gaps)))
 
 
 @dataclass(frozen=True)
@@ -169,17 +224,31 @@ class AblationRequest:
     data: PreparedData
     data_name: str
     seed: int
+    most: int | None = None  #: missing positions of a subject and protocol; None: all
+    #: whether smaller bases, planted lesions and exemplars as the source are measured too
+    thorough: bool = True
 
 
 def ablate(request: AblationRequest, progress: Progress) -> Ablation:
     """Synthesise every missing position of the held-out subjects by every variant."""
     seed = request.seed
-    setup = AblationSetup.of(request.bundle, request.data, seed)
+    setup = AblationSetup.of(request)
     last = PROTOCOLS[-1]
-    rounds = [*PROTOCOLS, *(last for _ in SHARES[1:]), last]
+    rounds = [*PROTOCOLS, *(last for _ in SHARES if request.thorough)]
     progress.started(sum(setup.missing(protocol) for protocol in rounds))
-    filled = {p: setup.filled_slices(p, setup.retriever, progress.advance) for p in PROTOCOLS}
-    ways = {p: _compared(found, setup.tau, seed) for p, found in filled.items()}
+    filled = {
+        p: setup.filled_slices(p, setup.retriever, progress.advance, setup.variants)
+        for p in PROTOCOLS
+    }
+    gaps_mm = {p: setup.gap_mm(p) for p in PROTOCOLS}
+    ways, brain = (
+        {p: _compared(found, setup, seed, region) for p, found in filled.items()}
+        for region in ("", "brain_")
+    )
+    brain = {protocol: found for protocol, found in brain.items() if found}
+    sizes = [_at_size(setup, 1.0, len(setup.base.index.subjects), filled[last])]
+    if request.thorough:
+        sizes += [_smaller(setup, share, progress.advance) for share in SHARES[1:]]
     return {
         "format": 1,
         "bundle": setup.network.facts,
@@ -188,8 +257,11 @@ def ablate(request: AblationRequest, progress: Progress) -> Ablation:
         "subjects": list(setup.names),
         "seed": seed,
         "positions": {p: len(found) for p, found in filled.items()},
+        "most": request.most,
+        "gaps_mm": gaps_mm,
         "retrieved": {p: _accepted(found, setup.tau) for p, found in filled.items()},
         "ways": ways,
+        "brain": brain,
         "percents": [
             {
                 "percent": record.percent,
@@ -199,20 +271,41 @@ def ablate(request: AblationRequest, progress: Progress) -> Ablation:
             }
             for record in setup.base.index.tau
         ],
-        "sizes": [_at_size(setup, 1.0, len(setup.base.index.subjects), filled[last])]
-        + [_smaller(setup, share, progress.advance) for share in SHARES[1:]],
+        "sizes": sizes,
         "similarity_error": _similarity_error(filled[last]),
         "points": _points(filled[last]),
-        "lesions": _lesions(setup, last, seed, progress.advance),
-        "verdict": verdict(ways),
+        "lesions": _lesions(setup, last, seed, progress.advance) if request.thorough else None,
+        "verdict": conclusion(brain, gaps_mm) + verdict(ways),
     }
 
 
-def verdict(ways: dict[str, dict[str, VariantComparison]]) -> str:
+def conclusion(
+    brain: Mapping[str, Mapping[str, VariantComparison]], gaps_mm: Mapping[str, float]
+) -> str:
+    """Say at which gaps guidance gains over SLERP and over linear interpolation in the brain."""
+    if not brain:
+        return "No mask of the brain: what guidance gains inside it is not known. "
+    gains = [
+        protocol
+        for protocol, found in brain.items()
+        if all(found[other]["gain"]["ci95"][0] > 0 for other in RIVALS)
+    ]
+    if not gains:
+        gaps = ", ".join(f"{gaps_mm[protocol]:g}" for protocol in brain)
+        start = f"Inside the brain guidance gains nothing at gaps of {gaps} mm: it does not exceed"
+    else:
+        gaps = ", ".join(f"{gaps_mm[protocol]:g}" for protocol in gains)
+        start = f"Inside the brain guidance gains at gaps of {gaps} mm, and at no other: it exceeds"
+    return (
+        f"{start} both SLERP and linear interpolation. In the brain, {verdict(brain)} In the head, "
+    )
+
+
+def verdict(ways: Mapping[str, Mapping[str, VariantComparison]]) -> str:
     """Compare the recipe with SLERP and linear interpolation, a sentence for each protocol."""
     sentences = []
     for protocol, found in ways.items():
-        for other in ("slerp", "linear"):
+        for other in RIVALS:
             low, high = found[other]["gain"]["ci95"]
             word = "exceeds" if low > 0 else "is below" if high < 0 else "equals"
             gain = found[other]["gain"]["mean"]
@@ -220,14 +313,26 @@ def verdict(ways: dict[str, dict[str, VariantComparison]]) -> str:
     return "; ".join(sentences) + "."
 
 
-def _compared(found: Sequence[FilledSlice], tau: float, seed: int) -> dict[str, VariantComparison]:
-    full = _by_subject(found, "full", tau, "ssim")
+def _registering(recipe: Recipe) -> Recipe:
+    """Return the same recipe, registering its exemplars."""
+    changed = recipe.retrieval.model_copy(update={"registration": "similarity"})
+    return recipe.model_copy(update={"retrieval": changed})
+
+
+def _compared(
+    found: Sequence[FilledSlice], setup: AblationSetup, seed: int, region: str
+) -> dict[str, VariantComparison]:
+    """Compare the variants; `region` is the prefix of the scores of `FilledSlice`."""
+    tau, ssim_name, mae_name = setup.tau, f"{region}ssim", f"{region}mae"
+    full = _by_subject(found, "full", tau, ssim_name)
+    if not full:
+        return {}
     answer: dict[str, VariantComparison] = {}
-    for variant in VARIANTS:
-        ssim = _by_subject(found, variant, tau, "ssim")
+    for variant in setup.variants:
+        ssim = _by_subject(found, variant, tau, ssim_name)
         answer[variant] = {
             "ssim": summarise(ssim, seed),
-            "mae": summarise(_by_subject(found, variant, tau, "mae"), seed),
+            "mae": summarise(_by_subject(found, variant, tau, mae_name), seed),
             "gain": summarise({name: full[name] - ssim[name] for name in ssim}, seed),
         }
     return answer
@@ -236,12 +341,12 @@ def _compared(found: Sequence[FilledSlice], tau: float, seed: int) -> dict[str, 
 def _by_subject(
     found: Sequence[FilledSlice], variant: str, tau: float, score: str
 ) -> dict[str, float]:
-    """Mean of a score over the positions of each subject."""
+    """Mean of a score over the positions of each subject that have it."""
     values: dict[str, list[float]] = {}
     for filling in found:
-        values.setdefault(filling.subject, []).append(
-            getattr(filling, score)[filling.by(variant, tau)]
-        )
+        scores = getattr(filling, score)
+        if scores:
+            values.setdefault(filling.subject, []).append(scores[filling.by(variant, tau)])
     return {name: float(np.mean(each)) for name, each in values.items()}
 
 
@@ -282,7 +387,7 @@ def _smaller(setup: AblationSetup, share: float, advance: Callable[[], None]) ->
         cells=None,
     )
     retriever = replace(setup.retriever, exemplars=FaissExemplars(base, _ANY))
-    found = setup.filled_slices(PROTOCOLS[-1], retriever, advance)
+    found = setup.filled_slices(PROTOCOLS[-1], retriever, advance, ("full",))
     return _at_size(setup, share, len(kept), found)
 
 
@@ -319,7 +424,7 @@ def _lesions(
         guides = setup.retriever.guides(case, placement)
         positions = [
             (conditioning_at(slices, float(case.targets_mm[k])), guides[k])
-            for k in np.flatnonzero(~case.measured)
+            for k in FillRequest(most=setup.most).rows(case)
         ]
         reached = [p for p in positions if (p[1].similarity or _ANY) >= setup.tau]
         planted += plant(reached, setup.sampler, seed)

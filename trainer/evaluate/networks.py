@@ -57,10 +57,17 @@ class Retriever:
         case : Case
             CT in HU, positions in mm.
         """
+        (found,) = self.guides_by(case, placement, self.recipe)
+        return found
+
+    def guides_by(
+        self, case: Case, placement: Placement, *recipes: Recipe
+    ) -> list[tuple[Guide, ...]]:
+        """Retrieve as `guides`, for each of some recipes that differ in their retrieval alone."""
         prepared = prepared_volume_of(case, placement, self.recipe)
         frame = locate(prepared, load_head_template())
         embeddings = embed(prepared, self.encoder, self.recipe)
-        return retrieve(prepared, self.recipe, frame, embeddings, self.exemplars)
+        return [retrieve(prepared, recipe, frame, embeddings, self.exemplars) for recipe in recipes]
 
 
 def prepared_volume_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:

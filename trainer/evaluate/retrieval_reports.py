@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Final, TypedDict
+from typing import Final, Literal, TypedDict
 
 import torch
 from safetensors.torch import load
@@ -12,7 +12,7 @@ from safetensors.torch import load
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.encoder import SliceEncoder
-from trainer.evaluate.ablation import Ablation, VariantComparison
+from trainer.evaluate.ablation import Ablation, LesionResult, VariantComparison
 from trainer.evaluate.plots import FAINT, OUR_COLOUR, Plot, blank_figure, png
 from trainer.evaluate.report import Report
 from trainer.evaluate.results import OURS, MetricSummary
@@ -24,6 +24,7 @@ from trainer.train.encoder import embedded
 
 _NAMES: Final = {
     "full": "full: exemplar from tau on, else SLERP",
+    "full-registered": "the same, the exemplar registered in its plane",
     "control-slerp": "control branch, guided by the SLERP everywhere",
     "slerp": "bridge with SLERP, no control branch",
     "as-source": "exemplar as the source image of the bridge",
@@ -38,18 +39,16 @@ def ablation_report(found: Ablation) -> Report:
         title="Ablation of guidance",
         subtitle=f"{bundle['name']} {bundle['version']} on {found['data']}, missing positions",
         limits=(
-            (
-                f"{len(found['subjects'])} held-out subjects: {', '.join(found['subjects'])}. "
-                "With so few an interval over subjects is itself uncertain."
-            ),
-            "SSIM is taken in the plane, within the head of each missing slice.",
+            _subjects_sentence(found),
+            "SSIM is taken in the plane, within the brain or the head of each missing slice.",
             found["verdict"],
         ),
         tables=(
-            *(_variants(protocol, found) for protocol in found["ways"]),
+            *(_variants(protocol, found, "brain") for protocol in found["brain"]),
+            *(_variants(protocol, found, "ways") for protocol in found["ways"]),
             _percents(found),
             _sizes(found),
-            _lesions(found),
+            *([] if found["lesions"] is None else [_lesions(found["lesions"])]),
         ),
         plots=(_scatter(found),),
         facts=(
@@ -73,13 +72,30 @@ def ablation_report(found: Ablation) -> Report:
     )
 
 
-def _variants(protocol: str, found: Ablation) -> Table:
+#: from so many subjects on an interval over subjects is taken at its word
+_ENOUGH_SUBJECTS: Final = 10
+
+
+def _subjects_sentence(found: Ablation) -> str:
+    names = found["subjects"]
+    sentence = f"{len(names)} held-out subjects: {', '.join(names)}."
+    if found["most"] is not None:
+        sentence += f" At most {found['most']} positions of a subject and protocol, evenly spread."
+    if len(names) < _ENOUGH_SUBJECTS:
+        sentence += " With so few an interval over subjects is itself uncertain."
+    return sentence
+
+
+_REGIONS: Final = {"brain": "inside the brain", "ways": "in the whole head"}
+
+
+def _variants(protocol: str, found: Ablation, region: Literal["brain", "ways"]) -> Table:
     rows = tuple(
         Row(_NAMES[variant], _cells(each), "ours" if variant == "full" else "method")
-        for variant, each in found["ways"][protocol].items()
+        for variant, each in found[region][protocol].items()
     )
     return Table(
-        f"What fills the missing positions, {protocol}",
+        f"What fills gaps of {found['gaps_mm'][protocol]:g} mm, {_REGIONS[region]} ({protocol})",
         ("SSIM ↑", "MAE ↓", "gain of full"),
         rows,
         (
@@ -129,8 +145,7 @@ def _sizes(found: Ablation) -> Table:
     )
 
 
-def _lesions(found: Ablation) -> Table:
-    each = found["lesions"]
+def _lesions(each: LesionResult) -> Table:
     leaked, erased = each["leaked_ci95"], each["erased_ci95"]
     return Table(
         "Planted lesions",

@@ -1,6 +1,7 @@
 """One missing position synthesised by every variant of guidance (Tables 4 and 5 of the paper).
 
     full            guided by the exemplar where it reaches tau, else by the SLERP: the recipe
+    full-registered the same, the exemplar registered in its plane before it guides
     control-slerp   the control branch, guided by the SLERP everywhere
     slerp           the bridge alone
     as-source       the exemplar itself as the source image of the bridge, where it reaches tau
@@ -20,7 +21,8 @@ display range; "erased" is a disc that keeps less than half of the contrast it h
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from numpy.random import Generator
@@ -38,7 +40,8 @@ from trainer.data.placing import placements, source_slices
 from trainer.data.protocols import Case
 from trainer.evaluate.networks import Network
 
-VARIANTS = ("full", "control-slerp", "slerp", "as-source", "linear")
+VARIANTS = ("full", "full-registered", "control-slerp", "slerp", "as-source", "linear")
+_GUIDED = {"full": "retrieved", "full-registered": "registered"}
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,19 @@ class FilledSlice:
 
     subject: str
     guide: Guide  #: of the recipe's knowledge base at tau -1: the best exemplar, if there is any
-    #: ssim, mae: by variant (all but "full"), within the head of the slice, and "retrieved": guided
-    #: by the best exemplar
-    ssim: Mapping[str, float]
-    mae: Mapping[str, float]
+    #: by variant (all but the "full" ones), within the head of the slice; "retrieved" and
+    #: "registered": guided by the best exemplar
+    ssim: dict[str, float]
+    mae: dict[str, float]
+    #: the same within the brain of the slice; empty where it has none
+    brain_ssim: dict[str, float] = field(default_factory=dict)
+    brain_mae: dict[str, float] = field(default_factory=dict)
 
     def by(self, variant: str, tau: float) -> str:
         """Name the image that a variant takes where `tau` is the threshold."""
         reached = self.guide.kind == "retrieved" and (self.guide.similarity or -1.0) >= tau
-        if variant == "full":
-            return "retrieved" if reached else "control-slerp"
+        if variant in _GUIDED:
+            return _GUIDED[variant] if reached else "control-slerp"
         if variant == "as-source" and not reached:
             return "slerp"
         return variant
@@ -86,20 +92,34 @@ class Sampler:
         )
         return np.asarray((image + 1) / 2, dtype=np.float32)
 
-    def variants(self, conditioning: Conditioning, guide: Guide) -> dict[str, Image]:
-        """Synthesise one missing position by every variant that evaluates a network."""
-        recipe = self.network.recipe
-        slerp = conditioning.source[None, None]
-        images = {
-            "slerp": self.at(conditioning),
-            "control-slerp": self.at(conditioning, slerp),
-        }
-        if guide.kind == "retrieved":
-            exemplar = shown(guide, conditioning, recipe)
-            assert exemplar is not None  # noqa: S101 - retrieved by a retrieving recipe
-            images["retrieved"] = self.at(conditioning, exemplar)
+    def variants(
+        self,
+        conditioning: Conditioning,
+        guide: Guide,
+        registered: Guide | None = None,
+        wanted: Sequence[str] = VARIANTS,
+    ) -> dict[str, Image]:
+        """Synthesise one missing position by every wanted variant that evaluates a network.
+
+        `registered` is the same guide with its exemplar registered.
+        """
+        images = {"control-slerp": self.at(conditioning, conditioning.source[None, None])}
+        if "slerp" in wanted:
+            images["slerp"] = self.at(conditioning)
+        if guide.kind != "retrieved":
+            return images
+        exemplar = self._shown(guide, conditioning)
+        images["retrieved"] = self.at(conditioning, exemplar)
+        if "as-source" in wanted:
             images["as-source"] = self.at(_with_source(conditioning, exemplar[0, 0]))
+        if registered is not None and "full-registered" in wanted:
+            images["registered"] = self.at(conditioning, self._shown(registered, conditioning))
         return images
+
+    def _shown(self, guide: Guide, conditioning: Conditioning) -> Image:
+        exemplar = shown(guide, conditioning, self.network.recipe)
+        assert exemplar is not None  # noqa: S101 - retrieved by a retrieving recipe
+        return exemplar
 
 
 def _with_source(conditioning: Conditioning, source: Image) -> Conditioning:
@@ -109,44 +129,62 @@ def _with_source(conditioning: Conditioning, source: Image) -> Conditioning:
     return replace(conditioning, channels=channels)
 
 
+@dataclass(frozen=True)
+class FillRequest:
+    """Which positions of a case are filled, and by which variants."""
+
+    variants: Sequence[str] = VARIANTS
+    most: int | None = None  #: positions of a case, evenly spread; None fills all
+    #: the guides with their exemplars registered; None where the recipe registers them itself
+    registered: Sequence[Guide] | None = None
+
+    def rows(self, case: Case) -> list[int]:
+        """Return the positions that are filled, of all that the case synthesises."""
+        missing = np.flatnonzero(~case.measured)
+        if self.most is not None and len(missing) > self.most:
+            missing = missing[np.linspace(0, len(missing) - 1, self.most).round().astype(int)]
+        return missing.tolist()
+
+
 def fill(
-    case: Case, guides: Sequence[Guide], sampler: Sampler, progress: Callable[[], None]
+    case: Case,
+    guides: Sequence[Guide],
+    sampler: Sampler,
+    progress: Callable[[], None],
+    request: FillRequest | None = None,
 ) -> list[FilledSlice]:
-    """Synthesise every missing position of a case by every variant and score it.
+    """Synthesise missing positions of a case by every variant and score them.
 
     Parameters
     ----------
     guides : sequence of Guide
         One for each position synthesised, at tau -1.
     """
+    request = request or FillRequest()
     recipe = sampler.network.recipe
     (placement,) = placements(case.head, case.subject.pixel_mm, recipe)
     slices = source_slices(case, "ct", recipe, placement)
-    given = np.stack(
-        [
-            placement.back(sampler.at(conditioning_at(slices, float(position))), 0.0)
-            for position in case.positions_mm
-        ]
-    )
-    linear = case.linear(given)
+    below, share = case.bracket()
+
+    @cache
+    def given(k: int) -> Volume:
+        position = float(case.positions_mm[k])
+        return placement.back(sampler.at(conditioning_at(slices, position)), 0.0)
+
     truth = SliceReference.of(case)
     found = []
-    for k in np.flatnonzero(~case.measured).tolist():
-        conditioning = conditioning_at(slices, float(case.targets_mm[k]))
-        images = sampler.variants(conditioning, guides[k])
-        pictures = {name: placement.back(image, 0.0) for name, image in images.items()}
-        pictures["linear"] = linear[k]
-        scores = {variant: truth.score(k, picture) for variant, picture in pictures.items()}
-        if truth.head[k].any():
-            found.append(
-                FilledSlice(
-                    case.subject.name,
-                    guides[k],
-                    ssim={variant: ssim for variant, (ssim, _) in scores.items()},
-                    mae={variant: mae for variant, (_, mae) in scores.items()},
-                )
-            )
+    for k in request.rows(case):
         progress()
+        if not truth.head[k].any():
+            continue
+        conditioning = conditioning_at(slices, float(case.targets_mm[k]))
+        registered = None if request.registered is None else request.registered[k]
+        images = sampler.variants(conditioning, guides[k], registered, request.variants)
+        pictures = {name: placement.back(image, 0.0) for name, image in images.items()}
+        if "linear" in request.variants:
+            first = given(int(below[k]))
+            pictures["linear"] = first + share[k] * (given(int(below[k]) + 1) - first)
+        found.append(truth.scored(k, guides[k], pictures))
     return found
 
 
@@ -154,24 +192,32 @@ def fill(
 class SliceReference:
     """The true slices at the positions synthesised, in the unit of the scores."""
 
+    subject: str
     reference: Volume
     head: NDArray[np.bool_]
+    brain: NDArray[np.bool_]  #: nothing where the data set has no mask of the brain
 
     @classmethod
     def of(cls, case: Case) -> "SliceReference":
         """Take the truth of a case."""
-        head = case.subject.mask[case.rows]
-        target = case.subject.target[case.rows]
-        return cls(IntensityScale.of(target, head).map(target), head)
+        subject = case.subject
+        head = subject.mask[case.rows]
+        brain = np.zeros_like(head) if subject.brain is None else subject.brain[case.rows]
+        target = subject.target[case.rows]
+        return cls(subject.name, IntensityScale.of(target, head).map(target), head, brain)
 
-    def score(self, k: int, picture: Image) -> tuple[float, float]:
-        """Return SSIM (in the plane) and mean absolute error within the head of position `k`."""
-        head = self.head[k]
-        if not head.any():
-            return float("nan"), float("nan")
-        reference = self.reference[k]
-        similarity = ssim_map(picture, reference)
-        return float(similarity[head].mean()), float(np.abs(picture - reference)[head].mean())
+    def scored(self, k: int, guide: Guide, pictures: Mapping[str, Image]) -> FilledSlice:
+        """Score every picture of position `k`: SSIM in the plane and mean absolute error."""
+        head, brain, reference = self.head[k], self.brain[k], self.reference[k]
+        filled = FilledSlice(self.subject, guide, {}, {})
+        for variant, picture in pictures.items():
+            similarity, error = ssim_map(picture, reference), np.abs(picture - reference)
+            filled.ssim[variant] = float(similarity[head].mean())
+            filled.mae[variant] = float(error[head].mean())
+            if brain.any():
+                filled.brain_ssim[variant] = float(similarity[brain].mean())
+                filled.brain_mae[variant] = float(error[brain].mean())
+        return filled
 
 
 VISIBLE = 0.05

@@ -247,6 +247,9 @@ def release_guided(
 ) -> ModelBundle:
     """Write a new bundle: `bundle` with retrieval.
 
+    Whether exemplars are registered is taken from the run of the branch: it must guide the node by
+    what it was trained with.
+
     Raises
     ------
     FileExistsError
@@ -267,18 +270,28 @@ def release_guided(
         control=branch_of(folders.control),
         encoder=load((folders.encoder / "encoder.safetensors").read_bytes()),
         encoder_graph=(folders.encoder / "encoder.onnx").read_bytes(),
-        exemplars=contents_of(base),
+        exemplars=contents_of(base, packed=True),
     )
+    retrieval = retrieval.model_copy(update={"registration": facts.registration})
     recipe = bundle.recipe.model_copy(update={"retrieval": retrieval, "abstain": None})
-    card = guided_card(bundle.card, version, _sentence(facts, base))
+    card = guided_card(bundle.card, version, _sentence(facts, base, retrieval.method))
     return release(load(bundle.read("weights.safetensors")), recipe, card, out, guidance)
 
 
-def _sentence(facts: ControlFacts, base: KnowledgeBase) -> str:
+_METHOD_SENTENCES = {
+    "exemplar": "",
+    "slerp": " The recipe does not use them: missing slices are drawn without a guide.",
+    "linear": " The recipe does not use them: missing slices are interpolated between the "
+    "synthetic slices at the measured ones.",
+}
+
+
+def _sentence(facts: ControlFacts, base: KnowledgeBase, method: str) -> str:
     return (
         f"Guidance: a control branch trained for {facts.steps} steps of {facts.batch} with the "
         f"frozen network (target {facts.target}), and a knowledge base of {base.index.entries} "
         f"simulated CT slices of {len(base.index.subjects)} of the training heads of the network."
+        + _METHOD_SENTENCES[method]
     )
 
 

@@ -8,6 +8,7 @@ gives.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -35,6 +36,7 @@ class ControlFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     bundle: str  #: digest of the bundle beside whose network the branch was trained
     target: str
+    registration: Literal["none", "similarity"] = "none"  #: of the exemplars it was trained with
     steps: int
     batch: int
     seed: int
@@ -61,6 +63,7 @@ def write_facts(
     facts = ControlFacts(
         bundle=bundle.digest,
         target=control.target,
+        registration=control.registration,
         steps=state.step,
         batch=control.batch,
         seed=control.seed,
@@ -97,7 +100,10 @@ def fresh_state(
         raise TypeError(f"a network of the objective {bundle.recipe.objective} takes no guide")
     torch.manual_seed(control.seed)
     network = GuidedUNet(backbone)
-    relevant = [training.model_dump_json(), control.model_dump_json(), bundle.digest, *inputs]
+    # a run from before there was this field must go on
+    absent = {"registration"} if control.registration == "none" else None
+    own = control.model_dump_json(exclude=absent)
+    relevant = [training.model_dump_json(), own, bundle.digest, *inputs]
     digest = hashlib.sha256("".join(relevant).encode()).hexdigest()
     return State.fresh(network, training, digest)
 

@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rebrain_node.domain.volume import PlaneRegistration
 from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.model.recipe import Image, Recipe
+from rebrain_node.model.registration import moved, register
 from rebrain_node.model.resample import doubled, halved
 from rebrain_node.ports import Encoder, Exemplars
 from rebrain_node.retrieval.knowledge_base import check_usable, read
@@ -52,8 +54,10 @@ class Donors:
             rows[f"{hashes[subject]}{picture}"] = row
         return cls(stacks.slices, stacks.mr, rows)
 
-    def truth(self, key: str) -> dict[str, Tensor]:
+    def truth(self, key: str, placement: "ExemplarPlacement") -> dict[str, Tensor]:
         """Return the parts of a `Batch` of one whose target is the MR of the donor.
+
+        It lies where `placement` puts the exemplar.
 
         Raises
         ------
@@ -61,16 +65,32 @@ class Donors:
             No slice has this key: the stacks are not those of the knowledge base.
         """
         row = self.rows[key]
-        head = _doubled(self.ct[row]) > 0
+        head = placement.onto(self.ct[row].astype(np.float32), 0.0) > 0
         return {
-            "x0": _doubled(self.mr[row]) / 127.5 - 1,
+            "x0": placement.onto(self.mr[row].astype(np.float32), 0.0) / 127.5 - 1,
             "head": head.float(),
             "weight": _OUTSIDE + head.float(),
         }
 
 
-def _doubled(plane: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(doubled(plane.astype(np.float32)))[None, None]
+@dataclass(frozen=True)
+class ExemplarPlacement:
+    """Where on the model grid an exemplar lies: CT and MR of one slice lie in the same place."""
+
+    by: PlaneRegistration | None  #: None: where it lay in its own series
+    pixel_mm: float  #: of the grid
+
+    @classmethod
+    def of(cls, image: Image, source: Tensor, recipe: Recipe) -> "ExemplarPlacement":
+        """Register `image`, (rows / 2, columns / 2), onto `source`, (rows, columns); in [-1, 1]."""
+        pixel_mm = recipe.grid.pixel_mm
+        return cls(register(image, halved(source.numpy()), 2.0 * pixel_mm), pixel_mm)
+
+    def onto(self, plane: Image, outside: float) -> Tensor:
+        """Put (rows / 2, columns / 2) on the grid, (1, 1, rows, columns)."""
+        if self.by is None:
+            return torch.from_numpy(doubled(plane))[None, None]
+        return torch.from_numpy(moved(plane, self.by, self.pixel_mm, outside))[None, None]
 
 
 #: a slice of nothing but air: the guide that says nothing
@@ -178,15 +198,22 @@ class GuidedSource:
         batch = augmented(self.pool, number, self.recipe, rng, self.level_sd_hu)
         known = self.guides[number]
         if self.donors is not None and known is not None:
-            guide = torch.from_numpy(doubled(known.image))[None, None]
-            return replace(batch, **self.donors.truth(known.key)), guide
+            placement = self._placement(known, batch)
+            truth = self.donors.truth(known.key, placement)
+            return replace(batch, **truth), placement.onto(known.image, BLANK)
         return batch, self._guide(batch, known, rng)
+
+    def _placement(self, known: KnownGuide, batch: Batch) -> ExemplarPlacement:
+        """Place an exemplar as the node would, on the sample as it was augmented."""
+        if self.training.registration == "none":
+            return ExemplarPlacement(None, self.recipe.grid.pixel_mm)
+        return ExemplarPlacement.of(known.image, batch.conditioning[0, 0], self.recipe)
 
     def _guide(self, batch: Batch, known: KnownGuide | None, rng: SampleRng) -> Tensor:
         shares = self.training
         chance = rng.between(0, 1)
         if known is not None and chance < shares.retrieved_share:
-            return torch.from_numpy(doubled(known.image))[None, None]
+            return self._placement(known, batch).onto(known.image, BLANK)
         if chance < shares.retrieved_share + shares.slerp_share:
             return batch.conditioning[:, :1].clone()
         return torch.full_like(batch.x0, BLANK)

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from rebrain_node.domain import marks
-from rebrain_node.domain.volume import FloatArray
+from rebrain_node.domain.volume import FloatArray, PlaneRegistration
 from rebrain_node.steps.write.codes import SOURCE_IMAGE, SPATIAL_RESAMPLING, concept
 from rebrain_node.steps.write.encoding import decimal, decimals, encoded_once, plain
 from rebrain_node.steps.write.references import reference, source_series
@@ -131,7 +131,17 @@ def derivation(result: Result, record: SliceRecord) -> str:
         facts.append(f"similarity {guide.similarity:.3f} (threshold {guide.tau:.3f})")
     if guide.position_difference_mm is not None:
         facts.append(f"{guide.position_difference_mm:+.1f} mm from this place")
+    if guide.registration is not None:
+        facts.append(_registration(guide.registration))
     return f"{sentence}; {', '.join(facts)}"
+
+
+def _registration(by: PlaneRegistration) -> str:
+    return (
+        f"registered in its plane: turned by {by.rotation_deg:+.1f} degrees, scaled by "
+        f"{by.scale:.3f}, moved {by.posterior_mm:+.1f} mm to posterior and {by.left_mm:+.1f} mm "
+        "to the left"
+    )
 
 
 def source_images(result: Result, record: SliceRecord) -> list[Dataset]:

@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import pickle
+import zlib
 from dataclasses import replace
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -176,6 +178,54 @@ def test_bytes_that_are_no_plain_array_are_refused_and_never_run(content):
     index["files"]["embeddings.npy"] = FileRecord.of(content).model_dump()
     contents |= {"embeddings.npy": content, "index.json": json.dumps(index).encode()}
     assert _refusal(contents).code == "KB-FORMAT"
+
+
+def test_the_slices_of_a_bundle_are_compressed_and_read_as_they_were():
+    with resources.as_file(resources.files("rebrain_node") / "bundles" / "demo") as folder:
+        shipped = read(folder / "exemplars")
+    plain, packed = contents_of(shipped), contents_of(shipped, packed=True)
+    assert "ct.npy" not in packed
+    assert len(packed["ct.npy.z"]) < 0.4 * len(plain["ct.npy"])
+    found = parse(packed, "exemplars")
+    np.testing.assert_array_equal(found.ct, shipped.ct)
+    assert [found.key(row) for row in range(172)] == [shipped.key(row) for row in range(172)]
+    with pytest.raises(ValueError, match="read-only"):
+        found.ct[0, 0, 0] = 1
+
+
+def _packed(content: bytes, **index) -> dict[str, bytes]:
+    contents = contents_of(BASE, packed=True)
+    changed = json.loads(contents["index.json"]) | index
+    changed["files"]["ct.npy.z"] = FileRecord.of(content).model_dump()
+    return contents | {"ct.npy.z": content, "index.json": json.dumps(changed).encode()}
+
+
+PLAIN_CT = npy_bytes(BASE.ct)
+
+
+@pytest.mark.parametrize(
+    ("content", "index"),
+    [
+        (b"no stream", {}),
+        (b"", {}),
+        (zlib.compress(PLAIN_CT)[:-20], {}),
+        (zlib.compress(PLAIN_CT) + b"more", {}),
+        (zlib.compress(PLAIN_CT + bytes(10_000_000)), {}),
+        (zlib.compress(PLAIN_CT), {"plane": [10**12, 10**12]}),
+        (zlib.compress(PLAIN_CT), {"plane": [-32, 24]}),
+    ],
+    ids=["no stream", "empty", "cut", "more after it", "expands", "huge plane", "negative plane"],
+)
+def test_a_stream_that_is_not_what_the_index_says_is_refused(content, index):
+    assert _refusal(_packed(content, **index)).code in {"KB-FORMAT", "KB-DIMENSION"}
+
+
+def test_a_base_with_its_slices_twice_is_refused():
+    contents = _packed(zlib.compress(PLAIN_CT))
+    index = json.loads(contents["index.json"])
+    index["files"]["ct.npy"] = FileRecord.of(PLAIN_CT).model_dump()
+    contents |= {"ct.npy": PLAIN_CT, "index.json": json.dumps(index).encode()}
+    assert _refusal(contents).code == "KB-FILES"
 
 
 def test_an_index_that_cannot_be_read_is_refused():

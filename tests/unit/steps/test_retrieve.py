@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from rebrain_node.domain.guidance import exemplars_of, guidance
+from rebrain_node.domain.guidance import COLUMNS, exemplars_of, guidance
 from rebrain_node.domain.headframe import HeadFrame
 from rebrain_node.domain.volume import Grid, PreparedVolume, Target
 from rebrain_node.errors import BundleError
 from rebrain_node.model.recipe import Recipe, Retrieval
+from rebrain_node.model.resample import doubled
 from rebrain_node.model.source import conditioning_at, windowed
 from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.steps.retrieve import ExemplarQuery, embed, find_exemplar, retrieve
@@ -257,6 +260,116 @@ def test_a_recipe_that_retrieves_none_guides_nothing():
     synthesise(_prepared(), retrieve(_prepared(), recipe), engine, recipe, 1)
     assert engine.guides
     assert all(guide is None for guide in engine.guides)
+
+
+def _discs(rows: int, middle: tuple[float, float], radius: float) -> np.ndarray:
+    """A skull around a brain, HU; middle and radius in pixels."""
+    y, x = np.indices((rows, rows * 3 // 4))
+    away = np.hypot(y - middle[0], x - middle[1])
+    return np.where(away < 0.85 * radius, 36.0, np.where(away < radius, 80.0, 0.0))
+
+
+def _of_heads() -> tuple[PreparedVolume, FaissExemplars]:
+    """A series of round heads, and an exemplar that lies 2 pixels further to the right of one."""
+    hu = np.stack([_discs(64, (31.5, 23.5), 20.0).astype(np.float32)] * 3)
+    exemplars = _exemplars(HELD)
+    ct = np.rint(_discs(32, (15.5, 9.5), 10.0) / 80 * 255).astype(np.uint8)
+    base = replace(exemplars._base, ct=np.stack([ct] * len(HELD)))
+    return replace(_prepared(), hu=hu), FaissExemplars(base, TAU)
+
+
+def _guides_of_heads(**retrieval):
+    prepared, exemplars = _of_heads()
+    embeddings = embed(prepared, _Turning(), _recipe())
+    return retrieve(prepared, _recipe(**retrieval), _frame(), embeddings, exemplars)
+
+
+def test_a_registered_exemplar_lies_on_the_head_of_the_series_and_says_how_it_got_there():
+    plain, guide = _guides_of_heads()[1], _guides_of_heads(registration="similarity")[1]
+    assert plain.registration is None
+    assert guide.registration is not None
+    assert guide.registration.left_mm == pytest.approx(16.0, abs=1.0)  # 2 pixels of 8 mm
+    assert guide.registration.scale == pytest.approx(1.0, abs=0.03)
+    own = _of_heads()[0].hu[0]
+    before, after = (np.abs(each.exemplar_hu - own).mean() for each in (plain, guide))
+    assert after < 0.4 * before
+    assert (guide.exemplar, guide.similarity) == (plain.exemplar, plain.similarity)
+    row = guidance([guide], _frame(), None)["slices"][0]
+    assert row[COLUMNS.index("registration")] == guide.registration.to_json()
+
+
+def test_a_recipe_without_the_field_shows_the_exemplar_where_it_lies():
+    text = _recipe().to_json()
+    assert "registration" not in text  # nodes before the field would refuse it
+    assert Recipe.from_json(text) == _recipe()
+    registering = _recipe(registration="similarity")
+    assert Recipe.from_json(registering.to_json()) == registering
+    guide = _guides_of_heads()[1]
+    exemplar = _of_heads()[1]._base.hu(0)
+    np.testing.assert_array_equal(guide.exemplar_hu, doubled(exemplar))
+
+
+def test_an_exemplar_that_cannot_be_registered_guides_as_it_is():
+    prepared, _ = _of_heads()
+    embeddings = embed(prepared, _Turning(), _recipe())
+    recipe = _recipe(registration="similarity")
+    air = replace(prepared, hu=np.full_like(prepared.hu, -1024.0))
+    guide = retrieve(air, recipe, _frame(), embeddings, _of_heads()[1])[1]
+    assert (guide.kind, guide.registration) == ("retrieved", None)
+    np.testing.assert_array_equal(guide.exemplar_hu, doubled(_of_heads()[1]._base.hu(0)))
+
+
+def _without_exemplars(method: str) -> Recipe:
+    changes = {"retrieval": Retrieval(method=method), "sampling": (1.0,)}
+    return tiny_recipe(rows=64, columns=48).model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("none", "the recipe retrieves no exemplar: interpolated between the measured slices"),
+        ("slerp", "the recipe retrieves no exemplar: interpolated between the measured slices"),
+        ("linear", "the recipe draws none: the synthetic slices are interpolated between"),
+    ],
+)
+def test_a_method_without_exemplars_needs_no_knowledge_base_and_says_what_it_does(method, reason):
+    guides = retrieve(_prepared(), _without_exemplars(method))
+    assert [g.kind for g in guides[:4]] == ["measured", "interpolated", "interpolated", "measured"]
+    assert reason in guides[1].reason
+    assert "2.0 mm below and 4.0 mm above" in guides[1].reason
+    assert all(g.exemplar is None and g.registration is None for g in guides)
+
+
+def test_the_linear_method_draws_the_measured_slices_alone_and_blends_the_results():
+    engine, prepared, recipe = _Guided(), _prepared(), _without_exemplars("linear")
+    done = []
+    volume = synthesise(
+        prepared, retrieve(prepared, recipe), engine, recipe, 1, progress=lambda *d: done.append(d)
+    )
+    assert engine.guides == [None] * len(DISTANCES)
+    assert done[-1] == (len(prepared.targets), len(prepared.targets))
+    first, second = volume.intensity[0], volume.intensity[3]
+    np.testing.assert_allclose(volume.intensity[1], (2 * first + second) / 3, atol=1e-6)
+    np.testing.assert_allclose(volume.intensity[2], (first + 2 * second) / 3, atol=1e-6)
+
+
+def test_at_the_measured_slices_every_method_gives_the_same():
+    prepared = _prepared()
+    volumes = [
+        synthesise(prepared, retrieve(prepared, recipe), _Guided(), recipe, 1).intensity
+        for recipe in map(_without_exemplars, ("none", "slerp", "linear"))
+    ]
+    np.testing.assert_array_equal(volumes[0], volumes[1])
+    np.testing.assert_array_equal(volumes[0][::3], volumes[2][::3])
+    assert not np.array_equal(volumes[0][1], volumes[2][1])
+
+
+def test_a_part_of_the_targets_is_blended_as_the_whole_series_is():
+    prepared, recipe = _prepared(), _without_exemplars("linear")
+    guides = retrieve(prepared, recipe)
+    whole = synthesise(prepared, guides, _Guided(), recipe, 1).intensity
+    part = synthesise(prepared, guides[2:3], _Guided(), recipe, 1).intensity
+    np.testing.assert_array_equal(part[0], whole[2])
 
 
 def test_the_audit_details_hold_a_row_for_every_slice():

@@ -186,6 +186,12 @@ def test_the_private_block_tells_how_each_slice_came_about(source, series):
     assert kinds == {"measured", "retrieved", "interpolated"}
 
 
+def test_a_slice_says_how_its_exemplar_was_registered_and_no_other_slice_does(source, series):
+    words = "turned by -3.2 degrees, scaled by 1.040, moved +2.5 mm to posterior and -1.5 mm to the"
+    for image, guide in zip(series, synthetic_volume(source).guides, strict=True):
+        assert (words in image.DerivationDescription) == (guide.registration is not None)
+
+
 def test_the_three_machines_are_told_apart(series):
     codes = [
         item.PurposeOfReferenceCodeSequence[0].CodeValue
