@@ -133,6 +133,14 @@ def configure(settings: Settings, bundle: ModelBundle) -> Configuration:
     )
 
 
+def limit_decoding(settings: Settings) -> None:
+    """Let compressed pixels be decoded in this process within the limits of the settings."""
+    from rebrain_node.instance.codecs import set_limits
+    from rebrain_node.instance.decoding import DecodingLimits
+
+    set_limits(DecodingLimits(**settings.decoding.model_dump()))
+
+
 def open_model(settings: Settings, bundle: ModelBundle, workers: int = 1) -> LoadedModel:
     """Open the networks of a bundle, and its knowledge base.
 

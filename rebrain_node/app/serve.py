@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rebrain_node import __version__
 from rebrain_node.app.compose import (
     State,
+    limit_decoding,
     make_state_folder,
     open_model,
     open_state,
@@ -86,6 +87,7 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
     from rebrain_node.reception.inbox import Spool
     from rebrain_node.reception.listening import count_listening
 
+    limit_decoding(settings)
     with open_state(settings) as state:
         _record_restart(state, "receiver", silent_s)
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
@@ -201,6 +203,7 @@ def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Wor
 
     @cache
     def ports() -> Ports:
+        limit_decoding(settings)
         return Ports(
             inbox=InboxFolder(state.inbox, state.ledger),
             audit=state.audit,
