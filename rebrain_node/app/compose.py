@@ -24,6 +24,7 @@ from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.settings import Settings
 
 if TYPE_CHECKING:
+    from rebrain_node.domain.release import Release
     from rebrain_node.engine.loaded import LoadedModel
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.model.signature import Signer
@@ -360,7 +361,7 @@ def retention_rules(settings: Settings) -> RetentionRules:
     return RetentionRules(**settings.retention.model_dump())
 
 
-def refuse_rollback(settings: Settings, state: State, bundle: ModelBundle) -> None:
+def refuse_rollback(settings: Settings, state: State, release: Release) -> None:
     """Refuse a bundle that is older than the last active one of its name.
 
     Raises
@@ -370,7 +371,7 @@ def refuse_rollback(settings: Settings, state: State, bundle: ModelBundle) -> No
     """
     from rebrain_node.trust import refuse_older
 
-    refuse_older(bundle.release, state.releases.named(bundle.name), settings.model.accept_older)
+    refuse_older(release, state.releases.named(release.name), settings.model.accept_older)
 
 
 def hold_against_history(settings: Settings, bundle: ModelBundle) -> bool:
@@ -383,7 +384,7 @@ def hold_against_history(settings: Settings, bundle: ModelBundle) -> bool:
     """
     try:
         with find_state(settings) as state:
-            refuse_rollback(settings, state, bundle)
+            refuse_rollback(settings, state, bundle.release)
     except NoStateError:
         return False
     return True

@@ -97,6 +97,8 @@ class DecodingProcess:
     def working(self) -> tuple[str, ...]:
         """Transfer syntaxes whose decoders passed their test when the child started.
 
+        A child that is started for this alone is ended again: the first frame may never come.
+
         Raises
         ------
         DecodingError
@@ -105,6 +107,7 @@ class DecodingProcess:
         with self._lock:
             if self._working is None:
                 self._start()
+                self._end()
             return self._working or ()
 
     def decode(self, frame: CompressedFrame, encoded: bytes) -> bytearray:

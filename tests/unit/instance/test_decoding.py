@@ -70,13 +70,14 @@ def test_one_process_decodes_a_whole_series_and_is_started_with_the_first_frame(
 @pytest.mark.hazard("H12")
 def test_a_decoder_that_hangs_is_ended_and_the_next_frame_is_decoded(faulty, whole):
     hanging = faulty("sleeps", time_s=0.5)
-    pid = hanging.working() and hanging.pid
+    small = bytes(imagecodecs.jpegls_encode(IMAGE[:48, :40].copy()))
+    assert hanging.decode(description(rows=48, columns=40), small) == IMAGE[:48, :40].tobytes()
+    pid = hanging.pid
     begun = time.monotonic()
     with pytest.raises(DecodingError, match=r"within decoding.time_s, 0.5 s"):
         hanging.decode(description(), ENCODED)
     assert time.monotonic() - begun < 10
     assert not runs(pid)
-    small = bytes(imagecodecs.jpegls_encode(IMAGE[:48, :40].copy()))
     assert hanging.decode(description(rows=48, columns=40), small) == IMAGE[:48, :40].tobytes()
 
 
@@ -127,6 +128,12 @@ def test_a_decoder_that_gives_wrong_pixels_is_not_offered_and_not_used(faulty):
         wrong.decode(description(), ENCODED)
 
 
+def test_a_process_that_was_only_asked_for_its_decoders_is_ended(faulty):
+    asked = faulty("nothing")
+    assert len(asked.working()) == 13
+    assert asked.pid is None
+
+
 def test_an_idle_process_is_ended(faulty):
     idle = faulty("nothing", idle_s=0.1)
     idle.decode(description(), ENCODED)
@@ -141,7 +148,9 @@ def test_an_idle_process_is_ended(faulty):
 def test_the_process_ends_with_the_one_that_started_it():
     program = (
         "import os; from tests.support.decoding_children import process;"
-        "one = process('nothing'); one.working(); print(one.pid, flush=True); os._exit(0)"
+        "from tests.unit.instance.test_decoding import ENCODED, description;"
+        "one = process('nothing'); one.decode(description(), ENCODED);"
+        "print(one.pid, flush=True); os._exit(0)"
     )
     started = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     deadline = time.monotonic() + 20
