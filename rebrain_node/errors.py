@@ -15,6 +15,7 @@
     │   ├── InstanceConflictError    same UID, other bytes                          (0x0117)
     │   ├── OutOfResourcesError      disk or database cannot take it                (0xA700)
     │   └── MalformedInstanceError   the structural scan failed                     (0xA900, 0xC1xx)
+    ├── DecodingError                a compressed frame exceeds a limit or cannot be decoded
     ├── SeriesRejectedError          a series must not be synthesised; has findings
     ├── GateError                    a written object must not leave; has findings
     └── DeliveryError                a destination cannot be reached
@@ -156,6 +157,13 @@ class MalformedInstanceError(InstanceError):
     """The structural scan rejects the data set.
 
     Outcome: status 0xA900 or 0xCxxx.
+    """
+
+
+class DecodingError(RebrainError):
+    """A compressed frame exceeds a limit of `decoding`, or its decoder failed.
+
+    Outcome: the series is refused with `PIXEL-DATA`.
     """
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pydicom.dataset import Dataset
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
-from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject
-from rebrain_node.domain.job import DerivedInstance, Job
-from rebrain_node.domain.volume import FloatArray
+    from rebrain_node.domain.audit import Event
+    from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject
+    from rebrain_node.domain.job import DerivedInstance, Job
+    from rebrain_node.domain.volume import FloatArray
 
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 

@@ -244,6 +244,27 @@ class RetentionSettings(_Part):
     )
 
 
+class DecodingSettings(_Part):
+    """What decoding one frame of compressed pixels may take."""
+
+    maximum_frame_bytes: int = Field(
+        default=134217728,
+        ge=1024,
+        description="largest frame of compressed pixels once decoded, bytes",
+    )
+    memory_bytes: int = Field(
+        default=1073741824,
+        ge=16777216,
+        description="memory that the decoder of one frame may take, bytes",
+    )
+    time_s: float = Field(
+        default=30.0,
+        ge=0.1,
+        le=600,
+        description="seconds that the decoder of one frame may take; then it is ended",
+    )
+
+
 class Model(_Part):
     """Which bundle, by whom it may be released, on which engine."""
 
@@ -350,6 +371,7 @@ class Settings(BaseSettings):
     receiver: Receiver = Receiver()
     completeness: Completeness = Completeness()
     storage: Storage = Storage()
+    decoding: DecodingSettings = DecodingSettings()
     retention: RetentionSettings = RetentionSettings()
     model: Model = Model()
     objects: Objects = Objects()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from rebrain_node.domain.release import Release
 from rebrain_node.errors import BundleError, KeyFileError, SettingsError
-from rebrain_node.model.bundle import ModelBundle
-from rebrain_node.model.signature import Signer, read_public_key, trusted_signer
-from rebrain_node.settings import Settings
+
+if TYPE_CHECKING:
+    from rebrain_node.model.bundle import ModelBundle
+    from rebrain_node.model.signature import Signer
+    from rebrain_node.settings import Settings
 
 
 def signer_of(settings: Settings, bundle: ModelBundle) -> Signer | None:
@@ -23,6 +26,8 @@ def signer_of(settings: Settings, bundle: ModelBundle) -> Signer | None:
     SettingsError
         A trusted key cannot be read.
     """
+    from rebrain_node.model.signature import trusted_signer
+
     signer = trusted_signer(bundle, trusted_keys(settings))
     if signer is None and settings.model.unsigned == "refuse":
         raise BundleError(
@@ -46,6 +51,8 @@ def trusted_keys(settings: Settings) -> dict[str, str]:
     SettingsError
         A file cannot be read, or holds no Ed25519 key.
     """
+    from rebrain_node.model.signature import read_public_key
+
     with resources.as_file(resources.files("rebrain_node") / "bundles" / "demo.pub") as shipped:
         keys = {read_public_key(shipped.read_bytes(), shipped): shipped.stem}
     for file in settings.model.trusted_keys:

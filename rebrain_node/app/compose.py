@@ -24,6 +24,7 @@ from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.settings import Settings
 
 if TYPE_CHECKING:
+    from rebrain_node.domain.release import Release
     from rebrain_node.engine.loaded import LoadedModel
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.model.signature import Signer
@@ -131,6 +132,14 @@ def configure(settings: Settings, bundle: ModelBundle) -> Configuration:
         software_version=__version__,
         digest=hashlib.sha256(content.encode()).hexdigest(),
     )
+
+
+def limit_decoding(settings: Settings) -> None:
+    """Let compressed pixels be decoded in this process within the limits of the settings."""
+    from rebrain_node.instance.codecs import set_limits
+    from rebrain_node.instance.decoding import DecodingLimits
+
+    set_limits(DecodingLimits(**settings.decoding.model_dump()))
 
 
 def open_model(settings: Settings, bundle: ModelBundle, workers: int = 1) -> LoadedModel:
@@ -352,7 +361,7 @@ def retention_rules(settings: Settings) -> RetentionRules:
     return RetentionRules(**settings.retention.model_dump())
 
 
-def refuse_rollback(settings: Settings, state: State, bundle: ModelBundle) -> None:
+def refuse_rollback(settings: Settings, state: State, release: Release) -> None:
     """Refuse a bundle that is older than the last active one of its name.
 
     Raises
@@ -362,7 +371,7 @@ def refuse_rollback(settings: Settings, state: State, bundle: ModelBundle) -> No
     """
     from rebrain_node.trust import refuse_older
 
-    refuse_older(bundle.release, state.releases.named(bundle.name), settings.model.accept_older)
+    refuse_older(release, state.releases.named(release.name), settings.model.accept_older)
 
 
 def hold_against_history(settings: Settings, bundle: ModelBundle) -> bool:
@@ -375,7 +384,7 @@ def hold_against_history(settings: Settings, bundle: ModelBundle) -> bool:
     """
     try:
         with find_state(settings) as state:
-            refuse_rollback(settings, state, bundle)
+            refuse_rollback(settings, state, bundle.release)
     except NoStateError:
         return False
     return True

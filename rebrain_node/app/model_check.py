@@ -12,16 +12,29 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from rebrain_node.app.compose import configure, open_bundle, open_model, refuse_rollback
+from rebrain_node.app.compose import open_bundle, open_model, refuse_rollback
 from rebrain_node.domain.audit import Event
-from rebrain_node.errors import BundleError, EngineError, RebrainError
+from rebrain_node.domain.release import Release
+from rebrain_node.errors import BundleError, EngineError, RebrainError, SettingsError
 from rebrain_node.settings import Settings
 
 if TYPE_CHECKING:
     from rebrain_node.app.compose import State
-    from rebrain_node.pipeline import Configuration
 
 _COMMAND: Final = (sys.executable, "-m", "rebrain_node.app.model_check")
+
+
+#: errors of the other process that are raised here as what they are; any other is an EngineError
+_ERRORS: Final = {each.__name__: each for each in (BundleError, SettingsError)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVerdict:
+    """What was verified: a bundle, who released it, and the engine that reproduces it."""
+
+    release: Release
+    signed_by: dict[str, str] | None  #: name and key; None for an accepted unsigned bundle
+    engine: str  #: identity
 
 
 @dataclass(frozen=True)
@@ -39,13 +52,15 @@ class ModelCheck:
         process.stdin.close()
         return cls(process)
 
-    def verdict(self, bundle_digest: str) -> str:
-        """Wait for the end of the process; the identity of the engine.
+    def verdict(self) -> ModelVerdict:
+        """Wait for the end of the process.
 
         Raises
         ------
         BundleError
-            The bundle is not fit, deviates on this machine, or is not the one of that digest.
+            The bundle is not fit, or deviates on this machine.
+        SettingsError
+            A trusted key cannot be read.
         EngineError
             The engine cannot start, or the process ended without a verdict.
         """
@@ -58,15 +73,10 @@ class ModelCheck:
                 f"the check of the engine ended with exit code {code} and without a verdict; see "
                 "the node's log, and check memory and installation"
             )
-        verdict = json.loads(content)
-        if verdict["error"] is not None:
-            raise (BundleError if verdict["bundle_refused"] else EngineError)(verdict["error"])
-        if verdict["digest"] != bundle_digest:
-            raise BundleError(
-                f"the bundle was replaced while it was verified: {bundle_digest[:16]} and "
-                f"{verdict['digest'][:16]}; start the node again"
-            )
-        return str(verdict["engine"])
+        answer = json.loads(content)
+        if "error" in answer:
+            raise _ERRORS.get(answer["kind"], EngineError)(answer["error"])
+        return ModelVerdict(**answer | {"release": Release(**answer["release"])})
 
     def end(self) -> None:
         """End the process, whether it has a verdict or not."""
@@ -78,10 +88,10 @@ class ModelCheck:
 
 def activate_bundle(
     settings: Settings, state: State, check: ModelCheck | None = None
-) -> tuple[Configuration, str]:
+) -> ModelVerdict:
     """Verify the bundle and record it as active; older bundles are refused from then on.
 
-    Returns what a result depends on, and the identity of the engine, which is not loaded here.
+    Neither bundle nor engine is loaded in this process.
 
     Parameters
     ----------
@@ -98,10 +108,8 @@ def activate_bundle(
     """
     check = check or ModelCheck.begin(settings)
     try:
-        verified = open_bundle(settings)
-        configuration = configure(settings, verified.bundle)
-        refuse_rollback(settings, state, verified.bundle)
-        engine = check.verdict(verified.bundle.digest)
+        verdict = check.verdict()
+        refuse_rollback(settings, state, verdict.release)
     except BundleError as error:
         state.audit.record(Event.BUNDLE_REFUSED, "bundle", {"reason": str(error)})
         raise
@@ -110,33 +118,34 @@ def activate_bundle(
         raise
     finally:
         check.end()
-    bundle, signer = verified.bundle, verified.signer
     details = {
-        "name": bundle.name,
-        "version": bundle.version,
-        "signed_by": None if signer is None else asdict(signer),
+        "name": verdict.release.name,
+        "version": verdict.release.version,
+        "signed_by": verdict.signed_by,
     }
-    state.audit.record(Event.BUNDLE_VERIFIED, bundle.digest, details)
-    return configuration, engine
+    state.audit.record(Event.BUNDLE_VERIFIED, verdict.release.digest, details)
+    return verdict
 
 
 def main() -> None:
     """Verify what the settings on standard input name, and write the verdict."""
     settings = Settings(**json.load(sys.stdin))
-    verdict: dict[str, str | bool | None] = {
-        "error": None,
-        "bundle_refused": False,
-        "digest": None,
-        "engine": None,
-    }
     try:
-        bundle = open_bundle(settings).bundle
-        model = open_model(settings, bundle, settings.workers)
+        verified = open_bundle(settings)
+        model = open_model(settings, verified.bundle, settings.workers)
     except RebrainError as error:
-        verdict |= {"error": str(error), "bundle_refused": isinstance(error, BundleError)}
+        names = [kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS]
+        answer: dict[str, object] = {"error": str(error), "kind": (*names, "")[0]}
     else:
-        verdict |= {"digest": bundle.digest, "engine": model.engine.identity}
-    json.dump(verdict, sys.stdout)
+        signer = verified.signer
+        answer = asdict(
+            ModelVerdict(
+                release=verified.bundle.release,
+                signed_by=None if signer is None else asdict(signer),
+                engine=model.engine.identity,
+            )
+        )
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, NoReturn
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+import structlog
 
 from rebrain_node import __version__
 from rebrain_node.app.compose import (
     State,
+    configure,
+    limit_decoding,
     make_state_folder,
+    open_bundle,
     open_model,
     open_state,
     read_limits,
@@ -32,12 +38,17 @@ from rebrain_node.settings import Receiver as ReceiverSettings
 from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
+    from rebrain_node.pipeline import Configuration, Ports
     from rebrain_node.ports import Destination
+    from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
     from rebrain_node.worker.delivery import DeliveryLoop
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
     from rebrain_node.worker.workflow import Workflows
+
+
+T = TypeVar("T")
 
 
 def serve(settings: Settings, config: Path | None) -> int:
@@ -86,6 +97,7 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
     from rebrain_node.reception.inbox import Spool
     from rebrain_node.reception.listening import count_listening
 
+    limit_decoding(settings)
     with open_state(settings) as state:
         _record_restart(state, "receiver", silent_s)
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
@@ -191,42 +203,91 @@ def _record_restart(state: State, process: str, silent_s: float | None) -> None:
 
 
 def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Work:
-    from rebrain_node.pipeline import Ports
-    from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.worker.work import Work
 
-    configuration, engine = activate_bundle(settings, state, check)
-    details = {"engine": engine, "bundle": configuration.bundle.digest}
+    verdict = activate_bundle(settings, state, check)
+    details = {"engine": verdict.engine, "bundle": verdict.release.digest}
     state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", details)
 
-    @cache
+    def configuration() -> Configuration:
+        bundle = open_bundle(settings).bundle
+        if bundle.digest != verdict.release.digest:
+            structlog.get_logger("worker").error(
+                "bundle was replaced; starting again to verify it",
+                verified=verdict.release.digest[:16],
+                found=bundle.digest[:16],
+            )
+            os._exit(1)  # the supervisor starts this worker again
+        return configure(settings, bundle)
+
     def ports() -> Ports:
+        from rebrain_node.pipeline import Ports
+        from rebrain_node.reception.inbox import InboxFolder
+
+        limit_decoding(settings)
         return Ports(
             inbox=InboxFolder(state.inbox, state.ledger),
             audit=state.audit,
-            model=open_model(settings, configuration.bundle, settings.workers),
+            model=open_model(settings, work.configuration().bundle, settings.workers),
         )
 
-    return Work(
+    work = Work(
         ledger=state.ledger,
         outbox=state.outbox,
-        ports=ports,
-        configuration=configuration,
+        ports=_once(ports),
+        configuration=_once(configuration),
         destinations=settings.destination_names,
     )
+    return work
+
+
+def _once(make: Callable[[], T]) -> Callable[[], T]:
+    """Return a function that makes something at its first call, in whichever thread."""
+    lock, made = Lock(), list[T]()
+
+    def get() -> T:
+        with lock:
+            if not made:
+                made.append(make())
+            return made[0]
+
+    return get
+
+
+@dataclass(frozen=True)
+class _LateDestination:
+    """A destination whose network library is loaded when something is to be sent."""
+
+    name: str
+    make: Callable[[], Destination]
+
+    def __getattr__(self, word: str) -> Any:
+        return getattr(self.make(), word)
+
+
+def _late(name: str, make: Callable[[], Destination]) -> Destination:
+    return cast("Destination", _LateDestination(name, _once(make)))
 
 
 def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
-    from rebrain_node.network.sender import PacsDestination
     from rebrain_node.worker.delivery import DeliveryLoop
 
-    destinations: list[tuple[Destination, DestinationSettings | WebDestinationSettings]] = [
-        (PacsDestination(each, settings.receiver.ae_title), each) for each in settings.destinations
-    ]
-    if settings.dicomweb_destinations:
+    def pacs(each: DestinationSettings) -> Destination:
+        from rebrain_node.network.sender import PacsDestination
+
+        return PacsDestination(each, settings.receiver.ae_title)
+
+    def web(each: WebDestinationSettings) -> Destination:
         from rebrain_node.network.dicomweb import WebDestination
 
-        destinations += [(WebDestination(each), each) for each in settings.dicomweb_destinations]
+        return WebDestination(each)
+
+    destinations: list[tuple[Destination, DestinationSettings | WebDestinationSettings]] = [
+        (_late(each.name, partial(pacs, each)), each) for each in settings.destinations
+    ]
+    destinations += [
+        (_late(each.name, partial(web, each)), each) for each in settings.dicomweb_destinations
+    ]
     earlier = None
     if settings.revisions != "keep":
         from rebrain_node.worker.revisions import RevisionRule
@@ -248,13 +309,17 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
 
 def _watcher(settings: Settings, state: State, work: Work, workflows: Workflows) -> Watcher:
     from rebrain_node.reception.completeness import QuietPeriodTracker
-    from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.worker.watcher import Watcher
+
+    def inbox() -> InboxFolder:
+        from rebrain_node.reception.inbox import InboxFolder
+
+        return InboxFolder(state.inbox, state.ledger)
 
     return Watcher(
         work=work,
         workflows=workflows,
-        inbox=InboxFolder(state.inbox, state.ledger),
+        inbox=_once(inbox),
         settling=QuietPeriodTracker(
             quiet_period_s=settings.completeness.quiet_period_s,
             maximum_wait_s=settings.completeness.maximum_wait_s,

@@ -11,7 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rebrain_node.app.compose import configure, find_state, open_bundle, open_model
+from rebrain_node.app.compose import (
+    configure,
+    find_state,
+    limit_decoding,
+    open_bundle,
+    open_model,
+)
 from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.errors import SettingsError
 from rebrain_node.settings import DestinationSettings, Settings
@@ -53,6 +59,7 @@ def process_folder(settings: Settings, study: Path, out: Path, progress: Progres
     from rebrain_node.folder import process_studies, read_folder, write_out
 
     start = time.monotonic()
+    limit_decoding(settings)
     bundle = open_bundle(settings).bundle
     configuration = configure(settings, bundle)
     identities: list[str] = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from rebrain_node.domain.headframe import HeadFrame
-from rebrain_node.domain.volume import Guide
+if TYPE_CHECKING:
+    from rebrain_node.domain.headframe import HeadFrame
+    from rebrain_node.domain.volume import Guide
 
 #: place of each value in a row of the table ``slices``
 COLUMNS: Final = (

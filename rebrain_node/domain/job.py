@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
-from rebrain_node.domain.volume import Guide, TissueLevel
+
+if TYPE_CHECKING:
+    from rebrain_node.domain.volume import Guide, TissueLevel
 
 #: completeness of the source, as written into the objects: nobody asked the sender what it has
 UNVERIFIED: Final = "UNVERIFIED"

@@ -87,7 +87,7 @@ def stored_values(instance: Dataset, frame_number: int | None) -> StoredArray:
             [
                 Finding(
                     code="PIXEL-DATA",
-                    sentence=f"the pixel data cannot be decoded ({_first_line(error)})",
+                    sentence=f"the pixel data cannot be decoded ({codecs.reason_of(error)})",
                 )
             ]
         ) from error
@@ -223,7 +223,3 @@ def _undeclared_padding(stored: StoredArray, hu: FloatArray) -> MaskArray:
     if below_air and at_a_corner and float(mask.mean()) >= _PADDING_SHARE:
         return mask
     return np.zeros(stored.shape, dtype=np.bool_)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -37,6 +37,7 @@ from rebrain_node.instance.elements import (
     name_of,
     walk,
 )
+from rebrain_node.instance.jpeg_xl import JPEG_XL_LOSSLESS
 
 #: what is processed; everything else is at most kept
 CT_CLASSES: Final = frozenset(
@@ -46,7 +47,7 @@ CT_CLASSES: Final = frozenset(
 #: decoded size that one instance may claim, bytes; 2 000 slices of 512 x 512 x 16 bit
 MAXIMUM_PIXEL_BYTES: Final = 1 << 30
 
-_READABLE = frozenset(AllTransferSyntaxes) - {DeflatedExplicitVRLittleEndian}
+_READABLE = frozenset({*AllTransferSyntaxes, JPEG_XL_LOSSLESS}) - {DeflatedExplicitVRLittleEndian}
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _NUMBER = re.compile(rb" *\+?([0-9]{1,9}) *")
 _FLOAT_PIXEL_DATA = {0x7FE00008: 32, 0x7FE00009: 64}  # bits of each

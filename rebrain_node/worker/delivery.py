@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
-from pydicom.uid import generate_uid
 
 from rebrain_node.domain.delivery import Answer, Confirmation, Delivery
 from rebrain_node.domain.job import DerivedInstance
@@ -30,9 +29,11 @@ from rebrain_node.logs import reference
 from rebrain_node.ports import Destination
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.outbox import Outbox
-from rebrain_node.worker.revisions import RevisionRule
 from rebrain_node.worker.work import reason_of
 from rebrain_node.worker.workflow import LONGEST_PAUSE_S, pause_s
+
+if TYPE_CHECKING:
+    from rebrain_node.worker.revisions import RevisionRule
 
 #: pause between two looks into the outbox, s
 POLL_S: Final = 0.25
@@ -194,6 +195,8 @@ class DeliveryLoop:
         return False
 
     def _commit(self, set_id: int, backoff: _Backoff) -> None:
+        from pydicom.uid import generate_uid
+
         accepted = self.deliveries.accepted(set_id, self.destination.name)
         instances = [
             one for one in self.outbox.instances_of(set_id) if one.sop_instance_uid in accepted

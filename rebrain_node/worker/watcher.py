@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -22,15 +22,15 @@ from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import Judgement, SeriesRecord
 from rebrain_node.domain.selection import Candidate
 from rebrain_node.errors import StoreUnavailableError, SupersededError
-from rebrain_node.instance.rejection_note import KEY_OBJECT_SELECTION, rejection_of
 from rebrain_node.logs import reference
-from rebrain_node.pipeline import judge_study
 from rebrain_node.reception.completeness import QuietPeriodTracker
-from rebrain_node.reception.inbox import InboxFolder
 from rebrain_node.store.listening import ListeningClock
 from rebrain_node.store.recall import Recall
 from rebrain_node.worker.work import TRIES, Work, reason_of
 from rebrain_node.worker.workflow import Workflows
+
+if TYPE_CHECKING:
+    from rebrain_node.reception.inbox import InboxFolder
 
 #: pause between two polls of the ledger, s
 POLL_S: Final = 0.25
@@ -48,7 +48,7 @@ class Watcher:
 
     work: Work
     workflows: Workflows
-    inbox: InboxFolder
+    inbox: Callable[[], InboxFolder]  #: called at the first study
     settling: QuietPeriodTracker
     listening: ListeningClock
     folder: Path  #: whose free space is watched
@@ -91,13 +91,15 @@ class Watcher:
             self.work.ledger.complete(study, verdict.details)
 
     def _judge(self, study_instance_uid: str) -> None:
+        from rebrain_node.pipeline import judge_study  # not before the first study: it is large
+
         records = self.work.ledger.series(study=study_instance_uid)
         self._take_rejections(study_instance_uid)
         try:
-            study = self.inbox.read_study(study_instance_uid)
+            study = self.inbox().read_study(study_instance_uid)
             refused = any(record.state == "refused" for record in records)
             unfit = self.work.ledger.unfit(study_instance_uid) if refused else {}
-            selection = judge_study(study, self.work.configuration.limits, unfit)
+            selection = judge_study(study, self.work.configuration().limits, unfit)
             judgements = _judgements(selection.candidates, records)
             self.work.ledger.judge(study_instance_uid, judgements)
         except SupersededError:
@@ -124,13 +126,15 @@ class Watcher:
         StoreUnavailableError
             The database cannot be used now.
         """
+        from rebrain_node.instance.rejection_note import KEY_OBJECT_SELECTION, rejection_of
+
         held = self.work.ledger.instances(study=study_instance_uid)
         for uid in dict.fromkeys(
             one.series_instance_uid for one in held if one.sop_class_uid == KEY_OBJECT_SELECTION
         ):
             job = Job(study_instance_uid=study_instance_uid, series_instance_uid=uid)
             try:
-                notes = [rejection_of(each) for each in self.inbox.read(job)]
+                notes = [rejection_of(each) for each in self.inbox().read(job)]
             except StoreUnavailableError:
                 raise
             except Exception as error:  # noqa: BLE001 - the study must be judged all the same

@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
@@ -25,9 +25,11 @@ from rebrain_node.errors import (
     SupersededError,
 )
 from rebrain_node.logs import reference
-from rebrain_node.pipeline import Configuration, Ports, process
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
+
+if TYPE_CHECKING:
+    from rebrain_node.pipeline import Configuration, Ports
 
 _LOG = structlog.get_logger("worker")
 
@@ -44,7 +46,7 @@ class Work:
     ledger: Ledger
     outbox: Outbox
     ports: Callable[[], Ports]  #: called at the first job: it loads the engine
-    configuration: Configuration
+    configuration: Callable[[], Configuration]  #: called at the first study: it loads the bundle
     destinations: tuple[str, ...]  #: names in the settings
 
     def synthesise(self, series_instance_uid: str, revision: int, attempt: int) -> Outcome:
@@ -103,7 +105,9 @@ class Work:
             findings=record.findings,
             predecessor=self.outbox.predecessor(*_key(record)),
         )
-        receipt = process(job, self.ports(), self.configuration)
+        from rebrain_node.pipeline import process  # not before the first job: it is large
+
+        receipt = process(job, self.ports(), self.configuration())
         set_id = self.outbox.put(receipt.derived, self.destinations, job)
         _LOG.info(
             "synthesised",

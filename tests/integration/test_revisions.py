@@ -63,7 +63,7 @@ def test_the_set_of_a_late_slice_names_series_and_report_of_the_set_before(shapi
                 ledger=ledger,
                 outbox=outbox,
                 ports=partial(lambda opened: opened, ports),
-                configuration=configuration,
+                configuration=lambda: configuration,
                 destinations=(),
             )
             known = len(study[:-1]) if revision > 1 else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import imagecodecs
@@ -28,6 +29,8 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
+
+from rebrain_node.instance.jpeg_xl import JPEG_XL_LOSSLESS
 
 AIR_HU = -1000.0
 #: LPS of the marker, mm: left, anterior, superior
@@ -395,6 +398,7 @@ def _encode(instance: Dataset, spec: PhantomSpec) -> None:
     encoders = {
         JPEGLosslessSV1: imagecodecs.ljpeg_encode,
         JPEGLSLossless: imagecodecs.jpegls_encode,
+        JPEG_XL_LOSSLESS: partial(imagecodecs.jpegxl_encode, lossless=True),
     }
     if syntax in encoders:
         frame = np.frombuffer(instance.PixelData, dtype=np.uint16).reshape(spec.rows, spec.columns)

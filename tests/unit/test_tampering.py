@@ -83,7 +83,7 @@ def check(
 
         def refuse_altered(folder: Path) -> None:
             settings = _node(folder, desk)
-            compose.refuse_rollback(settings, state, compose.open_bundle(settings).bundle)
+            compose.refuse_rollback(settings, state, compose.open_bundle(settings).bundle.release)
 
         yield refuse_altered
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import io
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,12 @@ from pydicom.uid import (
 from rebrain_node.domain.volume import AIR_HU
 from rebrain_node.errors import SeriesRejectedError
 from rebrain_node.instance import codecs
-from rebrain_node.instance.codecs import codestream_size, decodable_transfer_syntaxes, register
+from rebrain_node.instance.codecs import decodable_transfer_syntaxes, register
+from rebrain_node.instance.decoders import codestream_shape
+from rebrain_node.instance.jpeg_xl import JPEG_XL_LOSSLESS
 from rebrain_node.instance.pixels import hounsfield
+from rebrain_node.instance.read import read_instance
+from rebrain_node.instance.scan import scan
 from tests.support.phantoms import PhantomSpec, head_ct, outside_field_of_view, slice_hu
 
 ONE = {"rows": 32, "columns": 24, "pixel_spacing_mm": (8.0, 8.0), "slice_distances_mm": (0.0,)}
@@ -44,11 +47,31 @@ def refused(instance) -> str:
 @pytest.mark.hazard("H12")
 @pytest.mark.parametrize(
     "syntax",
-    [ImplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless, JPEGLosslessSV1, JPEGLSLossless],
+    [
+        ImplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        RLELossless,
+        JPEGLosslessSV1,
+        JPEGLSLossless,
+        JPEG_XL_LOSSLESS,
+    ],
     ids=lambda uid: uid.name,
 )
 def test_every_transfer_syntax_gives_the_same_hounsfield_units(syntax):
     hu, _ = hounsfield(head_ct(**ONE, transfer_syntax=syntax)[0], None)
+    assert np.abs(hu - TRUTH).max() <= 0.5
+
+
+@pytest.mark.hazard("H12")
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_file_in_jpeg_xl_is_scanned_read_and_decoded_signed_or_not(signed):
+    spec = {"bits_stored": 12, "signed": signed, "intercept": 0.0 if signed else -1024.0}
+    (instance,) = head_ct(**ONE, **spec, transfer_syntax=JPEG_XL_LOSSLESS)
+    with io.BytesIO() as stream:
+        instance.save_as(stream, enforce_file_format=True)
+        content = stream.getvalue()
+    assert scan(content).transfer_syntax_uid == JPEG_XL_LOSSLESS
+    hu, _ = hounsfield(read_instance(content), None)
     assert np.abs(hu - TRUTH).max() <= 0.5
 
 
@@ -120,30 +143,23 @@ PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 EXACT = {JPEGLosslessSV1, JPEGLossless, JPEGLSLossless, JPEG2000Lossless, RLELossless}
 
 
-def test_the_self_test_finds_all_fifteen_and_never_deflated() -> None:
-    assert len(decodable_transfer_syntaxes()) == 15
+def test_the_self_test_finds_all_sixteen_and_never_deflated() -> None:
+    assert len(decodable_transfer_syntaxes()) == 16
+    assert JPEG_XL_LOSSLESS in decodable_transfer_syntaxes()
     assert DeflatedExplicitVRLittleEndian not in decodable_transfer_syntaxes()
 
 
 def test_the_self_test_is_fast_in_a_fresh_process() -> None:
     program = (
-        "import pydicom, numpy, imagecodecs, time; begun = time.perf_counter();"
-        "from rebrain_node.instance.codecs import decodable_transfer_syntaxes;"
-        "decodable_transfer_syntaxes(); print(time.perf_counter() - begun)"
+        "import numpy, imagecodecs, time; begun = time.process_time();"
+        "from rebrain_node.instance.decoders import working_transfer_syntaxes;"
+        "working_transfer_syntaxes(); print(time.process_time() - begun)"
     )
     seconds = [
         float(subprocess.run([sys.executable, "-c", program], capture_output=True).stdout)
         for _ in range(2)
     ]
-    assert min(seconds) < 0.6  # 0.05 s on an idle core; the machine may be busy
-
-
-def test_a_decoder_that_gives_wrong_pixels_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = codecs._DECODERS[JPEGLSLossless]
-    monkeypatch.setitem(codecs._DECODERS, JPEGLSLossless, lambda encoded: decode(encoded) ^ 1)
-    offered = decodable_transfer_syntaxes.__wrapped__()
-    assert JPEGLSLossless not in offered
-    assert JPEGLosslessSV1 in offered
+    assert min(seconds) < 0.5  # 0.08 s of CPU on an idle core
 
 
 def test_registering_twice_leaves_one_decoder() -> None:
@@ -197,23 +213,21 @@ def test_a_codestream_of_another_size_is_refused_before_it_is_decoded() -> None:
     register()
     instance = dcmread(PYDICOM_FILES / "MR_small_jpeg_ls_lossless.dcm")
     instance.Rows = 32
-    with pytest.raises(RuntimeError, match=re.escape("codestream of (64, 64) pixels")):
+    with pytest.raises(RuntimeError, match="codestream of 64 x 64 pixels in an image of 32 x 64"):
         _ = instance.pixel_array
 
 
-def test_an_rle_bomb_costs_neither_time_nor_memory() -> None:
+def test_rle_runs_longer_than_the_image_are_refused() -> None:
     register()
     instance = dcmread(PYDICOM_FILES / "MR_small_RLE.dcm")
-    runs = b"\x81\x00" * 1_000_000  # 128 MB when run out
+    runs = b"\x81\x00" * (64 * 64 // 128 + 1)  # one run of 128 pixels too many
     header = np.array([2, 64, 64 + len(runs), *[0] * 13], "<u4").tobytes()
     instance.PixelData = pydicom.encaps.encapsulate([header + runs + runs])
-    begun = time.monotonic()
     with pytest.raises(RuntimeError, match="IMCD_OUTPUT_TOO_SMALL"):
         _ = instance.pixel_array
-    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\xff" * 50, b"GIF89a"])
 def test_junk_has_no_size(junk: bytes) -> None:
-    with pytest.raises(ValueError, match="no JPEG"):
-        codestream_size(junk)
+    with pytest.raises(ValueError, match="no header of a JPEG"):
+        codestream_shape(junk)
