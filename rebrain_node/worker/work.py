@@ -14,6 +14,7 @@ from typing import Final, Literal
 import structlog
 
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.completeness import as_completeness
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import SeriesRecord, SeriesState
@@ -102,6 +103,7 @@ class Work:
             revision=record.revision,
             findings=record.findings,
             predecessor=self.outbox.predecessor(*_key(record)),
+            completeness=as_completeness(record.completeness),
         )
         receipt = process(job, self.ports(), self.configuration)
         set_id = self.outbox.put(receipt.derived, self.destinations, job)
