@@ -251,6 +251,7 @@ def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provena
         software_version=configuration.software_version,
         revision=job.revision,
         predecessor=job.predecessor,
+        completeness=job.completeness,
     )
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from rebrain_node.domain.audit import Event
+    from rebrain_node.domain.completeness import SourceAnswer
     from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject
     from rebrain_node.domain.job import DerivedInstance, Job
     from rebrain_node.domain.volume import FloatArray
@@ -165,4 +166,30 @@ class Destination(Protocol):
             The destination offers no storage commitment.
         DeliveryError
             The destination cannot be reached, or refuses the request.
+        """
+
+
+class Source(Protocol):
+    """A remote that holds what a sender sends, e.g. a PACS."""
+
+    def ask(self, study: str, held: Mapping[str, int]) -> Mapping[str, SourceAnswer]:
+        """Ask how many instances some series of a study have.
+
+        Parameters
+        ----------
+        study : str
+            Study Instance UID.
+        held : mapping of str to int
+            Number of instances that arrived, by Series Instance UID. Where the source says the
+            same number, or none, it is asked to list them.
+
+        Returns
+        -------
+        mapping of str to SourceAnswer
+            One for each series of ``held``.
+
+        Raises
+        ------
+        DeliveryError
+            The source cannot be reached, cannot be asked, or gives no answer that can be used.
         """

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -48,6 +49,14 @@ class Peer(_Part):
     addresses: tuple[str, ...] = Field(
         default=("127.0.0.1/32",), description="networks that sender may call from, CIDR"
     )
+    query: str | None = Field(
+        default=None,
+        description=(
+            "name of the source or destination that holds what this sender sends: it is asked how "
+            "many instances a series has ([receiving](receiving.md)); none means that nobody is "
+            "asked"
+        ),
+    )
 
     @validator("addresses")
     @classmethod
@@ -55,15 +64,56 @@ class Peer(_Part):
         return tuple(str(ipaddress.ip_network(network)) for network in value)
 
 
-class _Destination(_Part):
-    """What every kind of destination has."""
+class _Remote(_Part):
+    """What every kind of remote system has."""
+
+    role: ClassVar[str] = "source"  #: what messages call it
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] = Field(
         description="name used in the outbox and the audit log"
     )
     timeout_s: float = Field(
-        default=30.0, gt=0, le=600, description="seconds to wait for the destination at each step"
+        default=30.0, gt=0, le=600, description="seconds to wait for it at each step"
     )
+
+
+class DicomRemote(_Remote):
+    """One DICOM application entity that the node calls."""
+
+    ae_title: AETitle = Field(description="its called AE title")
+    host: str = Field(description="host name or address")
+    port: Port = Field(default=104, description="TCP port")
+
+
+class WebRemote(_Remote):
+    """One DICOMweb origin server that the node calls."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+[^\s/]$")] = Field(
+        description="base URL of the service, without a slash at its end"
+    )
+    token_file: Path | None = Field(
+        default=None, description="file with the bearer token; read before each request"
+    )
+    certificate_authority: Path | None = Field(
+        default=None, description="file with the certificates to trust instead of the usual ones"
+    )
+
+    @model_validator(mode="after")
+    def _keeps_the_token_secret(self) -> Self:
+        host = urlsplit(self.url).hostname or ""
+        if self.url.startswith("http:") and host not in {"127.0.0.1", "localhost", "::1"}:
+            raise ValueError(
+                "url must begin with https: patient data never travel over plain HTTP; only a "
+                "server on this machine may be reached by http"
+            )
+        return self
+
+
+class _Destination(_Remote):
+    """What every kind of destination has."""
+
+    role: ClassVar[str] = "destination"
+
     companions: Literal["lenient", "strict"] = Field(
         default="lenient",
         description=(
@@ -81,12 +131,9 @@ class _Destination(_Part):
     )
 
 
-class DestinationSettings(_Destination):
+class DestinationSettings(_Destination, DicomRemote):
     """One DICOM storage SCP that gets the results."""
 
-    ae_title: AETitle = Field(description="called AE title of the destination")
-    host: str = Field(description="host name or address")
-    port: Port = Field(default=104, description="TCP port")
     confirmation: Literal["none", "query", "commitment"] = Field(
         default="query",
         description=(
@@ -97,18 +144,9 @@ class DestinationSettings(_Destination):
     )
 
 
-class WebDestinationSettings(_Destination):
+class WebDestinationSettings(_Destination, WebRemote):
     """One DICOMweb origin server that gets the results."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+[^\s/]$")] = Field(
-        description="base URL of the service, without a slash at its end"
-    )
-    token_file: Path | None = Field(
-        default=None, description="file with the bearer token; read before each request"
-    )
-    certificate_authority: Path | None = Field(
-        default=None, description="file with the certificates to trust instead of the usual ones"
-    )
     confirmation: Literal["none", "query"] = Field(
         default="query",
         description=(
@@ -116,16 +154,6 @@ class WebDestinationSettings(_Destination):
             "answer is in doubt; `query`, always (QIDO-RS, and WADO-RS of a sample)"
         ),
     )
-
-    @model_validator(mode="after")
-    def _keeps_the_token_secret(self) -> Self:
-        host = urlsplit(self.url).hostname or ""
-        if self.url.startswith("http:") and host not in {"127.0.0.1", "localhost", "::1"}:
-            raise ValueError(
-                "url must begin with https: patient data never travel over plain HTTP; only a "
-                "server on this machine may be reached by http"
-            )
-        return self
 
 
 class Receiver(_Part):
@@ -198,6 +226,33 @@ class Completeness(_Part):
             "a study that was in reception when the receiver stopped is taken as complete at the "
             "earliest this long after the receiver listens again, unless its sender goes on, "
             "seconds; longer than the pause after which senders try again"
+        ),
+    )
+    verify: Literal["never", "ask", "require"] = Field(
+        default="ask",
+        description=(
+            "whether the source of a series is asked how many instances it has, once the quiet "
+            "period is over: `never`; `ask`, where `receiver.peers.query` names a source; "
+            "`require`, and a series that cannot be verified waits for `verify_wait_s` and is "
+            "then refused (`NOT-VERIFIED`)"
+        ),
+    )
+    verify_pause_s: float = Field(
+        default=10.0,
+        ge=0.1,
+        le=600,
+        description=(
+            "pause between two questions to the source, seconds; a number is taken when two "
+            "answers agree"
+        ),
+    )
+    verify_wait_s: float = Field(
+        default=600.0,
+        ge=1,
+        le=86400,
+        description=(
+            "how long a series of which the source has more waits for the rest, seconds; then it "
+            "is refused or flagged (`SOURCE-HAS-MORE`) as the policy of the limits says"
         ),
     )
 
@@ -381,18 +436,46 @@ class Settings(BaseSettings):
     dicomweb_destinations: tuple[WebDestinationSettings, ...] = Field(
         default=(), description="where results are sent over DICOMweb"
     )
+    sources: tuple[DicomRemote, ...] = Field(
+        default=(),
+        description=(
+            "DICOM systems that are only asked how many instances a series has (C-FIND); a "
+            "destination can be asked as it is"
+        ),
+    )
+    dicomweb_sources: tuple[WebRemote, ...] = Field(
+        default=(), description="the same over DICOMweb (QIDO-RS)"
+    )
 
     @property
     def destination_names(self) -> tuple[str, ...]:
         """Names of all destinations, in their order."""
         return tuple(each.name for each in (*self.destinations, *self.dicomweb_destinations))
 
+    @property
+    def remotes(self) -> Mapping[str, DicomRemote | WebRemote]:
+        """Every source and destination by its name."""
+        every: tuple[DicomRemote | WebRemote, ...] = (
+            *self.destinations, *self.dicomweb_destinations,
+            *self.sources, *self.dicomweb_sources,
+        )  # fmt: skip
+        return {each.name: each for each in every}
+
     @model_validator(mode="after")
-    def _names_each_destination_once(self) -> Self:
-        names = self.destination_names
+    def _names_each_remote_once(self) -> Self:
+        extra: tuple[_Remote, ...] = (*self.sources, *self.dicomweb_sources)
+        names = [*self.destination_names, *(each.name for each in extra)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two destinations have the name {twice[0]!r}; give each its own")
+            raise ValueError(
+                f"two destinations or sources have the name {twice[0]!r}; give each its own"
+            )
+        for peer in self.receiver.peers:
+            if peer.query is not None and peer.query not in names:
+                raise ValueError(
+                    f"receiver.peers.query of {peer.ae_title} names {peer.query!r}, which is no "
+                    "source and no destination; add it as [[sources]], or correct the name"
+                )
         return self
 
     @classmethod

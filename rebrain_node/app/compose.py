@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.database import Database
     from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.fsck import StorageCheck
+    from rebrain_node.store.inquiries import Inquiries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.listening import ListeningClock
     from rebrain_node.store.outbox import Outbox
@@ -190,6 +191,7 @@ class State:
     recall: Recall
     releases: Releases
     listening: ListeningClock
+    inquiries: Inquiries
     folder: Path
 
     @property
@@ -330,6 +332,7 @@ def _database(settings: Settings, *, make: bool) -> Iterator[Database]:
 def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.deliveries import Deliveries
+    from rebrain_node.store.inquiries import Inquiries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.listening import ListeningClock
     from rebrain_node.store.outbox import Outbox
@@ -350,6 +353,7 @@ def _state(database: Database, folder: Path) -> State:
         recall=Recall(database),
         releases=Releases(database),
         listening=ListeningClock(database),
+        inquiries=Inquiries(database),
         folder=folder,
     )
 

@@ -33,16 +33,22 @@ from rebrain_node.app.presence import one_node, write_processes
 from rebrain_node.domain.audit import Event
 from rebrain_node.errors import SettingsError
 from rebrain_node.logs import log_as_json
-from rebrain_node.settings import DestinationSettings, Settings, WebDestinationSettings
+from rebrain_node.settings import (
+    DestinationSettings,
+    DicomRemote,
+    Settings,
+    WebDestinationSettings,
+)
 from rebrain_node.settings import Receiver as ReceiverSettings
 from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.pipeline import Configuration, Ports
-    from rebrain_node.ports import Destination
+    from rebrain_node.ports import Destination, Source
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
     from rebrain_node.worker.delivery import DeliveryLoop
+    from rebrain_node.worker.sources import SourceInquiry
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
     from rebrain_node.worker.workflow import Workflows
@@ -329,4 +335,37 @@ def _watcher(settings: Settings, state: State, work: Work, workflows: Workflows)
         folder=state.folder,
         soft_mark_bytes=settings.storage.soft_mark_bytes,
         recall=state.recall,
+        sources=_source_inquiry(settings, state),
     )
+
+
+def _source_inquiry(settings: Settings, state: State) -> SourceInquiry | None:
+    rules = settings.completeness
+    if rules.verify == "never":
+        return None
+    from rebrain_node.reception.asking import AskingRules
+    from rebrain_node.worker.sources import SourceInquiry
+
+    queries = {p.ae_title: p.query for p in settings.receiver.peers if p.query is not None}
+    return SourceInquiry(
+        inquiries=state.inquiries,
+        sources={name: _source(settings, name) for name in set(queries.values())},
+        source_of=queries,
+        rules=AskingRules(
+            required=rules.verify == "require",
+            pause_s=rules.verify_pause_s,
+            wait_s=rules.verify_wait_s,
+        ),
+        clock=lambda: state.listening.read().listened_s,
+    )
+
+
+def _source(settings: Settings, name: str) -> Source:
+    remote = settings.remotes[name]
+    if isinstance(remote, DicomRemote):
+        from rebrain_node.network.query import DicomSource
+
+        return DicomSource(remote, settings.receiver.ae_title)
+    from rebrain_node.network.dicomweb import WebSource
+
+    return WebSource(remote)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rebrain_node.app.compose import State
     from rebrain_node.domain.audit import AuditEvent
     from rebrain_node.domain.backlog import OverdueItem
+    from rebrain_node.domain.completeness import Inquiry
     from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.ledger import DisputeDecision, LedgerCounts, Rival, SeriesRecord
 
@@ -140,10 +141,14 @@ def list_(
     if as_json:
         print_json({"series": [_series(record) for record in records]})
         return
-    columns = ("series", "state", "instances", "revision", "reason")
+    columns = ("series", "state", "instances", "completeness", "revision", "reason")
     rows = [
-        (r.series_instance_uid, r.state, r.instance_count, r.revision, _reason(r)) for r in records
-    ]
+        (
+            r.series_instance_uid, r.state, r.instance_count, r.completeness or "",
+            r.revision, _reason(r),
+        )
+        for r in records
+    ]  # fmt: skip
     print_table("Series", columns, rows)
 
 
@@ -155,8 +160,8 @@ def show(
 ) -> None:
     """Show one series.
 
-    State, findings, why it was accepted or refused, how its CT was shifted to the level of brain
-    tissue of the bundle, and waiting deliveries.
+    State, findings, why it was accepted or refused, what its source answered, how its CT was
+    shifted to the level of brain tissue of the bundle, and waiting deliveries.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.domain.audit import Event
@@ -164,7 +169,7 @@ def show(
     from rebrain_node.settings import load_settings
 
     with find_state(load_settings(config)) as state:
-        record = state.ledger.series_one(series)
+        record, inquiry = state.ledger.series_one(series), state.inquiries.of_series(series)
         waiting = [d for d in state.deliveries.pending() if d.source_series_uid == series]
         levels = state.audit.events(1, subject=series, event=Event.TISSUE_LEVEL)
     if record is None:
@@ -172,10 +177,11 @@ def show(
             f"the ledger has no series {series}; `rebrain-node queue list` lists the series"
         )
     level = _tissue_level(levels, record)
-    answer = _series(record) | {
-        "tissue_level": level,
-        "deliveries_waiting": [_delivery(d) for d in waiting],
-    }
+    answer = (
+        _series(record)
+        | _inquiry(inquiry)
+        | {"tissue_level": level, "deliveries_waiting": [_delivery(d) for d in waiting]}
+    )
     if as_json:
         print_json(answer)
         return
@@ -196,6 +202,9 @@ Reason = Annotated[
 @queue.command("retry")
 def retry(series: Series, reason: Reason, config: Config = None, as_json: AsJson = False) -> None:
     """Judge a failed or cancelled series again.
+
+    Of a series that was refused because its source did not confirm it (SOURCE-HAS-MORE,
+    NOT-VERIFIED) the source is asked again before.
 
     If it is accepted, it is synthesised. A result that exists is sent again with `outbox retry`.
     """
@@ -338,6 +347,18 @@ def _reason(record: SeriesRecord) -> str:
 
 def _series(record: SeriesRecord) -> dict[str, object]:
     return asdict(record) | {"changed_at": record.changed_at.isoformat()}
+
+
+def _inquiry(inquiry: Inquiry | None) -> dict[str, object]:
+    """Say what the source has answered so far; nothing where it was not asked."""
+    if inquiry is None or inquiry.source is None:
+        return {"source": None}
+    return {
+        "source": inquiry.source,
+        "source_questions": inquiry.rounds,
+        "source_instances": inquiry.count,
+        "source_failure": inquiry.failure,
+    }
 
 
 def _delivery(delivery: Delivery) -> dict[str, object]:

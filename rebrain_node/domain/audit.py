@@ -153,9 +153,18 @@ class Event(StrEnum):
         ),
         "study",
         (
-            "completeness, instances, reason (`QUIET`, `MAXIMUM-WAIT` or `NOT-RESUMED`), quiet_s, "
-            "waited_s"
+            "completeness (the least of its series), instances, reason (`QUIET`, `MAXIMUM-WAIT` or "
+            "`NOT-RESUMED`), quiet_s, waited_s"
         ),
+    )
+    SERIES_VERIFIED = (
+        "series.verified",
+        (
+            "the verdict of completeness on a CT series: what its source answered, or why it could "
+            "not be asked; missing where `completeness.verify` is `never`"
+        ),
+        "series",
+        "revision, completeness (`VERIFIED`, `INCOMPLETE` or `UNVERIFIED`), instances, reason",
     )
     SERIES_ACCEPTED = (
         "series.accepted",

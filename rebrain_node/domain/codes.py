@@ -542,6 +542,29 @@ CODES: Mapping[str, FindingCode] = {
         found_by="estimate",
         policy="site",
     ),
+    "SOURCE-HAS-MORE": FindingCode(
+        topic="suitability",
+        meaning=(
+            "the source of the series has instances that did not arrive, and they did not come "
+            "within the wait ([receiving.md](receiving.md))"
+        ),
+        limit="verdict, `completeness.verify_wait_s` of the settings",
+        remedy="send the series again; what is missing makes a new revision",
+        found_by="worker",
+        policy="site",
+        unless_named="refuse",
+    ),
+    "NOT-VERIFIED": FindingCode(
+        topic="suitability",
+        meaning=(
+            "the site takes only series whose source confirmed the number of instances "
+            "(`completeness.verify`), and the source could not be asked or has fewer than arrived; "
+            "the sentence says why"
+        ),
+        limit="verdict",
+        remedy="see to what the sentence names, then `queue retry`",
+        found_by="worker",
+    ),
     "FAILED": FindingCode(
         topic="suitability",
         meaning=(

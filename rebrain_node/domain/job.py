@@ -6,17 +6,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
+from rebrain_node.domain.completeness import Completeness
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 
 if TYPE_CHECKING:
     from rebrain_node.domain.volume import Guide, TissueLevel
-
-#: completeness of the source, as written into the objects: nobody asked the sender what it has
-UNVERIFIED: Final = "UNVERIFIED"
 
 ObjectKind = Literal["MR", "PM", "SEG", "SC", "SR", "KOS"]
 
@@ -40,6 +38,7 @@ class Job:
     revision: int = 1  #: 1 for the first judgement of the series, +1 for each late change
     findings: tuple[Finding, ...] = ()  #: flags raised by the selection, carried into the objects
     predecessor: Predecessor | None = None  #: None for a series of which nothing was made before
+    completeness: Completeness = "UNVERIFIED"  #: verdict on the source series
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +55,7 @@ class Provenance:
     software_version: str
     revision: int
     predecessor: Predecessor | None = None  #: what an earlier revision gave
+    completeness: Completeness = "UNVERIFIED"  #: verdict on the source series
 
     @property
     def digest(self) -> str:

@@ -106,10 +106,12 @@ class SeriesRecord:
     state: SeriesState
     revision: int  #: 1, +1 for each late change
     instance_count: int
-    completeness: str | None  #: ``UNVERIFIED``; None while the study is in reception
+    #: ``VERIFIED``, ``INCOMPLETE`` or ``UNVERIFIED``; None while the study is in reception
+    completeness: str | None
     findings: tuple[Finding, ...]
     explanation: tuple[str, ...]
     changed_at: datetime  #: aware, UTC
+    completeness_reason: str | None = None  #: what that verdict rests on
 
 
 @dataclass(frozen=True, kw_only=True)

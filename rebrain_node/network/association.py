@@ -19,30 +19,30 @@ from pynetdicom.presentation import PresentationContext
 
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.pynetdicom_hardening import ReactorPause, Requestor
-from rebrain_node.settings import DestinationSettings
+from rebrain_node.settings import DicomRemote
 
 #: what a rejection asks the administrator to do (PS3.8 table 9-21, result source and reason)
 _REJECTIONS = {
     (1, 2): "the application context is not supported",
     (1, 3): "it does not know our AE title {calling}: add it there",
-    (1, 7): "it does not answer to AE title {called}: correct ae_title of this destination",
+    (1, 7): "it does not answer to AE title {called}: correct ae_title of this {role}",
     (2, 2): "the protocol version is not supported",
-    (3, 1): "it is busy: nothing to do, the delivery is tried again",
-    (3, 2): "it has too many associations: nothing to do, the delivery is tried again",
+    (3, 1): "it is busy: nothing to do, it is tried again",
+    (3, 2): "it has too many associations: nothing to do, it is tried again",
 }
 #: most presentation contexts one association can have (PS3.8 section 9.3.2.2: odd ids to 255)
 MAXIMUM_CONTEXTS = 128
 
 
-def describe(destination: DestinationSettings) -> str:
-    """Name a destination in messages: name, AE title, host and port."""
+def describe(destination: DicomRemote) -> str:
+    """Name a destination or source in messages: name, AE title, host and port."""
     where = f"{destination.ae_title}@{destination.host}:{destination.port}"
-    return f"destination {destination.name} ({where})"
+    return f"{destination.role} {destination.name} ({where})"
 
 
 @contextmanager
 def associated(
-    destination: DestinationSettings,
+    destination: DicomRemote,
     calling_ae_title: str,
     contexts: Sequence[PresentationContext],
     *,
@@ -114,7 +114,7 @@ def is_open(association: Association) -> bool:
     return association.is_established and not association.acse.is_aborted()
 
 
-def _address(destination: DestinationSettings) -> str:
+def _address(destination: DicomRemote) -> str:
     """Resolve the host, so that a name that is not known is said as such.
 
     Raises
@@ -127,7 +127,7 @@ def _address(destination: DestinationSettings) -> str:
     except OSError as error:
         raise DeliveryError(
             f"{describe(destination)}: the host is not known ({error.strerror}); "
-            "correct host of this destination, or the name service"
+            f"correct host of this {destination.role}, or the name service"
         ) from error
     return str(found[0][4][0])
 
@@ -150,14 +150,14 @@ def _set_option(event: Event, option: int) -> None:
             return  # the peer has just closed: the next read fails
 
 
-def _why_not(association: Association, destination: DestinationSettings, calling: str) -> str:
+def _why_not(association: Association, destination: DicomRemote, calling: str) -> str:
     where = describe(destination)
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         reason = "it gives no reason: ask its administrator"
         if answer.result_source is not None and answer.diagnostic is not None:
             reason = _REJECTIONS.get((answer.result_source, answer.diagnostic), reason)
-        said = reason.format(calling=calling, called=destination.ae_title)
+        said = reason.format(calling=calling, called=destination.ae_title, role=destination.role)
         return f"{where} rejected the association ({answer.result_str}): {said}"
     try:
         address = (_address(destination), destination.port)
@@ -166,7 +166,7 @@ def _why_not(association: Association, destination: DestinationSettings, calling
         reason = error.strerror or "no connection in time"
         return (
             f"{where}: {reason} within {destination.timeout_s:g} s; check host and port of this "
-            "destination, that it runs, and the firewall between"
+            f"{destination.role}, that it runs, and the firewall between"
         )
     return (
         f"{where} takes connections but did not answer the association request within "

@@ -1,9 +1,9 @@
-"""A destination over DICOMweb (PS3.18): STOW-RS to send, QIDO-RS and WADO-RS to verify."""
+"""Destination and source over DICOMweb (PS3.18): STOW-RS to send, QIDO-RS and WADO-RS to ask."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, Final
@@ -13,11 +13,13 @@ from dicomweb_client.web import DICOMwebClient
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from rebrain_node.domain.completeness import SourceAnswer
 from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject, Outcome, outcome_of
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError, QueryNotOfferedError, SettingsError
 from rebrain_node.instance.comparison import changed_elements, differing_identity
-from rebrain_node.settings import WebDestinationSettings
+from rebrain_node.network.query import MAXIMUM_ANSWERS, counted, stated_count
+from rebrain_node.settings import WebDestinationSettings, WebRemote
 
 #: HTTP statuses after which the same request may succeed later, beside 5xx
 _LATER: Final = frozenset({401, 403, 404, 408, 425, 429})
@@ -25,16 +27,88 @@ _ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
 _JSON: Final = "application/dicom+json"
 
 
-class WebDestination:
-    """One origin server (port ``Destination``)."""
+class _WebPeer:
+    """One origin server: how it is reached, and what it lists."""
 
-    def __init__(self, destination: WebDestinationSettings) -> None:
-        self._destination = destination
+    def __init__(self, remote: WebRemote) -> None:
+        self._remote = remote
 
     @property
     def name(self) -> str:
         """Name in the settings."""
-        return self._destination.name
+        return self._remote.name
+
+    @property
+    def _where(self) -> str:
+        return f"{self._remote.role} {self._remote.name} ({self._remote.url})"
+
+    @contextmanager
+    def _session(self) -> Iterator[requests.Session]:
+        with requests.Session() as session:
+            session.trust_env = False
+            if self._remote.token_file is not None:
+                session.headers["Authorization"] = f"Bearer {self._token()}"
+            if self._remote.certificate_authority is not None:
+                session.verify = str(self._remote.certificate_authority)
+            try:
+                yield session
+            except requests.RequestException as error:
+                raise DeliveryError(
+                    f"{self._where} cannot be reached: {type(error).__name__}; check url, network "
+                    "and certificate"
+                ) from error
+
+    @contextmanager
+    def _client(self) -> Iterator[DICOMwebClient]:
+        with self._session() as session:
+            client = DICOMwebClient(
+                url=self._remote.url, session=session, timeout=self._remote.timeout_s
+            )
+            client.set_http_retry_params(retry=False)
+            try:
+                yield client
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                raise DeliveryError(
+                    f"{self._where} answered a query with something else than DICOM JSON "
+                    f"({type(error).__name__}); check url"
+                ) from error
+            except requests.HTTPError as error:
+                code = error.response.status_code
+                text = f"{self._where} answered HTTP {code} to a query"
+                raise (QueryNotOfferedError if code in {404, 405, 501} else DeliveryError)(
+                    text
+                ) from error
+
+    def _token(self) -> str:
+        path = self._remote.token_file
+        try:
+            return path.read_text(encoding="ascii").strip() if path is not None else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"token_file {path} cannot be read: {error}") from error
+
+    def _listed(self, client: DICOMwebClient, study: str, series: str) -> frozenset[str]:
+        """SOP Instance UIDs of the instances of a series; page by page until nothing new comes.
+
+        A server that answers the first page to every question is asked twice.
+        """
+        known: set[str] = set()
+        while len(known) < MAXIMUM_ANSWERS:
+            page = client.search_for_instances(
+                study, series, offset=len(known), fields=["SOPInstanceUID"]
+            )
+            found = {str(Dataset.from_json(each).get("SOPInstanceUID") or "") for each in page}
+            if found <= known | {""}:
+                break
+            known |= found - {""}
+        return frozenset(known)
+
+
+class WebDestination(_WebPeer):
+    """One origin server that takes results (port ``Destination``)."""
+
+    def __init__(self, destination: WebDestinationSettings) -> None:
+        super().__init__(destination)
+        self._destination = destination
 
     def send(self, instances: Sequence[DerivedInstance]) -> tuple[Answer, ...]:
         """Store the MR series in one request, then its companions; the bytes are those stored.
@@ -101,8 +175,7 @@ class WebDestination:
         changed: dict[str, tuple[str, ...]] = {}
         with self._client() as client:
             for series in dict.fromkeys(one.series_instance_uid for one in instances):
-                found = client.search_for_instances(study, series, get_remaining=True)
-                known |= {str(Dataset.from_json(each).SOPInstanceUID) for each in found}
+                known |= self._listed(client, study, series)
             for one in instances:
                 if one.sop_instance_uid in read_back and one.sop_instance_uid in known:
                     stored = client.retrieve_instance(
@@ -132,10 +205,6 @@ class WebDestination:
             Always.
         """
         raise QueryNotOfferedError(f"{self._where} is asked by QIDO-RS what it holds")
-
-    @property
-    def _where(self) -> str:
-        return f"destination {self._destination.name} ({self._destination.url})"
 
     def _store(self, instances: Sequence[DerivedInstance]) -> list[Answer]:
         if not instances:
@@ -174,44 +243,39 @@ class WebDestination:
             )
         return Answer(sop_instance_uid=uid, outcome=outcome, status=code, reason=reason)
 
-    @contextmanager
-    def _session(self) -> Iterator[requests.Session]:
-        with requests.Session() as session:
-            session.trust_env = False
-            if self._destination.token_file is not None:
-                session.headers["Authorization"] = f"Bearer {self._token()}"
-            if self._destination.certificate_authority is not None:
-                session.verify = str(self._destination.certificate_authority)
-            try:
-                yield session
-            except requests.RequestException as error:
-                raise DeliveryError(
-                    f"{self._where} cannot be reached: {type(error).__name__}; check url, network "
-                    "and certificate"
-                ) from error
 
-    @contextmanager
-    def _client(self) -> Iterator[DICOMwebClient]:
-        with self._session() as session:
-            client = DICOMwebClient(
-                url=self._destination.url, session=session, timeout=self._destination.timeout_s
-            )
-            client.set_http_retry_params(retry=False)
-            try:
-                yield client
-            except requests.HTTPError as error:
-                code = error.response.status_code
-                text = f"{self._where} answered HTTP {code} to a query"
-                raise (QueryNotOfferedError if code in {404, 405, 501} else DeliveryError)(
-                    text
-                ) from error
+class WebSource(_WebPeer):
+    """One origin server that is asked what it has sent (port ``Source``)."""
 
-    def _token(self) -> str:
-        path = self._destination.token_file
-        try:
-            return path.read_text(encoding="ascii").strip() if path is not None else ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"token_file {path} cannot be read: {error}") from error
+    def ask(self, study: str, held: Mapping[str, int]) -> Mapping[str, SourceAnswer]:
+        """Ask for Number of Series Related Instances, and for a list where that is not enough.
+
+        Raises
+        ------
+        QueryNotOfferedError
+            The server does not answer QIDO-RS.
+        DeliveryError
+            The server cannot be reached, or answers something else than data sets.
+
+        References
+        ----------
+        PS3.18 table 10.6.3-4: (0020,1209) is required in the answer about a series.
+        """
+        with self._client() as client:
+            return {
+                series: self._ask(client, (study, series), count) for series, count in held.items()
+            }
+
+    def _ask(self, client: DICOMwebClient, uids: tuple[str, str], held: int) -> SourceAnswer:
+        found = client.search_for_series(
+            uids[0],
+            search_filters={"SeriesInstanceUID": uids[1]},
+            fields=["NumberOfSeriesRelatedInstances"],
+        )
+        stated = stated_count([Dataset.from_json(each) for each in found], uids[1])
+        if stated and stated != held:
+            return SourceAnswer(count=stated)
+        return counted(stated, self._listed(client, *uids))
 
 
 def _multipart(instances: Sequence[DerivedInstance], boundary: str) -> Iterator[bytes]:

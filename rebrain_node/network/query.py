@@ -1,8 +1,10 @@
-"""What a destination holds: C-FIND and C-GET as SCU (PS3.4 annex C, study root)."""
+"""What a destination or a source holds: C-FIND and C-GET as SCU (PS3.4 annex C, study root)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,17 +20,24 @@ from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext, build_context
 
+from rebrain_node.domain.completeness import SourceAnswer
 from rebrain_node.domain.delivery import HeldObject
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError, QueryNotOfferedError
 from rebrain_node.instance.comparison import changed_elements, differing_identity
-from rebrain_node.network.association import associated, describe
-from rebrain_node.settings import DestinationSettings
+from rebrain_node.network.association import associated, describe, is_open
+from rebrain_node.settings import DestinationSettings, DicomRemote
 
 #: Study Root Query/Retrieve Information Model (PS3.4 C.6.2)
 _FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
 _GET: Final = UID("1.2.840.10008.5.1.4.1.2.2.3")
+_ECHO: Final = UID("1.2.840.10008.1.1")
 _PENDING: Final = (0xFF00, 0xFF01)
+#: answers to one C-FIND; the largest series have some thousand instances
+MAXIMUM_ANSWERS: Final = 20_000
+#: time for all answers to one C-FIND, in times of timeout_s
+LONGEST_FIND: Final = 10
+_COUNT: Final = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,8 @@ class DestinationQuery:
         question.PatientID = question.AccessionNumber = ""
         # that of the instance too: an association without an accepted context is aborted
         contexts = [build_context(_FIND), build_context(instance.sop_class_uid)]
-        with self._associated(contexts) as association:
-            studies = self._find(association, question)
+        with _asking(self.destination, self.calling_ae_title, contexts) as association:
+            studies = _find(self.destination, association, question)
         differing = {name for study in studies for name in differing_identity(study, ours)}
         if not differing:
             return None
@@ -99,7 +108,9 @@ class DestinationQuery:
         )
         contexts = [build_context(_FIND), build_context(_GET)]
         contexts += [build_context(*pair) for pair in classes]
-        with self._associated(
+        with _asking(
+            self.destination,
+            self.calling_ae_title,
             contexts,
             roles=[build_role(UID(sop_class), scp_role=True) for sop_class, _ in classes],
             handlers=[(evt.EVT_C_STORE, keep)],
@@ -121,22 +132,6 @@ class DestinationQuery:
             for one in instances
         )
 
-    @contextmanager
-    def _associated(
-        self,
-        contexts: Sequence[PresentationContext],
-        roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
-        handlers: Sequence[EventHandlerType] = (),
-    ) -> Iterator[Association]:
-        with associated(
-            self.destination, self.calling_ae_title, contexts, roles=roles, handlers=handlers
-        ) as association:
-            if not _accepts(association, _FIND):
-                raise QueryNotOfferedError(
-                    f"{describe(self.destination)} does not accept C-FIND (study root)"
-                )
-            yield association
-
     def _instances_of(
         self, association: Association, instances: Sequence[DerivedInstance]
     ) -> frozenset[str]:
@@ -144,23 +139,8 @@ class DestinationQuery:
         study = str(_meta(instances[0]).StudyInstanceUID)
         found: set[str] = set()
         for series in dict.fromkeys(one.series_instance_uid for one in instances):
-            question = Dataset()
-            question.QueryRetrieveLevel = "IMAGE"
-            question.StudyInstanceUID, question.SeriesInstanceUID = study, series
-            question.SOPInstanceUID = ""
-            found |= {str(a.SOPInstanceUID) for a in self._find(association, question)}
+            found |= _listed(self.destination, association, study, series)
         return frozenset(found)
-
-    def _find(self, association: Association, question: Dataset) -> list[Dataset]:
-        answers: list[Dataset] = []
-        for status, answer in association.send_c_find(question, _FIND):
-            code = status.get("Status")
-            if code in _PENDING and answer is not None:
-                answers.append(answer)
-            elif code != 0x0000:
-                said = "nothing in time" if code is None else f"0x{code:04X}"
-                raise DeliveryError(f"{describe(self.destination)} answered {said} to C-FIND")
-        return answers
 
     def _get(self, association: Association, instance: DerivedInstance) -> None:
         """Retrieve one instance; what does not come stays unknown."""
@@ -173,6 +153,123 @@ class DestinationQuery:
         question.SOPInstanceUID = instance.sop_instance_uid
         for _ in association.send_c_get(question, _GET):
             pass
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """A PACS or scanner that is asked what it has sent (port ``Source``)."""
+
+    remote: DicomRemote
+    calling_ae_title: str
+
+    def ask(self, study: str, held: Mapping[str, int]) -> Mapping[str, SourceAnswer]:
+        """Ask for Number of Series Related Instances, and for a list where that is not enough.
+
+        Raises
+        ------
+        QueryNotOfferedError
+            The source does not accept C-FIND.
+        DeliveryError
+            There is no association, the query failed, or no answer in time.
+
+        References
+        ----------
+        PS3.4 C.3.4, table C.6-3: (0020,1209) is optional at the level of a series.
+        """
+        # Verification too: an association without an accepted context is aborted
+        contexts = [build_context(_FIND), build_context(_ECHO)]
+        with _asking(self.remote, self.calling_ae_title, contexts) as association:
+            return {
+                series: self._ask(association, (study, series), count)
+                for series, count in held.items()
+            }
+
+    def _ask(self, association: Association, uids: tuple[str, str], held: int) -> SourceAnswer:
+        question = Dataset()
+        question.QueryRetrieveLevel = "SERIES"
+        question.StudyInstanceUID, question.SeriesInstanceUID = uids
+        question.NumberOfSeriesRelatedInstances = None
+        found = _find(self.remote, association, question)
+        stated = stated_count(found, uids[1])
+        if stated and stated != held:
+            return SourceAnswer(count=stated)
+        listed = _listed(self.remote, association, *uids)
+        return counted(stated, listed)
+
+
+def stated_count(found: Sequence[Dataset], series: str) -> int | None:
+    """Read how many instances the answers to a query say that a series has; None: they do not.
+
+    Answers about other series, and numbers that are none or contradict each other, say nothing.
+    """
+    numbers = set[int]()
+    for answer in found:
+        about = str(answer.get("SeriesInstanceUID") or series).strip(" \0")
+        text = str(answer.get("NumberOfSeriesRelatedInstances", "")).strip(" \0")
+        if about == series and _COUNT.fullmatch(text):
+            numbers.add(int(text))
+    return numbers.pop() if len(numbers) == 1 else None
+
+
+def counted(stated: int | None, listed: frozenset[str]) -> SourceAnswer:
+    """Join a number and a list; the greater counts, since servers cut long lists."""
+    return SourceAnswer(count=max(stated or 0, len(listed)), uids=listed)
+
+
+@contextmanager
+def _asking(
+    remote: DicomRemote,
+    calling_ae_title: str,
+    contexts: Sequence[PresentationContext],
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[EventHandlerType] = (),
+) -> Iterator[Association]:
+    with associated(
+        remote, calling_ae_title, contexts, roles=roles, handlers=handlers
+    ) as association:
+        if not _accepts(association, _FIND):
+            raise QueryNotOfferedError(f"{describe(remote)} does not accept C-FIND (study root)")
+        yield association
+
+
+def _listed(
+    remote: DicomRemote, association: Association, study: str, series: str
+) -> frozenset[str]:
+    """SOP Instance UIDs of the instances of one series that the remote lists."""
+    question = Dataset()
+    question.QueryRetrieveLevel = "IMAGE"
+    question.StudyInstanceUID, question.SeriesInstanceUID = study, series
+    question.SOPInstanceUID = ""
+    uids = (str(a.get("SOPInstanceUID") or "") for a in _find(remote, association, question))
+    return frozenset(uid for uid in uids if uid)
+
+
+def _find(remote: DicomRemote, association: Association, question: Dataset) -> list[Dataset]:
+    """Ask once; all answers.
+
+    Raises
+    ------
+    DeliveryError
+        The query failed, or its answers do not end: then the association is aborted.
+    """
+    if not is_open(association):
+        raise DeliveryError(f"{describe(remote)} ended the association before the query")
+    answers: list[Dataset] = []
+    end_s = time.monotonic() + LONGEST_FIND * remote.timeout_s
+    for status, answer in association.send_c_find(question, _FIND):
+        code = status.get("Status")
+        if code in _PENDING and answer is not None:
+            answers.append(answer)
+            if len(answers) > MAXIMUM_ANSWERS or time.monotonic() > end_s:
+                association.abort()
+                raise DeliveryError(
+                    f"{describe(remote)} did not end its answers to C-FIND: {len(answers)} so far, "
+                    f"at most {MAXIMUM_ANSWERS} are taken within {LONGEST_FIND} times timeout_s"
+                )
+        elif code != 0x0000:
+            said = "nothing in time" if code is None else f"0x{code:04X}"
+            raise DeliveryError(f"{describe(remote)} answered {said} to C-FIND")
+    return answers
 
 
 def _accepts(association: Association, sop_class: UID) -> bool:

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from rebrain_node.errors import NoStateError, SettingsError, StateError, StoreUnavailableError
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 
 #: the first SQLite release without the WAL-reset race of several writing connections
 _WAL_SAFE_SQLITE = (3, 51, 3)

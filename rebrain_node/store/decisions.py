@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Final, cast
 
 from sqlalchemy import select
@@ -12,31 +14,36 @@ from rebrain_node.domain.audit import Event
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import SeriesState
 from rebrain_node.errors import StateError
-from rebrain_node.store import disputes
+from rebrain_node.store import disputes, inquiries
 from rebrain_node.store.audit import append
 from rebrain_node.store.series import move
-from rebrain_node.store.tables import DerivedSetRow, InstanceRow, SeriesRow, StudyRow
+from rebrain_node.store.tables import DerivedSetRow, InstanceRow, ListeningRow, SeriesRow, StudyRow
 
 #: code of a series that an operator refused
 CODE: Final = "CANCELLED"
+#: codes of a series that was refused because its source did not confirm it
+UNVERIFIED_CODES: Final = frozenset({"SOURCE-HAS-MORE", "NOT-VERIFIED"})
 
 
 def retry(session: Session, series: SeriesRow, by: tuple[str, str]) -> None:
     """Have a failed or cancelled series judged again, and synthesised if it is accepted.
 
     Judged, because the flags that the objects carry are those of the judgement, and a failure has
-    replaced them. ``by`` is operator and reason.
+    replaced them. Of a series that was not verified the source is asked again before. ``by`` is
+    operator and reason.
 
     Raises
     ------
     StateError
-        It has neither failed nor been cancelled, or it cannot be tried again; the text says why.
+        It has neither failed nor been cancelled nor been refused as not verified, or it cannot be
+        tried again; the text says why.
     """
     uid = series.series_instance_uid
-    if series.state != "failed" and not is_cancelled(series):
+    unverified = _has_code(series, UNVERIFIED_CODES)
+    if series.state != "failed" and not is_cancelled(series) and not unverified:
         raise StateError(
-            f"series {uid} is {series.state}: only a series that failed or was cancelled can be "
-            "tried again"
+            f"series {uid} is {series.state}: only a series that failed, was cancelled or could "
+            "not be verified can be tried again"
         )
     _check_no_result(session, series)
     if disputes.undecided(session, uid):
@@ -53,12 +60,24 @@ def retry(session: Session, series: SeriesRow, by: tuple[str, str]) -> None:
             "(retention.refused_days); send the whole study again"
         )
     before = series.state
-    move(series, "complete")
-    series.findings, series.explanation = [], []
     study = session.get_one(StudyRow, series.study_instance_uid)
-    if study.state == "judged":
-        study.state = "complete"
+    if unverified:
+        _receive_again(session, study, series)
+    else:
+        move(series, "complete")
+        if study.state == "judged":
+            study.state = "complete"
+    series.findings, series.explanation = [], []
     _record(session, Event.SERIES_RETRIED, series, before, by)
+
+
+def _receive_again(session: Session, study: StudyRow, series: SeriesRow) -> None:
+    """Take a series back to reception, as after a late instance, so that its source is asked."""
+    inquiries.forget(session, series.series_instance_uid)
+    study.state = series.state = "receiving"
+    study.last_run = session.get_one(ListeningRow, 1).run
+    series.completeness = None
+    series.changed_at = datetime.now(UTC)
 
 
 def cancel(session: Session, series: SeriesRow, by: tuple[str, str]) -> None:
@@ -90,7 +109,11 @@ def cancel(session: Session, series: SeriesRow, by: tuple[str, str]) -> None:
 
 def is_cancelled(series: SeriesRow) -> bool:
     """Whether an operator refused the series, and no late instance has come since."""
-    return series.state == "refused" and any(each["code"] == CODE for each in series.findings)
+    return _has_code(series, {CODE})
+
+
+def _has_code(series: SeriesRow, codes: Set[str]) -> bool:
+    return series.state == "refused" and any(each["code"] in codes for each in series.findings)
 
 
 #: what an operator can do with a series that does not wait

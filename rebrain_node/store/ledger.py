@@ -14,8 +14,8 @@ from sqlalchemy import Select, distinct, func, or_, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.completeness import UNVERIFIED, CompletenessVerdict, least
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.job import UNVERIFIED
 from rebrain_node.domain.ledger import (
     DisputeDecision,
     Judgement,
@@ -202,11 +202,22 @@ class Ledger:
         with self._database.reading() as session:
             return tuple(session.scalars(query))
 
-    def complete(self, study: StudyInReception, details: Mapping[str, JsonValue]) -> bool:
+    def complete(
+        self,
+        study: StudyInReception,
+        details: Mapping[str, JsonValue],
+        verdicts: Mapping[str, CompletenessVerdict] | None = None,
+    ) -> bool:
         """Take the study as complete; false where news came since ``study`` was read.
 
-        ``details`` say how that was found; nobody was asked how many instances there should be.
+        Parameters
+        ----------
+        details : mapping
+            How that was found.
+        verdicts : mapping of str to CompletenessVerdict, optional
+            What their sources say of its series, by UID; all others are unverified.
         """
+        verdicts = verdicts or {}
         with self._database.writing() as session:
             row = session.get_one(StudyRow, study.study_instance_uid)
             if row.state != "receiving" or row.last_ledger_id != study.last_ledger_id:
@@ -215,12 +226,12 @@ class Ledger:
             for series in _series_of(session, study.study_instance_uid):
                 if series.state == "receiving":
                     move(series, "complete")
-                    series.completeness = UNVERIFIED
+                    _verify(session, series, verdicts.get(series.series_instance_uid))
             append(
                 session,
                 Event.STUDY_COMPLETE,
                 study.study_instance_uid,
-                {**details, "completeness": UNVERIFIED, "instances": row.instance_count},
+                {**details, "completeness": least(verdicts), "instances": row.instance_count},
             )
         return True
 
@@ -373,6 +384,23 @@ class Ledger:
             return _records(session, session.scalars(query).all())
 
 
+def _verify(session: Session, series: SeriesRow, verdict: CompletenessVerdict | None) -> None:
+    series.completeness = UNVERIFIED if verdict is None else verdict.completeness
+    series.completeness_reason = None if verdict is None else verdict.reason
+    if verdict is not None:
+        append(
+            session,
+            Event.SERIES_VERIFIED,
+            series.series_instance_uid,
+            {
+                "revision": series.revision,
+                "completeness": verdict.completeness,
+                "instances": series.instance_count,
+                "reason": verdict.reason,
+            },
+        )
+
+
 def _series_of(session: Session, study: str) -> Sequence[SeriesRow]:
     return session.scalars(select(SeriesRow).where(SeriesRow.study_instance_uid == study)).all()
 
@@ -476,6 +504,7 @@ def _record(row: SeriesRow, rivals: int) -> SeriesRecord:
         revision=row.revision,
         instance_count=row.instance_count,
         completeness=row.completeness,
+        completeness_reason=row.completeness_reason if row.completeness else None,
         findings=findings,
         explanation=tuple(row.explanation),
         changed_at=row.changed_at,

@@ -124,9 +124,31 @@ class SeriesRow(Table):
     revision: Mapped[int]
     instance_count: Mapped[int]
     completeness: Mapped[str | None] = mapped_column(String(16))
+    completeness_reason: Mapped[str | None] = mapped_column(Text)  #: what the verdict rests on
     findings: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     explanation: Mapped[list[str]] = mapped_column(JSON)
     changed_at: Mapped[datetime] = mapped_column(UtcText)
+
+
+class InquiryRow(Table):
+    """What the source of a series in reception has answered; times on the clock of listening."""
+
+    __tablename__ = "inquiry"
+
+    series_instance_uid: Mapped[str] = mapped_column(
+        ForeignKey("series.series_instance_uid"), primary_key=True
+    )
+    revision: Mapped[int]
+    source: Mapped[str | None] = mapped_column(String(32))
+    began_ms: Mapped[int] = mapped_column(BigInteger)
+    asked_ms: Mapped[int | None] = mapped_column(BigInteger)
+    rounds: Mapped[int]
+    equal: Mapped[int]
+    failed: Mapped[int]
+    failure: Mapped[str | None] = mapped_column(Text)
+    received: Mapped[int | None]  #: instances that were here at the newest answer
+    count: Mapped[int | None]
+    missing: Mapped[int | None]
 
 
 class InstanceRow(Table):

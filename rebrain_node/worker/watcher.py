@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from rebrain_node.domain.completeness import CompletenessVerdict
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import Judgement, SeriesRecord
 from rebrain_node.domain.selection import Candidate
 from rebrain_node.errors import StoreUnavailableError, SupersededError
 from rebrain_node.logs import reference
+from rebrain_node.reception.asking import judge_completeness
 from rebrain_node.reception.completeness import QuietPeriodTracker
 from rebrain_node.store.listening import ListeningClock
 from rebrain_node.store.recall import Recall
+from rebrain_node.worker.sources import SourceInquiry
 from rebrain_node.worker.work import TRIES, Work, reason_of
 from rebrain_node.worker.workflow import Workflows
 
@@ -54,6 +57,7 @@ class Watcher:
     folder: Path  #: whose free space is watched
     soft_mark_bytes: int  #: below it nothing new is judged
     recall: Recall  #: gets the rejection notes of other systems
+    sources: SourceInquiry | None = None  #: None where no source is to be asked
     _started: set[object] = field(default_factory=set)
     _failed: dict[str, int] = field(default_factory=dict)  #: failed judgements by study
     _full: bool = False
@@ -88,7 +92,11 @@ class Watcher:
         listened = self.listening.read()
         studies = self.work.ledger.studies_in_reception()
         for study, verdict in self.settling.settled(studies, listened):
-            self.work.ledger.complete(study, verdict.details)
+            found: Mapping[str, CompletenessVerdict] | None = {}
+            if self.sources is not None:
+                found = self.sources.verdicts(study.study_instance_uid)
+            if found is not None:
+                self.work.ledger.complete(study, verdict.details, found)
 
     def _judge(self, study_instance_uid: str) -> None:
         from rebrain_node.pipeline import judge_study  # not before the first study: it is large
@@ -98,9 +106,11 @@ class Watcher:
         try:
             study = self.inbox().read_study(study_instance_uid)
             refused = any(record.state == "refused" for record in records)
-            unfit = self.work.ledger.unfit(study_instance_uid) if refused else {}
+            unfit = dict(self.work.ledger.unfit(study_instance_uid)) if refused else {}
+            incomplete = self._incomplete(records)
+            unfit |= {uid: (f,) for uid, f in incomplete.items() if f.severity == "refuse"}
             selection = judge_study(study, self.work.configuration().limits, unfit)
-            judgements = _judgements(selection.candidates, records)
+            judgements = _judgements(selection.candidates, records, incomplete)
             self.work.ledger.judge(study_instance_uid, judgements)
         except SupersededError:
             return
@@ -115,6 +125,19 @@ class Watcher:
             series=len(judgements),
             accepted=sum(judgement.decision == "accepted" for judgement in judgements),
         )
+
+    def _incomplete(self, records: Sequence[SeriesRecord]) -> Mapping[str, Finding]:
+        """Say of which series not all arrived, or which must be verified and are not, by UID."""
+        if self.sources is None:
+            return {}
+        required = self.sources.rules.required
+        severity = self.work.configuration().limits.severity("SOURCE-HAS-MORE")
+        found = {}
+        for record in records:
+            finding = judge_completeness(record, required=required, severity=severity)
+            if finding is not None:
+                found[record.series_instance_uid] = finding
+        return found
 
     def _take_rejections(self, study_instance_uid: str) -> None:
         """Record the rejection notes among the instances of a study; nothing is deleted.
@@ -200,16 +223,19 @@ def _work_of(record: SeriesRecord) -> tuple[str, int, datetime]:
 
 
 def _judgements(
-    candidates: Sequence[Candidate], records: Sequence[SeriesRecord]
+    candidates: Sequence[Candidate],
+    records: Sequence[SeriesRecord],
+    incomplete: Mapping[str, Finding],
 ) -> tuple[Judgement, ...]:
     """Decisions about the series whose revision was known before their instances were read."""
+    flags = {uid: (finding,) for uid, finding in incomplete.items() if finding.severity == "flag"}
     revisions = {record.series_instance_uid: record.revision for record in records}
     return tuple(
         Judgement(
             series_instance_uid=candidate.series_instance_uid,
             revision=revisions[candidate.series_instance_uid],
             decision=candidate.decision,
-            findings=candidate.findings,
+            findings=(*candidate.findings, *flags.get(candidate.series_instance_uid, ())),
             explanation=candidate.explanation,
         )
         for candidate in candidates

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import structlog
 
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.completeness import as_completeness
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import SeriesRecord, SeriesState
@@ -104,6 +105,7 @@ class Work:
             revision=record.revision,
             findings=record.findings,
             predecessor=self.outbox.predecessor(*_key(record)),
+            completeness=as_completeness(record.completeness),
         )
         from rebrain_node.pipeline import process  # not before the first job: it is large
 

@@ -312,7 +312,12 @@ def _copied_attributes() -> str:
 
 def private_codes() -> dict[str, str]:
     """Return the meaning of every code of our own scheme, by its value."""
-    triples = [marks.DERIVATION_CODE, *vars(codes).values(), *codes.KINDS.values()]
+    triples = [
+        marks.DERIVATION_CODE,
+        *vars(codes).values(),
+        *codes.KINDS.values(),
+        *codes.VERDICTS.values(),
+    ]
     ours = [t for t in triples if isinstance(t, tuple) and t[1:2] == (marks.CODING_SCHEME,)]
     return {value: meaning for value, _, meaning in ours}
 

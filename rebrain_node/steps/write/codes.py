@@ -10,6 +10,7 @@ from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 
+from rebrain_node.domain.completeness import MEANINGS, Completeness
 from rebrain_node.domain.marks import CODING_SCHEME, CODING_SCHEME_NAME, MANUFACTURER
 from rebrain_node.domain.volume import SliceKind
 
@@ -67,6 +68,9 @@ TRUSTED: Final = _private("TRUSTED", "Whether the slice is to be trusted")
 QUANTITY: Final = _private("UNCERTAINTY-IS", "What a value of the uncertainty is")
 CALIBRATED: Final = _private("CALIBRATION", "Calibration of the uncertainty")
 COMPLETENESS: Final = _private("COMPLETENESS", "Completeness verdict on the source series")
+VERDICTS: Final[Mapping[Completeness, Triple]] = {
+    verdict: _private(verdict, meaning) for verdict, meaning in MEANINGS.items()
+}
 FINDING: Final = _private("FINDING", "Finding with which the result is published")
 AUDIT_HEAD: Final = _private("AUDIT-HEAD", "Head of the audit log")
 INPUT_DIGEST: Final = _private("INPUT-DIGEST", "SHA-256 of the source instances")

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.job import UNVERIFIED, ObjectKind, Provenance
+from rebrain_node.domain.job import ObjectKind, Provenance
 from rebrain_node.domain.marks import UID_ROOT
 
 #: uuid5(DNS, "rebrain-node"): never changes, or old results would get new names
@@ -77,7 +77,7 @@ class DerivedUids:
         facts = {
             "provenance": provenance.digest,
             "findings": [asdict(finding) for finding in findings],
-            "options": {**asdict(options), "completeness": UNVERIFIED, "audit_head": None},
+            "options": {**asdict(options), "audit_head": None},
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         if anchor is None:

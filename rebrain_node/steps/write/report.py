@@ -19,7 +19,6 @@ from pydicom.uid import Comprehensive3DSRStorage
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.job import UNVERIFIED
 from rebrain_node.steps.write import codes
 from rebrain_node.steps.write.codes import HOUNSFIELD, MILLIMETRE, NO_UNITS, Triple, concept
 from rebrain_node.steps.write.encoding import plain
@@ -181,6 +180,9 @@ def _volume_group(result: Result) -> _Group:
         ),
         qualitative_evaluations=[
             sr.QualitativeEvaluation(concept(codes.CONTENT), concept(codes.SYNTHETIC)),
+            sr.QualitativeEvaluation(
+                concept(codes.COMPLETENESS), concept(codes.VERDICTS[provenance.completeness])
+            ),
         ],
     )
     content = group[0].ContentSequence
@@ -229,7 +231,6 @@ def _slice_group(result: Result, record: SliceRecord) -> _Group:
 
 def _texts(result: Result) -> Iterable[sr.TextContentItem]:
     provenance, head = result.provenance, result.anchor
-    yield _text(codes.COMPLETENESS, UNVERIFIED)
     yield _text(codes.CALIBRATED, result.label)
     yield _text(codes.QUANTITY, result.synthetic.meaning.quantity)
     for finding in result.findings:

@@ -13,7 +13,7 @@ from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.job import UNVERIFIED, ObjectKind, Provenance
+from rebrain_node.domain.job import ObjectKind, Provenance
 from rebrain_node.domain.marks import SERIES_NUMBER_OFFSET, SERIES_ORDER, PrivateElement
 from rebrain_node.domain.volume import Guide, MillimetreArray, SyntheticVolume
 from rebrain_node.errors import EngineError
@@ -218,7 +218,7 @@ def _result_values(
         (marks.ENGINE, plain(provenance.engine_identity)),
         (marks.CONFIGURATION_DIGEST, provenance.configuration_digest),
         (marks.SOFTWARE, plain(provenance.software_version)),
-        (marks.COMPLETENESS, UNVERIFIED),
+        (marks.COMPLETENESS, provenance.completeness),
         (marks.FINDINGS, list(dict.fromkeys(f.code for f in findings)) or None),
         (marks.UNCERTAIN_ABOVE, options.uncertain_above),
         (marks.PREDECESSOR, before.mr_series_uid if before is not None else None),

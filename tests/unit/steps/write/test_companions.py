@@ -160,6 +160,18 @@ def texts(group: Dataset) -> dict[str, str]:
     }
 
 
+def coded(group: Dataset) -> dict[str, tuple[str, str]]:
+    """Code value and scheme of each coded item, by the code of its name."""
+    return {
+        item.ConceptNameCodeSequence[0].CodeValue: (
+            item.ConceptCodeSequence[0].CodeValue,
+            item.ConceptCodeSequence[0].CodingSchemeDesignator,
+        )
+        for item in group.ContentSequence
+        if item.ValueType == "CODE"
+    }
+
+
 def groups(report: Dataset) -> list[Dataset]:
     report = highdicom.sr.Comprehensive3DSR.from_dataset(report)
     return [g[0] for g in report.content.get_image_measurement_groups()]
@@ -195,7 +207,7 @@ def test_the_report_tells_the_whole(full, volume):
     (report,) = full["SR"]
     assert report.VerificationFlag == "UNVERIFIED"
     whole = texts(groups(report)[0])
-    assert whole[codes.COMPLETENESS[0]] == "UNVERIFIED"
+    assert coded(groups(report)[0])[codes.COMPLETENESS[0]] == ("UNVERIFIED", "99REBRAIN")
     assert whole[codes.AUDIT_HEAD[0]] == f"42 {'b' * 64}"
     assert whole[codes.BUNDLE_DIGEST[0]] == "2" * 64
     assert whole[codes.CONFIGURATION_DIGEST[0]] == "3" * 64

@@ -81,8 +81,12 @@ def sets() -> dict[str, Written]:
     enhanced = [enhanced_ct(**TINY)]
     return {
         "classic": written(classic, ObjectOptions()),
-        "enhanced": written(classic, ObjectOptions(mr="enhanced", map_precision="float32")),
-        "calibrated": written(enhanced, ObjectOptions(), CALIBRATED, BEFORE),
+        "enhanced": written(
+            classic, ObjectOptions(mr="enhanced", map_precision="float32"), completeness="VERIFIED"
+        ),
+        "calibrated": written(
+            enhanced, ObjectOptions(), CALIBRATED, predecessor=BEFORE, completeness="INCOMPLETE"
+        ),
     }
 
 
@@ -90,12 +94,12 @@ def written(
     instances: list[Dataset],
     options: ObjectOptions,
     meaning: UncertaintyInterpretation | None = None,
-    before: Predecessor | None = None,
+    **made: object,
 ) -> Written:
     volume = synthetic_volume(instances, **({} if meaning is None else {"meaning": meaning}))
     if meaning is not None:
         volume = replace(volume, prepared=replace(volume.prepared, tissue=shift_to(28.0, 33.0)))
-    made_by = provenance(revision=2 if before else 1, predecessor=before)
+    made_by = provenance(revision=2 if "predecessor" in made else 1, **made)
     anchor = AuditAnchor(sequence=1, sha256="a" * 64)
     kinds: dict[str, list[Dataset]] = {}
     for each in write(volume, instances, made_by, (), options, anchor).instances:
