@@ -65,6 +65,8 @@ def status(
             "pending": counts.pending,
             **{str(state): count for state, count in counts.by_state.items()},
         },
+        "published_confirmed": counts.confirmed,
+        "published_unconfirmed": counts.unconfirmed,
         "conserved": counts.conserved,
         "deliveries_waiting": [_delivery(delivery) for delivery in waiting],
         "deliveries_refused": [_delivery(delivery) for delivery in refused],
@@ -100,6 +102,8 @@ def _print_status(
     if paused := cast("list[str]", answer["paused_destinations"]):
         rows.append(("paused destinations", ", ".join(paused)))
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
+    rows.append(("series published, confirmed", counts.confirmed))
+    rows.append(("series published, not confirmed", counts.unconfirmed))
     stored = cast("dict[str, object]", answer["storage"])
     rows += [(f"storage: {name}", value) for name, value in use_rows(stored)]
     print_table("Node", ("field", "value"), rows)
@@ -141,7 +145,8 @@ def list_(
         return
     columns = ("series", "state", "instances", "revision", "reason")
     rows = [
-        (r.series_instance_uid, r.state, r.instance_count, r.revision, _reason(r)) for r in records
+        (r.series_instance_uid, r.state_text, r.instance_count, r.revision, _reason(r))
+        for r in records
     ]
     print_table("Series", columns, rows)
 
