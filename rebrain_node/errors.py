@@ -196,9 +196,16 @@ class GateError(RebrainError):
 
 
 class DeliveryError(RebrainError):
-    """A destination cannot be reached, or rejects the association.
+    """A destination cannot be reached, rejects the association, or refuses a request.
 
-    Outcome: retried after a pause that doubles from 1 s to 60 s, without limit of age.
+    Outcome: retried after a pause that doubles from 1 s to 300 s, without limit of age.
+    """
+
+
+class UnreachableError(DeliveryError):
+    """There is no association with a destination, or no connection: nothing was sent.
+
+    Outcome: as `DeliveryError`.
     """
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rebrain_node.model.signature import Signer
     from rebrain_node.pipeline import Configuration
     from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.confirmations import Confirmations
     from rebrain_node.store.database import Database
     from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.fsck import StorageCheck
@@ -187,6 +188,7 @@ class State:
     audit: AuditLog
     outbox: Outbox
     deliveries: Deliveries
+    confirmations: Confirmations
     retention: Retention
     recall: Recall
     releases: Releases
@@ -331,6 +333,7 @@ def _database(settings: Settings, *, make: bool) -> Iterator[Database]:
 
 def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.confirmations import Confirmations
     from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.inquiries import Inquiries
     from rebrain_node.store.ledger import Ledger
@@ -345,6 +348,7 @@ def _state(database: Database, folder: Path) -> State:
         audit=AuditLog(database),
         outbox=Outbox(database, folder / "outbox"),
         deliveries=Deliveries(database),
+        confirmations=Confirmations(database),
         retention=Retention(
             database,
             inbox_blobs(folder / "inbox"),

@@ -108,7 +108,7 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
         _record_restart(state, "receiver", silent_s)
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
         state.listening.begin()
-        receiver = Receiver(settings.receiver, spool, state.audit, state.deliveries.commit)
+        receiver = Receiver(settings.receiver, spool, state.audit, state.confirmations.commit)
         with listening(receiver, settings.receiver):
             parent.works = lambda: parent.stop.is_set() or receiver.is_listening
             state.audit.record(
@@ -304,6 +304,7 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
         DeliveryLoop(
             outbox=state.outbox,
             deliveries=state.deliveries,
+            confirmations=state.confirmations,
             destination=destination,
             deadline_h=each.deadline_h,
             confirmation=each.confirmation,

@@ -151,12 +151,21 @@ def write_audit_report(settings: Settings, path: Path) -> None:
     path.write_text(page, encoding="utf-8")
 
 
+@dataclass(frozen=True, kw_only=True)
+class IssuedRecall:
+    """What a recall did, by set."""
+
+    notes: dict[int, int]  #: number of destinations that get a rejection note
+    cancelled: dict[int, int]  #: number of objects that no destination gets any more
+
+
 def issue_recall(
     state: State, recalled: Sequence[RecalledSet], reason: RejectionReason, comment: str
-) -> dict[int, int]:
-    """Have a rejection note sent for each recalled set; number of destinations by set.
+) -> IssuedRecall:
+    """Have a rejection note sent for each recalled set.
 
-    Rejected are the objects that a destination holds; a set that none holds is left out.
+    What a destination has not got yet is cancelled. Rejected are the objects that a destination
+    holds; a set that none holds gets no note.
 
     Raises
     ------
@@ -165,18 +174,20 @@ def issue_recall(
     """
     from rebrain_node.steps.write.rejection import write_rejection
 
-    issued: dict[int, int] = {}
+    issued = IssuedRecall(notes={}, cancelled={})
+    operator = getpass.getuser()
     for each in recalled:
+        issued.cancelled[each.set_id] = state.deliveries.cancel_recalled(
+            each.set_id, f"recalled: {comment}", operator
+        )
         held = [
             one
-            for one in each.objects
+            for one in state.recall.refreshed(each).objects
             if not one.is_note and ACCEPTED_STATES & set(one.destinations.values())
         ]
         if held:
             note = write_rejection(
                 held, state.outbox.kept_of(each.set_id), reason, comment, datetime.now(UTC)
             )
-            issued[each.set_id] = state.outbox.add_note(
-                each.set_id, note, comment, getpass.getuser()
-            )
+            issued.notes[each.set_id] = state.outbox.add_note(each.set_id, note, comment, operator)
     return issued

@@ -30,6 +30,12 @@ def list_(
     everything: Annotated[
         bool, typer.Option("--all", help="Also what is wholly delivered or cancelled.")
     ] = False,
+    unconfirmed: Annotated[
+        bool,
+        typer.Option(
+            "--unconfirmed", help="Also what is accepted and not confirmed by its destination."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List deliveries that wait, are refused or incomplete.
@@ -41,7 +47,11 @@ def list_(
 
     settings = load_settings(config)
     with find_state(settings) as state:
-        found = [one for one in state.deliveries.of() if everything or _is_open(one)]
+        found = [
+            one
+            for one in state.deliveries.of()
+            if everything or _is_open(one) or (unconfirmed and one.unconfirmed)
+        ]
         paused = state.deliveries.paused()
     known = set(settings.destination_names)
     if as_json:
@@ -193,6 +203,7 @@ def _reason(delivery: Delivery, known: set[str]) -> str | None:
 def _json(delivery: Delivery, known: set[str]) -> dict[str, object]:
     return asdict(delivery) | {
         "outstanding": delivery.outstanding,
+        "unconfirmed": delivery.unconfirmed,
         "needs_operator": delivery.needs_operator,
         "reason": _reason(delivery, known),
         "since": delivery.since.isoformat(),

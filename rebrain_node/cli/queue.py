@@ -67,6 +67,8 @@ def status(
             "pending": counts.pending,
             **{str(state): count for state, count in counts.by_state.items()},
         },
+        "published_confirmed": counts.confirmed,
+        "published_unconfirmed": counts.unconfirmed,
         "conserved": counts.conserved,
         "deliveries_waiting": [_delivery(delivery) for delivery in waiting],
         "deliveries_refused": [_delivery(delivery) for delivery in refused],
@@ -102,6 +104,8 @@ def _print_status(
     if paused := cast("list[str]", answer["paused_destinations"]):
         rows.append(("paused destinations", ", ".join(paused)))
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
+    rows.append(("series published, confirmed", counts.confirmed))
+    rows.append(("series published, not confirmed", counts.unconfirmed))
     stored = cast("dict[str, object]", answer["storage"])
     rows += [(f"storage: {name}", value) for name, value in use_rows(stored)]
     print_table("Node", ("field", "value"), rows)
@@ -144,7 +148,7 @@ def list_(
     columns = ("series", "state", "instances", "completeness", "revision", "reason")
     rows = [
         (
-            r.series_instance_uid, r.state, r.instance_count, r.completeness or "",
+            r.series_instance_uid, r.state_text, r.instance_count, r.completeness or "",
             r.revision, _reason(r),
         )
         for r in records

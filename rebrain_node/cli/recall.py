@@ -59,8 +59,9 @@ def recall(  # noqa: PLR0913 - options of a command
 ) -> None:
     """Find all derived objects of a bundle, exemplar, series or time.
 
-    Lists each object with its state at each destination. With --issue, a rejection note (IHE IOCM)
-    goes through the outbox to every destination that holds one of them. The column `rejected`
+    Lists each object with its state at each destination. With --issue, what waits for delivery is
+    cancelled, and a rejection note (IHE IOCM) goes through the outbox to every destination that
+    holds one of the objects. The column `rejected`
     holds the title of a note by which another system has rejected the object.
     """
     from rebrain_node.app.compose import find_state
@@ -79,13 +80,18 @@ def recall(  # noqa: PLR0913 - options of a command
         if not as_json:
             _print_recalled(recalled)
         notes: dict[int, int] = {}
+        cancelled: dict[int, int] = {}
         if issue is not None:
             if recalled and not yes:
                 typer.confirm(f"send rejection notes for {len(recalled)} sets?", abort=True)
-            notes = issue_recall(state, recalled, issue.value, reason)
+            issued = issue_recall(state, recalled, issue.value, reason)
+            notes, cancelled = issued.notes, issued.cancelled
     if as_json:
-        print_json({"sets": [asdict(each) for each in recalled], "notes": notes})
+        sets = [asdict(each) for each in recalled]
+        print_json({"sets": sets, "notes": notes, "cancelled": cancelled})
     elif issue is not None:
+        if stopped := sum(cancelled.values()):
+            typer.echo(f"{stopped} objects that were waiting for delivery are cancelled")
         sent = sum(count > 0 for count in notes.values())
         typer.echo(
             f"{sent} rejection notes are in the outbox; `rebrain-node outbox list` shows their "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _ROWS: Final = {
     "received_bytes": "received", "derived_bytes": "derived", "daily_bytes": "more each day",
     "unconfirmed_sets": "sets not confirmed by every destination",
+    "deleted_unconfirmed": "objects deleted before confirmation (must be 0)",
     "purgeable_bytes": "may be deleted", "free_bytes": "free on the disk",
     "days_left": "days until no new study is judged",
 }  # fmt: skip

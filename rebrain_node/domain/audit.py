@@ -269,6 +269,21 @@ class Event(StrEnum):
         "destination",
         "set, reason",
     )
+    DESTINATION_UNREACHABLE = (
+        "destination.unreachable",
+        (
+            "attempts failed so often in a row that the circuit breaker opens: one attempt after "
+            "each pause, without a row of its own"
+        ),
+        "destination",
+        "failures (in a row), reason",
+    )
+    DESTINATION_REACHABLE = (
+        "destination.reachable",
+        "an attempt reached a destination whose circuit breaker was open: it closes",
+        "destination",
+        "failures (in a row), seconds (since the first of them, monotonic)",
+    )
     DELIVERY_REFUSED = (
         "delivery.refused",
         "a destination permanently refuses objects of a set, or does not accept their kind",
@@ -373,9 +388,18 @@ class Event(StrEnum):
     )
     SERIES_PUBLISHED = (
         "series.published",
-        "every destination accepted the whole set",
+        "every destination accepted the whole set; that is no confirmation",
         "series",
         "set, taken (count), revision, state",
+    )
+    SERIES_CONFIRMED = (
+        "series.confirmed",
+        (
+            "every destination has confirmed that it holds every object of the set, save what was "
+            "left out or cancelled; again after more of it was sent"
+        ),
+        "series",
+        "set, revision, destinations",
     )
 
 

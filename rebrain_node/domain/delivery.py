@@ -29,6 +29,8 @@ STATE_AFTER: Final[Mapping[Outcome, DeliveryState]] = {
 }
 #: states in which a destination holds an object
 ACCEPTED_STATES: Final = frozenset({"taken", "unverified", "confirmed", "altered"})
+#: states in which nothing more is expected of a destination: its copy is not needed, or is certain
+RELEASED_STATES: Final = frozenset({"confirmed", "left-out", "cancelled", "withdrawn"})
 #: titles of a rejection note (PS3.16 CID 7011): code of DCM and its meaning
 REJECTION_TITLES: Final[Mapping[str, str]] = {
     "113001": "Rejected for Quality Reasons",
@@ -123,6 +125,11 @@ class Delivery:
     def outstanding(self) -> int:
         """Number of instances still to be sent."""
         return self.states.get("pending", 0)
+
+    @property
+    def unconfirmed(self) -> int:
+        """Number of instances that the destination has accepted and not confirmed."""
+        return sum(self.states.get(state, 0) for state in ("taken", "unverified", "altered"))
 
     @property
     def summary(self) -> str:

@@ -112,6 +112,15 @@ class SeriesRecord:
     explanation: tuple[str, ...]
     changed_at: datetime  #: aware, UTC
     completeness_reason: str | None = None  #: what that verdict rests on
+    #: whether every destination has confirmed the whole result; None where none is published
+    confirmed: bool | None = None
+
+    @property
+    def state_text(self) -> str:
+        """The state, for a published series with whether it is confirmed."""
+        if self.confirmed is None:
+            return self.state
+        return f"{self.state}, {'confirmed' if self.confirmed else 'not confirmed'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +132,17 @@ class LedgerCounts:
     received: int  #: series of which at least one instance is held
     disputed: int  #: series with quarantined instances about which the site has not decided
     by_state: dict[SeriesState, int]  #: every state, zero where there is none
+    confirmed: int = 0  #: published series whose result every destination has confirmed
 
     @property
     def pending(self) -> int:
         """Series for which something is still to be done."""
         return sum(self.by_state[state] for state in _PENDING)
+
+    @property
+    def unconfirmed(self) -> int:
+        """Published series whose result a destination has not confirmed."""
+        return self.by_state["published"] - self.confirmed
 
     @property
     def conserved(self) -> bool:

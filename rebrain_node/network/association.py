@@ -17,7 +17,7 @@ from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from rebrain_node.errors import DeliveryError
+from rebrain_node.errors import DeliveryError, UnreachableError
 from rebrain_node.network.pynetdicom_hardening import ReactorPause, Requestor
 from rebrain_node.settings import DicomRemote
 
@@ -63,8 +63,10 @@ def associated(
 
     Raises
     ------
-    DeliveryError
+    UnreachableError
         No connection, no answer in time, or a rejection; the text says which and what to do.
+    DeliveryError
+        More presentation contexts are needed than an association takes.
     """
     if len(contexts) > MAXIMUM_CONTEXTS:
         raise DeliveryError(
@@ -90,7 +92,7 @@ def associated(
         ],
     )
     if not association.is_established:
-        raise DeliveryError(_why_not(association, destination, calling_ae_title))
+        raise UnreachableError(_why_not(association, destination, calling_ae_title))
     pause = ReactorPause(association)
     finished = False
     try:
@@ -119,13 +121,13 @@ def _address(destination: DicomRemote) -> str:
 
     Raises
     ------
-    DeliveryError
+    UnreachableError
         The name service does not know the host.
     """
     try:
         found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise DeliveryError(
+        raise UnreachableError(
             f"{describe(destination)}: the host is not known ({error.strerror}); "
             f"correct host of this {destination.role}, or the name service"
         ) from error

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from rebrain_node.domain.completeness import SourceAnswer
 from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject, Outcome, outcome_of
 from rebrain_node.domain.job import DerivedInstance
-from rebrain_node.errors import DeliveryError, QueryNotOfferedError, SettingsError
+from rebrain_node.errors import DeliveryError, QueryNotOfferedError, SettingsError, UnreachableError
 from rebrain_node.instance.comparison import changed_elements, differing_identity
 from rebrain_node.network.query import MAXIMUM_ANSWERS, counted, stated_count
 from rebrain_node.settings import WebDestinationSettings, WebRemote
@@ -53,7 +53,7 @@ class _WebPeer:
             try:
                 yield session
             except requests.RequestException as error:
-                raise DeliveryError(
+                raise UnreachableError(
                     f"{self._where} cannot be reached: {type(error).__name__}; check url, network "
                     "and certificate"
                 ) from error

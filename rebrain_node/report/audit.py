@@ -90,6 +90,7 @@ def _summary(
         ("studies", len(studies), ""),
         ("series received", len(series), ""),
         ("published", states["published"], "good"),
+        ("published, not confirmed", sum(one.confirmed is False for one in series), ""),
         ("refused", states["refused"], ""),
         ("failed", states["failed"], "bad" if states["failed"] else ""),
         ("held", states["held"], "bad" if states["held"] else ""),
@@ -125,7 +126,7 @@ def _series(
 ) -> Html:
     uid = record.series_instance_uid
     own = [event for event in events if event.subject == uid]
-    badge = tag("span", record.state, class_=f"state {record.state}")
+    badge = tag("span", record.state_text, class_=f"state {record.state}")
     instances = "1 instance" if record.instance_count == 1 else f"{record.instance_count} instances"
     facts = (
         f"{instances}, revision {record.revision}, "

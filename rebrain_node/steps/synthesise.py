@@ -104,9 +104,9 @@ def synthesise(
         if progress is not None:
             progress(k + 1, len(guides))
     depth_mm = _depth_mm(prepared, guides)
-    drawn, head = depth_mm >= -MARGIN_MM, depth_mm >= 0.0
-    intensity = np.where(drawn, (synthesised + 1.0) / 2.0, 0.0).astype(np.float32)
-    intensity = along_normal(intensity, drawn, prepared, guides, recipe)
+    support, head = depth_mm >= -MARGIN_MM, depth_mm >= 0.0
+    intensity = np.where(support, (synthesised + 1.0) / 2.0, 0.0).astype(np.float32)
+    intensity = along_normal(intensity, support, prepared, guides, recipe)
     return SyntheticVolume(
         intensity=intensity,
         uncertainty=np.where(head, _uncertainty(intensity, prepared, guides), np.float32(0.0)),

@@ -5,7 +5,6 @@ Facts only; when to try again is the delivery loop's.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
@@ -20,34 +19,30 @@ from rebrain_node.domain.delivery import (
     ACCEPTED_STATES,
     STATE_AFTER,
     Answer,
-    CommitmentReport,
     DeliveredObject,
     Delivery,
     DeliveryState,
-    HeldObject,
     PausedDestination,
 )
 from rebrain_node.errors import StateError
-from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.disputes import undecided_by_series
-from rebrain_node.store.series import move, transition
+from rebrain_node.store.recall import issued_notes
+from rebrain_node.store.series_end import Details, concluding, deliveries_of, reopen
 from rebrain_node.store.tables import (
-    CommitmentRow,
     DeliveryRow,
     DerivedInstanceRow,
     DerivedSetRow,
     PausedDestinationRow,
-    SeriesRow,
 )
-
-Details = dict[str, JsonValue]
 
 #: the state whose reason describes a delivery, the most important first
 _REASON_ORDER: Final = (
     "held", "refused", "altered", "pending", "left-out", "cancelled", "withdrawn", "unverified",
 )  # fmt: skip
+#: states of an object that a destination may still get
+_WAITING: Final = frozenset({"pending", "held"})
 
 
 class Deliveries:
@@ -121,8 +116,8 @@ class Deliveries:
         refer to slices that it does not hold.
         """
         by_uid = {answer.sop_instance_uid: answer for answer in answers}
-        with self._database.writing() as session:
-            rows = _deliveries(session, set_id, destination)
+        with self._database.writing() as session, concluding(session, set_id):
+            rows = deliveries_of(session, set_id, destination)
             changed = [
                 (row, by_uid[one.sop_instance_uid])
                 for row, one in rows
@@ -130,21 +125,36 @@ class Deliveries:
             ]
             for row, answer in changed:
                 _apply(row, answer)
-            _leave_out_companions(rows)
+            _leave_out_companions(session, rows)
             for event, details in _told(set_id, changed):
                 append(session, event, destination, details)
-            session.flush()
-            _settle(session, set_id)
 
-    def failed(self, set_id: int, destination: str, reason: str) -> None:
-        """Record one failed attempt; what was not taken stays pending."""
+    def failed(self, set_id: int, destination: str, reason: str, *, is_trial: bool = False) -> None:
+        """Record one failed attempt; what was not taken stays pending.
+
+        A trial while the circuit breaker is open has no row of its own in the audit log.
+        """
         with self._database.writing() as session:
-            for row, _ in _deliveries(session, set_id, destination):
+            for row, _ in deliveries_of(session, set_id, destination):
                 if row.state == "pending":
                     row.attempts += 1
                     row.reason = reason
                     row.changed_at = datetime.now(UTC)
-            append(session, Event.DELIVERY_FAILED, destination, {"set": set_id, "reason": reason})
+            if not is_trial:
+                details: Details = {"set": set_id, "reason": reason}
+                append(session, Event.DELIVERY_FAILED, destination, details)
+
+    def unreachable(self, destination: str, failures: int, reason: str) -> None:
+        """Record that the circuit breaker of a destination opens."""
+        with self._database.writing() as session:
+            details: Details = {"failures": failures, "reason": reason}
+            append(session, Event.DESTINATION_UNREACHABLE, destination, details)
+
+    def reachable(self, destination: str, failures: int, seconds: float) -> None:
+        """Record that the circuit breaker of a destination closes."""
+        with self._database.writing() as session:
+            details: Details = {"failures": failures, "seconds": round(seconds)}
+            append(session, Event.DESTINATION_REACHABLE, destination, details)
 
     def refused(self, set_id: int, destination: str, reason: str) -> None:
         """Record that what is pending of a set is given up for a destination."""
@@ -153,82 +163,6 @@ class Deliveries:
     def hold(self, set_id: int, destination: str, reason: str) -> None:
         """Keep what is pending of a set back until an operator retries or cancels it."""
         self._end(set_id, destination, "held", (Event.DELIVERY_HELD, {"reason": reason}))
-
-    def verify(self, set_id: int, destination: str, found: Sequence[HeldObject]) -> None:
-        """Record what a destination was found to hold of what it has taken.
-
-        What it does not hold is pending again; what it holds otherwise than it was sent is
-        `altered`; what it holds as sent, or holds and was answered 0000, is `confirmed`.
-        """
-        by_uid = {one.sop_instance_uid: one for one in found}
-        counts: Counter[str] = Counter()
-        with self._database.writing() as session:
-            for row, one in _deliveries(session, set_id, destination):
-                if one.sop_instance_uid in by_uid and row.state in {"taken", "unverified"}:
-                    row.state, row.reason = _verified(row, by_uid[one.sop_instance_uid])
-                    row.changed_at = datetime.now(UTC)
-                    counts[row.state] += 1
-            details: Details = {"set": set_id, **counts}
-            append(session, Event.DELIVERY_VERIFIED, destination, details)
-            session.flush()
-            _reopen(session, set_id)
-            _settle(session, set_id)
-
-    def unconfirmed(self, destination: str) -> tuple[Delivery, ...]:
-        """Sets of which a destination has accepted all and not yet confirmed all, oldest first."""
-        return tuple(
-            delivery
-            for delivery in self.of(destination)
-            if not delivery.outstanding and {"taken", "unverified"} & delivery.states.keys()
-        )
-
-    def accepted(self, set_id: int, destination: str) -> frozenset[str]:
-        """SOP Instance UIDs of a set that a destination has accepted."""
-        with self._database.reading() as session:
-            rows = _deliveries(session, set_id, destination)
-            return frozenset(
-                one.sop_instance_uid for row, one in rows if row.state in ACCEPTED_STATES
-            )
-
-    def request_commitment(self, set_id: int, destination: str, transaction_uid: str) -> None:
-        """Record a request for storage commitment before it is sent."""
-        with self._database.writing() as session:
-            session.add(
-                CommitmentRow(
-                    transaction_uid=transaction_uid,
-                    set_id=set_id,
-                    destination=destination,
-                    requested_at=datetime.now(UTC),
-                )
-            )
-            details: Details = {"set": set_id, "transaction": transaction_uid}
-            append(session, Event.COMMITMENT_REQUESTED, destination, details)
-
-    def commit(self, report: CommitmentReport) -> bool:
-        """Record what a destination has committed itself to; False for an unknown transaction.
-
-        A late answer and a repeated one count as any other. An object to which it does not commit
-        itself is `unverified`: Orthanc answers so for objects that it holds.
-        """
-        with self._database.writing() as session:
-            request = session.get(CommitmentRow, report.transaction_uid)
-            if request is None:
-                details: Details = {"objects": len(report.committed) + len(report.failed)}
-                append(session, Event.COMMITMENT_UNKNOWN, report.transaction_uid[:64], details)
-                return False
-            request.answered_at = datetime.now(UTC)
-            counts: Counter[str] = Counter()
-            for row, one in _deliveries(session, request.set_id, request.destination):
-                state = _committed(row, one.sop_instance_uid, report)
-                if state is not None:
-                    row.state, row.reason = state
-                    row.changed_at = datetime.now(UTC)
-                    counts[row.state] += 1
-            details = {
-                "set": request.set_id, "transaction": report.transaction_uid, **counts,
-            }  # fmt: skip
-            append(session, Event.COMMITMENT_ANSWERED, request.destination, details)
-        return True
 
     def cancel(self, set_id: int, destination: str, reason: str, operator: str) -> int:
         """Stop the delivery of a set to a destination; the number of objects cancelled.
@@ -247,6 +181,29 @@ class Deliveries:
             )
         return count
 
+    def cancel_recalled(self, set_id: int, reason: str, operator: str) -> int:
+        """Stop the delivery of a set to every destination, save its rejection notes.
+
+        Returns the number of objects cancelled, each destination counted.
+        """
+        count = 0
+        with self._database.writing() as session, concluding(session, set_id):
+            notes = issued_notes(session, set_id)
+            for name in _destinations_of(session, set_id):
+                rows = [
+                    row
+                    for row, one in deliveries_of(session, set_id, name)
+                    if row.state in _WAITING and one.sop_instance_uid not in notes
+                ]
+                for row in rows:
+                    row.state, row.reason = "cancelled", reason
+                    row.changed_at = datetime.now(UTC)
+                if rows:
+                    details: Details = {"set": set_id, "reason": reason, "operator": operator}
+                    append(session, Event.DELIVERY_CANCELLED, name, details)
+                count += len(rows)
+        return count
+
     def retry(
         self, set_id: int, destination: str, reason: str, operator: str, *, resend: bool = False
     ) -> int:
@@ -260,17 +217,19 @@ class Deliveries:
         Raises
         ------
         StateError
-            There is no such set for that destination, nothing of it is to be sent again, or its
-            source series is in dispute, or was when the set was withdrawn.
+            There is no such set for that destination, nothing of it is to be sent again, its bytes
+            were deleted, or its source series is in dispute, or was when the set was withdrawn.
         """
         with self._database.writing() as session:
             _refuse_disputed(session, set_id)
-            rows = [
-                row
-                for row, _ in _deliveries(session, set_id, destination)
+            found = [
+                (row, one)
+                for row, one in deliveries_of(session, set_id, destination)
                 if row.state not in {"pending", "withdrawn"}
                 and (resend or row.state not in {"taken", "confirmed"})
             ]
+            _refuse_deleted(set_id, [one for _, one in found])
+            rows = [row for row, _ in found]
             if not rows:
                 raise StateError(
                     f"destination {destination!r} has taken or awaits all of set {set_id}, or it "
@@ -284,7 +243,7 @@ class Deliveries:
                 "set": set_id, "objects": len(rows), "reason": reason, "operator": operator,
             }  # fmt: skip
             append(session, Event.DELIVERY_RETRIED, destination, details)
-            _reopen(session, set_id)
+            reopen(session, set_id)
         return len(rows)
 
     def pause(self, destination: str, reason: str, operator: str) -> None:
@@ -340,35 +299,18 @@ class Deliveries:
     ) -> int:
         """Take what is pending of a set to a final state; the number of objects."""
         event, details = told
-        with self._database.writing() as session:
+        with self._database.writing() as session, concluding(session, set_id):
             rows = [
                 row
-                for row, _ in _deliveries(session, set_id, destination)
-                if row.state in {"pending", "held"}
+                for row, _ in deliveries_of(session, set_id, destination)
+                if row.state in _WAITING
             ]
             for row in rows:
                 row.state, row.reason = state, str(details["reason"])
                 row.changed_at = datetime.now(UTC)
             if rows:
                 append(session, event, destination, {"set": set_id, **details})
-                session.flush()
-                _settle(session, set_id)
         return len(rows)
-
-
-def _deliveries(
-    session: Session, set_id: int, destination: str
-) -> Sequence[tuple[DeliveryRow, DerivedInstanceRow]]:
-    query = (
-        select(DeliveryRow, DerivedInstanceRow)
-        .join(DerivedInstanceRow, DerivedInstanceRow.id == DeliveryRow.derived_instance_id)
-        .where(DeliveryRow.set_id == set_id, DeliveryRow.destination == destination)
-        .order_by(DerivedInstanceRow.position)
-    )
-    found = [(row, one) for row, one in session.execute(query)]
-    if not found:
-        raise StateError(f"the outbox holds no set {set_id} for destination {destination!r}")
-    return found
 
 
 def _delivery(row: DerivedSetRow, destination: str, group: Sequence[tuple[Any, ...]]) -> Delivery:
@@ -399,34 +341,21 @@ def _apply(row: DeliveryRow, answer: Answer) -> None:
         row.attempts += 1
 
 
-def _verified(row: DeliveryRow, found: HeldObject) -> tuple[DeliveryState, str | None]:
-    if not found.held:
-        return "pending", "the destination answered that it took the object, but does not hold it"
-    if found.changed:
-        changed = ", ".join(found.changed[:8])
-        return "altered", f"the destination holds the object with other values of {changed}"
-    if found.changed is None and row.state == "unverified":
-        return "unverified", row.reason
-    return "confirmed", None
+def _destinations_of(session: Session, set_id: int) -> Sequence[str]:
+    query = select(DeliveryRow.destination).where(DeliveryRow.set_id == set_id).distinct()
+    return session.scalars(query.order_by(DeliveryRow.destination)).all()
 
 
-def _committed(
-    row: DeliveryRow, sop_instance_uid: str, report: CommitmentReport
-) -> tuple[DeliveryState, str | None] | None:
-    if row.state not in {"taken", "unverified", "confirmed"}:
-        return None
-    if sop_instance_uid in report.failed:
-        code = report.failed[sop_instance_uid]
-        return "unverified", f"the destination does not commit itself to the object (0x{code:04X})"
-    return ("confirmed", None) if sop_instance_uid in report.committed else None
-
-
-def _leave_out_companions(rows: Sequence[tuple[DeliveryRow, DerivedInstanceRow]]) -> None:
+def _leave_out_companions(
+    session: Session, rows: Sequence[tuple[DeliveryRow, DerivedInstanceRow]]
+) -> None:
+    """Leave out what refers to a refused slice; a rejection note takes back what was accepted."""
     images = [row.state for row, one in rows if one.kind == "MR"]
     if "refused" not in images or "pending" in images:
         return
+    notes = issued_notes(session, rows[0][0].set_id)
     for row, one in rows:
-        if one.kind != "MR" and row.state == "pending":
+        if one.kind != "MR" and row.state == "pending" and one.sop_instance_uid not in notes:
             row.state, row.changed_at = "left-out", datetime.now(UTC)
             row.reason = "the destination has not accepted every slice of the MR series"
 
@@ -454,28 +383,21 @@ def _told(
             yield event, {"set": set_id, "objects": len(others), "reason": others[0].reason}
 
 
-def _settle(session: Session, set_id: int) -> None:
-    """End the series when nothing of its set is pending: published, or failed by a refusal."""
-    query = (
-        select(DeliveryRow.state, func.count())
-        .where(DeliveryRow.set_id == set_id)
-        .group_by(DeliveryRow.state)
-    )
-    held = dict(session.execute(query).all())
-    if held.get("pending", 0) or held.get("held", 0):
-        return
-    row = session.get_one(DerivedSetRow, set_id)
-    series = session.get_one(SeriesRow, row.source_series_uid)
-    if series.revision != row.revision or series.state != "synthesised":
-        return  # a newer revision has its own set and its own end, or this one has ended before
-    taken = sum(held.get(state, 0) for state in ACCEPTED_STATES)
-    if held.get("refused", 0) or not taken:
-        details: Details = {"set": set_id, **held}
-        told = Event.SERIES_FAILED, details
-        transition(session, row.source_series_uid, row.revision, "failed", told)
-    else:
-        told = Event.SERIES_PUBLISHED, {"set": set_id, "taken": taken}
-        transition(session, row.source_series_uid, row.revision, "published", told)
+def _refuse_deleted(set_id: int, instances: Sequence[DerivedInstanceRow]) -> None:
+    """Refuse to send what retention has deleted.
+
+    Raises
+    ------
+    StateError
+        The bytes of an instance were deleted.
+    """
+    purged = [one.purged_at for one in instances if one.purged_at is not None]
+    if purged:
+        raise StateError(
+            f"the bytes of {len(purged)} objects of set {set_id} were deleted by retention on "
+            f"{purged[0]:%Y-%m-%d} (retention.delivered_days), so they cannot be sent again; send "
+            "the whole source study to the node again"
+        )
 
 
 def _refuse_disputed(session: Session, set_id: int) -> None:
@@ -502,11 +424,3 @@ def _refuse_disputed(session: Session, set_id: int) -> None:
         raise StateError(
             f"series {uid} is in dispute; decide with `rebrain-node queue dispute {uid}` first"
         )
-
-
-def _reopen(session: Session, set_id: int) -> None:
-    """Take a series that failed by its deliveries back to ``synthesised``."""
-    row = session.get_one(DerivedSetRow, set_id)
-    series = session.get_one(SeriesRow, row.source_series_uid)
-    if series.revision == row.revision and series.state == "failed":
-        move(series, "synthesised")

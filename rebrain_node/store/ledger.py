@@ -7,8 +7,8 @@ them are the table ``store.series.TRANSITIONS``; anything else is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import cast, get_args
+from dataclasses import asdict, replace
+from typing import Final, cast, get_args
 
 from sqlalchemy import Select, distinct, func, or_, select
 from sqlalchemy.orm import Session
@@ -36,12 +36,15 @@ from rebrain_node.errors import (
     SupersededError,
 )
 from rebrain_node.ports import JsonValue
-from rebrain_node.store import decisions, disputes, second_choice
+from rebrain_node.store import decisions, disputes, second_choice, series_end
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.instances import add, known_instance
 from rebrain_node.store.series import move, transition
 from rebrain_node.store.tables import InstanceRow, QuarantineRow, SeriesRow, StudyRow
+
+#: up to so many series are asked for by name
+_FEW: Final = 100
 
 
 class Ledger:
@@ -369,6 +372,7 @@ class Ledger:
             states = session.execute(
                 select(SeriesRow.state, func.count()).group_by(SeriesRow.state)
             ).all()
+            confirmed = len(series_end.confirmed_series(session))
         by_state: dict[SeriesState, int] = dict.fromkeys(get_args(SeriesState), 0)
         by_state.update({cast(SeriesState, state): count for state, count in states})
         return LedgerCounts(
@@ -377,6 +381,7 @@ class Ledger:
             received=received,
             disputed=disputed,
             by_state=by_state,
+            confirmed=confirmed,
         )
 
     def _series(self, query: Select[SeriesRow]) -> tuple[SeriesRecord, ...]:
@@ -488,7 +493,18 @@ def _stored(row: InstanceRow) -> StoredInstance:
 
 def _records(session: Session, rows: Sequence[SeriesRow]) -> tuple[SeriesRecord, ...]:
     rivals = disputes.undecided_by_series(session)
-    return tuple(_record(row, rivals.get(row.series_instance_uid, 0)) for row in rows)
+    published = [row.series_instance_uid for row in rows if row.state == "published"]
+    confirmed: frozenset[str] = frozenset()
+    if published:
+        few = (SeriesRow.series_instance_uid.in_(published),) if len(published) < _FEW else ()
+        confirmed = series_end.confirmed_series(session, *few)
+    return tuple(
+        replace(
+            _record(row, rivals.get(row.series_instance_uid, 0)),
+            confirmed=row.series_instance_uid in confirmed if row.state == "published" else None,
+        )
+        for row in rows
+    )
 
 
 def _record(row: SeriesRow, rivals: int) -> SeriesRecord:

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -135,6 +136,23 @@ class Recall:
                 append(session, Event.REJECTION_RECEIVED, note.sop_instance_uid, details)
         return len(found)
 
+    def refreshed(self, recalled: RecalledSet) -> RecalledSet:
+        """Read anew where each object of a set stands."""
+        uids = [one.sop_instance_uid for one in recalled.objects]
+        query = (
+            select(DerivedInstanceRow.sop_instance_uid, DeliveryRow.destination, DeliveryRow.state)
+            .join(DeliveryRow, DeliveryRow.derived_instance_id == DerivedInstanceRow.id)
+            .where(DeliveryRow.set_id == recalled.set_id)
+        )
+        found: dict[str, dict[str, str]] = {uid: {} for uid in uids}
+        with self._database.reading() as session:
+            for uid, name, state in session.execute(query):
+                found.setdefault(uid, {})[name] = state
+        objects = (
+            replace(one, destinations=found[one.sop_instance_uid]) for one in recalled.objects
+        )
+        return replace(recalled, objects=tuple(objects))
+
     def rejections(self) -> tuple[RejectionRecord, ...]:
         """Every rejection note of another system that names our objects, oldest first."""
         with self._database.reading() as session:
@@ -190,6 +208,15 @@ def _received(session: Session) -> Iterator[tuple[AuditRow, dict[str, Any]]]:
         yield row, json.loads(row.details)
 
 
+def issued_notes(session: Session, set_id: int) -> frozenset[str]:
+    """SOP Instance UIDs of the rejection notes of this node for a set."""
+    row = session.get_one(DerivedSetRow, set_id)
+    about = AuditRow.subject == row.source_series_uid
+    return frozenset(
+        str(details["note"]) for details in _notes(session, about) if details["set"] == set_id
+    )
+
+
 def _notes(session: Session, *conditions: ColumnElement[bool]) -> Iterator[dict[str, Any]]:
     """Details of the audit rows about rejection notes of this node."""
     query = select(AuditRow.details).where(
@@ -235,8 +262,7 @@ def _set(session: Session, row: DerivedSetRow, slices: tuple[int, ...]) -> Recal
     ).all()
     images = [one.id for one in instances if one.kind == "MR"]
     # where all slices stand in one multi-frame instance, it is that one
-    about = AuditRow.subject == row.source_series_uid
-    notes = {details["note"] for details in _notes(session, about)}
+    notes = issued_notes(session, row.id)
     rejected = {uid: said["title"] for _, said in _received(session) for uid in said["objects"]}
     meant = {images[k] for k in slices} if slices and len(images) > max(slices) else set(images)
     return RecalledSet(

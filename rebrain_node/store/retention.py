@@ -2,8 +2,9 @@
 
 Deletable are the bytes of a derived set once every destination has confirmed it, those of its
 source series with it, and those of a series that was refused or failed; each after the days that
-the settings give. Files are removed first and recorded in one transaction after: a crash between
-the two leaves rows whose files are gone already, and the next purge records them.
+the settings give. Whether it may be deleted is asked again in the transaction that deletes, so that
+an answer or a command of that moment holds. Files are removed before the transaction ends: a crash
+in between leaves rows whose files are gone already, and the next purge records them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import RELEASED_STATES
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
@@ -33,8 +35,6 @@ from rebrain_node.store.tables import (
 _ENDED: Final = frozenset({"published", "refused", "failed"})
 #: small objects that are kept: of them a rejection note can be made years later
 _KEPT: Final = ("SR", "KOS")
-#: states of an object at a destination that keep its bytes no longer
-_RELEASED: Final = frozenset({"confirmed", "left-out", "cancelled", "withdrawn"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +66,15 @@ class StorageUse:
         Received in the last seven days, divided by seven.
     unconfirmed_sets : int
         Sets that are kept because a destination has not confirmed them.
+    deleted_unconfirmed : int
+        Objects whose bytes were deleted although a destination had not confirmed them; a defect.
     """
 
     received_bytes: int
     derived_bytes: int
     daily_bytes: float
     unconfirmed_sets: int
+    deleted_unconfirmed: int
 
 
 class Retention:
@@ -95,10 +98,15 @@ class Retention:
         OSError
             A file cannot be removed; what was removed before is recorded at the next purge.
         """
-        purged = self.purgeable(rules, now)
-        for each in purged:
-            self._purge(each, now)
-        return purged
+        return tuple(each for each in self.purgeable(rules, now) if self._purge(each, now))
+
+    def deleted_unconfirmed(self) -> int:
+        """Count the objects whose bytes were deleted before a destination had confirmed them.
+
+        0 unless this software has a defect, or rows were changed behind its back.
+        """
+        with self._database.reading() as session:
+            return _deleted_unconfirmed(session)
 
     def use(self) -> StorageUse:
         """Measure what is stored."""
@@ -108,7 +116,9 @@ class Retention:
         unconfirmed = (
             select(func.count(func.distinct(DeliveryRow.set_id)))
             .join(DerivedInstanceRow, DerivedInstanceRow.id == DeliveryRow.derived_instance_id)
-            .where(DeliveryRow.state.not_in(_RELEASED), DerivedInstanceRow.purged_at.is_(None))
+            .where(
+                DeliveryRow.state.not_in(RELEASED_STATES), DerivedInstanceRow.purged_at.is_(None)
+            )
         )
         with self._database.reading() as session:
             week = session.scalars(received.where(InstanceRow.received_at >= since)).one()
@@ -121,11 +131,16 @@ class Retention:
                 ).one(),
                 daily_bytes=week / 7,
                 unconfirmed_sets=session.scalars(unconfirmed).one(),
+                deleted_unconfirmed=_deleted_unconfirmed(session),
             )
 
-    def _purge(self, series: PurgeableSeries, now: datetime) -> None:
+    def _purge(self, series: PurgeableSeries, now: datetime) -> bool:
+        """Delete the bytes of a series; False where they may no longer be deleted."""
         uid = series.series_instance_uid
         with self._database.writing() as session:
+            state = session.get_one(SeriesRow, uid).state
+            if state != series.state or not _is_released(session, uid):
+                return False
             received = session.scalars(_received(uid)).all()
             derived = session.scalars(_derived(uid)).all()
             for row in received:
@@ -142,6 +157,7 @@ class Retention:
                 "bytes": series.received_bytes + series.derived_bytes,
             }
             append(session, Event.STORAGE_PURGED, uid, details)
+        return True
 
 
 def _purgeable(session: Session, rules: RetentionRules, now: datetime) -> Iterator[PurgeableSeries]:
@@ -194,9 +210,23 @@ def _is_released(session: Session, series_instance_uid: str) -> bool:
     ).all()
     for set_id in sets:
         states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.set_id == set_id)))
-        if not states or states - _RELEASED:
+        if not states or states - RELEASED_STATES:
             return False
     return True
+
+
+def _deleted_unconfirmed(session: Session) -> int:
+    """Count deleted objects of which a destination's row has not changed since, unconfirmed."""
+    query = (
+        select(func.count(func.distinct(DerivedInstanceRow.id)))
+        .join(DeliveryRow, DeliveryRow.derived_instance_id == DerivedInstanceRow.id)
+        .where(
+            DerivedInstanceRow.purged_at.is_not(None),
+            DeliveryRow.state.not_in(RELEASED_STATES),
+            DeliveryRow.changed_at <= DerivedInstanceRow.purged_at,
+        )
+    )
+    return session.scalars(query).one()
 
 
 def _received(series_instance_uid: str) -> Select[InstanceRow]:

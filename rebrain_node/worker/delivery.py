@@ -2,7 +2,7 @@
 
 All facts are in the outbox, so that starting again is the recovery: the pauses between attempts
 are counted on the monotonic clock of this process and are not kept. A destination that cannot be
-reached gets one attempt after each pause, whatever waits for it (circuit breaker); a set that the
+reached gets one attempt after each pause, whatever waits for it (`worker.breaker`); a set that the
 destination does not take holds up the later sets of its own study only.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from rebrain_node.domain.delivery import Answer, Confirmation, Delivery
+from rebrain_node.domain.delivery import Confirmation, Delivery
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import (
     AlteredBytesError,
@@ -27,8 +27,11 @@ from rebrain_node.errors import (
 )
 from rebrain_node.logs import reference
 from rebrain_node.ports import Destination
+from rebrain_node.store.confirmations import Confirmations
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.outbox import Outbox
+from rebrain_node.worker.breaker import DestinationBreaker
+from rebrain_node.worker.confirmation import ConfirmationSchedule
 from rebrain_node.worker.work import reason_of
 from rebrain_node.worker.workflow import LONGEST_PAUSE_S, pause_s
 
@@ -37,13 +40,6 @@ if TYPE_CHECKING:
 
 #: pause between two looks into the outbox, s
 POLL_S: Final = 0.25
-#: number of objects of a set that are read back and compared
-SAMPLE: Final = 4
-#: wait for the answer to a request for storage commitment, s
-COMMITMENT_WAIT_S: Final = 3600.0
-#: requests without an answer after which the destination is asked what it holds instead
-COMMITMENT_TRIES: Final = 3
-_ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
 _LOG = structlog.get_logger("delivery")
 
 
@@ -65,15 +61,26 @@ class DeliveryLoop:
 
     outbox: Outbox
     deliveries: Deliveries
+    confirmations: Confirmations
     destination: Destination
     deadline_h: float | None = None  #: after which a delivery is given up
     confirmation: Confirmation = "none"  #: how the destination confirms that it holds an object
     earlier: RevisionRule | None = None  #: rejects what a later revision has replaced
     clock: Callable[[], float] = time.monotonic
-    _unreachable: _Backoff = field(default_factory=_Backoff)
+    breaker: DestinationBreaker = field(init=False)
+    schedule: ConfirmationSchedule = field(init=False)  #: asks for confirmations
     _sets: dict[int, _Backoff] = field(default_factory=dict)
     _earlier_due_s: float = 0.0  #: monotonic
-    _commitments: dict[int, _Backoff] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.breaker = DestinationBreaker(self.destination.name)
+        self.schedule = ConfirmationSchedule(
+            outbox=self.outbox,
+            confirmations=self.confirmations,
+            destination=self.destination,
+            mode=self.confirmation,
+            clock=self.clock,
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Deliver what is due until ``stop``."""
@@ -81,7 +88,7 @@ class DeliveryLoop:
             try:
                 if self.clock() >= self._earlier_due_s:
                     self._reject_earlier()
-                while (self.deliver_next() or self.commit_next()) and not stop.is_set():
+                while (self.deliver_next() or self.confirm_next()) and not stop.is_set():
                     pass
             except StoreUnavailableError as error:
                 _LOG.warning("store unavailable", reason=str(error))
@@ -99,9 +106,7 @@ class DeliveryLoop:
             The outbox cannot be read or written now.
         """
         name, now_s = self.destination.name, self.clock()
-        if now_s < self._unreachable.due_s:
-            return False
-        if any(paused.destination == name for paused in self.deliveries.paused()):
+        if not self._may_call(now_s):
             return False
         due = self._first_due(self.deliveries.pending(name), now_s)
         if due is None:
@@ -110,6 +115,22 @@ class DeliveryLoop:
         if due.revision > 1:
             self._reject_earlier()
         return True
+
+    def confirm_next(self) -> bool:
+        """Ask the destination to confirm the first set that is due; False where none is.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The outbox cannot be read or written now.
+        """
+        return self._may_call(self.clock()) and self.schedule.confirm_next()
+
+    def _may_call(self, now_s: float) -> bool:
+        name = self.destination.name
+        return self.breaker.allows(now_s) and all(
+            paused.destination != name for paused in self.deliveries.paused()
+        )
 
     def _reject_earlier(self) -> None:
         """Have replaced sets rejected; also those of which an operator's command ended the rest."""
@@ -157,98 +178,37 @@ class DeliveryLoop:
             raise
         except DeliveryError as error:
             log.warning("destination not reached", reason=str(error))
-            self.deliveries.failed(set_id, name, str(error))
-            self._unreachable.fail(self.clock(), name)
+            self._count_failure(set_id, str(error))
             return
         except Exception as error:  # noqa: BLE001 - a destination may fail in any way: try again
             log.warning("delivery failed", reason=reason_of(error))
             self.deliveries.failed(set_id, name, reason_of(error))
             self._sets[set_id].fail(self.clock(), f"{set_id}:{name}")
             return
-        self._unreachable = _Backoff()
+        self._count_success()
         self.deliveries.record(set_id, name, answers)
         outcomes = [answer.outcome for answer in answers]
         log.info("answered", **{each: outcomes.count(each) for each in dict.fromkeys(outcomes)})
-        self._verify(set_id, instances, answers)
+        self.schedule.after_sending(set_id, instances, answers)
         self._sets[set_id].fail(self.clock(), f"{set_id}:{name}")
 
-    def commit_next(self) -> bool:
-        """Ask for storage commitment of the first set that is due; False where none is.
+    def _count_failure(self, set_id: int, reason: str) -> None:
+        name = self.destination.name
+        self.deliveries.failed(set_id, name, reason, is_trial=self.breaker.is_open)
+        if self.breaker.fail(self.clock()):
+            self.deliveries.unreachable(name, self.breaker.failures, reason)
 
-        A request without an answer is repeated, with a new Transaction UID, after
-        ``COMMITMENT_WAIT_S``; after ``COMMITMENT_TRIES``, or where the destination does not offer
-        storage commitment, it is asked what it holds instead.
-
-        Raises
-        ------
-        StoreUnavailableError
-            The outbox cannot be read or written now.
-        """
-        if self.confirmation != "commitment":
-            return False
-        name, now_s = self.destination.name, self.clock()
-        for delivery in self.deliveries.unconfirmed(name):
-            backoff = self._commitments.setdefault(delivery.set_id, _Backoff())
-            if now_s >= backoff.due_s:
-                self._commit(delivery.set_id, backoff)
-                return True
-        return False
-
-    def _commit(self, set_id: int, backoff: _Backoff) -> None:
-        from pydicom.uid import generate_uid
-
-        accepted = self.deliveries.accepted(set_id, self.destination.name)
-        instances = [
-            one for one in self.outbox.instances_of(set_id) if one.sop_instance_uid in accepted
-        ]
-        sample = instances[:: max(1, len(instances) // SAMPLE)]
-        backoff.failures += 1
-        backoff.due_s = self.clock() + COMMITMENT_WAIT_S
-        if backoff.failures > COMMITMENT_TRIES:
-            _LOG.warning("storage commitment not answered", set=set_id, requests=COMMITMENT_TRIES)
-            self._ask_what_is_held(set_id, instances, sample)
-            return
-        transaction_uid = generate_uid(prefix=None)
-        self.deliveries.request_commitment(set_id, self.destination.name, transaction_uid)
-        try:
-            self.destination.request_commitment(instances, transaction_uid, self.deliveries.commit)
-        except QueryNotOfferedError as error:
-            _LOG.warning("no storage commitment", set=set_id, reason=str(error))
-            self._ask_what_is_held(set_id, instances, sample)
-        except DeliveryError as error:
-            _LOG.warning("storage commitment not requested", set=set_id, reason=str(error))
-            backoff.due_s = self.clock() + pause_s(backoff.failures, f"{set_id}:commitment")
+    def _count_success(self) -> None:
+        if self.breaker.is_open:
+            seconds = self.clock() - self.breaker.failed_since_s
+            self.deliveries.reachable(self.destination.name, self.breaker.failures, seconds)
+        self.breaker.succeed()
 
     def _identity_conflict(self, instances: Sequence[DerivedInstance]) -> str | None:
         try:
             return self.destination.identity_conflict(instances[0]) if instances else None
         except QueryNotOfferedError:
             return None
-
-    def _verify(
-        self, set_id: int, instances: Sequence[DerivedInstance], answers: Sequence[Answer]
-    ) -> None:
-        """Ask the destination what it holds, where an answer is in doubt or always.
-
-        Where it cannot be asked, nothing changes: what is in doubt stays `unverified`.
-        """
-        accepted = {a.sop_instance_uid: a.outcome for a in answers if a.outcome in _ACCEPTED}
-        doubtful = [uid for uid, outcome in accepted.items() if outcome != "taken"]
-        always = self.confirmation == "query"
-        asked = [o for o in instances if o.sop_instance_uid in (accepted if always else doubtful)]
-        sample = asked[:: max(1, len(asked) // SAMPLE)] if always else asked
-        if asked:
-            self._ask_what_is_held(set_id, asked, sample)
-
-    def _ask_what_is_held(
-        self, set_id: int, asked: Sequence[DerivedInstance], read_back: Sequence[DerivedInstance]
-    ) -> None:
-        try:
-            found = self.destination.held(asked, [one.sop_instance_uid for one in read_back])
-        except DeliveryError as error:
-            _LOG.warning("not verified", set=set_id, reason=str(error))
-            return
-        self.deliveries.verify(set_id, self.destination.name, found)
 
     def _is_too_old(self, delivery: Delivery) -> bool:
         if self.deadline_h is None:

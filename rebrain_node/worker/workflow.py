@@ -44,12 +44,12 @@ def progress_url(folder: Path, database_url: str | None) -> str:
     return f"sqlite:///{folder.absolute() / 'progress.sqlite'}"
 
 
-def pause_s(attempt: int, key: str) -> float:
+def pause_s(attempt: int, key: str, longest_s: float = LONGEST_PAUSE_S) -> float:
     """Pause after the ``attempt``-th failure (1, 2, ...): doubled each time, up to a quarter less.
 
     The jitter is a function of ``key`` and not of chance, so that a replay pauses as before.
     """
-    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 16))
+    longest = min(longest_s, FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 16))
     share = hashlib.sha256(f"{key}:{attempt}".encode()).digest()[0] / 255.0
     return longest * (1.0 - 0.25 * share)
 

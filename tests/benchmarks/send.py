@@ -30,14 +30,10 @@ from rebrain_node.domain.delivery import Confirmation
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.network.sender import PacsDestination
 from rebrain_node.settings import DestinationSettings
-from rebrain_node.store.database import Database
-from rebrain_node.store.deliveries import Deliveries
-from rebrain_node.store.ledger import Ledger
-from rebrain_node.store.outbox import Outbox
-from rebrain_node.worker.delivery import DeliveryLoop
 from tests.support import dcmtk
+from tests.support.outbox_node import outbox_node
 from tests.support.scripted_pacs import a_peer, settings_for
-from tests.support.store_cases import accept, derived_set, fast_folder, received
+from tests.support.store_cases import accept, derived_set, received
 
 INSTANCES = 40
 ROWS, COLUMNS = 256, 208
@@ -92,22 +88,16 @@ def _delivered_ms(port: int, confirmation: Confirmation, repeats: int) -> float:
     """Deliver sets of the same size from an outbox; the median for an instance, ms."""
     seconds = []
     for _ in range(repeats):
-        with fast_folder() as folder, Database.open(f"sqlite:///{folder}/node.sqlite") as database:
-            ledger, outbox = Ledger(database), Outbox(database, folder / "outbox")
-            ledger.record_received(received(1))
-            job = accept(ledger)
+        with outbox_node() as node:
+            node.ledger.record_received(received(1))
+            job = accept(node.ledger)
             instances = tuple(_instance(n) for n in range(INSTANCES))
-            outbox.put(replace(derived_set(job), instances=instances), ["pacs"], job)
-            loop = DeliveryLoop(
-                outbox=outbox,
-                deliveries=Deliveries(database),
-                destination=PacsDestination(settings_for(port), "REBRAIN"),
-                confirmation=confirmation,
-            )
+            node.outbox.put(replace(derived_set(job), instances=instances), ["pacs"], job)
+            loop = node.loop(settings_for(port), confirmation=confirmation)
             begun = time.perf_counter()
             assert loop.deliver_next()
             seconds.append(time.perf_counter() - begun)
-            assert ledger.series()[0].state == "published"
+            assert node.ledger.series()[0].state == "published"
     return statistics.median(seconds) / INSTANCES * 1000.0
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -15,16 +13,12 @@ from pynetdicom import evt
 from pynetdicom.events import Event
 
 from rebrain_node.domain.job import DerivedSet
-from rebrain_node.network.sender import PacsDestination
-from rebrain_node.settings import DestinationSettings
-from rebrain_node.store.database import Database
-from rebrain_node.store.deliveries import Deliveries
-from rebrain_node.store.ledger import Ledger
-from rebrain_node.store.outbox import Outbox
-from rebrain_node.worker.delivery import COMMITMENT_TRIES, COMMITMENT_WAIT_S, DeliveryLoop
+from rebrain_node.worker.confirmation import TRIES, WAIT_S
+from rebrain_node.worker.delivery import DeliveryLoop
 from rebrain_node.worker.workflow import LONGEST_PAUSE_S
+from tests.support.outbox_node import OutboxNode, outbox_node
 from tests.support.scripted_pacs import Peer, a_peer, instance
-from tests.support.store_cases import accept, derived_set, fast_folder, received
+from tests.support.store_cases import accept, derived_set, received
 
 BOTH = (MRImageStorage, ParametricMapStorage)
 COMMITMENT = UID("1.2.840.10008.1.20.1")
@@ -32,14 +26,8 @@ COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 
 
 @dataclass
-class Node:
-    """A database, an outbox, and a clock that a test sets."""
-
-    ledger: Ledger
-    outbox: Outbox
-    deliveries: Deliveries
-    folder: Path
-    now_s: float = 0.0
+class Node(OutboxNode):
+    """A node with sets of small objects."""
 
     def put(self, series: int, study: int = 1, *, companions: bool = False) -> DerivedSet:
         """Put a set of two MR slices of a series, and a parametric map, into the outbox."""
@@ -54,24 +42,11 @@ class Node:
         self.outbox.put(derived, ["pacs"], job)
         return derived
 
-    def loop(self, destination: DestinationSettings, **options: Any) -> DeliveryLoop:
-        return DeliveryLoop(
-            outbox=self.outbox,
-            deliveries=self.deliveries,
-            destination=PacsDestination(destination, "REBRAIN"),
-            clock=lambda: self.now_s,
-            **options,
-        )
-
-    def states(self) -> list[str]:
-        return [one.state for one in self.ledger.series()]
-
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    with fast_folder() as folder, Database.open(f"sqlite:///{folder}/node.sqlite") as database:
-        outbox = Outbox(database, folder / "outbox")
-        yield Node(Ledger(database), outbox, Deliveries(database), folder / "outbox")
+    with outbox_node() as node:
+        yield Node(node.database, node.folder)
 
 
 def drain(loop: DeliveryLoop, most: int = 20) -> int:
@@ -95,7 +70,7 @@ def test_every_set_is_delivered_once_and_oldest_first(node: Node) -> None:
     with a_peer() as (peer, destination):
         assert drain(node.loop(destination)) == 3
     assert uids(peer) == names(*sets)
-    assert set(node.states()) == {"published"}
+    assert set(node.states()) == {"published, not confirmed"}
 
 
 def test_a_set_that_is_not_accepted_does_not_hold_up_other_studies(node: Node) -> None:
@@ -140,7 +115,7 @@ def test_a_refused_slice_ends_the_delivery_visibly_and_a_retry_repairs_it(node: 
         peer.by_uid.clear()
         assert node.deliveries.retry(delivery.set_id, "pacs", "repaired", "someone") == 2
         assert drain(loop) == 1
-    assert node.states() == ["published"]
+    assert node.states() == ["published, not confirmed"]
     assert uids(peer)[2:] == [bad, derived.instances[2].sop_instance_uid]
 
 
@@ -149,7 +124,7 @@ def test_a_destination_without_parametric_map_gets_the_images(node: Node) -> Non
     with a_peer() as (peer, destination):
         drain(node.loop(destination))
     assert uids(peer) == names(derived)[:2]
-    assert node.states() == ["published"]
+    assert node.states() == ["published, not confirmed"]
     assert node.deliveries.of()[0].states == {"taken": 2, "left-out": 1}
 
 
@@ -163,7 +138,7 @@ def test_a_lost_response_ends_as_a_duplicate_at_the_next_try(node: Node) -> None
         node.now_s += LONGEST_PAUSE_S
         assert drain(node.loop(again)) == 1
     assert node.deliveries.of()[0].states == {"taken": 1, "unverified": 1}
-    assert node.states() == ["published"]
+    assert node.states() == ["published, not confirmed"]
     assert derived.instances
 
 
@@ -205,7 +180,7 @@ def test_after_the_deadline_a_delivery_is_given_up_with_the_setting_named(node: 
 
 def test_an_altered_object_is_never_sent(node: Node) -> None:
     derived = node.put(1)
-    (node.folder / derived.instances[1].sha256).write_bytes(b"altered")
+    (node.folder / "outbox" / derived.instances[1].sha256).write_bytes(b"altered")
     with a_peer() as (peer, destination):
         drain(node.loop(destination))
     assert peer.received == []
@@ -263,10 +238,10 @@ def test_storage_commitment_confirms_a_delivery(node: Node) -> None:
     with a_peer(sop_classes=(MRImageStorage, COMMITMENT), handlers=handlers) as (_, destination):
         loop = node.loop(destination, confirmation="commitment")
         drain(loop)
-        assert loop.commit_next()
+        assert loop.confirm_next()
         assert node.deliveries.of()[0].states == {"confirmed": 2}
-        node.now_s += COMMITMENT_WAIT_S
-        assert not loop.commit_next()
+        node.now_s += WAIT_S
+        assert not loop.confirm_next()
 
 
 def test_an_object_to_which_the_destination_does_not_commit_itself_is_not_confirmed(
@@ -294,12 +269,12 @@ def test_an_object_to_which_the_destination_does_not_commit_itself_is_not_confir
     ) as (_, destination):
         loop = node.loop(destination, confirmation="commitment")
         drain(loop)
-        for _ in range(COMMITMENT_TRIES):
-            assert loop.commit_next()
+        for _ in range(TRIES):
+            assert loop.confirm_next()
             assert node.deliveries.of()[0].states == {"confirmed": 1, "unverified": 1}
-            node.now_s += COMMITMENT_WAIT_S
-        assert loop.commit_next()  # asks what the destination holds
-    assert len(set(transactions)) == COMMITMENT_TRIES
+            node.now_s += WAIT_S
+        assert loop.confirm_next()  # asks what the destination holds
+    assert len(set(transactions)) == TRIES
     assert node.deliveries.of()[0].states == {"confirmed": 1, "pending": 1}
 
 
@@ -320,13 +295,13 @@ def test_a_request_without_an_answer_is_repeated_and_then_the_destination_is_ask
     ) as (_, destination):
         loop = node.loop(destination, confirmation="commitment")
         drain(loop)
-        for _ in range(COMMITMENT_TRIES):
-            assert loop.commit_next()
-            assert not loop.commit_next()
-            node.now_s += COMMITMENT_WAIT_S
+        for _ in range(TRIES):
+            assert loop.confirm_next()
+            assert not loop.confirm_next()
+            node.now_s += WAIT_S
         assert node.deliveries.of()[0].states == {"taken": 2}
-        assert loop.commit_next()
-    assert len(set(transactions)) == len(transactions) == COMMITMENT_TRIES
+        assert loop.confirm_next()
+    assert len(set(transactions)) == len(transactions) == TRIES
     assert node.deliveries.of()[0].states == {"confirmed": 2}
 
 
@@ -335,5 +310,5 @@ def test_without_storage_commitment_the_destination_is_asked_what_it_holds(node:
     with a_peer(images=names(derived)) as (_, destination):
         loop = node.loop(destination, confirmation="commitment")
         drain(loop)
-        assert loop.commit_next()
+        assert loop.confirm_next()
     assert node.deliveries.of()[0].states == {"confirmed": 2}

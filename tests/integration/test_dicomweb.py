@@ -16,15 +16,11 @@ from pydantic import ValidationError
 from rebrain_node.errors import DeliveryError, QueryNotOfferedError
 from rebrain_node.network.dicomweb import WebDestination
 from rebrain_node.settings import WebDestinationSettings
-from rebrain_node.store.database import Database
-from rebrain_node.store.deliveries import Deliveries
-from rebrain_node.store.ledger import Ledger
-from rebrain_node.store.outbox import Outbox
-from rebrain_node.worker.delivery import DeliveryLoop
 from rebrain_node.worker.workflow import LONGEST_PAUSE_S
 from tests.integration.test_query import mr
 from tests.support.orthanc import DICOMWEB, ORTHANC, Orthanc
-from tests.support.store_cases import accept, derived_set, fast_folder, received
+from tests.support.outbox_node import outbox_node
+from tests.support.store_cases import accept, derived_set, received
 
 needs_orthanc = pytest.mark.skipif(
     ORTHANC is None or DICOMWEB is None, reason="Debian packages orthanc and orthanc-dicomweb"
@@ -174,27 +170,19 @@ def test_companions_are_not_sent_after_a_partial_failure_of_the_images() -> None
 
 def test_after_a_partial_failure_only_what_failed_is_sent_again() -> None:
     failed = [item(SECOND.sop_instance_uid, "00081197", 0x0110)]
-    with fast_folder() as folder, Database.open(f"sqlite:///{folder}/node.sqlite") as database:
-        ledger, outbox = Ledger(database), Outbox(database, folder / "outbox")
-        deliveries = Deliveries(database)
-        ledger.record_received(received(1))
-        job = accept(ledger)
-        outbox.put(replace(derived_set(job), instances=(FIRST, SECOND)), ["web"], job)
-        now_s = [0.0]
+    with outbox_node() as node:
+        node.ledger.record_received(received(1))
+        job = accept(node.ledger)
+        node.outbox.put(replace(derived_set(job), instances=(FIRST, SECOND)), ["web"], job)
         with a_server(409, said([item(FIRST.sop_instance_uid)], failed)) as (server, url):
             server.query_status = 404
-            loop = DeliveryLoop(
-                outbox=outbox,
-                deliveries=deliveries,
-                destination=web(url),
-                clock=lambda: now_s[0],
-            )
+            loop = node.loop(web(url))
             assert loop.deliver_next()
-            assert deliveries.of()[0].states == {"pending": 1, "taken": 1}
-            server.status, now_s[0] = 200, LONGEST_PAUSE_S
+            assert node.deliveries.of()[0].states == {"pending": 1, "taken": 1}
+            server.status, node.now_s = 200, LONGEST_PAUSE_S
             server.body = json.dumps(said([item(SECOND.sop_instance_uid)], [])).encode()
             assert loop.deliver_next()
-        assert deliveries.of()[0].states == {"taken": 2}
+        assert node.deliveries.of()[0].states == {"taken": 2}
     assert [FIRST.content in body for _, _, body in server.requests] == [True, False]
 
 

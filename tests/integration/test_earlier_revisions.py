@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 from pydicom import dcmread
@@ -15,39 +14,26 @@ from pydicom.uid import MRImageStorage
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.job import DerivedSet
 from rebrain_node.instance.rejection_note import KEY_OBJECT_SELECTION, rejection_of
-from rebrain_node.network.sender import PacsDestination
 from rebrain_node.settings import DestinationSettings
 from rebrain_node.steps.write import ObjectOptions, write
 from rebrain_node.steps.write.rejection import RejectionReason
 from rebrain_node.store.audit import AuditLog
-from rebrain_node.store.database import Database
-from rebrain_node.store.deliveries import Deliveries
-from rebrain_node.store.ledger import Ledger
-from rebrain_node.store.outbox import Outbox
-from rebrain_node.store.recall import Recall
 from rebrain_node.worker.delivery import DeliveryLoop
 from rebrain_node.worker.revisions import RevisionRule
 from tests.support import phantoms
+from tests.support.outbox_node import OutboxNode, outbox_node
 from tests.support.scripted_pacs import Peer, a_peer
-from tests.support.store_cases import accept, fast_folder, received
+from tests.support.store_cases import accept, received
 from tests.support.synthetic_volumes import provenance, synthetic_volume
 
 BOTH = (MRImageStorage, KEY_OBJECT_SELECTION)
 
 
 @dataclass
-class Node:
-    """A database and an outbox; a late instance makes each next revision."""
+class Node(OutboxNode):
+    """A node; a late instance makes each next revision."""
 
-    database: Database
-    folder: Path
-    written: dict[int, DerivedSet]
-    now_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.ledger, self.deliveries = Ledger(self.database), Deliveries(self.database)
-        self.outbox = Outbox(self.database, self.folder / "outbox")
-        self.recall = Recall(self.database)
+    written: dict[int, DerivedSet] = field(default_factory=dict)
 
     def put(self, revision: int) -> int:
         self.ledger.record_received(received(revision))
@@ -55,19 +41,13 @@ class Node:
         assert job.revision == revision
         return self.outbox.put(self.written[revision], ["pacs"], job)
 
-    def loop(
+    def rejecting_loop(
         self, destination: DestinationSettings, reason: RejectionReason | None
     ) -> DeliveryLoop:
         earlier = None
         if reason is not None:
             earlier = RevisionRule(recall=self.recall, outbox=self.outbox, reason=reason)
-        return DeliveryLoop(
-            outbox=self.outbox,
-            deliveries=self.deliveries,
-            destination=PacsDestination(destination, "REBRAIN"),
-            earlier=earlier,
-            clock=lambda: self.now_s,
-        )
+        return self.loop(destination, earlier=earlier)
 
 
 def uids(derived: DerivedSet) -> list[str]:
@@ -101,8 +81,8 @@ def written() -> dict[int, DerivedSet]:
 
 @pytest.fixture
 def node(written: dict[int, DerivedSet]) -> Iterator[Node]:
-    with fast_folder() as folder, Database.open(f"sqlite:///{folder}/node.sqlite") as database:
-        yield Node(database, folder, written)
+    with outbox_node() as node:
+        yield Node(node.database, node.folder, written=written)
 
 
 def stored_note(node: Node, set_id: int) -> Dataset:
@@ -115,12 +95,12 @@ def test_the_earlier_result_is_rejected_once_the_later_one_is_published(
 ) -> None:
     first = node.put(1)
     with a_peer(sop_classes=BOTH) as (peer, destination):
-        loop = node.loop(destination, reason)
+        loop = node.rejecting_loop(destination, reason)
         drain(loop)
         assert notes_at(peer, node.written[1]) == []
         node.put(2)
         drain(loop)
-        drain(node.loop(destination, reason))
+        drain(node.rejecting_loop(destination, reason))
         (sent,) = notes_at(peer, node.written[1], node.written[2])
     note = rejection_of(stored_note(node, first))
     assert note is not None
@@ -133,7 +113,7 @@ def test_the_earlier_result_is_rejected_once_the_later_one_is_published(
 
 def test_each_earlier_result_is_rejected_once(node: Node) -> None:
     with a_peer(sop_classes=BOTH) as (peer, destination):
-        loop = node.loop(destination, "quality")
+        loop = node.rejecting_loop(destination, "quality")
         for revision in (1, 2, 3):
             node.put(revision)
             drain(loop)
@@ -143,7 +123,7 @@ def test_each_earlier_result_is_rejected_once(node: Node) -> None:
 
 def test_by_default_the_earlier_result_is_kept(node: Node) -> None:
     with a_peer(sop_classes=BOTH) as (peer, destination):
-        loop = node.loop(destination, None)
+        loop = node.rejecting_loop(destination, None)
         node.put(1)
         drain(loop)
         node.put(2)
@@ -154,7 +134,7 @@ def test_by_default_the_earlier_result_is_kept(node: Node) -> None:
 def test_nothing_is_rejected_while_the_later_result_is_not_published(node: Node) -> None:
     node.put(1)
     with a_peer(sop_classes=BOTH) as (peer, destination):
-        loop = node.loop(destination, "quality")
+        loop = node.rejecting_loop(destination, "quality")
         drain(loop)
         node.put(2)
         peer.by_uid = dict.fromkeys(uids(node.written[2]), 0xA700)
@@ -165,7 +145,7 @@ def test_nothing_is_rejected_while_the_later_result_is_not_published(node: Node)
 def test_a_later_result_that_was_refused_rejects_nothing(node: Node) -> None:
     node.put(1)
     with a_peer(sop_classes=BOTH) as (peer, destination):
-        loop = node.loop(destination, "quality")
+        loop = node.rejecting_loop(destination, "quality")
         drain(loop)
         node.put(2)
         peer.by_uid = {uids(node.written[2])[0]: 0xC000}
@@ -179,5 +159,5 @@ def test_what_no_destination_holds_is_not_rejected(node: Node) -> None:
     node.deliveries.cancel(first, "pacs", "not wanted", "someone")
     node.put(2)
     with a_peer(sop_classes=BOTH) as (peer, destination):
-        drain(node.loop(destination, "quality"))
+        drain(node.rejecting_loop(destination, "quality"))
         assert notes_at(peer, node.written[2]) == []

@@ -128,6 +128,18 @@ def test_a_note_that_was_delivered_is_not_rejected_by_the_next(site):
     assert site.issue()["notes"] == {str(site.set_id): 0}
 
 
+def test_what_waits_for_delivery_is_cancelled_by_a_recall(site):
+    """Else a destination that is down now would get the recalled objects when it returns."""
+    count = len(site.derived.instances)
+    assert site.issue()["cancelled"] == {str(site.set_id): count}
+    with open_state(load_settings(site.config)) as state:
+        assert state.deliveries.pending("archive") == ()
+        (waiting,) = state.deliveries.pending("pacs")
+        assert waiting.states == {"pending": 1, "taken": count}
+    assert site.issue()["cancelled"] == {str(site.set_id): 0}
+    assert site.note()
+
+
 def test_what_no_destination_holds_needs_no_note(site):
     with open_state(load_settings(site.config)) as state:
         state.ledger.record_received(received(1, "1.2.9.1", "1.2.9"))
@@ -145,7 +157,7 @@ def test_a_set_can_be_recalled_years_after_its_images_were_deleted(site):
             HeldObject(sop_instance_uid=one.sop_instance_uid, held=True, changed=())
             for one in site.derived.instances
         ]
-        state.deliveries.verify(site.set_id, "pacs", held)
+        state.confirmations.verify(site.set_id, "pacs", held)
         state.deliveries.cancel(site.set_id, "archive", "gone", "someone")
     site.config.write_text(
         site.config.read_text() + "\n[retention]\ndelivered_days = 0\nrefused_days = 0\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -24,6 +25,9 @@ from rebrain_node.domain.job import DerivedInstance, ObjectKind
 from rebrain_node.settings import DestinationSettings
 
 Answer = Callable[[int], int | None]
+#: storage commitment, push model (PS3.4 annex J): its SOP class and its one instance
+PUSH_MODEL = UID("1.2.840.10008.1.20.1")
+PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
 
 
 def instance(n: int, sop_class: UID = MRImageStorage, kind: ObjectKind = "MR") -> DerivedInstance:
@@ -145,3 +149,10 @@ def settings_for(port: int, **changes: object) -> DestinationSettings:
         **{"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port, "timeout_s": 5.0}
         | changes
     )
+
+
+def commit_all(event: Event) -> tuple[int, Dataset]:
+    """Handle N-ACTION: commit to every object, over the association of the request."""
+    arguments = (event.action_information, 1, PUSH_MODEL, PUSH_MODEL_INSTANCE)
+    threading.Timer(0.02, event.assoc.send_n_event_report, arguments).start()
+    return 0x0000, Dataset()

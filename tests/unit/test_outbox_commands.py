@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from rebrain_node.app.compose import open_state
 from rebrain_node.cli import program
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import HeldObject
 from rebrain_node.errors import StateError
 from rebrain_node.settings import load_settings
 from tests.support.store_cases import accept, answers, derived_set, fast_folder, received
@@ -189,3 +190,55 @@ def test_a_state_that_no_series_has_is_refused_with_those_it_can_have(site):
 def test_a_series_without_a_dispute_is_refused_with_where_to_look(site):
     with pytest.raises(StateError, match="queue list"):
         site.run("queue", "dispute", "1.2.3")
+
+
+@pytest.fixture
+def accepted(site):
+    """The same node after the PACS has taken all of the set and confirmed none of it."""
+    with open_state(load_settings(site.config)) as state:
+        state.deliveries.retry(site.set_id, "pacs", "repaired", "someone")
+        instances = state.outbox.instances_of(site.set_id)
+        state.deliveries.record(site.set_id, "pacs", answers(instances))
+    return site
+
+
+def test_a_published_series_is_shown_as_not_confirmed_until_it_is(accepted):
+    status = accepted.json("status")
+    assert (status["published_confirmed"], status["published_unconfirmed"]) == (0, 1)
+    assert status["series"]["published"] == 1
+    assert "published, not confirmed" in accepted.run("queue", "list")
+    assert accepted.json("queue", "list")["series"][0]["confirmed"] is False
+    assert accepted.json("queue", "show", "1.2.1.1")["confirmed"] is False
+    confirm(accepted)
+    status = accepted.json("status")
+    assert (status["published_confirmed"], status["published_unconfirmed"]) == (1, 0)
+    assert "published, confirmed" in accepted.run("queue", "list")
+    assert accepted.json("queue", "show", "1.2.1.1")["confirmed"] is True
+
+
+def test_what_is_accepted_and_not_confirmed_is_listed_on_request(accepted):
+    assert accepted.json("outbox", "list")["deliveries"] == []
+    (delivery,) = accepted.json("outbox", "list", "--unconfirmed")["deliveries"]
+    assert (delivery["states"], delivery["unconfirmed"]) == ({"taken": 3}, 3)
+    confirm(accepted)
+    assert accepted.json("outbox", "list", "--unconfirmed")["deliveries"] == []
+
+
+def confirm(site):
+    with open_state(load_settings(site.config)) as state:
+        held = [
+            HeldObject(sop_instance_uid=one.sop_instance_uid, held=True, changed=())
+            for one in state.outbox.instances_of(site.set_id)
+        ]
+        state.confirmations.verify(site.set_id, "pacs", held)
+
+
+def test_a_dry_run_of_the_purge_lists_what_would_go_and_deletes_nothing(accepted):
+    accepted.config.write_text(accepted.config.read_text() + "[retention]\ndelivered_days = 0\n")
+    assert accepted.json("storage", "purge", "--dry-run") == {"deleted": False, "series": []}
+    confirm(accepted)
+    (listed,) = accepted.json("storage", "purge", "--dry-run")["series"]
+    with open_state(load_settings(accepted.config)) as state:
+        assert len(state.outbox.instances_of(accepted.set_id)) == 3
+    answer = accepted.json("storage", "purge")
+    assert (answer["deleted"], answer["series"]) == (True, [listed])

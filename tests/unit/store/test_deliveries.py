@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import (
     Answer,
-    CommitmentReport,
     HeldObject,
     Outcome,
     outcome_of,
@@ -23,7 +21,9 @@ from rebrain_node.store.database import Database
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
-from tests.support.store_cases import accept, answers, derived_set, fast_folder, received
+from rebrain_node.store.retention import RetentionRules
+from tests.support.outbox_node import OutboxNode
+from tests.support.store_cases import accept, answers, derived_set, received
 
 #: every status of PS3.4 table B.2-1 and PS3.7 annex C that a C-STORE can be answered with, and
 #: what becomes of the object
@@ -57,39 +57,6 @@ STATUSES: dict[int, tuple[Outcome, str]] = {
     0xCFFF: ("refused", "refused"),
     0xFE00: ("retry", "pending"),
 }
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with fast_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def database(folder: Path) -> Iterator[Database]:
-    with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
-        yield database
-
-
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database)
-
-
-@pytest.fixture
-def outbox(database: Database, folder: Path) -> Outbox:
-    return Outbox(database, folder / "outbox")
-
-
-@pytest.fixture
-def deliveries(database: Database) -> Deliveries:
-    return Deliveries(database)
-
-
-@pytest.fixture
-def job(ledger: Ledger) -> Job:
-    ledger.record_received(received(1))
-    return accept(ledger)
 
 
 def state_of(ledger: Ledger) -> str:
@@ -307,33 +274,6 @@ def test_an_unknown_set_or_destination_is_refused(
     assert deliveries.of("pacs")[0].states == {"taken": 1, "pending": 2}
 
 
-@pytest.mark.parametrize(
-    ("outcome", "held", "changed", "state"),
-    [
-        ("taken", True, None, "confirmed"),
-        ("taken", True, (), "confirmed"),
-        ("taken", True, ("PatientName",), "altered"),
-        ("taken", False, None, "pending"),
-        ("warning", True, None, "unverified"),
-        ("warning", True, (), "confirmed"),
-        ("duplicate", True, ("PixelData",), "altered"),
-        ("duplicate", False, None, "pending"),
-    ],
-)
-def test_what_a_destination_is_found_to_hold_decides(
-    outbox: Outbox, deliveries: Deliveries, job: Job, outcome: Outcome, held: bool,
-    changed: tuple[str, ...] | None, state: str,
-) -> None:  # fmt: skip
-    set_id, (first, *others) = put(outbox, job, "pacs")
-    deliveries.record(set_id, "pacs", [*answers([first], outcome, 0x0111), *answers(others)])
-    found = HeldObject(sop_instance_uid=first.sop_instance_uid, held=held, changed=changed)
-    deliveries.verify(set_id, "pacs", [found])
-    (one, *_) = deliveries.objects(set_id)
-    assert one.state == state
-    assert (one.reason or "").endswith(f"values of {changed[0]}" if changed else "")
-    assert deliveries.of("pacs")[0].needs_operator is (state == "altered")
-
-
 def test_a_set_that_is_held_back_waits_for_an_operator(
     outbox: Outbox, deliveries: Deliveries, ledger: Ledger, job: Job
 ) -> None:
@@ -349,34 +289,57 @@ def test_a_set_that_is_held_back_waits_for_an_operator(
     assert state_of(ledger) == "failed"
 
 
-def test_an_answer_to_storage_commitment_confirms_what_it_names(
+def a_note(sop_instance_uid: str = "2.25.900") -> DerivedInstance:
+    """A rejection note, which is a key object like the companion of the set."""
+    return DerivedInstance(
+        kind="KOS",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.59",
+        sop_instance_uid=sop_instance_uid,
+        series_instance_uid="2.25.901",
+        content=b"a rejection note",
+    )
+
+
+def test_a_rejection_note_beside_a_refused_slice_is_tried_again(
+    outbox: Outbox, deliveries: Deliveries, job: Job
+) -> None:
+    set_id, (first, second, _) = put(outbox, job, "pacs")
+    deliveries.record(set_id, "pacs", answers([first], "refused", 0xC000) + answers([second]))
+    assert deliveries.of()[0].states == {"refused": 1, "taken": 1, "left-out": 1}
+    note = a_note()
+    assert outbox.add_note(set_id, note, "wrong bundle", "someone") == 1
+    deliveries.record(set_id, "pacs", answers([note], "retry", 0xA700))
+    assert outbox.outstanding(set_id, "pacs") == (note,)
+    deliveries.record(set_id, "pacs", answers([note]))
+    assert deliveries.of()[0].states == {"refused": 1, "taken": 2, "left-out": 1}
+
+
+def test_a_recall_stops_what_is_pending_at_every_destination_and_no_rejection_note(
     outbox: Outbox, deliveries: Deliveries, database: Database, job: Job
+) -> None:
+    set_id, instances = put(outbox, job, "archive", "pacs")
+    deliveries.record(set_id, "pacs", answers(instances[:1]))
+    note = a_note()
+    outbox.add_note(set_id, note, "wrong bundle", "someone")
+    assert deliveries.cancel_recalled(set_id, "recalled: wrong bundle", "someone") == 5
+    assert deliveries.cancel_recalled(set_id, "recalled: wrong bundle", "someone") == 0
+    assert outbox.outstanding(set_id, "pacs") == (note,)
+    assert outbox.outstanding(set_id, "archive") == ()
+    rows = AuditLog(database).events(9, event=Event.DELIVERY_CANCELLED)
+    assert [row.subject for row in rows] == ["archive", "pacs"]
+
+
+def test_what_retention_has_deleted_is_not_sent_again(
+    stores: OutboxNode, outbox: Outbox, deliveries: Deliveries, job: Job
 ) -> None:
     set_id, instances = put(outbox, job, "pacs")
     deliveries.record(set_id, "pacs", answers(instances))
-    deliveries.request_commitment(set_id, "pacs", "2.25.5")
-    first, second, third = (one.sop_instance_uid for one in instances)
-    report = CommitmentReport(transaction_uid="2.25.5", committed=(first,), failed={second: 0x0112})
-    assert deliveries.commit(report)
-    states = {one.sop_instance_uid: one.state for one in deliveries.objects(set_id)}
-    assert states == {first: "confirmed", second: "unverified", third: "taken"}
-    assert "0x0112" in str(deliveries.of("pacs")[0].reason)
-    assert [one.set_id for one in deliveries.unconfirmed("pacs")] == [set_id]
-    late = replace(report, committed=(first, second, third), failed={})
-    assert deliveries.commit(late)
-    assert deliveries.unconfirmed("pacs") == ()
-    events = [row.event for row in AuditLog(database).events(9)]
-    assert events[-3:] == ["commitment.requested", "commitment.answered", "commitment.answered"]
-
-
-def test_an_answer_of_an_unknown_transaction_changes_nothing(
-    outbox: Outbox, deliveries: Deliveries, database: Database, job: Job
-) -> None:
-    set_id, instances = put(outbox, job, "pacs")
-    deliveries.record(set_id, "pacs", answers(instances))
-    committed = tuple(one.sop_instance_uid for one in instances)
-    foreign = CommitmentReport(transaction_uid="1.2.3", committed=committed, failed={})
-    assert not deliveries.commit(foreign)
-    assert deliveries.of("pacs")[0].states == {"taken": 3}
-    (row,) = AuditLog(database).events(9, event=Event.COMMITMENT_UNKNOWN)
-    assert row.subject == "1.2.3"
+    held = [
+        HeldObject(sop_instance_uid=one.sop_instance_uid, held=True, changed=())
+        for one in instances
+    ]
+    stores.confirmations.verify(set_id, "pacs", held)
+    stores.retention.purge(RetentionRules(delivered_days=0, refused_days=0), datetime.now(UTC))
+    with pytest.raises(StateError, match="deleted by retention"):
+        deliveries.retry(set_id, "pacs", "deleted there", "someone", resend=True)
+    assert deliveries.of()[0].states == {"confirmed": 3}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -25,7 +24,7 @@ from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.series import TRANSITIONS
-from tests.support.store_cases import accept, complete_all, fast_folder, received
+from tests.support.store_cases import accept, complete_all, received
 
 GAP = Finding(code="GEOM-GAP", sentence="One slice is missing.", value=10.0, limit=5.5)
 #: how a series gets from ``complete`` into each state
@@ -38,23 +37,6 @@ WAYS: dict[SeriesState, tuple[SeriesState, ...]] = {
     "published": ("accepted", "synthesised", "published"),
     "failed": ("accepted", "failed"),
 }
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with fast_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def database(folder: Path) -> Iterator[Database]:
-    with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
-        yield database
-
-
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database)
 
 
 @pytest.fixture

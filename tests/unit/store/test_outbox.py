@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,35 +19,7 @@ from rebrain_node.store.database import Database
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
-from tests.support.store_cases import accept, derived_set, fast_folder, received
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with fast_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def database(folder: Path) -> Iterator[Database]:
-    with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
-        yield database
-
-
-@pytest.fixture
-def ledger(database: Database) -> Ledger:
-    return Ledger(database)
-
-
-@pytest.fixture
-def outbox(database: Database, folder: Path) -> Outbox:
-    return Outbox(database, folder / "outbox")
-
-
-@pytest.fixture
-def job(ledger: Ledger) -> Job:
-    ledger.record_received(received(1))
-    return accept(ledger)
+from tests.support.store_cases import accept, derived_set, received
 
 
 def state_of(ledger: Ledger) -> str:

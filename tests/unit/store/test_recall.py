@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,21 +18,9 @@ from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.recall import Recall
-from tests.support.store_cases import accept, derived_set, fast_folder, received
+from tests.support.store_cases import accept, derived_set, received
 
 ANNA, BERT = "a" * 32, "b" * 32
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with fast_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def database(folder: Path) -> Iterator[Database]:
-    with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
-        yield database
 
 
 def _guide(number: int, exemplar: str | None) -> Guide:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from rebrain_node.blobs import inbox_blobs, outbox_blobs
 from rebrain_node.domain.audit import Event
@@ -16,29 +16,19 @@ from rebrain_node.domain.job import Job
 from rebrain_node.errors import InstanceConflictError
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
-from rebrain_node.store.deliveries import Deliveries
-from rebrain_node.store.ledger import Ledger
-from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.retention import Retention, RetentionRules
-from tests.support.store_cases import accept, answers, derived_set, fast_folder, received
+from rebrain_node.store.tables import DeliveryRow
+from rebrain_node.worker.purge import PurgeLoop
+from tests.support.outbox_node import OutboxNode
+from tests.support.store_cases import accept, answers, complete_all, derived_set, received
 
 RULES = RetentionRules(delivered_days=30, refused_days=10)
 NOW = datetime.now(UTC)
 
 
 @dataclass
-class Node:
-    """A database with the folders of inbox and outbox."""
-
-    database: Database
-    folder: Path
-
-    def __post_init__(self) -> None:
-        self.ledger, self.deliveries = Ledger(self.database), Deliveries(self.database)
-        self.outbox = Outbox(self.database, self.folder / "outbox")
-        inbox = inbox_blobs(self.folder / "inbox")
-        inbox.prepare()
-        self.retention = Retention(self.database, inbox, outbox_blobs(self.folder / "outbox"))
+class Node(OutboxNode):
+    """A node with received bytes, whose deliveries a test decides."""
 
     def receive(self, series: str = "1.2.1.1") -> None:
         """Receive one instance, its bytes in the inbox."""
@@ -59,7 +49,7 @@ class Node:
                 HeldObject(sop_instance_uid=one.sop_instance_uid, held=True, changed=())
                 for one in instances
             ]
-            self.deliveries.verify(set_id, destination, held)
+            self.confirmations.verify(set_id, destination, held)
 
     def purge(self, days: float = 365) -> list[str]:
         purged = self.retention.purge(RULES, NOW + timedelta(days=days))
@@ -70,9 +60,8 @@ class Node:
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
-    with fast_folder() as folder, Database.open(f"sqlite:///{folder}/node.sqlite") as database:
-        yield Node(database, folder)
+def node(database: Database, folder: Path) -> Node:
+    return Node(database, folder)
 
 
 def test_bytes_go_once_every_destination_has_confirmed_and_the_days_are_over(node: Node) -> None:
@@ -102,14 +91,14 @@ def test_nothing_goes_while_one_object_is_not_confirmed(node: Node, state: Deliv
         node.deliveries.hold(set_id, "pacs", "another patient")
     else:
         node.deliveries.record(set_id, "pacs", answers(instances[1:]))
-        node.deliveries.verify(set_id, "pacs", rest)
+        node.confirmations.verify(set_id, "pacs", rest)
         outcome = {"pending": "retry", "refused": "refused", "unverified": "warning"}
         node.deliveries.record(
             set_id, "pacs", answers(instances[:1], outcome.get(state, "taken"), 0xB000)
         )
     if state == "altered":
         other = HeldObject(sop_instance_uid=first, held=True, changed=("PatientName",))
-        node.deliveries.verify(set_id, "pacs", [other])
+        node.confirmations.verify(set_id, "pacs", [other])
     (delivery,) = node.deliveries.of()
     assert state in delivery.states
     assert node.purge() == []
@@ -200,3 +189,44 @@ def test_of_many_sets_those_go_that_are_confirmed(node: Node, count: int) -> Non
     for delivery in node.deliveries.of():
         if delivery.source_series_uid in kept:  # every object can still be sent
             assert len(node.outbox.instances_of(delivery.set_id)) == 3
+
+
+class DecidesMeanwhile(Retention):
+    """A retention whose operator decides between the list and the deletion."""
+
+    meanwhile = staticmethod(lambda: None)
+
+    def purgeable(self, rules, now):
+        found = super().purgeable(rules, now)
+        self.meanwhile()
+        return found
+
+
+def test_what_is_sent_again_while_a_purge_begins_is_kept(node: Node) -> None:
+    node.receive()
+    set_id, _ = node.synthesise("pacs")
+    node.deliver(set_id, "pacs")
+    folders = (inbox_blobs(node.folder / "inbox"), outbox_blobs(node.folder / "outbox"))
+    retention = DecidesMeanwhile(node.database, *folders)
+    retention.meanwhile = lambda: node.deliveries.retry(
+        set_id, "pacs", "deleted there", "someone", resend=True
+    )
+    assert retention.purge(RULES, NOW + timedelta(days=365)) == ()
+    assert len(node.outbox.instances_of(set_id)) == 3
+
+
+def test_nothing_is_purged_once_an_object_is_missing_that_was_not_confirmed(node: Node) -> None:
+    node.receive()
+    set_id, _ = node.synthesise("pacs")
+    node.deliver(set_id, "pacs")
+    loop = PurgeLoop(
+        retention=node.retention, rules=RetentionRules(delivered_days=0, refused_days=0)
+    )
+    assert len(loop.purge()) == 1
+    assert node.retention.deleted_unconfirmed() == 0
+    with node.database.writing() as session:
+        session.execute(update(DeliveryRow).values(state="taken"))
+    assert node.retention.use().deleted_unconfirmed == 2
+    node.receive("1.2.1.2")
+    complete_all(node.ledger)
+    assert loop.purge() == ()
