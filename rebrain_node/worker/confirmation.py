@@ -118,13 +118,13 @@ class ConfirmationSchedule:
             self._request_commitment(set_id, instances)
 
     def _request_commitment(self, set_id: int, instances: Sequence[DerivedInstance]) -> None:
+        from pydicom.uid import generate_uid  # not before the first request: it is large
+
         current, name = self._rounds[set_id], self.destination.name
         if not current.requests:
             self._read_back(set_id, _sample(instances))
         current.requests += 1
         current.due_s = self.clock() + WAIT_S
-        from pydicom.uid import generate_uid  # not before the first request: it is large
-
         transaction_uid = generate_uid(prefix=None)
         self.confirmations.request_commitment(set_id, name, transaction_uid)
         try:
