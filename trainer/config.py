@@ -109,6 +109,10 @@ class Training(_Section):
         Weight of 1 - SSIM beside the weighted L1.
     detail_weight : float
         Weight of the error of fine detail (`trainer.train.bridge.lost_detail`).
+    amplitude_weight : float
+        Weight of the missing amplitude (`trainer.train.bridge.lost_amplitude`).
+    amplitude_from : float
+        Share of the steps after which the missing amplitude counts.
     """
 
     objective: Objective
@@ -123,6 +127,8 @@ class Training(_Section):
     start_share: float = Field(ge=0, le=1)
     ssim_weight: float = Field(ge=0)
     detail_weight: float = Field(default=0.0, ge=0)
+    amplitude_weight: float = Field(default=0.0, ge=0)
+    amplitude_from: float = Field(default=0.0, ge=0, le=1)
     checkpoint_every: int = Field(gt=0)
 
 

@@ -32,9 +32,16 @@ from trainer.simulate.pathology import (
 from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples
 from trainer.simulate.scanner import scan, with_pathology
 from trainer.simulate.slabs import Block, Plan, rotation
-from trainer.train.bridge import fresh_state, lost_detail, train
+from trainer.train.bridge import (
+    Loss,
+    draw_time_steps,
+    fresh_state,
+    lost_amplitude,
+    lost_detail,
+    train,
+)
 from trainer.train.guided import GuidedSource
-from trainer.train.samples import PoolSource, sample_weights
+from trainer.train.samples import PoolSource, draw_batch, sample_weights
 
 DEMO = TrainConfig.load(Path(__file__).parents[2] / "conf" / "train" / "demo.toml")
 NUMBER = {name: k for k, name in enumerate(CLASSES)}
@@ -347,6 +354,36 @@ def test_beside_the_weighted_error_speckle_is_worse_than_no_detail() -> None:
         return float(weighted + lost_detail(image, truth, one, one.sum()))
 
     assert loss(_grain(2)) > loss(0 * truth) > loss(0.5 * truth)
+
+
+def test_missing_amplitude_is_that_of_blur_and_not_of_detail_in_another_place() -> None:
+    truth, one = _grain(1), torch.ones(1, 1, 64, 64)
+
+    def loss(image: torch.Tensor) -> float:
+        return float(lost_amplitude(image, truth, one, one.sum()))
+
+    assert loss(truth) == 0
+    assert loss(torch.roll(truth, 2, 3)) < 0.1 * loss(0.5 * truth)
+    assert loss(0.5 * truth) < loss(torch.nn.functional.avg_pool2d(truth, 3, 1, 1))
+
+
+def test_the_missing_amplitude_counts_from_its_share_of_the_steps_on(mixed_pool: Pool) -> None:
+    parameters = {"steps": 10, "amplitude_weight": 4.0, "amplitude_from": 0.7}
+    training = DEMO.train.model_copy(update=parameters)
+    grid = Grid(rows=64, columns=48, pixel_mm=0.9)
+    recipe = DEMO.recipe.model_copy(update={"grid": grid, "widths": (8, 16)})
+    config = DEMO.model_copy(update={"train": training, "recipe": recipe})
+    loss = Loss(fresh_state(config, torch.device("cpu")).network, training)
+    rng = [SampleRng(1, 0)]
+    batch = draw_batch(PoolSource.of(mixed_pool, recipe), rng)
+    draws = draw_time_steps(training, grid.shape, rng)
+
+    losses = []
+    for step in (0, 6, 7):
+        loss.begin(step)
+        losses.append(loss(batch, draws, batch.weight.sum()).item())
+
+    assert losses[0] == losses[1] < losses[2]
 
 
 def test_a_network_learns_from_heads_of_both_kinds(mixed_pool: Pool, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +127,32 @@ def lost_detail(a: Tensor, b: Tensor, weight: Tensor, total: Tensor) -> Tensor:
     return loss
 
 
+_CELL, _STRIDE = 25, 8  # pixels
+_LEAST_AMPLITUDE = 5e-3
+
+
+def lost_amplitude(a: Tensor, b: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+    """Return how much weaker or stronger fine detail is in `a` than in `b`, weighted, over `total`.
+
+    In the bands of `lost_detail`, the absolute difference of the RMS in cells of 25 x 25 pixels:
+    wherever the detail lies in the cell. Beside the errors of each pixel it has the network show
+    what it knows of the detail at the contrast that the truth has.
+    """
+    loss = torch.zeros((), device=a.device)
+    of_cells = weight[..., ::_STRIDE, ::_STRIDE]
+
+    def amplitude(band: Tensor) -> Tensor:
+        energy = functional.avg_pool2d(band**2, _CELL, _STRIDE, _CELL // 2)
+        return (energy + _LEAST_AMPLITUDE**2).sqrt()
+
+    for dilation in _BANDS:
+        smooth_a, smooth_b = _smoothed(a, dilation), _smoothed(b, dilation)
+        missing = (amplitude(a - smooth_a) - amplitude(b - smooth_b)).abs()
+        loss = loss + (missing * of_cells).sum() * _STRIDE**2 / total
+        a, b = smooth_a, smooth_b
+    return loss
+
+
 class Loss(nn.Module):
     """The network with its objective: from a batch to one number.
 
@@ -136,6 +163,13 @@ class Loss(nn.Module):
         super().__init__()
         self.network = network
         self.training_of = training
+        self.amplitude_weight = 0.0  # of the step to come
+
+    def begin(self, step: int) -> None:
+        """Let the missing amplitude count from its share of the steps on."""
+        training = self.training_of
+        late = step >= training.amplitude_from * training.steps
+        self.amplitude_weight = training.amplitude_weight if late else 0.0
 
     def forward(
         self, batch: Batch, draws: Draws, total: Tensor, guide: Tensor | None = None
@@ -162,6 +196,9 @@ class Loss(nn.Module):
         if self.training_of.detail_weight > 0:
             lost = lost_detail(x0_hat, batch.x0, batch.weight, total)
             loss = loss + self.training_of.detail_weight * lost
+        if self.amplitude_weight > 0:
+            lost = lost_amplitude(x0_hat, batch.x0, batch.weight, total)
+            loss = loss + self.amplitude_weight * lost
         return loss
 
     def _error(
@@ -221,7 +258,8 @@ def train(
     The first process writes `out/recipe.json` and what `trainer.train.loop.fit` writes.
     """
     training, frame = config.train, config.recipe.grid.shape
-    objective = workers.parallel(Loss(state.network, training))
+    loss = Loss(state.network, training)
+    objective = workers.parallel(loss)
     share = workers.share(training.batch)
 
     def draw(step: int) -> tuple[Batch, Draws]:
@@ -231,8 +269,8 @@ def train(
     def loss_of(drawn: tuple[Batch, Draws]) -> Tensor:
         batch, draws = drawn[0].to(workers.device), drawn[1].to(workers.device)
         total = workers.mean(batch.weight.sum()).clamp(min=1)
-        loss: Tensor = objective(batch, draws, total)
-        return loss
+        loss.begin(state.step)
+        return cast("Tensor", objective(batch, draws, total))
 
     if workers.writes:
         (out / "recipe.json").write_text(config.recipe.to_json())
