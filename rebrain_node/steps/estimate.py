@@ -53,7 +53,8 @@ def estimate(
     """
     head, widths = synthetic.head, np.empty_like(synthetic.intensity)
     for k, (x, s) in enumerate(scale_inputs(synthetic, recipe)):
-        widths[k] = _checked(scale, x, s) * calibration.width_of(synthetic.guides[k].kind)
+        b, kind = _checked(scale, x, s), synthetic.guides[k].kind
+        widths[k] = calibration.half_width(b, kind)
     widths = along_normal(widths, head, synthetic.prepared, synthetic.guides, recipe)
     limit = None if recipe.abstain is None else recipe.abstain.slice_above
     return replace(

@@ -25,7 +25,7 @@ from rebrain_node.domain.volume import (
     TissueLevel,
 )
 from rebrain_node.errors import SeriesRejectedError
-from rebrain_node.model.head_mask import dilated_in_plane, head_mask
+from rebrain_node.model.head_mask import dilated_in_plane, head_mask, with_whole_face
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.resample import resampled, wide_grid
 from rebrain_node.model.source import targets_of
@@ -71,11 +71,12 @@ def preprocess(volume: SourceVolume, recipe: Recipe) -> PreparedVolume:
     upright = towards_the_head(volume)
     wide = wide_grid(upright, recipe.grid.pixel_mm)
     hu = resampled(upright, wide)
-    head = head_mask(hu, wide.pixel_mm)
-    if not head.any():
+    core = head_mask(hu, wide.pixel_mm)
+    if not core.any():
         sentence = "no slice shows anything but air"
         raise SeriesRejectedError([Finding(code="NOT-HEAD", sentence=sentence)])
-    first_row, first_column = _corner(head, recipe)
+    head = with_whole_face(core, hu, wide.pixel_mm) if recipe.whole_face else core
+    first_row, first_column = _corner(core, recipe)
     grid = replace(
         wide,
         origin_mm=wide.origin_mm

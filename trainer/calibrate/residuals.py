@@ -22,6 +22,7 @@ from rebrain_node.domain.volume import (
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.tissue_level import shifted
 from rebrain_node.steps.estimate import scale_inputs
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
@@ -39,6 +40,7 @@ THINNEST_MM, THICKEST_MM = 3.0, 7.0
 _PITCH_DEG, _SD_DEG = (-22.0, 12.0), 3.0  # range of pitch; standard deviation of roll and yaw
 _BELOW_BRAIN_MM = 12.0  # a head CT begins at the skull base
 _ABOVE_BRAIN_MM = 14.0
+_SHIFT_SEED = 0  # one noise field for all shifts of the input
 _TRUTH_PLANES = 3  # averaged within one synthetic slice
 
 
@@ -135,6 +137,9 @@ class Residuals:
         (k, rows, columns), the heuristic uncertainty.
     spread : ndarray of float16 or None
         (k, rows, columns), standard deviation of samples; None without sampled noise.
+    shift_spread : ndarray of float16 or None
+        (k, rows, columns), standard deviation of drawings at shifted input; None where the recipe
+        names no shifts.
     inside : MaskArray
         (k, rows, columns), head where the truth is known.
     kinds : tuple of SliceKind
@@ -149,6 +154,7 @@ class Residuals:
     error: NDArray[np.float16]
     rule: NDArray[np.float16]
     spread: NDArray[np.float16] | None
+    shift_spread: NDArray[np.float16] | None
     inside: MaskArray
     kinds: tuple[SliceKind, ...]
     series: NDArray[np.int32]
@@ -198,6 +204,26 @@ class NodeSteps:
         ]
         return np.asarray(np.std([sample.intensity for sample in samples], axis=0))
 
+    def shift_spread(self, volume: SyntheticVolume) -> FloatArray | None:
+        """Standard deviation of drawings with the CT shifted by `uncertainty_shifts_hu`.
+
+        Returns
+        -------
+        FloatArray or None
+            (k, rows, columns), 0 outside the drawn head; None where the recipe names no shifts.
+        """
+        shifts = self.recipe.uncertainty_shifts_hu
+        if not shifts:
+            return None
+        recipe = self.recipe.model_copy(update={"z_filter_mm": 0.0})
+        drawings = []
+        for shift_hu in shifts:
+            hu = shifted(volume.prepared.hu, shift_hu)
+            moved = replace(volume.prepared, hu=hu)
+            drawn = synthesise(moved, volume.guides, self.model.engine, recipe, _SHIFT_SEED)
+            drawings.append(drawn.intensity)
+        return np.asarray(np.std(drawings, axis=0), dtype=np.float32)
+
 
 def is_noisy(recipe: Recipe) -> bool:
     """Whether sampled noise enters the result: with one time step it does not."""
@@ -242,7 +268,7 @@ def residuals_of(
     ]
     if not rows:
         raise ValueError(f"no slice of {subject} contains a voxel whose truth is known")
-    which, kinds, x, s, error, rule, spread, inside = zip(*rows, strict=True)
+    which, kinds, x, s, error, rule, spread, shift_spread, inside = zip(*rows, strict=True)
     return Residuals(
         subject=subject,
         x=np.stack(x),
@@ -250,6 +276,7 @@ def residuals_of(
         error=np.stack(error),
         rule=np.stack(rule),
         spread=np.stack(spread) if is_noisy(steps.recipe) else None,
+        shift_spread=np.stack(shift_spread) if steps.recipe.uncertainty_shifts_hu else None,
         inside=np.stack(inside),
         kinds=tuple(kinds),
         series=np.array(which, dtype=np.int32),
@@ -259,8 +286,8 @@ def residuals_of(
 def _rows(
     series: SimulatedSeries, volume: SyntheticVolume, steps: NodeSteps
 ) -> Iterator[tuple[object, ...]]:
-    """Yield kind, inputs, error, heuristic, spread and mask of each slice with known truth."""
-    spread = steps.spread(volume)
+    """Yield kind, inputs, error, heuristic, spreads and mask of each slice with known truth."""
+    spread, shift_spread = steps.spread(volume), steps.shift_spread(volume)
     spacing_mm = volume.prepared.spacing_mm
     for k, (x, s) in enumerate(scale_inputs(volume, steps.recipe)):
         guide = volume.guides[k]
@@ -274,8 +301,14 @@ def _rows(
                 np.abs(volume.intensity[k] - truth).astype(np.float16),
                 volume.uncertainty[k].astype(np.float16),
                 None if spread is None else spread[k].astype(np.float16),
+                None if shift_spread is None else shift_spread[k].astype(np.float16),
                 inside,
             )
+
+
+def _joined_spread(parts: Sequence[Residuals]) -> NDArray[np.float16] | None:
+    spreads = [part.shift_spread for part in parts if part.shift_spread is not None]
+    return np.concatenate(spreads) if spreads else None
 
 
 def joined(parts: Sequence[Residuals]) -> Residuals:
@@ -288,6 +321,7 @@ def joined(parts: Sequence[Residuals]) -> Residuals:
         error=np.concatenate([part.error for part in parts]),
         rule=np.concatenate([part.rule for part in parts]),
         spread=None,
+        shift_spread=_joined_spread(parts),
         inside=np.concatenate([part.inside for part in parts]),
         kinds=tuple(kind for part in parts for kind in part.kinds),
         series=np.concatenate([part.series for part in parts]),
