@@ -396,6 +396,18 @@ class Objects(_Part):
     )
 
 
+class HealthSettings(_Part):
+    """Probes and metrics for a monitoring system on this machine."""
+
+    port: Port | None = Field(
+        default=None,
+        description=(
+            "TCP port on 127.0.0.1 for `/healthz`, `/readyz` and `/metrics`, e.g. 11180; none "
+            "means that nothing listens"
+        ),
+    )
+
+
 class Settings(BaseSettings):
     """All settings of a node; docs/settings.md lists each."""
 
@@ -427,6 +439,7 @@ class Settings(BaseSettings):
     completeness: Completeness = Completeness()
     storage: Storage = Storage()
     decoding: DecodingSettings = DecodingSettings()
+    health: HealthSettings = HealthSettings()
     retention: RetentionSettings = RetentionSettings()
     model: Model = Model()
     objects: Objects = Objects()

@@ -100,14 +100,6 @@ def node_processes(folder: Path) -> dict[str, Any]:
     return answer | {"supervisor_silent_s": silent_s and round(silent_s, 1)}
 
 
-def needs_help(node: dict[str, Any]) -> bool:
-    """Whether the supervisor of a running node, or one of its processes, does not answer."""
-    silent_s = node.get("supervisor_silent_s")
-    if silent_s is not None and silent_s > SUPERVISOR_SILENT_S:
-        return True
-    return any(each["state"] in ("no answer", "ended") for each in node["processes"])
-
-
 def _locked(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,7 +109,7 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
         state.listening.begin()
         receiver = Receiver(settings.receiver, spool, state.audit, state.confirmations.commit)
-        with listening(receiver, settings.receiver):
+        with listening(receiver, settings.receiver), _health(settings, state):
             parent.works = lambda: parent.stop.is_set() or receiver.is_listening
             state.audit.record(
                 Event.NODE_STARTED,
@@ -119,6 +119,14 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
             parent.report_ready()
             count_listening(state.listening, state.ledger.has_reception, parent.stop)
         state.audit.record(Event.NODE_STOPPED, settings.receiver.ae_title, {})
+
+
+def _health(settings: Settings, state: State) -> AbstractContextManager[None]:
+    if settings.health.port is None:
+        return nullcontext()
+    from rebrain_node.app.health_server import health_server
+
+    return health_server(settings, state)
 
 
 @contextmanager

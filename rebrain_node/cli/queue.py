@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from rebrain_node.cli.storage import use_of, use_rows
+from rebrain_node.cli.storage import use_rows
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rebrain_node.app.compose import State
+    from rebrain_node.app.health import HealthReport
     from rebrain_node.domain.audit import AuditEvent
-    from rebrain_node.domain.backlog import OverdueItem
     from rebrain_node.domain.completeness import Inquiry
     from rebrain_node.domain.delivery import Delivery
-    from rebrain_node.domain.ledger import DisputeDecision, LedgerCounts, Rival, SeriesRecord
+    from rebrain_node.domain.ledger import DisputeDecision, Rival, SeriesRecord
+    from rebrain_node.settings import Settings
 
 queue = typer.Typer(
     help="Show the state of each series, and decide about single ones.", no_args_is_help=True
@@ -33,32 +32,42 @@ def status(
     ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show counts of series by state.
+    """Show whether the node lives and what needs a hand.
 
-    Also received and quarantined instances, disputed series, and waiting and refused deliveries
-    with the reason, and whether the node runs with all its processes. Exit code 1, for a monitoring
-    system, if a series or a delivery waits longer than --late-after minutes, a delivery is refused
-    or held back, or a process of the running node has ended or does not answer.
+    The processes with their signs of life, bundle and signer, engine, disk with forecast, last
+    result, series by state, and deliveries with the reason. Exit code 1 and one line why, for a
+    monitoring system, if the node does not run, a process has ended or does not answer, the disk
+    is below the soft mark, the database takes no write, bundle or engine failed the last check, a
+    series failed in the last 24 hours, a series or a delivery waits longer than --late-after
+    minutes, or a delivery is refused or held back.
     """
-    from datetime import UTC, datetime
-
     from rebrain_node.app.compose import find_state
-    from rebrain_node.app.presence import needs_help, node_processes
-    from rebrain_node.domain.backlog import late
+    from rebrain_node.app.health import health_of
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    listening = settings.receiver
     with find_state(settings) as state:
-        counts, waiting = state.ledger.counts(), state.deliveries.pending()
-        overdue = late(state.ledger.series(), waiting, datetime.now(UTC), late_after)
-        refused = [one for one in state.deliveries.of() if one.needs_operator]
-        paused = [one.destination for one in state.deliveries.paused()]
-        stored = use_of(settings, state)
-        node = node_processes(state.folder)
-    answer = {
-        "node": node,
-        "listens": f"{listening.ae_title}@{listening.address}:{listening.port}",
+        report = health_of(settings, state, late_after)
+    if as_json:
+        print_json(_status(settings, report))
+    else:
+        _print_status(settings, report)
+    if report.why is not None:
+        typer.echo(f"rebrain-node: {report.why}", err=True)
+        raise typer.Exit(1)
+
+
+def _status(settings: Settings, report: HealthReport) -> dict[str, object]:
+    counts = report.counts
+    return {
+        "node": report.node,
+        "well": report.why is None,
+        "why": report.why,
+        "checks": {each.name: each.sentence or None for each in report.checks},
+        "bundle": report.bundle,
+        "last_result": report.last_result and report.last_result.isoformat(),
+        "failed_last_day": report.failed_lately,
+        "listens": _address(settings),
         "instances": counts.instances,
         "quarantined": counts.quarantined,
         "disputed": counts.disputed,
@@ -70,58 +79,68 @@ def status(
         "published_confirmed": counts.confirmed,
         "published_unconfirmed": counts.unconfirmed,
         "conserved": counts.conserved,
-        "deliveries_waiting": [_delivery(delivery) for delivery in waiting],
-        "deliveries_refused": [_delivery(delivery) for delivery in refused],
-        "paused_destinations": paused,
-        "storage": stored,
-        "late": [asdict(one) | {"since": one.since.isoformat()} for one in overdue],
+        "deliveries_waiting": [_delivery(delivery) for delivery in report.waiting],
+        "deliveries_refused": [_delivery(delivery) for delivery in report.refused],
+        "paused_destinations": report.paused,
+        "storage": report.storage,
+        "late": [asdict(one) | {"since": one.since.isoformat()} for one in report.overdue],
     }
-    if as_json:
-        print_json(answer)
-    else:
-        _print_status(answer, counts, (*waiting, *refused), overdue)
-    if overdue or refused or needs_help(node):
-        raise typer.Exit(1)
 
 
-def _print_status(
-    answer: dict[str, object],
-    counts: LedgerCounts,
-    waiting: Sequence[Delivery],
-    overdue: Sequence[OverdueItem],
-) -> None:
-    node = cast("dict[str, Any]", answer["node"])
+def _address(settings: Settings) -> str:
+    receiver = settings.receiver
+    return f"{receiver.ae_title}@{receiver.address}:{receiver.port}"
+
+
+def _print_status(settings: Settings, report: HealthReport) -> None:
+    node, counts, bundle = report.node, report.counts, report.bundle
+    listens = "listens" if node["running"] else "would listen"
     rows: list[tuple[str, object]] = [
-        ("runs", f"process {node['pid']}" if node["pid"] is not None else "no")
+        ("runs", f"process {node['pid']}" if node["running"] else "NO")
     ]
     if node.get("supervisor_silent_s") is not None:
         rows.append(("supervisor, seconds since its last report", node["supervisor_silent_s"]))
     for each in node["processes"]:
-        line = f"{each['state']}, process {each['pid']}, {each['restarts']} restarts"
+        life = f"last sign of life {each['silent_s']} s ago"
+        line = f"{each['state']}, process {each['pid']}, {life}, {each['restarts']} restarts"
         rows.append((each["role"], line))
-    rows += [(name, answer[name]) for name in ("listens", "instances", "quarantined", "disputed")]
-    rows.append(("every series accounted for", "yes" if counts.conserved else "NO"))
-    if paused := cast("list[str]", answer["paused_destinations"]):
-        rows.append(("paused destinations", ", ".join(paused)))
+    if bundle is not None:
+        signer = bundle["signed_by"] or "nobody"
+        rows.append(("bundle", f"{bundle['name']} {bundle['version']}, signed by {signer}"))
+        rows.append(("engine", bundle["engine"]))
+    rows.append(("last result", report.last_result and report.last_result.isoformat()))
+    rows.append(("series failed in the last 24 hours", report.failed_lately))
+    rows += [
+        (listens, _address(settings)),
+        ("instances", counts.instances),
+        ("quarantined", counts.quarantined),
+        ("disputed", counts.disputed),
+        ("every series accounted for", "yes" if counts.conserved else "NO"),
+    ]
+    if report.paused:
+        rows.append(("paused destinations", ", ".join(report.paused)))
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
     rows.append(("series published, confirmed", counts.confirmed))
     rows.append(("series published, not confirmed", counts.unconfirmed))
-    stored = cast("dict[str, object]", answer["storage"])
-    rows += [(f"storage: {name}", value) for name, value in use_rows(stored)]
+    rows += [(f"storage: {name}", value) for name, value in use_rows(report.storage)]
     print_table("Node", ("field", "value"), rows)
-    if waiting:
-        columns = ("set", "destination", "source series", "objects", "reason")
+    if deliveries := (*report.waiting, *report.refused):
         print_table(
             "Not delivered",
-            columns,
-            [(d.set_id, d.destination, d.source_series_uid, d.summary, d.reason)
-             for d in waiting],
-        )  # fmt: skip
-    if overdue:
+            ("set", "destination", "source series", "objects", "reason"),
+            [
+                (d.set_id, d.destination, d.source_series_uid, d.summary, d.reason)
+                for d in deliveries
+            ],
+        )
+    if report.overdue:
         print_table(
             "Late",
             ("source series", "waits for", "since"),
-            [(one.series_instance_uid, one.waits_for, one.since.isoformat()) for one in overdue],
+            [
+                (one.series_instance_uid, one.waits_for, one.since.isoformat())
+                for one in report.overdue
+            ],
         )
 
 

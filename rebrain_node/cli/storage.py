@@ -13,8 +13,6 @@ from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rebrain_node.app.compose import State
-    from rebrain_node.settings import Settings
 
 #: rows of the table, by key of `use_of`
 _ROWS: Final = {
@@ -36,11 +34,12 @@ storage = typer.Typer(
 def show(config: Config = None, as_json: AsJson = False) -> None:
     """Show what is stored and how many days the disk lasts."""
     from rebrain_node.app.compose import find_state
+    from rebrain_node.app.health import storage_use
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
     with find_state(settings) as state:
-        answer = use_of(settings, state)
+        answer = storage_use(settings, state)
     if as_json:
         print_json(answer)
     else:
@@ -134,26 +133,8 @@ def fsck(
         raise typer.Exit(1)
 
 
-def use_of(settings: Settings, state: State) -> dict[str, object]:
-    """Measure storage: bytes, growth, and the days until no new study is judged."""
-    import shutil
-
-    from rebrain_node.app.compose import retention_rules
-
-    use = state.retention.use()
-    free = shutil.disk_usage(state.folder).free
-    purgeable = state.retention.purgeable(retention_rules(settings), datetime.now(UTC))
-    left = free - settings.storage.soft_mark_bytes
-    return asdict(use) | {
-        "daily_bytes": round(use.daily_bytes),
-        "purgeable_bytes": sum(one.received_bytes + one.derived_bytes for one in purgeable),
-        "free_bytes": free,
-        "days_left": round(max(0, left) / use.daily_bytes, 1) if use.daily_bytes else None,
-    }
-
-
 def use_rows(use: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return the rows of a table of what `use_of` measured, with units."""
+    """Return the rows of a table of what `storage_use` measured, with units."""
     return [(_ROWS[key], _with_unit(key, value)) for key, value in use.items()]
 
 

@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rebrain_node.app.compose import open_state, require_database
+from rebrain_node.app.health import processes_check
 from rebrain_node.app.presence import (
-    needs_help,
     node_processes,
     one_node,
     running_node,
@@ -193,7 +193,7 @@ def test_a_process_that_does_not_answer_needs_help(tmp_path, state, expected):
         write_processes(tmp_path, [process])
         node = node_processes(tmp_path)
     assert node["processes"][0]["role"] == "receiver"
-    assert needs_help(node) is expected
+    assert processes_check(node).fit is not expected
     assert not node_processes(tmp_path)["running"]
 
 

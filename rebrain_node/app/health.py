@@ -1,0 +1,232 @@
+"""Whether the node lives and what needs a hand: one report for `status`, probes and metrics.
+
+Sentences name counts, never a patient or a UID, because probes and metrics show them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from rebrain_node.app.compose import retention_rules
+from rebrain_node.app.presence import SUPERVISOR_SILENT_S, node_processes
+from rebrain_node.domain.audit import AuditEvent, Event
+from rebrain_node.domain.backlog import OverdueItem, late
+from rebrain_node.errors import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rebrain_node.app.compose import State
+    from rebrain_node.domain.delivery import Delivery
+    from rebrain_node.domain.ledger import LedgerCounts
+    from rebrain_node.settings import Settings
+
+#: a failed series is a reason for exit code 1 so long
+RECENT: Final = timedelta(hours=24)
+LATE_AFTER_MINUTES: Final = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthCheck:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    needed_for : {'life', 'readiness', 'results'}
+        Without it the node does not live, takes or judges nothing, or results need a hand.
+    sentence : str
+        Empty where it is fit; else what is wrong, the limit, and what helps.
+    """
+
+    name: str
+    needed_for: Literal["life", "readiness", "results"]
+    sentence: str = ""
+
+    @property
+    def fit(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.sentence
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthReport:
+    """What is known of the node now."""
+
+    node: Mapping[str, Any]  #: `node_processes`
+    checks: tuple[HealthCheck, ...]
+    counts: LedgerCounts
+    waiting: tuple[Delivery, ...]
+    refused: tuple[Delivery, ...]  #: that need the operator
+    overdue: tuple[OverdueItem, ...]
+    paused: tuple[str, ...]  #: destinations
+    failed_lately: int  #: series within `RECENT`
+    storage: Mapping[str, Any]  #: `storage_use`
+    bundle: Mapping[str, Any] | None  #: name, version, digest, signed_by, engine; None before one
+    last_result: datetime | None  #: when a series was last published
+
+    @property
+    def why(self) -> str | None:
+        """The first thing that is wrong, in one line; None where all is well."""
+        return next((each.sentence for each in self.checks if not each.fit), None)
+
+
+def processes_check(node: Mapping[str, Any]) -> HealthCheck:
+    """Judge what `node_processes` gives."""
+    silent_s = node.get("supervisor_silent_s")
+    bad = [f"{p['role']}: {p['state']}" for p in node["processes"] if _is_bad(p)]
+    sentence = ""
+    if not node["running"]:
+        sentence = "the node does not run; start it with `rebrain-node serve`"
+    elif silent_s is not None and silent_s > SUPERVISOR_SILENT_S:
+        sentence = (
+            f"the supervisor (process {node['pid']}) has not reported for {silent_s:.0f} s, more "
+            f"than {SUPERVISOR_SILENT_S:.0f} s; see the node's log, and start the node again"
+        )
+    elif bad:
+        sentence = f"a process is not well ({', '.join(bad)}); see the node's log"
+    return HealthCheck(name="processes", needed_for="life", sentence=sentence)
+
+
+def starting_check(node: Mapping[str, Any]) -> HealthCheck:
+    """Say whether every process has said that it is ready."""
+    starting = [p["role"] for p in node["processes"] if p["state"] == "starting"]
+    sentence = f"still starting: {', '.join(starting)}; wait, or see the log" if starting else ""
+    return HealthCheck(name="started", needed_for="readiness", sentence=sentence)
+
+
+def disk_check(settings: Settings, folder: Path) -> HealthCheck:
+    """Hold the free bytes of the disk against the soft mark."""
+    free, mark = shutil.disk_usage(folder).free, settings.storage.soft_mark_bytes
+    sentence = (
+        f"{free / 1e9:.1f} GB free, below storage.soft_mark_bytes, {mark / 1e9:.1f} GB: no new "
+        "study is judged; make room, or let `rebrain-node storage purge` delete what may be"
+        if free < mark
+        else ""
+    )
+    return HealthCheck(name="disk", needed_for="readiness", sentence=sentence)
+
+
+def database_check(state: State) -> HealthCheck:
+    """Write one row of the database as it is, and see whether that becomes durable."""
+    try:
+        state.listening.rewrite()
+    except StoreUnavailableError as error:
+        return HealthCheck(name="database", needed_for="readiness", sentence=str(error))
+    return HealthCheck(name="database", needed_for="readiness")
+
+
+def health_of(
+    settings: Settings, state: State, late_after_minutes: float = LATE_AFTER_MINUTES
+) -> HealthReport:
+    """Look at everything.
+
+    Raises
+    ------
+    StoreUnavailableError
+        The database cannot be read now.
+    """
+    now = datetime.now(UTC)
+    node = node_processes(state.folder)
+    counts, waiting = state.ledger.counts(), tuple(state.deliveries.pending())
+    refused = tuple(one for one in state.deliveries.of() if one.needs_operator)
+    overdue = late(state.ledger.series(), waiting, now, late_after_minutes)
+    failed = [one for one in state.ledger.series("failed") if now - one.changed_at < RECENT]
+    published = _newest(state, Event.SERIES_PUBLISHED)
+    return HealthReport(
+        node=node,
+        checks=(
+            processes_check(node),
+            starting_check(node),
+            disk_check(settings, state.folder),
+            database_check(state),
+            *_bundle_checks(state),
+            *_result_checks(counts, refused, overdue, len(failed), late_after_minutes),
+        ),
+        counts=counts,
+        waiting=waiting,
+        refused=refused,
+        overdue=overdue,
+        paused=tuple(one.destination for one in state.deliveries.paused()),
+        failed_lately=len(failed),
+        storage=storage_use(settings, state),
+        bundle=_bundle(state),
+        last_result=None if published is None else published.recorded_at,
+    )
+
+
+def storage_use(settings: Settings, state: State) -> dict[str, object]:
+    """Measure storage: bytes, growth, and the days until no new study is judged."""
+    use = state.retention.use()
+    free = shutil.disk_usage(state.folder).free
+    purgeable = state.retention.purgeable(retention_rules(settings), datetime.now(UTC))
+    left = free - settings.storage.soft_mark_bytes
+    return asdict(use) | {
+        "daily_bytes": round(use.daily_bytes),
+        "purgeable_bytes": sum(one.received_bytes + one.derived_bytes for one in purgeable),
+        "free_bytes": free,
+        "days_left": round(max(0, left) / use.daily_bytes, 1) if use.daily_bytes else None,
+    }
+
+
+def _is_bad(process: Mapping[str, Any]) -> bool:
+    return process["state"] in {"no answer", "ended"}
+
+
+def _newest(state: State, event: Event) -> AuditEvent | None:
+    return next(iter(state.audit.events(1, event=event)), None)
+
+
+def _bundle(state: State) -> dict[str, Any] | None:
+    verified = _newest(state, Event.BUNDLE_VERIFIED)
+    if verified is None:
+        return None
+    started = _newest(state, Event.WORKER_STARTED)
+    signer = verified.details.get("signed_by")
+    return {
+        "name": verified.details.get("name"),
+        "version": verified.details.get("version"),
+        "digest": verified.subject,
+        "signed_by": signer and signer["name"],
+        "engine": started and started.details.get("engine"),
+    }
+
+
+def _bundle_checks(state: State) -> Iterator[HealthCheck]:
+    """Say whether the last verification of the bundle, and of the engine, went well."""
+    verified = _newest(state, Event.BUNDLE_VERIFIED)
+    last = 0 if verified is None else verified.sequence
+    for name, event in (
+        ("bundle", Event.BUNDLE_REFUSED),
+        ("engine", Event.SELF_TEST_FAILED),
+    ):
+        refused, sentence = _newest(state, event), ""
+        if refused is not None and refused.sequence > last:
+            sentence = f"the {name} failed its last check: {refused.details['reason']}"
+        yield HealthCheck(name=name, needed_for="readiness", sentence=sentence)
+
+
+def _result_checks(
+    counts: LedgerCounts,
+    refused: tuple[Delivery, ...],
+    overdue: tuple[OverdueItem, ...],
+    failed: int,
+    late_after_minutes: float,
+) -> Iterator[HealthCheck]:
+    sentences = {
+        "conservation": "" if counts.conserved else "series do not add up; report this defect",
+        "deliveries": refused
+        and f"{len(refused)} deliveries need you: refused, held back or altered; see "
+        "`rebrain-node outbox list`",
+        "failures": failed
+        and f"{failed} series failed in the last {RECENT.total_seconds() / 3600:.0f} hours; see "
+        "`rebrain-node queue list --state failed`",
+        "late": overdue
+        and f"{len(overdue)} series or deliveries wait longer than {late_after_minutes:g} minutes; "
+        "see `rebrain-node status`",
+    }
+    for name, sentence in sentences.items():
+        yield HealthCheck(name=name, needed_for="results", sentence=str(sentence or ""))
