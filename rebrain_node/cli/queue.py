@@ -11,6 +11,8 @@ from rebrain_node.cli.storage import use_rows
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rebrain_node.app.compose import State
     from rebrain_node.app.health import HealthReport
     from rebrain_node.domain.audit import AuditEvent

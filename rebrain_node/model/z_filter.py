@@ -6,10 +6,13 @@ from their interpolation, which has less noise: every slice at a measured positi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
-from rebrain_node.domain.volume import FloatArray, MaskArray
+from rebrain_node.domain.volume import FloatArray, Guide, MaskArray, PreparedVolume
+from rebrain_node.model.recipe import Recipe
 
 #: the Gaussian is cut at so many standard deviations
 _REACH = 4.0
@@ -19,6 +22,31 @@ _LARGEST_SHARE = 0.6
 _STRIDE = 2
 #: voxels of each kind of position without which there is nothing to compare
 _LEAST_VOXELS = 500
+
+
+def along_normal(
+    values: FloatArray,
+    support: MaskArray,
+    prepared: PreparedVolume,
+    guides: Sequence[Guide],
+    recipe: Recipe,
+) -> FloatArray:
+    """Filter (k, rows, columns) as the recipe says; unchanged where it names no filter.
+
+    Raises
+    ------
+    ValueError
+        There is not one guide for each target.
+    """
+    if recipe.z_filter_mm == 0.0:
+        return values
+    if len(guides) != len(prepared.targets):
+        raise ValueError(
+            f"{len(guides)} of {len(prepared.targets)} slices cannot be filtered from slice to "
+            "slice; synthesise all of them"
+        )
+    measured = np.array([guide.kind == "measured" for guide in guides])
+    return z_filtered(values, support, measured, recipe.z_filter_mm / prepared.spacing_mm)
 
 
 def z_filtered(

@@ -16,8 +16,8 @@ from rebrain_node.errors import EngineError, SeriesRejectedError
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.recipe import Abstain, Recipe
 from rebrain_node.model.source import conditioning_at, stack_channels, windowed
+from rebrain_node.model.z_filter import along_normal
 from rebrain_node.ports import ResidualScale
-from rebrain_node.steps.synthesise import along_normal
 
 #: place of the distance to the nearest measured slice among the scalars of the network
 _NEAREST: Final = 3

@@ -19,7 +19,7 @@ from rebrain_node.errors import EngineError
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.source import Conditioning, conditioning_at, windowed
-from rebrain_node.model.z_filter import z_filtered
+from rebrain_node.model.z_filter import along_normal
 from rebrain_node.ports import Engine
 
 #: the skin's edge is kept this far outside the head mask, mm
@@ -115,31 +115,6 @@ def synthesise(
         prepared=prepared,
         stored_range=recipe.output.stored_range,
     )
-
-
-def along_normal(
-    values: FloatArray,
-    support: MaskArray,
-    prepared: PreparedVolume,
-    guides: Sequence[Guide],
-    recipe: Recipe,
-) -> FloatArray:
-    """Filter (k, rows, columns) as the recipe says (`rebrain_node.model.z_filter`).
-
-    Raises
-    ------
-    ValueError
-        There is not one guide for each target.
-    """
-    if recipe.z_filter_mm == 0.0:
-        return values
-    if len(guides) != len(prepared.targets):
-        raise ValueError(
-            f"{len(guides)} of {len(prepared.targets)} slices cannot be filtered from slice to "
-            "slice; synthesise all of them"
-        )
-    measured = np.array([guide.kind == "measured" for guide in guides])
-    return z_filtered(values, support, measured, recipe.z_filter_mm / prepared.spacing_mm)
 
 
 def shown(guide: Guide, conditioning: Conditioning, recipe: Recipe) -> FloatArray | None:
