@@ -65,18 +65,20 @@ class Log:
 @pytest.fixture(scope="module")
 def run():
     """One series down the path: receipt, log and exemplars."""
+    return _path(Retrieval(method="exemplar", tau=0.98))
+
+
+def _path(retrieval: Retrieval):
     study = [i for i in simulate_study().instances if "LOCALIZER" not in i.ImageType]
     shaping = configure(Settings(), open_bundle(Settings()).bundle)
-    recipe = shaping.bundle.recipe.model_copy(
-        update={"spacing_mm": 2.5, "retrieval": Retrieval(method="exemplar", tau=0.98)}
-    )
+    recipe = shaping.bundle.recipe.model_copy(update={"spacing_mm": 2.5, "retrieval": retrieval})
     shaping = replace(
         shaping,
         bundle=replace(shaping.bundle, recipe=recipe, ood_model=ood_model()),
         objects=replace(shaping.objects, companions=()),
     )
     encoder = encoder_of_graph(tiny_encoder_graph(128, 104), threads=1)
-    exemplars = _own_slices(study, recipe, encoder)
+    exemplars = _own_slices(study, recipe, encoder) if recipe.retrieves else None
     uid = str(study[0].SeriesInstanceUID)
     sha256 = {str(i.SOPInstanceUID): hashlib.sha256(i.PixelData).hexdigest() for i in study}
     log = Log()
@@ -154,6 +156,38 @@ def test_the_audit_log_has_one_row_with_every_slice(run):
         "write",
         "gate",
     ]
+
+
+@pytest.mark.parametrize("method", ["slerp", "linear"])
+def test_without_exemplars_every_object_says_that_slices_are_interpolated_and_how(method):
+    receipt, log, _ = _path(Retrieval(method=method))
+    assert {guide.kind for guide in receipt.guides} == {"measured", "interpolated"}
+    (told,) = log.events["series.guided"]
+    assert (told["knowledge_base"], told["tau"], told["kinds"]["retrieved"]) == (None, None, 0)
+    how = {"slerp": "retrieves no exemplar", "linear": "the synthetic slices are interpolated"}
+    assert sum(how[method] in reason for reason in told["reasons"]) >= 1
+    for one, guide in zip(receipt.derived.instances, receipt.guides, strict=True):
+        image = dcmread(BytesIO(one.content))
+        block = image.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR)
+        assert block[marks.POSITION_KIND.offset].value == guide.kind.upper()
+        assert "exemplar" not in image.DerivationDescription
+
+
+def test_a_registered_exemplar_is_told_with_its_transform():
+    receipt, log, _ = _path(Retrieval(method="exemplar", tau=0.98, registration="similarity"))
+    (told,) = log.events["series.guided"]
+    registered = 0
+    for one, guide, row in zip(
+        receipt.derived.instances, receipt.guides, told["slices"], strict=True
+    ):
+        words = dcmread(BytesIO(one.content)).DerivationDescription
+        assert ("registered in its plane" in words) == (guide.registration is not None)
+        assert row[7] == (None if guide.registration is None else guide.registration.to_json())
+        if guide.registration is not None:
+            registered += 1
+            assert guide.kind == "retrieved"
+            assert abs(guide.registration.rotation_deg) < 3.0  # the exemplars are its own slices
+    assert registered > 0
 
 
 @pytest.mark.hazard("H13")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from rebrain_node.domain.volume import Guide, Target
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle, write_bundle
+from rebrain_node.model.recipe import Retrieval
 from rebrain_node.model.source import at_measured, windowed
 from tests.support.ball_head import write_balls
 from tests.support.tiny_bundle import (
@@ -140,7 +142,9 @@ def test_positions_are_chosen_evenly_of_all_that_are_missing(balls: PreparedData
     case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
     missing = np.flatnonzero(~case.measured).tolist()
     assert FillRequest().rows(case) == missing
-    assert FillRequest(most=2).rows(case) == [missing[0], missing[-1]]
+    assert len(missing) == 4
+    assert FillRequest(most=2).rows(case) == [missing[1], missing[3]]
+    assert FillRequest(most=1).rows(case) == [missing[2]]
     guides = [interpolated()] * len(case.targets_mm)
     found = fill(case, guides, Sampler.of(copying(0.0), 0), lambda: None, FillRequest(most=2))
     whole = fill(case, guides, Sampler.of(copying(0.0), 0), lambda: None)
@@ -228,6 +232,18 @@ def test_a_retrieving_bundle_has_a_row_with_and_one_without_its_guides(
     assert not np.array_equal(drawn["rebrain"], drawn["bridge-slerp"])
     measured = case.measured
     np.testing.assert_array_equal(drawn["rebrain"][measured], drawn["bridge-slerp"][measured])
+
+
+def test_a_recipe_that_interpolates_linearly_is_scored_as_the_node_fills_the_gaps(
+    balls: PreparedData,
+) -> None:
+    plain = copying(of_guide=0.0)
+    linear = plain.recipe.model_copy(update={"retrieval": Retrieval(method="linear")})
+    bridge = NetworkMethod(OURS, replace(plain, recipe=linear), balls, 0)
+    case = thinned(balls.subject("c"), Sparsity.parse("decimate:2"))
+    drawn = dict(bridge.synthesise(case, lambda: None))
+    np.testing.assert_array_equal(drawn["rebrain"], drawn["bridge-linear"])
+    assert not np.array_equal(drawn["rebrain"], drawn["bridge-slerp"])
 
 
 def test_guides_come_from_the_nodes_own_steps(bundle: ModelBundle, balls: PreparedData) -> None:

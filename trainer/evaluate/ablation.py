@@ -192,7 +192,8 @@ class AblationSetup:
             recipes = [self.network.recipe]
             if "full-registered" in variants:
                 recipes.append(_registering(self.network.recipe))
-            guides, *registered = retriever.guides_by(case, placement, *recipes)
+            rows = FillRequest(most=self.most).rows(case)
+            guides, *registered = retriever.guides_at(case, placement, rows, *recipes)
             request = FillRequest(variants, self.most, *registered)
             found += fill(case, guides, self.sampler, advance, request)
         return found

@@ -50,7 +50,7 @@ class NetworkMethod:
         linear = case.linear(given)
         whole = linear.copy()  # at measured positions the interpolation is the slice itself
         whole[missing] = self._synthesised_at(case, case.targets_mm[missing], progress)
-        full = whole
+        full = linear if self.network.recipe.retrieval.method == "linear" else whole
         if self._guided:
             full = linear.copy()
             full[missing] = self._synthesised_at(

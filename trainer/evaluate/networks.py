@@ -3,7 +3,8 @@
 A bundle that retrieves also brings its encoder and knowledge base, used by the node's own steps.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from pickle import UnpicklingError  # the name of a refusal; nothing is unpickled here
@@ -57,17 +58,19 @@ class Retriever:
         case : Case
             CT in HU, positions in mm.
         """
-        (found,) = self.guides_by(case, placement, self.recipe)
-        return found
+        (found,) = self.guides_at(case, placement, range(len(case.targets_mm)), self.recipe)
+        return tuple(found.values())
 
-    def guides_by(
-        self, case: Case, placement: Placement, *recipes: Recipe
-    ) -> list[tuple[Guide, ...]]:
-        """Retrieve as `guides`, for each of some recipes that differ in their retrieval alone."""
+    def guides_at(
+        self, case: Case, placement: Placement, rows: Sequence[int], *recipes: Recipe
+    ) -> list[dict[int, Guide]]:
+        """Retrieve as `guides` at some positions, by recipes that differ in retrieval alone."""
         prepared = prepared_volume_of(case, placement, self.recipe)
+        prepared = replace(prepared, targets=tuple(prepared.targets[row] for row in rows))
         frame = locate(prepared, load_head_template())
         embeddings = embed(prepared, self.encoder, self.recipe)
-        return [retrieve(prepared, recipe, frame, embeddings, self.exemplars) for recipe in recipes]
+        found = (retrieve(prepared, each, frame, embeddings, self.exemplars) for each in recipes)
+        return [dict(zip(rows, guides, strict=True)) for guides in found]
 
 
 def prepared_volume_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:

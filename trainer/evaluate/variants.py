@@ -136,19 +136,19 @@ class FillRequest:
     variants: Sequence[str] = VARIANTS
     most: int | None = None  #: positions of a case, evenly spread; None fills all
     #: the guides with their exemplars registered; None where the recipe registers them itself
-    registered: Sequence[Guide] | None = None
+    registered: Mapping[int, Guide] | None = None
 
     def rows(self, case: Case) -> list[int]:
         """Return the positions that are filled, of all that the case synthesises."""
         missing = np.flatnonzero(~case.measured)
         if self.most is not None and len(missing) > self.most:
-            missing = missing[np.linspace(0, len(missing) - 1, self.most).round().astype(int)]
+            missing = missing[((np.arange(self.most) + 0.5) * len(missing) / self.most).astype(int)]
         return missing.tolist()
 
 
 def fill(
     case: Case,
-    guides: Sequence[Guide],
+    guides: Sequence[Guide] | Mapping[int, Guide],
     sampler: Sampler,
     progress: Callable[[], None],
     request: FillRequest | None = None,
@@ -157,8 +157,8 @@ def fill(
 
     Parameters
     ----------
-    guides : sequence of Guide
-        One for each position synthesised, at tau -1.
+    guides : sequence or mapping of Guide
+        Of each position that is filled, at tau -1.
     """
     request = request or FillRequest()
     recipe = sampler.network.recipe
