@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event, EventHandlerType
@@ -100,6 +101,7 @@ def associated(
         if linger is not None:
             pause.end()
             linger()
+            _stop_answering(association)
         finished = True
     except DeliveryError:
         finished = True  # the peer answered, only not what was hoped for
@@ -114,6 +116,15 @@ def associated(
 def is_open(association: Association) -> bool:
     """Whether the peer has neither aborted the association nor closed the connection."""
     return association.is_established and not association.acse.is_aborted()
+
+
+def _stop_answering(association: Association) -> None:
+    """Leave a request without a response that crosses our release.
+
+    A response is no longer allowed then (PS3.8 table 9-10, Evt9 in Sta7), and the thread of
+    pynetdicom's state machine would end by it with the connection open.
+    """
+    setattr(association.dimse, "send_msg", lambda *_: None)  # noqa: B010 - a method is replaced
 
 
 def _address(destination: DicomRemote) -> str:
@@ -161,6 +172,9 @@ def _why_not(association: Association, destination: DicomRemote, calling: str) -
             reason = _REJECTIONS.get((answer.result_source, answer.diagnostic), reason)
         said = reason.format(calling=calling, called=destination.ae_title, role=destination.role)
         return f"{where} rejected the association ({answer.result_str}): {said}"
+    refused = sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts})
+    if refused:
+        return f"{where} accepts none of {', '.join(refused)}; allow these SOP classes there"
     try:
         address = (_address(destination), destination.port)
         socket.create_connection(address, timeout=destination.timeout_s).close()

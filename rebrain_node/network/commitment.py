@@ -92,18 +92,22 @@ def request_commitment(
     DeliveryError
         There is no association, or the request was refused.
     """
-    answered = threading.Event()
+    handled, answered = threading.Event(), threading.Event()
 
     def handle(event: Event) -> tuple[int, None]:
         status = answer_report(event, record)
-        answered.set()
+        handled.set()
         return status
+
+    def sent(_: Event) -> None:
+        if handled.is_set():  # what is sent now is the response: only then may we release
+            answered.set()
 
     with associated(
         destination,
         calling_ae_title,
         [build_context(_PUSH_MODEL), build_context(instances[0].sop_class_uid)],
-        handlers=[(evt.EVT_N_EVENT_REPORT, handle)],
+        handlers=[(evt.EVT_N_EVENT_REPORT, handle), (evt.EVT_PDU_SENT, sent)],
         linger=lambda: answered.wait(ANSWER_WAIT_S),
     ) as association:
         if _PUSH_MODEL not in {c.abstract_syntax for c in association.accepted_contexts}:

@@ -6,9 +6,9 @@ Only this makes a delivery confirmed: an answer to C-STORE is no proof.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, cast
 
 from sqlalchemy import select
 
@@ -77,13 +77,14 @@ class Confirmations:
         with self._database.reading() as session:
             return tuple(session.scalars(query))
 
-    def accepted(self, set_id: int, destination: str) -> frozenset[str]:
-        """SOP Instance UIDs of a set that a destination has accepted."""
+    def accepted(self, set_id: int, destination: str) -> Mapping[str, DeliveryState]:
+        """State by SOP Instance UID of what a destination has accepted of a set."""
         with self._database.reading() as session:
-            rows = deliveries_of(session, set_id, destination)
-            return frozenset(
-                one.sop_instance_uid for row, one in rows if row.state in ACCEPTED_STATES
-            )
+            return {
+                one.sop_instance_uid: cast(DeliveryState, row.state)
+                for row, one in deliveries_of(session, set_id, destination)
+                if row.state in ACCEPTED_STATES
+            }
 
     def request_commitment(self, set_id: int, destination: str, transaction_uid: str) -> None:
         """Record a request for storage commitment before it is sent."""

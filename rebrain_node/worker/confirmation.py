@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
-from rebrain_node.domain.delivery import Answer, Confirmation
+from rebrain_node.domain.delivery import Answer, Confirmation, DeliveryState
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import AlteredBytesError, QueryNotOfferedError, UnreachableError
 from rebrain_node.ports import Destination
@@ -75,10 +75,8 @@ class ConfirmationSchedule:
         self._look_due_s = 0.0
         accepted = {a.sop_instance_uid: a.outcome for a in answers if a.outcome in _ACCEPTED}
         doubtful = [uid for uid, outcome in accepted.items() if outcome != "taken"]
-        always = self.mode == "query"
-        asked = [o for o in instances if o.sop_instance_uid in (accepted if always else doubtful)]
-        if asked:
-            self._query(set_id, asked, _sample(asked) if always else asked)
+        certain = [uid for uid in accepted if uid not in doubtful] if self.mode == "query" else []
+        self._query_parts(set_id, instances, doubtful, certain)
 
     def confirm_next(self) -> bool:
         """Ask about the first set that is due; False where none is.
@@ -107,22 +105,45 @@ class ConfirmationSchedule:
 
     def _confirm(self, set_id: int, *, by_query: bool) -> None:
         accepted = self.confirmations.accepted(set_id, self.destination.name)
-        instances = [
-            one for one in self.outbox.instances_of(set_id) if one.sop_instance_uid in accepted
-        ]
-        if by_query:
-            if self.mode == "commitment":
-                _LOG.warning("storage commitment not answered", set=set_id, requests=TRIES)
-            self._query(set_id, instances, _sample(instances))
-        else:
-            self._request_commitment(set_id, instances)
+        instances = self.outbox.instances_of(set_id)
+        if not by_query:
+            asked = [one for one in instances if one.sop_instance_uid in accepted]
+            self._request_commitment(set_id, asked)
+            return
+        if self.mode == "commitment":
+            _LOG.warning("storage commitment not answered", set=set_id, requests=TRIES)
+        self._query_all(set_id, instances, accepted)
+
+    def _query_all(
+        self,
+        set_id: int,
+        instances: Sequence[DerivedInstance],
+        accepted: Mapping[str, DeliveryState],
+    ) -> None:
+        """Ask about everything that is not confirmed."""
+        doubtful = [uid for uid, state in accepted.items() if state == "unverified"]
+        certain = [uid for uid, state in accepted.items() if state == "taken"]
+        self._query_parts(set_id, instances, doubtful, certain)
+
+    def _query_parts(
+        self,
+        set_id: int,
+        instances: Sequence[DerivedInstance],
+        doubtful: Sequence[str],
+        certain: Sequence[str],
+    ) -> None:
+        """Read back all that is in doubt, and a sample of what was answered with success."""
+        of = {one.sop_instance_uid: one for one in instances}
+        read_back = [*doubtful, *certain[:: _step(certain)]]
+        if asked := [of[uid] for uid in (*doubtful, *certain)]:
+            self._query(set_id, asked, read_back)
 
     def _request_commitment(self, set_id: int, instances: Sequence[DerivedInstance]) -> None:
         from pydicom.uid import generate_uid  # not before the first request: it is large
 
         current, name = self._rounds[set_id], self.destination.name
         if not current.requests:
-            self._read_back(set_id, _sample(instances))
+            self._read_back(set_id, instances[:: _step(instances)])
         current.requests += 1
         current.due_s = self.clock() + WAIT_S
         transaction_uid = generate_uid(prefix=None)
@@ -133,7 +154,7 @@ class ConfirmationSchedule:
             )
         except QueryNotOfferedError as error:
             _LOG.warning("no storage commitment", set=set_id, reason=str(error))
-            self._query(set_id, instances, _sample(instances))
+            self._query_all(set_id, instances, self.confirmations.accepted(set_id, name))
             return
         except UnreachableError as error:
             _LOG.warning("storage commitment not requested", set=set_id, reason=str(error))
@@ -156,13 +177,13 @@ class ConfirmationSchedule:
             self.confirmations.verify(set_id, self.destination.name, altered)
 
     def _query(
-        self, set_id: int, asked: Sequence[DerivedInstance], read_back: Sequence[DerivedInstance]
+        self, set_id: int, asked: Sequence[DerivedInstance], read_back: Sequence[str]
     ) -> None:
         """Ask what it holds; where it cannot be asked, nothing changes."""
         current = self._rounds.setdefault(set_id, _Round())
         now_s = self.clock()
         try:
-            found = self.destination.held(asked, [one.sop_instance_uid for one in read_back])
+            found = self.destination.held(asked, read_back)
         except QueryNotOfferedError as error:
             _LOG.warning("not verified", set=set_id, reason=str(error))
             self._query_due_s = now_s + WAIT_S
@@ -177,5 +198,6 @@ class ConfirmationSchedule:
         self.confirmations.verify(set_id, self.destination.name, found)
 
 
-def _sample(instances: Sequence[DerivedInstance]) -> Sequence[DerivedInstance]:
-    return instances[:: max(1, len(instances) // SAMPLE)]
+def _step(values: Sequence[object]) -> int:
+    """Distance of those that are taken as a sample of at most ``SAMPLE``."""
+    return max(1, math.ceil(len(values) / SAMPLE))

@@ -17,6 +17,7 @@ from pynetdicom.presentation import build_context
 
 from rebrain_node.domain.delivery import CommitmentReport
 from rebrain_node.errors import DeliveryError, QueryNotOfferedError
+from rebrain_node.network.commitment import ANSWER_WAIT_S
 from rebrain_node.network.sender import PacsDestination
 from rebrain_node.settings import Peer
 from tests.support.dicom_peers import Listening, listening
@@ -140,6 +141,31 @@ def test_an_answer_over_the_association_of_the_request_is_taken() -> None:
     ) as (_, settings):
         PacsDestination(settings, "REBRAIN").request_commitment(
             [instance(1)], "2.25.500", lambda report: reports.append(report) or True
+        )
+    assert [report.transaction_uid for report in reports] == ["2.25.500"]
+
+
+def test_an_answer_that_crosses_the_release_is_recorded_and_breaks_nothing() -> None:
+    """No response may follow the release; the peer sends its report again, or is asked again."""
+    reports: list[CommitmentReport] = []
+    settled = threading.Event()
+
+    def answer_late(event: Event) -> tuple[int, Dataset]:
+        reply = event.action_information
+        arguments = (reply, 1, PUSH_MODEL, PUSH_MODEL_INSTANCE)
+        threading.Timer(0.05, event.assoc.send_n_event_report, arguments).start()
+        return 0x0000, Dataset()
+
+    def record_late(report: CommitmentReport) -> bool:
+        reports.append(report)
+        settled.wait(ANSWER_WAIT_S + 1.0)  # so long that the node releases meanwhile
+        return True
+
+    with a_peer(
+        sop_classes=(MRImageStorage, PUSH_MODEL), handlers=[(evt.EVT_N_ACTION, answer_late)]
+    ) as (_, settings):
+        PacsDestination(settings, "REBRAIN").request_commitment(
+            [instance(1)], "2.25.500", record_late
         )
     assert [report.transaction_uid for report in reports] == ["2.25.500"]
 

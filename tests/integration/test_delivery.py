@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from io import BytesIO
+from unittest.mock import patch
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, MRImageStorage, ParametricMapStorage
+from pydicom.uid import MRImageStorage, ParametricMapStorage
 from pynetdicom import evt
 from pynetdicom.events import Event
 
@@ -16,28 +21,37 @@ from rebrain_node.domain.job import DerivedSet
 from rebrain_node.worker.confirmation import TRIES, WAIT_S
 from rebrain_node.worker.delivery import DeliveryLoop
 from rebrain_node.worker.workflow import LONGEST_PAUSE_S
+from tests.faults.outage import CLOCKS, WallClock
 from tests.support.outbox_node import OutboxNode, outbox_node
-from tests.support.scripted_pacs import Peer, a_peer, instance
+from tests.support.scripted_pacs import (
+    PUSH_MODEL,
+    PUSH_MODEL_INSTANCE,
+    Peer,
+    a_peer,
+    commit_all,
+    encoded,
+    instance,
+)
 from tests.support.store_cases import accept, derived_set, received
 
 BOTH = (MRImageStorage, ParametricMapStorage)
-COMMITMENT = UID("1.2.840.10008.1.20.1")
-COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 
 
 @dataclass
 class Node(OutboxNode):
     """A node with sets of small objects."""
 
-    def put(self, series: int, study: int = 1, *, companions: bool = False) -> DerivedSet:
-        """Put a set of two MR slices of a series, and a parametric map, into the outbox."""
+    def put(
+        self, series: int, study: int = 1, *, slices: int = 2, companions: bool = False
+    ) -> DerivedSet:
+        """Put a set of MR slices of a series, and a parametric map, into the outbox."""
         uid, study_uid = f"1.2.{study}.{series}", f"1.2.{study}"
         self.ledger.record_received(received(1, uid, study_uid))
         job = accept(self.ledger, uid, study_uid)
-        numbers = range(10 * series, 10 * series + 2)
+        numbers = range(20 * series, 20 * series + slices)
         instances = [instance(n) for n in numbers]
         if companions:
-            instances.append(instance(10 * series + 2, ParametricMapStorage, "PM"))
+            instances.append(instance(20 * series + slices, ParametricMapStorage, "PM"))
         derived = replace(derived_set(job), instances=tuple(instances))
         self.outbox.put(derived, ["pacs"], job)
         return derived
@@ -224,18 +238,10 @@ def test_a_destination_is_asked_for_what_it_has_accepted(node: Node) -> None:
     assert uids(peer) == [first, second, second]
 
 
-def commit_all(event: Event) -> tuple[int, Dataset]:
-    """Promise to keep all, over the association of the request."""
-    asked = event.action_information
-    arguments = (asked, 1, COMMITMENT, COMMITMENT_INSTANCE)
-    threading.Timer(0.05, event.assoc.send_n_event_report, arguments).start()
-    return 0x0000, Dataset()
-
-
 def test_storage_commitment_confirms_a_delivery(node: Node) -> None:
     node.put(1)
     handlers = [(evt.EVT_N_ACTION, commit_all)]
-    with a_peer(sop_classes=(MRImageStorage, COMMITMENT), handlers=handlers) as (_, destination):
+    with a_peer(sop_classes=(MRImageStorage, PUSH_MODEL), handlers=handlers) as (_, destination):
         loop = node.loop(destination, confirmation="commitment")
         drain(loop)
         assert loop.confirm_next()
@@ -258,12 +264,12 @@ def test_an_object_to_which_the_destination_does_not_commit_itself_is_not_confir
         answer.ReferencedSOPSequence = asked.ReferencedSOPSequence[:1]
         answer.FailedSOPSequence = asked.ReferencedSOPSequence[1:]
         answer.FailedSOPSequence[0].FailureReason = 0x0112
-        arguments = (answer, 2, COMMITMENT, COMMITMENT_INSTANCE)
+        arguments = (answer, 2, PUSH_MODEL, PUSH_MODEL_INSTANCE)
         threading.Timer(0.05, event.assoc.send_n_event_report, arguments).start()
         return 0x0000, Dataset()
 
     with a_peer(
-        sop_classes=(MRImageStorage, COMMITMENT),
+        sop_classes=(MRImageStorage, PUSH_MODEL),
         handlers=[(evt.EVT_N_ACTION, commit_first)],
         images=names(derived)[:1],
     ) as (_, destination):
@@ -289,7 +295,7 @@ def test_a_request_without_an_answer_is_repeated_and_then_the_destination_is_ask
         return 0x0000, Dataset()
 
     with a_peer(
-        sop_classes=(MRImageStorage, COMMITMENT),
+        sop_classes=(MRImageStorage, PUSH_MODEL),
         handlers=[(evt.EVT_N_ACTION, keep_silent)],
         images=names(derived),
     ) as (_, destination):
@@ -312,3 +318,89 @@ def test_without_storage_commitment_the_destination_is_asked_what_it_holds(node:
         drain(loop)
         assert loop.confirm_next()
     assert node.deliveries.of()[0].states == {"confirmed": 2}
+
+
+def test_every_object_in_doubt_is_read_back_and_of_the_others_a_sample(node: Node) -> None:
+    derived = node.put(1, slices=12)
+    by_uid = dict.fromkeys(names(derived)[:6], 0xB000)
+    stored = {one.sop_instance_uid: one.content for one in derived.instances}
+    with a_peer(by_uid=by_uid, images=list(stored), gives=stored) as (peer, destination):
+        drain(node.loop(destination, confirmation="query"))
+        assert set(peer.given) >= set(by_uid)
+        assert len(peer.given) < len(stored)
+    assert node.states() == ["published, confirmed"]
+
+
+def test_an_object_in_doubt_that_is_read_back_otherwise_is_altered(node: Node) -> None:
+    derived = node.put(1)
+    first, second = derived.instances
+    other = dcmread(BytesIO(first.content))
+    other.PatientName = "Another^Patient"
+    stored = {
+        first.sop_instance_uid: encoded(other, other.file_meta.TransferSyntaxUID),
+        second.sop_instance_uid: second.content,
+    }
+    with a_peer(
+        sop_classes=(MRImageStorage, PUSH_MODEL),
+        handlers=[(evt.EVT_N_ACTION, commit_all)],
+        images=list(stored),
+        gives=stored,
+    ) as (_, destination):
+        loop = node.loop(destination, confirmation="commitment")
+        drain(loop)
+        assert loop.confirm_next()
+    assert node.deliveries.of()[0].states == {"altered": 1, "confirmed": 1}
+
+
+def test_a_question_that_failed_is_asked_again(node: Node) -> None:
+    derived = node.put(1)
+    failing = [(evt.EVT_C_FIND, fails_images)]
+    with a_peer(images=names(derived), handlers=failing) as (_, destination):
+        drain(node.loop(destination, confirmation="query"))
+    assert node.states() == ["published, not confirmed"]
+    with a_peer(images=names(derived)) as (_, destination):
+        assert node.loop(destination, confirmation="query").confirm_next()
+    assert node.states() == ["published, confirmed"]
+
+
+def test_while_a_destination_is_paused_or_down_it_is_not_asked(node: Node) -> None:
+    node.put(1)
+    with a_peer(sop_classes=(MRImageStorage, PUSH_MODEL)) as (_, destination):
+        loop = node.loop(destination, confirmation="commitment")
+        drain(loop)
+        node.deliveries.pause("pacs", "maintenance", "someone")
+        assert not loop.confirm_next()
+        node.deliveries.resume("pacs", "done", "someone")
+    assert loop.confirm_next()  # nothing listens
+    for _ in range(3):
+        node.now_s += 0.1
+        assert not loop.confirm_next()
+
+
+def test_a_step_back_of_the_wall_clock_over_a_restart_delays_no_attempt(node: Node) -> None:
+    """A durable pause that ends at a time of the wall clock would wait out the step."""
+    node.put(1)
+    with a_peer() as (_, destination):
+        pass  # the port is free
+    for _ in range(3):
+        drain(node.loop(destination))
+    with wall_clock_set_back(hours=1), a_peer(port=destination.port) as (peer, _):
+        assert drain(node.loop(destination)) == 1
+    assert len(peer.received) == 2
+
+
+def fails_images(event: Event) -> Iterator[tuple[int, Dataset | None]]:
+    if event.identifier.QueryRetrieveLevel == "STUDY":
+        yield 0x0000, None
+    else:
+        yield 0xC001, None
+
+
+@contextmanager
+def wall_clock_set_back(hours: float) -> Iterator[None]:
+    WallClock.step = timedelta(hours=-hours)
+    with ExitStack() as stack:
+        for name in CLOCKS:
+            stack.enter_context(patch(name, WallClock))
+        yield
+    WallClock.step = timedelta()

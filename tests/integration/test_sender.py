@@ -26,7 +26,7 @@ from pydicom.uid import (
 from pynetdicom import evt
 from pynetdicom.events import Event
 
-from rebrain_node.errors import DeliveryError
+from rebrain_node.errors import DeliveryError, UnreachableError
 from rebrain_node.network.sender import PacsDestination, SentFile, echo, send_files
 from rebrain_node.settings import DestinationSettings
 from tests.support import dcmtk
@@ -138,6 +138,14 @@ def test_a_peer_that_is_down_is_named_with_host_port_and_remedy() -> None:
         PacsDestination(settings_for(port), "REBRAIN").send([instance(1)])
     for part in ("pacs", "PACS", f"127.0.0.1:{port}", "Connection refused", "firewall"):
         assert part in str(caught.value)
+
+
+def test_a_peer_that_accepts_no_kind_of_object_is_named_with_the_kinds() -> None:
+    with (
+        a_peer(sop_classes=(CTImageStorage,)) as (_, settings),
+        pytest.raises(UnreachableError, match="accepts none of MR Image Storage; allow"),
+    ):
+        PacsDestination(settings, "REBRAIN").send([instance(1)])
 
 
 def test_a_host_nobody_knows_is_said() -> None:

@@ -122,10 +122,17 @@ def receiver_settings(**changes: object) -> ReceiverSettings:
 
 
 @contextmanager
-def listening(folder: Path, *, hard_mark_bytes: int = 0, **changes: object) -> Iterator[Listening]:
+def listening(
+    folder: Path,
+    *,
+    hard_mark_bytes: int = 0,
+    take: Callable[[CommitmentReport], bool] | None = None,
+    **changes: object,
+) -> Iterator[Listening]:
+    """Listen; ``take`` records answers to storage commitment instead of `MemoryReports`."""
     ledger, audit, reports = MemoryLedger(), MemoryAudit(), MemoryReports()
     spool = Spool(folder / "inbox", ledger, hard_mark_bytes=hard_mark_bytes)
-    with Receiver(receiver_settings(**changes), spool, audit, reports.take) as receiver:
+    with Receiver(receiver_settings(**changes), spool, audit, take or reports.take) as receiver:
         node = Listening(
             receiver=receiver, ledger=ledger, audit=audit, reports=reports, folder=folder / "inbox"
         )

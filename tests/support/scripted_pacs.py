@@ -9,6 +9,7 @@ from copy import copy
 from io import BytesIO
 from types import MappingProxyType
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     UID,
@@ -65,6 +66,8 @@ class Peer:
         self.answer = answer
         self.studies: list[dict[str, str]] = []  #: answers to a C-FIND of a study
         self.images: list[str] = []  #: SOP Instance UIDs for a C-FIND of images
+        self.gives: Mapping[str, bytes] = {}  #: answers to C-GET by SOP Instance UID
+        self.given: list[str] = []  #: SOP Instance UIDs that were asked for by C-GET
         self.by_uid = dict(by_uid)  #: status for a SOP Instance UID, before `answer` is asked
         self.received: list[tuple[str, UID, bytes]] = []
         self.contexts: list[tuple[UID, list[UID]]] = []
@@ -84,6 +87,12 @@ class Peer:
             )
         )
         return status
+
+    def get(self, event: Event) -> Iterator[int | tuple[int, Dataset]]:
+        yield 1
+        uid = str(event.identifier.SOPInstanceUID)
+        self.given.append(uid)
+        yield 0xFF00, dcmread(BytesIO(self.gives[uid]))
 
     def find(self, event: Event) -> Iterator[tuple[int, Dataset | None]]:
         question = event.identifier
@@ -114,17 +123,22 @@ def a_peer(
     by_uid: Mapping[str, int] = MappingProxyType({}),
     studies: Sequence[dict[str, str]] | None = None,
     images: Sequence[str] | None = None,
+    gives: Mapping[str, bytes] | None = None,
     port: int = 0,
     **options: bool,
 ) -> Iterator[tuple[Peer, DestinationSettings]]:
-    """Listen; with ``studies`` or ``images`` the peer answers C-FIND too."""
+    """Listen; with ``studies`` or ``images`` the peer answers C-FIND too, with ``gives`` C-GET."""
     peer, entity = Peer(answer, by_uid), AE(ae_title="PACS")
     peer.studies, peer.images = list(studies or ()), list(images or ())
     if studies is not None or images is not None:
         entity.add_supported_context("1.2.840.10008.5.1.4.1.2.2.1")
+    roles = {} if gives is None else {"scu_role": True, "scp_role": True}
+    if gives is not None:
+        peer.gives = gives
+        entity.add_supported_context("1.2.840.10008.5.1.4.1.2.2.3")
     for sop_class in sop_classes:
         entity.add_supported_context(
-            sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless]
+            sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless], **roles
         )
     for name, value in options.items():
         setattr(entity, name, value)
@@ -134,6 +148,7 @@ def a_peer(
         evt_handlers=[
             (evt.EVT_C_STORE, peer.store),
             (evt.EVT_C_FIND, peer.find),
+            (evt.EVT_C_GET, peer.get),
             (evt.EVT_ESTABLISHED, peer.asked),
             *handlers,
         ],

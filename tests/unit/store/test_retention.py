@@ -173,24 +173,6 @@ def test_an_instance_that_is_sent_again_after_a_purge_is_stored_again(node: Node
     assert node.retention.use().received_bytes == received(1).size_bytes
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.full)])
-def test_of_many_sets_those_go_that_are_confirmed(node: Node, count: int) -> None:
-    kept = set()
-    for number in range(count):
-        series, study = f"1.2.{number + 10}.1", f"1.2.{number + 10}"
-        node.ledger.record_received(received(1, series, study))
-        job = accept(node.ledger, series, study)
-        set_id = node.outbox.put(derived_set(job), ["pacs"], job)
-        node.deliver(set_id, "pacs", confirm=number % 3 != 0)
-        if number % 3 == 0:
-            kept.add(series)
-    assert set(node.purge()) == {one.series_instance_uid for one in node.ledger.series()} - kept
-    assert node.files() == 3 * len(kept) + count - len(kept)
-    for delivery in node.deliveries.of():
-        if delivery.source_series_uid in kept:  # every object can still be sent
-            assert len(node.outbox.instances_of(delivery.set_id)) == 3
-
-
 class DecidesMeanwhile(Retention):
     """A retention whose operator decides between the list and the deletion."""
 
