@@ -20,7 +20,13 @@ from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Selection
-from rebrain_node.domain.volume import Guide, PreparedVolume, SourceVolume, SyntheticVolume
+from rebrain_node.domain.volume import (
+    Guide,
+    PreparedVolume,
+    SourceVolume,
+    SyntheticVolume,
+    TissueLevel,
+)
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import GateError, SeriesRejectedError
 from rebrain_node.model.bundle import ModelBundle
@@ -31,7 +37,7 @@ from rebrain_node.steps.estimate import abstain, estimate
 from rebrain_node.steps.gate import gate
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.ood import admit, recognise
-from rebrain_node.steps.preprocess import preprocess
+from rebrain_node.steps.preprocess import judge_tissue, preprocess
 from rebrain_node.steps.retrieve import embed, retrieve
 from rebrain_node.steps.select import select
 from rebrain_node.steps.synthesise import synthesise
@@ -105,13 +111,14 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     instances = _assembled(instances, volume)
     flags = step(check, volume, instances, limits)
     prepared = step(preprocess, volume, recipe)
+    level_flags = recorded_level(step, prepared.tissue)
     guides, ood_flags = guide(step, prepared, ports.model, configuration)
     synthetic = step(
         synthesise, prepared, guides, ports.model.engine, recipe, provenance.seed,
         progress=ports.progress,
     )  # fmt: skip
     synthetic, uncertainty_flags = quantify(step, synthetic, ports.model, configuration)
-    findings = (*job.findings, *flags, *ood_flags, *uncertainty_flags)
+    findings = (*job.findings, *flags, *level_flags, *ood_flags, *uncertainty_flags)
     derived = step(write, synthetic, instances, provenance, findings, objects, _anchor(ports.audit))
     step(
         gate, derived, instances, objects.companions, objects.mr, recipe.output.stored_range
@@ -124,9 +131,18 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         meaning=synthetic.meaning,
         findings=findings,
         ood=step.ood,
+        tissue=prepared.tissue,
         step_seconds=step.seconds,
         seconds=time.monotonic() - start,
     )
+
+
+def recorded_level(step: StepRunner, tissue: TissueLevel | None) -> Findings:
+    """Record how the series was shifted to the level of brain tissue, and judge it."""
+    if tissue is None:
+        return ()
+    step.record(Event.TISSUE_LEVEL, tissue.to_json())
+    return judge_tissue(tissue)
 
 
 def guide(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from rebrain_node.app.tasks import FolderRun
+    from rebrain_node.domain.job import Receipt
     from rebrain_node.folder import SeriesResult
 
 _ALL_REFUSED = 3
@@ -90,8 +91,15 @@ def _series(result: SeriesResult) -> dict[str, Any]:
         "sentence": result.sentence,
         "explanation": list(candidate.explanation),
         "ood": None if result.ood is None else result.ood.to_json(),
+        "tissue_level": _tissue_level(result.receipt),
         "calibration": None if result.receipt is None else result.receipt.meaning.label,
     }
+
+
+def _tissue_level(receipt: Receipt | None) -> dict[str, float | None] | None:
+    if receipt is None or receipt.tissue is None:
+        return None
+    return receipt.tissue.to_json()
 
 
 def _slices(result: SeriesResult) -> list[dict[str, object]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rebrain_node.app.compose import State
+    from rebrain_node.domain.audit import AuditEvent
     from rebrain_node.domain.backlog import OverdueItem
     from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.ledger import DisputeDecision, LedgerCounts, Rival, SeriesRecord
@@ -154,24 +155,32 @@ def show(
 ) -> None:
     """Show one series.
 
-    State, findings, why it was accepted or refused, and waiting deliveries.
+    State, findings, why it was accepted or refused, how its CT was shifted to the level of brain
+    tissue of the bundle, and waiting deliveries.
     """
     from rebrain_node.app.compose import find_state
+    from rebrain_node.domain.audit import Event
     from rebrain_node.errors import StateError
     from rebrain_node.settings import load_settings
 
     with find_state(load_settings(config)) as state:
         record = state.ledger.series_one(series)
         waiting = [d for d in state.deliveries.pending() if d.source_series_uid == series]
+        levels = state.audit.events(1, subject=series, event=Event.TISSUE_LEVEL)
     if record is None:
         raise StateError(
             f"the ledger has no series {series}; `rebrain-node queue list` lists the series"
         )
-    answer = _series(record) | {"deliveries_waiting": [_delivery(d) for d in waiting]}
+    level = _tissue_level(levels, record)
+    answer = _series(record) | {
+        "tissue_level": level,
+        "deliveries_waiting": [_delivery(d) for d in waiting],
+    }
     if as_json:
         print_json(answer)
         return
-    rows = [(name, value) for name, value in answer.items() if not isinstance(value, list)]
+    rows = [(name, value) for name, value in answer.items() if not isinstance(value, list | dict)]
+    rows += [(f"tissue level: {name}", value) for name, value in (level or {}).items()]
     rows += [(f.code, f.sentence) for f in record.findings]
     rows += [("explanation", line) for line in record.explanation]
     rows += [(f"waits for {d.destination}", d.reason) for d in waiting]
@@ -312,6 +321,15 @@ def _login_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+def _tissue_level(levels: Sequence[AuditEvent], record: SeriesRecord) -> dict[str, object] | None:
+    """Return how the CT of the present revision was shifted; None before or without that."""
+    for event in levels:
+        details = dict(event.details)
+        if details.pop("revision", None) == record.revision:
+            return details
+    return None
 
 
 def _reason(record: SeriesRecord) -> str:

@@ -196,6 +196,15 @@ class Event(StrEnum):
         "series",
         "step, codes",
     )
+    TISSUE_LEVEL = (
+        "series.tissue-level",
+        (
+            "the level of brain tissue was measured and soft tissue shifted to the level of the "
+            "bundle; only with a bundle that expects a level"
+        ),
+        "series",
+        "revision, measured_hu (null where too little brain is seen), expected_hu, shift_hu",
+    )
     SERIES_RECOGNISED = (
         "series.recognised",
         (

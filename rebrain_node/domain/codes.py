@@ -503,6 +503,18 @@ CODES: Mapping[str, FindingCode] = {
         found_by="check",
         policy="site",
     ),
+    "TISSUE-LEVEL": FindingCode(
+        topic="suitability",
+        meaning=(
+            "the level of brain tissue lies farther from the one that the bundle expects than is "
+            "corrected, or too little brain is seen to measure it; only with a bundle whose recipe "
+            "has `tissue_level_hu`"
+        ),
+        limit="HU, 12",
+        remedy="have the calibration of the scanner checked; read the result with suspicion",
+        found_by="preprocess",
+        policy="flag",
+    ),
     "OOD": FindingCode(
         topic="suitability",
         meaning=(

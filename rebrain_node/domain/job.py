@@ -11,7 +11,7 @@ from typing import Final, Literal
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
-from rebrain_node.domain.volume import Guide
+from rebrain_node.domain.volume import Guide, TissueLevel
 
 #: completeness of the source, as written into the objects: nobody asked the sender what it has
 UNVERIFIED: Final = "UNVERIFIED"
@@ -102,5 +102,6 @@ class Receipt:
     meaning: UncertaintyInterpretation  #: of the uncertainty
     findings: tuple[Finding, ...]  #: flags with which the result is published
     ood: OodScore | None  #: None where the bundle has no OOD model
+    tissue: TissueLevel | None  #: None where the bundle expects no level of brain tissue
     step_seconds: Mapping[str, float]  #: by the name of the step
     seconds: float  #: of all steps together

@@ -77,6 +77,9 @@ CALIBRATION: Final = PrivateElement(0x0D, "Calibration of the uncertainty", "LO"
 UNTRUSTED_ABOVE: Final = PrivateElement(
     0x0E, "Limit on the mean uncertainty of a slice", "FD", "where the recipe sets one"
 )
+TISSUE_SHIFT: Final = PrivateElement(
+    0x0F, "Shift of soft tissue of the CT in HU", "FD", "where the recipe sets a level"
+)
 # Of one slice, on the MR series; of an Enhanced MR, in an item of SLICE_PROVENANCE a frame.
 POSITION_KIND: Final = PrivateElement(0x10, "Position kind", "CS")  #: POSITION_KINDS
 ALPHA: Final = PrivateElement(0x11, "Place between the neighbours", "FD")
@@ -103,6 +106,7 @@ SLICE_PROVENANCE: Final = PrivateElement(0x20, "How each slice came about", "SQ"
 OBJECT_ELEMENTS: Final = (
     JOB, REVISION, INPUT_DIGEST, BUNDLE, BUNDLE_DIGEST, ENGINE, CONFIGURATION_DIGEST, SOFTWARE,
     COMPLETENESS, FINDINGS, UNCERTAIN_ABOVE, PREDECESSOR, CALIBRATION, UNTRUSTED_ABOVE,
+    TISSUE_SHIFT,
 )  # fmt: skip
 SLICE_ELEMENTS: Final = (
     POSITION_KIND, ALPHA, NEIGHBOURS, EXEMPLAR, SIMILARITY, POSITION_DIFFERENCE, TAU, UNCERTAINTY,

@@ -138,6 +138,30 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TissueLevel:
+    """How a series was shifted to the level of brain tissue that the recipe expects, HU."""
+
+    measured_hu: float | None  #: most frequent value of its brain; None where too little is seen
+    expected_hu: float
+    shift_hu: float  #: added to its soft tissue
+
+    @property
+    def missing_hu(self) -> float:
+        """What remains to the expected level after the shift; 0 where there is no level."""
+        if self.measured_hu is None:
+            return 0.0
+        return self.expected_hu - self.measured_hu - self.shift_hu
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return it as audit log and commands show it."""
+        return {
+            "measured_hu": None if self.measured_hu is None else round(self.measured_hu, 2),
+            "expected_hu": self.expected_hu,
+            "shift_hu": round(self.shift_hu, 2),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreparedVolume:
     """The measured slices on the recipe's grid, tilt undone, table removed, and the targets."""
 
@@ -151,6 +175,7 @@ class PreparedVolume:
     sop_instance_uids: tuple[str, ...]  #: (n,) source instance of each measured slice
     frame_numbers: tuple[int | None, ...]  #: (n,)
     frame_of_reference_uid: str
+    tissue: TissueLevel | None = None  #: None where the recipe expects no level
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,9 +99,12 @@ def _network(name: GraphName, bundle: ModelBundle, file: str) -> nn.Module:
         return cast("nn.Module", steered.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     if name == "control":
         return control_of(bundle)
-    part = SliceEncoder() if name == "encoder" else ResidualScaleHead()
-    part.load_state_dict({key: w.float() for key, w in load(bundle.read(file)).items()})
-    return part
+    weights = {key: value.float() for key, value in load(bundle.read(file)).items()}
+    if name == "scale":
+        return ResidualScaleHead.of(weights)
+    encoder = SliceEncoder()
+    encoder.load_state_dict(weights)
+    return encoder
 
 
 def _channels_last(array: Tensor) -> Tensor:

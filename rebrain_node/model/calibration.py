@@ -6,16 +6,19 @@ one observation: voxels of one subject are not exchangeable with those of anothe
 
 import json
 from collections.abc import Mapping
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
-from rebrain_node.domain.volume import SliceKind
+from rebrain_node.domain.volume import FloatArray, SliceKind
 
 #: a calibration holds for exactly these files
 CALIBRATED_FILES = ("network.onnx", "scale.onnx")
 SHA256 = "^[0-9a-f]{64}$"
+Curve = tuple[tuple[float, float], ...]
 
 
 class Width(BaseModel):
@@ -54,6 +57,9 @@ class Calibration(BaseModel):
         SHA-256 of the calibration set: the residuals of every subject.
     subjects : tuple of str
         Opaque names of the subjects.
+    curve : tuple of (float, float)
+        Points (scale, half-width for lambda 1), both rising; empty where the half-width is lambda
+        times the scale.
     files : mapping of str to str
         SHA-256 of each of `CALIBRATED_FILES`; another network has other residuals.
     """
@@ -67,6 +73,19 @@ class Calibration(BaseModel):
     set_digest: str = Field(pattern=SHA256)
     subjects: tuple[str, ...]
     files: dict[str, str]
+    curve: Curve = ()
+
+    @model_validator(mode="after")
+    def _curve_rises(self) -> Self:
+        rises = all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(self.curve))
+        if self.curve and not (rises and len(self.curve) > 1 and min(self.curve[0]) > 0.0):
+            raise ValueError("curve must be empty, or two or more points > 0 that rise in both")
+        return self
+
+    def half_width(self, scale: FloatArray, kind: SliceKind) -> FloatArray:
+        """Return the half-widths of voxels of these scales, of a kind of slice, any shape."""
+        wide = bent(scale, self.curve) if self.curve else scale
+        return np.asarray(wide * np.float32(self.widths[kind].scales), dtype=np.float32)
 
     def width_of(self, kind: SliceKind) -> float:
         """Return lambda of a kind of slice."""
@@ -92,5 +111,17 @@ class Calibration(BaseModel):
         return None
 
     def to_json(self) -> str:
-        """Write it, one key a line."""
-        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+        """Write it, one key a line; the curve, which earlier nodes refuse, if there is one."""
+        unset = set() if self.curve else {"curve"}
+        return json.dumps(self.model_dump(mode="json", exclude=unset), indent=2) + "\n"
+
+
+def bent(scale: FloatArray, curve: Curve) -> FloatArray:
+    """Map scales to half-widths by a curve, any shape.
+
+    Between points it is linear; below the first and above the last proportional to the scale.
+    """
+    scales, widths = np.array(curve, dtype=np.float64).T
+    inner = np.interp(scale, scales, widths)
+    outer = scale / np.clip(scale, scales[0], scales[-1])
+    return np.asarray(inner * outer, dtype=np.float32)

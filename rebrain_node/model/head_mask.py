@@ -13,6 +13,9 @@ TISSUE_HU = -200.0
 TABLE_MM = 4.0
 #: ear canals, nostrils and paranasal sinuses are closed up to twice this
 CLOSING_MM = 6.0
+#: the middle of the face: so far to either side of the middle of the head, this share of its
+#: length from the front, and so far in front of it
+FACE_MM, FACE_SHARE, NOSE_MM = 40.0, 0.45, 30.0
 
 
 def head_mask(hu: FloatArray, pixel_mm: float) -> MaskArray:
@@ -33,9 +36,46 @@ def head_mask(hu: FloatArray, pixel_mm: float) -> MaskArray:
     """
     tissue = hu > TISSUE_HU
     radius = max(1, round(TABLE_MM / pixel_mm))
-    thick = dilated_in_plane(_eroded_in_plane(tissue, radius), radius)
+    thick = dilated_in_plane(eroded_in_plane(tissue, radius), radius)
     head = dilated_in_plane(_largest(thick), radius) & tissue
-    return _filled(_closed_in_plane(head, round(CLOSING_MM / pixel_mm)))
+    return _filled(closed_in_plane(head, round(CLOSING_MM / pixel_mm)))
+
+
+def with_whole_face(head: MaskArray, hu: FloatArray, pixel_mm: float) -> MaskArray:
+    """Add what is thin in the middle of the face: wings of the nose, walls of the maxilla.
+
+    They close the air behind them, which is filled as in `head_mask`.
+
+    Parameters
+    ----------
+    head : MaskArray
+        (n, rows, columns), of `head_mask`; rows run from anterior to posterior.
+    hu : FloatArray
+        (n, rows, columns).
+    pixel_mm : float
+        Size of the square pixels.
+    """
+    pairs = zip(head, hu > TISSUE_HU, strict=True)
+    joined = np.stack([_with_face(*each, pixel_mm) for each in pairs])
+    changed = (joined != head).any(axis=(1, 2))
+    if changed.any():
+        joined[changed] = _filled(closed_in_plane(joined[changed], round(CLOSING_MM / pixel_mm)))
+    return joined
+
+
+def _with_face(head: MaskArray, tissue: MaskArray, pixel_mm: float) -> MaskArray:
+    """Add the tissue of the middle of the face that is connected to the head, one slice."""
+    rows, columns = np.nonzero(head.any(axis=1))[0], np.nonzero(head)[1]
+    if len(rows) == 0:
+        return head
+    front, back = rows[0] - NOSE_MM / pixel_mm, rows[0] + FACE_SHARE * np.ptp(rows)
+    row, column = np.indices(head.shape, sparse=True)
+    middle = np.abs(column - columns.mean()) <= FACE_MM / pixel_mm
+    face = tissue & (row >= front) & (row <= back) & middle
+    labels, count = ndimage.label(head | face, structure=np.ones((3, 3)))
+    joined = np.zeros(count + 1, dtype=bool)
+    joined[np.unique(labels[head])] = True
+    return np.asarray(joined[labels])
 
 
 def dilated_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
@@ -47,16 +87,16 @@ def dilated_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
     return np.stack([_dilated(plane, pixels) for plane in mask]) if len(mask) else mask.copy()
 
 
-def _eroded_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
-    """Erode within each slice; outside the border is background."""
+def eroded_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
+    """Erode within each slice by the same disc; outside the border is background."""
     padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
     return ~dilated_in_plane(~padded, pixels)[:, 1:-1, 1:-1]
 
 
-def _closed_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
+def closed_in_plane(mask: MaskArray, pixels: int) -> MaskArray:
     """Dilate, then erode by the same disc; padded so that the border has no effect."""
     margin = ((0, 0), (pixels, pixels), (pixels, pixels))
-    closed = _eroded_in_plane(dilated_in_plane(np.pad(mask, margin), pixels), pixels)
+    closed = eroded_in_plane(dilated_in_plane(np.pad(mask, margin), pixels), pixels)
     return closed[:, pixels:-pixels, pixels:-pixels] if pixels else closed
 
 

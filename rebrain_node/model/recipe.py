@@ -37,6 +37,9 @@ Width = Annotated[int, Field(gt=0, multiple_of=8)]
 
 Objective = Literal["directional", "raw", "unitized", "regression"]
 
+#: fields that nodes before them refuse; a recipe without them is written as before
+_LATER_FIELDS = ("tissue_level_hu", "uncertainty_shifts_hu", "whole_face", "z_filter_mm")
+
 SCALARS: Scalars = ("place", "below_mm", "above_mm", "gap_mm")
 
 
@@ -171,6 +174,19 @@ class Recipe(_Frozen):
         Stored pixel values of the synthetic series.
     abstain : Abstain or None
         Limits on the uncertainty; None where no calibration set any.
+    tissue_level_hu : float or None
+        Level of brain tissue that the weights expect: the soft tissue of a series is shifted to
+        it (`rebrain_node.model.tissue_level`). None leaves it as measured.
+    uncertainty_shifts_hu : tuple of float
+        Shifts of the soft tissue of the input; the residual-scale head has learned the spread of
+        the drawings at these (`rebrain_node.model.residual_scale`). Empty for a head that has not.
+    whole_face : bool
+        Whether the head mask holds nose and maxilla where they are thin; the masks of bundles
+        before 2.0 do not (`with_whole_face` of `rebrain_node.model.head_mask`).
+    z_filter_mm : float
+        Standard deviation of the Gaussian of the filter along the normal
+        (`rebrain_node.model.z_filter`), which takes the stripes of measured slices away; 0 for no
+        filter.
     channels, scalars : tuple of str
         Order of the network's input, fixed; written so that a bundle can be read on its own.
     """
@@ -187,6 +203,10 @@ class Recipe(_Frozen):
     output: Output
     retrieval: Retrieval = Retrieval()
     abstain: Abstain | None = None
+    tissue_level_hu: float | None = Field(default=None, ge=20, le=50)
+    uncertainty_shifts_hu: tuple[Annotated[float, Field(ge=-15, le=15)], ...] = ()
+    whole_face: bool = False
+    z_filter_mm: float = Field(default=0.0, ge=0, le=3)
     channels: Channels = CHANNELS
     scalars: Scalars = SCALARS
 
@@ -221,5 +241,6 @@ class Recipe(_Frozen):
         return cls.model_validate_json(text)
 
     def to_json(self) -> str:
-        """Write the recipe, one key a line."""
-        return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"
+        """Write the recipe, one key a line; a field that recipes of format 1 may lack, if set."""
+        unset = {name for name in _LATER_FIELDS if not getattr(self, name)}
+        return json.dumps(self.model_dump(mode="json", exclude=unset), indent=2) + "\n"

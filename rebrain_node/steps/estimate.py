@@ -17,6 +17,7 @@ from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.recipe import Abstain, Recipe
 from rebrain_node.model.source import conditioning_at, stack_channels, windowed
 from rebrain_node.ports import ResidualScale
+from rebrain_node.steps.synthesise import along_normal
 
 #: place of the distance to the nearest measured slice among the scalars of the network
 _NEAREST: Final = 3
@@ -42,20 +43,23 @@ def estimate(
     -------
     SyntheticVolume
         The uncertainty is the half-width of the interval that misses the truth in the share
-        alpha of the voxels of a head, at most 1.
+        alpha of the voxels of a head, at most 1, filtered along the normal as the image is; 0
+        outside the head.
 
     Raises
     ------
     EngineError
         The head returned another shape than asked for, or values that are no scales.
     """
-    widths = np.empty_like(synthetic.intensity)
+    head, widths = synthetic.head, np.empty_like(synthetic.intensity)
     for k, (x, s) in enumerate(scale_inputs(synthetic, recipe)):
-        widths[k] = _checked(scale, x, s) * calibration.width_of(synthetic.guides[k].kind)
+        b, kind = _checked(scale, x, s), synthetic.guides[k].kind
+        widths[k] = calibration.half_width(b, kind)
+    widths = along_normal(widths, head, synthetic.prepared, synthetic.guides, recipe)
     limit = None if recipe.abstain is None else recipe.abstain.slice_above
     return replace(
         synthetic,
-        uncertainty=np.minimum(widths, np.float32(1.0)),
+        uncertainty=np.where(head, np.minimum(widths, np.float32(1.0)), np.float32(0.0)),
         meaning=UncertaintyInterpretation(
             alpha=calibration.alpha, subjects=calibration.people, untrusted_above=limit
         ),

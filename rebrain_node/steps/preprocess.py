@@ -16,17 +16,27 @@ import numpy as np
 import numpy.typing as npt
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.volume import AIR_HU, Grid, MaskArray, PreparedVolume, SourceVolume
+from rebrain_node.domain.volume import (
+    AIR_HU,
+    Grid,
+    MaskArray,
+    PreparedVolume,
+    SourceVolume,
+    TissueLevel,
+)
 from rebrain_node.errors import SeriesRejectedError
-from rebrain_node.model.head_mask import dilated_in_plane, head_mask
+from rebrain_node.model.head_mask import dilated_in_plane, head_mask, with_whole_face
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.resample import resampled, wide_grid
 from rebrain_node.model.source import targets_of
+from rebrain_node.model.tissue_level import LARGEST_SHIFT_HU, measured_level, shift_to, shifted
 
 #: share of the head that may fall outside the grid: the rims of the ears, never more
 CUT_LIMIT = 0.005
 #: CT kept around the head mask so that its skin keeps its edge, mm
 MARGIN_MM = 2.0
+#: a level is reached where it is missed by no more
+_LEVEL_REACHED_HU = 0.01
 #: the normal leans at most this much from the head-foot axis; the recipe's plane is axial
 AXIAL_LIMIT_DEG = 45.0
 
@@ -39,7 +49,8 @@ def preprocess(volume: SourceVolume, recipe: Recipe) -> PreparedVolume:
     volume : SourceVolume
         Any roughly axial series, whatever its order, tilt, patient position and spacing.
     recipe : Recipe
-        Grid (rows, columns, pixel size) and spacing of the targets.
+        Grid (rows, columns, pixel size), spacing of the targets, and the level of brain tissue to
+        which soft tissue is shifted.
 
     Returns
     -------
@@ -60,11 +71,12 @@ def preprocess(volume: SourceVolume, recipe: Recipe) -> PreparedVolume:
     upright = towards_the_head(volume)
     wide = wide_grid(upright, recipe.grid.pixel_mm)
     hu = resampled(upright, wide)
-    head = head_mask(hu, wide.pixel_mm)
-    if not head.any():
+    core = head_mask(hu, wide.pixel_mm)
+    if not core.any():
         sentence = "no slice shows anything but air"
         raise SeriesRejectedError([Finding(code="NOT-HEAD", sentence=sentence)])
-    first_row, first_column = _corner(head, recipe)
+    head = with_whole_face(core, hu, wide.pixel_mm) if recipe.whole_face else core
+    first_row, first_column = _corner(core, recipe)
     grid = replace(
         wide,
         origin_mm=wide.origin_mm
@@ -73,9 +85,14 @@ def preprocess(volume: SourceVolume, recipe: Recipe) -> PreparedVolume:
         rows=recipe.grid.rows,
         columns=recipe.grid.columns,
     )
+    distances = upright.distances_mm - upright.distances_mm[0]
+    tissue = None
+    if recipe.tissue_level_hu is not None:
+        measured_hu = measured_level(hu, head, wide.pixel_mm, float(distances[-1]) / len(distances))
+        tissue = shift_to(measured_hu, recipe.tissue_level_hu)
+        hu = shifted(hu, tissue.shift_hu)
     kept = dilated_in_plane(head, round(MARGIN_MM / wide.pixel_mm))
     hu[~kept] = AIR_HU
-    distances = upright.distances_mm - upright.distances_mm[0]
     targets = targets_of(distances, recipe.spacing_mm)
     return PreparedVolume(
         hu=_window(hu, (first_row, first_column), grid, np.float32(AIR_HU)),
@@ -88,6 +105,35 @@ def preprocess(volume: SourceVolume, recipe: Recipe) -> PreparedVolume:
         sop_instance_uids=upright.sop_instance_uids,
         frame_numbers=upright.frame_numbers,
         frame_of_reference_uid=upright.frame_of_reference_uid,
+        tissue=tissue,
+    )
+
+
+def judge_tissue(tissue: TissueLevel) -> tuple[Finding, ...]:
+    """Flag ``TISSUE-LEVEL``: no level was found, or the recipe's is farther than is corrected."""
+    if tissue.measured_hu is None:
+        sentence = (
+            "too little brain inside the skull is seen to measure the level of its tissue, the "
+            f"model expects {tissue.expected_hu:g} HU: the series is synthesised as measured; "
+            "check that the whole head was sent"
+        )
+    elif abs(tissue.missing_hu) > _LEVEL_REACHED_HU:
+        sentence = (
+            f"brain tissue lies at {tissue.measured_hu:.0f} HU, the model expects "
+            f"{tissue.expected_hu:g} HU and at most {LARGEST_SHIFT_HU:g} HU are corrected: grey "
+            "and white matter may be drawn as fluid, or fluid as tissue; have the calibration of "
+            "the scanner checked"
+        )
+    else:
+        return ()
+    return (
+        Finding(
+            code="TISSUE-LEVEL",
+            sentence=sentence,
+            severity="flag",
+            value=None if tissue.measured_hu is None else round(tissue.measured_hu, 1),
+            limit=LARGEST_SHIFT_HU,
+        ),
     )
 
 

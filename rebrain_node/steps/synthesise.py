@@ -19,6 +19,7 @@ from rebrain_node.errors import EngineError
 from rebrain_node.model.recipe import Recipe
 from rebrain_node.model.sampling import noise_field, sample_slice
 from rebrain_node.model.source import Conditioning, conditioning_at, windowed
+from rebrain_node.model.z_filter import z_filtered
 from rebrain_node.ports import Engine
 
 #: the skin's edge is kept this far outside the head mask, mm
@@ -54,7 +55,7 @@ def synthesise(
     engine : Engine
         One evaluation of the network.
     recipe : Recipe
-        Windows, time steps of the bridge and eta.
+        Windows, time steps of the bridge, eta, and the filter along the normal.
     seed : int
         Of the one noise field that all slices share, so that the result is reproducible and
         continuous from slice to slice.
@@ -64,10 +65,12 @@ def synthesise(
     Returns
     -------
     SyntheticVolume
-        Intensity in [0, 1], black outside the head; the uncertainty is a rule of thumb.
+        Intensity in [0, 1], black outside the head; the uncertainty is a rule of thumb, 0 there.
 
     Raises
     ------
+    ValueError
+        The recipe filters along the normal and there is not one guide for each target.
     EngineError
         The engine returned another shape than asked for, or values that are not finite.
     """
@@ -87,15 +90,42 @@ def synthesise(
         if progress is not None:
             progress(k + 1, len(guides))
     depth_mm = _depth_mm(prepared, guides)
-    intensity = np.where(depth_mm >= -MARGIN_MM, (synthesised + 1.0) / 2.0, 0.0).astype(np.float32)
+    drawn, head = depth_mm >= -MARGIN_MM, depth_mm >= 0.0
+    intensity = np.where(drawn, (synthesised + 1.0) / 2.0, 0.0).astype(np.float32)
+    intensity = along_normal(intensity, drawn, prepared, guides, recipe)
     return SyntheticVolume(
         intensity=intensity,
-        uncertainty=_uncertainty(intensity, prepared, guides),
-        head=depth_mm >= 0.0,
+        uncertainty=np.where(head, _uncertainty(intensity, prepared, guides), np.float32(0.0)),
+        head=head,
         guides=tuple(guides),
         prepared=prepared,
         stored_range=recipe.output.stored_range,
     )
+
+
+def along_normal(
+    values: FloatArray,
+    support: MaskArray,
+    prepared: PreparedVolume,
+    guides: Sequence[Guide],
+    recipe: Recipe,
+) -> FloatArray:
+    """Filter (k, rows, columns) as the recipe says (`rebrain_node.model.z_filter`).
+
+    Raises
+    ------
+    ValueError
+        There is not one guide for each target.
+    """
+    if recipe.z_filter_mm == 0.0:
+        return values
+    if len(guides) != len(prepared.targets):
+        raise ValueError(
+            f"{len(guides)} of {len(prepared.targets)} slices cannot be filtered from slice to "
+            "slice; synthesise all of them"
+        )
+    measured = np.array([guide.kind == "measured" for guide in guides])
+    return z_filtered(values, support, measured, recipe.z_filter_mm / prepared.spacing_mm)
 
 
 def shown(guide: Guide, conditioning: Conditioning, recipe: Recipe) -> FloatArray | None:

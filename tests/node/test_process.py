@@ -44,6 +44,11 @@ def test_a_head_ct_gives_one_object_a_slice_and_the_answer_others_read(processed
     assert answer["seconds"] > 0.0
     assert answer["engine"].startswith("openvino")
     assert len(answer["bundle_digest"]) == 64
+    level = series["tissue_level"]
+    assert level["expected_hu"] == 33.0
+    assert level["shift_hu"] == pytest.approx(33.0 - level["measured_hu"], abs=0.02)
+    block = images[0].private_block(0x0071, "REBRAIN NODE 1")
+    assert block[0x0F].value == pytest.approx(level["shift_hu"], abs=0.01)
     assert answer["peak_memory_bytes"] <= 4_000_000_000
 
 

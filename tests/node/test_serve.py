@@ -52,10 +52,13 @@ def test_a_study_goes_in_and_comes_back_once_and_a_second_time_nothing_new(
             listed = json.loads(run("queue", "list", "--config", node.config, "--json").stdout)
             series_uid = listed["series"][0]["series_instance_uid"]
             shown = run("queue", "show", series_uid, "--config", node.config).stdout
+            as_json = run("queue", "show", series_uid, "--config", node.config, "--json").stdout
         with node.state() as state:
             assert state.audit.verify().intact
         assert {path.name: path.read_bytes() for path in pacs.instances()} == first
     assert "rank 1 of 1 that would do" in " ".join(shown.split())
+    assert "tissue level: shift_hu" in " ".join(shown.split())
+    assert json.loads(as_json)["tissue_level"]["expected_hu"] == 33.0
     assert status["series"]["published"] == 1
     assert status["conserved"] is True
     assert [series["state"] for series in listed["series"]] == ["published"]

@@ -27,6 +27,7 @@ def write_quick_bundle(folder: Path, spacing_mm: float = 8.0) -> Path:
     shipped = open_bundle(Settings()).bundle
     contents = {name: shipped.read(name) for name in FILES}
     alone = {"spacing_mm": spacing_mm, "retrieval": {"method": "none"}, "abstain": None}
+    alone |= {"tissue_level_hu": 33.0}
     recipe = json.loads(contents["recipe.json"]) | alone
     contents["recipe.json"] = json.dumps(recipe).encode()
     write_bundle(folder, "quick", "0.0.1", contents)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors.torch import load as load_tensors
 
 from rebrain_node.domain.uncertainty import LEAST_SUBJECTS, RULE_OF_THUMB
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation as Interpretation
 from rebrain_node.engine.open import open_scale
 from rebrain_node.model.bundle import load_bundle
+from rebrain_node.model.calibration import Calibration
+from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.steps.preprocess import preprocess
 from tests.support.ball_head import ball_maps
-from tests.support.tiny_bundle import tiny_recipe, write_tiny_bundle
+from tests.support.tiny_bundle import tiny_calibration, tiny_recipe, write_tiny_bundle
 from trainer.calibrate import run
 from trainer.calibrate.intervals import (
     SubjectResiduals,
     ause,
     by_kind,
+    calibration_of,
     conformal,
     likelihood,
     order,
@@ -30,7 +38,8 @@ from trainer.calibrate.intervals import (
 from trainer.calibrate.report import NO_SPREAD, markdown
 from trainer.calibrate.residuals import Residuals, simulate_series
 from trainer.calibrate.run import CalibrationError, Steps, SubjectSplit, calibrate
-from trainer.calibrate.scale_head import ScaleTraining, scales, train_scale_head
+from trainer.calibrate.scale_head import FACTORS, ScaleTraining, rounded, scales, train_scale_head
+from trainer.calibrate.width_curve import compare, curved, width_curve
 from trainer.heads import Head, role_of
 from trainer.simulate.hounsfield import tissues
 
@@ -128,6 +137,7 @@ def heteroscedastic(subject, seed, count=12):
         error=np.abs(rng.laplace(0.0, scale)).astype(np.float16),
         rule=np.full((count, *SHAPE), 0.1, dtype=np.float16),
         spread=None,
+        shift_spread=None,
         inside=np.ones((count, *SHAPE), dtype=bool),
         kinds=("measured", "interpolated") * (count // 2),
         series=np.zeros(count, dtype=np.int32),
@@ -143,6 +153,69 @@ def trained():
 def held_out(trained):
     new = [heteroscedastic(name, seed) for name, seed in (("a", 2), ("b", 3), ("c", 4))]
     return [SubjectResiduals(each, scales(trained, each)) for each in new]
+
+
+def ambiguous(subject, seed):
+    """As above, and half of the dark voxels change with the level of the input."""
+    residuals = heteroscedastic(subject, seed)
+    rng = np.random.default_rng(seed + 50)
+    unsure = residuals.x[:, 0] < 0.0
+    unsure[:, :, : SHAPE[1] // 2] = False
+    x = residuals.x.copy()
+    x[:, 1] = np.where(unsure, 0.9, -0.9)
+    error = np.where(unsure, np.abs(rng.laplace(0.0, 0.15, unsure.shape)), residuals.error)
+    return replace(
+        residuals,
+        x=x,
+        error=error.astype(np.float16),
+        shift_spread=np.where(unsure, 0.2, 0.01).astype(np.float16),
+    )
+
+
+def test_the_head_predicts_the_spread_at_shifted_input_and_adds_it_to_the_scale():
+    head = train_scale_head(ambiguous("train", 1), ScaleTraining(seed=1, steps=150))
+    new = ambiguous("new", 2)
+    x, s = torch.from_numpy(new.x.astype(np.float32)), torch.from_numpy(new.s)
+    with torch.inference_mode():
+        scale, spread = (part.numpy()[:, 0] for part in head.parts(x, s))
+    unsure = new.shift_spread > 0.1
+    assert spread[unsure].mean() > 3.0 * spread[~unsure].mean()
+    assert float(head.factor) in FACTORS
+    expected = np.sqrt(scale**2 + (float(head.factor) * spread) ** 2)
+    assert np.allclose(scales(rounded(head), new), expected, rtol=0.02)
+
+
+def test_without_shifts_the_head_is_that_of_earlier_bundles(trained):
+    assert "spread.weight" not in trained.state_dict()
+    assert set(ResidualScaleHead().state_dict()) == set(trained.state_dict())
+    assert not ResidualScaleHead.of(trained.state_dict()).spreads
+
+
+def test_a_curve_of_the_scale_is_kept_where_it_is_narrower(trained):
+    new = [heteroscedastic(name, seed) for name, seed in (("a", 2), ("b", 3), ("c", 4))]
+    subjects = [SubjectResiduals(each, scales(trained, each)) for each in new]
+    wrong = [replace(each, scale=(each.scale**3).astype(np.float32)) for each in subjects]
+    curve = width_curve(wrong)
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(curve))
+    found = compare(wrong, curve)
+    assert found.kept
+    assert found.curved < 0.9 * found.straight
+    assert not compare(subjects, width_curve(subjects)).kept
+    calibration = calibration_of(curved(wrong, curve)).model_copy(update={"curve": curve})
+    half = calibration.half_width(wrong[0].scale, "measured")
+    covered = wrong[0].residuals.error <= half
+    assert 0.8 < covered.mean() < 0.98
+
+
+def test_a_curve_that_falls_is_no_calibration():
+    values = tiny_calibration().model_dump()
+    assert "curve" not in json.loads(tiny_calibration().to_json())
+    with pytest.raises(ValidationError, match="rise in both"):
+        Calibration.model_validate(values | {"curve": ((0.1, 0.2), (0.2, 0.1))})
+    rising = Calibration.model_validate(values | {"curve": ((0.1, 0.1), (0.2, 0.4))})
+    scale = np.array([0.05, 0.1, 0.15, 0.2, 0.4], dtype=np.float32)
+    assert np.allclose(rising.half_width(scale, "measured"), [0.1, 0.2, 0.5, 0.8, 1.6])
+    assert Calibration.model_validate_json(rising.to_json()) == rising
 
 
 def test_the_network_beats_the_best_constant_on_held_out_subjects(held_out):
@@ -220,7 +293,15 @@ def test_truth_and_ct_are_aligned():
 def calibrated(maps, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bundles")
     bundle = write_tiny_bundle(
-        folder / "old", tiny_recipe().model_copy(update={"sampling": (1.0,), "spacing_mm": 1.5})
+        folder / "old",
+        tiny_recipe().model_copy(
+            update={
+                "sampling": (1.0,),
+                "spacing_mm": 1.5,
+                "z_filter_mm": 1.0,
+                "uncertainty_shifts_hu": (-4.0, 0.0, 5.0),
+            }
+        ),
     )
     progress = []
     with pytest.MonkeyPatch.context() as patch:
@@ -270,6 +351,18 @@ def test_the_report_has_coverage_correlation_and_cost(calibrated):
         ("cost", 3),
     ]
     assert progress.count("step") == 9
+
+
+@pytest.mark.full
+def test_the_calibrated_bundle_has_learned_the_spread(calibrated):
+    _, new, report, _ = calibrated
+    assert report["spread_factor"] in FACTORS
+    assert "spread.weight" in load_tensors(new.read("scale.safetensors"))
+    assert report["width_curve"]["sentence"] in markdown(report)
+    x = np.zeros((1, 5, 64, 48), dtype=np.float32)
+    s = np.zeros((1, 2), dtype=np.float32)
+    found = [open_scale(name, new).estimate(x, s) for name in ("openvino", "torch")]
+    assert np.allclose(found[0], found[1], rtol=1e-3)
 
 
 @pytest.mark.full

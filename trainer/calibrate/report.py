@@ -81,6 +81,7 @@ def markdown(report: dict[str, Any]) -> str:
         introduction,
         _section("Coverage", _coverage(report["kinds"])),
         _section("Widths", _widths(calibration, report["kinds"])),
+        report["width_curve"]["sentence"],
         _section("Correlation with the error", _order(report)),
         _section("Cost", [times]),
         _section("Limits", limits),

@@ -22,6 +22,7 @@ from rebrain_node.domain.volume import (
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.tissue_level import shifted
 from rebrain_node.steps.estimate import scale_inputs
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
@@ -38,6 +39,7 @@ THINNEST_MM, THICKEST_MM = 3.0, 7.0
 _PITCH_DEG, _SD_DEG = (-22.0, 12.0), 3.0  # range of pitch; standard deviation of roll and yaw
 _BELOW_BRAIN_MM = 12.0  # a head CT begins at the skull base
 _ABOVE_BRAIN_MM = 14.0
+_SHIFT_SEED = 0  # one noise field for all shifts of the input
 _TRUTH_PLANES = 3  # averaged within one synthetic slice
 
 
@@ -133,6 +135,9 @@ class Residuals:
         (k, rows, columns), the heuristic uncertainty.
     spread : ndarray of float16 or None
         (k, rows, columns), standard deviation of samples; None without sampled noise.
+    shift_spread : ndarray of float16 or None
+        (k, rows, columns), standard deviation of drawings at shifted input; None where the recipe
+        names no shifts.
     inside : MaskArray
         (k, rows, columns), head where the truth is known.
     kinds : tuple of SliceKind
@@ -147,6 +152,7 @@ class Residuals:
     error: NDArray[np.float16]
     rule: NDArray[np.float16]
     spread: NDArray[np.float16] | None
+    shift_spread: NDArray[np.float16] | None
     inside: MaskArray
     kinds: tuple[SliceKind, ...]
     series: NDArray[np.int32]
@@ -179,18 +185,42 @@ class NodeSteps:
         model = self.model
         embeddings = embed(prepared, model.encoder, self.recipe) if model.encoder else None
         guides = retrieve(prepared, self.recipe, frame, embeddings, model.exemplars)
-        some = chosen(guides, self.per_kind, rng)
-        return synthesise(prepared, some, model.engine, self.recipe, int(rng.integers(2**31)))
+        kept = chosen(guides, self.per_kind, rng)
+        filters, seed = self.recipe.z_filter_mm > 0.0, int(rng.integers(2**31))
+        made = guides if filters else tuple(guides[k] for k in kept)
+        volume = synthesise(prepared, made, model.engine, self.recipe, seed)
+        return slices_of(volume, kept) if filters else volume
 
     def spread(self, volume: SyntheticVolume) -> FloatArray | None:
         """Standard deviation of samples, (k, rows, columns); None without sampled noise."""
         if not is_noisy(self.recipe):
             return None
+        recipe = self.recipe.model_copy(update={"z_filter_mm": 0.0})
         samples = [
-            synthesise(volume.prepared, volume.guides, self.model.engine, self.recipe, seed)
+            synthesise(volume.prepared, volume.guides, self.model.engine, recipe, seed)
             for seed in range(SPREAD_SEEDS)
         ]
         return np.asarray(np.std([sample.intensity for sample in samples], axis=0))
+
+    def shift_spread(self, volume: SyntheticVolume) -> FloatArray | None:
+        """Standard deviation of drawings with the CT shifted by `uncertainty_shifts_hu`.
+
+        Returns
+        -------
+        FloatArray or None
+            (k, rows, columns), 0 outside the drawn head; None where the recipe names no shifts.
+        """
+        shifts = self.recipe.uncertainty_shifts_hu
+        if not shifts:
+            return None
+        recipe = self.recipe.model_copy(update={"z_filter_mm": 0.0})
+        drawings = []
+        for shift_hu in shifts:
+            hu = shifted(volume.prepared.hu, shift_hu)
+            moved = replace(volume.prepared, hu=hu)
+            drawn = synthesise(moved, volume.guides, self.model.engine, recipe, _SHIFT_SEED)
+            drawings.append(drawn.intensity)
+        return np.asarray(np.std(drawings, axis=0), dtype=np.float32)
 
 
 def is_noisy(recipe: Recipe) -> bool:
@@ -198,13 +228,25 @@ def is_noisy(recipe: Recipe) -> bool:
     return len(recipe.sampling) > 1
 
 
-def chosen(guides: Sequence[Guide], per_kind: int, rng: Generator) -> tuple[Guide, ...]:
-    """Choose at most `per_kind` random guides of each kind, in order of position."""
+def slices_of(volume: SyntheticVolume, rows: Sequence[int]) -> SyntheticVolume:
+    """Return some slices of a volume, in this order."""
+    some = list(rows)
+    return replace(
+        volume,
+        intensity=volume.intensity[some],
+        uncertainty=volume.uncertainty[some],
+        head=volume.head[some],
+        guides=tuple(volume.guides[k] for k in some),
+    )
+
+
+def chosen(guides: Sequence[Guide], per_kind: int, rng: Generator) -> tuple[int, ...]:
+    """Choose at most `per_kind` random guides of each kind; their numbers in order of position."""
     kept: set[int] = set()
     for kind in KINDS:
         rows = [k for k, guide in enumerate(guides) if guide.kind == kind]
         kept |= set(rng.permutation(rows)[:per_kind].tolist())
-    return tuple(guides[k] for k in sorted(kept))
+    return tuple(sorted(kept))
 
 
 def residuals_of(
@@ -224,7 +266,7 @@ def residuals_of(
     ]
     if not rows:
         raise ValueError(f"no slice of {subject} contains a voxel whose truth is known")
-    which, kinds, x, s, error, rule, spread, inside = zip(*rows, strict=True)
+    which, kinds, x, s, error, rule, spread, shift_spread, inside = zip(*rows, strict=True)
     return Residuals(
         subject=subject,
         x=np.stack(x),
@@ -232,6 +274,7 @@ def residuals_of(
         error=np.stack(error),
         rule=np.stack(rule),
         spread=np.stack(spread) if is_noisy(steps.recipe) else None,
+        shift_spread=np.stack(shift_spread) if steps.recipe.uncertainty_shifts_hu else None,
         inside=np.stack(inside),
         kinds=tuple(kinds),
         series=np.array(which, dtype=np.int32),
@@ -241,8 +284,8 @@ def residuals_of(
 def _rows(
     series: SimulatedSeries, volume: SyntheticVolume, steps: NodeSteps
 ) -> Iterator[tuple[object, ...]]:
-    """Yield kind, inputs, error, heuristic, spread and mask of each slice with known truth."""
-    spread = steps.spread(volume)
+    """Yield kind, inputs, error, heuristic, spreads and mask of each slice with known truth."""
+    spread, shift_spread = steps.spread(volume), steps.shift_spread(volume)
     spacing_mm = volume.prepared.spacing_mm
     for k, (x, s) in enumerate(scale_inputs(volume, steps.recipe)):
         guide = volume.guides[k]
@@ -256,8 +299,14 @@ def _rows(
                 np.abs(volume.intensity[k] - truth).astype(np.float16),
                 volume.uncertainty[k].astype(np.float16),
                 None if spread is None else spread[k].astype(np.float16),
+                None if shift_spread is None else shift_spread[k].astype(np.float16),
                 inside,
             )
+
+
+def _joined_spread(parts: Sequence[Residuals]) -> NDArray[np.float16] | None:
+    spreads = [part.shift_spread for part in parts if part.shift_spread is not None]
+    return np.concatenate(spreads) if spreads else None
 
 
 def joined(parts: Sequence[Residuals]) -> Residuals:
@@ -270,6 +319,7 @@ def joined(parts: Sequence[Residuals]) -> Residuals:
         error=np.concatenate([part.error for part in parts]),
         rule=np.concatenate([part.rule for part in parts]),
         spread=None,
+        shift_spread=_joined_spread(parts),
         inside=np.concatenate([part.inside for part in parts]),
         kinds=tuple(kind for part in parts for kind in part.kinds),
         series=np.concatenate([part.series for part in parts]),

@@ -4,7 +4,7 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from trainer.calibrate.residuals import (
     simulate_series,
 )
 from trainer.calibrate.scale_head import STEPS, ScaleTraining, rounded, scales, train_scale_head
+from trainer.calibrate.width_curve import compare, curved, width_curve
 from trainer.heads import Head
 from trainer.release.bundle import check_unused, derive
 from trainer.release.card import card_files
@@ -141,8 +142,15 @@ def calibrate(
         train_scale_head(joined(training_residuals), settings, lambda _: steps.advance())
     )
     subjects = [SubjectResiduals(each, scales(head, each)) for each in held_out_residuals]
+    curve = width_curve([SubjectResiduals(each, scales(head, each)) for each in training_residuals])
+    compared = compare(subjects, curve)
+    subjects = curved(subjects, curve) if compared.kept else subjects
     calibration = calibration_of(subjects)
+    if compared.kept:
+        calibration = calibration.model_copy(update={"curve": curve})
     report = report_of(bundle, subjects, calibration, [r.subject for r in training_residuals])
+    report["width_curve"] = {**asdict(compared), "sentence": compared.sentence}
+    report["spread_factor"] = float(head.factor) if head.spreads else None
     abstain = limits_of(subjects, calibration)
     parts = CalibrationParts(
         head=head,
@@ -225,12 +233,13 @@ def _cost_of(
 ) -> dict[str, float]:
     """Return the median processor time of synthesis and estimate, in alternating runs."""
     scale = open_scale(ENGINE, bundle, 1)
+    recipe = bundle.recipe.model_copy(update={"z_filter_mm": 0.0})  # of some slices
     synthesis, added = [], []
     for seed in range(TIMED_RUNS):
         start = time.process_time()
-        again = synthesise(volume.prepared, volume.guides, engine, bundle.recipe, seed)
+        again = synthesise(volume.prepared, volume.guides, engine, recipe, seed)
         between = time.process_time()
-        estimate(again, bundle.recipe, scale, calibration)
+        estimate(again, recipe, scale, calibration)
         synthesis.append(between - start)
         added.append(time.process_time() - between)
         advance()

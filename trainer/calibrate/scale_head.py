@@ -1,4 +1,8 @@
-"""Training of the residual-scale network by the Laplace likelihood of the residuals."""
+"""Training of the residual-scale network by the Laplace likelihood of the residuals.
+
+Where the residuals have the spread of drawings at shifted input, the network learns to predict it,
+and the factor with which it enters the scale is the one of the greatest likelihood.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +22,8 @@ STEPS = 600
 BATCH = 4
 LEARNING_RATE = 5e-3  # cosine to zero
 _CLIP = 1.0  # gradient norm
+#: of the predicted spread in the scale
+FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 Report = Callable[[int], None]
 
 
@@ -50,28 +56,55 @@ def train_scale_head(
     rng = SampleRng(training.seed, 0)
     with torch.random.fork_rng():
         torch.manual_seed(training.seed)
-        head = ResidualScaleHead()
+        head = ResidualScaleHead(spreads=residuals.shift_spread is not None)
     optimiser = torch.optim.Adam(head.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, training.steps)
     weights = torch.ones(len(residuals.kinds))
     for step in range(training.steps):
         rows = rng.choice(weights, BATCH).numpy()
         x, s, error, inside = _batch(residuals, rows)
+        spread = _spread(residuals, rows)
         if rng.chance(0.5):  # mirrored
-            x, error, inside = x.flip(3), error.flip(3), inside.flip(3)
-        loss = laplace(head(x, s), error, inside)
+            x, error, inside, spread = (v.flip(3) for v in (x, error, inside, spread))
+        scale, predicted = head.parts(x, s)
+        loss = laplace(scale, error, inside)
+        if predicted is not None:
+            loss = loss + spread_loss(predicted, spread, inside)
         update(head, optimiser, loss, _CLIP)
         schedule.step()
         if report is not None:
             report(step + 1)
+    if head.spreads:
+        head.factor.data.fill_(likeliest_factor(head, residuals))
     return head.eval()
+
+
+def spread_loss(predicted: Tensor, spread: Tensor, inside: Tensor) -> Tensor:
+    """Return the squared error of a spread over its mean square, all (batch, 1, rows, columns).
+
+    The mean is learned rather than the median, for the few voxels that have a large spread.
+    """
+    error = ((predicted - spread) ** 2 * inside).sum()
+    return error / ((spread**2 * inside).sum() + 1e-4 * inside.sum()).clamp(min=1e-6)
+
+
+def likeliest_factor(head: ResidualScaleHead, residuals: Residuals) -> float:
+    """Return the factor of the predicted spread with the greatest likelihood of the residuals."""
+    totals = np.zeros(len(FACTORS))
+    with torch.inference_mode():
+        for k in range(len(residuals.kinds)):
+            rows = np.array([k])
+            x, s, error, inside = _batch(residuals, rows)
+            scale, spread = head.parts(x, s)
+            for j, factor in enumerate(FACTORS):
+                combined = head.combined(scale, spread, factor)
+                totals[j] += float(laplace(combined, error, inside))
+    return FACTORS[int(np.argmin(totals))]
 
 
 def rounded(head: ResidualScaleHead) -> ResidualScaleHead:
     """Round the weights to half precision, as they are stored; widths are set on these."""
-    network = ResidualScaleHead()
-    network.load_state_dict({name: w.float() for name, w in halves_of(head.state_dict()).items()})
-    return network.eval()
+    return ResidualScaleHead.of(halves_of(head.state_dict()))
 
 
 def scales(head: ResidualScaleHead, residuals: Residuals) -> FloatArray:
@@ -82,6 +115,13 @@ def scales(head: ResidualScaleHead, residuals: Residuals) -> FloatArray:
             x, s, _, _ = _batch(residuals, np.array([k]))
             scale[k] = head(x, s)[0, 0].numpy()
     return scale
+
+
+def _spread(residuals: Residuals, rows: np.ndarray) -> Tensor:
+    """Return the spread of drawings at shifted input; zeros where there is none."""
+    if residuals.shift_spread is None:
+        return torch.zeros(1, 1, 1, 1)
+    return torch.from_numpy(residuals.shift_spread[rows].astype(np.float32))[:, None]
 
 
 def _batch(residuals: Residuals, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ from rebrain_node.steps.gate.rules import ALL, SLICES, Violation, rule, set_rule
 OBJECT_ELEMENTS: Final = tuple(
     e
     for e in marks.OBJECT_ELEMENTS
-    if e not in (marks.FINDINGS, marks.PREDECESSOR, marks.UNTRUSTED_ABOVE)
+    if e not in (marks.FINDINGS, marks.PREDECESSOR, marks.UNTRUSTED_ABOVE, marks.TISSUE_SHIFT)
 )
 #: a slice this near to a measured one is at its position
 SAME_POSITION_MM: Final = 0.05

@@ -17,7 +17,7 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import UNVERIFIED
 from rebrain_node.steps.write import codes
-from rebrain_node.steps.write.codes import MILLIMETRE, NO_UNITS, Triple, concept
+from rebrain_node.steps.write.codes import HOUNSFIELD, MILLIMETRE, NO_UNITS, Triple, concept
 from rebrain_node.steps.write.encoding import plain
 from rebrain_node.steps.write.identity import derived_uid
 from rebrain_node.steps.write.references import evidence, listed, reference
@@ -111,6 +111,7 @@ def _library_group(
 def _volume_group(result: Result) -> _Group:
     """Say of the whole result: algorithm, digests, verdict, findings, audit head, totals."""
     provenance, synthetic = result.provenance, result.synthetic
+    tissue = synthetic.prepared.tissue
     counts = Counter(record.guide.kind for record in result.slices)
     inside = np.clip(synthetic.uncertainty[synthetic.head], 0.0, 1.0)
     limit, slice_limit = result.options.uncertain_above, synthetic.meaning.untrusted_above
@@ -133,6 +134,7 @@ def _volume_group(result: Result) -> _Group:
                 (codes.UNCERTAIN_SHARE, share, NO_UNITS),
                 (codes.LIMIT, limit, NO_UNITS),
                 (codes.SLICE_LIMIT, slice_limit, NO_UNITS),
+                (codes.TISSUE_SHIFT, None if tissue is None else tissue.shift_hu, HOUNSFIELD),
             )
         ),
         qualitative_evaluations=[

@@ -208,7 +208,7 @@ def _result_values(
     findings: Sequence[Finding],
     options: ObjectOptions,
 ) -> _PrivateValues:
-    before = provenance.predecessor
+    before, tissue = provenance.predecessor, synthetic.prepared.tissue
     return (
         (marks.JOB, provenance.digest),
         (marks.REVISION, provenance.revision),
@@ -224,6 +224,7 @@ def _result_values(
         (marks.PREDECESSOR, before.mr_series_uid if before is not None else None),
         (marks.CALIBRATION, synthetic.meaning.label),
         (marks.UNTRUSTED_ABOVE, synthetic.meaning.untrusted_above),
+        (marks.TISSUE_SHIFT, None if tissue is None else tissue.shift_hu),
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
 
-from rebrain_node.model.head_mask import dilated_in_plane, head_mask
+from rebrain_node.model.head_mask import dilated_in_plane, head_mask, with_whole_face
 
 
 def _insight(operation, mask, radius):
@@ -62,3 +62,35 @@ def test_the_mask_is_the_one_that_the_insight_toolkit_gives(pixel_mm, seed):
 
 def test_air_alone_holds_no_head():
     assert not head_mask(np.full((3, 40, 40), -1000.0), 1.0).any()
+
+
+def _with_a_nose():
+    """A head with a hollow nose of thin walls in front, a table behind, a strap at its side."""
+    _, y, x = np.indices((3, 150, 120))
+    hu = np.where(np.hypot((y - 85) / 50, (x - 60) / 40) < 1.0, 40.0, -1000.0)
+    hollow = (np.abs(x - 60) < 12) & (y > 20) & (y < 60)
+    hu[hollow] = -1000.0  # the airway, open in front
+    wall = (np.abs(x - 60) >= 10) & (np.abs(x - 60) < 13) & (y > 22) & (y < 42)
+    hu[wall | ((np.abs(x - 60) < 13) & (y >= 20) & (y <= 22))] = 30.0
+    hu[:, 140:143] = 100.0
+    hu[:, 60:62, 101:115] = 100.0
+    return hu
+
+
+def test_a_thin_nose_and_the_air_behind_it_belong_to_the_head():
+    hu = _with_a_nose()
+    core = head_mask(hu, 1.0)
+    whole = with_whole_face(core, hu, 1.0)
+    assert not core[:, 22:30, 50:70].any()
+    assert whole[:, 21:58, 50:70].all()
+    assert (whole | ~core).all()
+    assert not whole[:, 139:].any()
+    assert not whole[:, 60:62, 104:].any()
+
+
+def test_a_face_without_anything_thin_is_unchanged():
+    _, y, x = np.indices((3, 120, 110))
+    hu = np.where(np.hypot((y - 58) / 42, (x - 54) / 35) < 1.0, 40.0, -1000.0)
+    hu[2] = -1000.0  # air alone
+    core = head_mask(hu, 0.9)
+    assert np.array_equal(with_whole_face(core, hu, 0.9), core)

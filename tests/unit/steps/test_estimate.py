@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.errors import EngineError, SeriesRejectedError
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.recipe import Abstain
+from rebrain_node.model.z_filter import z_filtered
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.estimate import abstain, estimate, scale_inputs
 from rebrain_node.steps.preprocess import preprocess
@@ -48,13 +50,42 @@ def drawn():
 def test_a_slice_is_so_many_scales_wide_as_its_kind_says(drawn):
     found = estimate(drawn, RECIPE, Distance(), tiny_calibration())
     scales = {"measured": 2.0, "interpolated": 3.0}
-    for guide, values in zip(found.guides, found.uncertainty, strict=True):
+    for guide, values, head in zip(found.guides, found.uncertainty, found.head, strict=True):
         distances = np.abs(found.prepared.distances_mm - guide.target.distance_mm)
         expected = scales[guide.kind] * (0.02 + 0.01 * distances.min())
-        assert np.allclose(values, expected, atol=1e-5)
+        assert np.allclose(values[head], expected, atol=1e-5)
     assert np.array_equal(found.intensity, drawn.intensity)
     assert found.meaning == UncertaintyInterpretation(alpha=0.1, subjects=25)
     assert found.meaning.calibrated
+
+
+def test_the_uncertainty_is_0_outside_the_head(drawn):
+    found = estimate(drawn, RECIPE, Distance(), tiny_calibration())
+    for volume in (drawn, found):
+        assert volume.head.any()
+        assert (volume.uncertainty[volume.head] > 0.0).all()
+        assert (volume.uncertainty[~volume.head] == 0.0).all()
+
+
+def test_image_and_uncertainty_are_filtered_along_the_normal_as_the_recipe_says(drawn):
+    filtered = RECIPE.model_copy(update={"z_filter_mm": 0.8})
+    image = synthesise(drawn.prepared, drawn.guides, WindowedSource(), filtered, 1)
+    measured = np.array([guide.kind == "measured" for guide in drawn.guides])
+    sigma = 0.8 / drawn.prepared.spacing_mm
+    expected = z_filtered(drawn.intensity, drawn.intensity > 0.0, measured, sigma)
+    inside = ndimage.binary_erosion(drawn.head, np.ones((5, 3, 3)))
+    assert np.mean(np.abs(image.intensity - expected)[inside] < 2e-3) > 0.98
+    assert not np.allclose(image.intensity, drawn.intensity, atol=1e-3)
+    plain = estimate(drawn, RECIPE, Distance(), tiny_calibration()).uncertainty
+    found = estimate(image, filtered, Distance(), tiny_calibration()).uncertainty
+    assert np.allclose(found, z_filtered(plain, drawn.head, measured, sigma), atol=1e-5)
+    assert not np.allclose(found, plain, atol=1e-3)
+
+
+def test_some_slices_alone_are_not_filtered_from_slice_to_slice(drawn):
+    filtered = RECIPE.model_copy(update={"z_filter_mm": 0.8})
+    with pytest.raises(ValueError, match="synthesise all of them"):
+        synthesise(drawn.prepared, drawn.guides[::2], WindowedSource(), filtered, 1)
 
 
 def test_few_subjects_are_not_called_a_calibration(drawn):

@@ -23,7 +23,7 @@ from tests.support.geometry_cases import (
     marker_of,
     prepared_marker,
 )
-from tests.support.phantoms import MARKER_HU, MARKER_MM, enhanced_ct, head_ct
+from tests.support.phantoms import MARKER_HU, MARKER_MM, Ellipsoid, enhanced_ct, head_ct
 
 
 def codes(error: pytest.ExceptionInfo[SeriesRejectedError]) -> set[str]:
@@ -327,3 +327,17 @@ def test_the_marker_of_the_phantom_is_what_the_tests_look_for():
     volume = assemble(head_ct(**SMALL), GEOMETRY)
     assert volume.hu.max() > MARKER_HU
     assert np.linalg.norm(marker_of(volume) - MARKER_MM) < 3.0
+
+
+def test_the_whole_face_is_in_the_mask_where_the_recipe_says_so_and_the_grid_stays():
+    nose = Ellipsoid((0.0, -105.0, 20.0), (2.5, 22.0, 20.0), 40.0)  # thin
+    spec = {**SMALL, "pixel_spacing_mm": (2.0, 2.0), "rows": 120, "columns": 120, "parts": (nose,)}
+    volume = assemble(head_ct(**spec), GEOMETRY)
+    whole = RECIPE.model_copy(update={"whole_face": True})
+    before, after = (preprocess(volume, recipe) for recipe in (RECIPE, whole))
+    assert np.array_equal(before.grid.origin_mm, after.grid.origin_mm)
+    added = after.head & ~before.head
+    assert added.sum() > 100
+    assert not (before.head & ~after.head).any()
+    assert (after.hu[added] > -300.0).mean() > 0.5
+    assert np.array_equal(after.hu[before.head], before.hu[before.head])

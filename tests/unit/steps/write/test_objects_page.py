@@ -25,6 +25,7 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.job import Predecessor, Provenance
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 from rebrain_node.domain.volume import StoredRange, SyntheticVolume
+from rebrain_node.model.tissue_level import shift_to
 from rebrain_node.steps.write import AuditAnchor, ObjectOptions, write
 from rebrain_node.steps.write.source import NO_DATE
 from tests.support.phantoms import enhanced_ct, head_ct
@@ -92,6 +93,8 @@ def written(
     before: Predecessor | None = None,
 ) -> Written:
     volume = synthetic_volume(instances, **({} if meaning is None else {"meaning": meaning}))
+    if meaning is not None:
+        volume = replace(volume, prepared=replace(volume.prepared, tissue=shift_to(28.0, 33.0)))
     made_by = provenance(revision=2 if before else 1, predecessor=before)
     anchor = AuditAnchor(sequence=1, sha256="a" * 64)
     kinds: dict[str, list[Dataset]] = {}
@@ -593,6 +596,7 @@ def test_the_private_block_holds_the_elements_of_the_page_where_it_says(sets, na
         "where an earlier revision gave a set": calibrated,
         "where the recipe sets one": calibrated,
         "where the recipe sets a limit": calibrated,
+        "where the recipe sets a level": calibrated,
         "where the CT is an Enhanced CT": calibrated,
     }
     shared = {e.offset: e.vr for e in marks.OBJECT_ELEMENTS if conditions[e.condition]}
