@@ -1,5 +1,6 @@
 """Methods and predictions on a tiny data set whose answers are known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -207,3 +208,24 @@ def test_a_figure_sums_up_subjects() -> None:
     assert found["sd"] == pytest.approx(np.sqrt(2))
     assert found["ci95"] == [1, 3]
     assert summarise({"a": 5.0}, seed=0)["ci95"] == [5, 5]
+
+
+@pytest.mark.parametrize("protocol", ["none", "decimate:2"])
+def test_volumes_that_an_evaluation_writes_score_the_same_when_they_are_read_back(
+    tmp_path: Path, balls: PreparedData, protocol: str
+) -> None:
+    network = unchanged()
+    comparison = Comparison(
+        data=balls,
+        sparsity=Sparsity.parse(protocol),
+        mode="standard",
+        recipe=network.recipe,
+        bridges=[NetworkMethod(OURS, network, balls, 0)],
+        written=tmp_path,
+    )
+    first = comparison.run(("c",), SILENT)
+    again = replace(comparison, bridges=[], predictions=[Predictions("again", tmp_path / OURS)])
+
+    ours, read = first.found[OURS]["c"], again.run(("c",), SILENT).found["again"]["c"]
+    assert read.keys() == ours.keys()
+    assert all(read[name] == pytest.approx(ours[name], abs=1e-4) for name in ours)

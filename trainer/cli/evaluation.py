@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trainer.evaluate.run import Progress
 
 _SCORES = "evaluation.json"
-_REPORTS = (_SCORES, "ablation.json", "retrieval.json")
+_REPORTS = (_SCORES, "ablation.json", "retrieval.json", "acceptance.json")
 _SHOWN = ("psnr", "ssim", "nrmse", "i_ssim_gap", "slice_id_exact", "slice_id_within_one",
          "brain_correlation", "lncc")  # fmt: skip
 #: as the slice-position check of the node at slices 5 mm apart: 1.5 times the gap
@@ -99,6 +99,14 @@ def evaluate(  # noqa: PLR0913 - one option each
     curves: Annotated[
         Path | None, typer.Option(help="curves.csv of `compare-objectives`, for a figure.")
     ] = None,
+    registered: Annotated[
+        bool,
+        typer.Option("--registered", help="Move the T1 of 2-D pairs onto their CT before scoring."),
+    ] = False,
+    write_predictions: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the volumes of the networks: METHOD/SUBJECT.npz."),
+    ] = None,
     seed: Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -126,6 +134,8 @@ def evaluate(  # noqa: PLR0913 - one option each
         mode=mode,
         predictions={name: Path(folder) for name, folder in _named(predictions, "DIR").items()},
         networks=_named(network, "PATH"),
+        registered=registered,
+        written=write_predictions,
         seed=seed,
     )
     with _progress("positions") as progress:
@@ -139,6 +149,86 @@ def evaluate(  # noqa: PLR0913 - one option each
         means = [f"{metrics[key]['mean']:.3f}" if key in metrics else "" for key in _SHOWN]
         table.add_row(name, *means)
     Console().print(table)
+
+
+def acceptance(
+    bundle: Annotated[str, typer.Argument(help="Folder of the bundle to judge, or demo.")],
+    out: ReportFolder,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Earlier bundle (folder, or demo), or the acceptance.json of its own run. "
+            "Times are comparable within one run only."
+        ),
+    ] = None,
+    data: options.Data = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Judge a bundle by the figures that it must reach.
+
+    Synthesises the demonstration head, the same head with planted disease and, where the shared
+    data are at hand, a hospital study and the real pairs. Prints target, earlier bundle and new
+    bundle side by side and writes acceptance.json and acceptance.md to OUT. Takes about seven
+    minutes of one core for a bundle. The exit code is 0 whatever the figures are.
+    """
+    from trainer.evaluate import acceptance as judged
+    from trainer.evaluate.networks import bundle_at
+    from trainer.evaluate.report_files import json_text
+
+    check_out(out)
+    folder = _data_or_none(data)
+
+    def measured(where: str) -> "judged.BundleFigures":
+        loaded = bundle_at(where)
+        label = f"{loaded.name} {loaded.version}"
+        with options.bar_of(label, 1) as (bar, task):
+            return judged.measure(
+                loaded,
+                folder,
+                lambda case: bar.console.print(f"{label}: {case} done"),
+                lambda: bar.advance(task, 0),
+            )
+
+    old = None
+    if against is not None:
+        earlier = Path(against)
+        old = judged.read_figures(earlier) if earlier.suffix == ".json" else measured(against)
+    found = judged.document(measured(bundle), old)
+    text = json_text(found)
+
+    def write(part: Path) -> None:
+        (part / judged.ACCEPTANCE).write_text(text, encoding="utf-8")
+        (part / "acceptance.md").write_text(judged.markdown(found), encoding="utf-8")
+
+    replaced(out, write)
+    typer.echo(text if as_json else judged.markdown(found), nl=False)
+
+
+def _data_or_none(data: Path | None) -> Path | None:
+    """Return the folder of shared data, or None where there is none."""
+    try:
+        return options.data_of(data)
+    except FileNotFoundError:
+        return None
+
+
+def register_pairs(
+    archive: Annotated[Path, typer.Argument(metavar="PAIRS.npz", help="Archive of 2-D pairs.")],
+    out: Annotated[Path, typer.Option(help="JSON file of the transforms.")],
+) -> None:
+    """Register the T1 slices of an archive of pairs to their CT.
+
+    Uses the CT and the real T1 alone. Writes one transform for each pair, the SHA-256 of the
+    archive and a digest; no image. About four seconds of one core for a pair.
+    """
+    from trainer.data.archive import registration_of_archive
+    from trainer.data.pair_registration import IDENTITY
+
+    with options.bar_of("pairs", 1) as (bar, task):
+        found = registration_of_archive(archive, lambda: bar.advance(task, 0))
+    out.write_text(found.to_json(), encoding="utf-8")
+    left = sum(each == IDENTITY for each in found.transforms.values())
+    typer.echo(f"{out}: {len(found.transforms)} pairs, {left} left as they were")
 
 
 def guidance_report(  # noqa: PLR0913 - one option each

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rebrain_node.domain.volume import Guide
 from rebrain_node.errors import RebrainError
 from rebrain_node.model.sampling import noise_field, sample_slice
+from rebrain_node.model.similarity import IntensityScale
 from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, conditioning_at
 from rebrain_node.steps.synthesise import shown
 from trainer.data.dataset import PreparedData, Subject, Volume
@@ -212,3 +213,23 @@ def _nifti(path: Path, subject: Subject) -> Volume:
 
 def _mm(spacing: tuple[float, ...]) -> str:
     return " x ".join(f"{value:.3f}" for value in spacing)
+
+
+def write_prediction(folder: Path, case: Case, volume: Volume) -> None:
+    """Write a volume of a method so that `Predictions` reads it back.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the method.
+    case : Case
+        Says which slices of the subject were synthesised; the others are black.
+    volume : Volume
+        (n, row, column), in the unit of the scores.
+    """
+    subject = case.subject
+    scale = IntensityScale.of(subject.target[case.rows], subject.mask[case.rows])
+    whole = np.full(subject.target.shape, scale.low, np.float32)
+    whole[case.rows] = volume * np.float32(scale.high - scale.low) + np.float32(scale.low)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / f"{subject.name}.npz", volume=whole)

@@ -15,14 +15,15 @@ from scipy import ndimage as ndi
 from rebrain_node.model.similarity import IntensityScale, psnr_db, rmse, ssim_map
 from trainer.data.dataset import Mask, Volume
 from trainer.data.protocols import Case
+from trainer.evaluate.continuity import stripe_ratio
+from trainer.evaluate.spectrum import band_amplitudes, spectrum_error
+from trainer.evaluate.tissue import tissue_correlation
 
 LNCC_SIGMA_PX = 4.0
 LEAST_BRAIN_PX = 500  # a slice with less brain has no local correlation worth the name
 BINS = 100  # of the joint histogram, as scikit-image's default
 _FLAT = 1e-4  # a standard deviation below this is a constant
 _QUANTILES = 1001
-_FREQUENCIES = 64  # rings between 0 and the Nyquist frequency
-_LEAST_POWER = 1e-12
 
 
 def nrmse(image: Volume, reference: Volume, mask: Mask, extent: float) -> float:
@@ -45,38 +46,6 @@ def i_ssim(volume: Volume, mask: Mask) -> float:
         if union.any():
             pairs.append(float(ssim_map(first, second)[union].mean(dtype=np.float64)))
     return float(np.mean(pairs))
-
-
-def radial_spectrum(volume: Volume, mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Power by radial frequency within the slices, zero outside the mask.
-
-    Returns
-    -------
-    frequency : NDArray of float64
-        (64,) middle of each ring, cycles per pixel, up to 0.5.
-    power : NDArray of float64
-        (64,) mean over slices and ring of |FFT|^2 per pixel. The mean of a slice (frequency 0)
-        is in no ring.
-    """
-    rows, columns = volume.shape[1:]
-    radius = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.rfftfreq(columns)[None, :])
-    edges = np.linspace(0, 0.5, _FREQUENCIES + 1)
-    ring = np.where((radius > 0) & (radius <= 0.5), np.digitize(radius, edges, right=True), 0)
-    power = np.zeros(radius.shape)
-    for plane, inside in zip(volume, mask, strict=True):
-        power += np.abs(np.fft.rfft2(np.where(inside, plane, 0.0))) ** 2
-    power /= len(volume) * rows * columns
-    counts = np.bincount(ring.ravel(), minlength=_FREQUENCIES + 1)[1:]
-    sums = np.bincount(ring.ravel(), power.ravel(), _FREQUENCIES + 1)[1:]
-    return (edges[:-1] + edges[1:]) / 2, sums / np.maximum(counts, 1)
-
-
-def spectrum_error(image: Volume, reference: Volume, mask: Mask) -> float:
-    """Mean over the rings of |10 log10 (power of the image / power of the reference)|, dB."""
-    powers = [radial_spectrum(volume, mask)[1] for volume in (image, reference)]
-    found, expected = (np.maximum(power, _LEAST_POWER) for power in powers)
-    filled = powers[1] > 0  # a small image has no sample in the narrowest rings
-    return float(np.mean(np.abs(10 * np.log10(found / expected))[filled]))
 
 
 def matched(image: Volume, reference: Volume, mask: Mask) -> Volume:
@@ -265,6 +234,9 @@ def metrics_of_volume(image: Volume, truth: Reference, mode: Mode) -> dict[str, 
     }
     if truth.brain is not None and truth.brain.any():
         found |= _in_brain(image, truth.reference, truth.brain, volumetric=truth.volumetric)
+        if truth.volumetric and not truth.measured.all():
+            ratio = stripe_ratio(image, truth.brain, truth.measured)
+            found |= {} if np.isnan(ratio) else {"stripe_ratio": ratio}
         if not truth.volumetric:
             found |= _identified(image, truth.reference, truth.head, truth.brain)
     return found
@@ -310,6 +282,8 @@ def _in_brain(
         "lncc": lncc(image, reference, brain),
         "gradient_correlation": gradient_correlation(image, reference, brain),
         "nmi": nmi(image, reference, brain),
+        "tissue_correlation": tissue_correlation(image, reference, brain),
+        **band_amplitudes(image, reference, brain),
     }
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from trainer.evaluate.metrics import radial_spectrum
 from trainer.evaluate.results import OURS, Montage, Scores, Statistic, metrics_of
+from trainer.evaluate.spectrum import radial_spectrum
 from trainer.evaluate.tables import PAIRS, metric
 
 WIDTH_INCH: Final = 11.2

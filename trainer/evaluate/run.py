@@ -14,7 +14,7 @@ from trainer.data.dataset import PreparedData, Volume
 from trainer.data.placing import unit
 from trainer.data.protocols import Case, ProtocolError, Sparsity, thinned
 from trainer.evaluate.baselines import Baselines, why_no_template
-from trainer.evaluate.methods import NetworkMethod, Predictions
+from trainer.evaluate.methods import NetworkMethod, Predictions, write_prediction
 from trainer.evaluate.metrics import SLICES, Mode, Reference, metrics_of_volume
 from trainer.evaluate.networks import open_network
 from trainer.evaluate.results import (
@@ -51,6 +51,7 @@ class Comparison:
     recipe: Recipe  #: its brain window is the image that the baselines see
     bridges: Sequence[NetworkMethod]
     predictions: Sequence[Predictions] = ()
+    written: Path | None = None  #: folder for the volumes of the networks; None writes none
 
     def run(self, names: Sequence[str], progress: Progress) -> "Outcome":
         """Synthesise and score subject after subject; one is in memory at a time.
@@ -103,7 +104,10 @@ class Comparison:
     ) -> Iterator[tuple[str, Volume]]:
         yield from baselines.synthesise(case)
         for bridge in self.bridges:
-            yield from bridge.synthesise(case, progress.advance)
+            for method, volume in bridge.synthesise(case, progress.advance):
+                if self.written is not None:
+                    write_prediction(self.written / method, case, volume)
+                yield method, volume
         for other in self.predictions:
             yield other.name, truth.scale.map(other.read(case.subject)[case.rows])
 
@@ -186,6 +190,11 @@ PAIRS_NOTE: Final = (
     "HU or millimetres, SSIM is taken within slices, and head-mask scores hardly separate a "
     "constant from a network."
 )
+REGISTERED_NOTE: Final = (
+    "Each real T1 slice was moved onto its CT by a shift found from the CT and the real T1 alone "
+    "(`rebrain-train register-pairs`): these figures are not comparable with those of the pairs as "
+    "published."
+)
 
 
 class EvaluationError(RebrainError):
@@ -204,6 +213,8 @@ class Request:
     #: predictions, networks: by name of the method: a folder of volumes; a bundle or a training run
     predictions: dict[str, Path] = field(default_factory=dict)
     networks: dict[str, str] = field(default_factory=dict)
+    registered: bool = False  #: T1 of an archive of pairs is moved onto its CT
+    written: Path | None = None  #: folder that the volumes of the networks are written to
     seed: int = 0  #: of the bridge's noise and of the bootstrap
 
 
@@ -220,7 +231,7 @@ def evaluate(request: Request, progress: Progress) -> Evaluation:
         As their names say; each names the file at fault.
     """
     _check_names(request)
-    data = open_any(request.data)
+    data = open_any(request.data, registered=request.registered)
     if not data.volumetric and request.sparsity.kind != "none":
         raise ProtocolError(
             f"{request.data}: slices without positions in mm cannot be thinned; "
@@ -242,6 +253,7 @@ def evaluate(request: Request, progress: Progress) -> Evaluation:
             NetworkMethod(name, network, data, request.seed) for name, network in networks.items()
         ],
         predictions=[Predictions(*item) for item in request.predictions.items()],
+        written=request.written,
     )
     outcome = comparison.run(names, progress)
     return Evaluation(
@@ -271,6 +283,7 @@ def _document(
         "slices": outcome.slices,
     }
     notes = [SCALE_NOTE] if data.volumetric else [SCALE_NOTE, PAIRS_NOTE]
+    notes += [REGISTERED_NOTE] if request.registered else []
     return {
         "format": 1,
         "dataset": facts,

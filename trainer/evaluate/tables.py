@@ -22,6 +22,7 @@ from trainer.evaluate.results import (
     read_scores,
     subjects_of,
 )
+from trainer.evaluate.spectrum import BANDS
 
 Better = Literal["higher", "lower", "closer"]
 _ARROWS: Final[dict[Better, str]] = {"higher": " ↑", "lower": " ↓", "closer": ""}
@@ -61,6 +62,21 @@ _METRICS: Final = {
     "gradient_correlation": Metric(
         "gradient corr.", "higher", 3,
         "Pearson's correlation of the gradients, inside the skull"),
+    "tissue_correlation": Metric(
+        "tissue corr.", "higher", 3,
+        "Pearson's correlation inside the skull, CSF of the real MR left out"),
+    **{
+        f"{kind}amplitude_{band}": Metric(
+            f"{label} {low:.2f}-{high:.2f}", "closer", 3,
+            f"{meaning} at {low:.2f} to {high:.2f} cycles per pixel; the real MR has 1")
+        for band, (low, high) in BANDS.items()
+        for kind, label, meaning in (
+            ("", "amplitude", "amplitude over that of the real MR in the middle of the brain"),
+            ("correlated_", "correlated ampl.", "amplitude that correlates with the real MR"))
+    },
+    "stripe_ratio": Metric(
+        "stripes", "lower", 2,
+        "roughness along z at measured over that at filled positions; a real MR has 1"),
     "nmi": Metric("NMI", "higher", 3, "normalised mutual information, inside the skull"),
     "ssim_brain": Metric(
         "SSIM, brain", "higher", 3,
@@ -110,7 +126,14 @@ def number(value: float, digits: int) -> str:
 
 #: the columns of each table; a table shows those that the evaluation has
 PAIRS: Final = ("slice_id_exact", "slice_id_within_one", "brain_correlation", "lncc")
-PAIRS_MORE: Final = ("gradient_correlation", "nmi", "ssim_brain", "psnr_brain")
+PAIRS_MORE: Final = (
+    "tissue_correlation", "gradient_correlation", "nmi", "ssim_brain", "psnr_brain",
+)  # fmt: skip
+SHARPNESS: Final = (
+    "spectrum_error",
+    *(f"{kind}amplitude_{band}" for kind in ("", "correlated_") for band in BANDS),
+    "stripe_ratio",
+)
 PAPER_SHAPE: Final = ("nrmse", "psnr", "ssim", "i_ssim", "i_ssim_gap")
 IMAGE: Final = (*PAPER_SHAPE, "mae", "spectrum_error")
 PLACED: Final = ("nrmse", "psnr", "ssim", "mae")
@@ -344,6 +367,10 @@ _HEAD_MASK: Final = (
     "T1 contrast differs between these patients and carries no scale: in the head mask a "
     "constant can score what a network scores, or more. Read the tables above first."
 )
+_BLUR: Final = (
+    "A blurred image can have a better correlation and a smaller error than a sharp one; its "
+    "amplitude falls. Read the correlations together with this table."
+)
 #: baselines that every table shows
 _MARKS: Final = ("constant", "lut")
 #: what the paper's Tables 2 and 4 compare, by the names of our methods
@@ -364,6 +391,7 @@ def headline_tables(document: Document, beside: Sequence[Document]) -> list[Tabl
     made = [
         *(likeness if pairs else ()),
         table("Image quality", scores, IMAGE, notes, _paper_rows(TABLE_1, paper)),
+        _likeness("Sharpness and stripes", scores, SHARPNESS, (_BLUR,)),
         placed_table(scores),
         factor_table([document, *beside]),
         _compared("Objective", scores, _OBJECTIVE, _paper_rows(TABLE_2, paper)),
