@@ -37,7 +37,7 @@ class UncertaintyInterpretation:
     @property
     def label(self) -> str:
         """Words shown beside the map in every object and report."""
-        word = "calibrated" if self.calibrated else "UNCALIBRATED"
+        word = "calibrated on simulated CT" if self.calibrated else "UNCALIBRATED"
         return word if self.alpha is None else f"{word}, n = {self.subjects}"
 
     @property

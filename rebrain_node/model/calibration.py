@@ -52,7 +52,8 @@ class Calibration(BaseModel):
     people : int
         Number of subjects, the smallest over the kinds that occurred.
     label : str
-        Written beside every map: "calibrated, n = 25" or "UNCALIBRATED, n = 4".
+        Written beside every map: "calibrated on simulated CT, n = 25" or "UNCALIBRATED, n = 4".
+        Bundles before 2.0 may say "calibrated, n = 25".
     set_digest : str
         SHA-256 of the calibration set: the residuals of every subject.
     subjects : tuple of str
@@ -106,7 +107,7 @@ class Calibration(BaseModel):
         if set(self.widths) != {"measured", "retrieved", "interpolated"}:
             return f"it has widths for {sorted(self.widths)}, not for every kind of slice"
         label = UncertaintyInterpretation(alpha=self.alpha, subjects=self.people).label
-        if self.label != label:
+        if self.label not in (label, label.replace(" on simulated CT", "")):
             return f"its label is {self.label!r}, by alpha and people it must be {label!r}"
         return None
 

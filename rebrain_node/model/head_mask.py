@@ -55,8 +55,8 @@ def with_whole_face(head: MaskArray, hu: FloatArray, pixel_mm: float) -> MaskArr
     pixel_mm : float
         Size of the square pixels.
     """
-    pairs = zip(head, hu > TISSUE_HU, strict=True)
-    joined = np.stack([_with_face(*each, pixel_mm) for each in pairs])
+    tissue = hu > TISSUE_HU
+    joined = np.stack([_with_face(head[k], tissue[k], pixel_mm) for k in range(len(head))])
     changed = (joined != head).any(axis=(1, 2))
     if changed.any():
         joined[changed] = _filled(closed_in_plane(joined[changed], round(CLOSING_MM / pixel_mm)))

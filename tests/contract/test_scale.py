@@ -121,7 +121,11 @@ def test_head_and_calibration_come_together_or_not_at_all(bundle, tmp_path, miss
     ("old", "new", "said"),
     [
         (b'"format": 1', b'"format": 2', r"calibration\.json: format"),
-        (b'"people": 25,\n  "label"', b'"people": 19,\n  "label"', "label is 'calibrated, n = 25'"),
+        (
+            b'"people": 25,\n  "label"',
+            b'"people": 19,\n  "label"',
+            "label is 'calibrated on simulated CT, n = 25'",
+        ),
         (b'"alpha": 0.1', b'"alpha": NaN', r"calibration\.json: "),
         (b'"measured": {', b'"guessed": {', r"calibration\.json: widths"),
     ],
@@ -150,7 +154,7 @@ def test_a_calibrated_bundle_says_so_and_the_old_one_is_left_alone(bundle):
     assert bare.calibration is None
     assert bare.recipe.abstain is None
     assert bundle.calibration is not None
-    assert bundle.calibration.label == "calibrated, n = 25"
+    assert bundle.calibration.label == "calibrated on simulated CT, n = 25"
     assert bundle.version == bundle.card.version == "0.0.2"
     assert bundle.card.choices[-1] == "The uncertainty is that of a test."
     assert bundle.read("network.onnx") == bare.read("network.onnx")

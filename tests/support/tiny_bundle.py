@@ -89,7 +89,7 @@ def write_bundle_without_network(folder: Path) -> ModelBundle:
 def tiny_calibration(subjects: int = 25) -> Calibration:
     """Widths of 2, 4 and 3 scales, as from this number of subjects."""
     widths = {"measured": 2.0, "retrieved": 4.0, "interpolated": 3.0}
-    word = "calibrated" if subjects >= 20 else "UNCALIBRATED"
+    word = "calibrated on simulated CT" if subjects >= 20 else "UNCALIBRATED"
     return Calibration(
         alpha=0.1,
         people=subjects,

@@ -33,6 +33,7 @@ from trainer.calibrate.intervals import (
     likelihood,
     order,
     plain,
+    top_share,
     width,
 )
 from trainer.calibrate.report import NO_SPREAD, markdown
@@ -110,7 +111,10 @@ def test_the_plain_quantile_of_few_subjects_covers_too_little():
 
 
 def test_the_label_states_the_number_of_subjects():
-    assert Interpretation(alpha=0.1, subjects=LEAST_SUBJECTS).label == "calibrated, n = 20"
+    assert (
+        Interpretation(alpha=0.1, subjects=LEAST_SUBJECTS).label
+        == "calibrated on simulated CT, n = 20"
+    )
     assert Interpretation(alpha=0.1, subjects=LEAST_SUBJECTS - 1).label == "UNCALIBRATED, n = 19"
     assert RULE_OF_THUMB.label == "UNCALIBRATED"
     assert Interpretation(alpha=0.1, subjects=25).quantity == "Half-width of 90% interval"
@@ -385,3 +389,37 @@ def test_training_and_held_out_subjects_are_disjoint(tmp_path):
     (tmp_path / "sub01.npz").unlink()
     with pytest.raises(CalibrationError, match="role train"):
         SubjectSplit.of(HEADS, tmp_path)
+
+
+def test_what_is_wrong_is_looked_for_among_the_most_uncertain_voxels_of_the_brain():
+    uncertainty = np.arange(200, dtype=np.float32)
+    among = uncertainty < 100  # e.g. the brain; beyond it, the skin is more uncertain still
+    wrong = np.zeros(200, dtype=bool)
+    wrong[[10, 96, 98]] = True
+    assert top_share(uncertainty, among, wrong) == pytest.approx(2 / 3)
+    assert top_share(uncertainty, among, wrong, share=0.95) == 1.0
+    assert math.isnan(top_share(uncertainty, among, np.zeros(200, dtype=bool)))
+
+
+def planted(subject, seed):
+    """Slices in which a small patch changes with the level of the input; its errors are usual."""
+    residuals = heteroscedastic(subject, seed)
+    patch = np.zeros(residuals.error.shape, dtype=bool)
+    patch[:, 12:16, 10:14] = True
+    x = residuals.x.copy()
+    x[:, 1] = np.where(patch, 0.9, -0.9)
+    x[:, 0] = np.where(patch, -0.8, x[:, 0])
+    spread = np.where(patch, 0.5, 0.01).astype(np.float16)
+    return replace(residuals, x=x, shift_spread=spread), patch
+
+
+def test_planted_disease_that_no_error_shows_lies_in_the_top_of_the_map_by_its_spread():
+    taught, _ = planted("train", 1)
+    new, patch = planted("new", 2)
+    inside = np.ones_like(patch)
+    maps = {}
+    for name, residuals in (("spread", taught), ("none", replace(taught, shift_spread=None))):
+        head = train_scale_head(residuals, ScaleTraining(seed=1, steps=200))
+        maps[name] = scales(head, new)
+    assert top_share(maps["spread"], inside, patch) > 0.5
+    assert top_share(maps["none"], inside, patch) < 0.25

@@ -227,6 +227,27 @@ def _area(by: FloatArray, error: FloatArray) -> float:
     return float(remaining[kept].mean() / remaining[-1])
 
 
+def top_share(
+    uncertainty: FloatArray, among: NDArray[np.bool_], wrong: NDArray[np.bool_], share: float = 0.05
+) -> float:
+    """Return how much of what is wrong lies in the most uncertain `share` of the voxels `among`.
+
+    Parameters
+    ----------
+    uncertainty, among, wrong : ndarray
+        Of one shape; `wrong` is part of `among`, e.g. tissue of the brain drawn as fluid.
+
+    Returns
+    -------
+    float
+        0 to 1; NaN where nothing is wrong.
+    """
+    if not wrong.any():
+        return math.nan
+    least = np.quantile(uncertainty[among], 1.0 - share)
+    return float((uncertainty[wrong] >= least).mean())
+
+
 def likelihood(subjects: Sequence[SubjectResiduals]) -> dict[str, float]:
     """Return the mean of |e| / b + log b: of the network, and of the best constant per subject."""
     network, constant = [], []

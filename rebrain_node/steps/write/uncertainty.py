@@ -37,6 +37,7 @@ from rebrain_node.steps.write.result import Result, stamp, stamp_image
 
 _LARGEST: Final = 2**16 - 1  #: stored value of an uncertainty of 1 with uint16
 _SHOWN_UP_TO: Final = 0.3  #: uncertainty shown white
+_LONG_STRING: Final = 64  #: characters of VR LO (PS3.5 6.2)
 _ORANGE: Final = CIELabColor(67.0, 43.0, 74.0)
 _GREY: Final = CIELabColor(54.0, 0.0, 0.0)
 #: what an object takes its geometry from, beside the names of a slice
@@ -93,7 +94,9 @@ def _mapping(
 
 def _quantity(result: Result) -> str:
     """What a value of the map is, and how far it can be trusted; at most 64 characters (LO)."""
-    return f"{result.synthetic.meaning.quantity} / range, {result.label}"
+    quantity = result.synthetic.meaning.quantity
+    whole = f"{quantity} / range, {result.label}"
+    return whole if len(whole) <= _LONG_STRING else f"{quantity}, {result.label}"
 
 
 def write_segmentation(result: Result, images: Sequence[Dataset]) -> Dataset:
