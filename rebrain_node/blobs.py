@@ -1,8 +1,8 @@
 """Files that survive a power cut: whole under their name, or absent.
 
 Inbox and outbox keep their bytes here, each named by its SHA-256; the objects of ``process`` are
-written by the same functions. Order of a write: temporary file in the target folder, fsync of the
-file, rename, fsync of the folder. Only then does ``put`` return, so whatever is acknowledged
+written by the same functions. Order of a write: temporary file in the same file system, fsync
+of the file, rename, fsync of the folder. Only then does ``put`` return, so whatever is acknowledged
 afterwards is on disk. An error of fsync is never retried, because the kernel may have dropped the
 pages: it is raised.
 """
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import mmap
 import os
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +25,7 @@ _TEMPORARY: Final = ".writing"
 #: suffix that earlier releases gave to the temporary files of the inbox
 _EARLIER_TEMPORARY: Final = ".receiving"
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class BlobStore:
@@ -90,6 +92,16 @@ class BlobStore:
             sync_folder(folder)
         return digests
 
+    def begin(self) -> BlobFile:
+        """Open a blob that is written bit by bit.
+
+        Raises
+        ------
+        OSError
+            The disk cannot take it.
+        """
+        return BlobFile(self)
+
     def get(self, sha256: str) -> bytes:
         """Read the blob of that SHA-256.
 
@@ -122,15 +134,88 @@ class BlobStore:
 
     def sweep(self) -> None:
         """Remove temporary files of writers that died; a living writer holds a lock on its own."""
-        pattern = "??/*" if self._sharded else "*"
-        for suffix in (_TEMPORARY, _EARLIER_TEMPORARY):
-            for path in self.folder.glob(pattern + suffix):
-                _remove_unless_locked(path)
+        patterns = ("*", "??/*") if self._sharded else ("*",)
+        for pattern in patterns:
+            for suffix in (_TEMPORARY, _EARLIER_TEMPORARY):
+                for path in self.folder.glob(pattern + suffix):
+                    _remove_unless_locked(path)
 
     def _write(self, content: bytes) -> str:
         sha256 = hashlib.sha256(content).hexdigest()
         write_file(self.folder / self.path(sha256), content, mode=0o600)
         return sha256
+
+
+class BlobFile:
+    """A blob that is being written; its SHA-256 grows with it.
+
+    Made by `BlobStore.begin`; to be closed, which removes it unless it was kept.
+    """
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._temporary: Path | None = store.folder / f"{uuid.uuid4().hex}{_TEMPORARY}"
+        self._sha256 = hashlib.sha256()
+        self.size = 0  #: bytes so far
+        self._descriptor = os.open(self._temporary, _NEW_FILE, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Append bytes.
+
+        Raises
+        ------
+        OSError
+            The disk cannot take them.
+        """
+        self._sha256.update(content)
+        view = memoryview(content)
+        while view:
+            count = os.write(self._descriptor, view)
+            self.size += count
+            view = view[count:]
+
+    @contextmanager
+    def read(self) -> Iterator[mmap.mmap]:
+        """Map what was written so far; it must not be empty.
+
+        Raises
+        ------
+        OSError
+            The disk cannot give it.
+        """
+        with mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ) as view:
+            yield view
+
+    def keep(self) -> str:
+        """Give the blob its name; return its SHA-256, hexadecimal, once it is durable.
+
+        Raises
+        ------
+        OSError
+            fsync failed, which is never tried again.
+        """
+        assert self._temporary is not None  # noqa: S101 - for the type checker: not kept before
+        sha256 = self._sha256.hexdigest()
+        path = self._store.folder / self._store.path(sha256)
+        os.fsync(self._descriptor)
+        self._temporary.rename(path)
+        self._temporary = None
+        sync_folder(path.parent)
+        return sha256
+
+    def close(self) -> None:
+        """Close the file, and remove it unless it was kept; may be called again."""
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+            self._temporary = None
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def write_file(path: Path, content: bytes, *, mode: int) -> None:

@@ -191,7 +191,12 @@ class Receiver(_Part):
         description="connections of one address at a time that have not associated yet",
     )
     maximum_message_bytes: int = Field(
-        default=268435456, ge=1048576, description="largest DIMSE message, bytes"
+        default=67108864,
+        ge=1048576,
+        description=(
+            "largest DIMSE message, bytes; a classic CT slice takes less than 1 MB, raise it for "
+            "Enhanced CT, e.g. to 1073741824"
+        ),
     )
     pdu_timeout_s: float = Field(
         default=30.0, gt=0, description="seconds one PDU may take once associated"

@@ -87,7 +87,10 @@ class Event(StrEnum):
         "association.aborted",
         "an association ended without release; repeated ones are rate-limited",
         "calling AE title",
-        "address, not_told",
+        (
+            "address, reason (PEER-ABORTED, PEER-GONE, SILENT, SLOW-PDU, STOPPED, or the rule that "
+            "the peer broke: PDU-TYPE, PDU-LENGTH, PDU-CONTENT, COMMAND, MESSAGE-LENGTH), not_told"
+        ),
     )
     INSTANCE_RECEIVED = (
         "instance.received",

@@ -46,6 +46,11 @@ STATUSES: Final[Mapping[str, InstanceStatus]] = {
         _LATER,
     ),
     "DISK": InstanceStatus(0xA700, "the disk gave an error", _LATER),
+    "PENDING-BYTES": InstanceStatus(
+        0xA700,
+        "unfinished instances of all associations together would take more than 1 GiB",
+        _LATER,
+    ),
     "DATABASE": InstanceStatus(0xA700, "the database cannot take it now", _LATER),
     "SOP-CLASS": InstanceStatus(
         0xA900, "presentation context, command and data set name different SOP classes", _NEVER

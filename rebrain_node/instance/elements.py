@@ -7,8 +7,11 @@ as the sender wants; here each of these is an error. Values are not decoded.
 from __future__ import annotations
 
 import struct
+from array import array
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cache
+from mmap import mmap
 from typing import Final, NoReturn
 
 from pydicom.datadict import dictionary_description, dictionary_has_tag, dictionary_VR
@@ -28,7 +31,7 @@ PIXEL_DESCRIPTION: Final = frozenset(
 _CHARACTER_SET = 0x00080005
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _TRAILING_PADDING = 0xFFFCFFFC
-_LONGEST_KEPT = 1024  # bytes; no value that the scan reads is longer
+_LONGEST_KEPT = 1024  # bytes; no value that a scan wants is longer
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 #: values are characters: these may be written for each other and are still read alike
 TEXT_VRS: Final = frozenset(
@@ -68,10 +71,10 @@ class Fragments:
 
 @dataclass(kw_only=True)
 class Elements:
-    """The top level of a data set."""
+    """What is wanted of the top level of a data set."""
 
     values: dict[int, bytes] = field(default_factory=dict)  #: short values by tag, undecoded
-    lengths: dict[int, int] = field(default_factory=dict)  #: of every element, by tag
+    lengths: dict[int, int] = field(default_factory=dict)  #: by tag
     fragments: Fragments | None = None  #: of Pixel Data, where it is encapsulated
 
 
@@ -79,8 +82,17 @@ class Elements:
 DATA_SET_GROUPS: Final = range(0x0004, 0xFFFC)
 
 
-def walk(content: bytes, transfer_syntax_uid: str, *, groups: range = DATA_SET_GROUPS) -> Elements:
-    """Walk over a whole data set, or over file meta information if ``groups`` say so.
+def walk(
+    content: bytes | mmap,
+    transfer_syntax_uid: str,
+    *,
+    wanted: AbstractSet[int],
+    start: int = 0,
+    groups: range = DATA_SET_GROUPS,
+) -> Elements:
+    """Walk over a data set from ``start`` on, or over file meta information if ``groups`` say so.
+
+    Of all elements the tags are held against each other; only those ``wanted`` take memory.
 
     Raises
     ------
@@ -97,8 +109,9 @@ def walk(content: bytes, transfer_syntax_uid: str, *, groups: range = DATA_SET_G
         big_endian=transfer_syntax_uid == ExplicitVRBigEndian,
         elements=elements,
         groups=groups,
+        wanted=wanted,
     )
-    walker.data_set(0, len(content), transfer_syntax_uid == ImplicitVRLittleEndian, 0)
+    walker.data_set(start, len(content), transfer_syntax_uid == ImplicitVRLittleEndian, 0)
     return elements
 
 
@@ -110,7 +123,13 @@ def end_of_group(content: bytes, at: int, group: int) -> int:
     MalformedError
         A header is cut or has an unknown value representation.
     """
-    walker = _Walker(content, big_endian=False, elements=Elements(), groups=range(group, group + 1))
+    walker = _Walker(
+        content,
+        big_endian=False,
+        elements=Elements(),
+        groups=range(group, group + 1),
+        wanted=frozenset(),
+    )
     return walker.end_of_group(at, group)
 
 
@@ -118,9 +137,16 @@ class _Walker:
     """One walk; ``at`` and ``end`` are offsets into the content."""
 
     def __init__(
-        self, content: bytes, *, big_endian: bool, elements: Elements, groups: range
+        self,
+        content: bytes | mmap,
+        *,
+        big_endian: bool,
+        elements: Elements,
+        groups: range,
+        wanted: AbstractSet[int],
     ) -> None:
         self._content = content
+        self._wanted = wanted
         self._groups = groups
         self._elements = elements
         self._count = 0
@@ -133,7 +159,7 @@ class _Walker:
         self, at: int, end: int, implicit: bool, depth: int, *, delimited: bool = False
     ) -> int:
         """Walk over elements to ``end``, or to the item's delimiter; return where it stopped."""
-        previous, seen = -1, set[int]()
+        previous, seen = -1, array("I")
         while at < end:
             tag, vr, length, value = self._header(at, end, implicit)
             if vr and not _fits(tag, vr.decode()):
@@ -146,9 +172,9 @@ class _Walker:
             if tag >> 16 not in self._groups and tag != _TRAILING_PADDING:
                 broken("TAG", f"{_name(tag)} does not belong into a data set")
             previous = tag
-            seen.add(tag)
+            seen.append(tag)
             at = self._value(tag, vr, value, (length, end), (implicit, depth))
-            if depth == 0:
+            if depth == 0 and tag in self._wanted:
                 self._keep(tag, value, at, length)
         if delimited:
             broken("LENGTH", "an item of undefined length has no end")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Final
 
 from pydicom.uid import (
@@ -29,6 +30,7 @@ from rebrain_node.domain.statuses import STATUSES
 from rebrain_node.errors import MalformedInstanceError
 from rebrain_node.instance.elements import (
     PIXEL_DATA,
+    PIXEL_DESCRIPTION,
     UNDEFINED,
     Elements,
     MalformedError,
@@ -51,7 +53,23 @@ _READABLE = frozenset({*AllTransferSyntaxes, JPEG_XL_LOSSLESS}) - {DeflatedExpli
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _NUMBER = re.compile(rb" *\+?([0-9]{1,9}) *")
 _FLOAT_PIXEL_DATA = {0x7FE00008: 32, 0x7FE00009: 64}  # bits of each
+_META = frozenset({0x00020002, 0x00020010})
 FRAME_OF_REFERENCE_UID: Final = 0x00200052
+_WANTED = frozenset(
+    {
+        0x00080016,  # SOP Class UID
+        0x00080018,  # SOP Instance UID
+        0x00080060,  # Modality
+        0x0020000D,  # Study Instance UID
+        0x0020000E,  # Series Instance UID
+        FRAME_OF_REFERENCE_UID,
+        *PIXEL_DESCRIPTION,
+        0x00280004,  # Photometric Interpretation
+        0x00280008,  # Number of Frames
+        PIXEL_DATA,
+        *_FLOAT_PIXEL_DATA,
+    }
+)
 _REPAIR = "the scanner or PACS that wrote it must be repaired"
 
 
@@ -95,8 +113,10 @@ def scan(content: bytes) -> ScannedInstance:
     return scanned
 
 
-def scan_data_set(content: bytes, transfer_syntax_uid: str) -> ScannedInstance:
-    """Scan a data set as it travels in a C-STORE request, without file meta information.
+def scan_data_set(
+    content: bytes | mmap, transfer_syntax_uid: str, *, start: int = 0
+) -> ScannedInstance:
+    """Scan a data set, which begins at offset ``start``; file meta information is not read.
 
     Raises
     ------
@@ -104,7 +124,7 @@ def scan_data_set(content: bytes, transfer_syntax_uid: str) -> ScannedInstance:
         Its structure is unsound; ``reason`` says in which way.
     """
     with _refusing():
-        elements = walk(content, transfer_syntax_uid)
+        elements = walk(content, transfer_syntax_uid, wanted=_WANTED, start=start)
         scanned = ScannedInstance(
             sop_class_uid=_uid(elements, 0x00080016),
             sop_instance_uid=_uid(elements, 0x00080018),
@@ -171,7 +191,7 @@ def _file_meta(content: bytes) -> tuple[Elements, bytes]:
         end = end_of_group(content, begins, 0x0002)
     if end > len(content):
         broken("NOT-DICOM", "the file meta information is cut")
-    meta = walk(content[begins:end], ExplicitVRLittleEndian, groups=range(2, 3))
+    meta = walk(content[begins:end], ExplicitVRLittleEndian, wanted=_META, groups=range(2, 3))
     return meta, content[end:]
 
 

@@ -14,11 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from pydicom.uid import UID
 from pynetdicom import AllStoragePresentationContexts
-from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from rebrain_node.instance.scan import CT_CLASSES
@@ -119,7 +118,22 @@ def accepted_contexts(transfer_syntaxes: Sequence[str]) -> list[PresentationCont
     ]
 
 
-class UnassociatedPool:
+class _Waiting(Protocol):
+    """A connection, as far as the pool needs it."""
+
+    @property
+    def address(self) -> str:
+        """Address of the peer."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is open and has no association."""
+
+
+PoolMember = TypeVar("PoolMember", bound=_Waiting)
+
+
+class UnassociatedPool(Generic[PoolMember]):
     """The connections that have not associated yet.
 
     When the places are taken, the longest waiting connection of the address that holds most gives
@@ -128,16 +142,14 @@ class UnassociatedPool:
 
     def __init__(self, limits: Receiver) -> None:
         self._limits = limits
-        self._waiting: list[Association] = []  # oldest first
+        self._waiting: list[PoolMember] = []  # oldest first
 
-    def make_room(self, address: str) -> Association | None:
+    def make_room(self, address: str) -> PoolMember | None:
         """Return the connection that gives way to a new one of the address, if one has to."""
-        self._waiting = [
-            each for each in self._waiting if each.is_alive() and each.requestor.primitive is None
-        ]
-        held: dict[str, list[Association]] = {}
+        self._waiting = [each for each in self._waiting if each.waiting]
+        held: dict[str, list[PoolMember]] = {}
         for each in self._waiting:
-            held.setdefault(each.requestor.address, []).append(each)
+            held.setdefault(each.address, []).append(each)
         if len(held.get(address, ())) >= self._limits.maximum_unassociated_per_address:
             displaced = held[address][0]
         elif len(self._waiting) >= self._limits.maximum_unassociated:
@@ -147,9 +159,9 @@ class UnassociatedPool:
         self._waiting.remove(displaced)
         return displaced
 
-    def add(self, association: Association) -> None:
+    def add(self, connection: PoolMember) -> None:
         """Count a new connection."""
-        self._waiting.append(association)
+        self._waiting.append(connection)
 
 
 class RateLimiter:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from typing import Final, cast
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.dsutils import decode
 from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext, build_context
 
@@ -24,7 +26,8 @@ from rebrain_node.errors import DeliveryError, QueryNotOfferedError
 from rebrain_node.network.association import associated, describe
 from rebrain_node.settings import DestinationSettings
 
-_PUSH_MODEL: Final = UID("1.2.840.10008.1.20.1")
+#: Storage Commitment Push Model SOP Class (PS3.4 J.3)
+PUSH_MODEL: Final = UID("1.2.840.10008.1.20.1")
 _PUSH_MODEL_INSTANCE: Final = "1.2.840.10008.1.20.1.1"
 #: how long the association of a request stays open for its answer, s
 ANSWER_WAIT_S: Final = 1.0
@@ -36,26 +39,29 @@ Recorder = Callable[[CommitmentReport], bool]
 
 def commitment_context() -> PresentationContext:
     """Build the context in which the receiver accepts answers, whichever role a peer proposes."""
-    context = build_context(_PUSH_MODEL)
+    context = build_context(PUSH_MODEL)
     context.scu_role = context.scp_role = True
     return context
 
 
-def answer_report(event: Event, record: Recorder) -> tuple[int, None]:
-    """Handle an N-EVENT-REPORT: its status, 0x0000 once the report is durable.
+def answer_report(
+    sop_class_uid: str, content: bytes, transfer_syntax_uid: str, record: Recorder
+) -> int:
+    """Handle the encoded data set of an N-EVENT-REPORT: its status, 0x0000 once it is durable.
 
     0x0110 (processing failure) where it cannot be read, is of no transaction of this node, or
     could not be recorded: the peer sends it again.
     """
+    syntax = UID(transfer_syntax_uid)
     try:
-        request = cast(N_EVENT_REPORT, event.request)
-        known = request.AffectedSOPClassUID == _PUSH_MODEL and record(report_of(event))
+        data = decode(BytesIO(content), syntax.is_implicit_VR, syntax.is_little_endian)
+        known = sop_class_uid == PUSH_MODEL and record(report_of(data))
     except (AttributeError, ValueError):
         known = False
-    return (0x0000 if known else 0x0110), None
+    return 0x0000 if known else 0x0110
 
 
-def report_of(event: Event) -> CommitmentReport:
+def report_of(data: Dataset) -> CommitmentReport:
     """Read a report (PS3.4 table J.3-2).
 
     Raises
@@ -63,7 +69,6 @@ def report_of(event: Event) -> CommitmentReport:
     AttributeError
         An attribute that identifies a transaction or an object is missing.
     """
-    data = event.event_information
     return CommitmentReport(
         transaction_uid=str(data.TransactionUID),
         committed=tuple(
@@ -95,9 +100,13 @@ def request_commitment(
     handled, answered = threading.Event(), threading.Event()
 
     def handle(event: Event) -> tuple[int, None]:
-        status = answer_report(event, record)
+        report = cast(N_EVENT_REPORT, event.request)
+        content = report.EventInformation.getvalue() if report.EventInformation else b""
+        status = answer_report(
+            str(report.AffectedSOPClassUID), content, event.context.transfer_syntax, record
+        )
         handled.set()
-        return status
+        return status, None
 
     def sent(_: Event) -> None:
         if handled.is_set():  # what is sent now is the response: only then may we release
@@ -106,17 +115,17 @@ def request_commitment(
     with associated(
         destination,
         calling_ae_title,
-        [build_context(_PUSH_MODEL), build_context(instances[0].sop_class_uid)],
+        [build_context(PUSH_MODEL), build_context(instances[0].sop_class_uid)],
         handlers=[(evt.EVT_N_EVENT_REPORT, handle), (evt.EVT_PDU_SENT, sent)],
         linger=lambda: answered.wait(ANSWER_WAIT_S),
     ) as association:
-        if _PUSH_MODEL not in {c.abstract_syntax for c in association.accepted_contexts}:
+        if PUSH_MODEL not in {c.abstract_syntax for c in association.accepted_contexts}:
             raise QueryNotOfferedError(
                 f"{describe(destination)} does not offer storage commitment; allow it there, or "
                 'set confirmation = "query" for this destination'
             )
         status, _ = association.send_n_action(
-            _request(instances, transaction_uid), 1, _PUSH_MODEL, _PUSH_MODEL_INSTANCE
+            _request(instances, transaction_uid), 1, PUSH_MODEL, _PUSH_MODEL_INSTANCE
         )
         code = getattr(status, "Status", None)
         if code != 0x0000:

@@ -11,30 +11,24 @@ from __future__ import annotations
 import logging
 import struct
 import threading
-from io import BytesIO
 from types import TracebackType
-from typing import Final, cast
+from typing import Final, NoReturn
 
-from pydicom.dataset import Dataset
-from pydicom.uid import UID
-from pynetdicom import AE, evt
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.events import Event
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import PresentationContext
 
 from rebrain_node import settings
 from rebrain_node.domain.audit import Event as AuditEvent
-from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID
 from rebrain_node.domain.statuses import STATUSES
-from rebrain_node.errors import InstanceError, OutOfResourcesError, RebrainError
-from rebrain_node.instance.codecs import decodable_transfer_syntaxes
-from rebrain_node.instance.scan import (
-    ScannedInstance,
-    require_class,
-    require_instance,
-    scan_data_set,
+from rebrain_node.errors import (
+    InstanceError,
+    MalformedInstanceError,
+    OutOfResourcesError,
+    RebrainError,
 )
+from rebrain_node.instance.codecs import decodable_transfer_syntaxes
+from rebrain_node.instance.scan import require_class, require_instance, scan_data_set
+from rebrain_node.network.acceptor import AssociationServer, Connection, DataSetTarget, Rejection
 from rebrain_node.network.admission import (
     AUDIT_EVERY_S,
     REJECTIONS,
@@ -44,18 +38,15 @@ from rebrain_node.network.admission import (
     accepted_contexts,
     refusal,
 )
-from rebrain_node.network.commitment import Recorder, answer_report, commitment_context
-from rebrain_node.network.pynetdicom_hardening import MAXIMUM_PDU_BYTES, GuardedServer
+from rebrain_node.network.commitment import PUSH_MODEL, Recorder, answer_report, commitment_context
+from rebrain_node.network.messages import C_ECHO, C_STORE, Answer, Command, is_uid
+from rebrain_node.network.pdu_stream import StreamEndError, StreamLimits
 from rebrain_node.ports import AuditLog, JsonValue
-from rebrain_node.reception.inbox import Spool
+from rebrain_node.reception.inbox import IncomingInstance, Spool
 
-#: an association that is silent so long is aborted, s
-IDLE_TIMEOUT_S: Final = 120.0
 _PREAMBLE: Final = bytes(128) + b"DICM"
 _VERSION: Final = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
-#: longest Error Comment (0000,0902), VR LO
-_COMMENT_LENGTH = 64
-
+_SUCCESS: Final = Answer(status=0x0000)
 _LOG = logging.getLogger(__name__)
 
 
@@ -63,18 +54,22 @@ class Receiver:
     """Listens for associations, in threads of this process, between ``start`` and ``stop``."""
 
     def __init__(
-        self, listening: settings.Receiver, spool: Spool, audit: AuditLog, commit: Recorder
+        self,
+        listening: settings.Receiver,
+        spool: Spool,
+        audit: AuditLog,
+        commit: Recorder,
+        limits: StreamLimits | None = None,
     ) -> None:
         """Listen as ``listening`` says; ``commit`` records answers to storage commitment."""
         self._listening = listening
         self._spool = spool
         self._audit = audit
         self._commit = commit
+        self._limits = limits or StreamLimits()
         self._limiter = RateLimiter(AUDIT_EVERY_S)
-        self._admitted: list[Association] = []
         self._admitting = threading.Lock()
-        self._server: GuardedServer | None = None
-        self._thread: threading.Thread | None = None
+        self._acceptor: AssociationServer | None = None
 
     @property
     def port(self) -> int:
@@ -85,14 +80,14 @@ class Receiver:
         RuntimeError
             It does not listen.
         """
-        if self._server is None:
+        if self._acceptor is None:
             raise RuntimeError("the receiver is not started")
-        return int(self._server.server_address[1])
+        return self._acceptor.port
 
     @property
     def is_listening(self) -> bool:
         """Whether the thread that accepts connections is alive."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._acceptor is not None and self._acceptor.is_listening
 
     def start(self) -> None:
         """Listen; transfer syntaxes that fail the decoder's self-test are not offered.
@@ -102,42 +97,14 @@ class Receiver:
         OSError
             The address is in use or not of this machine.
         """
-        listening = self._listening
-        entity = AE(ae_title=listening.ae_title)
-        entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        entity.maximum_pdu_size = MAXIMUM_PDU_BYTES
-        entity.acse_timeout = listening.association_timeout_s
-        entity.network_timeout = IDLE_TIMEOUT_S
-        entity.maximum_associations = 1 << 30  # counted in _room_for, without half-open ones
-        server = entity.make_server(
-            (listening.address, listening.port),
-            contexts=[
-                *accepted_contexts(decodable_transfer_syntaxes()),
-                commitment_context(),
-            ],
-            server_class=GuardedServer,
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._on_request),
-                (evt.EVT_C_STORE, self._on_store),
-                (evt.EVT_N_EVENT_REPORT, self._on_report),
-                (evt.EVT_ABORTED, self._on_abort),
-            ],
-            limits=listening,
-        )
-        self._server = cast(GuardedServer, server)
-        self._thread = threading.Thread(
-            target=server.serve_forever, args=(0.1,), name="receiver", daemon=True
-        )
-        self._thread.start()
+        offered = [*accepted_contexts(decodable_transfer_syntaxes()), commitment_context()]
+        self._acceptor = AssociationServer(self._listening, offered, self, self._limits)
 
     def stop(self) -> None:
         """Stop listening and abort what is open; what was acknowledged stays."""
-        if self._server is None or self._thread is None:
-            return
-        server, self._server = self._server, None
-        server.shutdown()
-        self._thread.join()
+        if self._acceptor is not None:
+            acceptor, self._acceptor = self._acceptor, None
+            acceptor.stop()
 
     def __enter__(self) -> Receiver:
         """Start."""
@@ -153,34 +120,67 @@ class Receiver:
         """Stop."""
         self.stop()
 
-    def _on_request(self, event: Event) -> None:
+    def admit(self, connection: Connection) -> Rejection | None:
         """Let an association be negotiated, or reject it; whatever fails here rejects it."""
-        association = event.assoc
         reason: Reason = "RESOURCES"
         try:
-            caller = _caller(association)
+            caller = _caller(connection)
             refused = refusal(caller, self._listening.ae_title, self._listening.peers)
-            refused = refused or self._lack_of_room(association)
+            refused = refused or self._lack_of_room(connection)
             if refused is None:
-                return
+                return None
             reason = refused
             self._record_association_refused(caller, reason)
-        except Exception as error:  # noqa: BLE001 - pynetdicom would negotiate after an exception
+        except Exception as error:  # noqa: BLE001 - nobody gets in because a check failed
             _LOG.warning("association refused: %s", type(error).__name__)
-        rejection, _ = REJECTIONS[reason]
-        association.acse.send_reject(*rejection)
-        association.kill()
+        return REJECTIONS[reason][0]
 
-    def _lack_of_room(self, association: Association) -> Reason | None:
+    def begin(
+        self, caller: Caller, context: PresentationContext, command: Command
+    ) -> DataSetTarget:
+        """Take a request whose data set follows, if it has one.
+
+        Raises
+        ------
+        StreamEndError
+            The request has no place in its presentation context.
+        """
+        if command.field == C_ECHO:
+            return _Ignored(_SUCCESS)
+        if command.field == C_STORE:
+            return _Store(self, caller, context, command)
+        if context.abstract_syntax != PUSH_MODEL:
+            raise StreamEndError("COMMAND", "an event report outside of storage commitment")
+        return _Report(self._commit, command, context, self._limits.report_bytes)
+
+    def ended(self, connection: Connection, end: StreamEndError) -> None:
+        """Record an association that was not released, and a connection that broke a limit."""
+        if connection.caller is None and end.reason == "PEER-GONE":
+            return  # port scans and health checks connect and go
+        caller = connection.caller or Caller.of("", "", connection.address)
+        suppressed = self._limiter.due((caller, end.reason))
+        if suppressed is None:
+            return
+        _LOG.warning("association with %s aborted: %s", caller.address, end)
+        details: dict[str, JsonValue] = {
+            "address": caller.address,
+            "reason": end.reason,
+            "not_told": suppressed,
+        }
+        self._record(AuditEvent.ASSOCIATION_ABORTED, caller.calling_ae_title, details)
+
+    def _lack_of_room(self, connection: Connection) -> Reason | None:
         try:
             self._spool.require_room()
         except OutOfResourcesError:
             return "RESOURCES"
         with self._admitting:
-            self._admitted = [each for each in self._admitted if each.is_alive()]
-            if len(self._admitted) >= self._listening.maximum_associations:
+            acceptor = self._acceptor
+            if acceptor is None:
+                return "RESOURCES"
+            if acceptor.associations() >= self._listening.maximum_associations:
                 return "ASSOCIATIONS"
-            self._admitted.append(association)
+            connection.associated = True
         return None
 
     def _record_association_refused(self, caller: Caller, reason: Reason) -> None:
@@ -197,42 +197,53 @@ class Receiver:
             details["would_admit"] = caller.settings_line
         self._audit.record(AuditEvent.ASSOCIATION_REFUSED, caller.calling_ae_title, details)
 
-    def _on_report(self, event: Event) -> tuple[int, None]:
-        """Take the answer to a request for storage commitment."""
+    def store(
+        self,
+        caller: Caller,
+        context: PresentationContext,
+        command: Command,
+        arrival: IncomingInstance,
+    ) -> Answer:
+        """Take one instance that has come whole; what its sender is answered."""
         try:
-            return answer_report(event, self._commit)
-        except Exception:  # noqa: BLE001 - pynetdicom would answer without a reason
-            _LOG.exception("N-EVENT-REPORT failed")
-            return 0x0110, None
+            with arrival.data_set() as (content, start):
+                scanned = scan_data_set(content, context.transfer_syntax[0], start=start)
+            require_class(scanned, str(context.abstract_syntax), by="presentation context")
+            require_class(scanned, command.sop_class_uid, by="command")
+            require_instance(scanned, command.sop_instance_uid, by="command")
+            self._spool.take(arrival, scanned, calling_ae_title=caller.calling_ae_title)
+        except Exception as error:  # noqa: BLE001 - every failure is answered with a status
+            return self.refuse(caller, command, error)
+        return _SUCCESS
 
-    def _on_store(self, event: Event) -> int | Dataset:
-        """Take one instance; the DIMSE status the sender gets."""
-        try:
-            return self._take(event)
-        except InstanceError as error:
-            self._record_instance_refused(event, error)
-            return _status(error.status, f"{error.reason}: {error}")
-        except Exception:  # noqa: BLE001 - pynetdicom would answer C211
-            _LOG.exception("C-STORE failed")
-            return _status(STATUSES["DEFECT"].status, "DEFECT: the node's log says more")
+    def arrival(self, command: Command, transfer_syntax_uid: str) -> IncomingInstance:
+        """Open the file of an instance that is about to come.
 
-    def _take(self, event: Event) -> int:
-        request, context = cast(C_STORE, event.request), event.context
-        data_set = cast(BytesIO, request.DataSet).getvalue()
-        scanned = scan_data_set(data_set, context.transfer_syntax)
-        require_class(scanned, context.abstract_syntax, by="presentation context")
-        require_class(scanned, str(request.AffectedSOPClassUID), by="command")
-        require_instance(scanned, str(request.AffectedSOPInstanceUID), by="command")
-        self._spool.take(
-            file_of(data_set, scanned),
-            scanned,
-            calling_ae_title=_caller(event.assoc).calling_ae_title,
-        )
-        return 0x0000
+        Raises
+        ------
+        MalformedInstanceError
+            The command names no instance.
+        OutOfResourcesError
+            There is no room.
+        """
+        for what, uid in (
+            ("SOP class", command.sop_class_uid),
+            ("SOP instance", command.sop_instance_uid),
+        ):
+            if not uid or not command.has_data_set:
+                _refuse("INCOMPLETE-COMMAND", "a required element is missing")
+            if not is_uid(uid):
+                _refuse("UID", f"the {what} UID of the command is not a UID")
+        header = file_header(command.sop_class_uid, command.sop_instance_uid, transfer_syntax_uid)
+        return self._spool.begin(header)
 
-    def _record_instance_refused(self, event: Event, error: InstanceError) -> None:
-        caller = _caller(event.assoc)
-        uid = UID(str(cast(C_STORE, event.request).AffectedSOPInstanceUID))
+    def refuse(self, caller: Caller, command: Command, error: Exception) -> Answer:
+        """Record that an instance was not taken; what its sender is answered."""
+        if not isinstance(error, InstanceError):
+            _LOG.error("C-STORE failed", exc_info=error)
+            return Answer(
+                status=STATUSES["DEFECT"].status, comment="DEFECT: the node's log says more"
+            )
         details: dict[str, JsonValue] = {
             "reason": error.reason,
             "status": f"{error.status:04X}",
@@ -240,41 +251,149 @@ class Receiver:
             "calling_ae_title": caller.calling_ae_title,
             "address": caller.address,
         }
+        uid = command.sop_instance_uid
+        self._record(AuditEvent.INSTANCE_REFUSED, uid if is_uid(uid) else "no UID", details)
+        said = _FOR_PEERS.get(error.reason) or str(error)
+        return Answer(status=error.status, comment=f"{error.reason}: {said}")
+
+    def _record(self, event: AuditEvent, subject: str, details: dict[str, JsonValue]) -> None:
         try:
-            self._audit.record(
-                AuditEvent.INSTANCE_REFUSED, uid if uid.is_valid else "no UID", details
-            )
+            self._audit.record(event, subject, details)
         except RebrainError as failure:
             _LOG.error("audit log unavailable: %s", failure)
 
-    def _on_abort(self, event: Event) -> None:
-        caller = _caller(event.assoc)
-        suppressed = self._limiter.due((caller, "ABORT"))
-        if suppressed is not None:
-            self._audit.record(
-                AuditEvent.ASSOCIATION_ABORTED,
-                caller.calling_ae_title,
-                {"address": caller.address, "not_told": suppressed},
+
+#: what a peer is told where the sentence for the site would name paths or the database
+_FOR_PEERS: Final = {
+    "DISK": "the disk gave an error; try again later",
+    "DISK-HARD-MARK": "the disk is full; try again later",
+    "DATABASE": "the database cannot take it; try again later",
+}
+
+
+class _Ignored:
+    """Takes a data set that changes nothing, and answers."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def write(self, fragment: memoryview) -> None:
+        """Drop it."""
+
+    def finish(self) -> Answer:
+        """Answer."""
+        return self._answer
+
+    def discard(self) -> None:
+        """Hold nothing."""
+
+
+class _Store:
+    """Takes the data set of one C-STORE into the spool."""
+
+    def __init__(
+        self, receiver: Receiver, caller: Caller, context: PresentationContext, command: Command
+    ) -> None:
+        self._receiver = receiver
+        self._caller = caller
+        self._context = context
+        self._command = command
+        self._arrival: IncomingInstance | None = None
+        self._failure: Exception | None = None
+        try:
+            self._arrival = receiver.arrival(command, context.transfer_syntax[0])
+        except Exception as error:  # noqa: BLE001 - answered when the data set has come
+            self._failure = error
+
+    def write(self, fragment: memoryview) -> None:
+        """Write it to the file; after a failure the rest is dropped."""
+        if self._arrival is None:
+            return
+        try:
+            self._arrival.write(fragment)
+        except Exception as error:  # noqa: BLE001 - answered when the data set has come
+            self._failure = error
+            self.discard()
+
+    def finish(self) -> Answer:
+        """Take the instance, or refuse it."""
+        try:
+            if self._arrival is None:
+                failure = self._failure or RuntimeError("no file")
+                return self._receiver.refuse(self._caller, self._command, failure)
+            return self._receiver.store(self._caller, self._context, self._command, self._arrival)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the file, unless the spool has taken it."""
+        if self._arrival is not None:
+            self._arrival.close()
+        self._arrival = None
+
+
+class _Report:
+    """Takes an N-EVENT-REPORT, the answer to a request for storage commitment."""
+
+    def __init__(
+        self, commit: Recorder, command: Command, context: PresentationContext, maximum: int
+    ) -> None:
+        self._commit = commit
+        self._command = command
+        self._transfer_syntax_uid = context.transfer_syntax[0]
+        self._maximum_bytes = maximum
+        self._content = bytearray()
+
+    def write(self, fragment: memoryview) -> None:
+        """Keep it.
+
+        Raises
+        ------
+        StreamEndError
+            The report is too long.
+        """
+        if len(self._content) + len(fragment) > self._maximum_bytes:
+            raise StreamEndError(
+                "MESSAGE-LENGTH", f"a report of more than {self._maximum_bytes} bytes"
             )
+        self._content += fragment
+
+    def finish(self) -> Answer:
+        """Record the report."""
+        try:
+            status = answer_report(
+                self._command.sop_class_uid,
+                bytes(self._content),
+                self._transfer_syntax_uid,
+                self._commit,
+            )
+        except Exception:  # noqa: BLE001 - every failure is answered with a status
+            _LOG.exception("N-EVENT-REPORT failed")
+            status = 0x0110
+        return Answer(status=status)
+
+    def discard(self) -> None:
+        """Forget it."""
+        self._content = bytearray()
 
 
-def file_of(data_set: bytes, scanned: ScannedInstance) -> bytes:
-    """Return the DICOM file of a data set, whose bytes stay as they came (PS3.10 7.1).
+def file_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Return what stands before the data set in the DICOM file of an instance (PS3.10 7.1).
 
-    The header depends on nothing but the instance and its transfer syntax, so that the same data
-    set always makes the same file, whoever sends it and whatever version receives it.
+    It depends on nothing but the instance and its transfer syntax, so that the same data set
+    always makes the same file, whoever sends it and whatever version receives it.
     """
     meta = _VERSION + b"".join(
         _uid_element(element, value)
         for element, value in (
-            (0x0002, scanned.sop_class_uid),
-            (0x0003, scanned.sop_instance_uid),
-            (0x0010, scanned.transfer_syntax_uid),
+            (0x0002, sop_class_uid),
+            (0x0003, sop_instance_uid),
+            (0x0010, transfer_syntax_uid),
             (0x0012, IMPLEMENTATION_CLASS_UID),
         )
     )
     length = b"\x02\x00\x00\x00UL\x04\x00" + struct.pack("<I", len(meta))
-    return b"".join((_PREAMBLE, length, meta, data_set))
+    return b"".join((_PREAMBLE, length, meta))
 
 
 def _uid_element(element: int, value: str) -> bytes:
@@ -282,17 +401,11 @@ def _uid_element(element: int, value: str) -> bytes:
     return struct.pack("<HH2sH", 2, element, b"UI", len(padded)) + padded
 
 
-def _caller(association: Association) -> Caller:
-    request: A_ASSOCIATE | None = association.requestor.primitive
-    return Caller.of(
-        str(request.calling_ae_title if request else ""),
-        str(request.called_ae_title if request else ""),
-        association.requestor.address,
-    )
+def _caller(connection: Connection) -> Caller:
+    if connection.caller is None:
+        raise RuntimeError("not associated")
+    return connection.caller
 
 
-def _status(status: int, comment: str) -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    answer.ErrorComment = comment.replace("\\", "/")[:_COMMENT_LENGTH]
-    return answer
+def _refuse(reason: str, sentence: str) -> NoReturn:
+    raise MalformedInstanceError(sentence, status=STATUSES[reason].status, reason=reason)

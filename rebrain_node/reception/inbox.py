@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from mmap import mmap
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from pydicom.dataset import Dataset
 
-from rebrain_node.blobs import inbox_blobs
+from rebrain_node.blobs import BlobStore, inbox_blobs
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import ReceivedInstance, Reception, Rival, StoredInstance
 from rebrain_node.errors import AlteredBytesError, OutOfResourcesError, StateError
@@ -23,6 +26,9 @@ from rebrain_node.instance.codecs import register
 from rebrain_node.instance.content import different_elements, same_content
 from rebrain_node.instance.read import read_instance
 from rebrain_node.instance.scan import ScannedInstance
+
+#: unfinished instances of all associations together, bytes
+MAXIMUM_PENDING_BYTES: Final = 1 << 30
 
 
 class ReceptionLedger(Protocol):
@@ -49,15 +55,38 @@ class InstanceLedger(Protocol):
 class Spool:
     """Takes instances in."""
 
-    def __init__(self, folder: Path, ledger: ReceptionLedger, *, hard_mark_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ledger: ReceptionLedger,
+        *,
+        hard_mark_bytes: int,
+        maximum_pending_bytes: int = MAXIMUM_PENDING_BYTES,
+    ) -> None:
         """Open the folder and remove the temporary files of a receiver that died."""
         self._blobs = inbox_blobs(folder)
         self._ledger = ledger
         self._hard_mark_bytes = hard_mark_bytes
+        self._maximum_pending_bytes = maximum_pending_bytes
+        self._pending_bytes = 0
+        self._counting = threading.Lock()
         self._blobs.prepare()
 
-    def take(self, content: bytes, scanned: ScannedInstance, *, calling_ae_title: str) -> Reception:
-        """Keep one DICOM file permanently; once this returns, a power cut loses nothing of it.
+    def begin(self, header: bytes) -> IncomingInstance:
+        """Open the file of an instance that is about to come, and write its header.
+
+        Raises
+        ------
+        OutOfResourcesError
+            The disk cannot take it.
+        """
+        self.require_room(len(header))
+        return IncomingInstance(self, self._blobs, header)
+
+    def take(
+        self, arrival: IncomingInstance, scanned: ScannedInstance, *, calling_ae_title: str
+    ) -> Reception:
+        """Keep one instance permanently; once this returns, a power cut loses nothing of it.
 
         Raises
         ------
@@ -66,15 +95,8 @@ class Spool:
         InstanceConflictError
             The UID is known with other content; these bytes are kept in quarantine.
         """
-        self.require_room(len(content))
-        try:
-            digest = self._blobs.put(content)
-        except OSError as error:
-            raise OutOfResourcesError(
-                f"inbox {self._blobs.folder}: {error.strerror}; free or replace the disk",
-                status=0xA700,
-                reason="DISK",
-            ) from error
+        self.require_room()
+        digest = arrival.keep()
         return self._ledger.record_received(
             ReceivedInstance(
                 sop_instance_uid=scanned.sop_instance_uid,
@@ -83,17 +105,36 @@ class Spool:
                 study_instance_uid=scanned.study_instance_uid,
                 transfer_syntax_uid=scanned.transfer_syntax_uid,
                 sha256=digest,
-                size_bytes=len(content),
+                size_bytes=arrival.size,
                 path=str(self._blobs.path(digest)),
                 calling_ae_title=calling_ae_title,
             ),
-            lambda known: self._same_content(known, content),
+            lambda known: self._same_content(known, digest),
         )
 
-    def _same_content(self, known_sha256: str, content: bytes) -> bool:
+    def count_pending(self, size_bytes: int) -> None:
+        """Count bytes of unfinished instances of all associations; negative ones are finished.
+
+        Raises
+        ------
+        OutOfResourcesError
+            All together would be more than ``maximum_pending_bytes``; nothing was counted.
+        """
+        with self._counting:
+            pending = self._pending_bytes + size_bytes
+            if size_bytes > 0 and pending > self._maximum_pending_bytes:
+                raise OutOfResourcesError(
+                    f"{pending} bytes of unfinished instances, at most "
+                    f"{self._maximum_pending_bytes} are held; send less at a time",
+                    status=0xA700,
+                    reason="PENDING-BYTES",
+                )
+            self._pending_bytes = pending
+
+    def _same_content(self, known_sha256: str, sha256: str) -> bool:
         """Whether the instance that is held and the one that came differ in encoding only."""
         try:
-            return same_content(self._blobs.get(known_sha256), content)
+            return same_content(self._blobs.get(known_sha256), self._blobs.get(sha256))
         except AlteredBytesError:
             return False
 
@@ -114,6 +155,81 @@ class Spool:
                 status=0xA700,
                 reason="DISK-HARD-MARK",
             )
+
+
+class IncomingInstance:
+    """An instance that is arriving, in a temporary file; to be closed."""
+
+    def __init__(self, spool: Spool, blobs: BlobStore, header: bytes) -> None:
+        self._spool = spool
+        self._folder = blobs.folder
+        self._start = len(header)
+        self._counted = 0
+        with self._disk_errors():
+            self._writer = blobs.begin()
+        try:
+            self.write(header)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, header included."""
+        return self._writer.size
+
+    def write(self, content: bytes | memoryview) -> None:
+        """Append bytes.
+
+        Raises
+        ------
+        OutOfResourcesError
+            The disk cannot take them, or too much is unfinished.
+        """
+        self._spool.count_pending(len(content))
+        self._counted += len(content)
+        with self._disk_errors():
+            self._writer.write(content)
+
+    @contextmanager
+    def data_set(self) -> Iterator[tuple[mmap, int]]:
+        """Map the file, and say at which offset the data set begins.
+
+        Raises
+        ------
+        OutOfResourcesError
+            The disk cannot give it.
+        """
+        with self._disk_errors(), self._writer.read() as view:
+            yield view, self._start
+
+    def keep(self) -> str:
+        """Make the file permanent; return its SHA-256, hexadecimal.
+
+        Raises
+        ------
+        OutOfResourcesError
+            The disk gave an error, which is never tried again.
+        """
+        with self._disk_errors():
+            return self._writer.keep()
+
+    def close(self) -> None:
+        """Remove the file, unless it was kept; may be called again."""
+        counted, self._counted = self._counted, 0
+        self._spool.count_pending(-counted)
+        self._writer.close()
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutOfResourcesError(
+                f"inbox {self._folder}: {error.strerror}; free or replace the disk",
+                status=0xA700,
+                reason="DISK",
+            ) from error
 
 
 class InboxFolder:

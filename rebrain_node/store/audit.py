@@ -23,6 +23,7 @@ from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
 from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.database import Database
+from rebrain_node.store.statements import Statement
 from rebrain_node.store.tables import AuditHead, AuditRow, utc_text
 
 #: hash of the chain before its first row
@@ -39,11 +40,13 @@ _COLUMNS = (
     AuditRow.event, AuditRow.subject, AuditRow.details, AuditRow.hash,
 )  # fmt: skip
 _NAMES = tuple(column.key for column in _COLUMNS)
-# Statements over the bare tables: a quarter of the processor time of mapped classes.
-_GET_HEAD = select(AuditHead.sequence, AuditHead.hash)
-_INSERT = insert(AuditRow.metadata.tables[AuditRow.__tablename__])
-_SET_HEAD = update(AuditHead.metadata.tables[AuditHead.__tablename__]).values(
-    sequence=bindparam("new_sequence"), hash=bindparam("new_hash")
+_HEAD = select(AuditHead.sequence, AuditHead.hash)
+_GET_HEAD = Statement(_HEAD)
+_INSERT = Statement(insert(AuditRow.metadata.tables[AuditRow.__tablename__]))
+_SET_HEAD = Statement(
+    update(AuditHead.metadata.tables[AuditHead.__tablename__]).values(
+        sequence=bindparam("new_sequence"), hash=bindparam("new_hash")
+    )
 )
 
 
@@ -53,9 +56,12 @@ def append(session: Session, event: str, subject: str, details: Mapping[str, Jso
     Raises
     ------
     StateError
-        The event is not in the closed list, or the details are not JSON.
+        The event is not in the closed list, the details are not JSON, or the log has no head.
     """
-    sequence, previous = session.execute(_GET_HEAD).one()
+    head = _GET_HEAD.run(session)
+    if head is None:
+        raise StateError("the audit log has no head; restore the database from a backup")
+    sequence, previous = head
     row: tuple[int, str, int, str, str, str] = (
         sequence + 1,
         utc_text(datetime.now(UTC)),
@@ -65,8 +71,8 @@ def append(session: Session, event: str, subject: str, details: Mapping[str, Jso
         _canonical(details),
     )
     digest = _row_hash(previous, row)
-    session.execute(_INSERT, dict(zip(_NAMES, (*row, digest), strict=True)))
-    session.execute(_SET_HEAD, {"new_sequence": row[0], "new_hash": digest})
+    _INSERT.run(session, **dict(zip(_NAMES, (*row, digest), strict=True)))
+    _SET_HEAD.run(session, new_sequence=row[0], new_hash=digest)
     return row[0]
 
 
@@ -118,7 +124,7 @@ class AuditLog:
     def head(self) -> tuple[int, str]:
         """Sequence and hash of the newest row; (0, zeros) before the first."""
         with self._database.reading() as session:
-            sequence, digest = session.execute(_GET_HEAD).one()
+            sequence, digest = session.execute(_HEAD).one()
         return sequence, digest
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> ChainVerdict:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from rebrain_node.errors import NoStateError, SettingsError, StateError, StoreUnavailableError
+from rebrain_node.store.statements import CONNECTION
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
 SCHEMA_REVISION = "0004"
@@ -121,6 +122,7 @@ class Database:
         ):
             if self._engine.dialect.name == "postgresql":
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
+            session.info[CONNECTION] = session.connection()
             yield session
 
     def close(self) -> None:
@@ -140,9 +142,10 @@ class Database:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        driver: Any = self._engine.dialect.loaded_dbapi
         try:
             yield
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, driver.Error) as error:
             cause = getattr(error, "orig", None) or error
             raise StoreUnavailableError(
                 f"database {self.description} does not take or give data: "
@@ -252,7 +255,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # 
     """Choose durable journalling (no acknowledged commit is lost at a power cut)."""
     connection.isolation_level = None  # BEGIN is ours: see _begin_sqlite
     if sqlite3.sqlite_version_info < _WAL_SAFE_SQLITE:
-        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA journal_mode = PERSIST")  # a third fewer syncs than DELETE
         connection.execute("PRAGMA synchronous = EXTRA")
     else:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final, cast
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
@@ -22,6 +22,7 @@ from rebrain_node.domain.ledger import DisputeDecision, ReceivedInstance, Rival,
 from rebrain_node.errors import StateError
 from rebrain_node.store.audit import append
 from rebrain_node.store.series import move
+from rebrain_node.store.statements import Statement
 from rebrain_node.store.tables import (
     DeliveryRow,
     DerivedSetRow,
@@ -39,6 +40,9 @@ VERSIONS: Final = 8
 #: states of an object that a destination may still get
 _WAITING: Final = frozenset({"pending", "held"})
 _ENDED: Final = frozenset({"synthesised", "published", "failed"})
+_STUDY_OF_SERIES: Final = Statement(
+    select(SeriesRow.study_instance_uid).where(SeriesRow.series_instance_uid == bindparam("uid"))
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +69,8 @@ def conflict(
             first_sha256=known.sha256,
             quarantined=_versions(session, received.sop_instance_uid),
         )
-    series = session.get(SeriesRow, received.series_instance_uid)
-    if series is not None and series.study_instance_uid != received.study_instance_uid:
+    study = _STUDY_OF_SERIES.run(session, uid=received.series_instance_uid)
+    if study is not None and study[0] != received.study_instance_uid:
         return Conflict(
             code="SERIES-OF-OTHER-STUDY",
             sentence="its series is known in another study",

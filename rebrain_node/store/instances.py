@@ -4,52 +4,68 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.ledger import ReceivedInstance
 from rebrain_node.store.audit import append
-from rebrain_node.store.tables import InstanceRow, ListeningRow, SeriesRow, StudyRow
+from rebrain_node.store.statements import Statement
+from rebrain_node.store.tables import InstanceRow, ListeningRow, SeriesRow, StudyRow, utc_text
+
+_STUDIES = StudyRow.metadata.tables[StudyRow.__tablename__]
+_SERIES = SeriesRow.metadata.tables[SeriesRow.__tablename__]
+_INSTANCES = InstanceRow.metadata.tables[InstanceRow.__tablename__]
+_COLUMNS = tuple(name for name in _INSTANCES.c.keys() if name not in {"id", "purged_at"})  # noqa: SIM118 - columns, not keys, are iterated over
+_ADD_INSTANCE = Statement(insert(_INSTANCES).returning(_INSTANCES.c.id), _COLUMNS)
+_KNOWN = Statement(select(_INSTANCES.c.id).where(_INSTANCES.c.sop_instance_uid == bindparam("uid")))
+_SERIES_STATE = Statement(
+    select(_SERIES.c.state).where(_SERIES.c.series_instance_uid == bindparam("uid"))
+)
+_COUNT_IN_STUDY = Statement(
+    update(_STUDIES)
+    .where(_STUDIES.c.study_instance_uid == bindparam("uid"))
+    .values(
+        state="receiving",
+        instance_count=_STUDIES.c.instance_count + 1,
+        last_ledger_id=bindparam("ledger_id"),
+        last_run=select(ListeningRow.run).where(ListeningRow.id == 1).scalar_subquery(),
+    )
+)
+_COUNT_IN_SERIES = Statement(
+    update(_SERIES)
+    .where(_SERIES.c.series_instance_uid == bindparam("uid"))
+    .values(instance_count=_SERIES.c.instance_count + 1)
+)
 
 
 def known_instance(session: Session, sop_instance_uid: str) -> InstanceRow | None:
     """Return the instance of that UID; None for a new one."""
-    query = select(InstanceRow).where(InstanceRow.sop_instance_uid == sop_instance_uid)
-    return session.scalars(query).first()
+    found = _KNOWN.run(session, uid=sop_instance_uid)
+    return None if found is None else session.get_one(InstanceRow, found[0])
 
 
 def add(session: Session, received: ReceivedInstance) -> None:
     """Add a new instance; its study is in reception (again)."""
     now = datetime.now(UTC)
-    study = _study(session, received)
-    series = _series(session, received, now)
-    session.flush()
-    instance = InstanceRow(
-        sop_instance_uid=received.sop_instance_uid,
-        sop_class_uid=received.sop_class_uid,
-        series_instance_uid=received.series_instance_uid,
-        study_instance_uid=received.study_instance_uid,
-        transfer_syntax_uid=received.transfer_syntax_uid,
-        sha256=received.sha256,
-        size_bytes=received.size_bytes,
-        path=received.path,
-        calling_ae_title=received.calling_ae_title,
-        received_at=now,
-    )
-    session.add(instance)
-    session.flush()
-    study.state = "receiving"
-    study.instance_count += 1
-    study.last_ledger_id = instance.id
-    study.last_run = session.get_one(ListeningRow, 1).run
-    series.instance_count += 1
+    state = _SERIES_STATE.run(session, uid=received.series_instance_uid)
+    if state is None:
+        _begin_series(session, received, now)
+    elif state[0] != "receiving":
+        series = session.get_one(SeriesRow, received.series_instance_uid, populate_existing=True)
+        _reopen(session, series, received.sop_instance_uid, now)
+        session.flush()
+    added = _ADD_INSTANCE.run(session, **vars(received), received_at=utc_text(now))
+    assert added is not None  # noqa: S101 - for the type checker: RETURNING gives a row
+    ledger_id = added[0]
+    _COUNT_IN_STUDY.run(session, uid=received.study_instance_uid, ledger_id=ledger_id)
+    _COUNT_IN_SERIES.run(session, uid=received.series_instance_uid)
     append(
         session,
         Event.INSTANCE_RECEIVED,
         received.sop_instance_uid,
         {
-            "ledger_id": instance.id,
+            "ledger_id": ledger_id,
             "series": received.series_instance_uid,
             "study": received.study_instance_uid,
             "sha256": received.sha256,
@@ -59,27 +75,24 @@ def add(session: Session, received: ReceivedInstance) -> None:
     )
 
 
-def _study(session: Session, received: ReceivedInstance) -> StudyRow:
-    study = session.get(StudyRow, received.study_instance_uid)
-    if study is None:
-        study = StudyRow(
-            study_instance_uid=received.study_instance_uid,
-            state="receiving",
-            instance_count=0,
-            last_ledger_id=0,
-            last_run=0,
+def _begin_series(session: Session, received: ReceivedInstance, now: datetime) -> None:
+    """Add the series, and its study where that is new too."""
+    study = received.study_instance_uid
+    known = select(_STUDIES.c.state).where(_STUDIES.c.study_instance_uid == study)
+    if session.execute(known).scalar() is None:
+        session.execute(
+            insert(_STUDIES).values(
+                study_instance_uid=study,
+                state="receiving",
+                instance_count=0,
+                last_ledger_id=0,
+                last_run=0,
+            )
         )
-        session.add(study)
-    return study
-
-
-def _series(session: Session, received: ReceivedInstance, now: datetime) -> SeriesRow:
-    series = session.get(SeriesRow, received.series_instance_uid)
-    if series is None:
-        session.flush()  # the study's row first: the series refers to it
-        series = SeriesRow(
+    session.execute(
+        insert(_SERIES).values(
             series_instance_uid=received.series_instance_uid,
-            study_instance_uid=received.study_instance_uid,
+            study_instance_uid=study,
             state="receiving",
             revision=1,
             instance_count=0,
@@ -88,10 +101,7 @@ def _series(session: Session, received: ReceivedInstance, now: datetime) -> Seri
             explanation=[],
             changed_at=now,
         )
-        session.add(series)
-    elif series.state != "receiving":
-        _reopen(session, series, received.sop_instance_uid, now)
-    return series
+    )
 
 
 def _reopen(session: Session, series: SeriesRow, late_uid: str, now: datetime) -> None:

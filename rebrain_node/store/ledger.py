@@ -39,6 +39,7 @@ from rebrain_node.ports import JsonValue
 from rebrain_node.store import decisions, disputes, second_choice, series_end
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
+from rebrain_node.store.group_commit import CommitQueue
 from rebrain_node.store.instances import add, known_instance
 from rebrain_node.store.series import move, transition
 from rebrain_node.store.tables import InstanceRow, QuarantineRow, SeriesRow, StudyRow
@@ -52,6 +53,7 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._group = CommitQueue(self._write_down_all)
 
     def record_received(
         self, received: ReceivedInstance, same_content: Callable[[str], bool] | None = None
@@ -93,19 +95,16 @@ class Ledger:
         self, received: ReceivedInstance, *, quarantining: bool
     ) -> Reception | disputes.Conflict:
         try:
-            with self._database.writing() as session:
-                known = known_instance(session, received.sop_instance_uid)
-                if known is not None and known.sha256 == received.sha256:
-                    known.purged_at = None  # its bytes are stored again
-                    return "same"
-                conflict = disputes.conflict(session, received, known)
-                if conflict is None:
-                    add(session, received)
-                elif quarantining:
-                    disputes.quarantine(session, received, conflict)
+            return self._group.run((received, quarantining))
         except StoreUnavailableError as error:
             raise OutOfResourcesError(str(error), status=0xA700, reason="DATABASE") from error
-        return conflict or "new"
+
+    def _write_down_all(
+        self, requests: Sequence[tuple[ReceivedInstance, bool]]
+    ) -> Sequence[Reception | disputes.Conflict]:
+        """Write down instances of several associations in one transaction."""
+        with self._database.writing() as session:
+            return [_write_down(session, *request) for request in requests]
 
     def rivals(self, uid: str) -> tuple[Rival, ...]:
         """Read what is quarantined and can be decided of a series, or of a study."""
@@ -404,6 +403,22 @@ def _verify(session: Session, series: SeriesRow, verdict: CompletenessVerdict | 
                 "reason": verdict.reason,
             },
         )
+
+
+def _write_down(
+    session: Session, received: ReceivedInstance, quarantining: bool
+) -> Reception | disputes.Conflict:
+    known = known_instance(session, received.sop_instance_uid)
+    if known is not None and known.sha256 == received.sha256:
+        known.purged_at = None  # its bytes are stored again
+        return "same"
+    conflict = disputes.conflict(session, received, known)
+    if conflict is None:
+        add(session, received)
+        return "new"
+    if quarantining:
+        disputes.quarantine(session, received, conflict)
+    return conflict
 
 
 def _series_of(session: Session, study: str) -> Sequence[SeriesRow]:

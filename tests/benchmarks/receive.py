@@ -1,14 +1,16 @@
-"""How fast the node takes a study durably: python -m tests.benchmarks.receive.
+"""How fast the node takes a study durably, beside other archives.
 
-A node of its own (receiver process, SQLite with full syncs) gets 300 CT instances of 0.5 MB over
-one association and over four, as fast as each is acknowledged; ``--port`` measures another
-archive that listens on this machine instead.
+Run: ``python -m tests.benchmarks.receive``. dcmtk's storescu sends the same CT instances (0.53 MB)
+over one association and over four at once, to the node (receiver process, SQLite with full syncs),
+to Orthanc and to dcmtk's storescp (which syncs nothing), in turns within one run, with
+TCP_NODELAY=1. A last pass measures how long the node takes to acknowledge one instance. The table
+holds medians over the rounds, and the load of the machine; the processor time depends least on it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
 import signal
 import statistics
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -27,10 +30,16 @@ from pynetdicom import AE, _config
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
+from rebrain_node.demonstration.running_node import free_port
+from rebrain_node.network.receiver import file_header
+from tests.support import dcmtk
 from tests.support.data_sets import ct, encode, us
 from tests.support.dicom_peers import pause_reactor
+from tests.support.orthanc import ORTHANC, Orthanc
 
 _config.LOG_HANDLER_LEVEL = "none"
+SENDERS = (1, 4)
+ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
 
 def slices(count: int) -> list[tuple[str, bytes]]:
@@ -73,28 +82,49 @@ def send(port: int, called: str, instances: list[tuple[str, bytes]], answers: li
     pause.end()
 
 
-def measure(port: int, called: str, count: int, associations: int) -> dict[str, float]:
-    """Seconds and rate of one study of ``count`` slices over so many associations at once."""
+def acknowledgements_ms(port: int, count: int, associations: int) -> tuple[float, float]:
+    """Median and 99th percentile of the time until an instance is acknowledged by the node, ms."""
     instances = slices(count)
     answers: list[float] = []
     threads = [
-        threading.Thread(target=send, args=(port, called, instances[n::associations], answers))
+        threading.Thread(target=send, args=(port, "REBRAIN", instances[n::associations], answers))
         for n in range(associations)
     ]
-    begun = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    seconds = time.perf_counter() - begun
-    return {
-        "associations": associations,
-        "instances": len(answers),
-        "seconds": round(seconds, 2),
-        "instances_per_s": round(len(answers) / seconds, 1),
-        "median_ms": round(1000 * statistics.median(answers), 2),
-        "p99_ms": round(1000 * sorted(answers)[int(0.99 * (len(answers) - 1))], 2),
-    }
+    return 1000 * statistics.median(answers), 1000 * sorted(answers)[int(0.99 * (count - 1))]
+
+
+def files(folder: Path, count: int, senders: int) -> list[list[str]]:
+    """Write a new series as DICOM files; their paths, shared out among the senders."""
+    folder.mkdir()
+    paths = []
+    for number, (uid, content) in enumerate(slices(count)):
+        path = folder / f"{number:04d}.dcm"
+        path.write_bytes(file_header(CTImageStorage, uid, ExplicitVRLittleEndian) + content)
+        paths.append(str(path))
+    return [paths[n::senders] for n in range(senders)]
+
+
+def rate(port: int, called: str, shares: list[list[str]]) -> float:
+    """Instances a second that storescu, once a share at the same time, brings to a peer."""
+    program = dcmtk.program("storescu")
+    if program is None:
+        raise SystemExit("dcmtk is not installed (Debian package dcmtk)")
+    begun = time.perf_counter()
+    senders = [
+        subprocess.Popen(
+            [program, "-aet", "PACS", "-aec", called, "127.0.0.1", str(port), *share],
+            env=ENVIRONMENT,
+        )
+        for share in shares
+    ]
+    codes = [sender.wait() for sender in senders]
+    if any(codes):
+        raise SystemExit(f"storescu to {called} ended with {codes}")
+    return sum(map(len, shares)) / (time.perf_counter() - begun)
 
 
 def node(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
@@ -107,39 +137,81 @@ def node(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     return process, int(process.stdout.readline())
 
 
-def cpu_s(process: subprocess.Popen[bytes] | None) -> float:
-    """Processor seconds the node has used, user and system."""
-    if process is None:
-        return 0.0
-    times = psutil.Process(process.pid).cpu_times()
-    return times.user + times.system
+@contextlib.contextmanager
+def storescp(folder: Path) -> Iterator[int]:
+    """Run dcmtk's storescp over a folder; its port."""
+    program, port = dcmtk.program("storescp"), free_port()
+    folder.mkdir()
+    command = [str(program), "--fork", "-aet", "STORESCP", "-od", str(folder), str(port)]
+    process = subprocess.Popen(command, env=ENVIRONMENT)
+    time.sleep(1.0)
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def compare(folder: Path, count: int, rounds: int, progress: Callable[[str], object]) -> str:
+    """Measure all peers in turns; the table."""
+    process, node_port = node(folder)
+    rates: dict[tuple[str, int], list[float]] = {}
+    try:
+        with (
+            Orthanc(folder / "orthanc", 1).running() as orthanc,
+            storescp(folder / "storescp") as port,
+        ):
+            peers = {"REBRAIN": node_port, "ORTHANC": orthanc.dicom_port, "STORESCP": port}
+            used = {
+                "REBRAIN": psutil.Process(process.pid),
+                "ORTHANC": next(p for p in psutil.Process().children() if p.name() == "Orthanc"),
+            }
+            cpu_s = {called: -sum(each.cpu_times()[:2]) for called, each in used.items()}
+            for turn in range(rounds):
+                for senders in SENDERS:
+                    shares = files(folder / f"study-{turn}-{senders}", count, senders)
+                    for called, port in peers.items():
+                        found = rate(port, called, shares)
+                        rates.setdefault((called, senders), []).append(found)
+                        progress(f"{senders} senders, {called}: {found:.1f}/s\n")
+            taken = rounds * len(SENDERS) * count
+            for called, each in used.items():
+                cpu_s[called] += sum(each.cpu_times()[:2])
+            waits = {n: acknowledgements_ms(node_port, count, n) for n in SENDERS}
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    lines = ["senders      node   Orthanc  storescp  node/Orthanc  ack median, p99 of the node"]
+    for senders in SENDERS:
+        ours, theirs, plain = (statistics.median(rates[each, senders]) for each in peers)
+        middle, late = waits[senders]
+        lines.append(
+            f"{senders:7d} {ours:7.1f}/s {theirs:7.1f}/s {plain:7.1f}/s {ours / theirs:12.2f}  "
+            f"{middle:.1f} ms, {late:.1f} ms"
+        )
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    ours, theirs = (1000 * cpu_s[called] / taken for called in used)
+    lines.append(f"processor time of an instance: node {ours:.2f} ms, Orthanc {theirs:.2f} ms")
+    lines.append(
+        f"{count} instances, median of {rounds} rounds; {os.cpu_count()} cores, load {load}"
+    )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Measure and print one JSON object."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--port", type=int, help="an archive that listens already")
-    parser.add_argument("--called", default="REBRAIN")
-    parser.add_argument("--folder", type=Path, help="where the node keeps it; default: temporary")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where all keep it; default: temporary")
     options = parser.parse_args()
+    if ORTHANC is None:
+        raise SystemExit("Orthanc is not installed (Debian package orthanc)")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        process, port = (None, options.port) if options.port else node(Path(folder))
-        try:
-            results = []
-            for associations in (1, 4):
-                before = cpu_s(process)
-                result = measure(port, options.called, options.count, associations)
-                if process is not None:
-                    spent = 1000 * (cpu_s(process) - before) / options.count
-                    result["node_cpu_ms_per_instance"] = round(spent, 2)
-                results.append(result)
-        finally:
-            if process is not None:
-                os.kill(process.pid, signal.SIGTERM)
-                process.wait()
-                process.stdout.close()
-    sys.stdout.write(json.dumps({"cores": os.cpu_count(), "results": results}, indent=2) + "\n")
+        table = compare(Path(folder), options.count, options.rounds, sys.stderr.write)
+    sys.stdout.write(table)
 
 
 if __name__ == "__main__":

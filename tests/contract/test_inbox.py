@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 
 from rebrain_node.domain.job import Job
 from rebrain_node.folder import read_folder
-from rebrain_node.instance.scan import scan
 from rebrain_node.ports import Inbox
 from rebrain_node.reception.inbox import InboxFolder, Spool
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from tests.support import phantoms
+from tests.support.arrivals import take
 from tests.support.store_cases import fast_folder
 
 Fill = Callable[[Sequence[bytes]], Inbox]
@@ -67,7 +67,7 @@ def fill(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fill]:
 
         def receive(files: Sequence[bytes]) -> Inbox:
             for content in files:
-                spool.take(content, scan(content), calling_ae_title="CT1")
+                take(spool, content, "CT1")
             return InboxFolder(folder / "inbox", ledger)
 
         yield receive

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from rebrain_node.app.compose import open_state
-from rebrain_node.instance.scan import scan
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.reception.inbox import Spool
 from rebrain_node.reception.listening import count_listening
 from tests.support import phantoms
+from tests.support.arrivals import take
 from tests.support.quick_node import make_node, wait_for, write_quick_bundle
 
 WORKER = Path(__file__).with_name("killed_worker.py")
@@ -94,7 +94,7 @@ def _receive(node, instances=None):
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=0)
         for path in phantoms.write(instances or phantoms.head_ct(), node.folder / "study"):
             content = path.read_bytes()
-            spool.take(content, scan(content), calling_ae_title="PACS")
+            take(spool, content, "PACS")
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from rebrain_node.app.compose import open_state
 from rebrain_node.cli import program
 from rebrain_node.domain.job import Job
 from rebrain_node.errors import InstanceConflictError, StateError
-from rebrain_node.instance.scan import scan
 from rebrain_node.reception.inbox import InboxFolder, Spool
 from rebrain_node.settings import Settings
+from tests.support.arrivals import take
 from tests.support.phantoms import head_ct
 from tests.support.store_cases import accept, fast_folder
 
@@ -58,7 +58,7 @@ def receive(settings: Settings, *files: bytes) -> list[str]:
         answers = []
         for content in files:
             try:
-                answers.append(spool.take(content, scan(content), calling_ae_title="CT1"))
+                answers.append(take(spool, content, "CT1"))
             except InstanceConflictError as error:
                 answers.append(error.reason)
         return answers

@@ -14,7 +14,7 @@ from rebrain_node.reception.completeness import QuietPeriodTracker, Verdict
 from rebrain_node.store.database import Database
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.listening import ListeningClock
-from tests.integration.test_receiver_killed import receiving
+from tests.faults.receiving import receiving
 from tests.support.dicom_peers import associated, instance, send
 
 pytestmark = pytest.mark.hazard("H18")

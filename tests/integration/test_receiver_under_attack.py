@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 
-from rebrain_node.network import pynetdicom_hardening
-from rebrain_node.network.pynetdicom_hardening import MAXIMUM_PDU_BYTES, MonotonicTimer
+from rebrain_node.network.pdu_stream import StreamLimits
 from tests.support.dicom_peers import (
     Listening,
     associate,
@@ -146,20 +145,9 @@ def test_a_slow_but_timely_request_is_served(node: Listening) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("kind", [1, 4])
-def test_a_pdu_longer_than_the_limit_ends_its_connection_at_the_header(
-    node: Listening, monkeypatch: pytest.MonkeyPatch, kind: int
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(pynetdicom_hardening, "MAXIMUM_ASSOCIATE_BYTES", 1024)
-        connection = connect(node)
-        connection.sendall(struct.pack(">BBI", kind, 0, 2048))
-        assert closed_after_s(connection) < LATE_S
-    assert_served(node)
-
-
 @pytest.mark.parametrize(
-    ("maximum_pdu_bytes", "kind_of_answer"), [(MAXIMUM_PDU_BYTES, 4), (MAXIMUM_PDU_BYTES + 1, 7)]
+    ("maximum_pdu_bytes", "kind_of_answer"),
+    [(StreamLimits.pdu_bytes, 4), (StreamLimits.pdu_bytes + 1, 7)],
 )
 def test_the_longest_pdu_offered_is_answered_and_a_longer_one_aborts(
     node: Listening, maximum_pdu_bytes: int, kind_of_answer: int
@@ -255,19 +243,3 @@ def test_nonsense_messages_end_their_association_only(node: Listening) -> None:
         connection.sendall(struct.pack(">BBI", 4, 0, len(value)) + value)
         assert closed_after_s(connection) < LATE_S
         assert_served(node)
-
-
-def test_the_wall_clock_neither_ends_nor_stops_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    timer = MonotonicTimer(10)
-    timer.start()
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 3600)
-    assert not timer.expired
-    assert 9 < timer.remaining <= 10
-    monotonic = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: monotonic + 11)
-    assert timer.expired
-    timer.stop()
-    assert timer.expired
-    assert MonotonicTimer(None).remaining == 1
-    assert MonotonicTimer(5).remaining == 5

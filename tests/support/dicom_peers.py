@@ -27,10 +27,11 @@ from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import CommitmentReport
 from rebrain_node.domain.ledger import ReceivedInstance, Reception
 from rebrain_node.errors import InstanceConflictError
+from rebrain_node.network.pdu_stream import StreamLimits
 from rebrain_node.network.pynetdicom_hardening import ReactorPause, Requestor
 from rebrain_node.network.receiver import Receiver
 from rebrain_node.ports import JsonValue
-from rebrain_node.reception.inbox import Spool
+from rebrain_node.reception.inbox import MAXIMUM_PENDING_BYTES, Spool
 from rebrain_node.settings import Peer
 from rebrain_node.settings import Receiver as ReceiverSettings
 from tests.support.data_sets import ct, encode
@@ -118,7 +119,10 @@ def receiver_settings(**changes: object) -> ReceiverSettings:
         "port": 1,
         "peers": (Peer(ae_title="PACS"),),
     }
-    return ReceiverSettings(**(values | changes)).model_copy(update={"port": 0})
+    small = {"port": 0}  # below what a site may set
+    if "maximum_message_bytes" in changes:
+        small["maximum_message_bytes"] = int(str(changes.pop("maximum_message_bytes")))
+    return ReceiverSettings(**(values | changes)).model_copy(update=small)
 
 
 @contextmanager
@@ -126,13 +130,21 @@ def listening(
     folder: Path,
     *,
     hard_mark_bytes: int = 0,
+    maximum_pending_bytes: int = MAXIMUM_PENDING_BYTES,
+    limits: StreamLimits | None = None,
     take: Callable[[CommitmentReport], bool] | None = None,
     **changes: object,
 ) -> Iterator[Listening]:
     """Listen; ``take`` records answers to storage commitment instead of `MemoryReports`."""
     ledger, audit, reports = MemoryLedger(), MemoryAudit(), MemoryReports()
-    spool = Spool(folder / "inbox", ledger, hard_mark_bytes=hard_mark_bytes)
-    with Receiver(receiver_settings(**changes), spool, audit, take or reports.take) as receiver:
+    spool = Spool(
+        folder / "inbox",
+        ledger,
+        hard_mark_bytes=hard_mark_bytes,
+        maximum_pending_bytes=maximum_pending_bytes,
+    )
+    settings = receiver_settings(**changes)
+    with Receiver(settings, spool, audit, take or reports.take, limits) as receiver:
         node = Listening(
             receiver=receiver, ledger=ledger, audit=audit, reports=reports, folder=folder / "inbox"
         )
@@ -214,13 +226,16 @@ def connect(node: Listening, address: str = "127.0.0.1") -> socket.socket:
     return connection
 
 
-def associate_request(titles: bytes = b"REBRAIN".ljust(16) + b"PACS".ljust(16)) -> bytes:
-    """An A-ASSOCIATE-RQ for CT in Explicit VR Little Endian (PS3.8 9.3.2)."""
+def associate_request(
+    titles: bytes = b"REBRAIN".ljust(16) + b"PACS".ljust(16),
+    abstract_syntax: bytes = b"1.2.840.10008.5.1.4.1.1.2",
+) -> bytes:
+    """An A-ASSOCIATE-RQ for CT in Explicit VR Little Endian by default (PS3.8 9.3.2)."""
 
     def item(kind: int, content: bytes) -> bytes:
         return struct.pack(">BBH", kind, 0, len(content)) + content
 
-    context = b"\x01\0\0\0" + item(0x30, b"1.2.840.10008.5.1.4.1.1.2")
+    context = b"\x01\0\0\0" + item(0x30, abstract_syntax)
     context += item(0x40, b"1.2.840.10008.1.2.1")
     user = item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3")
     body = struct.pack(">HH", 1, 0) + titles + bytes(32)
@@ -242,12 +257,14 @@ def settles(condition: Callable[[], bool], timeout_s: float = 20) -> bool:
     return condition()
 
 
-def store_request(data_set: bytes, maximum_pdu_bytes: int = 65536) -> bytes:
+def store_request(
+    data_set: bytes, maximum_pdu_bytes: int = 65536, *, sop_instance_uid: str = "1.2.3.4.1"
+) -> bytes:
     """A C-STORE request in the CT context of ``associate_request``, as P-DATA PDUs."""
     request = C_STORE()
     request.MessageID, request.Priority = 1, 2
     request.AffectedSOPClassUID = CTImageStorage
-    request.AffectedSOPInstanceUID = "1.2.3.4.1"
+    request.AffectedSOPInstanceUID = sop_instance_uid
     request.DataSet = BytesIO(data_set)
     message, encoded = C_STORE_RQ(), b""
     message.primitive_to_message(request)

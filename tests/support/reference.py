@@ -36,9 +36,10 @@ from rebrain_node.domain.codes import CODES, Topic
 from rebrain_node.domain.statuses import STATUSES
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 from rebrain_node.limits_file import shipped_limits
-from rebrain_node.network import pynetdicom_hardening as hardening
+from rebrain_node.network.acceptor import BACKLOG
 from rebrain_node.network.admission import REJECTIONS
-from rebrain_node.network.receiver import IDLE_TIMEOUT_S
+from rebrain_node.network.pdu_stream import StreamLimits
+from rebrain_node.reception.inbox import MAXIMUM_PENDING_BYTES
 from rebrain_node.settings import Receiver, Settings
 from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
@@ -256,7 +257,7 @@ def _statuses() -> str:
 
 def _receiver_limits() -> str:
     """Return the limits of the transport with their defaults."""
-    node = Receiver()
+    node, stream = Receiver(), StreamLimits()
     rows = (
         ("associations at once", node.maximum_associations, "maximum_associations"),
         ("connections that have not associated", node.maximum_unassociated, "maximum_unassociated"),
@@ -271,13 +272,15 @@ def _receiver_limits() -> str:
             "association_timeout_s",
         ),
         ("time for one whole PDU once associated", f"{node.pdu_timeout_s:g} s", "pdu_timeout_s"),
-        ("silence of an association", f"{IDLE_TIMEOUT_S:g} s", ""),
-        ("A-ASSOCIATE PDU", f"{hardening.MAXIMUM_ASSOCIATE_BYTES >> 10} KiB", ""),
-        ("P-DATA PDU (offered and enforced)", f"{hardening.MAXIMUM_PDU_BYTES >> 10} KiB", ""),
-        ("command set", f"{hardening.MAXIMUM_COMMAND_BYTES >> 10} KiB", ""),
+        ("silence of an association", f"{stream.idle_s:g} s", ""),
+        ("A-ASSOCIATE PDU", f"{stream.associate_bytes >> 10} KiB", ""),
+        ("P-DATA PDU (offered and enforced)", f"{stream.pdu_bytes >> 10} KiB", ""),
+        ("command set", f"{stream.command_bytes >> 10} KiB", ""),
         ("one message", f"{node.maximum_message_bytes >> 20} MiB", "maximum_message_bytes"),
+        ("unfinished messages of all associations", f"{MAXIMUM_PENDING_BYTES >> 20} MiB", ""),
+        ("report of a storage commitment", f"{stream.report_bytes >> 20} MiB", ""),
         ("messages that wait while one is served", "1; then the sender is held up by TCP", ""),
-        ("connections that wait to be accepted", hardening.BACKLOG, ""),
+        ("connections that wait to be accepted", BACKLOG, ""),
     )
     return table(
         ("limit", "default", "setting"),
