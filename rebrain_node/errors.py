@@ -18,7 +18,8 @@
     ├── DecodingError                a compressed frame exceeds a limit or cannot be decoded
     ├── SeriesRejectedError          a series must not be synthesised; has findings
     ├── GateError                    a written object must not leave; has findings
-    └── DeliveryError                a destination cannot be reached
+    └── DeliveryError                a destination cannot be reached or refuses a request
+        ├── UnreachableError         there is no association: nothing was sent
         └── QueryNotOfferedError     it cannot be asked what it holds
 
 Caught in three places only: the C-STORE handler, the worker, the command line.
