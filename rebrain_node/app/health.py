@@ -15,6 +15,7 @@ from rebrain_node.app.compose import retention_rules
 from rebrain_node.app.presence import SUPERVISOR_SILENT_S, node_processes
 from rebrain_node.domain.audit import AuditEvent, Event
 from rebrain_node.domain.backlog import OverdueItem, late
+from rebrain_node.domain.ledger import PENDING
 from rebrain_node.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def health_of(
     node = node_processes(state.folder)
     counts, waiting = state.ledger.counts(), tuple(state.deliveries.pending())
     refused = tuple(one for one in state.deliveries.of() if one.needs_operator)
-    overdue = late(state.ledger.series(), waiting, now, late_after_minutes)
+    unfinished = [one for name in PENDING for one in state.ledger.series(name)]
+    overdue = late(unfinished, waiting, now, late_after_minutes)
     failed = [one for one in state.ledger.series("failed") if now - one.changed_at < RECENT]
     published = _newest(state, Event.SERIES_PUBLISHED)
     return HealthReport(

@@ -84,10 +84,12 @@ def _database(settings: Settings) -> str:
     return f"{sequence} events on the audit log"
 
 
-def _decoders(settings: Settings) -> str:  # noqa: ARG001 - one signature for all checks
+def _decoders(settings: Settings) -> str:
+    from rebrain_node.app.compose import limit_decoding
     from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 
-    return f"{len(decodable_transfer_syntaxes())} transfer syntaxes can be decoded without loss"
+    limit_decoding(settings)
+    return f"{len(decodable_transfer_syntaxes())} transfer syntaxes passed their test"
 
 
 def _bundle(settings: Settings) -> str:

@@ -12,7 +12,7 @@ from rebrain_node.domain.findings import Finding
 SeriesState = Literal[
     "receiving", "complete", "held", "refused", "accepted", "synthesised", "published", "failed"
 ]
-_PENDING: Final[tuple[SeriesState, ...]] = (
+PENDING: Final[tuple[SeriesState, ...]] = (
     "receiving", "complete", "held", "accepted", "synthesised",
 )  # fmt: skip
 Decision = Literal["accepted", "refused"]
@@ -137,7 +137,7 @@ class LedgerCounts:
     @property
     def pending(self) -> int:
         """Series for which something is still to be done."""
-        return sum(self.by_state[state] for state in _PENDING)
+        return sum(self.by_state[state] for state in PENDING)
 
     @property
     def unconfirmed(self) -> int:

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import sqlite3
+import threading
 import urllib.error
 import urllib.request
 from contextlib import closing, contextmanager
@@ -55,9 +56,21 @@ def running(folder: Path, worker: str = "ready"):
         ProcessState(role=role, state=state, pid=7, silent_s=0.5, restarts=2)
         for role, state in roles.items()
     ]
+    stop = threading.Event()
+
+    def report() -> None:
+        while not stop.wait(1.0):
+            write_processes(folder, states)
+
+    supervisor = threading.Thread(target=report)
     with one_node(folder):
         write_processes(folder, states)
-        yield
+        supervisor.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            supervisor.join()
 
 
 def get(settings: Settings, path: str) -> tuple[int, str]:
