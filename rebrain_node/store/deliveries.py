@@ -5,7 +5,7 @@ Facts only; when to try again is the delivery loop's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
@@ -16,8 +16,6 @@ from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import (
-    ACCEPTED_STATES,
-    STATE_AFTER,
     Answer,
     DeliveredObject,
     Delivery,
@@ -25,6 +23,7 @@ from rebrain_node.domain.delivery import (
     PausedDestination,
 )
 from rebrain_node.errors import StateError
+from rebrain_node.store.answers import apply, concerns, leave_out_companions, told
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.disputes import undecided_by_series
@@ -121,12 +120,12 @@ class Deliveries:
             changed = [
                 (row, by_uid[one.sop_instance_uid])
                 for row, one in rows
-                if one.sop_instance_uid in by_uid and _concerns(row, by_uid[one.sop_instance_uid])
+                if one.sop_instance_uid in by_uid and concerns(row, by_uid[one.sop_instance_uid])
             ]
             for row, answer in changed:
-                _apply(row, answer)
-            _leave_out_companions(session, rows)
-            for event, details in _told(set_id, changed):
+                apply(row, answer)
+            leave_out_companions(session, rows)
+            for event, details in told(set_id, changed):
                 append(session, event, destination, details)
 
     def failed(self, set_id: int, destination: str, reason: str, *, is_trial: bool = False) -> None:
@@ -328,59 +327,9 @@ def _delivery(row: DerivedSetRow, destination: str, group: Sequence[tuple[Any, .
     )
 
 
-def _concerns(row: DeliveryRow, answer: Answer) -> bool:
-    """Whether an answer changes a row; one that has ended it changes only if it was taken."""
-    accepted = STATE_AFTER[answer.outcome] in ACCEPTED_STATES
-    return row.state not in ACCEPTED_STATES and (accepted or row.state in {"pending", "held"})
-
-
-def _apply(row: DeliveryRow, answer: Answer) -> None:
-    row.state, row.status = STATE_AFTER[answer.outcome], answer.status
-    row.reason, row.changed_at = answer.reason, datetime.now(UTC)
-    if answer.outcome == "retry":
-        row.attempts += 1
-
-
 def _destinations_of(session: Session, set_id: int) -> Sequence[str]:
     query = select(DeliveryRow.destination).where(DeliveryRow.set_id == set_id).distinct()
     return session.scalars(query.order_by(DeliveryRow.destination)).all()
-
-
-def _leave_out_companions(
-    session: Session, rows: Sequence[tuple[DeliveryRow, DerivedInstanceRow]]
-) -> None:
-    """Leave out what refers to a refused slice; a rejection note takes back what was accepted."""
-    images = [row.state for row, one in rows if one.kind == "MR"]
-    if "refused" not in images or "pending" in images:
-        return
-    notes = issued_notes(session, rows[0][0].set_id)
-    for row, one in rows:
-        if one.kind != "MR" and row.state == "pending" and one.sop_instance_uid not in notes:
-            row.state, row.changed_at = "left-out", datetime.now(UTC)
-            row.reason = "the destination has not accepted every slice of the MR series"
-
-
-def _told(
-    set_id: int, changed: Sequence[tuple[DeliveryRow, Answer]]
-) -> Iterator[tuple[Event, Details]]:
-    """Audit rows of the answers: what was taken, what was refused or left out, what failed."""
-    accepted = [answer for row, answer in changed if row.state in ACCEPTED_STATES]
-    if accepted:
-        yield (
-            Event.DELIVERY_TAKEN,
-            {
-                "set": set_id,
-                "taken": len(accepted),
-                "warnings": {a.sop_instance_uid: a.status for a in accepted if a.status != 0},
-            },
-        )
-    for event, states in (
-        (Event.DELIVERY_REFUSED, ("refused", "left-out")),
-        (Event.DELIVERY_FAILED, ("pending",)),
-    ):
-        others = [answer for row, answer in changed if row.state in states]
-        if others:
-            yield event, {"set": set_id, "objects": len(others), "reason": others[0].reason}
 
 
 def _refuse_deleted(set_id: int, instances: Sequence[DerivedInstanceRow]) -> None:

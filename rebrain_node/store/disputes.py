@@ -1,4 +1,4 @@
-"""Instances that contradict the ledger, and what the site decides about them.
+"""Instances that contradict the ledger: they are quarantined, and their series is in dispute.
 
 The first instance of a UID stays what it is; one that contradicts it is quarantined, and its
 series is in dispute: nothing is made of it until the site has decided. Every change is part of
@@ -19,7 +19,6 @@ from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import DisputeDecision, ReceivedInstance, Rival, SeriesState
-from rebrain_node.errors import StateError
 from rebrain_node.store.audit import append
 from rebrain_node.store.series import move
 from rebrain_node.store.statements import Statement
@@ -29,17 +28,15 @@ from rebrain_node.store.tables import (
     InstanceRow,
     QuarantineRow,
     SeriesRow,
-    StudyRow,
 )
 
 CODE: Final = "ID-DISPUTED"
-#: decision of bytes that were the instance before the site took others
-REPLACED: Final = "replaced"
 #: so many quarantined versions of an instance are compared with one that arrives
 VERSIONS: Final = 8
 #: states of an object that a destination may still get
 _WAITING: Final = frozenset({"pending", "held"})
-_ENDED: Final = frozenset({"synthesised", "published", "failed"})
+#: states of a series whose result exists
+ENDED: Final = frozenset({"synthesised", "published", "failed"})
 _STUDY_OF_SERIES: Final = Statement(
     select(SeriesRow.study_instance_uid).where(SeriesRow.series_instance_uid == bindparam("uid"))
 )
@@ -190,12 +187,12 @@ def finding(series_instance_uid: str, state: SeriesState, rivals: int) -> Findin
         f"{what} of this series arrived again with other content, e.g. another name or Patient ID, "
         "and must not be chosen by chance: the first set is kept, the second is in quarantine"
     )
-    if state in _ENDED:
+    if state in ENDED:
         said += f"; the series is {state} with the first set, and nothing of that is changed"
     return Finding(
         code=CODE,
         sentence=f"{said}; decide with `rebrain-node queue dispute {series_instance_uid}`",
-        severity="flag" if state in _ENDED else "refuse",
+        severity="flag" if state in ENDED else "refuse",
         value=float(rivals),
         limit=0.0,
     )
@@ -218,7 +215,7 @@ def rivals(session: Session, series_instance_uids: Sequence[str]) -> tuple[Rival
     query = (
         select(QuarantineRow, InstanceRow.sha256)
         .outerjoin(InstanceRow, InstanceRow.sop_instance_uid == QuarantineRow.sop_instance_uid)
-        .where(QuarantineRow.disputed_series_uid.in_(series_instance_uids), _can_be_decided())
+        .where(QuarantineRow.disputed_series_uid.in_(series_instance_uids), can_be_decided())
         .order_by(QuarantineRow.id)
     )
     return tuple(
@@ -236,82 +233,9 @@ def rivals(session: Session, series_instance_uids: Sequence[str]) -> tuple[Rival
     )
 
 
-def decide(
-    session: Session,
-    series: SeriesRow,
-    decision: DisputeDecision,
-    by: tuple[str, str],
-) -> None:
-    """Carry out what the site decided about one series; ``by`` is operator and reason.
-
-    Raises
-    ------
-    StateError
-        The series is not in dispute, or what was decided can no longer be done.
-    """
-    uid = series.series_instance_uid
-    query = (
-        select(QuarantineRow)
-        .where(QuarantineRow.disputed_series_uid == uid, _can_be_decided())
-        .order_by(QuarantineRow.id)
-    )
-    rows = session.scalars(query).all()
-    if not rows:
-        raise StateError(
-            f"series {uid} is not in dispute; `rebrain-node queue list` marks those that are "
-            f"with {CODE}"
-        )
-    before, was_refused = series.state, any(row.decision == "refuse" for row in rows)
-    if series.state in _ENDED and decision != "keep-first":
-        raise StateError(
-            f"series {uid} is {series.state}: what was made of the first set cannot be changed any "
-            "more. Decide --keep-first, have the results deleted where they were sent, and send "
-            "the right study under new UIDs"
-        )
-    taken = _take_second(session, series, rows) if decision == "take-second" else {}
-    session.execute(
-        update(QuarantineRow)
-        .where(QuarantineRow.id.in_([row.id for row in rows]))
-        .values(decision=decision)
-    )
-    if decision == "refuse":
-        if series.state == "held":
-            move(series, "refused")
-            series.findings = [asdict(site_refusal())]
-    elif series.state == "held" or (series.state == "refused" and (was_refused or taken)):
-        move(series, "complete")
-        series.findings, series.explanation = [], []
-    if series.state == "complete":
-        _judge_again(session, series.study_instance_uid)
-    append(
-        session,
-        Event.DISPUTE_DECIDED,
-        uid,
-        {
-            "decision": decision,
-            "operator": by[0],
-            "reason": by[1],
-            "instances": len({row.sop_instance_uid for row in rows}),
-            "taken": taken,
-            "state_before": before,
-            "state": series.state,
-            "revision": series.revision,
-        },
-    )
-
-
-def _can_be_decided() -> ColumnElement[bool]:
+def can_be_decided() -> ColumnElement[bool]:
+    """Of quarantined instances: not decided, or refused by the site, which may decide again."""
     return or_(QuarantineRow.decision.is_(None), QuarantineRow.decision == "refuse")
-
-
-def is_sent(session: Session, series_instance_uid: str) -> bool:
-    """Whether a result of the series was taken by a destination, or is kept for none."""
-    sets = select(DerivedSetRow.id).where(DerivedSetRow.source_series_uid == series_instance_uid)
-    for set_id in session.scalars(sets):
-        states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.set_id == set_id)))
-        if not states or states & ACCEPTED_STATES:
-            return True
-    return False
 
 
 def withdraw(session: Session, series: SeriesRow) -> bool:
@@ -338,74 +262,3 @@ def withdraw(session: Session, series: SeriesRow) -> bool:
         )
         newest = newest or (row.revision == series.revision and series.state == "synthesised")
     return newest
-
-
-def _take_second(
-    session: Session, series: SeriesRow, rows: Sequence[QuarantineRow]
-) -> dict[str, str]:
-    """Put the newest quarantined bytes of each UID in the place of the instance.
-
-    Returns the SHA-256 of the new bytes by SOP Instance UID.
-
-    Raises
-    ------
-    StateError
-        A result of the first set was sent, or a quarantined instance belongs to another series.
-    """
-    uid = series.series_instance_uid
-    if is_sent(session, uid):
-        raise StateError(
-            f"a result of the first set of series {uid} was sent already. Decide --keep-first or "
-            "--refuse, have it deleted where it was sent, and send the right study under new UIDs"
-        )
-    for row in rows:
-        if (row.series_instance_uid, row.study_instance_uid) != (uid, series.study_instance_uid):
-            raise StateError(
-                f"the quarantined instance {row.sop_instance_uid} is of series "
-                f"{row.series_instance_uid or 'unknown'} of study "
-                f"{row.study_instance_uid or 'unknown'}, not of series {uid} of study "
-                f"{series.study_instance_uid}: it cannot take the place of the first. Decide "
-                "--keep-first or --refuse, and send the right study under new UIDs"
-            )
-    withdraw(session, series)  # of an earlier revision, which had ended when the dispute began
-    newest = {row.sop_instance_uid: row for row in rows}
-    for row in newest.values():
-        _swap(session, row)
-    series.revision += 1  # a judgement over the first set is discarded
-    return {each: row.sha256 for each, row in newest.items()}
-
-
-def _swap(session: Session, row: QuarantineRow) -> None:
-    query = select(InstanceRow).where(InstanceRow.sop_instance_uid == row.sop_instance_uid)
-    instance = session.scalars(query).one()
-    first = QuarantineRow(
-        sop_instance_uid=instance.sop_instance_uid,
-        sha256=instance.sha256,
-        size_bytes=instance.size_bytes,
-        path=instance.path,
-        calling_ae_title=instance.calling_ae_title,
-        reason=row.reason,
-        received_at=instance.received_at,
-        sop_class_uid=instance.sop_class_uid,
-        series_instance_uid=instance.series_instance_uid,
-        study_instance_uid=instance.study_instance_uid,
-        transfer_syntax_uid=instance.transfer_syntax_uid,
-        disputed_series_uid=instance.series_instance_uid,
-        decision=REPLACED,
-    )
-    instance.sop_class_uid = str(row.sop_class_uid)
-    instance.transfer_syntax_uid = str(row.transfer_syntax_uid)
-    instance.sha256 = row.sha256
-    instance.size_bytes = row.size_bytes
-    instance.path = row.path
-    instance.calling_ae_title = row.calling_ae_title
-    instance.received_at = row.received_at
-    session.delete(row)
-    session.flush()
-    session.add(first)
-
-
-def _judge_again(session: Session, study_instance_uid: str) -> None:
-    study = session.get_one(StudyRow, study_instance_uid)
-    if study.state == "judged":
-        study.state = "complete"

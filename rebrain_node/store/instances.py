@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.ledger import ReceivedInstance
+from rebrain_node.domain.ledger import ReceivedInstance, StoredInstance
 from rebrain_node.store.audit import append
 from rebrain_node.store.statements import Statement
 from rebrain_node.store.tables import InstanceRow, ListeningRow, SeriesRow, StudyRow, utc_text
@@ -118,4 +118,21 @@ def _reopen(session: Session, series: SeriesRow, late_uid: str, now: datetime) -
         Event.SERIES_REOPENED,
         series.series_instance_uid,
         {"late_instance": late_uid, "state_before": before, "revision": series.revision},
+    )
+
+
+def stored(row: InstanceRow) -> StoredInstance:
+    """Read an instance as a value."""
+    return StoredInstance(
+        ledger_id=row.id,
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        series_instance_uid=row.series_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        sha256=row.sha256,
+        size_bytes=row.size_bytes,
+        path=row.path,
+        received_at=row.received_at,
+        purged_at=row.purged_at,
     )

@@ -33,14 +33,20 @@ from rebrain_node.errors import (
     OutOfResourcesError,
     StateError,
     StoreUnavailableError,
-    SupersededError,
 )
 from rebrain_node.ports import JsonValue
-from rebrain_node.store import decisions, disputes, second_choice, series_end
+from rebrain_node.store import (
+    decisions,
+    dispute_decisions,
+    disputes,
+    judging,
+    second_choice,
+    series_end,
+)
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.group_commit import CommitQueue
-from rebrain_node.store.instances import add, known_instance
+from rebrain_node.store.instances import add, known_instance, stored
 from rebrain_node.store.series import move, transition
 from rebrain_node.store.tables import InstanceRow, QuarantineRow, SeriesRow, StudyRow
 
@@ -135,7 +141,7 @@ class Ledger:
                 if not rows:
                     raise StateError(f"no series of study {uid} is in dispute")
             for row in rows:
-                disputes.decide(session, row, decision, (operator, reason))
+                dispute_decisions.decide(session, row, decision, (operator, reason))
             return _records(session, rows)
 
     def retry(self, series_instance_uid: str, *, operator: str, reason: str) -> SeriesRecord:
@@ -253,9 +259,9 @@ class Ledger:
         with self._database.writing() as session:
             study = session.get_one(StudyRow, study_instance_uid)
             rows = {row.series_instance_uid: row for row in _series_of(session, study_instance_uid)}
-            _check_judgements(study, rows, judgements)
+            judging.check(study, rows, judgements)
             for judgement in judgements:
-                _apply(session, rows[judgement.series_instance_uid], judgement)
+                judging.apply(session, rows[judgement.series_instance_uid], judgement)
             study.state = "judged"
 
     def transition(
@@ -332,7 +338,7 @@ class Ledger:
         if series is not None:
             query = query.where(InstanceRow.series_instance_uid == series)
         with self._database.reading() as session:
-            return tuple(_stored(row) for row in session.scalars(query))
+            return tuple(stored(row) for row in session.scalars(query))
 
     def series(
         self, state: SeriesState | None = None, *, study: str | None = None
@@ -432,78 +438,6 @@ def _series_named(session: Session, uid: str) -> Sequence[SeriesRow]:
         .where(or_(SeriesRow.series_instance_uid == uid, SeriesRow.study_instance_uid == uid))
         .order_by(SeriesRow.series_instance_uid)
     ).all()
-
-
-def _check_judgements(
-    study: StudyRow, rows: Mapping[str, SeriesRow], judgements: Sequence[Judgement]
-) -> None:
-    """Refuse judgements that were made over something else than what is held now.
-
-    Raises
-    ------
-    StateError
-        A judgement names a series that is not of the study.
-    SupersededError
-        The study or a series changed since it was read.
-    """
-    if study.state == "receiving":
-        raise SupersededError(
-            f"study {study.study_instance_uid} got new instances; judge it when it is complete"
-        )
-    judged = {judgement.series_instance_uid: judgement for judgement in judgements}
-    foreign = judged.keys() - rows.keys()
-    if foreign:
-        raise StateError(f"series {min(foreign)} is not of study {study.study_instance_uid}")
-    for uid, row in rows.items():
-        if uid in judged and judged[uid].revision != row.revision:
-            raise SupersededError(
-                f"series {uid} is at revision {row.revision}; judge the study again"
-            )
-        if uid not in judged and row.state == "complete":
-            raise SupersededError(f"series {uid} has no judgement; judge the study again")
-
-
-def _apply(session: Session, row: SeriesRow, judgement: Judgement) -> None:
-    uid, accepted = row.series_instance_uid, judgement.decision == "accepted"
-    if row.state != "complete" and not (row.state == "refused" and accepted):
-        return
-    by_site = disputes.refused_by_site(session, uid)
-    if decisions.is_cancelled(row) or (by_site and row.state == "refused"):
-        return
-    findings = [asdict(finding) for finding in judgement.findings]
-    row.findings = [asdict(disputes.site_refusal()), *findings] if by_site else findings
-    row.explanation = list(judgement.explanation)
-    if accepted and not by_site and disputes.undecided(session, uid):
-        disputes.hold(session, row)
-        return
-    move(row, "refused" if by_site else judgement.decision)
-    append(
-        session,
-        Event.SERIES_ACCEPTED if row.state == "accepted" else Event.SERIES_REFUSED,
-        uid,
-        {
-            "revision": row.revision,
-            "completeness": row.completeness,
-            "findings": row.findings,
-            "explanation": row.explanation,
-        },
-    )
-
-
-def _stored(row: InstanceRow) -> StoredInstance:
-    return StoredInstance(
-        ledger_id=row.id,
-        sop_instance_uid=row.sop_instance_uid,
-        sop_class_uid=row.sop_class_uid,
-        series_instance_uid=row.series_instance_uid,
-        study_instance_uid=row.study_instance_uid,
-        transfer_syntax_uid=row.transfer_syntax_uid,
-        sha256=row.sha256,
-        size_bytes=row.size_bytes,
-        path=row.path,
-        received_at=row.received_at,
-        purged_at=row.purged_at,
-    )
 
 
 def _records(session: Session, rows: Sequence[SeriesRow]) -> tuple[SeriesRecord, ...]:
