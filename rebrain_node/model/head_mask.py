@@ -69,7 +69,7 @@ def _with_face(head: MaskArray, tissue: MaskArray, pixel_mm: float) -> MaskArray
     if len(rows) == 0:
         return head
     front, back = rows[0] - NOSE_MM / pixel_mm, rows[0] + FACE_SHARE * np.ptp(rows)
-    row, column = np.indices(head.shape, sparse=True)
+    row, column = np.arange(head.shape[0])[:, None], np.arange(head.shape[1])[None, :]
     middle = np.abs(column - columns.mean()) <= FACE_MM / pixel_mm
     face = tissue & (row >= front) & (row <= back) & middle
     labels, count = ndimage.label(head | face, structure=np.ones((3, 3)))

@@ -3,11 +3,11 @@
 Its input is the network's conditioning, the synthetic slice, the distance of the nearest measured
 slice and the similarity of the exemplar; its output is the scale b of a Laplace density of the
 residual. Where the network is unsure of what the CT shows, e.g. whether dark white matter is fluid,
-its drawings at shifted input differ. A second output of the head predicts their spread, so that
-nothing is drawn twice, and the two are combined. The node runs the exported graph; this module is
-the network that the trainer trains and exports. The names of its submodules are the keys of the
-weights in released bundles
-(`scale.safetensors`), so they do not change.
+what it draws dark rises when the input is shifted. A second output of the head predicts this spread
+(`trainer.calibrate.residuals.upward_spread`), so that nothing is drawn twice; the two are combined.
+The node runs the exported graph; this module is the network that the trainer trains and exports.
+The names of its submodules are the keys of the weights in released bundles (`scale.safetensors`),
+so they do not change.
 """
 
 import math

@@ -37,7 +37,7 @@ from trainer.calibrate.intervals import (
     width,
 )
 from trainer.calibrate.report import NO_SPREAD, markdown
-from trainer.calibrate.residuals import Residuals, simulate_series
+from trainer.calibrate.residuals import Residuals, simulate_series, upward_spread
 from trainer.calibrate.run import CalibrationError, Steps, SubjectSplit, calibrate
 from trainer.calibrate.scale_head import FACTORS, ScaleTraining, rounded, scales, train_scale_head
 from trainer.calibrate.width_curve import compare, curved, width_curve
@@ -423,3 +423,9 @@ def test_planted_disease_that_no_error_shows_lies_in_the_top_of_the_map_by_its_s
         maps[name] = scales(head, new)
     assert top_share(maps["spread"], inside, patch) > 0.5
     assert top_share(maps["none"], inside, patch) < 0.25
+
+
+def test_a_small_rise_of_what_is_drawn_dark_is_a_large_spread_and_a_fall_is_none():
+    drawn = np.array([0.1, 0.5, 0.5], dtype=np.float32)
+    moved = [np.array([0.12, 0.52, 0.4], np.float32), np.array([0.14, 0.5, 0.3], np.float32)]
+    assert np.allclose(upward_spread(drawn, moved), [0.2, 0.02 / 0.6, 0.0])

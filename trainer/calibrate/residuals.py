@@ -40,6 +40,7 @@ THINNEST_MM, THICKEST_MM = 3.0, 7.0
 _PITCH_DEG, _SD_DEG = (-22.0, 12.0), 3.0  # range of pitch; standard deviation of roll and yaw
 _BELOW_BRAIN_MM = 12.0  # a head CT begins at the skull base
 _ABOVE_BRAIN_MM = 14.0
+_DARK = 0.1  # intensity of fluid, below which a rise counts no more
 _SHIFT_SEED = 0  # one noise field for all shifts of the input
 _TRUTH_PLANES = 3  # averaged within one synthetic slice
 
@@ -138,7 +139,7 @@ class Residuals:
     spread : ndarray of float16 or None
         (k, rows, columns), standard deviation of samples; None without sampled noise.
     shift_spread : ndarray of float16 or None
-        (k, rows, columns), standard deviation of drawings at shifted input; None where the recipe
+        (k, rows, columns), `upward_spread` of drawings at shifted input; None where the recipe
         names no shifts.
     inside : MaskArray
         (k, rows, columns), head where the truth is known.
@@ -205,7 +206,7 @@ class NodeSteps:
         return np.asarray(np.std([sample.intensity for sample in samples], axis=0))
 
     def shift_spread(self, volume: SyntheticVolume) -> FloatArray | None:
-        """Standard deviation of drawings with the CT shifted by `uncertainty_shifts_hu`.
+        """Spread of drawings with the CT shifted by `uncertainty_shifts_hu` (`upward_spread`).
 
         Returns
         -------
@@ -217,12 +218,29 @@ class NodeSteps:
             return None
         recipe = self.recipe.model_copy(update={"z_filter_mm": 0.0})
         drawings = []
-        for shift_hu in shifts:
+        for shift_hu in (0.0, *(each for each in shifts if each != 0.0)):
             hu = shifted(volume.prepared.hu, shift_hu)
             moved = replace(volume.prepared, hu=hu)
             drawn = synthesise(moved, volume.guides, self.model.engine, recipe, _SHIFT_SEED)
             drawings.append(drawn.intensity)
-        return np.asarray(np.std(drawings, axis=0), dtype=np.float32)
+        return upward_spread(drawings[0], drawings[1:])
+
+
+def upward_spread(drawn: FloatArray, moved: Sequence[FloatArray]) -> FloatArray:
+    """Return how far drawings at shifted input rise above the one as measured, relative to it.
+
+    Tissue that is drawn as fluid stays dark at every shift, so that the standard deviation of the
+    drawings is as large in healthy tissue; but what little it rises is much of what is drawn.
+
+    Parameters
+    ----------
+    drawn : FloatArray
+        Intensity, 0 to 1, any shape.
+    moved : sequence of FloatArray
+        The same at each shift.
+    """
+    rise = np.max([np.zeros_like(drawn), *(each - drawn for each in moved)], axis=0)
+    return np.asarray(rise / (drawn + np.float32(_DARK)), dtype=np.float32)
 
 
 def is_noisy(recipe: Recipe) -> bool:
