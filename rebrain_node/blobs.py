@@ -265,16 +265,36 @@ def stored_files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
+def unfinished_files(folder: Path) -> Iterator[Path]:
+    """Find the temporary files that dead writers left in inbox and outbox of a node's folder."""
+    for pattern in ("inbox/*/*", "outbox/*"):
+        for suffix in (_TEMPORARY, _EARLIER_TEMPORARY):
+            for path in folder.glob(pattern + suffix):
+                with _unless_locked(path) as is_free:
+                    if is_free:
+                        yield path
+
+
 def _remove_unless_locked(path: Path) -> None:
+    with _unless_locked(path) as is_free:
+        if is_free:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _unless_locked(path: Path) -> Iterator[bool]:
+    """Say whether no living writer holds a temporary file; none does until the block ends."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
+        yield False
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
     except BlockingIOError:
-        return
+        yield False
+    else:
+        yield True
     finally:
         os.close(descriptor)
 

@@ -89,17 +89,17 @@ def fsck(
         bool,
         typer.Option(
             "--repair",
-            help="Move unknown and altered files into the folder lost-found, and mark rows whose "
-            "bytes are gone. The node must be stopped.",
+            help="Move unknown, altered and unfinished files into the folder lost-found, mark rows "
+            "whose bytes are gone, and correct numbers of instances. The node must be stopped.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare inbox, outbox and database, and list what does not agree.
 
-    Reads every stored byte. Exit code 1 if something does not agree and --repair was not given.
-    Nothing is deleted: files in lost-found are DICOM files, which `rebrain-node send` can send to
-    the node again.
+    Reads every stored byte. Exit code 1 if something does not agree and --repair was not given or
+    cannot help. Nothing is deleted: files in lost-found are DICOM files, which `rebrain-node send`
+    can send to the node again.
     """
     from contextlib import ExitStack
 
@@ -113,13 +113,14 @@ def fsck(
         storage_check = stack.enter_context(open_storage_check(settings))
         if repair:
             stack.enter_context(one_node(folder))
-        found = storage_check.differences()
+        found, contradicting = storage_check.differences(), storage_check.row_differences()
         if repair:
-            storage_check.repair(found)
+            storage_check.repair(found, contradicting)
     running = running_node(folder)
     if as_json:
         listed = [asdict(one) | {"path": str(one.path)} for one in found]
-        print_json({"repaired": repair, "node": running, "differences": listed})
+        answer = {"repaired": repair, "node": running, "differences": listed}
+        print_json(answer | {"rows": [asdict(one) for one in contradicting]})
     else:
         columns = ("what", "file", "row in", "instance", "series")
         rows = [
@@ -127,9 +128,16 @@ def fsck(
             for one in found
         ]
         print_table("Repaired" if repair else "Does not agree", columns, rows)
+        if contradicting:
+            print_table(
+                "Rows that contradict each other",
+                ("what", "table", "of", "sentence"),
+                [(one.kind, one.table, one.subject, one.sentence) for one in contradicting],
+            )
         if running is not None and found:
             typer.echo("the node runs: what it is just receiving may be listed as unknown")
-    if found and not repair:
+    undecided = [one for one in contradicting if one.kind != "count"]
+    if undecided or ((found or contradicting) and not repair):
         raise typer.Exit(1)
 
 

@@ -387,7 +387,7 @@ class Event(StrEnum):
         "storage.repaired",
         "`storage fsck --repair` moved unknown or altered bytes, or marked rows",
         "lost-found",
-        "moved (files), rows (marked)",
+        "moved (files), rows (marked), counts (corrected numbers of instances)",
     )
     SERIES_PUBLISHED = (
         "series.published",

@@ -60,7 +60,10 @@ STATUSES: Final[Mapping[str, InstanceStatus]] = {
     "NESTING": InstanceStatus(0xC103, "sequences nested more than 16 deep", _NEVER),
     "LENGTH": InstanceStatus(
         0xC104,
-        "a length runs beyond its container, or the data set is cut",
+        (
+            "a length runs beyond its container, the data set is cut, or a binary number of a "
+            "standard element has not the bytes of its value representation (US 2, FD 8, ...)"
+        ),
         "send again if it was cut on the way",
     ),
     "VR": InstanceStatus(

@@ -24,6 +24,7 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
 
 from rebrain_node.instance import codecs
+from rebrain_node.instance.elements import UNREADABLE
 from rebrain_node.instance.pixels import settle_bits, without_excess
 
 #: elements that belong to the way and not to the instance (PS3.3 C.12.1, C.12.2, PS3.4 C.6)
@@ -49,8 +50,6 @@ _OF_THE_WAY: Final = frozenset(
 _PIXELS: Final = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00008, 0x7FE00009, 0x7FE00010})
 _LOSSY_COMPRESSION: Final = 0x00282110
 _PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
-#: what an element that cannot be decoded raises
-_UNREADABLE: Final = (ValueError, TypeError, KeyError, NotImplementedError, LookupError)
 
 
 def same_content(first: bytes, second: bytes) -> bool:
@@ -68,7 +67,7 @@ def same_content(first: bytes, second: bytes) -> bool:
     try:
         pairs = zip(_frames(one), _frames(other), strict=True)
         return all(np.array_equal(frame, copy) for frame, copy in pairs)
-    except (*_UNREADABLE, RuntimeError, AttributeError):
+    except (*UNREADABLE, RuntimeError):
         return False
 
 
@@ -105,7 +104,7 @@ def _decoded(data_set: Dataset) -> Iterator[tuple[int, Any]]:
 def _value(data_set: Dataset, tag: BaseTag) -> Any:
     try:
         element = data_set[tag]
-    except _UNREADABLE:
+    except UNREADABLE:
         return getattr(data_set.get_item(tag), "value", None)
     return _comparable(element)
 

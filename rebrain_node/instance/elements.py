@@ -15,6 +15,7 @@ from mmap import mmap
 from typing import Final, NoReturn
 
 from pydicom.datadict import dictionary_description, dictionary_has_tag, dictionary_VR
+from pydicom.errors import BytesLengthException
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 #: items within items; the deepest real reports stay below 10
@@ -38,6 +39,16 @@ TEXT_VRS: Final = frozenset(
     map(bytes.decode, b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 )
 _TEXTS = TEXT_VRS - {"DS", "IS"}
+#: bytes of one value of each binary representation (PS3.5 6.2)
+VALUE_BYTES: Final = {
+    "US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "UV": 8, "SV": 8, "AT": 4,
+    "US or SS": 2,
+}  # fmt: skip
+#: what pydicom raises where a value breaks its representation
+UNREADABLE: Final = (
+    BytesLengthException, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    NotImplementedError,
+)  # fmt: skip
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
@@ -226,6 +237,9 @@ class _Walker:
             return self._sequence(at, stop, (inner, depth + 1), delimited=undefined)
         if undefined:
             broken("LENGTH", f"{_name(tag)} has no length")
+        size = _value_bytes(tag, vr.decode())
+        if size and length % size:
+            broken("LENGTH", f"{name_of(tag)} has {length} bytes, a number of it has {size}")
         return at + length
 
     def _sequence(self, at: int, end: int, where: tuple[bool, int], *, delimited: bool) -> int:
@@ -286,6 +300,16 @@ def _is_sequence(tag: int) -> bool:
         return dictionary_VR(tag) == "SQ"
     except KeyError:
         return False
+
+
+@cache
+def _value_bytes(tag: int, vr: str) -> int | None:
+    """Bytes of one number of a standard element, as it is written; None for all others."""
+    if tag >> 16 & 1:
+        return None
+    if vr:
+        return VALUE_BYTES.get(vr)
+    return VALUE_BYTES.get(dictionary_VR(tag)) if dictionary_has_tag(tag) else None
 
 
 @cache

@@ -22,6 +22,7 @@ from rebrain_node.domain.age import age_years, years_since_birth
 from rebrain_node.domain.contrast import ContrastElements, read_contrast
 from rebrain_node.domain.image_type import is_localizer
 from rebrain_node.domain.series import SourceFrame
+from rebrain_node.instance.elements import UNREADABLE
 
 #: functional group macro of each attribute that Enhanced CT moves out of the top level
 _MACROS = {
@@ -156,7 +157,7 @@ def _value(dataset: Dataset, keyword: str) -> Any:
         return None
     try:
         value = dataset[tag].value
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError):
+    except UNREADABLE:
         return None
     if value is None or (hasattr(value, "__len__") and len(value) == 0):
         return None

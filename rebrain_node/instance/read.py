@@ -21,15 +21,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from rebrain_node.instance.elements import TEXT_VRS
+from rebrain_node.instance.elements import TEXT_VRS, VALUE_BYTES
 
 #: groups of attributes that Enhanced CT moves out of the top level (PS3.3 C.7.6.16)
 _FUNCTIONAL_GROUPS: Final = (0x52009229, 0x52009230)
-#: bytes of one value of each binary representation (PS3.5 6.2)
-_SIZES: Final = {
-    "US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "UV": 8, "SV": 8, "AT": 4,
-    "US or SS": 2,
-}  # fmt: skip
 _NUMBER: Final = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LARGEST_INTEGER: Final = 2**31 - 1  # VR IS
 
@@ -60,7 +55,7 @@ def _repair(data_set: Dataset) -> None:
         element, vr = data_set.get_item(tag), _vr(tag)
         if vr is None or not isinstance(element, RawDataElement):
             continue
-        if vr in _SIZES or vr in {"DS", "IS"}:
+        if vr in VALUE_BYTES or vr in {"DS", "IS"}:
             kept = _number(element, vr, _count(tag))
             if kept is None:
                 del data_set[tag]
@@ -109,7 +104,7 @@ def _is_integer(number: float) -> bool:
 
 
 def _binary_parts(value: bytes, vr: str) -> list[bytes] | None:
-    size = _SIZES[vr]
+    size = VALUE_BYTES[vr]
     if len(value) % size:
         return None
     return [value[at : at + size] for at in range(0, len(value), size)]

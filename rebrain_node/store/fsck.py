@@ -16,10 +16,11 @@ from typing import Final, Literal
 
 from sqlalchemy import select, update
 
-from rebrain_node.blobs import stored_files, sync_folder
+from rebrain_node.blobs import stored_files, sync_folder, unfinished_files
 from rebrain_node.domain.audit import Event
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
+from rebrain_node.store.row_check import RowDifference, correct_counts, row_differences
 from rebrain_node.store.tables import (
     DerivedInstanceRow,
     DerivedSetRow,
@@ -36,7 +37,7 @@ Table = Literal["instance", "quarantine", "derived_instance"]
 class StorageDifference:
     """Bytes and rows that do not agree."""
 
-    kind: Literal["unknown", "missing", "altered"]
+    kind: Literal["unknown", "missing", "altered", "unfinished"]
     path: Path  #: relative to the folder of the node's state
     table: Table | None = None  #: where the row stands; None for unknown bytes
     sop_instance_uid: str | None = None
@@ -72,17 +73,35 @@ class StorageCheck:
         """
         files = {path.relative_to(self._folder) for path in stored_files(self._folder)}
         rows = self._rows()
+        unfinished = sorted(p.relative_to(self._folder) for p in unfinished_files(self._folder))
         found = [
             StorageDifference(kind="unknown", path=path)
             for path in sorted(files - {row.path for row in rows})
         ]
+        found += [StorageDifference(kind="unfinished", path=path) for path in unfinished]
         return (*found, *(each for row in rows if (each := self._damage(row)) is not None))
 
-    def repair(self, found: Sequence[StorageDifference]) -> None:
-        """Move unknown and altered bytes into `LOST_FOUND`, and mark rows whose bytes are gone.
+    def row_differences(self) -> tuple[RowDifference, ...]:
+        """Hold the rows of the database against each other.
 
-        The bytes of a quarantined instance have no mark; their loss stands in the audit log. No
-        node may run meanwhile.
+        Raises
+        ------
+        StoreUnavailableError
+            The database does not answer.
+        """
+        if self._database is None:
+            return ()
+        with self._database.reading() as session:
+            return row_differences(session)
+
+    def repair(
+        self, found: Sequence[StorageDifference], rows: Sequence[RowDifference] = ()
+    ) -> None:
+        """Move bytes without a row into `LOST_FOUND`, mark rows without bytes, correct numbers.
+
+        Unfinished files are moved too: nobody was told that they were received. The bytes of a
+        quarantined instance have no mark; their loss stands in the audit log. No node may run
+        meanwhile.
 
         Raises
         ------
@@ -97,8 +116,8 @@ class StorageCheck:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self._folder / path).rename(target)
             sync_folder(target.parent)
-        if self._database is not None and found:
-            self._mark(found, len(moved))
+        if self._database is not None and (found or any(row.kind == "count" for row in rows)):
+            self._mark(found, len(moved), rows)
 
     def _rows(self) -> tuple[StorageDifference, ...]:
         """Every row that names bytes, as the difference that it would be without them."""
@@ -146,7 +165,9 @@ class StorageCheck:
             series_instance_uid=row.series_instance_uid,
         )
 
-    def _mark(self, found: Sequence[StorageDifference], moved: int) -> None:
+    def _mark(
+        self, found: Sequence[StorageDifference], moved: int, rows: Sequence[RowDifference]
+    ) -> None:
         assert self._database is not None  # noqa: S101 - asked before
         now = datetime.now(UTC)
         lost = [each for each in found if each.table is not None]
@@ -164,7 +185,9 @@ class StorageCheck:
                     for table in ("instance", "quarantine", "derived_instance")
                 }
                 append(session, Event.STORAGE_LOST, series, {**details})
-            append(session, Event.STORAGE_REPAIRED, LOST_FOUND, {"moved": moved, "rows": len(lost)})
+            counts = correct_counts(session, rows)
+            told = {"moved": moved, "rows": len(lost), "counts": counts}
+            append(session, Event.STORAGE_REPAIRED, LOST_FOUND, told)
 
 
 def _inbox(sha256: str) -> Path:

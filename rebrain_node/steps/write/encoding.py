@@ -111,14 +111,14 @@ def copy_text(source: Dataset, keyword: str) -> RawDataElement | None:
 def _encoded(element: DataElement, source: Dataset, keyword: str) -> bytes:
     values = element.value if isinstance(element.value, MultiValue) else [element.value]
     values = ["" if value is None else value for value in values]
-    if element.VR not in CUSTOMIZABLE_CHARSET_VR:
-        return "\\".join(str(value) for value in values).encode("ascii")
-    encodings = convert_encodings(source.get("SpecificCharacterSet", None) or "ISO_IR 6")
     try:
+        if element.VR not in CUSTOMIZABLE_CHARSET_VR:
+            return "\\".join(str(value) for value in values).encode("ascii")
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            encodings = convert_encodings(source.get("SpecificCharacterSet", None) or "ISO_IR 6")
             return b"\\".join(_encode(value, encodings) for value in values)
-    except (UnicodeError, UserWarning) as error:
+    except (UnicodeError, UserWarning, LookupError) as error:
         finding = Finding(
             code="CHARSET",
             sentence=f"{keyword} holds characters outside the declared character set, so "

@@ -152,6 +152,48 @@ def test_each_broken_rule_is_refused_by_name(code: str, content: bytes) -> None:
     assert reason(content) == code
 
 
+#: a standard element of each binary representation, and bytes that are no whole number of it
+BROKEN_NUMBERS = [
+    (0x00280106, "US", b"\1"), (0x00280106, "SS", b"\1\0\0"), (0x00186024, "SL", b"\1\0"),
+    (0x00186016, "UL", b"\1\0\0\0\0\0"), (0x00189313, "FD", bytes(4)),
+    (0x00189073, "FD", bytes(12)),
+    (0x00189461, "FL", b"\0\0"), (0x00280009, "AT", b"\x18\0"), (0x00189461, "FL", bytes(6)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tag", "vr", "value"), BROKEN_NUMBERS)
+def test_a_number_that_does_not_fill_its_bytes_is_refused_at_every_depth(
+    tag: int, vr: str, value: bytes
+) -> None:
+    inner = item(element(tag, vr, value))
+    for content in (
+        encode({**ct(), tag: (vr, value)}),
+        with_sequence(inner),
+        with_sequence(item(sequence(inner))),
+    ):
+        assert reason(content) == "LENGTH"
+
+
+def test_a_number_in_implicit_representation_is_measured_by_the_dictionary() -> None:
+    assert (
+        reason(encode_implicit({**ct(), 0x00280106: ("US", b"\1\0\0\0\0")}), IMPLICIT) == "LENGTH"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "value"),
+    [
+        (0x00280106, "US", b""),  # empty
+        (0x00280009, "AT", b"\x18\0\x63\x10" * 2),
+        (0x00091010, "FD", b"\0\0\0"),  # private: whoever reads it knows it
+        (0x00280106, "UN", b"\0\0\0"),  # may hold anything (PS3.5 6.2.2)
+        (0x00180050, "DS", b"thick"),  # a text is judged by whoever reads it
+    ],
+)
+def test_what_no_number_is_written_in_is_let_through(tag: int, vr: str, value: bytes) -> None:
+    assert scan_data_set(encode({**ct(), tag: (vr, value)}), EXPLICIT).modality == "CT"
+
+
 def test_an_mr_image_without_pixels_is_refused_too() -> None:
     elements = ct(sop_class=MR)
     del elements[0x7FE00010]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +104,7 @@ def test_bytes_that_no_row_names_are_listed_and_moved_to_lost_found(kept, name):
     kept.repair()
     assert (kept.folder / LOST_FOUND / name).read_bytes() == UNKNOWN
     assert kept.found() == []
-    assert kept.events()[Event.STORAGE_REPAIRED] == {"moved": 1, "rows": 0}
+    assert kept.events()[Event.STORAGE_REPAIRED] == {"moved": 1, "rows": 0, "counts": 0}
 
 
 @PLACES
@@ -147,6 +149,66 @@ def test_without_a_database_all_bytes_are_unknown_and_are_kept(kept):
     assert storage_check.differences() == ()
 
 
-def test_a_file_that_is_being_written_is_no_difference(kept):
-    (kept.folder / "inbox/00/0f.writing").write_bytes(b"half of an inst")
+@pytest.mark.parametrize(
+    "name", ["inbox/00/0f.writing", "outbox/0f.writing", "inbox/00/0f.receiving"]
+)
+def test_a_file_that_is_being_written_is_no_difference_until_its_writer_is_dead(kept, name):
+    path = kept.folder / name
+    path.write_bytes(b"half of an inst")
+    with path.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        assert kept.found() == []
+    assert kept.found() == [("unfinished", Path(name), None)]
+    kept.repair()
+    assert (kept.folder / LOST_FOUND / name).read_bytes() == b"half of an inst"
     assert kept.found() == []
+
+
+def contradict(kept, statement: str) -> list[tuple[str, str, str]]:
+    """Change rows behind the node's back; what is found then."""
+    connection = sqlite3.connect(kept.folder / "node.sqlite")
+    connection.executescript(statement)
+    connection.close()
+    found = StorageCheck(kept.database, kept.folder).row_differences()
+    return [(each.kind, each.table, each.subject) for each in found]
+
+
+@pytest.mark.parametrize(("table", "uid"), [("study", "1.2.1"), ("series", "1.2.1.1")])
+def test_a_wrong_number_of_instances_is_listed_and_corrected(kept, table, uid):
+    assert contradict(kept, f"UPDATE {table} SET instance_count = 7") == [("count", table, uid)]
+    storage_check = StorageCheck(kept.database, kept.folder)
+    storage_check.repair((), storage_check.row_differences())
+    assert storage_check.row_differences() == ()
+    assert kept.events()[Event.STORAGE_REPAIRED] == {"moved": 0, "rows": 0, "counts": 1}
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        (
+            "DELETE FROM instance",
+            [("count", "study", "1.2.1"), ("count", "series", "1.2.1.1"),
+             ("no-instance", "series", "1.2.1.1")],
+        ),
+        (
+            "UPDATE derived_set SET revision = 9; UPDATE series SET state = 'published'",
+            [("no-result", "series", "1.2.1.1")],
+        ),
+        (
+            "DELETE FROM derived_instance",
+            [("no-object", "derived_set", "1"), ("no-object", "delivery", "1")],
+        ),
+        ("UPDATE delivery SET derived_instance_id = 9", [("no-object", "delivery", "1")]),
+    ],
+    ids=["no instance", "no result", "no object", "a delivery of nothing"],
+)  # fmt: skip
+def test_rows_that_contradict_each_other_are_listed_and_left_to_a_person(kept, statement, found):
+    assert contradict(kept, statement) == found
+    storage_check = StorageCheck(kept.database, kept.folder)
+    storage_check.repair((), storage_check.row_differences())
+    left = [each.kind for each in storage_check.row_differences()]
+    assert left == [kind for kind, _, _ in found if kind != "count"]
+
+
+def test_without_a_database_there_are_no_rows_to_contradict(kept):
+    assert StorageCheck(None, kept.folder).row_differences() == ()
