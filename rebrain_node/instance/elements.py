@@ -10,7 +10,7 @@ import struct
 from array import array
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from mmap import mmap
 from typing import Final, NoReturn
 
@@ -33,6 +33,8 @@ _CHARACTER_SET = 0x00080005
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _TRAILING_PADDING = 0xFFFCFFFC
 _LONGEST_KEPT = 1024  # bytes; no value that a scan wants is longer
+#: answers of the dictionary that are remembered; a series has a few hundred kinds of elements
+_REMEMBERED = 4096
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 #: values are characters: these may be written for each other and are still read alike
 TEXT_VRS: Final = frozenset(
@@ -293,7 +295,7 @@ class _Walker:
             self._elements.values[tag] = self._content[at:end]
 
 
-@cache
+@lru_cache(_REMEMBERED)
 def _is_sequence(tag: int) -> bool:
     """Say whether the dictionary of PS3.6 knows the tag as a sequence."""
     try:
@@ -302,7 +304,7 @@ def _is_sequence(tag: int) -> bool:
         return False
 
 
-@cache
+@lru_cache(_REMEMBERED)
 def _value_bytes(tag: int, vr: str) -> int | None:
     """Bytes of one number of a standard element, as it is written; None for all others."""
     if tag >> 16 & 1:
@@ -312,7 +314,7 @@ def _value_bytes(tag: int, vr: str) -> int | None:
     return VALUE_BYTES.get(dictionary_VR(tag)) if dictionary_has_tag(tag) else None
 
 
-@cache
+@lru_cache(_REMEMBERED)
 def _fits(tag: int, vr: str) -> bool:
     """Say whether a value of this representation can be read as that of PS3.6.
 

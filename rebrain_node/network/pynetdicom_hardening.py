@@ -15,6 +15,7 @@ from ssl import SSLContext
 from typing import Final
 
 import pynetdicom
+from pydicom import config
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationSocket
@@ -34,6 +35,11 @@ if pynetdicom.__version__ != TESTED_VERSION:
 # Upstream: #911.
 _config.LOG_HANDLER_LEVEL = "none"
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+
+# Without: each text of a stranger's association request that should be a UID and is none is printed
+# on the standard error output and remembered for good by ``warnings``. Upstream: a setting of
+# pydicom; UIDs that matter are checked by ``instance.scan`` and ``messages``.
+config.settings.reading_validation_mode = config.IGNORE
 
 # Without: a file is decoded and encoded again before it is sent, without its group lengths.
 # Upstream: a documented switch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import inspect
@@ -12,11 +13,13 @@ import socket
 import struct
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pynetdicom
 import pytest
+from pydicom import config
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import _config, evt
 from pynetdicom.presentation import build_context
@@ -31,6 +34,8 @@ from tests.support.data_sets import ct, element, encode, us
 from tests.support.dicom_peers import (
     Listening,
     associate,
+    associate_request,
+    connect,
     echo,
     instance,
     listening,
@@ -168,6 +173,20 @@ def _nothing_that_a_peer_sends_stands_in_the_log(folder: Path, patience_s: float
     finally:
         peer_log.removeHandler(handler)
     return log.getvalue() == ""
+
+
+@change(
+    "config.settings",
+    lambda patch: patch.setattr(config.settings, "reading_validation_mode", config.WARN),
+)
+def _what_is_no_uid_is_not_printed(folder: Path, patience_s: float) -> bool:
+    with listening(folder) as node, warnings.catch_warnings(record=True) as printed:
+        warnings.simplefilter("always")
+        with contextlib.closing(connect(node)) as connection:
+            connection.sendall(associate_request(abstract_syntax=b"1.2.x"))
+            connection.settimeout(LONG_S)
+            connection.recv(4096)
+    return printed == []
 
 
 @change(

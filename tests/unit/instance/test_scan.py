@@ -260,6 +260,15 @@ def test_the_memory_of_a_scan_does_not_grow_with_the_elements() -> None:
     tracemalloc.stop()
 
 
+def test_elements_that_nobody_needs_take_no_memory() -> None:
+    private = {0x00090000 | number: ("LO", b"") for number in range(0x1000, 0xF000)}
+    content = encode(ct() | private)
+    tracemalloc.start()
+    scan_data_set(content, EXPLICIT)
+    assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    tracemalloc.stop()
+
+
 def test_messages_carry_no_value_of_the_patient() -> None:
     for content in (changed(0x0020000E, b"Mustermann"), encode(ct()) + encode(ct())):
         with pytest.raises(MalformedInstanceError) as caught:
