@@ -178,7 +178,7 @@ def acceptance(
     check_out(out)
     folder = _data_or_none(data)
 
-    def measured(where: str) -> "judged.BundleFigures":
+    def measured(where: str) -> "judged.BundleScore":
         loaded = bundle_at(where)
         label = f"{loaded.name} {loaded.version}"
         with options.bar_of(label, 1) as (bar, task):

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from rebrain_node.model.bundle import ModelBundle
 from trainer.data.dataset import DatasetError
-from trainer.evaluate.acceptance_cases import BLUR_PX, CaseFigures, cases
+from trainer.evaluate.acceptance_cases import BLUR_PX, CaseOutcome, cases
 
 Sign = Literal[">=", "<=", ""]
 ACCEPTANCE: Final = "acceptance.json"
@@ -98,13 +98,13 @@ BLUR_LOSES: Final = "blur does not win"
 
 
 @dataclass(frozen=True)
-class BundleFigures:
+class BundleScore:
     """The figures of one bundle by case."""
 
     name: str
     version: str
     digest: str
-    cases: Mapping[str, CaseFigures]
+    cases: Mapping[str, CaseOutcome]
 
     def value(self, target: Target) -> float | None:
         """Return a figure; None where it was not measured."""
@@ -117,7 +117,7 @@ def measure(
     data: Path | None,
     case_done: Callable[[str], None],
     advance: Callable[[], None],
-) -> BundleFigures:
+) -> BundleScore:
     """Measure a bundle case after case.
 
     Parameters
@@ -133,10 +133,10 @@ def measure(
     for name, figures in cases(bundle, data, advance):
         found[name] = figures
         case_done(name)
-    return BundleFigures(bundle.name, bundle.version, bundle.digest, found)
+    return BundleScore(bundle.name, bundle.version, bundle.digest, found)
 
 
-def read_figures(path: Path) -> BundleFigures:
+def read_figures(path: Path) -> BundleScore:
     """Read the figures of the judged bundle from an earlier `acceptance.json`.
 
     Raises
@@ -147,15 +147,15 @@ def read_figures(path: Path) -> BundleFigures:
     try:
         new = json.loads(path.read_bytes())["new"]
         found = {
-            name: CaseFigures(**{**case, "notes": tuple(case["notes"])})
+            name: CaseOutcome(**{**case, "notes": tuple(case["notes"])})
             for name, case in new["cases"].items()
         }
-        return BundleFigures(new["name"], new["version"], new["digest"], found)
+        return BundleScore(new["name"], new["version"], new["digest"], found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is no {ACCEPTANCE} of an earlier run: {error}") from error
 
 
-def blur_verdict(figures: BundleFigures) -> str:
+def blur_verdict(figures: BundleScore) -> str:
     """Say whether the same volumes, blurred, are worse in every guard.
 
     Returns
@@ -176,7 +176,7 @@ def blur_verdict(figures: BundleFigures) -> str:
     return f"BLUR WINS: a Gaussian of {BLUR_PX:g} pixels is not worse in {', '.join(won)}"
 
 
-def document(new: BundleFigures, old: BundleFigures | None) -> dict[str, Any]:
+def document(new: BundleScore, old: BundleScore | None) -> dict[str, Any]:
     """Return everything as JSON: both bundles, the rows, the verdicts."""
     rows = []
     for target in TARGETS:

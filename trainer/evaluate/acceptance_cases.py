@@ -31,7 +31,7 @@ from trainer.evaluate.networks import network_of_bundle
 from trainer.evaluate.planted import KINDS, LEUKOARAIOSIS, planted
 from trainer.evaluate.release_scores import PAIRS
 from trainer.evaluate.results import OURS
-from trainer.evaluate.scanned_heads import NodeResult, NodeSynthesis, WholeHead, demonstration_head
+from trainer.evaluate.scanned_heads import NodeResult, NodeRunner, WholeHead, demonstration_head
 from trainer.evaluate.spectrum import band_amplitudes, spectrum_error
 from trainer.evaluate.tissue import (
     SURE,
@@ -53,7 +53,7 @@ _SEED = 2024
 
 
 @dataclass(frozen=True)
-class CaseFigures:
+class CaseOutcome:
     """Figures of one case."""
 
     figures: dict[str, float] = field(default_factory=dict)
@@ -82,26 +82,26 @@ def dense_figures(image: Volume, truth: Volume, result: NodeResult) -> dict[str,
     }
 
 
-def demonstration(synthesis: NodeSynthesis) -> CaseFigures:
+def demonstration(synthesis: NodeRunner) -> CaseOutcome:
     """Synthesise the demonstration head in whole and compare it with its T1."""
     head = demonstration_head()
     result = synthesis.result(head.scanned())
     truth = head.on(head.t1, result.volume)
     errors, note = relative_errors(result, truth)
-    return CaseFigures(
+    return CaseOutcome(
         figures=dense_figures(result.image, truth, result) | errors | {"seconds": result.seconds},
         blurred=dense_figures(blurred(result.image), truth, result),
         notes=(note,) if note else (),
     )
 
 
-def hospital(synthesis: NodeSynthesis, data: Path) -> CaseFigures:
+def hospital(synthesis: NodeRunner, data: Path) -> CaseOutcome:
     """Synthesise the hospital study: stripes, and hypodense brain drawn as CSF."""
     folder = data / HOSPITAL
     if not folder.is_dir():
-        return CaseFigures(notes=(f"{folder} is not there: no real study was synthesised",))
+        return CaseOutcome(notes=(f"{folder} is not there: no real study was synthesised",))
     result = synthesis.result(selected_series(folder))
-    return CaseFigures(
+    return CaseOutcome(
         figures={
             "stripe_ratio": stripe_ratio(result.image, result.brain, result.measured),
             "hypodense_as_csf": hypodense_as_csf(result),
@@ -147,7 +147,7 @@ def selected_series(folder: Path) -> SourceVolume:
     return assemble([i for i in instances if str(i.SeriesInstanceUID) == uid], limits.geometry)
 
 
-def disease(synthesis: NodeSynthesis, head: WholeHead) -> CaseFigures:
+def disease(synthesis: NodeRunner, head: WholeHead) -> CaseOutcome:
     """Plant disease into a head, under three calibrations of the scanner.
 
     Figures: the share of planted hypodense white matter drawn as CSF (`false_csf`, the mean over
@@ -175,7 +175,7 @@ def disease(synthesis: NodeSynthesis, head: WholeHead) -> CaseFigures:
                 for kind in KINDS
                 if kind in inside
             }
-    return CaseFigures(
+    return CaseOutcome(
         figures={
             "false_csf": float(np.mean(false)),
             "false_csf_worst": float(np.max(false)),
@@ -185,11 +185,11 @@ def disease(synthesis: NodeSynthesis, head: WholeHead) -> CaseFigures:
     )
 
 
-def real_pairs(bundle: ModelBundle, data: Path, advance: Callable[[], None]) -> CaseFigures:
+def real_pairs(bundle: ModelBundle, data: Path, advance: Callable[[], None]) -> CaseOutcome:
     """Score the real pairs, registered; `unregistered_` figures are of the pairs as published."""
     archive = data / PAIRS
     if not archive.is_file():
-        return CaseFigures(notes=(f"{archive} is not there: no real pair was scored",))
+        return CaseOutcome(notes=(f"{archive} is not there: no real pair was scored",))
     registered, published = open_any(archive, registered=True), open_any(archive)
     method = NetworkMethod(OURS, network_of_bundle(bundle), registered, _SEED)
     subjects: dict[str, dict[str, float]] = {}
@@ -203,7 +203,7 @@ def real_pairs(bundle: ModelBundle, data: Path, advance: Callable[[], None]) -> 
             f"unregistered_{key}": value for key, value in _pair_figures(image, plain).items()
         }
         soft[name] = _pair_figures(blurred(image), truth)
-    return CaseFigures(_mean(subjects), _mean(soft), subjects)
+    return CaseOutcome(_mean(subjects), _mean(soft), subjects)
 
 
 def _pair_figures(image: Volume, truth: Reference) -> dict[str, float]:
@@ -225,26 +225,26 @@ def _mean(subjects: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def uncertainty(bundle: ModelBundle) -> CaseFigures:
+def uncertainty(bundle: ModelBundle) -> CaseOutcome:
     """Read from the card how many of the voxels the intervals of 90 % cover, and on how many heads.
 
     The card has these figures from `rebrain-train calibrate`: each subject by the widths of the
     others.
     """
     if bundle.calibration is None:
-        return CaseFigures(notes=("the bundle has no calibrated uncertainty",))
+        return CaseOutcome(notes=("the bundle has no calibrated uncertainty",))
     covered = [
         score.figures["covered_90%"]
         for score in bundle.card.scores
         if "covered_90%" in score.figures
     ]
     found = {"people": float(bundle.calibration.people)}
-    return CaseFigures(found | ({"coverage": float(np.mean(covered))} if covered else {}))
+    return CaseOutcome(found | ({"coverage": float(np.mean(covered))} if covered else {}))
 
 
 def cases(
     bundle: ModelBundle, data: Path | None, advance: Callable[[], None]
-) -> Iterator[tuple[str, CaseFigures]]:
+) -> Iterator[tuple[str, CaseOutcome]]:
     """Yield the figures of each case of a bundle under its name.
 
     Parameters
@@ -254,10 +254,10 @@ def cases(
     advance : callable
         Called after each position of the real pairs.
     """
-    synthesis = NodeSynthesis.of(bundle)
+    synthesis = NodeRunner.of(bundle)
     yield "demonstration head", demonstration(synthesis)
     yield "planted disease", disease(synthesis, demonstration_head())
-    absent = CaseFigures(notes=("no folder of data was given, and REBRAIN_DATA is not set",))
+    absent = CaseOutcome(notes=("no folder of data was given, and REBRAIN_DATA is not set",))
     yield "hospital study", absent if data is None else hospital(synthesis, data)
     yield "real pairs", absent if data is None else real_pairs(bundle, data, advance)
     yield "uncertainty", uncertainty(bundle)

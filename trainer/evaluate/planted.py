@@ -25,7 +25,7 @@ _DEEP_MM = 25.0  # under the surface of the head
 
 
 @dataclass(frozen=True)
-class Focus:
+class RoundLesion:
     """A round lesion: radius in mm, HU, and T1 (the level, or the share that remains)."""
 
     radius_mm: float
@@ -35,9 +35,9 @@ class Focus:
 
 
 FOCI: Final = {
-    "cyst": Focus(9.0, 6.0, 0.13),
-    "infarct": Focus(11.0, 22.0, 0.72, scales=True),
-    "haemorrhage": Focus(9.0, 65.0, 0.45),
+    "cyst": RoundLesion(9.0, 6.0, 0.13),
+    "infarct": RoundLesion(11.0, 22.0, 0.72, scales=True),
+    "haemorrhage": RoundLesion(9.0, 65.0, 0.45),
 }
 LEUKOARAIOSIS: Final = "leukoaraiosis"
 KINDS: Final = (LEUKOARAIOSIS, *FOCI)

@@ -161,13 +161,14 @@ class NodeResult:
 
     @property
     def hu(self) -> Volume:
-        """(measured slice, row, column), HU on the grid of the result."""
-        return self.volume.prepared.hu
+        """(measured slice, row, column), HU as scanned, on the grid of the result."""
+        prepared = self.volume.prepared
+        return prepared.hu if prepared.tissue is None else prepared.hu - prepared.tissue.shift_hu
 
 
 def inside_skull(prepared: PreparedVolume, guides: tuple[Guide, ...]) -> Mask:
     """Return what lies inside the skull at every target, (slice, row, column)."""
-    window = np.clip(prepared.hu / np.float32(80), 0, 1)
+    window = np.clip(prepared.hu / np.float32(80), 0, 1)  # levelled or not: bone is saturated
     masks = np.stack([inside_skull_in_window(plane) for plane in window]).astype(np.float32)
     mixed = [
         (1 - guide.target.alpha) * masks[guide.target.below]
@@ -178,14 +179,14 @@ def inside_skull(prepared: PreparedVolume, guides: tuple[Guide, ...]) -> Mask:
 
 
 @dataclass(frozen=True)
-class NodeSynthesis:
+class NodeRunner:
     """A bundle with its networks opened, and the steps of the node from CT to volume."""
 
     bundle: ModelBundle
     model: LoadedModel
 
     @classmethod
-    def of(cls, bundle: ModelBundle) -> "NodeSynthesis":
+    def of(cls, bundle: ModelBundle) -> "NodeRunner":
         """Open the networks of a bundle; raises `BundleError` or `EngineError`."""
         return cls(bundle, load_model(bundle))
 
@@ -200,7 +201,8 @@ class NodeSynthesis:
         prepared = preprocess(source, self.recipe)
         if measured_only:
             measured = tuple(t for t in prepared.targets if t.below == t.above)
-            prepared = replace(prepared, targets=measured)
+            gap_mm = float(np.median(np.diff([t.distance_mm for t in measured])))
+            prepared = replace(prepared, targets=measured, spacing_mm=gap_mm)
         frame = embeddings = None
         if self.model.encoder is not None:
             frame = locate(prepared, self.model.template or load_head_template())

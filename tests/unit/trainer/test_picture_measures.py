@@ -10,13 +10,13 @@ from tests.support.evaluations import a_head
 from trainer.evaluate.acceptance import (
     BLUR_LOSES,
     TARGETS,
-    BundleFigures,
+    BundleScore,
     blur_verdict,
     document,
     markdown,
     read_figures,
 )
-from trainer.evaluate.acceptance_cases import CaseFigures, blurred
+from trainer.evaluate.acceptance_cases import CaseOutcome, blurred
 from trainer.evaluate.continuity import stripe_ratio
 from trainer.evaluate.metrics import correlation
 from trainer.evaluate.planted import FOCI, HYPODENSE_HU, LEUKOARAIOSIS, planted
@@ -167,7 +167,7 @@ def test_planted_disease_has_the_hu_the_scanner_is_meant_to_read() -> None:
         assert sick.hu[middle] == pytest.approx(focus.hu, abs=0.5)
 
 
-def figures(version: str, **changes: float) -> BundleFigures:
+def figures(version: str, **changes: float) -> BundleScore:
     demo = {
         "stripe_ratio": 1.2, "amplitude_middle": 0.72, "amplitude_high": 0.5,
         "correlated_amplitude_middle": 0.3, "spectrum_error": 2.0, "seconds": 40.0,
@@ -177,13 +177,13 @@ def figures(version: str, **changes: float) -> BundleFigures:
         "spectrum_error": 6.0,
     }  # fmt: skip
     pairs = {"tissue_correlation": 0.4, "lncc": 0.2, "spectrum_error": 2.5} | changes
-    return BundleFigures(
+    return BundleScore(
         "rebrain-demo",
         version,
         "ab" * 32,
         {
-            "demonstration head": CaseFigures(demo, soft, notes=("nothing",)),
-            "real pairs": CaseFigures(pairs, pairs | {"spectrum_error": 7.0}),
+            "demonstration head": CaseOutcome(demo, soft, notes=("nothing",)),
+            "real pairs": CaseOutcome(pairs, pairs | {"spectrum_error": 7.0}),
         },
     )
 
