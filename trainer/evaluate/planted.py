@@ -13,7 +13,7 @@ from scipy import ndimage as ndi
 
 from trainer.data.dataset import Mask, Volume
 from trainer.evaluate.scanned_heads import WholeHead
-from trainer.simulate.hounsfield import smooth_field
+from trainer.simulate.pathology import smooth_field
 
 #: HU of hypodense white matter as the scanner reads it: CSF ends at about 12, white begins at 25
 HYPODENSE_HU: Final = (16.0, 22.0)
