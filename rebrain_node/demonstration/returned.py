@@ -94,7 +94,11 @@ def _uncertainty(derived: Sequence[Dataset], intensity: FloatArray) -> FloatArra
     """
     for instance in derived:
         if instance.SOPClassUID == ParametricMapStorage:
-            frames = np.asarray(instance.pixel_array, dtype=np.float32)
+            (shared,) = instance.SharedFunctionalGroupsSequence
+            mapping = shared.RealWorldValueMappingSequence[0]
+            stored = np.asarray(instance.pixel_array, dtype=np.float32)
+            frames = stored * np.float32(mapping.RealWorldValueSlope)
+            frames += np.float32(mapping.RealWorldValueIntercept)
             places = np.array(
                 [
                     [float(part) for part in frame.PlanePositionSequence[0].ImagePositionPatient]

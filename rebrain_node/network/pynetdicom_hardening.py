@@ -36,9 +36,9 @@ if pynetdicom.__version__ != TESTED_VERSION:
 _config.LOG_HANDLER_LEVEL = "none"
 logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
-# Without: each text of a stranger's association request that should be a UID and is none is printed
-# on the standard error output and remembered for good by ``warnings``. Upstream: a setting of
-# pydicom; UIDs that matter are checked by ``instance.scan`` and ``messages``.
+# Without: each text of an unknown peer's association request that should be a UID, and is no UID,
+# is printed on the standard error output and remembered for good by ``warnings``. Upstream: a
+# setting of pydicom; UIDs that matter are checked by ``instance.scan`` and ``messages``.
 config.settings.reading_validation_mode = config.IGNORE
 
 # Without: a file is decoded and encoded again before it is sent, without its group lengths.

@@ -216,7 +216,7 @@ def register_pairs(
     archive: Annotated[Path, typer.Argument(metavar="PAIRS.npz", help="Archive of 2-D pairs.")],
     out: Annotated[Path, typer.Option(help="JSON file of the transforms.")],
 ) -> None:
-    """Register the T1 slices of an archive of pairs to their CT.
+    """Register the T1 slices of pairs to their CT.
 
     Uses the CT and the real T1 alone. Writes one transform for each pair, the SHA-256 of the
     archive and a digest; no image. About four seconds of one core for a pair.

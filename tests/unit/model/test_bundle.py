@@ -133,7 +133,7 @@ def test_a_recipe_that_retrieves_is_refused_without_what_it_needs(
 ) -> None:
     write_bundle(tmp_path / "b", "tiny", "0.1", retrieving_contents(**{name: None}))
 
-    with pytest.raises(BundleError, match=rf"the bundle has no {name}.*\"none\""):
+    with pytest.raises(BundleError, match=rf"the bundle has no {name}.*\"slerp\""):
         load_bundle(tmp_path / "b")
 
 
