@@ -183,7 +183,7 @@ def _lettered(panel: Pixels, view: View) -> Pixels:
 def _key(pixel_mm: float) -> Pixels:
     """Say what the colours of bars and map mean, and how long 5 cm are."""
     swatches = [_beside([_block(KINDS[kind]), _line(word)]) for kind, word in KIND_WORDS.items()]
-    ramp = np.linspace(min(_MAP), max(_MAP), 60)
+    ramp = np.linspace(min(_MAP), max(_MAP), 60, dtype=np.float32)
     low, high = MAP_ENDS
     scale = _beside([_line(low), np.repeat(_heat(ramp)[None], _BLOCK, axis=0), _line(high)])
     ruler = np.full((_LETTER, max(1, round(LENGTH_MM / pixel_mm)), 3), WARNING, dtype=np.uint8)
