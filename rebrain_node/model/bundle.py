@@ -77,7 +77,7 @@ OPTIONAL_FILES = (
 )
 EXEMPLARS = "exemplars"
 #: a file of the knowledge base: one folder deep, no character that changes a path
-_EXEMPLAR_FILE = re.compile(rf"{EXEMPLARS}/[a-z0-9][a-z0-9_]*\.(npy|json)")
+_EXEMPLAR_FILE = re.compile(rf"{EXEMPLARS}/[a-z0-9][a-z0-9_]*\.(npy|npy\.z|json)")
 
 
 class FileRecord(BaseModel):

@@ -228,4 +228,6 @@ def test_volumes_that_an_evaluation_writes_score_the_same_when_they_are_read_bac
 
     ours, read = first.found[OURS]["c"], again.run(("c",), SILENT).found["again"]["c"]
     assert read.keys() == ours.keys()
-    assert all(read[name] == pytest.approx(ours[name], abs=1e-4) for name in ours)
+    # A file is in the unit of the data, in float32: values one rounding apart may come back equal,
+    # and the matching of ranks then gives them one rank, which changes PSNR by 0.0002 dB here.
+    assert read == pytest.approx(ours, abs=5e-4)

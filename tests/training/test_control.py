@@ -268,12 +268,15 @@ def test_the_donor_target_is_the_mr_of_the_exemplar(
         Donors.of(stacks, str.upper).truth(guides[0].key, ExemplarPlacement(None, 4.0))
 
 
+MOVED = 2  # pixels of an exemplar, each two pixels of the grid
+
+
 def _of_the_sample(source: GuidedSource, rng: SampleRng, registration: str) -> KnownGuide:
-    """An exemplar that is the sample drawn with `rng` itself, moved by two pixels."""
+    """An exemplar that is the sample drawn with `rng` itself, moved to the right."""
     told = replace(source, training=control(registration=registration, retrieved_share=1.0,
                                             slerp_share=0.0))  # fmt: skip
     batch, _ = told.draw(rng)
-    return KnownGuide(np.roll(halved(batch.conditioning[0, 0].numpy()), 2, axis=1), "a" * 48)
+    return KnownGuide(np.roll(halved(batch.conditioning[0, 0].numpy()), MOVED, axis=1), "a" * 48)
 
 
 @pytest.mark.parametrize("target", ["self", "donor"])
@@ -281,6 +284,7 @@ def test_a_registered_exemplar_lies_on_the_sample_as_it_was_augmented(
     source: GuidedSource, target: str
 ) -> None:
     apart, mr_apart = {}, {}
+    shown = slice(None, -3 * MOVED)  # columns that the exemplar shows; those beyond left its frame
     for registration in ("none", "similarity"):
         known = _of_the_sample(source, SampleRng(3, 5), registration)
         ct = np.rint((known.image + 1) * 127.5).astype(np.uint8)
@@ -292,9 +296,9 @@ def test_a_registered_exemplar_lies_on_the_sample_as_it_was_augmented(
             donors=Donors(ct[None], ct[None], {known.key: 0}) if target == "donor" else None,
         )
         batch, guide = told.draw(SampleRng(3, 5))
-        apart[registration] = float((guide - batch.conditioning[:, :1]).abs().mean())
+        apart[registration] = float((guide - batch.conditioning[:, :1])[..., shown].abs().mean())
         mr_apart[registration] = float((guide - batch.x0).abs().mean())
-    assert apart["similarity"] < 0.75 * apart["none"]
+    assert apart["similarity"] < 0.5 * apart["none"]
     if target == "donor":  # the MR of the donor is moved as its CT
         assert max(mr_apart.values()) < 0.02
 

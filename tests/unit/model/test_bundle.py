@@ -123,6 +123,9 @@ def test_a_bundle_may_carry_a_knowledge_base(tmp_path: Path) -> None:
     loaded = load_bundle(tmp_path / "b")
 
     assert loaded.exemplars == {"index.json": b"{}", "ct.npy": b"slices"}
+    packed = retrieving_contents(**{"exemplars/ct.npy": None, "exemplars/ct.npy.z": b"packed"})
+    write_bundle(tmp_path / "packed", "tiny", "0.1", packed)
+    assert load_bundle(tmp_path / "packed").exemplars["ct.npy.z"] == b"packed"
     assert loaded.holds("control.onnx")
     assert loaded.recipe.retrieves
 

@@ -9,6 +9,7 @@ from rebrain_node.model.source import SourceSlice, at_measured
 from trainer.evaluate import metrics
 from trainer.evaluate.baselines import Tally
 from trainer.evaluate.release_scores import HeldOutSlice, score_held_out
+from trainer.evaluate.spectrum import radial_spectrum
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -48,7 +49,7 @@ def test_a_wave_has_its_power_at_its_frequency() -> None:
     wave = np.cos(2 * np.pi * 0.25 * np.arange(64), dtype=np.float32)
     volume = np.tile(wave, (3, 64, 1))
 
-    frequency, power = metrics.radial_spectrum(volume, everywhere(volume))
+    frequency, power = radial_spectrum(volume, everywhere(volume))
 
     assert frequency[np.argmax(power)] == pytest.approx(0.25, abs=0.5 / 64)
     assert power.sum() == pytest.approx(power.max())
