@@ -187,7 +187,7 @@ def _require_our_file(path: Path, *, make: bool) -> None:
         It cannot be read.
     """
     tables: list[str] = []
-    if path.is_file():
+    if path.is_file() and path.stat().st_size:  # SQLite would delete the journal of an empty one
         uri = f"file:{quote(str(path.absolute()))}?mode=rw"  # rw: never made, journal rolled back
         try:
             with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S)) as connection:

@@ -1,6 +1,8 @@
 """Worker 1 of a node that kills itself with SIGKILL right after its N-th committed change.
 
-usage: killed_worker.py CONFIG N        (N = 0: it lives)
+usage: killed_worker.py CONFIG N [METHOD]
+
+N = 0: it lives. With METHOD, such as Ledger.judge, only the changes that it makes are counted.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from rebrain_node.settings import load_settings
 from rebrain_node.store.database import Database
 
 config, last = Path(sys.argv[1]), int(sys.argv[2])
+method = sys.argv[3] if len(sys.argv) > 3 else None
 committed = 0
 writing = Database.writing
 
@@ -25,6 +28,8 @@ def counted(self):
     global committed
     with writing(self) as session:
         yield session
+    if method is not None and sys._getframe(2).f_code.co_qualname != method:
+        return  # frame 0 is this function, 1 the end of its `with` block, 2 who changed something
     committed += 1
     if committed == last:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -19,9 +19,11 @@ from tests.support.arrivals import take
 from tests.support.quick_node import make_node, wait_for, write_quick_bundle
 
 WORKER = Path(__file__).with_name("killed_worker.py")
-#: bundle and start, complete and judged, the steps of the path, outbox, delivery
-CHANGES = range(1, 15)
-BOUNDED = (4, 9, 13, 14)
+#: start with bundle and worker, inquiry, complete and judged, then the steps of the path
+CHANGES = [("", n) for n in range(1, 19)]
+BOUNDED = [
+    ("Inquiries.of_study", 1), ("Ledger.complete", 1), ("Outbox.put", 1), ("Deliveries.record", 1)
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,13 @@ def quick_bundle(tmp_path_factory):
     return write_quick_bundle(tmp_path_factory.mktemp("bundle") / "quick", spacing_mm=15.0)
 
 
+def _name(last):
+    method, n = last
+    return f"{method or 'any'} {n}"
+
+
 @pytest.mark.parametrize(
-    "last",
-    [n if n in BOUNDED else pytest.param(n, marks=pytest.mark.full) for n in CHANGES],
+    "last", [*BOUNDED, *(pytest.param(each, marks=pytest.mark.full) for each in CHANGES)], ids=_name
 )
 def test_a_worker_killed_after_any_change_leaves_exactly_one_set(tmp_path, quick_bundle, last):
     with MiniPacs("PACS", tmp_path / "pacs") as pacs:
@@ -41,7 +47,7 @@ def test_a_worker_killed_after_any_change_leaves_exactly_one_set(tmp_path, quick
         with _listening(node):
             assert first.wait(timeout=120) == -9
         _end(first)
-        second = _worker(node, 0)
+        second = _worker(node)
         try:
             with _listening(node):
                 wait_for(lambda: _published(node), say=node.states)
@@ -57,10 +63,10 @@ def test_a_worker_killed_after_any_change_leaves_exactly_one_set(tmp_path, quick
 
 
 #: the check's refusal is written, and the study is judged without the series
-REFUSED_AND_JUDGED = (9, 10)
+REFUSED_AND_JUDGED = [("Ledger.refuse_selected", 1), ("Ledger.judge", 2)]
 
 
-@pytest.mark.parametrize("last", REFUSED_AND_JUDGED)
+@pytest.mark.parametrize("last", REFUSED_AND_JUDGED, ids=_name)
 def test_a_worker_killed_between_two_choices_makes_the_second_once(tmp_path, quick_bundle, last):
     preferred = phantoms.head_ct(metal=True, slice_thickness_mm=6.0)
     following = phantoms.head_ct(series_number=3, series_description="Head 5.0 again")
@@ -73,7 +79,7 @@ def test_a_worker_killed_between_two_choices_makes_the_second_once(tmp_path, qui
             assert first.wait(timeout=120) == -9
         _end(first)
         assert node.states()[uid] == "refused"
-        second = _worker(node, 0)
+        second = _worker(node)
         try:
             with _listening(node):
                 wait_for(lambda: node.states()[taken] == "published", say=node.states)
@@ -113,12 +119,14 @@ def _listening(node):
             thread.join()
 
 
-def _worker(node, last):
+def _worker(node, last=("", 0)):
+    """Start a worker that dies after a method's N-th change ("": any method; 0: it lives)."""
+    method, n = last
     log = (node.folder / "worker.log").open("ab")
     environment = {**os.environ, "PYTHONPATH": str(WORKER.parents[2])}
     with log:
         return subprocess.Popen(
-            [sys.executable, WORKER, node.config, str(last)],
+            [sys.executable, WORKER, node.config, str(n), *([method] if method else [])],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
         )  # fmt: skip
 

@@ -280,13 +280,14 @@ def watcher(node: Node, rules: AskingRules, policy: str = "refuse") -> Watcher:
     configuration = Configuration(
         bundle=nothing, limits=limits, objects=nothing, software_version="", digest=""
     )
+    inbox = InboxFolder(node.state.inbox, node.state.ledger)
     return Watcher(
         work=Work(
             ledger=node.state.ledger, outbox=node.state.outbox, ports=nothing,
-            configuration=configuration, destinations=(),
+            configuration=lambda: configuration, destinations=(),
         ),
         workflows=cast(Any, NoWorkflows()),
-        inbox=InboxFolder(node.state.inbox, node.state.ledger),
+        inbox=lambda: inbox,
         settling=QuietPeriodTracker(quiet_period_s=0, maximum_wait_s=1, resume_wait_s=0),
         listening=node.state.listening,
         folder=node.state.folder,

@@ -19,7 +19,6 @@ from rebrain_node.app.compose import State, open_state
 from rebrain_node.cli import program
 from rebrain_node.domain.audit import Event
 from rebrain_node.instance.rejection_note import KEY_OBJECT_SELECTION
-from rebrain_node.instance.scan import scan
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.pipeline import Configuration
 from rebrain_node.reception.completeness import QuietPeriodTracker
@@ -27,6 +26,7 @@ from rebrain_node.reception.inbox import InboxFolder, Spool
 from rebrain_node.settings import load_settings
 from rebrain_node.worker.watcher import Watcher
 from rebrain_node.worker.work import Work
+from tests.support import arrivals
 from tests.support.scripted_pacs import encoded
 from tests.support.store_cases import accept, answers, complete_all, derived_set, fast_folder
 
@@ -93,8 +93,7 @@ def take(state: State, *instances: Dataset) -> None:
     """Receive instances as the receiver does."""
     spool = Spool(state.inbox, state.ledger, hard_mark_bytes=0)
     for each in instances:
-        content = encoded(each, ExplicitVRLittleEndian)
-        spool.take(content, scan(content), calling_ae_title="PACS")
+        arrivals.take(spool, encoded(each, ExplicitVRLittleEndian), "PACS")
 
 
 def watcher_of(state: State) -> Watcher:

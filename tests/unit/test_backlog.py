@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rebrain_node.app.compose import open_state
+from rebrain_node.app.presence import one_node, write_processes
 from rebrain_node.cli import program
 from rebrain_node.domain.backlog import late
 from rebrain_node.domain.delivery import Delivery
@@ -52,14 +53,22 @@ def test_what_waits_too_long_is_listed_the_longest_first_and_what_has_ended_is_n
 
 @pytest.mark.hazard("H19")
 def test_status_ends_with_1_while_something_is_late(tmp_path, monkeypatch):
-    monkeypatch.setenv("REBRAIN_STORAGE__FOLDER", str(tmp_path / "state"))
+    folder = tmp_path / "state"
+    monkeypatch.setenv("REBRAIN_STORAGE__FOLDER", str(folder))
+    monkeypatch.setenv("REBRAIN_STORAGE__SOFT_MARK_BYTES", "0")
     with open_state(Settings()) as state:
         state.ledger.record_received(received())
     command = ["status", "--json", "--late-after"]
-    calm = CliRunner().invoke(program, [*command, "60"])
+    with one_node(folder):  # a node that does not run ends `status` with 1 in any case
+        write_processes(folder, [])
+        calm = CliRunner().invoke(program, [*command, "60"])
+        alarm = CliRunner().invoke(program, [*command, "0"])
+        told = CliRunner().invoke(program, ["status", "--late-after", "0"])
     assert (calm.exit_code, json.loads(calm.stdout)["late"]) == (0, [])
-    alarm = CliRunner().invoke(program, [*command, "0"])
+    assert json.loads(calm.stdout)["checks"]["late"] is None
     assert alarm.exit_code == 1
-    assert json.loads(alarm.stdout)["late"][0]["waits_for"] == "receiving"
-    told = CliRunner().invoke(program, ["status", "--late-after", "0"])
+    answer = json.loads(alarm.stdout)
+    assert answer["late"][0]["waits_for"] == "receiving"
+    assert answer["why"] == answer["checks"]["late"]
+    assert "wait longer than 0 minutes" in answer["why"]
     assert "Late" in told.stdout

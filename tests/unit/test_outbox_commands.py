@@ -75,6 +75,7 @@ def test_a_refused_delivery_is_listed_and_ends_with_exit_code_1(site):
 def test_status_counts_a_refused_delivery_and_ends_with_exit_code_1(site):
     assert "Not delivered" in site.run("status", code=1)
     answer = site.json("status", code=1)
+    assert answer["checks"]["deliveries"].startswith("1 deliveries need you")
     assert [one["set_id"] for one in answer["deliveries_refused"]] == [site.set_id]
 
 
@@ -203,14 +204,15 @@ def accepted(site):
 
 
 def test_a_published_series_is_shown_as_not_confirmed_until_it_is(accepted):
-    status = accepted.json("status")
+    status = accepted.json("status", code=1)  # the node does not run
     assert (status["published_confirmed"], status["published_unconfirmed"]) == (0, 1)
+    assert status["checks"]["deliveries"] is None
     assert status["series"]["published"] == 1
     assert "published, not confirmed" in accepted.run("queue", "list")
     assert accepted.json("queue", "list")["series"][0]["confirmed"] is False
     assert accepted.json("queue", "show", "1.2.1.1")["confirmed"] is False
     confirm(accepted)
-    status = accepted.json("status")
+    status = accepted.json("status", code=1)
     assert (status["published_confirmed"], status["published_unconfirmed"]) == (1, 0)
     assert "published, confirmed" in accepted.run("queue", "list")
     assert accepted.json("queue", "show", "1.2.1.1")["confirmed"] is True
