@@ -12,7 +12,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.completeness import Inquiry, SourceAnswer
-from rebrain_node.instance.scan import CT_CLASSES
 from rebrain_node.store.database import Database
 from rebrain_node.store.tables import InquiryRow, InstanceRow, SeriesRow
 
@@ -90,6 +89,8 @@ def forget(session: Session, series_instance_uid: str) -> None:
 
 def _ct_series(session: Session, study: str) -> tuple[SeriesRow, ...]:
     """Return the series in reception that hold CT: only of these anything is made."""
+    from rebrain_node.instance.scan import CT_CLASSES  # not before the first study: it is large
+
     ct = select(InstanceRow.series_instance_uid).where(
         InstanceRow.study_instance_uid == study, InstanceRow.sop_class_uid.in_(sorted(CT_CLASSES))
     )

@@ -58,6 +58,16 @@ def test_the_version_is_the_one_of_the_package():
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
 
 
+def test_a_worker_loads_no_large_library_before_its_first_work():
+    modules = "rebrain_node.app.serve, rebrain_node.worker.watcher, rebrain_node.worker.delivery"
+    large = ("numpy", "pydicom", "pynetdicom", "PIL", "scipy", "openvino", "highdicom")
+    code = f"import sys, {modules}; print([m for m in {large} if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
 def test_the_command_line_imports_no_heavy_library():
     code = f"import sys, rebrain_node.cli; print([m for m in {HEAVY} if m in sys.modules])"
     result = subprocess.run(
