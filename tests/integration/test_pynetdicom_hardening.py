@@ -101,7 +101,7 @@ def _a_peer_that_resets_costs_no_descriptor(folder: Path, patience_s: float) -> 
 def _a_quick_rejection_is_one_to_a_late_requestor(folder: Path, patience_s: float) -> bool:
     """The handler keeps the requesting thread busy while the other one takes the answer."""
     with listening(folder) as node:
-        entity = hardening.Requestor(ae_title="STRANGER")
+        entity = hardening.Requestor(ae_title="UNKNOWN-AE")
         association = entity.associate(
             "127.0.0.1",
             node.port,

@@ -1,4 +1,4 @@
-"""What a stranger can make the receiver hold: the limits turned down, the streams from a seed."""
+"""What an unknown sender can make the receiver hold: limits turned down, streams from a seed."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def _reset(node: Listening) -> socket.socket:
 
 def _refused(node: Listening) -> socket.socket:
     connection = connect(node)
-    connection.sendall(associate_request(b"REBRAIN".ljust(16) + b"STRANGER".ljust(16)))
+    connection.sendall(associate_request(b"REBRAIN".ljust(16) + b"UNKNOWN-AE".ljust(16)))
     return connection
 
 

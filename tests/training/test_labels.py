@@ -209,7 +209,7 @@ def test_a_person_is_levelled_to_the_tissue_of_the_brain_and_bone_stays(kind: st
     person = (LabelHead.of(label_maps()) if kind == "labels" else tissues(ball_maps())).drawn(
         np.random.default_rng(3)
     )
-    lifted = replace(person, hu=person.hu + 7 * (person.hu > -500))
+    lifted = replace(person, hu=person.hu + np.float32(7) * (person.hu > -500))
 
     for each in (person, lifted):
         levelled = each.levelled(34.0)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from rebrain_node.domain.volume import MillimetreArray
+from rebrain_node.model.tissue_level import RANGE_HU, level_of, shifted
 from trainer.simulate.pathology import Levels, TissueParts, distance_capped, paint, smooth_field
 from trainer.simulate.template import Volume
 
@@ -27,8 +28,6 @@ _CELLS = {"mastoid": ((30, 62), (-55, -8), (-62, -22)), "ethmoid": ((0, 17), (36
 _DEEP = ((2, 36), (-34, 24), (-12, 22))
 _SHARPENINGS = 4
 _STEP = 3  # every third voxel along each axis is plenty for a few numbers
-_LEVEL_SMOOTHING, _LEVEL_BIN, _LEAST_LEVEL = 5.0, 0.25, 15.0  # HU
-_LEVEL_BINS = np.arange(0, 75, _LEVEL_BIN)
 # Where pineal and choroid plexus calcify: MNI mm, probability.
 _CALCIFIED = (((0, -29, 3), 0.5), ((-19, -40, 7), 0.35), ((19, -40, 7), 0.35))
 
@@ -57,24 +56,25 @@ class DrawnHead:
     hu: Volume  #: (z, y, x), noise-free
 
     def tissue_hu(self) -> float:
-        """Return the level of brain tissue as the node measures it.
+        """Return the level of brain tissue, measured as the node measures that of a series.
 
-        The mode of the HU of the brain after smoothing by 5 HU, so that grey and white matter,
-        5 to 10 HU apart, have one peak between them.
+        Raises
+        ------
+        ValueError
+            No voxel of the brain lies between CSF and blood.
         """
         thin = (slice(None, None, _STEP),) * 3
-        values = self.hu[thin][self.anatomy.brain[thin] > 0.9]
-        counts, edges = np.histogram(values, bins=_LEVEL_BINS)
-        smooth = ndi.gaussian_filter1d(counts.astype(np.float64), _LEVEL_SMOOTHING / _LEVEL_BIN)
-        middles = (edges[:-1] + edges[1:]) / 2
-        return float(middles[np.argmax(np.where(middles > _LEAST_LEVEL, smooth, 0))])
+        level = level_of(self.hu[thin][self.anatomy.brain[thin] > 0.9])
+        if level is None:
+            raise ValueError(
+                f"no voxel of the brain lies between {RANGE_HU[0]:g} and {RANGE_HU[1]:g} HU; "
+                "check the maps of the head"
+            )
+        return level
 
     def levelled(self, tissue_hu: float) -> "DrawnHead":
         """Shift soft tissue so that that of the brain has this level; bone and air stay."""
-        away = np.abs(self.hu - np.float32(35))
-        share = np.clip((200 - away) / 100, 0, 1, dtype=np.float32)
-        shift = np.float32(tissue_hu - self.tissue_hu())
-        return replace(self, hu=self.hu + shift * share)
+        return replace(self, hu=shifted(self.hu, tissue_hu - self.tissue_hu()))
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,6 @@ def test_an_answer_names_an_object_that_was_never_sent(stores, job, instances) -
     set_id = put(stores, job, "pacs")
     deliver(stores, set_id, instances[:2], "pacs")
     stores.confirmations.request_commitment(set_id, "pacs", TRANSACTION)
-    stranger = replace(instances[0], sop_instance_uid="2.25.9")
-    assert stores.confirmations.commit(report(*instances, stranger))
+    foreign = replace(instances[0], sop_instance_uid="2.25.9")
+    assert stores.confirmations.commit(report(*instances, foreign))
     assert states(stores, set_id) == ["confirmed", "confirmed", "pending"]
