@@ -246,6 +246,17 @@ class TrainConfig(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_level(self) -> Self:
+        for name, section in (("simulate", self.simulate), ("gaps", self.gaps)):
+            if section is not None and section.tissue_level_hu != self.recipe.tissue_level_hu:
+                raise ValueError(
+                    f"{name}.tissue_level_hu {section.tissue_level_hu} and recipe.tissue_level_hu "
+                    f"{self.recipe.tissue_level_hu} must be the same: the network would see other "
+                    "HU from the node than in training"
+                )
+        return self
+
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a TOML file; raises `SettingsError` naming each key at fault."""

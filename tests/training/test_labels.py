@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from rebrain_node.errors import SettingsError
 from rebrain_node.model.recipe import Grid
 from tests.support.ball_head import ball_maps
 from tests.support.label_head import ball_labels, label_maps
@@ -202,6 +203,22 @@ def test_ventricles_differ_in_size_from_person_to_person(head: LabelHead) -> Non
     ]
 
     assert max(sizes) > 1.5 * min(sizes)
+
+
+@pytest.mark.parametrize("section", ["simulate", "gaps"])
+@pytest.mark.parametrize("preset", ["demo.toml", "gpu.toml"])
+def test_the_node_shifts_a_series_to_the_level_of_the_training(
+    tmp_path: Path, preset: str, section: str
+) -> None:
+    shipped = Path(__file__).parents[2] / "conf" / "train" / preset
+    text = shipped.read_text()
+    assert TrainConfig.load(shipped).recipe.tissue_level_hu == 34.0
+    before, _, after = text.partition(f"[{section}]")
+    other = tmp_path / preset
+    other.write_text(before + f"[{section}]" + after.replace("= 34.0", "= 30.0", 1))
+
+    with pytest.raises(SettingsError, match=rf"{section}.tissue_level_hu 30.0 .* 34.0"):
+        TrainConfig.load(other)
 
 
 @pytest.mark.parametrize("kind", ["labels", "t1"])
