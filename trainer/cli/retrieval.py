@@ -182,7 +182,7 @@ def _subjects(
 
     if (source / "dataset.json").is_file():
         return subjects_of_data(PreparedData.open(source), roles, settings.recipe)
-    return subjects_of_stacks(source, roles, series)
+    return subjects_of_stacks(source, roles, series, settings.recipe)
 
 
 def _extend(

@@ -24,9 +24,11 @@ from rebrain_node.model.recipe import Grid, Image, Recipe
 from rebrain_node.model.resample import axis_weights
 from rebrain_node.model.similarity import IntensityScale
 from rebrain_node.model.source import SourceSlice
+from rebrain_node.model.tissue_level import level_of, measured_level, shift_to, shifted
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from trainer.data.dataset import Mask, SourceKind, Volume
+from trainer.data.masks import inside_skull_in_window
 from trainer.data.protocols import Case
 
 # A stretched head is placed in frames of these shares of the grid's rows, which span the sizes that
@@ -169,14 +171,17 @@ def source_slices(
     """
     unknown = np.full(recipe.grid.shape, -1, np.float32)
     if kind == "ct":
-        planes = [placement.onto(plane, AIR_HU) for plane in without_table(case)]
+        planes = [placement.onto(plane, AIR_HU) for plane in levelled_hu(case, recipe)]
         return [
             SourceSlice(
                 recipe.brain_window.apply(hu), recipe.wide_window.apply(hu), float(position)
             )
             for hu, position in zip(planes, case.positions_mm, strict=True)
         ]
-    brain = unit(case.source, case.head, kind, recipe) * 2 - 1
+    given = unit(case.source, case.head, kind, recipe)
+    if kind == "ct-window":
+        given = levelled_window(given, recipe)
+    brain = given * 2 - 1
     return [
         SourceSlice(placement.onto(plane, -1.0), unknown, float(z))
         for plane, z in zip(brain, case.positions_mm, strict=True)
@@ -192,6 +197,34 @@ def without_table(case: Case) -> Volume:
     disc = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) <= reach
     kept = ndimage.binary_dilation(case.head, disc[None])
     return np.where(kept, case.source, np.float32(AIR_HU))
+
+
+def levelled_hu(case: Case, recipe: Recipe) -> Volume:
+    """Return the slices given without table, (given, row, column) HU, levelled as by the node.
+
+    As measured where the recipe expects no level, or where no level is found.
+    """
+    hu, pixel_mm = without_table(case), case.subject.pixel_mm
+    if recipe.tissue_level_hu is None or pixel_mm is None or len(hu) < 2:
+        return hu
+    apart_mm = float(np.median(np.diff(case.positions_mm)))
+    measured = measured_level(hu, case.head, float(np.sqrt(np.prod(pixel_mm))), apart_mm)
+    return np.asarray(shifted(hu, shift_to(measured, recipe.tissue_level_hu).shift_hu))
+
+
+def levelled_window(window: Volume, recipe: Recipe) -> Volume:
+    """Level slices of which the brain window alone is known, (slice, row, column) in [0, 1].
+
+    What is black or white lies beyond the window and stays so.
+    """
+    if recipe.tissue_level_hu is None:
+        return window
+    low_hu, high_hu = recipe.brain_window.low_hu, recipe.brain_window.high_hu
+    inside = np.stack([inside_skull_in_window(plane) for plane in window])
+    measured = level_of(low_hu + window[inside] * (high_hu - low_hu))
+    shift = shift_to(measured, recipe.tissue_level_hu).shift_hu / (high_hu - low_hu)
+    within = (window > 0) & (window < 1)
+    return np.where(within, np.clip(window + np.float32(shift), 0, 1), window).astype(np.float32)
 
 
 def truth_unit(target: Volume, head: Mask) -> Image:

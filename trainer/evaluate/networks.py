@@ -26,7 +26,7 @@ from rebrain_node.retrieval.open import open_exemplars
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.retrieve import embed, retrieve
 from trainer.data.dataset import digest_of
-from trainer.data.placing import Placement, without_table
+from trainer.data.placing import Placement, levelled_hu
 from trainer.data.protocols import Case
 from trainer.evaluate.results import BundleFacts
 from trainer.train.bridge import open_run
@@ -76,7 +76,7 @@ class Retriever:
 def prepared_volume_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:
     """Take the slices given as the node's own preprocessing leaves them."""
     first_mm = float(case.positions_mm[0])
-    hu = np.stack([placement.onto(plane, AIR_HU) for plane in without_table(case)])
+    hu = np.stack([placement.onto(plane, AIR_HU) for plane in levelled_hu(case, recipe)])
     head = np.stack([placement.onto(mask.astype(np.float32), 0.0) > 0.5 for mask in case.head])
     count = len(hu)
     steps = np.diff(case.positions_mm)

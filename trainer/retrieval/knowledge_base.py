@@ -28,7 +28,7 @@ from rebrain_node.retrieval.knowledge_base import (
 )
 from rebrain_node.retrieval.search import CELLS_FROM_ROWS, cluster
 from trainer.data.dataset import PreparedData, Subject
-from trainer.data.placing import HeadFrameError, located
+from trainer.data.placing import HeadFrameError, levelled_window, located
 from trainer.simulate.stacks import StackIndex, Stacks
 
 Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
@@ -108,9 +108,11 @@ class EntrySettings:
 
 
 def subjects_of_stacks(
-    folder: Path, roles: Sequence[str], stacks: int | None
+    folder: Path, roles: Sequence[str], stacks: int | None, recipe: Recipe
 ) -> Iterator[SubjectSlices]:
     """Yield the subjects of a folder of simulated stacks, the first `stacks` series of each.
+
+    Each series is levelled to the tissue that the recipe expects, as the node levels a query.
 
     Raises
     ------
@@ -127,7 +129,18 @@ def subjects_of_stacks(
         rows = held.subject == number
         if stacks is not None:
             rows &= held.stack < held.stack[rows].min() + stacks
-        yield SubjectSlices(name, licences[name], held.slices[rows], held.position_mm[rows])
+        slices = held.slices[rows]
+        for stack in np.unique(held.stack[rows]):
+            within = held.stack[rows] == stack
+            slices[within] = _levelled(slices[within], recipe)
+        yield SubjectSlices(name, licences[name], slices, held.position_mm[rows])
+
+
+def _levelled(slices: NDArray[np.uint8], recipe: Recipe) -> NDArray[np.uint8]:
+    """Level one series, (n, rows, columns) at half the resolution of the grid, window 0 to 255."""
+    full = slices.repeat(2, axis=1).repeat(2, axis=2).astype(np.float32) / np.float32(255)
+    levelled = levelled_window(full, recipe)[:, ::2, ::2]
+    return np.rint(levelled * 255).astype(np.uint8)
 
 
 def subjects_of_data(

@@ -17,7 +17,7 @@ from rebrain_node.domain.volume import AIR_HU
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.model.source import Conditioning, SourceSlice, conditioning_at, windowed
 from trainer.data.dataset import PreparedData, SourceKind, Subject
-from trainer.data.placing import placements, truth_unit, unit, without_table
+from trainer.data.placing import levelled_hu, levelled_window, placements, truth_unit, unit
 from trainer.data.protocols import Sparsity, thinned
 from trainer.sample_rng import SampleRng
 from trainer.train.samples import Batch, place
@@ -73,9 +73,12 @@ class GridSubject:
             return np.stack([placement.onto(p, outside).astype(np.float16) for p in volume])
 
         if kind == "ct":
-            raw, air = without_table(thinned(subject, Sparsity("none"))), float(AIR_HU)
+            raw, air = levelled_hu(thinned(subject, Sparsity("none")), recipe), float(AIR_HU)
         else:
-            raw, air = unit(subject.source, subject.mask, kind, recipe) * 2 - 1, -1.0
+            given = unit(subject.source, subject.mask, kind, recipe)
+            if kind == "ct-window":
+                given = levelled_window(given, recipe)
+            raw, air = given * 2 - 1, -1.0
         return cls(
             raw=onto(raw, air),
             target=onto(truth_unit(subject.target, subject.mask) * 2 - 1, -1.0),

@@ -7,7 +7,13 @@ from rebrain_node.model.recipe import Grid
 from tests.support.ball_head import ball_subject
 from tests.support.tiny_bundle import tiny_recipe
 from trainer.data.dataset import Subject
-from trainer.data.placing import MillimetrePlacement, StretchedPlacement, placements
+from trainer.data.placing import (
+    MillimetrePlacement,
+    StretchedPlacement,
+    levelled_hu,
+    levelled_window,
+    placements,
+)
 from trainer.data.protocols import ProtocolError, Sparsity, thinned
 
 
@@ -147,3 +153,45 @@ def test_slices_of_unknown_size_are_placed_in_three_sizes_and_both_ways_round() 
     assert len({int((one == -1).sum()) for one in drawn}) == 3
     for way, one in zip(ways, drawn, strict=True):
         assert np.corrcoef(way.back(one, -1.0).ravel(), image.ravel())[0, 1] > 0.4
+
+
+def _skull(tissue_hu: float) -> np.ndarray:
+    """Slices of 5 mm, rows and columns of 1 mm: a ring of bone with brain of one HU inside."""
+    y, x = np.mgrid[-90:91, -90:91]
+    radius = np.hypot(y, x)
+    plane = np.where(radius < 75, tissue_hu, np.where(radius < 82, 1000.0, -1000.0))
+    noise = np.random.default_rng(0).normal(0, 2, (6, *plane.shape)) * (radius < 75)
+    return (plane + noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("tissue_hu", [28.0, 34.0, 40.0])
+def test_a_series_of_a_data_set_is_levelled_as_the_node_does(tissue_hu: float) -> None:
+    hu = _skull(tissue_hu)
+    head = hu > -500
+    subject = Subject("s", hu, hu, head, None, np.arange(6) * 5.0, (1.0, 1.0))
+    case = thinned(subject, Sparsity("none"))
+    expecting = tiny_recipe().model_copy(update={"tissue_level_hu": 34.0})
+
+    levelled = levelled_hu(case, expecting)
+
+    assert np.median(levelled[:, 80:100, 80:100]) == pytest.approx(34.0, abs=0.6)
+    assert levelled[head & (hu > 500)] == pytest.approx(1000.0)
+    assert np.median(levelled_hu(case, tiny_recipe())[:, 80:100, 80:100]) == pytest.approx(
+        tissue_hu, abs=0.3
+    )
+
+
+@pytest.mark.parametrize("tissue_hu", [29.0, 43.0])
+def test_a_picture_in_the_brain_window_is_levelled_and_its_black_and_white_stay(
+    tissue_hu: float,
+) -> None:
+    recipe = tiny_recipe().model_copy(update={"tissue_level_hu": 34.0})
+    window = (np.asarray(recipe.brain_window.apply(_skull(tissue_hu))) + 1) / 2
+
+    levelled = levelled_window(window, recipe)
+
+    low, high = recipe.brain_window.low_hu, recipe.brain_window.high_hu
+    level = low + float(np.median(levelled[:, 80:100, 80:100])) * (high - low)
+    assert level == pytest.approx(34.0, abs=0.6)
+    assert np.array_equal(levelled == 0, window == 0)
+    assert np.array_equal(levelled == 1, window == 1)
