@@ -85,11 +85,14 @@ class SampleDraws(_Section):
     level_sd_hu : float or None
         SD of the calibration error that remains after the node has levelled a series, cut at twice
         the SD; None: -5 to 13 HU, as scanners differ.
+    leukoaraiosis : float
+        How often hypodense white matter is painted around the ventricles of a drawn slice.
     """
 
     label_share: float | None = Field(default=None, ge=0, le=1)
     little_brain: float = Field(default=1.0, gt=0, le=1)
     level_sd_hu: float | None = Field(default=None, ge=0)
+    leukoaraiosis: float = Field(default=0.0, ge=0, le=1)
 
 
 class Training(_Section):

@@ -30,6 +30,7 @@ class TrainingFacts(_Frozen):
     pool_digest: str
     pool_samples: int = Field(gt=0)
     seed: int
+    start: str | None = None  #: SHA-256 of the weights that it began with; None: random
 
 
 class Score(_Frozen):
@@ -63,7 +64,7 @@ class Card(_Frozen):
 
     def to_markdown(self) -> str:
         """Render the card as `CARD.md`."""
-        facts = self.training.model_dump()
+        facts = self.training.model_dump(exclude_none=True)
         parts = [
             f"# {self.name} {self.version}\n\n{self.summary}\n\n{self.intended_use}",
             _section("Limits", [f"- {limit}" for limit in self.limits]),

@@ -1,15 +1,18 @@
 """Training the bridge is a function of its seed, whatever interrupts it and however precise."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rebrain_node.errors import SettingsError
 from rebrain_node.model.recipe import Grid
 from rebrain_node.model.unet import Network
 from tests.support.ball_head import ball_maps, write_ball_pool
 from trainer.config import TrainConfig
+from trainer.release.bundle import finished_run
 from trainer.sample_rng import SampleRng
 from trainer.simulate.hounsfield import tissues
 from trainer.simulate.pool import (
@@ -18,7 +21,7 @@ from trainer.simulate.pool import (
     write_subject,
 )
 from trainer.train import bridge as train_bridge
-from trainer.train.bridge import fresh_state, open_run, train
+from trainer.train.bridge import fresh_state, note_start, open_run, start_of, train
 from trainer.train.loop import State, drawn_ahead
 from trainer.train.samples import PoolSource, draw_batch
 from trainer.train.workers import device_of, reduced
@@ -101,6 +104,37 @@ def test_a_checkpoint_of_other_parameters_is_not_resumed(
     begun = fresh_state(other, CPU)
     with pytest.raises(ValueError, match="other parameters"):
         begun.resume(tmp_path / "run" / "checkpoint.pt")
+
+
+def test_training_begins_with_the_weights_of_a_bundle(
+    config: TrainConfig, source: PoolSource, tmp_path: Path
+) -> None:
+    first = _trained(config, source, tmp_path / "first")
+    weights = tmp_path / "weights.safetensors"
+    save_file({name: value.contiguous() for name, value in first.mean.items()}, weights)
+
+    second = fresh_state(config, CPU, weights)
+
+    _assert_same_weights(first, second)
+    (tmp_path / "second").mkdir()
+    assert start_of(tmp_path / "second") is None
+    note_start(tmp_path / "second", weights)
+    train(config, source, second, tmp_path / "second", lambda *_: None)
+    assert not torch.equal(first.mean["leave.weight"], second.mean["leave.weight"])
+    _, facts = finished_run(config, tmp_path / "second", tmp_path / "bundle")
+    assert facts.start == hashlib.sha256(weights.read_bytes()).hexdigest()
+    with pytest.raises(ValueError, match="other parameters"):  # random weights are another run
+        fresh_state(config, CPU).resume(tmp_path / "second" / "checkpoint.pt")
+
+
+def test_weights_of_another_network_are_refused_by_their_file(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file({"leave.weight": torch.zeros(1)}, weights)
+
+    with pytest.raises(SettingsError, match=r"weights\.safetensors has no weights of the network"):
+        fresh_state(config, CPU, weights)
 
 
 def _with_objective(config: TrainConfig, objective: str) -> TrainConfig:

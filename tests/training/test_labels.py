@@ -205,6 +205,13 @@ def test_ventricles_differ_in_size_from_person_to_person(head: LabelHead) -> Non
     assert max(sizes) > 1.5 * min(sizes)
 
 
+def test_both_parts_of_the_training_of_the_demonstration_have_one_recipe() -> None:
+    second = TrainConfig.load(Path(__file__).parents[2] / "conf" / "train" / "demo-second.toml")
+
+    assert second.recipe == DEMO.recipe
+    assert second.samples.leukoaraiosis > DEMO.samples.leukoaraiosis
+
+
 @pytest.mark.parametrize("section", ["simulate", "gaps"])
 @pytest.mark.parametrize("preset", ["demo.toml", "gpu.toml"])
 def test_the_node_shifts_a_series_to_the_level_of_the_training(
@@ -326,8 +333,9 @@ def test_the_control_branch_learns_from_samples_levelled_as_the_bridge_has_them(
     only = torch.zeros(18)
     only[2] = 1.0
     assert DEMO.control is not None
-    guided = GuidedSource(mixed_pool, only, DEMO.recipe, DEMO.control, [None] * 18, level_sd_hu=2.0)
-    bridge = PoolSource(mixed_pool, only, DEMO.recipe, level_sd_hu=2.0)
+    draws = SampleDraws(level_sd_hu=2.0, leukoaraiosis=0.5)
+    guided = GuidedSource(mixed_pool, only, DEMO.recipe, DEMO.control, [None] * 18, draws=draws)
+    bridge = PoolSource(mixed_pool, only, DEMO.recipe, draws)
 
     drawn, _ = guided.draw(SampleRng(3, 1))
 

@@ -28,7 +28,7 @@ from trainer.simulate.hounsfield import (
     tissues,
 )
 from trainer.simulate.pool import write_index
-from trainer.simulate.scanner import scan
+from trainer.simulate.scanner import scan, with_leukoaraiosis
 from trainer.simulate.shipped_heads import SEED
 from trainer.simulate.slabs import COLUMNS, ROWS, Block, Plan, rotation
 from trainer.simulate.stacks import (
@@ -144,6 +144,39 @@ def test_sharpening_undoes_most_of_the_blur_of_two_millimetre_voxels_and_invents
     np.testing.assert_array_equal(restored.t1, restored.smooth_t1)
     assert restored.t1.max() <= blurred.smooth_t1.max()
     assert restored.t1.min() >= blurred.smooth_t1.min()
+
+
+def _slice_with_ventricle(ventricle: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """White matter of 28 HU and T1 .62 with a ventricle of a radius in pixels in the middle."""
+    y, x = torch.meshgrid(torch.arange(-60.0, 61), torch.arange(-60.0, 61), indexing="ij")
+    radius = torch.hypot(y, x)
+    brain, fluid = (radius < 55).float(), (radius < ventricle).float()
+    hu = torch.where(fluid > 0, 7.0, 28.0) * brain
+    return hu.expand(3, -1, -1), torch.where(fluid > 0, 0.13, 0.62) * brain, brain
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_leukoaraiosis_lies_at_the_ventricle_and_stays_tissue(seed: int) -> None:
+    hu, t1, brain = _slice_with_ventricle(12.0)
+
+    sick, sick_t1 = with_leukoaraiosis(hu, t1, brain, SampleRng(seed, 0))
+
+    changed = (hu - sick)[1] > 1.0
+    assert int(changed.sum()) > 100
+    rows, columns = torch.nonzero(changed, as_tuple=True)
+    from_middle = torch.hypot(rows - 60.0, columns - 60.0)
+    assert float(from_middle.min()) >= 11.0  # not the ventricle
+    assert float(from_middle.max()) < 45.0  # nor the rim of the brain
+    assert float(sick[:, changed].min()) > 10.0
+    ratio = (sick_t1 / t1.clamp(min=0.1))[changed]
+    assert float(ratio.min()) > 0.69
+    assert float(ratio.max()) < 1.0
+
+
+def test_a_slice_without_ventricle_gets_no_leukoaraiosis() -> None:
+    hu, t1, brain = _slice_with_ventricle(2.0)
+
+    assert torch.equal(with_leukoaraiosis(hu, t1, brain, SampleRng(1, 0))[0], hu)
 
 
 def test_a_picture_that_comes_alone_is_its_own_neighbour_in_eight_bits() -> None:

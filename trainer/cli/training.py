@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,6 +25,9 @@ def train_bridge(
     device: Annotated[
         Literal["cpu", "cuda"] | None, typer.Option(help="Default: a GPU if there is one.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Pretrained weights (.safetensors); default: random.")
+    ] = None,
 ) -> None:
     """Train the bridge network, which synthesises slices.
 
@@ -35,7 +37,7 @@ def train_bridge(
     """
     from trainer.config import TrainConfig
     from trainer.stages import source_of
-    from trainer.train.bridge import fresh_state, train
+    from trainer.train.bridge import fresh_state, note_start, train
     from trainer.train.workers import joined
 
     if (pool is None) == (data is None):
@@ -43,8 +45,9 @@ def train_bridge(
     settings = TrainConfig.load(config)
     run.mkdir(parents=True, exist_ok=True)
     with joined(device) as workers:
-        state = fresh_state(settings, workers.device)
+        state = fresh_state(settings, workers.device, start)
         _resume(state, run)
+        note_start(run, start)
         with _loss_bar(settings.train.steps, state.step, visible=workers.writes) as report:
             source = source_of(settings, pool, data)
             train(settings, source, state, run, report, workers)
@@ -148,8 +151,7 @@ def train_control(  # noqa: PLR0913 - one option each
         guides = find_guides(samples, exemplars, lambda: bar.advance(task))
     with_exemplar = sum(guide is not None for guide in guides)
     typer.echo(f"{with_exemplar} of {len(guides)} samples have an exemplar", err=True)
-    source = GuidedSource.of(samples, backbone.recipe, section, guides, donors)
-    source = replace(source, level_sd_hu=settings.samples.level_sd_hu)
+    source = GuidedSource.of(samples, backbone.recipe, section, guides, donors, settings.samples)
     training = control.training_of(settings.train, section)
     state = control.fresh_state(
         backbone, training, section, samples.index.digest, exemplars.exemplars.digest

@@ -32,6 +32,7 @@ from trainer.release.card import (
     training_facts,
 )
 from trainer.release.export import Names, export_onnx, halves_of
+from trainer.train.bridge import run_digest, start_of
 from trainer.train.control import ControlFacts, branch_of, read_facts
 from trainer.train.loop import read_checkpoint
 
@@ -205,7 +206,8 @@ def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, T
         The run has not reached the last step.
     """
     check_unused(out)
-    content = read_checkpoint(run / "checkpoint.pt", config.training_digest)
+    start = start_of(run)
+    content = read_checkpoint(run / "checkpoint.pt", run_digest(config, start))
     if content["step"] != config.train.steps:
         raise ValueError(
             f"{run} is at step {content['step']} of {config.train.steps}: resume the training"
@@ -216,6 +218,7 @@ def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, T
         seconds=content["seconds"],
         parameters=sum(value.numel() for value in weights.values()),
         hardware=f"CPU ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores",
+        start=start,
     )
 
 

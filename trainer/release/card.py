@@ -74,6 +74,7 @@ class RunFacts:
     seconds: float
     parameters: int
     hardware: str
+    start: str | None = None  #: SHA-256 of the weights that it began with; None: random
 
 
 def _source_of(head: Head) -> str:
@@ -113,6 +114,7 @@ def training_facts(
         pool_digest=data_digest,
         pool_samples=samples,
         seed=config.train.seed,
+        start=run.start,
     )
 
 

@@ -131,6 +131,37 @@ def with_pathology(hu: Tensor, t1: Tensor, brain: Tensor, rng: SampleRng) -> tup
     return hu, t1
 
 
+_DEEP_PX = 18  # ventricles lie this far inside the brain
+_LEAST_VENTRICLE_PX = 30
+
+
+def with_leukoaraiosis(
+    hu: Tensor, t1: Tensor, brain: Tensor, rng: SampleRng
+) -> tuple[Tensor, Tensor]:
+    """Lower white matter around the ventricles to 14.5 to 23 HU in all slabs; T1 by .018 a HU.
+
+    Nothing changes where the slice shows no ventricle. Arguments as of `with_pathology`.
+    """
+    inside = ndi.distance_transform_edt((brain > 0.5).numpy()) > _DEEP_PX
+    ventricles = (t1 < 0.22).numpy() & inside
+    if ventricles.sum() < _LEAST_VENTRICLE_PX:
+        return hu, t1
+    frame = (brain.shape[0], brain.shape[1])
+
+    def ragged(cells: int) -> Tensor:
+        drawn = rng.normal(1, 1, cells, cells).clamp(-2, 2)
+        return functional.interpolate(drawn, size=frame, mode="bicubic")[0, 0]
+
+    distance = torch.from_numpy(ndi.distance_transform_edt(~ventricles)).float()
+    reach = rng.between(3, 15) + rng.between(1, 4) * ragged(24)
+    white = ((t1 - 0.44) / 0.1).clamp(0, 1) * brain
+    member = torch.sigmoid((reach - distance) / rng.between(0.4, 2.0)) * white
+    level = rng.between(14.5, 23) + rng.between(0, 2) * ragged(14)
+    drop = (hu - level).clamp(min=0)
+    share = (0.018 * drop.mean(0) + rng.between(-0.05, 0.03)).clamp(0.05, 0.3)
+    return hu - member * drop, t1 * (1 - member * share)
+
+
 _SIDE = 256
 _CLIP_HU = (-1024.0, 3071.0)
 

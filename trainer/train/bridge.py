@@ -11,6 +11,7 @@ numbers are seeded by run, step and number of the sample: processes that share a
 one process would.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rebrain_node.errors import SettingsError
 from rebrain_node.model import bridge
 from rebrain_node.model.control import GuidedUNet
 from rebrain_node.model.recipe import Recipe
@@ -228,13 +232,55 @@ REPORT_EVERY = 50
 _WARM_UP = 100
 
 
-def fresh_state(config: TrainConfig, device: torch.device) -> State[Network]:
-    """Return an untrained state, seeded, on `device`."""
+_START = "start.sha256"  # of a run folder: what the weights began with
+
+
+def run_digest(config: TrainConfig, start_sha256: str | None) -> str:
+    """Return the SHA-256 of all that determines the weights of a run."""
+    if start_sha256 is None:
+        return config.training_digest
+    return hashlib.sha256(f"{config.training_digest} {start_sha256}".encode()).hexdigest()
+
+
+def start_of(run: Path) -> str | None:
+    """Return the SHA-256 of the weights that a run began with; None for random ones."""
+    file = run / _START
+    return file.read_text().strip() if file.exists() else None
+
+
+def fresh_state(
+    config: TrainConfig, device: torch.device, start: Path | None = None
+) -> State[Network]:
+    """Return the state before the first step, on `device`: seeded, or with pretrained weights.
+
+    `start` is the `weights.safetensors` of a bundle with the same network.
+
+    Raises
+    ------
+    SettingsError
+        The weights do not fit the network of the recipe.
+    """
     torch.manual_seed(config.train.seed)
     network = network_of(config.recipe)
+    sha256 = None
+    if start is not None:
+        content = start.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
+        try:
+            network.load_state_dict(load(content))
+        except (SafetensorError, RuntimeError) as error:
+            raise SettingsError(
+                f"{start} has no weights of the network that the recipe describes: {error}"
+            ) from error
     # torch's stub of Module.to lacks memory_format beside a device
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return State.fresh(network, config.train, config.training_digest)
+    return State.fresh(network, config.train, run_digest(config, sha256))
+
+
+def note_start(run: Path, start: Path | None) -> None:
+    """Write into a run which weights it begins with, for `start_of`."""
+    if start is not None:
+        (run / _START).write_text(hashlib.sha256(start.read_bytes()).hexdigest() + "\n")
 
 
 def open_run(run: Path) -> tuple[Recipe, Network]:

@@ -6,7 +6,7 @@ subject itself are excluded.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from rebrain_node.retrieval.knowledge_base import check_usable, read
 from rebrain_node.retrieval.open import check_encoder
 from rebrain_node.retrieval.search import FaissExemplars
 from rebrain_node.steps.retrieve import ExemplarQuery, find_exemplar
-from trainer.config import ControlTraining
+from trainer.config import ControlTraining, SampleDraws
 from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
 from trainer.simulate.slabs import Sample
@@ -165,7 +165,7 @@ class GuidedSource:
     training: ControlTraining
     guides: Sequence[KnownGuide | None]  #: of every sample of the pool, in order
     donors: Donors | None = None  #: where the MR of the exemplars is, for the target "donor"
-    level_sd_hu: float | None = None  #: as of `trainer.config.SampleDraws`
+    draws: SampleDraws = field(default_factory=SampleDraws)
 
     @classmethod
     def of(
@@ -175,6 +175,7 @@ class GuidedSource:
         training: ControlTraining,
         guides: Sequence[KnownGuide | None],
         donors: Donors | None = None,
+        draws: SampleDraws | None = None,
     ) -> "GuidedSource":
         """Draw the missing positions of `pool` as often as their heads deserve.
 
@@ -183,19 +184,20 @@ class GuidedSource:
         ValueError
             The pool has no missing position, or the target "donor" no exemplar with its MR.
         """
-        weights = sample_weights(pool)
+        draws = draws or SampleDraws()
+        weights = sample_weights(pool, draws)
         missing = np.concatenate([arrays["missing"] for arrays in pool.arrays])
         weights = weights * torch.from_numpy(missing.astype(np.float32))
         if training.target == "donor":
             weights = weights * torch.tensor([float(guide is not None) for guide in guides])
         if not weights.sum() > 0:
             raise ValueError("nothing to learn from: no missing position, or none with an exemplar")
-        return cls(pool, weights, recipe, training, guides, donors)
+        return cls(pool, weights, recipe, training, guides, donors, draws)
 
     def draw(self, rng: SampleRng) -> tuple[Batch, Tensor]:
         """Draw a batch of one and its guide, (1, 1, rows, columns), [-1, 1]."""
         number = int(rng.choice(self.weights, 1))
-        batch = augmented(self.pool, number, self.recipe, rng, self.level_sd_hu)
+        batch = augmented(self.pool, number, self.recipe, rng, self.draws)
         known = self.guides[number]
         if self.donors is not None and known is not None:
             placement = self._placement(known, batch)

@@ -16,7 +16,7 @@ from rebrain_node.model.source import Conditioning, SourceSlice, at_measured, be
 from trainer.config import SampleDraws
 from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import Pool
-from trainer.simulate.scanner import scan, with_pathology
+from trainer.simulate.scanner import scan, with_leukoaraiosis, with_pathology
 from trainer.simulate.slabs import Sample
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -212,13 +212,10 @@ def condition(hu: np.ndarray, sample: Sample, recipe: Recipe, rng: SampleRng) ->
     )
 
 
-def augmented(
-    pool: Pool, number: int, recipe: Recipe, rng: SampleRng, level_sd_hu: float | None = None
-) -> Batch:
+def augmented(pool: Pool, number: int, recipe: Recipe, rng: SampleRng, draws: SampleDraws) -> Batch:
     """Place, scan and condition the sample `number` of a pool; return a batch of one.
 
-    `level_sd_hu` as of `trainer.config.SampleDraws`; twice that for a picture, which the node
-    cannot level as well.
+    The error of the level is doubled for a picture, which the node cannot level as well.
     """
     subject, row = locate(pool, number)
     sample = pool.sample(subject, row)
@@ -229,6 +226,9 @@ def augmented(
     planes = place(planes, placement(planes[5], recipe.grid.shape, fit_share, rng))
     hu, t1, brain, head, known = planes[:3] - 1000, planes[3], planes[4], planes[5], planes[6]
     hu, t1 = with_pathology(hu, t1, brain, rng)
+    if draws.leukoaraiosis > 0 and rng.chance(draws.leukoaraiosis):
+        hu, t1 = with_leukoaraiosis(hu, t1, brain, rng)
+    level_sd_hu = draws.level_sd_hu
     if level_sd_hu is not None and alone:
         level_sd_hu *= 2
     scanned = scan(hu, rng, level_sd_hu, brain).numpy()
@@ -273,18 +273,18 @@ class PoolSource:
     pool: Pool
     weights: Tensor
     recipe: Recipe
-    level_sd_hu: float | None = None
+    draws: SampleDraws
 
     @classmethod
     def of(cls, pool: Pool, recipe: Recipe, samples: SampleDraws | None = None) -> "PoolSource":
         """Draw every sample of the pool as often as its head deserves and `samples` says."""
         samples = samples or SampleDraws()
-        return cls(pool, sample_weights(pool, samples), recipe, samples.level_sd_hu)
+        return cls(pool, sample_weights(pool, samples), recipe, samples)
 
     def draw(self, rng: SampleRng) -> Batch:
         """Draw, place, scan and condition one sample."""
         number = int(rng.choice(self.weights, 1))
-        return augmented(self.pool, number, self.recipe, rng, self.level_sd_hu)
+        return augmented(self.pool, number, self.recipe, rng, self.draws)
 
 
 @dataclass(frozen=True)
