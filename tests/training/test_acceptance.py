@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.support.tiny_bundle import tiny_recipe, write_tiny_bundle
+from tests.support.tiny_bundle import calibrated, tiny_recipe, write_tiny_bundle
 from trainer.cli import program
 from trainer.evaluate.acceptance import TARGETS
+from trainer.evaluate.acceptance_cases import uncertainty
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("acceptance")
     grid = tiny_recipe().grid.model_copy(update={"rows": 256, "columns": 208, "pixel_mm": 0.9})
     recipe = tiny_recipe().model_copy(update={"grid": grid, "widths": (8, 8, 8, 8)})
-    write_tiny_bundle(folder / "bundle", recipe.model_copy(update={"sampling": (1.0,)}))
+    plain = write_tiny_bundle(folder / "plain", recipe.model_copy(update={"sampling": (1.0,)}))
+    calibrated(plain, folder / "bundle")
     (folder / "data").mkdir()
     out = folder / "out"
     arguments = ["acceptance", str(folder / "bundle"), "--out", str(out)]
@@ -29,17 +31,21 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 def test_the_table_is_printed_and_written(judged: tuple[str, Path]) -> None:
     printed, out = judged
 
+    assert (out / "demonstration-head.png").read_bytes().startswith(b"\x89PNG")
     assert printed.endswith((out / "acceptance.md").read_text())
     assert len([line for line in printed.splitlines() if line.startswith("| ")]) == len(TARGETS) + 2
 
 
 def test_an_untrained_network_reaches_no_target_of_the_picture(judged: tuple[str, Path]) -> None:
-    rows = json.loads((judged[1] / "acceptance.json").read_bytes())["rows"]
+    document = json.loads((judged[1] / "acceptance.json").read_bytes())
+    rows = document["rows"]
     found = {(row["case"], row["figure"]): row for row in rows}
 
     assert found["demonstration head", "brain_correlation"]["reached"] is False
     assert found["demonstration head", "seconds"]["new"] > 0
     assert found["planted disease", "false_csf"]["new"] is not None
+    assert found["uncertainty", "people"]["new"] == 25
+    assert "map_stripe_ratio" in document["new"]["cases"]["demonstration head"]["figures"]
 
 
 def test_data_that_are_not_there_are_named(judged: tuple[str, Path]) -> None:
@@ -47,4 +53,11 @@ def test_data_that_are_not_there_are_named(judged: tuple[str, Path]) -> None:
 
     assert "ct_toshiba_head_study is not there: no real study was synthesised" in printed
     assert "ct_t1_pairs_7patients.npz is not there: no real pair was scored" in printed
-    assert "the bundle has no calibrated uncertainty" in printed
+    assert "the bundle has no calibrated uncertainty" not in printed
+
+
+def test_a_bundle_without_calibration_has_no_figure_of_uncertainty(tmp_path: Path) -> None:
+    outcome = uncertainty(write_tiny_bundle(tmp_path / "bundle"))
+
+    assert outcome.figures == {}
+    assert outcome.notes == ("the bundle has no calibrated uncertainty",)

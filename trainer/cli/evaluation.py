@@ -168,8 +168,9 @@ def acceptance(
 
     Synthesises the demonstration head, the same head with planted disease and, where the shared
     data are at hand, a hospital study and the real pairs. Prints target, earlier bundle and new
-    bundle side by side and writes acceptance.json and acceptance.md to OUT. Takes about seven
-    minutes of one core for a bundle. The exit code is 0 whatever the figures are.
+    bundle side by side and writes acceptance.json, acceptance.md and pictures of the whole volumes
+    to OUT. Takes about seven minutes of one core for a bundle. The exit code is 0 whatever the
+    figures are.
     """
     from trainer.evaluate import acceptance as judged
     from trainer.evaluate.networks import bundle_at
@@ -177,6 +178,7 @@ def acceptance(
 
     check_out(out)
     folder = _data_or_none(data)
+    pictures = judged.Pictures()
 
     def measured(where: str) -> "judged.BundleScore":
         loaded = bundle_at(where)
@@ -187,6 +189,7 @@ def acceptance(
                 folder,
                 lambda case: bar.console.print(f"{label}: {case} done"),
                 lambda: bar.advance(task, 0),
+                pictures,
             )
 
     old = None
@@ -199,6 +202,8 @@ def acceptance(
     def write(part: Path) -> None:
         (part / judged.ACCEPTANCE).write_text(text, encoding="utf-8")
         (part / "acceptance.md").write_text(judged.markdown(found), encoding="utf-8")
+        for name, picture in pictures.png().items():
+            (part / name).write_bytes(picture)
 
     replaced(out, write)
     typer.echo(text if as_json else judged.markdown(found), nl=False)

@@ -10,15 +10,22 @@ does not, the figures would be measuring the wrong thing.
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from rebrain_node.model.bundle import ModelBundle
-from trainer.data.dataset import DatasetError
+from trainer.data.dataset import DatasetError, Volume
 from trainer.evaluate.acceptance_cases import BLUR_PX, CaseOutcome, cases
+from trainer.evaluate.montage import bundles_beside
+from trainer.evaluate.results import Montage
+from trainer.evaluate.scanned_heads import NodeResult
 
 Sign = Literal[">=", "<=", ""]
+_SHOWN_TO_HU: Final = 80.0  # C40 W80
 ACCEPTANCE: Final = "acceptance.json"
 
 
@@ -64,6 +71,7 @@ TARGETS: Final = (
     Target(_DEMO, "spectrum_error", "spectrum error, dB"),
     Target(_PLANTED, "false_csf", "hypodense white matter (16-22 HU) drawn as CSF", "<=", 0.03),
     Target(_PLANTED, "false_csf_worst", "the same, worst calibration of the scanner"),
+    Target(_PLANTED, "false_csf_uncertain", "of it in the most uncertain 5 %", ">=", 0.90),
     Target(_PLANTED, "cyst_csf", "cyst drawn as CSF, worst calibration", ">=", 0.90),
     Target(_PLANTED, "contrast_leukoaraiosis", "contrast kept: leukoaraiosis", digits=2),
     Target(_PLANTED, "contrast_infarct", "contrast kept: infarct", digits=2),
@@ -80,6 +88,7 @@ TARGETS: Final = (
     Target(_MAP, "coverage", "coverage of intervals of 90 %, least", ">=", 0.87),
     Target(_MAP, "coverage", "coverage of intervals of 90 %, most", "<=", 0.93),
     Target(_MAP, "people", "heads that set the intervals", ">=", 20, digits=0),
+    Target(_DEMO, "map_stripe_ratio", "stripes of the map of uncertainty", "<=", 1.3, digits=2),
     Target(_DEMO, "volume_error_brain", "volume of the brain, relative error"),
     Target(_DEMO, "volume_error_ventricles", "volume of the ventricles, relative error"),
     Target(_DEMO, "volume_error_grey_matter", "volume of grey matter, relative error"),
@@ -112,11 +121,54 @@ class BundleScore:
         return None if case is None else case.figures.get(target.figure)
 
 
+class Pictures:
+    """Three planes of the whole volumes, the bundles of one run beside each other."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, Montage] = {}
+        self._with_truth: set[str] = set()
+
+    def add(self, bundle: str, case: str, result: NodeResult, truth: Volume | None) -> None:
+        """Show a result under the name of its bundle; a head has one grid for all bundles."""
+        volume = result.volume
+        if case not in self._shown:
+            window = np.clip(result.hu / np.float32(_SHOWN_TO_HU), 0, 1)
+            below, above, share = np.array(
+                [(g.target.below, g.target.above, g.target.alpha) for g in volume.guides]
+            ).T
+            weight = share.astype(np.float32)[:, None, None]
+            ct = (1 - weight) * window[below.astype(int)] + weight * window[above.astype(int)]
+            pixel_mm = volume.grid.pixel_mm
+            self._shown[case] = Montage(
+                subject=case,
+                source=ct,
+                reference=ct if truth is None else truth,
+                mask=volume.head,
+                predictions={},
+                positions_mm=np.array([g.target.distance_mm for g in volume.guides]),
+                measured=result.measured,
+                pixel_mm=(pixel_mm, pixel_mm),
+            )
+        if truth is not None:
+            self._with_truth.add(case)
+        shown = self._shown[case]
+        predictions = {**shown.predictions, bundle: result.image}
+        self._shown[case] = replace(shown, predictions=predictions)
+
+    def png(self) -> dict[str, bytes]:
+        """Return the pictures by file name."""
+        return {
+            f"{case.replace(' ', '-')}.png": bundles_beside(shown, truth=case in self._with_truth)
+            for case, shown in self._shown.items()
+        }
+
+
 def measure(
     bundle: ModelBundle,
     data: Path | None,
     case_done: Callable[[str], None],
     advance: Callable[[], None],
+    pictures: Pictures,
 ) -> BundleScore:
     """Measure a bundle case after case.
 
@@ -128,9 +180,12 @@ def measure(
         Called with the name of a case when it is done.
     advance : callable
         Called after each synthesised position of the real pairs.
+    pictures : Pictures
+        Receives the volumes that are shown.
     """
     found = {}
-    for name, figures in cases(bundle, data, advance):
+    label = f"{bundle.name} {bundle.version}"
+    for name, figures in cases(bundle, data, advance, partial(pictures.add, label)):
         found[name] = figures
         case_done(name)
     return BundleScore(bundle.name, bundle.version, bundle.digest, found)

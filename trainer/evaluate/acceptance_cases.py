@@ -21,6 +21,7 @@ from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.select import select
+from trainer.calibrate.intervals import top_share
 from trainer.data.archive import open_any
 from trainer.data.dataset import DatasetError, Mask, Volume
 from trainer.data.protocols import Sparsity, thinned
@@ -31,9 +32,16 @@ from trainer.evaluate.networks import network_of_bundle
 from trainer.evaluate.planted import KINDS, LEUKOARAIOSIS, planted
 from trainer.evaluate.release_scores import PAIRS
 from trainer.evaluate.results import OURS
-from trainer.evaluate.scanned_heads import NodeResult, NodeRunner, WholeHead, demonstration_head
+from trainer.evaluate.scanned_heads import (
+    DEMONSTRATION,
+    NodeResult,
+    NodeRunner,
+    WholeHead,
+    demonstration_head,
+)
 from trainer.evaluate.spectrum import band_amplitudes, spectrum_error
 from trainer.evaluate.tissue import (
+    CSF_BELOW,
     SURE,
     TISSUE_ABOVE,
     contrast_kept,
@@ -44,7 +52,8 @@ from trainer.evaluate.volumes import relative_errors
 
 BLUR_PX: Final = 3.0
 HOSPITAL: Final = "ct_toshiba_head_study"
-#: calibrations of the scanner under which disease is planted, HU
+HOSPITAL_STUDY: Final = "hospital study"
+#: errors of the scanner that reads a head with planted disease, HU
 SHIFTS_HU: Final = (0.0, -6.0, 6.0)
 _SLICE_MM = 5.0
 _HYPODENSE = (16.0, 20.0)
@@ -82,25 +91,34 @@ def dense_figures(image: Volume, truth: Volume, result: NodeResult) -> dict[str,
     }
 
 
-def demonstration(synthesis: NodeRunner) -> CaseOutcome:
+Show = Callable[[str, NodeResult, Volume | None], None]  # case, result, truth
+
+
+def demonstration(synthesis: NodeRunner, show: Show) -> CaseOutcome:
     """Synthesise the demonstration head in whole and compare it with its T1."""
     head = demonstration_head()
     result = synthesis.result(head.scanned())
     truth = head.on(head.t1, result.volume)
+    show(DEMONSTRATION, result, truth)
     errors, note = relative_errors(result, truth)
+    figures = dense_figures(result.image, truth, result) | errors | {"seconds": result.seconds}
+    uncertain = synthesis.uncertainty(result)
+    if uncertain is not None:
+        figures["map_stripe_ratio"] = stripe_ratio(uncertain, result.brain, result.measured)
     return CaseOutcome(
-        figures=dense_figures(result.image, truth, result) | errors | {"seconds": result.seconds},
+        figures=figures,
         blurred=dense_figures(blurred(result.image), truth, result),
         notes=(note,) if note else (),
     )
 
 
-def hospital(synthesis: NodeRunner, data: Path) -> CaseOutcome:
+def hospital(synthesis: NodeRunner, data: Path, show: Show) -> CaseOutcome:
     """Synthesise the hospital study: stripes, and hypodense brain drawn as CSF."""
     folder = data / HOSPITAL
     if not folder.is_dir():
         return CaseOutcome(notes=(f"{folder} is not there: no real study was synthesised",))
     result = synthesis.result(selected_series(folder))
+    show(HOSPITAL_STUDY, result, None)
     return CaseOutcome(
         figures={
             "stripe_ratio": stripe_ratio(result.image, result.brain, result.measured),
@@ -152,17 +170,22 @@ def disease(synthesis: NodeRunner, head: WholeHead) -> CaseOutcome:
 
     Figures: the share of planted hypodense white matter drawn as CSF (`false_csf`, the mean over
     calibrations, and `false_csf_worst`), the share of the planted cyst drawn as CSF (`cyst_csf`,
-    the least), and the contrast of each kind that is kept (without a calibration error).
+    the least), the contrast of each kind that is kept (without a calibration error), and how much
+    of the false CSF lies in the most uncertain 5 % of the brain (`false_csf_uncertain`, the mean).
     """
-    false, cysts, contrast = [], [], {}
+    false, cysts, marked, contrast = [], [], [], {}
+    sick = planted(head)
     for shift in SHIFTS_HU:
-        sick = planted(head, shift)
         result = synthesis.result(sick.scanned(shift), measured_only=True)
         inside = {
             kind: sick.on(member, result.volume, _SLICE_MM) > SURE
             for kind, member in sick.planted.items()
         }
         false.append(csf_share(result.image, inside[LEUKOARAIOSIS]))
+        wrong = inside[LEUKOARAIOSIS] & (result.image < CSF_BELOW) & result.brain
+        uncertain = synthesis.uncertainty(result)
+        if uncertain is not None and wrong.any():
+            marked.append(top_share(uncertain, result.brain, wrong))
         if "cyst" in inside:
             cysts.append(csf_share(result.image, inside["cyst"]))
         if shift == 0:
@@ -180,6 +203,7 @@ def disease(synthesis: NodeRunner, head: WholeHead) -> CaseOutcome:
             "false_csf": float(np.mean(false)),
             "false_csf_worst": float(np.max(false)),
             **({"cyst_csf": float(np.min(cysts))} if cysts else {}),
+            **({"false_csf_uncertain": float(np.mean(marked))} if marked else {}),
             **contrast,
         }
     )
@@ -243,7 +267,7 @@ def uncertainty(bundle: ModelBundle) -> CaseOutcome:
 
 
 def cases(
-    bundle: ModelBundle, data: Path | None, advance: Callable[[], None]
+    bundle: ModelBundle, data: Path | None, advance: Callable[[], None], show: Show
 ) -> Iterator[tuple[str, CaseOutcome]]:
     """Yield the figures of each case of a bundle under its name.
 
@@ -253,11 +277,13 @@ def cases(
         Folder of shared data; None where there is none.
     advance : callable
         Called after each position of the real pairs.
+    show : callable
+        Called with name, result and true T1 (or None) of the cases that a picture shows.
     """
     synthesis = NodeRunner.of(bundle)
-    yield "demonstration head", demonstration(synthesis)
+    yield DEMONSTRATION, demonstration(synthesis, show)
     yield "planted disease", disease(synthesis, demonstration_head())
     absent = CaseOutcome(notes=("no folder of data was given, and REBRAIN_DATA is not set",))
-    yield "hospital study", absent if data is None else hospital(synthesis, data)
+    yield HOSPITAL_STUDY, absent if data is None else hospital(synthesis, data, show)
     yield "real pairs", absent if data is None else real_pairs(bundle, data, advance)
     yield "uncertainty", uncertainty(bundle)

@@ -70,6 +70,14 @@ def montage(shown: Montage, source_kind: str, *, volumetric: bool) -> Plot:
     )
 
 
+def bundles_beside(shown: Montage, *, truth: bool) -> bytes:
+    """Show one subject as CT, as synthesised by every bundle and, with `truth`, as it is (PNG)."""
+    strips = {"CT": shown.source, **shown.predictions}
+    if truth:
+        strips["true T1"] = shown.reference
+    return _strips(strips, Planes(shown, volumetric=True), _SHADE, "")
+
+
 def error_maps(shown: Montage, *, volumetric: bool) -> Plot:
     """Show |method - real MR| in the head for every method, all on one stated range."""
     planes = Planes(shown, volumetric=volumetric)

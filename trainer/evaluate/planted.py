@@ -15,7 +15,7 @@ from trainer.data.dataset import Mask, Volume
 from trainer.evaluate.scanned_heads import WholeHead
 from trainer.simulate.pathology import smooth_field
 
-#: HU of hypodense white matter as the scanner reads it: CSF ends at about 12, white begins at 25
+#: HU of hypodense white matter by a scanner that reads right: CSF ends at 12, white begins at 25
 HYPODENSE_HU: Final = (16.0, 22.0)
 _SEED = 17
 _HYPODENSE_T1 = 0.15  # T1 falls by this share in leukoaraiosis
@@ -43,15 +43,13 @@ LEUKOARAIOSIS: Final = "leukoaraiosis"
 KINDS: Final = (LEUKOARAIOSIS, *FOCI)
 
 
-def planted(head: WholeHead, shift_hu: float = 0.0) -> WholeHead:
+def planted(head: WholeHead) -> WholeHead:
     """Plant leukoaraiosis, a cyst, an infarct and a haemorrhage; the same each time.
 
     Parameters
     ----------
     head : WholeHead
         A head of an adult without disease.
-    shift_hu : float
-        What the scanner will add: the hypodense white matter reads `HYPODENSE_HU` after it.
 
     Raises
     ------
@@ -69,7 +67,7 @@ def planted(head: WholeHead, shift_hu: float = 0.0) -> WholeHead:
     hu, t1 = head.hu, head.t1
     level = np.mean(HYPODENSE_HU) + np.ptp(HYPODENSE_HU) / 2 * smooth_field(hu.shape, 15, rng)
     member = members[LEUKOARAIOSIS]
-    hu = hu + member * (level - shift_hu - hu)
+    hu = hu + member * (level - hu)
     t1 = t1 * (1 - member * np.float32(_HYPODENSE_T1))
     centres = _centres(white & (distance > _REACH_MM + 2), rng)
     for (kind, focus), centre in zip(FOCI.items(), centres, strict=False):

@@ -22,14 +22,16 @@ from rebrain_node.domain.volume import (
     SyntheticVolume,
 )
 from rebrain_node.engine.loaded import LoadedModel
+from rebrain_node.engine.open import open_scale
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Recipe
+from rebrain_node.steps.estimate import estimate
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
 from rebrain_node.steps.retrieve import embed, retrieve
 from rebrain_node.steps.synthesise import synthesise
-from trainer.calibrate.run import load_model
+from trainer.calibrate.run import ENGINE, load_model
 from trainer.data.dataset import Mask, Volume
 from trainer.data.masks import inside_skull_in_window
 from trainer.simulate.hounsfield import AIR_HU
@@ -210,3 +212,11 @@ class NodeRunner:
         guides = retrieve(prepared, self.recipe, frame, embeddings, self.model.exemplars)
         volume = synthesise(prepared, guides, self.model.engine, self.recipe, _SEED)
         return NodeResult(volume=volume, seconds=monotonic() - start)
+
+    def uncertainty(self, result: NodeResult) -> Volume | None:
+        """Half-widths of the intervals of a result, (slice, row, column); None: not calibrated."""
+        if self.bundle.calibration is None:
+            return None
+        scale = open_scale(ENGINE, self.bundle, 1)
+        estimated = estimate(result.volume, self.recipe, scale, self.bundle.calibration)
+        return estimated.uncertainty
