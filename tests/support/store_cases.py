@@ -60,8 +60,7 @@ def accept(ledger: Ledger, series: str = "1.2.1.1", study: str = "1.2.1") -> Job
             revision=one.revision,
             decision="accepted" if one.series_instance_uid == series else "refused",
         )
-        for one in ledger.series()
-        if one.study_instance_uid == study
+        for one in ledger.series(study=study)
     ]
     ledger.judge(study, judgements)
     record = ledger.series_one(series)
