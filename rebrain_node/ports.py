@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rebrain_node.domain.completeness import SourceAnswer
     from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject
     from rebrain_node.domain.job import DerivedInstance, Job
+    from rebrain_node.domain.notification import AvailabilityReport
     from rebrain_node.domain.volume import FloatArray
 
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
@@ -166,6 +167,22 @@ class Destination(Protocol):
             The destination offers no storage commitment.
         DeliveryError
             The destination cannot be reached, or refuses the request.
+        """
+
+
+class NotificationReceiver(Protocol):
+    """A remote that is told which sets a destination holds."""
+
+    @property
+    def name(self) -> str: ...
+
+    def notify(self, report: AvailabilityReport) -> int:
+        """Send one notification and return the status of the answer.
+
+        Raises
+        ------
+        DeliveryError
+            It cannot be reached, or gave no answer.
         """
 
 

@@ -156,6 +156,20 @@ class WebDestinationSettings(_Destination, WebRemote):
     )
 
 
+class NotificationSettings(DicomRemote):
+    """One system that is told which results a destination holds (Instance Availability)."""
+
+    role: ClassVar[str] = "notification receiver"
+
+    destinations: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "names of the `[[destinations]]` of whose confirmed sets it is notified; empty means "
+            "every one whose `confirmation` is not `none`"
+        ),
+    )
+
+
 class Receiver(_Part):
     """How the node listens."""
 
@@ -454,6 +468,13 @@ class Settings(BaseSettings):
     dicomweb_destinations: tuple[WebDestinationSettings, ...] = Field(
         default=(), description="where results are sent over DICOMweb"
     )
+    notifications: tuple[NotificationSettings, ...] = Field(
+        default=(),
+        description=(
+            "DICOM systems that are notified once a destination has confirmed a set "
+            "([delivery](delivery.md))"
+        ),
+    )
     sources: tuple[DicomRemote, ...] = Field(
         default=(),
         description=(
@@ -471,6 +492,16 @@ class Settings(BaseSettings):
         return tuple(each.name for each in (*self.destinations, *self.dicomweb_destinations))
 
     @property
+    def notified(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of a destination and a receiver that is notified of what it has confirmed."""
+        confirming = [each.name for each in self.destinations if each.confirmation != "none"]
+        return tuple(
+            (name, each.name)
+            for each in self.notifications
+            for name in each.destinations or confirming
+        )
+
+    @property
     def remotes(self) -> Mapping[str, DicomRemote | WebRemote]:
         """Every source and destination by its name."""
         every: tuple[DicomRemote | WebRemote, ...] = (
@@ -481,19 +512,44 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_each_remote_once(self) -> Self:
-        extra: tuple[_Remote, ...] = (*self.sources, *self.dicomweb_sources)
+        extra: tuple[_Remote, ...] = (
+            *self.sources, *self.dicomweb_sources, *self.notifications,
+        )  # fmt: skip
         names = [*self.destination_names, *(each.name for each in extra)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"two destinations or sources have the name {twice[0]!r}; give each its own"
+                f"two destinations, sources or notifications have the name {twice[0]!r}; give "
+                "each its own"
             )
         for peer in self.receiver.peers:
-            if peer.query is not None and peer.query not in names:
+            if peer.query is not None and peer.query not in self.remotes:
                 raise ValueError(
                     f"receiver.peers.query of {peer.ae_title} names {peer.query!r}, which is no "
                     "source and no destination; add it as [[sources]], or correct the name"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _notifies_of_what_is_confirmed(self) -> Self:
+        modes = {each.name: each.confirmation for each in self.destinations}
+        for each in self.notifications:
+            if not each.destinations and set(modes.values()) <= {"none"}:
+                raise ValueError(
+                    f"notifications: {each.name} would never be notified, because no "
+                    "[[destinations]] has a confirmation other than none; set query or commitment"
+                )
+            for name in each.destinations:
+                if modes.get(name, "none") == "none":
+                    why = (
+                        "whose confirmation is none, so that nothing is ever confirmed; set query "
+                        "or commitment"
+                        if name in modes
+                        else "which is none of the [[destinations]]; correct the name"
+                    )
+                    raise ValueError(
+                        f"notifications.destinations of {each.name} names {name!r}, {why}"
+                    )
         return self
 
     @classmethod

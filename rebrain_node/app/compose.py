@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rebrain_node.model.signature import Signer
     from rebrain_node.pipeline import Configuration
     from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.backlog import Backlog
     from rebrain_node.store.confirmations import Confirmations
     from rebrain_node.store.database import Database
     from rebrain_node.store.deliveries import Deliveries
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.inquiries import Inquiries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.listening import ListeningClock
+    from rebrain_node.store.notifications import Notifications
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
@@ -188,6 +190,8 @@ class State:
     audit: AuditLog
     outbox: Outbox
     deliveries: Deliveries
+    notifications: Notifications
+    backlog: Backlog
     confirmations: Confirmations
     retention: Retention
     recall: Recall
@@ -333,11 +337,13 @@ def _database(settings: Settings, *, make: bool) -> Iterator[Database]:
 
 def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.backlog import Backlog
     from rebrain_node.store.confirmations import Confirmations
     from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.inquiries import Inquiries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.listening import ListeningClock
+    from rebrain_node.store.notifications import Notifications
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
@@ -348,6 +354,8 @@ def _state(database: Database, folder: Path) -> State:
         audit=AuditLog(database),
         outbox=Outbox(database, folder / "outbox"),
         deliveries=Deliveries(database),
+        notifications=Notifications(database),
+        backlog=Backlog(database),
         confirmations=Confirmations(database),
         retention=Retention(
             database,

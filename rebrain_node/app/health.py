@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from rebrain_node.app.compose import retention_rules
 from rebrain_node.app.presence import SUPERVISOR_SILENT_S, node_processes
 from rebrain_node.domain.audit import AuditEvent, Event
-from rebrain_node.domain.backlog import OverdueItem, late
+from rebrain_node.domain.backlog import BacklogCounts, OverdueItem, late
 from rebrain_node.domain.ledger import PENDING
 from rebrain_node.errors import StoreUnavailableError
 
@@ -60,14 +60,19 @@ class HealthReport:
     node: Mapping[str, Any]  #: `node_processes`
     checks: tuple[HealthCheck, ...]
     counts: LedgerCounts
-    waiting: tuple[Delivery, ...]
-    refused: tuple[Delivery, ...]  #: that need the operator
-    overdue: tuple[OverdueItem, ...]
+    backlog: BacklogCounts
+    waiting: tuple[Delivery, ...]  #: empty unless they are listed
+    refused: tuple[Delivery, ...]  #: that need the operator; empty unless they are listed
+    overdue: tuple[OverdueItem, ...]  #: empty unless they are listed
     paused: tuple[str, ...]  #: destinations
-    failed_lately: int  #: series within `RECENT`
     storage: Mapping[str, Any]  #: `storage_use`
     bundle: Mapping[str, Any] | None  #: name, version, digest, signed_by, engine; None before one
     last_result: datetime | None  #: when a series was last published
+
+    @property
+    def failed_lately(self) -> int:
+        """Number of series that failed within `RECENT`."""
+        return self.backlog.failed
 
     @property
     def why(self) -> str | None:
@@ -121,9 +126,21 @@ def database_check(state: State) -> HealthCheck:
 
 
 def health_of(
-    settings: Settings, state: State, late_after_minutes: float = LATE_AFTER_MINUTES
+    settings: Settings,
+    state: State,
+    late_after_minutes: float = LATE_AFTER_MINUTES,
+    *,
+    listed: bool = False,
+    storage: Mapping[str, Any] | None = None,
 ) -> HealthReport:
     """Look at everything.
+
+    Parameters
+    ----------
+    listed : bool
+        Whether deliveries and what is late are listed too, beside their counts.
+    storage : mapping, optional
+        What `storage_use` gave lately; without it storage is measured, which reads every row.
 
     Raises
     ------
@@ -132,11 +149,11 @@ def health_of(
     """
     now = datetime.now(UTC)
     node = node_processes(state.folder)
-    counts, waiting = state.ledger.counts(), tuple(state.deliveries.pending())
-    refused = tuple(one for one in state.deliveries.of() if one.needs_operator)
-    unfinished = [one for name in PENDING for one in state.ledger.series(name)]
-    overdue = late(unfinished, waiting, now, late_after_minutes)
-    failed = [one for one in state.ledger.series("failed") if now - one.changed_at < RECENT]
+    counts = state.ledger.counts()
+    backlog = state.backlog.counts(now - timedelta(minutes=late_after_minutes), now - RECENT)
+    waiting = state.deliveries.pending() if listed else ()
+    refused = state.deliveries.needing_operator() if listed else ()
+    unfinished = [one for name in PENDING for one in state.ledger.series(name)] if listed else []
     published = _newest(state, Event.SERIES_PUBLISHED)
     return HealthReport(
         node=node,
@@ -146,15 +163,15 @@ def health_of(
             disk_check(settings, state.folder),
             database_check(state),
             *_bundle_checks(state),
-            *_result_checks(counts, refused, overdue, len(failed), late_after_minutes),
+            *_result_checks(counts, backlog, late_after_minutes),
         ),
         counts=counts,
+        backlog=backlog,
         waiting=waiting,
         refused=refused,
-        overdue=overdue,
+        overdue=late(unfinished, waiting, now, late_after_minutes),
         paused=tuple(one.destination for one in state.deliveries.paused()),
-        failed_lately=len(failed),
-        storage=storage_use(settings, state),
+        storage=storage_use(settings, state) if storage is None else storage,
         bundle=_bundle(state),
         last_result=None if published is None else published.recorded_at,
     )
@@ -212,22 +229,21 @@ def _bundle_checks(state: State) -> Iterator[HealthCheck]:
 
 
 def _result_checks(
-    counts: LedgerCounts,
-    refused: tuple[Delivery, ...],
-    overdue: tuple[OverdueItem, ...],
-    failed: int,
-    late_after_minutes: float,
+    counts: LedgerCounts, backlog: BacklogCounts, late_after_minutes: float
 ) -> Iterator[HealthCheck]:
     sentences = {
         "conservation": "" if counts.conserved else "series do not add up; report this defect",
-        "deliveries": refused
-        and f"{len(refused)} deliveries need you: refused, held back or altered; see "
+        "deliveries": backlog.refused
+        and f"{backlog.refused} deliveries need you: refused, held back or altered; see "
         "`rebrain-node outbox list`",
-        "failures": failed
-        and f"{failed} series failed in the last {RECENT.total_seconds() / 3600:.0f} hours; see "
-        "`rebrain-node queue list --state failed`",
-        "late": overdue
-        and f"{len(overdue)} series or deliveries wait longer than {late_after_minutes:g} minutes; "
+        "notifications": backlog.notifications_refused
+        and f"{backlog.notifications_refused} notifications were refused; see "
+        "`rebrain-node outbox list`",
+        "failures": backlog.failed
+        and f"{backlog.failed} series failed in the last {RECENT.total_seconds() / 3600:.0f} "
+        "hours; see `rebrain-node queue list --state failed`",
+        "late": backlog.late
+        and f"{backlog.late} series or deliveries wait longer than {late_after_minutes:g} minutes; "
         "see `rebrain-node status`",
     }
     for name, sentence in sentences.items():

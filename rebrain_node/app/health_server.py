@@ -7,9 +7,10 @@ a patient, a UID or a path.
 from __future__ import annotations
 
 import errno
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -30,6 +31,7 @@ from rebrain_node.app.health import (
     health_of,
     processes_check,
     starting_check,
+    storage_use,
 )
 from rebrain_node.app.presence import node_processes
 from rebrain_node.errors import SettingsError, StoreUnavailableError
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 ADDRESS: Final = "127.0.0.1"
 #: metrics are looked up again after this, however often they are asked for, s
 _FRESH_S: Final = 5.0
+#: stored bytes are summed again after this, because that reads every row, s
+_STORAGE_FRESH_S: Final = 300.0
 _REQUEST_S: Final = 10.0
 
 
@@ -96,6 +100,7 @@ class HealthHandler:
         self._registry.register(_NodeCollector(self._report))
         self._lock = threading.Lock()
         self._known: tuple[float, HealthReport | None] = (-_FRESH_S, None)
+        self._measured: tuple[float, Mapping[str, Any]] = (-_STORAGE_FRESH_S, {})
 
     def answer(self, path: str) -> HealthAnswer:
         """Answer a request; 200 for yes, 503 for no, 404 for what there is not."""
@@ -124,11 +129,20 @@ class HealthHandler:
             at, report = self._known
             if time.monotonic() - at >= _FRESH_S:
                 try:
-                    report = health_of(self._settings, self._state)
+                    storage = self._storage()
+                    report = health_of(self._settings, self._state, storage=storage)
                 except StoreUnavailableError:
                     report = None
                 self._known = time.monotonic(), report
             return report
+
+    def _storage(self) -> Mapping[str, Any]:
+        """What is stored, not older than `_STORAGE_FRESH_S`; what is free now."""
+        at, storage = self._measured
+        if time.monotonic() - at >= _STORAGE_FRESH_S:
+            storage = storage_use(self._settings, self._state)
+            self._measured = time.monotonic(), storage
+        return {**storage, "free_bytes": shutil.disk_usage(self._state.folder).free}
 
 
 def _shown(name: str, sentence: str) -> str:
@@ -238,7 +252,7 @@ def _series_metrics(report: HealthReport) -> Iterator[Metric]:
     yield _gauge("series_pending", "Series for which something is to be done", counts.pending)
     yield _gauge("series_disputed", "Series that wait for a decision", counts.disputed)
     yield _gauge("series_failed_last_day", "Series that failed lately", report.failed_lately)
-    yield _gauge("late", "Series and deliveries that wait too long", len(report.overdue))
+    yield _gauge("late", "Series and deliveries that wait too long", report.backlog.late)
     yield _labelled(
         "series",
         "Series by state",
@@ -254,12 +268,17 @@ def _series_metrics(report: HealthReport) -> Iterator[Metric]:
 
 
 def _delivery_metrics(report: HealthReport) -> Iterator[Metric]:
-    for name, text, deliveries in (
-        ("deliveries_waiting", "Sets that a destination has not taken yet", report.waiting),
-        ("deliveries_refused", "Sets that need the operator", report.refused),
-    ):
-        names = [each.destination for each in deliveries]
-        yield _labelled(name, text, "destination", {one: names.count(one) for one in names})
+    each = report.backlog.destinations
+    waiting = {name: float(counts.waiting) for name, counts in each.items()}
+    refused = {name: float(counts.refused) for name, counts in each.items()}
+    text = "Sets that a destination has not taken yet"
+    yield _labelled("deliveries_waiting", text, "destination", waiting)
+    yield _labelled("deliveries_refused", "Sets that need the operator", "destination", refused)
+    yield _gauge(
+        "notifications_refused",
+        "Notifications that need the operator",
+        report.backlog.notifications_refused,
+    )
     yield _labelled(
         "destination_paused",
         "Destinations to which an operator has paused delivery",

@@ -36,6 +36,7 @@ from rebrain_node.logs import log_as_json
 from rebrain_node.settings import (
     DestinationSettings,
     DicomRemote,
+    NotificationSettings,
     Settings,
     WebDestinationSettings,
 )
@@ -44,10 +45,11 @@ from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.pipeline import Configuration, Ports
-    from rebrain_node.ports import Destination, Source
+    from rebrain_node.ports import Destination, NotificationReceiver, Source
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
     from rebrain_node.worker.delivery import DeliveryLoop
+    from rebrain_node.worker.notification import NotificationLoop
     from rebrain_node.worker.sources import SourceInquiry
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
@@ -192,8 +194,9 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
         if slot == 1:
             watcher = _watcher(settings, state, work, workflows)
             purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
-            deliveries = _delivery_loops(settings, state)
-            loops = [watcher.run, purge.run, *(each.run for each in deliveries)]
+            loops = [watcher.run, purge.run]
+            loops += [each.run for each in _delivery_loops(settings, state)]
+            loops += [each.run for each in _notification_loops(settings, state)]
             threads = [Thread(target=loop, args=(parent.stop,), daemon=True) for loop in loops]
             for thread in threads:
                 thread.start()
@@ -251,6 +254,7 @@ def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Wor
         ports=_once(ports),
         configuration=_once(configuration),
         destinations=settings.destination_names,
+        notified=settings.notified,
     )
     return work
 
@@ -269,18 +273,18 @@ def _once(make: Callable[[], T]) -> Callable[[], T]:
 
 
 @dataclass(frozen=True)
-class _LateDestination:
-    """A destination whose network library is loaded when something is to be sent."""
+class _LateRemote:
+    """A remote whose network library is loaded when something is to be sent."""
 
     name: str
-    make: Callable[[], Destination]
+    make: Callable[[], object]
 
     def __getattr__(self, word: str) -> Any:
         return getattr(self.make(), word)
 
 
-def _late(name: str, make: Callable[[], Destination]) -> Destination:
-    return cast("Destination", _LateDestination(name, _once(make)))
+def _late(name: str, make: Callable[[], T]) -> T:
+    return cast("T", _LateRemote(name, _once(make)))
 
 
 def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
@@ -319,6 +323,28 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
             earlier=earlier,
         )
         for destination, each in destinations
+    ]
+
+
+def _notification_loops(settings: Settings, state: State) -> list[NotificationLoop]:
+    if not settings.notifications:
+        return []
+    from rebrain_node.worker.notification import NotificationLoop
+
+    def receiver(each: NotificationSettings) -> NotificationReceiver:
+        from rebrain_node.network.notification import AvailabilityReceiver
+
+        return AvailabilityReceiver(each, settings.receiver.ae_title)
+
+    titles = {each.name: each.ae_title for each in settings.destinations}
+    return [
+        NotificationLoop(
+            notifications=state.notifications,
+            deliveries=state.deliveries,
+            receiver=_late(each.name, partial(receiver, each)),
+            retrieve_ae_titles=titles,
+        )
+        for each in settings.notifications
     ]
 
 

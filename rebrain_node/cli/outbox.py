@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,16 +13,21 @@ from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
     from rebrain_node.domain.delivery import Delivery
+    from rebrain_node.domain.notification import Notification
     from rebrain_node.store.deliveries import Deliveries
+    from rebrain_node.store.notifications import Notifications
 
 outbox = typer.Typer(help="Show, retry, cancel and pause deliveries.", no_args_is_help=True)
 
 SetId = Annotated[int, typer.Argument(help="Number of the set, from `outbox list`.")]
 To = Annotated[
-    str | None, typer.Option("--to", help="Only this destination; without it, all of the set.")
+    str | None,
+    typer.Option("--to", help="Only this destination or receiver; without it, all destinations."),
 ]
 Reason = Annotated[str, typer.Option(help="Why; written to the audit log.")]
-Name = Annotated[str, typer.Argument(help="Name of a destination in the settings.")]
+Name = Annotated[
+    str, typer.Argument(help="Name of a destination, or of a receiver of notifications.")
+]
 
 
 @outbox.command("list")
@@ -40,7 +46,8 @@ def list_(
 ) -> None:
     """List deliveries that wait, are refused or incomplete.
 
-    Exit code 1 if one is refused or held back: it is not tried again without `outbox retry`.
+    Also notifications that are due or refused. Exit code 1 if one is refused or held back: it is
+    not tried again without `outbox retry`.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
@@ -53,11 +60,13 @@ def list_(
             if everything or _is_open(one) or (unconfirmed and one.unconfirmed)
         ]
         paused = state.deliveries.paused()
+        notifications = state.notifications.open()
     known = set(settings.destination_names)
     if as_json:
         print_json(
             {
                 "deliveries": [_json(one, known) for one in found],
+                "notifications": [_notification(one) for one in notifications],
                 "paused": [asdict(one) | {"since": one.since.isoformat()} for one in paused],
             }
         )
@@ -69,24 +78,36 @@ def list_(
             for one in found
         ]  # fmt: skip
         print_table("Deliveries", columns, rows)
+        _print_notifications("Notifications", notifications)
         for one in paused:
             since = one.since.isoformat(sep=" ", timespec="seconds")
             typer.echo(f"{one.destination} is paused since {since}: {one.reason}")
-    if any(one.needs_operator for one in found):
+    needing = [*(one.needs_operator for one in found), *(n.needs_operator for n in notifications)]
+    if any(needing):
         raise typer.Exit(1)
 
 
 @outbox.command("show")
 def show(set_id: SetId, config: Config = None, as_json: AsJson = False) -> None:
-    """Show every object of a set at every destination."""
+    """Show every object of a set at every destination.
+
+    Also who is notified that the destination holds the set, and whether that was done.
+    """
     from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
     with find_state(load_settings(config)) as state:
         _deliveries_of(state.deliveries, set_id, None)
         objects = state.deliveries.objects(set_id)
+        notifications = state.notifications.of(set_id)
     if as_json:
-        print_json({"set_id": set_id, "objects": [asdict(one) for one in objects]})
+        print_json(
+            {
+                "set_id": set_id,
+                "objects": [asdict(one) for one in objects],
+                "notifications": [_notification(one) for one in notifications],
+            }
+        )
         return
     columns = ("destination", "kind", "instance", "state", "status", "reason")
     rows = [
@@ -95,6 +116,7 @@ def show(set_id: SetId, config: Config = None, as_json: AsJson = False) -> None:
         for o in objects
     ]  # fmt: skip
     print_table(f"Set {set_id}", columns, rows)
+    _print_notifications(f"Notifications about set {set_id}", notifications)
 
 
 @outbox.command("retry")
@@ -108,13 +130,21 @@ def retry(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send again what was refused, left out or cancelled."""
+    """Send again what was refused, left out or cancelled.
+
+    A notification is sent again with `--to` and the name of its receiver.
+    """
     from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
+    operator = getpass.getuser()
     with find_state(load_settings(config)) as state:
+        if _is_receiver(state.notifications, set_id, to):
+            count = state.notifications.retry(set_id, str(to), reason, operator, resend=resend)
+            _print_counts("pending again", {str(to): count}, as_json=as_json)
+            return
         counts = {
-            name: state.deliveries.retry(set_id, name, reason, getpass.getuser(), resend=resend)
+            name: state.deliveries.retry(set_id, name, reason, operator, resend=resend)
             for name in _destinations(state.deliveries, set_id, to)
         }
     _print_counts("pending again", counts, as_json=as_json)
@@ -124,13 +154,21 @@ def retry(
 def cancel(
     set_id: SetId, reason: Reason, to: To = None, config: Config = None, as_json: AsJson = False
 ) -> None:
-    """Stop the delivery of what is still pending of a set."""
+    """Stop the delivery of what is still pending of a set.
+
+    A notification is stopped with `--to` and the name of its receiver.
+    """
     from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
+    operator = getpass.getuser()
     with find_state(load_settings(config)) as state:
+        if _is_receiver(state.notifications, set_id, to):
+            count = state.notifications.cancel(set_id, str(to), reason, operator)
+            _print_counts("cancelled", {str(to): count}, as_json=as_json)
+            return
         counts = {
-            name: state.deliveries.cancel(set_id, name, reason, getpass.getuser())
+            name: state.deliveries.cancel(set_id, name, reason, operator)
             for name in _destinations(state.deliveries, set_id, to)
         }
     _print_counts("cancelled", counts, as_json=as_json)
@@ -148,10 +186,11 @@ def pause(
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    if destination not in settings.destination_names:
-        names = ", ".join(settings.destination_names) or "none"
+    known = (*settings.destination_names, *(each.name for each in settings.notifications))
+    if destination not in known:
         raise typer.BadParameter(
-            f"there is no destination {destination!r}; the settings name {names}"
+            f"there is no destination {destination!r}; the settings name "
+            f"{', '.join(known) or 'none'}"
         )
     with find_state(settings) as state:
         state.deliveries.pause(destination, reason, getpass.getuser())
@@ -173,6 +212,10 @@ def resume(
 
 def _is_open(delivery: Delivery) -> bool:
     return bool(set(delivery.states) - {"taken", "confirmed", "cancelled"})
+
+
+def _is_receiver(notifications: Notifications, set_id: int, to: str | None) -> bool:
+    return any(one.receiver == to for one in notifications.of(set_id))
 
 
 def _destinations(deliveries: Deliveries, set_id: int, to: str | None) -> list[str]:
@@ -208,6 +251,21 @@ def _json(delivery: Delivery, known: set[str]) -> dict[str, object]:
         "reason": _reason(delivery, known),
         "since": delivery.since.isoformat(),
     }
+
+
+def _notification(one: Notification) -> dict[str, object]:
+    return asdict(one) | {"since": one.since.isoformat()}
+
+
+def _print_notifications(title: str, notifications: Sequence[Notification]) -> None:
+    columns = ("set", "destination", "receiver", "state", "status", "attempts", "reason")
+    rows = [
+        (n.set_id, n.destination, n.receiver, n.state,
+         None if n.status is None else f"0x{n.status:04X}", n.attempts, n.text)
+        for n in notifications
+    ]  # fmt: skip
+    if rows:
+        print_table(title, columns, rows)
 
 
 def _print_counts(what: str, counts: dict[str, int], *, as_json: bool) -> None:

@@ -41,7 +41,7 @@ def status(
     monitoring system, if the node does not run, a process has ended or does not answer, the disk
     is below the soft mark, the database takes no write, bundle or engine failed the last check, a
     series failed in the last 24 hours, a series or a delivery waits longer than --late-after
-    minutes, or a delivery is refused or held back.
+    minutes, a delivery is refused or held back, or a notification is refused.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.app.health import health_of
@@ -49,7 +49,7 @@ def status(
 
     settings = load_settings(config)
     with find_state(settings) as state:
-        report = health_of(settings, state, late_after)
+        report = health_of(settings, state, late_after, listed=True)
     if as_json:
         print_json(_status(settings, report))
     else:

@@ -323,16 +323,34 @@ class Event(StrEnum):
         "transaction UID",
         "objects (count)",
     )
+    NOTIFICATION_SENT = (
+        "notification.sent",
+        "a receiver took the notification that a destination holds a set",
+        "receiver",
+        "set, destination, notification (SOP instance), objects (count), status",
+    )
+    NOTIFICATION_FAILED = (
+        "notification.failed",
+        "a notification was not taken and is tried again",
+        "receiver",
+        "set, destination, reason",
+    )
+    NOTIFICATION_REFUSED = (
+        "notification.refused",
+        "a receiver refuses a notification, or it cannot be written; not tried again by itself",
+        "receiver",
+        "set, destination, reason",
+    )
     DELIVERY_RETRIED = (
         "delivery.retried",
-        "an operator has objects sent again",
-        "destination",
+        "an operator has objects sent again, or a notification",
+        "destination, or receiver of the notification",
         "set, objects (count), reason, operator",
     )
     DELIVERY_CANCELLED = (
         "delivery.cancelled",
-        "an operator stops what is pending of a set",
-        "destination",
+        "an operator stops what is pending of a set, or its notification",
+        "destination, or receiver of the notification",
         "set, reason, operator",
     )
     DELIVERY_PAUSED = (

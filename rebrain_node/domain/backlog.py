@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.ledger import SeriesRecord
@@ -19,6 +20,28 @@ class OverdueItem:
     series_instance_uid: str
     waits_for: str  #: the state of the series, or the name of the destination
     since: datetime  #: aware, UTC
+
+
+class DestinationCounts(NamedTuple):
+    """Sets that are open at one destination."""
+
+    waiting: int  #: that it has not taken yet
+    refused: int  #: that need the operator: refused, held back or altered
+
+
+@dataclass(frozen=True, kw_only=True)
+class BacklogCounts:
+    """How much is open."""
+
+    destinations: Mapping[str, DestinationCounts]  #: those with an open set
+    late: int  #: series and sets that wait too long
+    failed: int  #: series that failed lately
+    notifications_refused: int
+
+    @property
+    def refused(self) -> int:
+        """Number of sets that need the operator, each destination counted."""
+        return sum(each.refused for each in self.destinations.values())
 
 
 def late(

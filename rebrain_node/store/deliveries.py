@@ -27,8 +27,15 @@ from rebrain_node.store.answers import apply, concerns, leave_out_companions, to
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.disputes import undecided_by_series
+from rebrain_node.store.notifications import cancel_notifications
 from rebrain_node.store.recall import issued_notes
-from rebrain_node.store.series_end import Details, concluding, deliveries_of, reopen
+from rebrain_node.store.series_end import (
+    Details,
+    concluding,
+    deliveries_of,
+    reopen,
+    settle_notifications,
+)
 from rebrain_node.store.tables import (
     DeliveryRow,
     DerivedInstanceRow,
@@ -65,6 +72,13 @@ class Deliveries:
             *(() if destination is None else (DeliveryRow.destination == destination,)),
         )
         return tuple(delivery for delivery in found if delivery.outstanding)
+
+    def needing_operator(self) -> tuple[Delivery, ...]:
+        """Sets of which something is refused, held back or altered, oldest first."""
+        states = ("refused", "held", "altered")
+        needing = select(DeliveryRow.set_id).where(DeliveryRow.state.in_(states)).distinct()
+        found = self._summaries(DeliveryRow.set_id.in_(needing))
+        return tuple(delivery for delivery in found if delivery.needs_operator)
 
     def objects(self, set_id: int) -> tuple[DeliveredObject, ...]:
         """Every object of a set at every destination, in the order of sending."""
@@ -183,6 +197,8 @@ class Deliveries:
     def cancel_recalled(self, set_id: int, reason: str, operator: str) -> int:
         """Stop the delivery of a set to every destination, save its rejection notes.
 
+        Nobody is notified of it any more.
+
         Returns the number of objects cancelled, each destination counted.
         """
         count = 0
@@ -201,6 +217,7 @@ class Deliveries:
                     details: Details = {"set": set_id, "reason": reason, "operator": operator}
                     append(session, Event.DELIVERY_CANCELLED, name, details)
                 count += len(rows)
+            cancel_notifications(session, set_id, reason, operator)
         return count
 
     def retry(
@@ -243,6 +260,8 @@ class Deliveries:
             }  # fmt: skip
             append(session, Event.DELIVERY_RETRIED, destination, details)
             reopen(session, set_id)
+            session.flush()
+            settle_notifications(session, set_id)
         return len(rows)
 
     def pause(self, destination: str, reason: str, operator: str) -> None:

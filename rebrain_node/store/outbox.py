@@ -7,6 +7,7 @@ SHA-256 is checked at each reading, so that a result once written is sent as it 
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,6 +31,7 @@ from rebrain_node.store.tables import (
     DeliveryRow,
     DerivedInstanceRow,
     DerivedSetRow,
+    NotificationRow,
 )
 
 
@@ -41,8 +43,17 @@ class Outbox:
         self._blobs = outbox_blobs(folder)
         self._blobs.prepare()
 
-    def put(self, derived: DerivedSet, destinations: Sequence[str], job: Job) -> int:
+    def put(
+        self,
+        derived: DerivedSet,
+        destinations: Sequence[str],
+        job: Job,
+        notified: Sequence[tuple[str, str]] = (),
+    ) -> int:
         """Make a set durable and due at every destination; the id of the set.
+
+        ``notified`` names each destination and a receiver that is notified once the destination
+        has confirmed the set.
 
         Bytes first, then rows, the series' state ``synthesised`` and the audit row in one
         transaction. The same set again changes nothing and gives the same id. Without a
@@ -68,7 +79,10 @@ class Outbox:
             ) from error
         with self._database.writing() as session:
             known = _find(session, derived, job)
-            return known if known is not None else _enter(session, derived, destinations, job)
+            if known is None:
+                known = _enter(session, derived, destinations, job)
+                session.add_all(_notifications(known, notified))
+            return known
 
     def add_note(self, set_id: int, note: DerivedInstance, reason: str, operator: str) -> int:
         """Add a rejection note to a set; due wherever an object of the set has been accepted.
@@ -341,6 +355,23 @@ def _add(
         for destination in destinations
         for instance in added
     )
+
+
+def _notifications(set_id: int, notified: Sequence[tuple[str, str]]) -> list[NotificationRow]:
+    return [
+        NotificationRow(
+            set_id=set_id,
+            destination=destination,
+            receiver=receiver,
+            sop_instance_uid=f"2.25.{uuid.uuid4().int}",
+            state="waiting",
+            status=None,
+            attempts=0,
+            reason=None,
+            changed_at=datetime.now(UTC),
+        )
+        for destination, receiver in notified
+    ]
 
 
 def _digest(derived: DerivedSet) -> str:

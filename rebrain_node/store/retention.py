@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ScalarSelect, Select, and_, exists, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.audit import Event
@@ -166,38 +166,52 @@ def _purgeable(session: Session, rules: RetentionRules, now: datetime) -> Iterat
         "refused": rules.refused_days,
         "failed": rules.refused_days,
     }
+    is_old = or_(
+        *(
+            and_(SeriesRow.state == state, SeriesRow.changed_at <= now - timedelta(days=each))
+            for state, each in days.items()
+        )
+    )
     open_studies = (
         select(SeriesRow.study_instance_uid).where(SeriesRow.state.not_in(_ENDED)).distinct()
     )
     disputed = select(QuarantineRow.disputed_series_uid).where(
         QuarantineRow.disputed_series_uid.is_not(None), QuarantineRow.decision.is_(None)
     )
+    of_set = DeliveryRow.set_id == DerivedSetRow.id
+    kept_sets = select(DerivedSetRow.source_series_uid).where(
+        or_(
+            ~exists().where(of_set),
+            exists().where(of_set, DeliveryRow.state.not_in(RELEASED_STATES)),
+        )
+    )
+    received = _size_of(_received(SeriesRow.series_instance_uid), InstanceRow)
+    derived = _size_of(_derived(SeriesRow.series_instance_uid), DerivedInstanceRow)
     query = (
-        select(SeriesRow)
+        select(SeriesRow, received, derived)
         .where(
-            SeriesRow.state.in_(_ENDED),
+            is_old,
             SeriesRow.study_instance_uid.not_in(open_studies),
             SeriesRow.series_instance_uid.not_in(disputed),
+            SeriesRow.series_instance_uid.not_in(kept_sets),
         )
         .order_by(SeriesRow.changed_at, SeriesRow.series_instance_uid)
     )
-    for row in session.scalars(query).all():
-        if now - row.changed_at < timedelta(days=days[row.state]):
-            continue
-        if not _is_released(session, row.series_instance_uid):
-            continue
-        received = sum(
-            one.size_bytes for one in session.scalars(_received(row.series_instance_uid))
-        )
-        derived = sum(one.size_bytes for one in session.scalars(_derived(row.series_instance_uid)))
-        if received or derived:
+    for row, received_bytes, derived_bytes in session.execute(query).all():
+        if received_bytes or derived_bytes:
             yield PurgeableSeries(
                 series_instance_uid=row.series_instance_uid,
                 state=row.state,
                 since=row.changed_at,
-                received_bytes=received,
-                derived_bytes=derived,
+                received_bytes=received_bytes,
+                derived_bytes=derived_bytes,
             )
+
+
+def _size_of(rows: Select[Any], table: type[InstanceRow | DerivedInstanceRow]) -> ScalarSelect[int]:
+    """Sum the bytes of some rows."""
+    size = func.coalesce(func.sum(table.size_bytes), 0)
+    return rows.with_only_columns(size).correlate(SeriesRow).scalar_subquery()
 
 
 def _is_released(session: Session, series_instance_uid: str) -> bool:
@@ -229,13 +243,13 @@ def _deleted_unconfirmed(session: Session) -> int:
     return session.scalars(query).one()
 
 
-def _received(series_instance_uid: str) -> Select[InstanceRow]:
+def _received(series_instance_uid: str | InstrumentedAttribute[str]) -> Select[InstanceRow]:
     return select(InstanceRow).where(
         InstanceRow.series_instance_uid == series_instance_uid, InstanceRow.purged_at.is_(None)
     )
 
 
-def _derived(series_instance_uid: str) -> Select[DerivedInstanceRow]:
+def _derived(series_instance_uid: str | InstrumentedAttribute[str]) -> Select[DerivedInstanceRow]:
     return (
         select(DerivedInstanceRow)
         .join(DerivedSetRow, DerivedSetRow.id == DerivedInstanceRow.set_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import ColumnElement, case, func, select
@@ -18,7 +19,13 @@ from rebrain_node.errors import StateError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.series import move, transition
-from rebrain_node.store.tables import DeliveryRow, DerivedInstanceRow, DerivedSetRow, SeriesRow
+from rebrain_node.store.tables import (
+    DeliveryRow,
+    DerivedInstanceRow,
+    DerivedSetRow,
+    NotificationRow,
+    SeriesRow,
+)
 
 Details = dict[str, JsonValue]
 
@@ -56,12 +63,14 @@ def concluding(session: Session, set_id: int) -> Iterator[None]:
     """Change deliveries of a set inside; the series then ends, or is confirmed, where that is due.
 
     It ends when nothing of its set is pending or held: published, or failed by a refusal. The audit
-    log has ``series.confirmed`` whenever the set becomes confirmed at every destination.
+    log has ``series.confirmed`` whenever the set becomes confirmed at every destination. What other
+    systems are told about the set becomes due once its destination has confirmed it.
     """
     before = _is_confirmed(session, set_id)
     yield
     session.flush()
     _settle(session, set_id)
+    settle_notifications(session, set_id)
     if before or not _is_confirmed(session, set_id):
         return
     row = session.get_one(DerivedSetRow, set_id)
@@ -82,6 +91,27 @@ def reopen(session: Session, set_id: int) -> None:
     series = session.get_one(SeriesRow, row.source_series_uid)
     if series.revision == row.revision and series.state == "failed":
         move(series, "synthesised")
+
+
+def settle_notifications(session: Session, set_id: int) -> None:
+    """Make due what other systems are told of a confirmed set, or let it wait again."""
+    query = select(NotificationRow).where(
+        NotificationRow.set_id == set_id, NotificationRow.state.in_(("waiting", "pending"))
+    )
+    rows = session.scalars(query).all()
+    if not rows:
+        return
+    confirmed = (
+        select(DeliveryRow.destination)
+        .where(DeliveryRow.set_id == set_id)
+        .group_by(DeliveryRow.destination)
+        .having(*_CONFIRMED)
+    )
+    names = set(session.scalars(confirmed))
+    for row in rows:
+        state = "pending" if row.destination in names else "waiting"
+        if row.state != state:
+            row.state, row.changed_at = state, datetime.now(UTC)
 
 
 def confirmed_series(session: Session, *conditions: ColumnElement[bool]) -> frozenset[str]:

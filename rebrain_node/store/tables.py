@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     Dialect,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -237,13 +238,18 @@ class DeliveryRow(Table):
     """One object for one destination."""
 
     __tablename__ = "delivery"
-    __table_args__ = (UniqueConstraint("derived_instance_id", "destination"),)
+    __table_args__ = (
+        UniqueConstraint("derived_instance_id", "destination"),
+        Index(
+            "ix_delivery_open", "state", "destination", "set_id"
+        ),  # what is open is counted often
+    )
 
     id: Mapped[int] = mapped_column(_Id, primary_key=True)
     set_id: Mapped[int] = mapped_column(ForeignKey("derived_set.id"), index=True)
     derived_instance_id: Mapped[int] = mapped_column(ForeignKey("derived_instance.id"))
     destination: Mapped[str] = mapped_column(String(32))
-    state: Mapped[str] = mapped_column(String(16), index=True)  #: domain.delivery.DeliveryState
+    state: Mapped[str] = mapped_column(String(16))  #: domain.delivery.DeliveryState
     status: Mapped[int | None]  #: DIMSE status of the answer
     attempts: Mapped[int]  #: failed ones
     reason: Mapped[str | None] = mapped_column(Text)  #: of the last failure
@@ -258,6 +264,25 @@ class PausedDestinationRow(Table):
     destination: Mapped[str] = mapped_column(String(32), primary_key=True)
     reason: Mapped[str] = mapped_column(Text)
     since: Mapped[datetime] = mapped_column(UtcText)
+
+
+class NotificationRow(Table):
+    """What one receiver is told about a set that one destination holds."""
+
+    __tablename__ = "notification"
+    __table_args__ = (UniqueConstraint("set_id", "destination", "receiver"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    set_id: Mapped[int] = mapped_column(ForeignKey("derived_set.id"))
+    destination: Mapped[str] = mapped_column(String(32))
+    receiver: Mapped[str] = mapped_column(String(32))
+    sop_instance_uid: Mapped[str] = mapped_column(_Uid, unique=True)  #: of the notification
+    #: domain.notification.NotificationState
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    status: Mapped[int | None]  #: of the last N-CREATE response
+    attempts: Mapped[int]  #: failed ones
+    reason: Mapped[str | None] = mapped_column(Text)  #: of the last failure
+    changed_at: Mapped[datetime] = mapped_column(UtcText)
 
 
 class CommitmentRow(Table):

@@ -1,4 +1,4 @@
-"""The circuit breaker of a destination: how often one that cannot be reached is tried."""
+"""How often a remote is tried: the pauses of one thing to send, and a circuit breaker for all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from rebrain_node.worker.workflow import pause_s
 OPENS_AFTER: Final = 5
 #: longest pause between two attempts, s
 LONGEST_TRIAL_PAUSE_S: Final = 300.0
+
+
+@dataclass
+class AttemptPause:
+    """Attempts for one thing that failed in a row, and when the next one is due."""
+
+    failures: int = 0
+    due_s: float = 0.0  #: monotonic
+
+    def fail(self, now_s: float, key: str) -> None:
+        """Count a failure; ``key`` is of the jitter of the pause."""
+        self.failures += 1
+        self.due_s = now_s + pause_s(self.failures, key)
 
 
 @dataclass

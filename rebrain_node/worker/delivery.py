@@ -30,10 +30,10 @@ from rebrain_node.ports import Destination
 from rebrain_node.store.confirmations import Confirmations
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.outbox import Outbox
-from rebrain_node.worker.breaker import DestinationBreaker
+from rebrain_node.worker.breaker import AttemptPause, DestinationBreaker
 from rebrain_node.worker.confirmation import ConfirmationSchedule
 from rebrain_node.worker.work import reason_of
-from rebrain_node.worker.workflow import LONGEST_PAUSE_S, pause_s
+from rebrain_node.worker.workflow import LONGEST_PAUSE_S
 
 if TYPE_CHECKING:
     from rebrain_node.worker.revisions import RevisionRule
@@ -41,18 +41,6 @@ if TYPE_CHECKING:
 #: pause between two looks into the outbox, s
 POLL_S: Final = 0.25
 _LOG = structlog.get_logger("delivery")
-
-
-@dataclass
-class _Backoff:
-    """Attempts that failed in a row, and when the next one is due."""
-
-    failures: int = 0
-    due_s: float = 0.0  #: monotonic
-
-    def fail(self, now_s: float, key: str) -> None:
-        self.failures += 1
-        self.due_s = now_s + pause_s(self.failures, key)
 
 
 @dataclass(kw_only=True)
@@ -69,7 +57,7 @@ class DeliveryLoop:
     clock: Callable[[], float] = time.monotonic
     breaker: DestinationBreaker = field(init=False)
     schedule: ConfirmationSchedule = field(init=False)  #: asks for confirmations
-    _sets: dict[int, _Backoff] = field(default_factory=dict)
+    _sets: dict[int, AttemptPause] = field(default_factory=dict)
     _earlier_due_s: float = 0.0  #: monotonic
 
     def __post_init__(self) -> None:
@@ -141,7 +129,7 @@ class DeliveryLoop:
     def _first_due(self, pending: tuple[Delivery, ...], now_s: float) -> Delivery | None:
         """Find the oldest set that is not in its pause, nor after one of its study that is."""
         waiting: set[str] = set()
-        self._sets = {d.set_id: self._sets.get(d.set_id, _Backoff()) for d in pending}
+        self._sets = {d.set_id: self._sets.get(d.set_id, AttemptPause()) for d in pending}
         for delivery in pending:
             if delivery.study_instance_uid in waiting:
                 continue

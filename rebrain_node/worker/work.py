@@ -49,6 +49,7 @@ class Work:
     ports: Callable[[], Ports]  #: called at the first job: it loads the engine
     configuration: Callable[[], Configuration]  #: called at the first study: it loads the bundle
     destinations: tuple[str, ...]  #: names in the settings
+    notified: tuple[tuple[str, str], ...] = ()  #: `Settings.notified`
 
     def synthesise(self, series_instance_uid: str, revision: int, attempt: int) -> Outcome:
         """Make the derived set of an accepted series and put it into the outbox.
@@ -110,7 +111,7 @@ class Work:
         from rebrain_node.pipeline import process  # not before the first job: it is large
 
         receipt = process(job, self.ports(), self.configuration())
-        set_id = self.outbox.put(receipt.derived, self.destinations, job)
+        set_id = self.outbox.put(receipt.derived, self.destinations, job, self.notified)
         _LOG.info(
             "synthesised",
             series=reference(record.series_instance_uid),

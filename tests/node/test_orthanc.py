@@ -11,6 +11,7 @@ from rebrain_node.demonstration.running_node import free_port
 from tests.support import dcmtk
 from tests.support.orthanc import ORTHANC, Orthanc
 from tests.support.quick_node import make_node, wait_for
+from tests.support.scripted_ris import a_ris
 
 STORESCU = dcmtk.program("storescu")
 pytestmark = pytest.mark.skipif(
@@ -35,23 +36,32 @@ def synthetic(series):
 def test_orthanc_gets_the_series_back_once_also_when_it_was_down_and_the_node_restarted(
     tmp_path, quick_bundle, study_folder
 ):
+    """A RIS is told of it once Orthanc has confirmed it, by name of every object."""
     node = make_node(tmp_path, quick_bundle, "ORTHANC", free_port())
     orthanc = Orthanc(tmp_path / "orthanc", node.port)
     node = _pointed_at(tmp_path, node, orthanc)
-    with node.running():
-        with orthanc.running():
-            store(study_folder, orthanc)
-            orthanc.forward_study()
-        wait_for(lambda: node.states() and set(node.states().values()) == {"synthesised"})
-        wait_for(lambda: _waiting(node), say=node.states)
-        assert "pacs" in _waiting(node)[0]
-    with node.running(), orthanc.running():
-        wait_for(lambda: set(node.states().values()) == {"published"}, say=node.states)
-        after = orthanc.series()
-        assert synthetic(after)
-        assert sum(count for _, count in after) > 24
-        _send_again(orthanc, node)
-        assert orthanc.series() == after
+    with a_ris() as (ris, port):
+        _notified(node, port)
+        with node.running():
+            with orthanc.running():
+                store(study_folder, orthanc)
+                orthanc.forward_study()
+            wait_for(lambda: node.states() and set(node.states().values()) == {"synthesised"})
+            wait_for(lambda: _waiting(node), say=node.states)
+            assert "pacs" in _waiting(node)[0]
+        assert ris.got == []
+        with node.running(), orthanc.running():
+            wait_for(lambda: set(node.states().values()) == {"published"}, say=node.states)
+            after = orthanc.series()
+            assert synthetic(after)
+            wait_for(lambda: ris.got, say=node.states)
+            _send_again(orthanc, node)
+            assert orthanc.series() == after
+    ((_, told),) = ris.got
+    objects = [one for each in told.ReferencedSeriesSequence for one in each.ReferencedSOPSequence]
+    assert {one.RetrieveAETitle for one in objects} == {"ORTHANC"}
+    sent = len(list(study_folder.glob("*.dcm")))
+    assert sent + len(objects) == sum(count for _, count in after)
 
 
 def test_the_hospital_study_comes_back_dense_from_orthanc(tmp_path, shared_data):
@@ -86,6 +96,13 @@ def _pointed_at(tmp_path, node, orthanc):
     old = node.settings.destinations[0].port
     node.config.write_text(text.replace(f"port = {old}", f"port = {orthanc.dicom_port}"))
     return node
+
+
+def _notified(node, port):
+    """Let the node notify a RIS of what its destination has confirmed."""
+    address = f'ae_title = "RIS"\nhost = "127.0.0.1"\nport = {port}\n'
+    with node.config.open("a") as stream:
+        stream.write(f'[[notifications]]\nname = "ris"\n{address}')
 
 
 def _waiting(node):

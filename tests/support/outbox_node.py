@@ -17,6 +17,7 @@ from rebrain_node.store.confirmations import Confirmations
 from rebrain_node.store.database import Database
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
+from rebrain_node.store.notifications import Notifications
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.recall import Recall
 from rebrain_node.store.retention import Retention
@@ -37,6 +38,7 @@ class OutboxNode:
         self.outbox = Outbox(self.database, self.folder / "outbox")
         self.deliveries = Deliveries(self.database)
         self.confirmations = Confirmations(self.database)
+        self.notifications = Notifications(self.database)
         self.recall = Recall(self.database)
         inbox = inbox_blobs(self.folder / "inbox")
         inbox.prepare()

@@ -45,6 +45,7 @@ from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
 from rebrain_node.steps.select import PREFERENCES
 from rebrain_node.steps.write import codes, source
+from tests.faults import commitments, destinations
 from tests.field.cases_vendors import RIGHT
 from tests.support.scanners import SCANNERS, SOURCES, ScannerSeries
 from trainer.cli import program as trainer_program
@@ -330,6 +331,47 @@ def _code_table() -> str:
     return table(("code", "meaning"), [(f"`{c}`", m) for c, m in private_codes().items()])
 
 
+def _destination_cases() -> str:
+    """Return destinations that misbehave, and what becomes of two studies that wait for each."""
+    rows = [
+        (
+            str(number), case.fault, _counted(case.states), case.series, case.other,
+            "none" if case.operator == "nothing" else f"`{case.operator}`", case.repaired,
+        )
+        for number, case in enumerate(destinations.CASES, 1)
+    ]  # fmt: skip
+    head = (
+        "", "the destination", "objects of the first study", "its series", "series of the next",
+        "command after the repair", "series of the first then",
+    )  # fmt: skip
+    return table(head, rows)
+
+
+def _commitment_cases() -> str:
+    """Return every answer to a request for storage commitment, and what follows."""
+    rows = [
+        (
+            case.answer,
+            " and ".join(case.over) or "none",
+            ", ".join(f"{each:04X}" for each in case.replies) or "nothing",
+            case.states,
+            case.series,
+            str(case.requests),
+            commitments.CONFIRMED,
+        )
+        for case in commitments.CASES
+    ]
+    head = (
+        "answer", "association", "the node answers", "three objects", "series then",
+        "requests in all", "series in the end",
+    )  # fmt: skip
+    return table(head, rows)
+
+
+def _counted(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+
+
 def _one_line(text: str | None) -> str:
     return " ".join((text or "").split()).replace("``", "`").replace("|", "\\|")
 
@@ -351,6 +393,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "receiving-transfer-syntaxes": _transfer_syntaxes,
     "receiving-statuses": _statuses,
     "receiving-limits": _receiver_limits,
+    "delivery-destinations": _destination_cases,
+    "delivery-commitments": _commitment_cases,
     "objects-private": _private_block,
     "objects-copied": _copied_attributes,
     "objects-codes": _code_table,

@@ -122,6 +122,59 @@ def test_a_destination_that_left_the_settings_is_named_with_the_remedy(site):
     assert f"outbox cancel {site.set_id} --to pacs" in delivery["reason"]
 
 
+RECEIVER = """
+[[notifications]]
+name = "ris"
+ae_title = "RIS"
+host = "127.0.0.1"
+"""
+
+
+@pytest.fixture
+def notified(site):
+    """The same node with a second set, confirmed by the PACS; its notification was refused."""
+    site.config.write_text(site.config.read_text() + RECEIVER)
+    with open_state(load_settings(site.config)) as state:
+        state.ledger.record_received(received(1, "1.2.2.1", "1.2.2"))
+        job = accept(state.ledger, "1.2.2.1", "1.2.2")
+        derived = derived_set(job)
+        set_id = state.outbox.put(derived, ["pacs"], job, load_settings(site.config).notified)
+        waits = state.notifications.of(set_id)[0].text
+        state.deliveries.record(set_id, "pacs", answers(derived.instances))
+        found = [
+            HeldObject(sop_instance_uid=one.sop_instance_uid, held=True, changed=())
+            for one in derived.instances
+        ]
+        state.confirmations.verify(set_id, "pacs", found)
+        (due,) = state.notifications.pending("ris")
+        state.notifications.refused(due, "answered refused", 0x0124)
+    assert waits == "waits until pacs has confirmed every object of the set"
+    return Site(site.config, set_id)
+
+
+def test_a_refused_notification_is_shown_listed_and_counted(notified):
+    assert "0x0124" in notified.run("outbox", "show", str(notified.set_id))
+    assert "answered refused" in notified.run("outbox", "list", code=1)
+    (one,) = notified.json("outbox", "show", str(notified.set_id))["notifications"]
+    assert (one["receiver"], one["state"], one["status"]) == ("ris", "refused", 0x0124)
+    sentences = notified.json("status", code=1)["checks"]
+    assert sentences["notifications"].startswith("1 notifications were refused")
+
+
+def test_a_notification_is_retried_and_cancelled_by_the_name_of_its_receiver(notified):
+    words = (str(notified.set_id), "--to", "ris", "--reason")
+    assert notified.json("outbox", "retry", *words, "repaired") == {"objects": {"ris": 1}}
+    (one,) = notified.json("outbox", "list", code=1)["notifications"]
+    assert (one["state"], one["attempts"]) == ("pending", 0)
+    assert notified.json("outbox", "cancel", *words, "not wanted") == {"objects": {"ris": 1}}
+    assert notified.json("outbox", "list", code=1)["notifications"] == []
+    assert [each for each in notified.events() if each[1] == "ris"][-2:] == [
+        (Event.DELIVERY_RETRIED, "ris", "repaired"),
+        (Event.DELIVERY_CANCELLED, "ris", "not wanted"),
+    ]
+    notified.run("outbox", "pause", "ris", "--reason", "maintenance")
+
+
 @pytest.mark.parametrize(
     ("words", "error", "text"),
     [

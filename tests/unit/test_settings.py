@@ -47,6 +47,7 @@ def test_the_commented_examples_in_the_settings_file_are_valid(tmp_path):
     settings = load_settings(tmp_path / "node.toml")
     assert [peer.ae_title for peer in settings.receiver.peers] == ["PACS"]
     assert [destination.name for destination in settings.destinations] == ["pacs"]
+    assert settings.notified == (("pacs", "ris"),)
 
 
 def test_nobody_may_call_and_nothing_is_sent_by_default():
@@ -61,6 +62,10 @@ def test_the_environment_overrides_the_file(monkeypatch, tmp_path):
     assert (settings.receiver.port, settings.receiver.ae_title) == (11300, "FILE")
 
 
+_PACS = "[[destinations]]\nname = 'pacs'\nae_title = 'PACS'\nhost = 'pacs'\n"
+_RIS = "[[notifications]]\nname = 'ris'\nae_title = 'RIS'\nhost = 'ris'\n"
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -69,6 +74,11 @@ def test_the_environment_overrides_the_file(monkeypatch, tmp_path):
         ("[receiver]\nae_title = 'SEVENTEEN-LETTERS'\n", "receiver.ae_title"),
         ("[[receiver.peers]]\nae_title = 'PACS'\naddresses = ['10.0.0.300/8']\n", "addresses"),
         ("[model]\nengine = 'cuda'\n", "model.engine"),
+        (f"{_PACS}confirmation = 'none'\n{_RIS}", "no [[destinations]] has a confirmation other"),
+        (f"{_PACS}{_RIS}destinations = ['archive']\n", "which is none of the [[destinations]]"),
+        (f"{_PACS}confirmation = 'none'\n{_RIS}destinations = ['pacs']\n", "is none, so that"),
+        (f"{_PACS}{_RIS.replace('ris', 'pacs')}", "'pacs'; give each its own"),
+        (f"[receiver]\npeers = [{{ae_title = 'A', query = 'ris'}}]\n{_PACS}{_RIS}", "no source"),
         ("workers = 0\n", "workers"),
         ("colour = 'blue'\n", "colour"),
         ("this is not TOML", "not TOML"),
@@ -78,6 +88,16 @@ def test_an_unfit_setting_is_refused_and_named(tmp_path, text, named):
     (tmp_path / "node.toml").write_text(text)
     with pytest.raises(SettingsError, match=re.escape(named)):
         load_settings(tmp_path / "node.toml")
+
+
+def test_every_destination_that_confirms_is_notified_of_unless_some_are_named(tmp_path):
+    archive = _PACS.replace("pacs", "archive")
+    silent = _PACS.replace("pacs", "silent") + "confirmation = 'none'\n"
+    file = tmp_path / "node.toml"
+    file.write_text(_PACS + archive + silent + _RIS)
+    assert load_settings(file).notified == (("pacs", "ris"), ("archive", "ris"))
+    file.write_text(_PACS + archive + silent + _RIS + "destinations = ['archive']\n")
+    assert load_settings(file).notified == (("archive", "ris"),)
 
 
 def test_a_missing_settings_file_is_named_with_the_remedy(tmp_path):
