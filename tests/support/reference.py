@@ -45,7 +45,7 @@ from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
 from rebrain_node.steps.select import PREFERENCES
 from rebrain_node.steps.write import codes, source
-from tests.faults import commitments, destinations
+from tests.faults import commitments, destinations, statuses
 from tests.field.cases_vendors import RIGHT
 from tests.support.scanners import SCANNERS, SOURCES, ScannerSeries
 from trainer.cli import program as trainer_program
@@ -331,6 +331,16 @@ def _code_table() -> str:
     return table(("code", "meaning"), [(f"`{c}`", m) for c, m in private_codes().items()])
 
 
+def _delivery_statuses() -> str:
+    """Return every status of a C-STORE response with its class, state and end."""
+    rows = [
+        (f"{case.status:04X}", case.meaning, case.outcome, f"`{case.state}`", f"`{case.final}`")
+        for case in statuses.CASES
+    ]
+    head = ("status", "meaning", "class", "object then", "once the destination takes all")
+    return table(head, rows)
+
+
 def _destination_cases() -> str:
     """Return destinations that misbehave, and what becomes of two studies that wait for each."""
     rows = [
@@ -393,6 +403,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "receiving-transfer-syntaxes": _transfer_syntaxes,
     "receiving-statuses": _statuses,
     "receiving-limits": _receiver_limits,
+    "delivery-statuses": _delivery_statuses,
     "delivery-destinations": _destination_cases,
     "delivery-commitments": _commitment_cases,
     "objects-private": _private_block,

@@ -22,41 +22,9 @@ from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.retention import RetentionRules
+from tests.faults.statuses import CASES, Case
 from tests.support.outbox_node import OutboxNode
 from tests.support.store_cases import accept, answers, derived_set, received
-
-#: every status of PS3.4 table B.2-1 and PS3.7 annex C that a C-STORE can be answered with, and
-#: what becomes of the object
-STATUSES: dict[int, tuple[Outcome, str]] = {
-    0x0000: ("taken", "taken"),
-    0x0001: ("warning", "unverified"),
-    0x0105: ("refused", "refused"),
-    0x0106: ("refused", "refused"),
-    0x0107: ("warning", "unverified"),
-    0x0110: ("retry", "pending"),
-    0x0111: ("duplicate", "unverified"),
-    0x0112: ("refused", "refused"),
-    0x0115: ("refused", "refused"),
-    0x0116: ("warning", "unverified"),
-    0x0117: ("refused", "refused"),
-    0x0118: ("refused", "refused"),
-    0x0122: ("refused", "refused"),
-    0x0124: ("refused", "refused"),
-    0x0210: ("retry", "pending"),
-    0x0211: ("refused", "refused"),
-    0x0212: ("refused", "refused"),
-    0x0213: ("retry", "pending"),
-    0xA700: ("retry", "pending"),
-    0xA7FF: ("retry", "pending"),
-    0xA900: ("refused", "refused"),
-    0xA9FF: ("refused", "refused"),
-    0xB000: ("warning", "unverified"),
-    0xB006: ("warning", "unverified"),
-    0xB007: ("warning", "unverified"),
-    0xC000: ("refused", "refused"),
-    0xCFFF: ("refused", "refused"),
-    0xFE00: ("retry", "pending"),
-}
 
 
 def state_of(ledger: Ledger) -> str:
@@ -71,16 +39,15 @@ def put(outbox: Outbox, job: Job, *destinations: str) -> tuple[int, tuple[Derive
     return outbox.put(derived, destinations, job), derived.instances
 
 
-@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("case", CASES, ids=[f"{case.status:04X}" for case in CASES])
 def test_every_status_of_the_standard_has_its_outcome_and_its_state(
-    outbox: Outbox, deliveries: Deliveries, job: Job, status: int
+    outbox: Outbox, deliveries: Deliveries, job: Job, case: Case
 ) -> None:
-    outcome, state = STATUSES[status]
-    assert outcome_of(status) == outcome
+    assert outcome_of(case.status) == case.outcome
     set_id, (first, *_) = put(outbox, job, "pacs")
-    deliveries.record(set_id, "pacs", answers([first], outcome, status))
+    deliveries.record(set_id, "pacs", answers([first], case.outcome, case.status))
     (one, *others) = deliveries.objects(set_id)
-    assert (one.state, one.status) == (state, status)
+    assert (one.state, one.status) == (case.state, case.status)
     assert {other.state for other in others} == {"pending"}
 
 
@@ -91,7 +58,7 @@ def test_every_other_status_is_tried_again() -> None:
         0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000),
     }  # fmt: skip
     refused = {s for s in range(0x10000) if outcomes[s] == "refused"}
-    named = {status for status, (outcome, _) in STATUSES.items() if outcome == "refused"}
+    named = {case.status for case in CASES if case.outcome == "refused"}
     assert refused == named | {*range(0xA900, 0xAA00), *range(0xC000, 0xD000)}
 
 
