@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
@@ -43,6 +43,18 @@ POLL_S: Final = 0.25
 _LOG = structlog.get_logger("delivery")
 
 
+@dataclass
+class _Attempts(AttemptPause):
+    """The attempts for one set since this process has seen it."""
+
+    seen_s: float = 0.0  #: monotonic
+    age_s: float = 0.0  #: how old the set was then, by the wall clock
+
+    @classmethod
+    def of(cls, delivery: Delivery, now_s: float) -> Self:
+        return cls(seen_s=now_s, age_s=(datetime.now(UTC) - delivery.since).total_seconds())
+
+
 @dataclass(kw_only=True)
 class DeliveryLoop:
     """Delivers the sets of one destination, one after the other."""
@@ -57,7 +69,7 @@ class DeliveryLoop:
     clock: Callable[[], float] = time.monotonic
     breaker: DestinationBreaker = field(init=False)
     schedule: ConfirmationSchedule = field(init=False)  #: asks for confirmations
-    _sets: dict[int, AttemptPause] = field(default_factory=dict)
+    _sets: dict[int, _Attempts] = field(default_factory=dict)
     _earlier_due_s: float = 0.0  #: monotonic
 
     def __post_init__(self) -> None:
@@ -129,7 +141,7 @@ class DeliveryLoop:
     def _first_due(self, pending: tuple[Delivery, ...], now_s: float) -> Delivery | None:
         """Find the oldest set that is not in its pause, nor after one of its study that is."""
         waiting: set[str] = set()
-        self._sets = {d.set_id: self._sets.get(d.set_id, AttemptPause()) for d in pending}
+        self._sets = {d.set_id: self._sets.get(d.set_id) or _Attempts.of(d, now_s) for d in pending}
         for delivery in pending:
             if delivery.study_instance_uid in waiting:
                 continue
@@ -199,6 +211,8 @@ class DeliveryLoop:
             return None
 
     def _is_too_old(self, delivery: Delivery) -> bool:
+        """Whether the deadline is over; setting the wall clock while the node runs is no age."""
         if self.deadline_h is None:
             return False
-        return datetime.now(UTC) - delivery.since > timedelta(hours=self.deadline_h)
+        attempts = self._sets[delivery.set_id]
+        return attempts.age_s + self.clock() - attempts.seen_s > 3600 * self.deadline_h

@@ -192,6 +192,23 @@ def test_after_the_deadline_a_delivery_is_given_up_with_the_setting_named(node: 
     assert "deadline_h" in str(delivery.reason)
 
 
+def test_the_deadline_counts_the_time_that_passes_and_not_a_step_of_the_wall_clock(
+    node: Node,
+) -> None:
+    node.put(1)
+    with a_peer() as (_, destination):
+        pass  # the port is free
+    loop = node.loop(destination, deadline_h=2.0)
+    assert loop.deliver_next()
+    node.now_s += 3600
+    with wall_clock_set_back(hours=-720):
+        assert loop.deliver_next()
+        assert node.deliveries.of()[0].states == {"pending": 2}
+    node.now_s += 3601
+    assert loop.deliver_next()
+    assert node.deliveries.of()[0].states == {"refused": 2}
+
+
 def test_an_altered_object_is_never_sent(node: Node) -> None:
     derived = node.put(1)
     (node.folder / "outbox" / derived.instances[1].sha256).write_bytes(b"altered")
