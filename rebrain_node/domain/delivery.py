@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 #: what an answer asks of the sender
 Outcome = Literal["taken", "warning", "duplicate", "retry", "refused", "unsupported"]
@@ -140,6 +140,14 @@ class Delivery:
     def needs_operator(self) -> bool:
         """Whether something is refused, held back or altered: nothing more happens by itself."""
         return not self.states.keys().isdisjoint({"refused", "held", "altered"})
+
+
+class WaitingSet(NamedTuple):
+    """A set of which something is still to be sent to one destination."""
+
+    set_id: int
+    study_instance_uid: str
+    since: datetime  #: aware, UTC: when the set entered the outbox
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from rebrain_node.domain.delivery import (
     Delivery,
     DeliveryState,
     PausedDestination,
+    WaitingSet,
 )
 from rebrain_node.errors import StateError
 from rebrain_node.store.answers import apply, concerns, leave_out_companions, told
@@ -72,6 +73,23 @@ class Deliveries:
             *(() if destination is None else (DeliveryRow.destination == destination,)),
         )
         return tuple(delivery for delivery in found if delivery.outstanding)
+
+    def waiting(self, destination: str) -> tuple[WaitingSet, ...]:
+        """Sets of which something is pending at a destination, oldest first.
+
+        Asked before each delivery, so it reads no object: `pending` takes ten times as long where
+        a thousand sets wait.
+        """
+        waiting = select(DeliveryRow.set_id).where(
+            DeliveryRow.state == "pending", DeliveryRow.destination == destination
+        )
+        query = (
+            select(DerivedSetRow.id, DerivedSetRow.study_instance_uid, DerivedSetRow.created_at)
+            .where(DerivedSetRow.id.in_(waiting.distinct()))
+            .order_by(DerivedSetRow.id)
+        )
+        with self._database.reading() as session:
+            return tuple(WaitingSet(*row) for row in session.execute(query))
 
     def needing_operator(self) -> tuple[Delivery, ...]:
         """Sets of which something is refused, held back or altered, oldest first."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
-from rebrain_node.domain.delivery import Confirmation, Delivery
+from rebrain_node.domain.delivery import Confirmation, Delivery, WaitingSet
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import (
     AlteredBytesError,
@@ -51,8 +51,8 @@ class _Attempts(AttemptPause):
     age_s: float = 0.0  #: how old the set was then, by the wall clock
 
     @classmethod
-    def of(cls, delivery: Delivery, now_s: float) -> Self:
-        return cls(seen_s=now_s, age_s=(datetime.now(UTC) - delivery.since).total_seconds())
+    def of(cls, waiting: WaitingSet, now_s: float) -> Self:
+        return cls(seen_s=now_s, age_s=(datetime.now(UTC) - waiting.since).total_seconds())
 
 
 @dataclass(kw_only=True)
@@ -108,9 +108,10 @@ class DeliveryLoop:
         name, now_s = self.destination.name, self.clock()
         if not self._may_call(now_s):
             return False
-        due = self._first_due(self.deliveries.pending(name), now_s)
-        if due is None:
+        first = self._first_due(self.deliveries.waiting(name), now_s)
+        if first is None:
             return False
+        (due,) = self.deliveries.of(name, first.set_id)
         self._deliver(due)
         if due.revision > 1:
             self._reject_earlier()
