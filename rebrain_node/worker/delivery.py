@@ -139,16 +139,19 @@ class DeliveryLoop:
         if self.earlier is not None:
             self.earlier.reject()
 
-    def _first_due(self, pending: tuple[Delivery, ...], now_s: float) -> Delivery | None:
+    def _first_due(self, waiting: Sequence[WaitingSet], now_s: float) -> WaitingSet | None:
         """Find the oldest set that is not in its pause, nor after one of its study that is."""
-        waiting: set[str] = set()
-        self._sets = {d.set_id: self._sets.get(d.set_id) or _Attempts.of(d, now_s) for d in pending}
-        for delivery in pending:
-            if delivery.study_instance_uid in waiting:
+        studies: set[str] = set()
+        self._sets = {
+            each.set_id: self._sets.get(each.set_id) or _Attempts.of(each, now_s)
+            for each in waiting
+        }
+        for each in waiting:
+            if each.study_instance_uid in studies:
                 continue
-            if self._sets[delivery.set_id].due_s <= now_s:
-                return delivery
-            waiting.add(delivery.study_instance_uid)
+            if self._sets[each.set_id].due_s <= now_s:
+                return each
+            studies.add(each.study_instance_uid)
         return None
 
     def _deliver(self, delivery: Delivery) -> None:
