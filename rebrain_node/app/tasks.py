@@ -20,7 +20,7 @@ from rebrain_node.app.compose import (
 )
 from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.errors import SettingsError
-from rebrain_node.settings import DestinationSettings, Settings
+from rebrain_node.settings import DestinationSettings, NotificationSettings, Settings
 
 if TYPE_CHECKING:
     from rebrain_node.app.compose import State
@@ -110,6 +110,19 @@ def echo(settings: Settings, name: str) -> float:
     from rebrain_node.network.sender import echo
 
     return echo(find_destination(settings, name), settings.receiver.ae_title)
+
+
+def check_receiver(settings: Settings, each: NotificationSettings) -> None:
+    """Ask whether a receiver takes notifications; nothing is sent.
+
+    Raises
+    ------
+    DeliveryError
+        It cannot be reached, or takes none.
+    """
+    from rebrain_node.network.notification import AvailabilityReceiver
+
+    AvailabilityReceiver(each, settings.receiver.ae_title).check()
 
 
 def send_files(

@@ -13,7 +13,7 @@ from rebrain_node.cli.terminal import AsJson, Config, console, print_json, print
 from rebrain_node.errors import RebrainError
 
 if TYPE_CHECKING:
-    from rebrain_node.settings import Settings
+    from rebrain_node.settings import NotificationSettings, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +28,15 @@ class Check:
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
     """Check the installation and print the entry for the PACS.
 
-    Checks limits, disk, database, decoders, bundle and its signer, engine and destinations. Exit
-    code 1 if a check fails.
+    Checks limits, disk, database, decoders, bundle and its signer, engine, destinations, and
+    who is notified of results. Exit code 1 if a check fails.
     """
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
     checks = [_check(what, run, settings) for what, run in _CHECKS.items()]
     checks += [_check_destination(settings, each.name) for each in settings.destinations]
+    checks += [_check_receiver(settings, each) for each in settings.notifications]
     entries = _entries(settings)
     if as_json:
         print_json({"checks": [asdict(check) for check in checks], "enter_at_the_pacs": entries})
@@ -133,6 +134,16 @@ def _check_destination(settings: Settings, name: str) -> Check:
         return f"answered C-ECHO in {1000 * echo(settings, name):.0f} ms"
 
     return _check(f"destination {name}", run, settings)
+
+
+def _check_receiver(settings: Settings, each: NotificationSettings) -> Check:
+    from rebrain_node.app.tasks import check_receiver
+
+    def run(settings: Settings) -> str:
+        check_receiver(settings, each)
+        return "takes notifications"
+
+    return _check(f"notification receiver {each.name}", run, settings)
 
 
 def _entries(settings: Settings) -> dict[str, object]:

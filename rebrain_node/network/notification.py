@@ -53,6 +53,17 @@ class AvailabilityReceiver:
             )
         return int(status)
 
+    def check(self) -> None:
+        """Associate, and release without a notification.
+
+        Raises
+        ------
+        DeliveryError
+            There is no association, or the receiver takes no notifications; says what to do.
+        """
+        with associated(self.settings, self.calling_ae_title, [build_context(AVAILABILITY)]):
+            pass
+
 
 def _attributes(report: AvailabilityReport) -> Dataset:
     """Build the attributes of PS3.4 table R.3.2-1; it forbids the SCU any other."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from pydicom.uid import UID
 
+from rebrain_node.app.tasks import check_receiver
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import HeldObject
+from rebrain_node.errors import DeliveryError
 from rebrain_node.network.notification import AvailabilityReceiver
-from rebrain_node.settings import NotificationSettings
+from rebrain_node.settings import NotificationSettings, Settings
 from rebrain_node.worker.breaker import OPENS_AFTER
 from rebrain_node.worker.notification import NotificationLoop
 from tests.support.outbox_node import OutboxNode, outbox_node
@@ -208,6 +211,15 @@ def test_a_receiver_that_takes_no_notifications_is_named_with_the_remedy(node):
     (due,) = node.notifications.of(set_id)
     assert due.state == "pending"
     assert "accepts none of Instance Availability Notification" in str(due.reason)
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_doctor_says_whether_a_receiver_takes_notifications(tmp_path, takes):
+    with a_ris(*(() if takes else (UID("1.2.840.10008.1.1"),))) as (ris, port):
+        each = NotificationSettings(name=RIS, ae_title="RIS", host="127.0.0.1", port=port)
+        with nullcontext() if takes else pytest.raises(DeliveryError, match="accepts none of"):
+            check_receiver(Settings(), each)
+    assert ris.got == []
 
 
 def test_a_receiver_can_be_paused(node):

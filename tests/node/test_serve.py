@@ -219,9 +219,13 @@ def test_a_node_whose_database_vanishes_stops_and_names_the_remedy(tmp_path, qui
 
 def test_doctor_makes_no_state_and_says_that_there_is_none(tmp_path, quick_bundle):
     node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    with node.config.open("a") as stream:
+        stream.write('[[notifications]]\nname = "ris"\nae_title = "RIS"\nhost = "127.0.0.1"\n')
+        stream.write(f"port = {free_port()}\n")
     before = sorted(tmp_path.rglob("*"))
     result = run("doctor", "--config", node.config, "--json")
     checks = {check["what"]: check for check in json.loads(result.stdout)["checks"]}
     assert "there is no node's state" in checks["database"]["found"]
     assert checks["database"]["fit"]
+    assert "Connection refused" in checks["notification receiver ris"]["found"]
     assert sorted(tmp_path.rglob("*")) == before
