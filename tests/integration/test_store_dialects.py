@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from rebrain_node.domain.delivery import HeldObject
 from rebrain_node.errors import (
     InstanceConflictError,
     OutOfResourcesError,
@@ -20,12 +22,15 @@ from rebrain_node.errors import (
     StoreUnavailableError,
 )
 from rebrain_node.store.audit import AuditLog
+from rebrain_node.store.backlog import Backlog
 from rebrain_node.store.database import SCHEMA_REVISION, Database
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.migration import configuration, downgrade, upgrade
 from rebrain_node.store.outbox import Outbox
+from rebrain_node.store.retention import RetentionRules
 from rebrain_node.store.tables import Table
+from tests.support.outbox_node import OutboxNode
 from tests.support.store_cases import accept, answers, derived_set, received
 
 
@@ -62,6 +67,36 @@ def test_a_series_lives_its_whole_life(database_url: str, tmp_path: Path) -> Non
         assert record is not None
         assert (record.state, record.revision) == ("receiving", 2)
         assert record.changed_at.utcoffset() is not None
+
+
+def test_what_is_open_confirmed_and_purgeable_is_found(database_url: str, tmp_path: Path) -> None:
+    """The questions that are asked every few seconds, and by retention, on either database."""
+    with Database.open(database_url) as database:
+        node = OutboxNode(database, tmp_path)
+        node.ledger.record_received(received(1))
+        job = accept(node.ledger)
+        set_id = node.outbox.put(derived_set(job), ["pacs", "web"], job, [("pacs", "ris")])
+        now = datetime.now(UTC)
+        counts = Backlog(database).counts(now + timedelta(days=1), now)
+        assert counts.destinations == {"pacs": (1, 0), "web": (1, 0)}
+        assert (counts.late, counts.refused) == (3, 0)
+        assert [each.set_id for each in node.deliveries.waiting("pacs")] == [set_id]
+        for name in ("pacs", "web"):
+            node.deliveries.record(set_id, name, answers(derived_set(job).instances))
+            found = [
+                HeldObject(sop_instance_uid=one.sop_instance_uid, held=True, changed=())
+                for one in derived_set(job).instances
+            ]
+            node.confirmations.verify(set_id, name, found)
+        assert Backlog(database).counts(now + timedelta(days=1), now).destinations == {}
+        (due,) = node.notifications.pending("ris")
+        assert [len(each) for each in node.notifications.content(due)] == [len("1.2.1"), 3]
+        node.notifications.sent(due, 0x0000, 3)
+        assert node.notifications.open() == ()
+        rules = RetentionRules(delivered_days=30, refused_days=30)
+        assert node.retention.purgeable(rules, now + timedelta(days=29)) == ()
+        (series,) = node.retention.purgeable(rules, now + timedelta(days=31))
+        assert (series.state, series.received_bytes) == ("published", 100)
 
 
 def test_the_migrations_make_exactly_the_tables(database_url: str) -> None:
