@@ -12,7 +12,9 @@ NotificationState = Literal["waiting", "pending", "sent", "refused", "cancelled"
 NotificationOutcome = Literal["sent", "retry", "refused"]
 
 _SENT: Final = frozenset({0x0000, 0x0107, 0x0111, 0x0116})
-_RETRY: Final = frozenset({0x0110, 0x0210, 0x0213})
+_REFUSED: Final = frozenset(
+    {0x0105, 0x0106, *range(0x0112, 0x0116), *range(0x0117, 0x0125), 0x0211, 0x0212}
+)
 
 
 def notification_outcome(status: int) -> NotificationOutcome:
@@ -22,16 +24,14 @@ def notification_outcome(status: int) -> NotificationOutcome:
     0000                    sent
     0107, 0116              sent: taken with a warning about attributes
     0111                    sent: the receiver has the instance from an earlier try
-    0110, 0210, 0213        retry: processing failure, duplicate invocation, out of resources
-    any other of PS3.7      refused: the same notification will not be taken later either
-    anything else           retry: not in the standard's table
+    0105, 0106, 0112-0115,  refused: the same notification will not be taken later either
+    0117-0124, 0211, 0212
+    anything else           retry: processing failure, out of resources, not in the table
     ======================  ===================================================================
     """
     if status in _SENT:
         return "sent"
-    if status in _RETRY or status >> 8 not in (0x01, 0x02):
-        return "retry"
-    return "refused"
+    return "refused" if status in _REFUSED else "retry"
 
 
 @dataclass(frozen=True, kw_only=True)
