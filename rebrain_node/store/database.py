@@ -1,8 +1,9 @@
 """One database: SQLite by default, PostgreSQL by URL; migrated when it is opened.
 
-Writing transactions are serial, across threads by a lock, across processes by the database
-(SQLite: BEGIN IMMEDIATE; PostgreSQL: an advisory lock), so that the audit chain has no gap
-and no fork, and no two writers ever wait for each other crosswise.
+Writing transactions are serial, across threads by a lock, across processes by a lock of the file
+(SQLite) or an advisory lock (PostgreSQL), so that the audit chain has no gap and no fork, and no
+two writers ever wait for each other crosswise. SQLite's checkpoints fall inside that lock too,
+which keeps releases before 3.51.3 from the race that needs one beside a commit (decision 19).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,12 +24,11 @@ from sqlalchemy.orm import Session
 
 from rebrain_node.errors import NoStateError, SettingsError, StateError, StoreUnavailableError
 from rebrain_node.store.statements import CONNECTION
+from rebrain_node.store.writer_lock import WriterLock
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
 SCHEMA_REVISION = "0006"
 
-#: the first SQLite release without the WAL-reset race of several writing connections
-_WAL_SAFE_SQLITE = (3, 51, 3)
 #: how long a writer waits for another process, s
 _BUSY_TIMEOUT_S = 30.0
 #: PostgreSQL advisory lock of all our writers: "rebrain" in ASCII
@@ -41,10 +41,11 @@ _OUR_TABLES: Final = frozenset({"alembic_version", "audit_head", "instance"})
 class Database:
     """The open database; use as a context manager or call ``close``."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, other_processes: WriterLock | None = None) -> None:
         self._engine = engine
         self._writing_engine = engine.execution_options(**{_WRITING: True})
         self._one_writer = threading.Lock()
+        self._other_processes = other_processes
 
     @classmethod
     def open(cls, url: str, *, make: bool = True) -> Self:
@@ -68,9 +69,12 @@ class Database:
             The database cannot be reached, read or written now.
         """
         parsed = _checked(url)
+        lock: WriterLock | None = None
         if parsed.get_backend_name() == "sqlite":
-            _require_our_file(Path(str(parsed.database)), make=make)
-        database = cls(_engine(parsed))
+            path = Path(str(parsed.database))
+            _require_our_file(path, make=make)
+            lock = WriterLock(path.with_name(f"{path.name}-writer"))
+        database = cls(_engine(parsed), lock)
         try:
             with database.writing() as session:
                 connection = session.connection()
@@ -117,6 +121,7 @@ class Database:
         with (
             self._translated(),
             self._one_writer,
+            self._alone(),
             Session(self._writing_engine) as session,
             session.begin(),
         ):
@@ -126,8 +131,11 @@ class Database:
             yield session
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; may be called again."""
         self._engine.dispose()
+        lock, self._other_processes = self._other_processes, None
+        if lock is not None:
+            lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -139,6 +147,11 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing; PostgreSQL has a lock of its own."""
+        lock = self._other_processes
+        return nullcontext() if lock is None else lock.held(_BUSY_TIMEOUT_S)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -252,20 +265,22 @@ def _make_private(path: Path) -> None:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
-    """Choose durable journalling (no acknowledged commit is lost at a power cut)."""
+    """Choose durable journalling (no acknowledged commit is lost at a power cut).
+
+    WAL with full syncs: one sync a commit. A file system without shared memory has no WAL.
+    """
     connection.isolation_level = None  # BEGIN is ours: see _begin_sqlite
-    if sqlite3.sqlite_version_info < _WAL_SAFE_SQLITE:
-        connection.execute("PRAGMA journal_mode = PERSIST")  # a third fewer syncs than DELETE
-        connection.execute("PRAGMA synchronous = EXTRA")
-    else:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    connection.execute(f"PRAGMA synchronous = {'FULL' if mode == 'wal' else 'EXTRA'}")
     connection.execute("PRAGMA foreign_keys = ON")
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    """Begin a transaction; one that is not alone cannot write, by mistake neither."""
     writing = connection.get_execution_options().get(_WRITING, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA query_only = {'OFF' if writing else 'ON'}")
+    driver.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
 def _migrate(connection: Connection) -> None:
