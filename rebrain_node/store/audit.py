@@ -23,7 +23,7 @@ from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
 from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.database import Database
-from rebrain_node.store.statements import Statement
+from rebrain_node.store.statements import DriverTransaction, Statement
 from rebrain_node.store.tables import AuditHead, AuditRow, utc_text
 
 #: hash of the chain before its first row
@@ -50,7 +50,12 @@ _SET_HEAD = Statement(
 )
 
 
-def append(session: Session, event: str, subject: str, details: Mapping[str, JsonValue]) -> int:
+def append(
+    session: Session | DriverTransaction,
+    event: str,
+    subject: str,
+    details: Mapping[str, JsonValue],
+) -> int:
     """Append one row inside the caller's writing transaction; its sequence.
 
     Raises

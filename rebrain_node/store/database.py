@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from rebrain_node.errors import NoStateError, SettingsError, StateError, StoreUnavailableError
-from rebrain_node.store.statements import CONNECTION
+from rebrain_node.store.statements import DRIVER, DriverTransaction
 from rebrain_node.store.writer_lock import WriterLock
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
@@ -127,8 +127,32 @@ class Database:
         ):
             if self._engine.dialect.name == "postgresql":
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
-            session.info[CONNECTION] = session.connection()
+            connection = session.connection()
+            session.info[DRIVER] = DriverTransaction(connection.connection, connection.dialect)
             yield session
+
+    @contextmanager
+    def writing_rows(self) -> Iterator[DriverTransaction]:
+        """Do as ``writing`` does, for `Statement` only.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The database does not answer, is full or stays locked; nothing was written.
+        """
+        with (
+            self._translated(),
+            self._one_writer,
+            self._alone(),
+            closing(self._engine.raw_connection()) as connection,  # rolls back what is open
+        ):
+            transaction = DriverTransaction(connection, self._engine.dialect)
+            if self._engine.dialect.name == "postgresql":
+                transaction.cursor().execute(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
+            else:
+                _begin_writing(connection.dbapi_connection)
+            yield transaction
+            connection.commit()
 
     def close(self) -> None:
         """Close all connections; may be called again."""
@@ -277,10 +301,17 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # 
 
 def _begin_sqlite(connection: Connection) -> None:
     """Begin a transaction; one that is not alone cannot write, by mistake neither."""
-    writing = connection.get_execution_options().get(_WRITING, False)
     driver: Any = connection.connection.dbapi_connection
-    driver.execute(f"PRAGMA query_only = {'OFF' if writing else 'ON'}")
-    driver.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+    if connection.get_execution_options().get(_WRITING, False):
+        _begin_writing(driver)
+    else:
+        driver.execute("PRAGMA query_only = ON")
+        driver.execute("BEGIN")
+
+
+def _begin_writing(driver: Any) -> None:
+    driver.execute("PRAGMA query_only = OFF")
+    driver.execute("BEGIN IMMEDIATE")
 
 
 def _migrate(connection: Connection) -> None:
