@@ -32,6 +32,7 @@ from pynetdicom.presentation import build_context
 
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.network.receiver import file_header
+from rebrain_node.reception.listening import BEAT_S
 from tests.support import dcmtk
 from tests.support.data_sets import ct, encode, us
 from tests.support.dicom_peers import pause_reactor
@@ -130,7 +131,7 @@ def rate(port: int, called: str, shares: list[list[str]]) -> float:
 def node(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     """Start a receiver process over a folder; the process and its port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.receiver_process", str(folder)],
+        [sys.executable, "-m", "tests.integration.receiver_process", str(folder), str(BEAT_S)],
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
