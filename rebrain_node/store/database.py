@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -33,7 +34,6 @@ SCHEMA_REVISION = "0006"
 _BUSY_TIMEOUT_S = 30.0
 #: PostgreSQL advisory lock of all our writers: "rebrain" in ASCII
 _WRITER_LOCK = int.from_bytes(b"rebrain", "big")
-_WRITING = "rebrain_writing"
 #: tables that every schema of ours has; another program's database lacks one of them
 _OUR_TABLES: Final = frozenset({"alembic_version", "audit_head", "instance"})
 
@@ -41,9 +41,11 @@ _OUR_TABLES: Final = frozenset({"alembic_version", "audit_head", "instance"})
 class Database:
     """The open database; use as a context manager or call ``close``."""
 
-    def __init__(self, engine: Engine, other_processes: WriterLock | None = None) -> None:
+    def __init__(
+        self, engine: Engine, looking: Engine, other_processes: WriterLock | None = None
+    ) -> None:
         self._engine = engine
-        self._writing_engine = engine.execution_options(**{_WRITING: True})
+        self._looking = looking
         self._one_writer = threading.Lock()
         self._other_processes = other_processes
 
@@ -74,7 +76,7 @@ class Database:
             path = Path(str(parsed.database))
             _require_our_file(path, make=make)
             lock = WriterLock(path.with_name(f"{path.name}-writer"))
-        database = cls(_engine(parsed), lock)
+        database = cls(*_engines(parsed), lock)
         try:
             with database.writing() as session:
                 connection = session.connection()
@@ -104,7 +106,7 @@ class Database:
         """
         with (
             self._translated(),
-            Session(self._engine, expire_on_commit=False) as session,
+            Session(self._looking, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
@@ -122,7 +124,7 @@ class Database:
             self._translated(),
             self._one_writer,
             self._alone(),
-            Session(self._writing_engine) as session,
+            Session(self._engine) as session,
             session.begin(),
         ):
             if self._engine.dialect.name == "postgresql":
@@ -150,13 +152,14 @@ class Database:
             if self._engine.dialect.name == "postgresql":
                 transaction.cursor().execute(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
             else:
-                _begin_writing(connection.dbapi_connection)
+                transaction.cursor().execute("BEGIN IMMEDIATE")
             yield transaction
             connection.commit()
 
     def close(self) -> None:
         """Close all connections; may be called again."""
         self._engine.dispose()
+        self._looking.dispose()
         lock, self._other_processes = self._other_processes, None
         if lock is not None:
             lock.close()
@@ -263,15 +266,20 @@ def _require_our_tables(
         raise NoStateError(f"the database {where} is missing or empty")
 
 
-def _engine(url: URL) -> Engine:
+def _engines(url: URL) -> tuple[Engine, Engine]:
+    """Return what writes and what only looks; with SQLite the latter cannot write by mistake."""
     if url.get_backend_name() == "postgresql":
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+        engine = create_engine(url, pool_pre_ping=True)
+        return engine, engine
     assert url.database is not None  # noqa: S101 - checked before; for the type checker
     _make_private(Path(url.database))
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
+    made = []
+    for begin, query_only in (("BEGIN IMMEDIATE", "OFF"), ("BEGIN", "ON")):
+        engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+        event.listen(engine, "connect", partial(_prepare_sqlite, query_only))
+        event.listen(engine, "begin", partial(_begin_sqlite, begin))
+        made.append(engine)
+    return made[0], made[1]
 
 
 def _make_private(path: Path) -> None:
@@ -288,7 +296,7 @@ def _make_private(path: Path) -> None:
         raise StoreUnavailableError(f"{path}: {error.strerror}; check owner and mode") from error
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+def _prepare_sqlite(query_only: str, connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
     """Choose durable journalling (no acknowledged commit is lost at a power cut).
 
     WAL with full syncs: one sync a commit. A file system without shared memory has no WAL.
@@ -297,21 +305,11 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # 
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     connection.execute(f"PRAGMA synchronous = {'FULL' if mode == 'wal' else 'EXTRA'}")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA query_only = {query_only}")
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    """Begin a transaction; one that is not alone cannot write, by mistake neither."""
-    driver: Any = connection.connection.dbapi_connection
-    if connection.get_execution_options().get(_WRITING, False):
-        _begin_writing(driver)
-    else:
-        driver.execute("PRAGMA query_only = ON")
-        driver.execute("BEGIN")
-
-
-def _begin_writing(driver: Any) -> None:
-    driver.execute("PRAGMA query_only = OFF")
-    driver.execute("BEGIN IMMEDIATE")
+def _begin_sqlite(begin: str, connection: Connection) -> None:
+    connection.exec_driver_sql(begin)
 
 
 def _migrate(connection: Connection) -> None:

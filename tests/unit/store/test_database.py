@@ -42,7 +42,7 @@ def test_who_only_looks_cannot_write(tmp_path: Path) -> None:
     with opened(tmp_path) as database:
         with pytest.raises(StoreUnavailableError, match="readonly"), database.reading() as session:
             session.execute(text("DELETE FROM study"))
-        with database.writing() as session:  # the same connection of the pool
+        with database.writing() as session:
             session.execute(text("DELETE FROM study"))
 
 
