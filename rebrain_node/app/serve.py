@@ -35,7 +35,6 @@ from rebrain_node.errors import SettingsError
 from rebrain_node.logs import log_as_json
 from rebrain_node.settings import (
     DestinationSettings,
-    DicomRemote,
     NotificationSettings,
     Settings,
     WebDestinationSettings,
@@ -45,7 +44,7 @@ from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.pipeline import Configuration, Ports
-    from rebrain_node.ports import Destination, NotificationReceiver, Source
+    from rebrain_node.ports import Destination, NotificationReceiver
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
     from rebrain_node.worker.delivery import DeliveryLoop
@@ -378,13 +377,14 @@ def _source_inquiry(settings: Settings, state: State) -> SourceInquiry | None:
     rules = settings.completeness
     if rules.verify == "never":
         return None
+    from rebrain_node.app.tasks import open_source
     from rebrain_node.reception.asking import AskingRules
     from rebrain_node.worker.sources import SourceInquiry
 
     queries = {p.ae_title: p.query for p in settings.receiver.peers if p.query is not None}
     return SourceInquiry(
         inquiries=state.inquiries,
-        sources={name: _source(settings, name) for name in set(queries.values())},
+        sources={name: open_source(settings, name) for name in set(queries.values())},
         source_of=queries,
         rules=AskingRules(
             required=rules.verify == "require",
@@ -393,14 +393,3 @@ def _source_inquiry(settings: Settings, state: State) -> SourceInquiry | None:
         ),
         clock=lambda: state.listening.read().listened_s,
     )
-
-
-def _source(settings: Settings, name: str) -> Source:
-    remote = settings.remotes[name]
-    if isinstance(remote, DicomRemote):
-        from rebrain_node.network.query import DicomSource
-
-        return DicomSource(remote, settings.receiver.ae_title)
-    from rebrain_node.network.dicomweb import WebSource
-
-    return WebSource(remote)
