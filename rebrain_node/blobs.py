@@ -182,17 +182,15 @@ class BlobFile:
             self.size += count
             view = view[count:]
 
-    @contextmanager
-    def read(self) -> Iterator[mmap.mmap]:
-        """Map what was written so far; it must not be empty.
+    def read(self) -> mmap.mmap:
+        """Map what was written so far, which must not be empty; the caller closes the map.
 
         Raises
         ------
         OSError
             The disk cannot give it.
         """
-        with mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ) as view:
-            yield view
+        return mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ)
 
     def keep(self) -> str:
         """Give the blob its name; return its SHA-256, hexadecimal, once it is durable.
