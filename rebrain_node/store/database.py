@@ -19,7 +19,17 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    PoolProxiedConnection,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -46,6 +56,7 @@ class Database:
     ) -> None:
         self._engine = engine
         self._looking = looking
+        self._rows: PoolProxiedConnection | None = None  #: of ``writing_rows``
         self._one_writer = threading.Lock()
         self._other_processes = other_processes
 
@@ -142,22 +153,29 @@ class Database:
         StoreUnavailableError
             The database does not answer, is full or stays locked; nothing was written.
         """
-        with (
-            self._translated(),
-            self._one_writer,
-            self._alone(),
-            closing(self._engine.raw_connection()) as connection,  # rolls back what is open
-        ):
+        with self._translated(), self._one_writer, self._alone():
+            connection, self._rows = self._rows or self._engine.raw_connection(), None
             transaction = DriverTransaction(connection, self._engine.dialect)
+            try:
+                if self._engine.dialect.name == "postgresql":
+                    transaction.cursor().execute(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
+                else:
+                    transaction.cursor().execute("BEGIN IMMEDIATE")
+                yield transaction
+                connection.commit()
+            except BaseException:
+                connection.invalidate()
+                raise
             if self._engine.dialect.name == "postgresql":
-                transaction.cursor().execute(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
+                connection.close()  # back to the pool, which notices a server that restarted
             else:
-                transaction.cursor().execute("BEGIN IMMEDIATE")
-            yield transaction
-            connection.commit()
+                self._rows = connection  # to ask the pool takes longer than the statements
 
     def close(self) -> None:
         """Close all connections; may be called again."""
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
         self._engine.dispose()
         self._looking.dispose()
         lock, self._other_processes = self._other_processes, None
