@@ -82,12 +82,11 @@ class Database:
             The database cannot be reached, read or written now.
         """
         parsed = _checked(url)
-        lock: WriterLock | None = None
+        sqlite_file: Path | None = None
         if parsed.get_backend_name() == "sqlite":
-            path = Path(str(parsed.database))
-            _require_our_file(path, make=make)
-            lock = WriterLock(path.with_name(f"{path.name}-writer"))
-        database = cls(*_engines(parsed), lock)
+            sqlite_file = Path(str(parsed.database))
+            _require_our_file(sqlite_file, make=make)
+        database = cls(*_engines(parsed), None if sqlite_file is None else WriterLock(sqlite_file))
         try:
             with database.writing() as session:
                 connection = session.connection()

@@ -20,20 +20,23 @@ _LONGEST_PAUSE_S: Final = 0.025
 class WriterLock:
     """A lock on a file of its own; the kernel frees it when its process ends, however it ends."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, made with mode 0600 where it does not exist.
+    def __init__(self, database: Path) -> None:
+        """Open the file beside the database; a new one has its owner, and mode 0600.
 
         Raises
         ------
         StoreUnavailableError
             The file cannot be made or opened.
         """
-        self._path = path
+        self._path = database.with_name(f"{database.name}-writer")
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if os.geteuid() == 0:  # so that a command of root does not shut the node out
+                owner = database.stat()
+                os.fchown(self._descriptor, owner.st_uid, owner.st_gid)
         except OSError as error:
             raise StoreUnavailableError(
-                f"{path}: {error.strerror}; check owner and mode"
+                f"{self._path}: {error.strerror}; check owner and mode"
             ) from error
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -68,3 +69,14 @@ def test_a_checkpoint_ends_before_the_next_writer_begins(tmp_path: Path) -> None
             session.execute(text("INSERT INTO filler VALUES (zeroblob(6000000))"))
         assert log.stat().st_size > 4_000_000, "the transaction was longer than the log may be"
         assert file.stat().st_size > before + 6_000_000, "copied by the transaction that wrote it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_command_of_root_leaves_the_lock_to_the_owner_of_the_database(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    lock = tmp_path / "node.sqlite-writer"
+    lock.unlink()
+    os.chown(tmp_path / "node.sqlite", 4321, 4321)
+    opened(tmp_path).close()
+    assert (lock.stat().st_uid, lock.stat().st_gid) == (4321, 4321)
+    assert lock.stat().st_mode & 0o777 == 0o600
