@@ -20,6 +20,7 @@ from rebrain_node.app.compose import (
     State,
     configure,
     limit_decoding,
+    make_audit_key,
     make_state_folder,
     open_bundle,
     open_model,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from rebrain_node.ports import Destination, Source
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
+    from rebrain_node.worker.checkpoints import CheckpointLoop
     from rebrain_node.worker.delivery import DeliveryLoop
     from rebrain_node.worker.sources import SourceInquiry
     from rebrain_node.worker.watcher import Watcher
@@ -186,6 +188,7 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
 
     with open_state(settings) as state:
         _record_restart(state, f"worker-{slot}", silent_s)
+        make_audit_key(state)
         work = _work(settings, state, slot, check)
         url = progress_url(state.folder, settings.storage.database_url)
         workflows = launch(work, url, slot, settings.workers)
@@ -193,7 +196,8 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
             watcher = _watcher(settings, state, work, workflows)
             purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
             deliveries = _delivery_loops(settings, state)
-            loops = [watcher.run, purge.run, *(each.run for each in deliveries)]
+            signing = _checkpoint_loop(settings, state)
+            loops = [watcher.run, purge.run, signing.run, *(each.run for each in deliveries)]
             threads = [Thread(target=loop, args=(parent.stop,), daemon=True) for loop in loops]
             for thread in threads:
                 thread.start()
@@ -281,6 +285,17 @@ class _LateDestination:
 
 def _late(name: str, make: Callable[[], Destination]) -> Destination:
     return cast("Destination", _LateDestination(name, _once(make)))
+
+
+def _checkpoint_loop(settings: Settings, state: State) -> CheckpointLoop:
+    from rebrain_node.store.checkpoints import Checkpoints
+    from rebrain_node.worker.checkpoints import CheckpointLoop
+
+    return CheckpointLoop(
+        checkpoints=Checkpoints(state.database, state.folder),
+        rows=settings.audit.checkpoint_rows,
+        minutes=settings.audit.checkpoint_minutes,
+    )
 
 
 def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:

@@ -71,6 +71,8 @@ def add(session: Session, received: ReceivedInstance) -> None:
             "sha256": received.sha256,
             "size_bytes": received.size_bytes,
             "calling_ae_title": received.calling_ae_title,
+            "sop_class": received.sop_class_uid,
+            "transfer_syntax": received.transfer_syntax_uid,
         },
     )
 
