@@ -288,6 +288,7 @@ def _late(name: str, make: Callable[[], Destination]) -> Destination:
 
 
 def _checkpoint_loop(settings: Settings, state: State) -> CheckpointLoop:
+    from rebrain_node.store.audit_retention import AuditRetention
     from rebrain_node.store.checkpoints import Checkpoints
     from rebrain_node.worker.checkpoints import CheckpointLoop
 
@@ -295,6 +296,8 @@ def _checkpoint_loop(settings: Settings, state: State) -> CheckpointLoop:
         checkpoints=Checkpoints(state.database, state.folder),
         rows=settings.audit.checkpoint_rows,
         minutes=settings.audit.checkpoint_minutes,
+        retention=AuditRetention(state.database, state.folder),
+        years=settings.audit.years,
     )
 
 

@@ -22,6 +22,9 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Number of events, the newest ones.")] = 50,
     subject: Annotated[str | None, typer.Option(help="Only events about this UID or name.")] = None,
     event: Annotated[str | None, typer.Option(help="Only this event, e.g. series.refused.")] = None,
+    before: Annotated[
+        int | None, typer.Option(min=1, help="Only events before this sequence number.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the newest audit events, oldest first."""
@@ -29,7 +32,7 @@ def list_(
     from rebrain_node.settings import load_settings
 
     with find_state(load_settings(config)) as state:
-        events = state.audit.events(limit, subject=subject, event=event)
+        events = state.audit.events(limit, subject=subject, event=event, before=before)
     if as_json:
         print_json({"events": [_as_dict(event) for event in events]})
         return

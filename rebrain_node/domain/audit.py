@@ -411,6 +411,21 @@ class Event(StrEnum):
         "public key",
         "file",
     )
+    AUDIT_SEALED = (
+        "audit.sealed",
+        (
+            "rows older than `audit.years` were exported, sealed by a signed checkpoint and "
+            "removed; the log begins after them"
+        ),
+        "file of the export",
+        "rows (count), first, last (sequence), sha256 (of the file)",
+    )
+    PATIENT_ERASED = (
+        "patient.erased",
+        "an operator erased all stored bytes of a study of a patient (`audit erase`)",
+        "study",
+        "operator, reason, instances (count), objects (count), quarantined (count), bytes",
+    )
     SERIES_PUBLISHED = (
         "series.published",
         "every destination accepted the whole set; that is no confirmation",

@@ -135,9 +135,12 @@ class AuditLog:
         subject: str | None = None,
         event: str | None = None,
         since: datetime | None = None,
+        before: int | None = None,
     ) -> tuple[AuditEvent, ...]:
-        """Read the newest ``limit`` rows that match, oldest first."""
+        """Read the newest ``limit`` rows that match, oldest first; those before a sequence."""
         query = select(*_COLUMNS).order_by(AuditRow.sequence.desc()).limit(limit)
+        if before is not None:
+            query = query.where(AuditRow.sequence < before)
         if subject is not None:
             query = query.where(AuditRow.subject == _printable(subject))
         if event is not None:
@@ -153,6 +156,24 @@ class AuditLog:
         with self._database.reading() as session:
             row = session.execute(select(*_COLUMNS).where(AuditRow.sequence == sequence)).first()
         return None if row is None else _event(row)
+
+    def stream(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[AuditEvent]:
+        """Read every row, oldest first and page by page, recorded from ``since`` to ``until``."""
+        last = self.begin()[0]
+        while True:
+            with self._database.reading() as session:
+                rows = read_rows(session, last, last + _PAGE)
+                end = session.execute(select(AuditHead.sequence)).scalar_one()
+            for event in map(_event, rows):
+                if (since is None or event.recorded_at >= since) and (
+                    until is None or event.recorded_at < until
+                ):
+                    yield event
+            last += _PAGE
+            if last >= end:
+                return
 
     def head(self) -> tuple[int, str]:
         """Sequence and hash of the newest row; (0, zeros) before the first."""

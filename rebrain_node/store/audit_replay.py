@@ -149,7 +149,7 @@ class FactReplay:
                 series.revision = series.reason = series.changed_at = UNKNOWN
                 series.count = None
             self.series[name] = series
-            study.series.add(name)
+        study.series.add(name)
         if series.count is not None:
             series.count += 1
 
@@ -327,6 +327,7 @@ _HANDLERS: Final[Mapping[str, str]] = {
     Event.DELIVERY_PAUSED: "_delivery_paused",
     Event.DELIVERY_RESUMED: "_delivery_resumed",
     Event.STORAGE_PURGED: "_storage_purged",
+    Event.PATIENT_ERASED: "_storage_purged",
     Event.STORAGE_LOST: "_storage_lost",
 }
 #: events that say something of the fact tables

@@ -34,7 +34,7 @@ class Checkpoints:
     """The checkpoints of one database, signed with the key in ``folder``."""
 
     def __init__(self, database: Database, folder: Path) -> None:
-        self._database = database
+        self.database = database
         self._folder = folder
 
     def write(self) -> Checkpoint | None:
@@ -50,7 +50,7 @@ class Checkpoints:
             The checkpoint could not be written.
         """
         key = node_key(self._folder)
-        with self._database.writing() as session:
+        with self.database.writing() as session:
             sequence, digest = session.execute(select(AuditHead.sequence, AuditHead.hash)).one()
             newest = _newest(session)
             if newest is not None and (newest.sequence, newest.kind) == (sequence, "checkpoint"):
@@ -63,7 +63,7 @@ class Checkpoints:
 
     def is_due(self, rows: int, minutes: float) -> bool:
         """Whether a checkpoint is due: after ``rows`` rows, ``minutes``, or a published series."""
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             sequence = session.scalars(select(AuditHead.sequence)).one()
             newest = _newest(session)
             signed = 0 if newest is None else newest.sequence
