@@ -133,8 +133,9 @@ def erase(
 ) -> None:
     """Erase every stored byte of a patient.
 
-    Received, quarantined and derived instances are deleted. The audit log and the ledger hold no name and no Patient ID; their rows, with UIDs, stay, so
-    that the log remains verifiable. What a PACS has is not erased.
+    Received, quarantined and derived instances are deleted. The audit log and the ledger hold no
+    name and no Patient ID; their rows, with UIDs, stay, so that the log remains verifiable. What a
+    PACS has is not erased.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.app.patient import erase_studies, studies_of_patient

@@ -451,23 +451,26 @@ def _is_manifest(told: SetFacts, rows: Sequence[Sequence[Any]]) -> bool:
 
 
 def _is_told(row: Sequence[Any], uid: str, at: str, told: Mapping[str, Any]) -> bool:
-    return all(wanted == found for _, wanted, found in _pairs(row, uid, at, told))
+    is_equal = tuple(row[:-1]) == _wanted(uid, told)
+    return is_equal and (row[-1][:17] == at[:17] or _near(at, row[-1]) == row[-1])
+
+
+def _wanted(uid: str, told: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Values of `_INSTANCE` without the time, by the log."""
+    return (
+        told["ledger_id"], uid, told.get("sop_class", UNKNOWN), told["series"],
+        told.get("study", UNKNOWN), told.get("transfer_syntax", UNKNOWN), told["sha256"],
+        told.get("size_bytes", UNKNOWN), told["calling_ae_title"],
+    )  # fmt: skip
 
 
 def _pairs(
     row: Sequence[Any], uid: str, at: Any, told: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     """Column, value by the log and value of the table, of one row of `instance`."""
-    yield "id", told["ledger_id"], row[0]
-    yield "sop_instance_uid", uid, row[1]
-    yield "sop_class_uid", told.get("sop_class", UNKNOWN), row[2]
-    yield "series_instance_uid", told["series"], row[3]
-    yield "study_instance_uid", told.get("study", UNKNOWN), row[4]
-    yield "transfer_syntax_uid", told.get("transfer_syntax", UNKNOWN), row[5]
-    yield "sha256", told["sha256"], row[6]
-    yield "size_bytes", told.get("size_bytes", UNKNOWN), row[7]
-    yield "calling_ae_title", told["calling_ae_title"], row[8]
-    yield "received_at", _near(at, row[9]), row[9]
+    wanted = (*_wanted(uid, told), _near(at, row[-1]))
+    for column, value, found in zip(_INSTANCE, wanted, row, strict=True):
+        yield column.key, value, found
 
 
 def _near(told: Any, found: Any) -> Any:
