@@ -304,7 +304,7 @@ class FactCheck:
                 ("set_id", number, request.set_id),
                 ("destination", name, request.destination),
                 ("requested_at", _near(at, request.requested_at), request.requested_at),
-                ("answered_at", answered, request.answered_at is not None),
+                ("answered_at", _near(answered, request.answered_at), request.answered_at),
             )
             for column, wanted, found in pairs:
                 if wanted != found:
@@ -475,8 +475,8 @@ def _pairs(
 
 def _near(told: Any, found: Any) -> Any:
     """``found`` where it is a time that lies near the row of the log, else ``told``."""
-    if told is UNKNOWN:
-        return UNKNOWN
+    if told is UNKNOWN or told is None:
+        return told
     text = utc_text(found) if isinstance(found, datetime) else found
     if isinstance(text, str) and text[:17] == told[:17] and len(text) == len(told):
         return found

@@ -104,7 +104,7 @@ class FactReplay:
         #: versions that became the instance, by SOP Instance UID, in order
         self.taken: dict[str, list[VersionFacts]] = {}
         self.paused: dict[str, tuple[Any, str]] = {}
-        self.commitments: dict[str, tuple[int, str, str, bool]] = {}
+        self.commitments: dict[str, tuple[int, str, str, str | None]] = {}
         self.purged: set[str] = set()  #: series and studies
         self.lost: set[str] = set()  #: SOP instances
         self.reopened: set[int] = set()  #: sets that the log does not tell, whose series goes on
@@ -276,13 +276,13 @@ class FactReplay:
         change(name, at, told)
 
     def _commitment_requested(self, name: str, at: str, told: _Details) -> None:
-        self.commitments[told["transaction"]] = told["set"], name, at, False
+        self.commitments[told["transaction"]] = told["set"], name, at, None
 
     def _commitment_answered(self, name: str, at: str, told: _Details) -> None:
         self._delivery_changed(name, at, told)
         known = self.commitments.get(told["transaction"])
         if known is not None:
-            self.commitments[told["transaction"]] = (*known[:3], True)
+            self.commitments[told["transaction"]] = (*known[:3], at)
 
     def _delivery_paused(self, name: str, at: str, told: _Details) -> None:
         self.paused[name] = told["reason"], at

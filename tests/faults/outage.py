@@ -51,6 +51,7 @@ CLOCKS = tuple(
         "store.deliveries",
         "store.confirmations",
         "store.audit",
+        "store.series",
         "worker.delivery",
     )
 )
