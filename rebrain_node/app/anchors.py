@@ -22,6 +22,7 @@ from rebrain_node.store.checkpoints import row_fault
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+    from rebrain_node.settings import Settings
     from rebrain_node.store.audit_check import AuditCheck, LogReading
 
 
@@ -81,6 +82,22 @@ def compare_reports(check: AuditCheck, folder: Path) -> ReportComparison:
             sentence = f"report {each.name} (SOP instance {each.sop_instance_uid}): {fault}"
             differences.append(AuditDifference(kind="report", subject=each.name, sentence=sentence))
     return ReportComparison(differences=tuple(differences), **counts)
+
+
+def fetch_reports(settings: Settings, name: str, folder: Path) -> int:
+    """Retrieve the reports that a destination holds into a folder; how many.
+
+    Raises
+    ------
+    SettingsError
+        There is no destination of that name that is reached over DICOM.
+    DeliveryError
+        It cannot be reached, or cannot be asked.
+    """
+    from rebrain_node.app.tasks import find_destination
+    from rebrain_node.network.report_query import fetch_reports
+
+    return fetch_reports(find_destination(settings, name), settings.receiver.ae_title, folder)
 
 
 def _verdict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,10 @@ from rebrain_node.cli.audit import audit
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from rebrain_node.app.anchors import ReportComparison
     from rebrain_node.domain.audit import ChainVerdict
+    from rebrain_node.settings import Settings
+    from rebrain_node.store.audit_check import AuditCheck
 
 Keys = Annotated[
     list[Path] | None,
@@ -28,13 +32,11 @@ Keys = Annotated[
 def verify(
     config: Config = None,
     against_sr: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--against-sr",
-            exists=True,
-            file_okay=False,
-            help="Folder with the structured reports of this node, e.g. exported from the PACS: "
-            "their anchors are compared with the log.",
+            help="Folder with structured reports exported from the PACS, or name of a destination "
+            "from which they are retrieved: their anchors are compared with the log.",
         ),
     ] = None,
     key: Keys = None,
@@ -43,18 +45,18 @@ def verify(
     """Verify that the audit log is as it was written.
 
     Checks hash chain, signed checkpoints, triggers, and ledger and deliveries against it. With
-    --against-sr, also whether the log still has the rows that the reports in the folder were
+    --against-sr, also whether the log still has the rows that the reports of the node were
     signed over. Exit code 1 if anything is not as it was written, and what it is.
     """
-    from rebrain_node.app.anchors import compare_reports
     from rebrain_node.app.compose import audit_check, find_state
     from rebrain_node.settings import load_settings
 
-    with find_state(load_settings(config)) as state, progress() as bar:
+    settings = load_settings(config)
+    with find_state(settings) as state, progress() as bar:
         task = bar.add_task("verify", total=None)
         check = audit_check(state, key or ())
         verdict = check.verify(lambda done, total: bar.update(task, completed=done, total=total))
-        reports = None if against_sr is None else compare_reports(check, against_sr)
+        reports = None if against_sr is None else _compare(settings, check, against_sr)
     answer = _answer(verdict)
     if reports is not None:
         answer["reports"] = {
@@ -70,6 +72,17 @@ def verify(
         _print(answer)
     if not verdict.intact or (reports is not None and not reports.agree):
         raise typer.Exit(1)
+
+
+def _compare(settings: Settings, check: AuditCheck, where: str) -> ReportComparison:
+    """Compare the reports in a folder, or those of a destination, with the log."""
+    from rebrain_node.app.anchors import compare_reports, fetch_reports
+
+    if Path(where).is_dir():
+        return compare_reports(check, Path(where))
+    with TemporaryDirectory(prefix="rebrain-reports-") as folder:
+        fetch_reports(settings, where, Path(folder))
+        return compare_reports(check, Path(folder))
 
 
 def _answer(verdict: ChainVerdict) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class AuditedNode:
         signed = self.audit.checkpoint()
         assert signed is not None
         made = derived_set(job)
-        report = _report(made.instances[0].sop_instance_uid + ".9", signed)
+        report = _report(made.instances[0].sop_instance_uid + ".9", job.study_instance_uid, signed)
         put = DerivedSet(provenance=made.provenance, instances=(*made.instances, report))
         number = self.outbox.put(put, names, job)
         (self.folder / REPORTS / f"{number}.dcm").write_bytes(report.content)
@@ -146,9 +146,11 @@ def _fail(node: AuditedNode) -> None:
     node.ledger.cancel("1.2.7.1", operator="someone", reason="a test")
 
 
-def _report(uid: str, signed: Checkpoint) -> DerivedInstance:
+def _report(uid: str, study: str, signed: Checkpoint) -> DerivedInstance:
     report = Dataset()
     report.SOPClassUID, report.SOPInstanceUID = Comprehensive3DSRStorage, uid
+    report.PatientID, report.StudyInstanceUID, report.SeriesInstanceUID = "P1", study, f"{uid}.0"
+    report.SeriesDescription = "SYNTH provenance of MR T1"
     report.Modality, report.ValueType = "SR", "CONTAINER"
     report.ContentSequence = [
         _item(codes.AUDIT_HEAD[0], f"{signed.sequence} {signed.hash}"),
