@@ -287,7 +287,7 @@ class Storage(_Part):
 
 
 class RetentionSettings(_Part):
-    """How long stored bytes are kept; rows of the ledger and the audit log are kept permanently."""
+    """How long stored bytes are kept; rows of the ledger are kept, the log's by `audit.years`."""
 
     delivered_days: float = Field(
         default=30.0,

@@ -348,9 +348,10 @@ class _InstanceCheck:
                 if before is None:
                     continue
                 said = {**before.details, "reason": after.details.get("reason", UNKNOWN)}
-                version = VersionFacts(
-                    said, before.received_at, said.get("series", UNKNOWN), "replaced"
-                )
+                # where one instance alone was swapped, earlier versions wrote another decision
+                decision = "replaced" if "disputed_series" in after.details else UNKNOWN
+                disputed = said.get("series", UNKNOWN)
+                version = VersionFacts(said, before.received_at, disputed, decision)
                 found[uid, str(said["sha256"])] = version
         return found
 
