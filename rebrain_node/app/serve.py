@@ -20,6 +20,7 @@ from rebrain_node.app.compose import (
     State,
     configure,
     limit_decoding,
+    make_audit_key,
     make_state_folder,
     open_bundle,
     open_model,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from rebrain_node.ports import Destination, NotificationReceiver
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
+    from rebrain_node.worker.checkpoints import CheckpointLoop
     from rebrain_node.worker.delivery import DeliveryLoop
     from rebrain_node.worker.notification import NotificationLoop
     from rebrain_node.worker.sources import SourceInquiry
@@ -187,13 +189,15 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
 
     with open_state(settings) as state:
         _record_restart(state, f"worker-{slot}", silent_s)
+        make_audit_key(state)
         work = _work(settings, state, slot, check)
         url = progress_url(state.folder, settings.storage.database_url)
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
             watcher = _watcher(settings, state, work, workflows)
             purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
-            loops = [watcher.run, purge.run]
+            signing = _checkpoint_loop(settings, state)
+            loops = [watcher.run, purge.run, signing.run]
             loops += [each.run for each in _delivery_loops(settings, state)]
             loops += [each.run for each in _notification_loops(settings, state)]
             threads = [Thread(target=loop, args=(parent.stop,), daemon=True) for loop in loops]
@@ -284,6 +288,20 @@ class _LateRemote:
 
 def _late(name: str, make: Callable[[], T]) -> T:
     return cast("T", _LateRemote(name, _once(make)))
+
+
+def _checkpoint_loop(settings: Settings, state: State) -> CheckpointLoop:
+    from rebrain_node.store.audit_retention import AuditRetention
+    from rebrain_node.store.checkpoints import Checkpoints
+    from rebrain_node.worker.checkpoints import CheckpointLoop
+
+    return CheckpointLoop(
+        checkpoints=Checkpoints(state.database, state.folder),
+        rows=settings.audit.checkpoint_rows,
+        minutes=settings.audit.checkpoint_minutes,
+        retention=AuditRetention(state.database, state.folder),
+        years=settings.audit.years,
+    )
 
 
 def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:

@@ -96,6 +96,8 @@ def _add(session: Session | DriverTransaction, received: ReceivedInstance, now: 
             "sha256": received.sha256,
             "size_bytes": received.size_bytes,
             "calling_ae_title": received.calling_ae_title,
+            "sop_class": received.sop_class_uid,
+            "transfer_syntax": received.transfer_syntax_uid,
         },
     )
 
