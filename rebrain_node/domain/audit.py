@@ -348,6 +348,18 @@ class Event(StrEnum):
         "receiver",
         "set, destination, reason",
     )
+    NOTIFICATION_RETRIED = (
+        "notification.retried",
+        "an operator has a notification sent again",
+        "receiver",
+        "set, objects (count), reason, operator",
+    )
+    NOTIFICATION_CANCELLED = (
+        "notification.cancelled",
+        "an operator, or a recall, stops a notification that was not taken",
+        "receiver",
+        "set, reason, operator",
+    )
     DELIVERY_WITHDRAWN = (
         "delivery.withdrawn",
         "what waits of a set is taken back because its source series came into dispute",
@@ -356,14 +368,14 @@ class Event(StrEnum):
     )
     DELIVERY_RETRIED = (
         "delivery.retried",
-        "an operator has objects sent again, or a notification",
-        "destination, or receiver of the notification",
+        "an operator has objects sent again",
+        "destination",
         "set, objects (count), reason, operator, rows",
     )
     DELIVERY_CANCELLED = (
         "delivery.cancelled",
-        "an operator stops what is pending of a set, or its notification",
-        "destination, or receiver of the notification",
+        "an operator stops what is pending of a set",
+        "destination",
         "set, reason, operator, rows",
     )
     DELIVERY_PAUSED = (

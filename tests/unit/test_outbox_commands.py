@@ -169,8 +169,8 @@ def test_a_notification_is_retried_and_cancelled_by_the_name_of_its_receiver(not
     assert notified.json("outbox", "cancel", *words, "not wanted") == {"objects": {"ris": 1}}
     assert notified.json("outbox", "list", code=1)["notifications"] == []
     assert [each for each in notified.events() if each[1] == "ris"][-2:] == [
-        (Event.DELIVERY_RETRIED, "ris", "repaired"),
-        (Event.DELIVERY_CANCELLED, "ris", "not wanted"),
+        (Event.NOTIFICATION_RETRIED, "ris", "repaired"),
+        (Event.NOTIFICATION_CANCELLED, "ris", "not wanted"),
     ]
     notified.run("outbox", "pause", "ris", "--reason", "maintenance")
 
