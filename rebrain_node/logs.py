@@ -6,7 +6,6 @@ line without trace, and UIDs in them become references too.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import sys
@@ -14,13 +13,10 @@ from typing import Final
 
 import structlog
 
+from rebrain_node.domain.text import reference
+
 #: four or more components: a DICOM UID and no version number (PS3.5 section 9.1)
 _UID: Final = re.compile(r"\d+(?:\.\d+){3,}")
-
-
-def reference(uid: str) -> str:
-    """Short name of a UID for the logs."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:12]
 
 
 def log_as_json(process: str) -> None:

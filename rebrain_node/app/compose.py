@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
+    from rebrain_node.store.results import Results
     from rebrain_node.store.retention import Retention, RetentionRules
+    from rebrain_node.store.short_names import ShortNames
 
 #: the SQLite database within the folder of the node's state
 _DATABASE = "node.sqlite"
@@ -194,6 +196,8 @@ class State:
     releases: Releases
     listening: ListeningClock
     inquiries: Inquiries
+    results: Results
+    names: ShortNames
     folder: Path
 
     @property
@@ -341,7 +345,9 @@ def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
+    from rebrain_node.store.results import Results
     from rebrain_node.store.retention import Retention
+    from rebrain_node.store.short_names import ShortNames
 
     return State(
         ledger=Ledger(database),
@@ -358,6 +364,8 @@ def _state(database: Database, folder: Path) -> State:
         releases=Releases(database),
         listening=ListeningClock(database),
         inquiries=Inquiries(database),
+        results=Results(database),
+        names=ShortNames(database),
         folder=folder,
     )
 
