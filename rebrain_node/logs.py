@@ -6,6 +6,7 @@ line without trace, and UIDs in them become references too.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import re
 import sys
@@ -37,6 +38,14 @@ def log_as_json(process: str) -> None:
     root.setLevel(logging.WARNING)
 
 
+def _unless_address(digits: str) -> str:
+    """Return the short id of a UID; an IPv4 address, which looks like one, stays."""
+    try:
+        return str(ipaddress.IPv4Address(digits))
+    except ValueError:
+        return reference(digits)
+
+
 class _Libraries(logging.Handler):
     """Passes the lines of libraries on."""
 
@@ -48,7 +57,7 @@ class _Libraries(logging.Handler):
         cause = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
         structlog.get_logger().log(
             record.levelno,
-            _UID.sub(lambda match: reference(match.group()), text),
+            _UID.sub(lambda match: _unless_address(match.group()), text),
             library=record.name,
             **({} if cause is None else {"exception": cause}),
         )

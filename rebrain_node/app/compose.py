@@ -77,7 +77,10 @@ def read_limits(settings: Settings) -> Limits:
     try:
         return load_limits(settings.limits.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"limits {settings.limits}: {error.strerror}") from error
+        raise SettingsError(
+            f"limits {settings.limits}: {error.strerror}; correct the setting `limits`, or leave "
+            "it out for the limits that ship"
+        ) from error
 
 
 def read_bundle(settings: Settings) -> ModelBundle:

@@ -172,12 +172,12 @@ def choose(value: str, known: Sequence[str], what: str) -> str:
     """
     if value in known:
         return value
-    from difflib import get_close_matches
+    from rebrain_node.validation import nearest
 
-    close = get_close_matches(value, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else "."
     names = ", ".join(known) or "none"
-    raise typer.BadParameter(f"{value!r} is no {what}{hint} There are: {names}")
+    raise typer.BadParameter(
+        f"{value!r} is no {what}{nearest(value, known) or '.'} There are: {names}"
+    )
 
 
 def progress() -> Progress:
