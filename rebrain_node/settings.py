@@ -457,6 +457,20 @@ class Objects(_Part):
     )
 
 
+class MarksSettings(_Part):
+    """How a viewer shows that the MR is synthetic, beside the words that every object holds."""
+
+    visible: Literal["none", "presentation-state", "corner", "border"] = Field(
+        default="presentation-state",
+        description=(
+            "mark that viewers show on the MR: `none`; `presentation-state`, an object of the set "
+            "with the words SYNTHETIC - NOT FOR DIAGNOSIS, which leaves the pixels as they are; "
+            "`corner`, these words in the pixels, or `border`, a white frame in them: never on the "
+            "head of a slice, and where there is no room there is none and Image Comments say so"
+        ),
+    )
+
+
 class HealthSettings(_Part):
     """Probes and metrics for a monitoring system on this machine."""
 
@@ -504,6 +518,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     model: Model = Model()
     objects: Objects = Objects()
+    marks: MarksSettings = MarksSettings()
     destinations: tuple[DestinationSettings, ...] = Field(
         default=(), description="where results are sent; empty means they are kept and not sent"
     )

@@ -124,12 +124,20 @@ def configure(settings: Settings, bundle: ModelBundle) -> Configuration:
         The limits are not fit to run.
     """
     from rebrain_node.pipeline import Configuration
-    from rebrain_node.steps.write import ObjectOptions
+    from rebrain_node.steps.write import COMPANIONS, ObjectOptions
 
     limits = read_limits(settings)
-    objects = settings.objects.model_dump(mode="json")
+    objects = settings.objects.model_dump(mode="json") | settings.marks.model_dump(mode="json")
     content = json.dumps({"limits": limits.digest, "objects": objects}, sort_keys=True)
     options = ObjectOptions(**settings.objects.model_dump(exclude_none=True))
+    visible = settings.marks.visible
+    if visible == "presentation-state":
+        with_state = {*options.companions, "PR"}
+        options = replace(
+            options, companions=tuple(each for each in COMPANIONS if each in with_state)
+        )
+    elif visible != "none":
+        options = replace(options, ink=visible)
     if settings.objects.uncertain_above is None and bundle.recipe.abstain is not None:
         options = replace(options, uncertain_above=bundle.recipe.abstain.voxel_above)
     return Configuration(
