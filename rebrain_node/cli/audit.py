@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -188,19 +189,61 @@ def verify(config: Config = None, as_json: AsJson = False) -> None:
 
 @audit.command("report")
 def report(
-    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    series: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SERIES]",
+            help="Only this series, with pictures: UID, id, or the beginning of either.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("audit-report.html"),
+    period: Annotated[
+        str | None,
+        typer.Option(
+            help="Report of the site over a period, e.g. 2026-11-01/2026-11-30: days in UTC, "
+            "both included."
+        ),
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an HTML report of every series and its decision."""
-    from rebrain_node.app.tasks import write_audit_report
+    """Write an HTML report of all series, one series or a period.
+
+    The page holds everything in one file, loads nothing and names no patient. With SERIES: what
+    came, why it was chosen, the result with pictures in three planes and its uncertainty, every
+    slice by kind, geometry, deliveries, and the proof from the audit log. With --period: counts,
+    refusals by code, latency, uncertainty, bundles and deliveries of the site.
+    """
+    from rebrain_node.app.tasks import write_audit_report, write_series_report, write_site_report
     from rebrain_node.settings import load_settings
 
-    write_audit_report(load_settings(config), out)
+    if series is not None and period is not None:
+        raise typer.BadParameter("give SERIES or --period, not both")
+    settings = load_settings(config)
+    if series is not None:
+        write_series_report(settings, series, out)
+    elif period is not None:
+        write_site_report(settings, *_days(period), out)
+    else:
+        write_audit_report(settings, out)
     if as_json:
         print_json({"report": str(out)})
         return
     typer.echo(str(out))
+
+
+def _days(period: str) -> tuple[datetime, datetime]:
+    """Read FROM/TO; the last day is included whole."""
+    try:
+        first, last = (datetime.fromisoformat(day) for day in period.split("/"))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{period!r} is no period; write two days, e.g. 2026-11-01/2026-11-30"
+        ) from None
+    if last < first:
+        raise typer.BadParameter(f"{period!r} ends before it begins; exchange the two days")
+    end = last.replace(tzinfo=UTC) + timedelta(days=1) - timedelta(microseconds=1)
+    return first.replace(tzinfo=UTC), end
 
 
 def _as_dict(event: AuditEvent) -> dict[str, object]:

@@ -116,6 +116,7 @@ class AuditLog:
         subject: str | None = None,
         event: str | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
     ) -> tuple[AuditEvent, ...]:
         """Read the newest ``limit`` rows that match, oldest first."""
         query = select(*_COLUMNS).order_by(AuditRow.sequence.desc()).limit(limit)
@@ -125,6 +126,8 @@ class AuditLog:
             query = query.where(AuditRow.event == _known(event))
         if since is not None:
             query = query.where(AuditRow.recorded_at >= utc_text(since))
+        if until is not None:
+            query = query.where(AuditRow.recorded_at <= utc_text(until))
         with self._database.reading() as session:
             rows = session.execute(query).all()
         return tuple(_event(row) for row in reversed(rows))
