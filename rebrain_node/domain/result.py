@@ -67,6 +67,7 @@ class ResultRecord:
     ood_score: float | None
     ood_threshold: float | None
     destinations: tuple[DestinationRecord, ...]
+    recalled: str | None = None  #: when and why it was recalled
 
     def rows(self) -> list[tuple[str, str]]:
         """Return name and value of each line of the block, as terminal and report show it."""
@@ -87,6 +88,7 @@ class ResultRecord:
             ("slices not to be trusted", self._untrusted_words()),
             ("OOD score", self._ood_words()),
             *self._delivery_rows(),
+            *([] if self.recalled is None else [("RECALLED", self.recalled)]),
         ]
 
     def to_json(self) -> dict[str, Any]:

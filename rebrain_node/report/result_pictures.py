@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.domain.volume import FloatArray, Grid
@@ -43,14 +44,17 @@ class PictureSet:
 
 
 def pictures_of(instances: Sequence[DerivedInstance]) -> PictureSet | None:
-    """Draw the planes through the middle of the head; None where the set holds no MR.
+    """Draw the planes through the middle of the head; None where the set holds no readable MR.
 
     Parameters
     ----------
     instances : sequence of DerivedInstance
         The whole set as it lies in the outbox.
     """
-    slices = _slices(instances)
+    try:
+        slices = _slices(instances)
+    except InvalidDicomError:
+        return None
     if not slices:
         return None
     stored = np.stack([_pixels(one) for one in slices]).astype(np.float32)

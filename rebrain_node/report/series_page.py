@@ -90,7 +90,7 @@ def _pictures(facts: SeriesFacts) -> Html:
         return Html("")
     heading = tag("h2", "Pictures")
     if facts.pictures is None:
-        words = "The bytes of the objects are not stored here any more; the archive has them."
+        words = "The objects are not stored here any more, or cannot be read; the archive has them."
         return tag("section", heading, tag("p", words))
     figures = [
         tag(

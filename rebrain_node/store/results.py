@@ -19,7 +19,9 @@ from rebrain_node.domain.result import (
     ResultRecord,
     SubjectSummary,
 )
+from rebrain_node.domain.text import utc
 from rebrain_node.store.database import Database
+from rebrain_node.store.recall import issued_notes
 from rebrain_node.store.tables import AuditRow, DeliveryRow, DerivedInstanceRow, DerivedSetRow
 
 #: what a destination answers when it is asked what it holds
@@ -71,7 +73,25 @@ def _record(session: Session, row: DerivedSetRow) -> ResultRecord:
         ood_score=ood.get("score"),
         ood_threshold=ood.get("threshold"),
         destinations=_destinations(session, row.id),
+        recalled=_recalled(session, row),
     )
+
+
+def _recalled(session: Session, row: DerivedSetRow) -> str | None:
+    """Return when and why a rejection note was sent for the set; None where none was."""
+    query = (
+        select(AuditRow.recorded_at, AuditRow.details)
+        .where(
+            AuditRow.event == str(Event.SERIES_RECALLED),
+            AuditRow.subject == row.source_series_uid,
+        )
+        .order_by(AuditRow.sequence.desc())
+    )
+    for recorded_at, text in session.execute(query):
+        details = json.loads(text)
+        if details["set"] == row.id:
+            return f"{utc(datetime.fromisoformat(recorded_at))}: {details['reason']}"
+    return None
 
 
 def _newest(session: Session, event: Event, row: DerivedSetRow) -> Mapping[str, Any]:
@@ -92,15 +112,20 @@ def _details(session: Session, event: Event, subject: str) -> Iterable[Mapping[s
 
 
 def _objects(session: Session, set_id: int) -> tuple[str | None, dict[str, int]]:
-    """Return the MR series, and the number of objects of each kind in the order of sending."""
+    """Return the MR series, and the number of objects of each kind, without rejection notes."""
+    notes = issued_notes(session, set_id)
     query = (
-        select(DerivedInstanceRow.kind, DerivedInstanceRow.series_instance_uid)
+        select(
+            DerivedInstanceRow.kind,
+            DerivedInstanceRow.series_instance_uid,
+            DerivedInstanceRow.sop_instance_uid,
+        )
         .where(DerivedInstanceRow.set_id == set_id)
         .order_by(DerivedInstanceRow.position)
     )
     found = session.execute(query).all()
-    mr = next((str(series) for kind, series in found if kind == "MR"), None)
-    return mr, dict(Counter(str(kind) for kind, _ in found))
+    mr = next((str(series) for kind, series, _ in found if kind == "MR"), None)
+    return mr, dict(Counter(str(kind) for kind, _, uid in found if uid not in notes))
 
 
 def _signer(session: Session, digest: str) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 from rebrain_node.cli.terminal import aligned_table, detail_words, plain, tabbed_table
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict
 from rebrain_node.domain.findings import Finding
+from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.domain.result import DestinationRecord, ResultRecord, SubjectSummary
 from rebrain_node.report.result_pictures import pictures_of
@@ -176,8 +177,13 @@ def test_pictures_show_mr_and_uncertainty_in_three_planes_from_the_stored_object
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_a_set_without_mr_has_no_picture():
+def test_a_set_without_readable_mr_has_no_picture():
     assert pictures_of([]) is None
+    unreadable = DerivedInstance(
+        kind="MR", sop_class_uid="1.2", sop_instance_uid="1.3", series_instance_uid="1.4",
+        content=b"x" * 200,
+    )  # fmt: skip
+    assert pictures_of([unreadable]) is None
 
 
 def test_the_site_report_counts_refusals_latency_and_uncertainty():

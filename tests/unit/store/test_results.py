@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import HeldObject
 from rebrain_node.domain.guidance import COLUMNS
@@ -72,6 +74,20 @@ def test_what_an_earlier_version_did_not_record_is_said_to_be_missing():
     assert rows["bundle"].endswith("signed by nobody")
     assert rows["exemplars"] == "none: no slice was guided"
     assert rows["delivered"] == "to nobody: no destination is set"
+
+
+def test_a_recalled_result_says_so_and_does_not_count_the_note():
+    with outbox_node() as node:
+        node.ledger.record_received(received(1))
+        job = accept(node.ledger)
+        derived = derived_set(job)
+        set_id = node.outbox.put(derived, ["pacs"], job)
+        node.deliveries.record(set_id, "pacs", answers(derived.instances))
+        note = replace(derived.instances[0], sop_instance_uid="2.25.9", kind="KOS", content=b"n")
+        node.outbox.add_note(set_id, note, "wrong bundle", "someone")
+        rows = dict(Results(node.database).of_series("1.2.1.1").rows())
+    assert rows["RECALLED"].endswith("Z: wrong bundle")
+    assert rows["objects"] == "2 MR, 1 KOS (set 1)"
 
 
 def test_only_the_newest_revision_and_the_last_word_on_it_count():
