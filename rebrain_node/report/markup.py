@@ -150,6 +150,11 @@ figure img { display: block; width: 100%; } figcaption { color: #cbd3dc; font-si
 summary { cursor: pointer; margin-top: 10px; color: var(--faint); }
 .histogram { display: block; width: 100%; height: 120px; background: #fff; }
 .histogram rect { fill: #1f7fd1; }
+@media (min-width: 901px) {
+  .short td, .short code { overflow-wrap: normal; white-space: nowrap; }
+  .short td.long, .short td:last-child { white-space: normal; overflow-wrap: anywhere; }
+  .short td.long code { white-space: normal; overflow-wrap: anywhere; }
+}
 @media (max-width: 900px) {
   .tiles { grid-template-columns: repeat(4, 1fr); }
   .rows thead { display: none; } .rows tr { display: block; padding: 8px 0;

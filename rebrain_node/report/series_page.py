@@ -144,7 +144,7 @@ def _strip(facts: SeriesFacts) -> Html:
     rows: list[Sequence[Content]] = [
         (
             k, one["kind"], f"{one['distance_mm']:.1f}",
-            "" if mean is None else f"{mean:.3f}{' NOT TO BE TRUSTED' if k in untrusted else ''}",
+            _doubt(mean, untrusted=k in untrusted),
             tag("code", str(one["exemplar"] or "")[:16]), value_text(one["similarity"]),
             str(guided["reasons"][one["reason"]]),
         )
@@ -157,8 +157,21 @@ def _strip(facts: SeriesFacts) -> Html:
         tag("p", "First slice on the left; height: mean uncertainty.", class_="faint"),
         picture,
         tag("p", *legend, class_="legend"),
-        tag("details", tag("summary", f"All {len(slices)} slices"), table(names, rows)),
+        tag(
+            "details",
+            tag("summary", f"All {len(slices)} slices"),
+            table(names, rows, class_="short"),
+        ),
     )
+
+
+def _doubt(mean: float | None, *, untrusted: bool) -> str:
+    """Write the mean uncertainty of a slice; it is 0 where the slice shows no head."""
+    if mean is None:
+        return ""
+    if mean == 0.0:
+        return "no head"
+    return f"{mean:.3f}{' NOT TO BE TRUSTED' if untrusted else ''}"
 
 
 def _colour(kind: str) -> str:
@@ -190,7 +203,7 @@ def _selection(facts: SeriesFacts) -> Html:
         for one in facts.study
     ]
     names = ("series", "state", "instances", "why")
-    return tag("section", tag("h2", "Selection in the study"), table(names, rows))
+    return tag("section", tag("h2", "Selection in the study"), table(names, rows, class_="short"))
 
 
 def _deliveries(events: Sequence[AuditEvent]) -> Html:
@@ -202,7 +215,7 @@ def _deliveries(events: Sequence[AuditEvent]) -> Html:
     if not rows:
         return tag("section", tag("h2", "Deliveries"), tag("p", "Nothing was sent."))
     names = ("time", "event", "destination", "details")
-    return tag("section", tag("h2", "Deliveries"), table(names, rows))
+    return tag("section", tag("h2", "Deliveries"), table(names, rows, class_="short"))
 
 
 def _proof(facts: SeriesFacts) -> Html:
@@ -242,15 +255,15 @@ def _log(events: Sequence[AuditEvent]) -> Html:
         first, last = received[0], received[-1]
         count = f"{len(received)} instances"
         rows.append((f"{first.sequence}-{last.sequence}", utc(last.recorded_at), last.event,
-                     count, ""))  # fmt: skip
+                     "", count))  # fmt: skip
     rows += [
         (
             one.sequence, utc(one.recorded_at), one.event,
-            value_text({n: v for n, v in one.details.items() if n not in _TABLES}),
             tag("code", one.hash[:16]),
+            value_text({n: v for n, v in one.details.items() if n not in _TABLES}),
         )
         for one in events
         if one.event != Event.INSTANCE_RECEIVED
     ]  # fmt: skip
-    names = ("row", "time", "event", "details", "hash begins")
-    return tag("section", tag("h2", "Audit log"), table(names, rows), class_="log")
+    names = ("row", "time", "event", "hash begins", "details")
+    return tag("section", tag("h2", "Audit log"), table(names, rows, class_="short"))
