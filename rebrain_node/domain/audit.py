@@ -246,6 +246,16 @@ class Event(StrEnum):
             "below)"
         ),
     )
+    SERIES_UNCERTAINTY = (
+        "series.uncertainty",
+        "the uncertainty of every slice is estimated; written before the objects are",
+        "series",
+        (
+            "revision, mean (of the slices that show the head, ratio of the display range), "
+            "label (how far to trust it), untrusted_above (null without a limit), untrusted "
+            "(numbers of the slices above it, from 1), slices (mean of each)"
+        ),
+    )
     SERIES_SYNTHESISED = (
         "series.synthesised",
         "the derived set is durable in the outbox",

@@ -229,7 +229,9 @@ def test_the_table_of_status_names_paused_destinations(site):
 
 
 def test_a_recall_of_nothing_says_that_no_note_was_made(site):
-    said = site.run("recall", "--series", "1.2.3", "--issue", "quality", "--reason", "wrong side")
+    said = site.run(
+        "recall", "--since", "2099-01-01", "--issue", "quality", "--reason", "wrong side"
+    )
     assert "no rejection note was made" in said
 
 
