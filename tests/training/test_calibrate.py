@@ -70,6 +70,23 @@ def test_equal_scores_are_inside_together():
     assert plain(scores_of([2.0, 2.0, 2.0, 2.0]), 0.5) == 2.0
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_the_width_is_the_least_score_that_enough_others_do_not_exceed(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    digits = int(rng.integers(0, 4))  # few digits: many equal scores
+    scores = [
+        rng.exponential(1, int(rng.integers(1, 60))).astype(np.float32).round(digits)
+        for _ in range(int(rng.integers(1, 9)))
+    ]
+    alpha = float(rng.uniform(0, 0.6))
+
+    def missed(limit: float) -> float:
+        return float(np.mean([(each > limit).mean() for each in scores]))
+
+    every = sorted({float(score) for each in scores for score in each})
+    assert plain(scores, alpha) == next(v for v in every if missed(v) <= alpha + 1e-9)
+
+
 @pytest.mark.parametrize(("n", "finite"), [(1, False), (8, False), (9, True), (10, True)])
 def test_lambda_is_infinite_below_nine_subjects_at_alpha_one_tenth(n, finite):
     scores = scores_of(*([float(k)] for k in range(n)))
