@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
     from rebrain_node.store.retention import Retention, RetentionRules
+    from rebrain_node.store.workitems import Workitems
 
 #: the SQLite database within the folder of the node's state
 _DATABASE = "node.sqlite"
@@ -191,6 +192,7 @@ class State:
     outbox: Outbox
     deliveries: Deliveries
     notifications: Notifications
+    workitems: Workitems
     backlog: Backlog
     confirmations: Confirmations
     retention: Retention
@@ -348,6 +350,7 @@ def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
     from rebrain_node.store.retention import Retention
+    from rebrain_node.store.workitems import Workitems
 
     return State(
         ledger=Ledger(database),
@@ -355,6 +358,7 @@ def _state(database: Database, folder: Path) -> State:
         outbox=Outbox(database, folder / "outbox"),
         deliveries=Deliveries(database),
         notifications=Notifications(database),
+        workitems=Workitems(database),
         backlog=Backlog(database),
         confirmations=Confirmations(database),
         retention=Retention(

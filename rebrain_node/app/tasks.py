@@ -20,7 +20,12 @@ from rebrain_node.app.compose import (
 )
 from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.errors import SettingsError
-from rebrain_node.settings import DestinationSettings, NotificationSettings, Settings
+from rebrain_node.settings import (
+    DestinationSettings,
+    NotificationSettings,
+    Settings,
+    WorkflowManagerSettings,
+)
 
 if TYPE_CHECKING:
     from rebrain_node.app.compose import State
@@ -123,6 +128,24 @@ def check_receiver(settings: Settings, each: NotificationSettings) -> None:
     from rebrain_node.network.notification import AvailabilityReceiver
 
     AvailabilityReceiver(each, settings.receiver.ae_title).check()
+
+
+def check_manager(settings: Settings, each: WorkflowManagerSettings) -> int:
+    """Search a workflow manager for scheduled workitems; nothing is claimed.
+
+    Returns
+    -------
+    int
+        How many there are on the first page of the answer.
+
+    Raises
+    ------
+    DeliveryError
+        It cannot be reached, or does not answer with workitems.
+    """
+    from rebrain_node.network.workitems import WorkflowManager
+
+    return WorkflowManager(each, settings.receiver.ae_title, {}).check()
 
 
 def send_files(

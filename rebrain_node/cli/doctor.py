@@ -13,7 +13,7 @@ from rebrain_node.cli.terminal import AsJson, Config, console, print_json, print
 from rebrain_node.errors import RebrainError
 
 if TYPE_CHECKING:
-    from rebrain_node.settings import NotificationSettings, Settings
+    from rebrain_node.settings import NotificationSettings, Settings, WorkflowManagerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
     """Check the installation and print the entry for the PACS.
 
     Checks limits, disk, database, decoders, bundle and its signer, engine, destinations, and
-    who is notified of results. Exit code 1 if a check fails.
+    who is notified of results, and workflow managers. Exit code 1 if a check fails.
     """
     from rebrain_node.settings import load_settings
 
@@ -37,6 +37,7 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
     checks = [_check(what, run, settings) for what, run in _CHECKS.items()]
     checks += [_check_destination(settings, each.name) for each in settings.destinations]
     checks += [_check_receiver(settings, each) for each in settings.notifications]
+    checks += [_check_manager(settings, each) for each in settings.workflow_managers]
     entries = _entries(settings)
     if as_json:
         print_json({"checks": [asdict(check) for check in checks], "enter_at_the_pacs": entries})
@@ -144,6 +145,15 @@ def _check_receiver(settings: Settings, each: NotificationSettings) -> Check:
         return "takes notifications"
 
     return _check(f"notification receiver {each.name}", run, settings)
+
+
+def _check_manager(settings: Settings, each: WorkflowManagerSettings) -> Check:
+    from rebrain_node.app.tasks import check_manager
+
+    def run(settings: Settings) -> str:
+        return f"answers a search: {check_manager(settings, each)} workitems scheduled (one page)"
+
+    return _check(f"workflow manager {each.name}", run, settings)
 
 
 def _entries(settings: Settings) -> dict[str, object]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rebrain_node.domain.completeness import Inquiry
     from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.ledger import DisputeDecision, Rival, SeriesRecord
+    from rebrain_node.domain.workitem import Workitem
     from rebrain_node.settings import Settings
 
 queue = typer.Typer(
@@ -41,7 +42,8 @@ def status(
     monitoring system, if the node does not run, a process has ended or does not answer, the disk
     is below the soft mark, the database takes no write, bundle or engine failed the last check, a
     series failed in the last 24 hours, a series or a delivery waits longer than --late-after
-    minutes, a delivery is refused or held back, or a notification is refused.
+    minutes, a delivery is refused or held back, or a notification or workitem is
+    refused.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.app.health import health_of
@@ -186,7 +188,8 @@ def show(
     """Show one series.
 
     State, findings, why it was accepted or refused, what its source answered, how its CT was
-    shifted to the level of brain tissue of the bundle, and waiting deliveries.
+    shifted to the level of brain tissue of the bundle, waiting deliveries, and workitems
+    of its study.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.domain.audit import Event
@@ -197,6 +200,7 @@ def show(
         record, inquiry = state.ledger.series_one(series), state.inquiries.of_series(series)
         waiting = [d for d in state.deliveries.pending() if d.source_series_uid == series]
         levels = state.audit.events(1, subject=series, event=Event.TISSUE_LEVEL)
+        workitems = state.workitems.of(record.study_instance_uid) if record is not None else ()
     if record is None:
         raise StateError(
             f"the ledger has no series {series}; `rebrain-node queue list` lists the series"
@@ -206,6 +210,7 @@ def show(
         _series(record)
         | _inquiry(inquiry)
         | {"tissue_level": level, "deliveries_waiting": [_delivery(d) for d in waiting]}
+        | {"workitems": [_workitem(one) for one in workitems]}
     )
     if as_json:
         print_json(answer)
@@ -215,7 +220,27 @@ def show(
     rows += [(f.code, f.sentence) for f in record.findings]
     rows += [("explanation", line) for line in record.explanation]
     rows += [(f"waits for {d.destination}", d.reason) for d in waiting]
+    rows += [
+        (
+            f"workitem of {one.manager}",
+            f"{one.workitem_uid} {one.state}: {one.reason or 'no fault'}",
+        )
+        for one in workitems
+    ]
     print_table("Series", ("field", "value"), rows)
+
+
+def _workitem(one: Workitem) -> dict[str, object]:
+    return {
+        "manager": one.manager,
+        "workitem": one.workitem_uid,
+        "state": one.state,
+        "claimed_at": one.claimed_at and one.claimed_at.isoformat(),
+        "status": one.status,
+        "attempts": one.attempts,
+        "reason": one.reason,
+        "since": one.since.isoformat(),
+    }
 
 
 Series = Annotated[str, typer.Argument(help="Series Instance UID.")]

@@ -25,7 +25,7 @@ from rebrain_node.errors import NoStateError, SettingsError, StateError, StoreUn
 from rebrain_node.store.statements import CONNECTION
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 
 #: the first SQLite release without the WAL-reset race of several writing connections
 _WAL_SAFE_SQLITE = (3, 51, 3)
