@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import quote
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
@@ -21,7 +22,10 @@ from rebrain_node.settings import WorkflowManagerSettings
 #: workitems asked for in one request
 _PAGE: Final = 100
 _UID: Final = re.compile(r"[0-9.]{1,64}")
-_FIELDS: Final = ("InputInformationSequence", "ReferencedRequestSequence", "ProcedureStepState")
+_FIELDS: Final = (
+    "ProcedureStepState", "ScheduledWorkitemCodeSequence", "ScheduledStationNameCodeSequence",
+    "InputInformationSequence", "ReferencedRequestSequence",
+)  # fmt: skip
 #: longest Reason For Cancellation, characters (VR LT)
 _LONGEST_REASON: Final = 10_240
 
@@ -143,9 +147,31 @@ class WorkflowManager(WebPeer):
             )
         with self._reading():
             return [
-                (str(one.get("SOPInstanceUID") or ""), _scheduled(one))
+                (str(one.get("SOPInstanceUID") or ""), self._scheduled(one))
                 for one in response.datasets()
             ]
+
+    def _scheduled(self, found: Dataset) -> ScheduledWorkitem | None:
+        """Read one answer of a search; None where it is not surely for this node.
+
+        Servers may ignore a matching key, so that code, station and state are compared again.
+        """
+        uid, station = str(found.get("SOPInstanceUID") or ""), self._manager.station
+        if (
+            not _UID.fullmatch(uid)
+            or found.get("ProcedureStepState") != "SCHEDULED"
+            or not _names(found, "ScheduledWorkitemCodeSequence", self._manager.workitem_code)
+            or not (station is None or _names(found, "ScheduledStationNameCodeSequence", station))
+        ):
+            return None
+        for keyword in ("InputInformationSequence", "ReferencedRequestSequence"):
+            named = {str(item.get("StudyInstanceUID") or "") for item in found.get(keyword) or ()}
+            if studies := named - {""}:
+                study = studies.pop()
+                if studies:  # the result of one study must not stand for another
+                    return None
+                return ScheduledWorkitem(workitem_uid=uid, study_instance_uid=study)
+        return None
 
     def _change_state(self, workitem: Workitem, state: str) -> int:
         body = Dataset()
@@ -155,7 +181,7 @@ class WorkflowManager(WebPeer):
         if self._manager.transaction == "Transaction-uid":
             query = {"requester": self._ae_title}
         elif self._manager.transaction == "body":
-            path = f"{path}/{self._ae_title}"  # dcm4chee to 5.35.0 knows no other
+            path = f"{path}/{quote(self._ae_title, safe='')}"  # dcm4chee to 5.35.0 knows no other
         return self.request("PUT", path, body, query).status
 
     def _performed(self, workitem: Workitem, end: StudyOutcome, scheduled: Dataset) -> Dataset:
@@ -215,18 +241,8 @@ class WorkflowManager(WebPeer):
             ) from error
 
 
-def _scheduled(found: Dataset) -> ScheduledWorkitem | None:
-    """Read one answer of a search; None where it does not wait, or names no study or several."""
-    uid = str(found.get("SOPInstanceUID") or "")
-    if not _UID.fullmatch(uid) or found.get("ProcedureStepState", "SCHEDULED") != "SCHEDULED":
-        return None
-    for keyword in ("InputInformationSequence", "ReferencedRequestSequence"):
-        named = {str(item.get("StudyInstanceUID") or "") for item in found.get(keyword) or ()}
-        if studies := named - {""}:
-            if len(studies) > 1:
-                return None
-            return ScheduledWorkitem(workitem_uid=uid, study_instance_uid=studies.pop())
-    return None
+def _names(found: Dataset, keyword: str, value: str) -> bool:
+    return any(str(code.get("CodeValue")) == value for code in found.get(keyword) or ())
 
 
 def _reference(one: AvailableObject) -> Dataset:

@@ -151,6 +151,7 @@ def test_nothing_is_claimed_before_the_study_has_ended(node, served):
     assert node.workitems.of(STUDY) == ()
 
 
+@pytest.mark.parametrize("ignores_keys", [False, True])
 @pytest.mark.parametrize(
     "other",
     [
@@ -161,8 +162,11 @@ def test_nothing_is_claimed_before_the_study_has_ended(node, served):
         a_workitem("../../secret", STUDY),
     ],
 )
-def test_a_workitem_that_is_not_surely_for_this_node_is_left_alone(node, served, other):
+def test_a_workitem_that_is_not_surely_for_this_node_is_left_alone(
+    node, served, other, ignores_keys
+):
     manager, url = served
+    manager.ignores_keys = ignores_keys
     manager.items.clear()
     manager.add(other)
     publish(node)

@@ -48,6 +48,7 @@ class Manager:
     holders: dict[str, str] = field(default_factory=dict)  #: Transaction UID by workitem
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    ignores_keys: bool = False  #: it ignores the matching keys of a search
     #: status instead of the answer of the nth request; 0: end the connection after the work
     fault: Callable[[int, str, str], int | None] = lambda *_: None
 
@@ -77,6 +78,8 @@ class Manager:
 
     def _search(self, query: dict[str, str]) -> tuple[int, Any]:
         def fits(one: Dataset) -> bool:
+            if self.ignores_keys:
+                return True
             station = query.get("ScheduledStationNameCodeSequence.CodeValue")
             return (
                 one.ProcedureStepState == query["ProcedureStepState"]
