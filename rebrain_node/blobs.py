@@ -4,7 +4,7 @@ Inbox and outbox keep their bytes here, each named by its SHA-256; the objects o
 written by the same functions. Order of a write: temporary file in the same file system, fsync
 of the file, rename, fsync of the folder. Only then does ``put`` return, so whatever is acknowledged
 afterwards is on disk. An error of fsync is never retried, because the kernel may have dropped the
-pages: it is raised.
+pages: it is raised. An instance that arrives gets a new name before its fsync (`BlobFile.keep`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ class BlobStore:
         self.folder = folder
         self._sharded = sharded
         self._remedy = remedy
+        #: held while a blob gets a name that may be in use
+        self.naming = threading.Lock()
 
     def prepare(self) -> None:
         """Create the folders durably and remove the temporary files of dead writers.
@@ -179,20 +182,22 @@ class BlobFile:
             self.size += count
             view = view[count:]
 
-    @contextmanager
-    def read(self) -> Iterator[mmap.mmap]:
-        """Map what was written so far; it must not be empty.
+    def read(self) -> mmap.mmap:
+        """Map what was written so far, which must not be empty; the caller closes the map.
 
         Raises
         ------
         OSError
             The disk cannot give it.
         """
-        with mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ) as view:
-            yield view
+        return mmap.mmap(self._descriptor, self.size, access=mmap.ACCESS_READ)
 
     def keep(self) -> str:
         """Give the blob its name; return its SHA-256, hexadecimal, once it is durable.
+
+        A new name is given before the file is synced, so that one commit of the file system holds
+        both; nothing knows the name before this returns. A name that is in use is replaced by a
+        durable file only.
 
         Raises
         ------
@@ -202,20 +207,39 @@ class BlobFile:
         assert self._temporary is not None  # noqa: S101 - for the type checker: not kept before
         sha256 = self._sha256.hexdigest()
         path = self._store.folder / self._store.path(sha256)
-        os.fsync(self._descriptor)
-        self._temporary.rename(path)
-        self._temporary = None
+        try:
+            path.hardlink_to(self._temporary)
+        except OSError:  # the name is in use, or the file system has no links
+            os.fsync(self._descriptor)
+            with self._store.naming:
+                self._temporary.rename(path)
+            self._temporary = None
+        else:
+            self._remove_temporary()
+            self._sync_or_remove(path)
         sync_folder(path.parent)
         return sha256
 
+    def _sync_or_remove(self, path: Path) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except BaseException:
+            with self._store.naming:  # so that no other file of that name is removed
+                if os.path.samestat(path.stat(), os.fstat(self._descriptor)):
+                    path.unlink()
+            raise
+
     def close(self) -> None:
         """Close the file, and remove it unless it was kept; may be called again."""
-        if self._temporary is not None:
-            self._temporary.unlink(missing_ok=True)
-            self._temporary = None
+        self._remove_temporary()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+    def _remove_temporary(self) -> None:
+        temporary, self._temporary = self._temporary, None
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes, *, mode: int) -> None:

@@ -104,6 +104,9 @@ class NoAuditLog:
     def head(self) -> None:
         """Return None: there is no hash chain."""
 
+    def checkpoint(self) -> None:
+        """Return None: nothing is signed."""
+
 
 def read_folder(folder: Path, progress: Progress | None = None) -> Folder:
     """Read every file below ``folder``; files that are no DICOM instances are listed as refused.

@@ -257,5 +257,10 @@ def _provenance(job: Job, ports: Ports, configuration: Configuration) -> Provena
 
 def _anchor(audit: AuditLog) -> AuditAnchor | None:
     """Return the newest row of the audit log, which the report and the key objects name."""
+    signed = audit.checkpoint()
+    if signed is not None:
+        return AuditAnchor(
+            sequence=signed.sequence, sha256=signed.hash, signature=signed.anchor_text
+        )
     head = audit.head()
     return None if head is None else AuditAnchor(sequence=head[0], sha256=head[1])

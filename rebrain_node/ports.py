@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from rebrain_node.domain.audit import Event
+    from rebrain_node.domain.audit import Checkpoint, Event
     from rebrain_node.domain.completeness import SourceAnswer
     from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject
     from rebrain_node.domain.job import DerivedInstance, Job
@@ -51,6 +51,9 @@ class AuditLog(Protocol):
 
     def head(self) -> tuple[int, str] | None:
         """Sequence and hash of the newest row; None where the record is no hash chain."""
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Sign the newest row; None where nothing signs the record, or it has no row."""
 
 
 @dataclass(frozen=True, kw_only=True)

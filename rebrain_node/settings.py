@@ -332,7 +332,7 @@ class Storage(_Part):
 
 
 class RetentionSettings(_Part):
-    """How long stored bytes are kept; rows of the ledger and the audit log are kept permanently."""
+    """How long stored bytes are kept; rows of the ledger are kept, the log's by `audit.years`."""
 
     delivered_days: float = Field(
         default=30.0,
@@ -446,6 +446,35 @@ class Objects(_Part):
     )
 
 
+class AuditSettings(_Part):
+    """How often the audit log is signed, and how long its rows are kept."""
+
+    checkpoint_rows: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="a signed checkpoint is written at the latest after this many rows",
+    )
+    checkpoint_minutes: float = Field(
+        default=10.0,
+        gt=0,
+        le=1440,
+        description=(
+            "a signed checkpoint is written at the latest this long after the one before, minutes, "
+            "where there are new rows; and soon after each published series"
+        ),
+    )
+    years: float | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description=(
+            "rows older than this are exported to the folder `audit-archive`, sealed by a signed "
+            "checkpoint and removed; none keeps all rows permanently"
+        ),
+    )
+
+
 class HealthSettings(_Part):
     """Probes and metrics for a monitoring system on this machine."""
 
@@ -490,6 +519,7 @@ class Settings(BaseSettings):
     storage: Storage = Storage()
     decoding: DecodingSettings = DecodingSettings()
     health: HealthSettings = HealthSettings()
+    audit: AuditSettings = AuditSettings()
     retention: RetentionSettings = RetentionSettings()
     model: Model = Model()
     objects: Objects = Objects()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rebrain_node.model.signature import Signer
     from rebrain_node.pipeline import Configuration
     from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.audit_check import AuditCheck
     from rebrain_node.store.backlog import Backlog
     from rebrain_node.store.confirmations import Confirmations
     from rebrain_node.store.database import Database
@@ -187,6 +188,7 @@ def open_model(settings: Settings, bundle: ModelBundle, workers: int = 1) -> Loa
 class State:
     """The facts of a node: one database, the inbox's and the outbox's folders."""
 
+    database: Database
     ledger: Ledger
     audit: AuditLog
     outbox: Outbox
@@ -354,7 +356,8 @@ def _state(database: Database, folder: Path) -> State:
 
     return State(
         ledger=Ledger(database),
-        audit=AuditLog(database),
+        database=database,
+        audit=AuditLog(database, folder),
         outbox=Outbox(database, folder / "outbox"),
         deliveries=Deliveries(database),
         notifications=Notifications(database),
@@ -372,6 +375,49 @@ def _state(database: Database, folder: Path) -> State:
         inquiries=Inquiries(database),
         folder=folder,
     )
+
+
+def make_audit_key(state: State) -> None:
+    """Make the key that signs the audit log, where the node has none, and record it.
+
+    Raises
+    ------
+    KeyFileError
+        The private key was lost.
+    """
+    from rebrain_node.domain.audit import Event
+    from rebrain_node.model.keys import PUBLIC_FILE, make_node_key
+
+    key = make_node_key(state.folder)
+    if key is not None:
+        state.audit.record(Event.AUDIT_KEY_MADE, key, {"file": PUBLIC_FILE})
+
+
+def audit_check(state: State, keys: Sequence[Path] = ()) -> AuditCheck:
+    """Return what verifies the audit log of a node, by its own key or those in files.
+
+    Raises
+    ------
+    KeyFileError
+        A key cannot be read.
+    """
+    from rebrain_node.store.audit_check import AuditCheck
+
+    return AuditCheck(state.database, state.folder, audit_keys(state, keys))
+
+
+def audit_keys(state: State, files: Sequence[Path] = ()) -> tuple[str, ...]:
+    """Public keys (hexadecimal) whose checkpoints count: those in files, or the node's own.
+
+    Raises
+    ------
+    KeyFileError
+        A key cannot be read.
+    """
+    from rebrain_node.model.keys import PUBLIC_FILE, read_key_file
+
+    own = state.folder / PUBLIC_FILE
+    return tuple(map(read_key_file, files or ([own] if own.exists() else [])))
 
 
 def retention_rules(settings: Settings) -> RetentionRules:

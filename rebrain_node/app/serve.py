@@ -20,6 +20,7 @@ from rebrain_node.app.compose import (
     State,
     configure,
     limit_decoding,
+    make_audit_key,
     make_state_folder,
     open_bundle,
     open_model,
@@ -35,7 +36,6 @@ from rebrain_node.errors import SettingsError
 from rebrain_node.logs import log_as_json
 from rebrain_node.settings import (
     DestinationSettings,
-    DicomRemote,
     NotificationSettings,
     Settings,
     WebDestinationSettings,
@@ -46,9 +46,10 @@ from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.pipeline import Configuration, Ports
-    from rebrain_node.ports import Destination, NotificationReceiver, Source, WorkitemManager
+    from rebrain_node.ports import Destination, NotificationReceiver, WorkitemManager
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
+    from rebrain_node.worker.checkpoints import CheckpointLoop
     from rebrain_node.worker.delivery import DeliveryLoop
     from rebrain_node.worker.notification import NotificationLoop
     from rebrain_node.worker.sources import SourceInquiry
@@ -190,13 +191,15 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
 
     with open_state(settings) as state:
         _record_restart(state, f"worker-{slot}", silent_s)
+        make_audit_key(state)
         work = _work(settings, state, slot, check)
         url = progress_url(state.folder, settings.storage.database_url)
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
             watcher = _watcher(settings, state, work, workflows)
             purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
-            loops = [watcher.run, purge.run]
+            signing = _checkpoint_loop(settings, state)
+            loops = [watcher.run, purge.run, signing.run]
             loops += [each.run for each in _delivery_loops(settings, state)]
             loops += [each.run for each in _notification_loops(settings, state)]
             loops += [each.run for each in _workitem_loops(settings, state)]
@@ -288,6 +291,20 @@ class _LateRemote:
 
 def _late(name: str, make: Callable[[], T]) -> T:
     return cast("T", _LateRemote(name, _once(make)))
+
+
+def _checkpoint_loop(settings: Settings, state: State) -> CheckpointLoop:
+    from rebrain_node.store.audit_retention import AuditRetention
+    from rebrain_node.store.checkpoints import Checkpoints
+    from rebrain_node.worker.checkpoints import CheckpointLoop
+
+    return CheckpointLoop(
+        checkpoints=Checkpoints(state.database, state.folder),
+        rows=settings.audit.checkpoint_rows,
+        minutes=settings.audit.checkpoint_minutes,
+        retention=AuditRetention(state.database, state.folder),
+        years=settings.audit.years,
+    )
 
 
 def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
@@ -403,13 +420,14 @@ def _source_inquiry(settings: Settings, state: State) -> SourceInquiry | None:
     rules = settings.completeness
     if rules.verify == "never":
         return None
+    from rebrain_node.app.tasks import open_source
     from rebrain_node.reception.asking import AskingRules
     from rebrain_node.worker.sources import SourceInquiry
 
     queries = {p.ae_title: p.query for p in settings.receiver.peers if p.query is not None}
     return SourceInquiry(
         inquiries=state.inquiries,
-        sources={name: _source(settings, name) for name in set(queries.values())},
+        sources={name: open_source(settings, name) for name in set(queries.values())},
         source_of=queries,
         rules=AskingRules(
             required=rules.verify == "require",
@@ -418,14 +436,3 @@ def _source_inquiry(settings: Settings, state: State) -> SourceInquiry | None:
         ),
         clock=lambda: state.listening.read().listened_s,
     )
-
-
-def _source(settings: Settings, name: str) -> Source:
-    remote = settings.remotes[name]
-    if isinstance(remote, DicomRemote):
-        from rebrain_node.network.query import DicomSource
-
-        return DicomSource(remote, settings.receiver.ae_title)
-    from rebrain_node.network.dicomweb import WebSource
-
-    return WebSource(remote)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +20,10 @@ from rebrain_node.app.compose import (
     open_model,
 )
 from rebrain_node.domain.delivery import ACCEPTED_STATES
-from rebrain_node.errors import SettingsError
+from rebrain_node.errors import DeliveryError, SettingsError
 from rebrain_node.settings import (
     DestinationSettings,
+    DicomRemote,
     NotificationSettings,
     Settings,
     WorkflowManagerSettings,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from rebrain_node.engine.loaded import LoadedModel
     from rebrain_node.folder import Folder, Progress, SeriesResult
     from rebrain_node.network.sender import SentFile
+    from rebrain_node.ports import Source
     from rebrain_node.steps.write.rejection import RejectionReason
 
 #: so many events stand in an audit report
@@ -146,6 +149,63 @@ def check_manager(settings: Settings, each: WorkflowManagerSettings) -> int:
     from rebrain_node.network.workitems import WorkflowManager
 
     return WorkflowManager(each, settings.receiver.ae_title, {}).check()
+
+
+def source_names(settings: Settings) -> tuple[str, ...]:
+    """Name what is configured as a source, and each destination that is asked as one."""
+    named = [each.name for each in (*settings.sources, *settings.dicomweb_sources)]
+    asked = [peer.query for peer in settings.receiver.peers if peer.query is not None]
+    return tuple(dict.fromkeys([*named, *asked]))
+
+
+def open_source(settings: Settings, name: str) -> Source:
+    """Make what asks one source."""
+    remote = settings.remotes[name]
+    if isinstance(remote, DicomRemote):
+        from rebrain_node.network.query import DicomSource
+
+        return DicomSource(remote, settings.receiver.ae_title)
+    from rebrain_node.network.dicomweb import WebSource
+
+    return WebSource(remote)
+
+
+def try_source(settings: Settings, name: str) -> str:
+    """Verify the connection with a source, and ask it for a series that nobody has.
+
+    Returns
+    -------
+    str
+        What it answered and how long that took.
+
+    Raises
+    ------
+    DeliveryError
+        It does not answer, or with instances of another series.
+    """
+    remote, answered = settings.remotes[name], ""
+    query, remedy = "QIDO-RS", "check url and token_file, and that queries are allowed there"
+    if isinstance(remote, DicomRemote):
+        from rebrain_node.network.sender import echo
+
+        ae_title = settings.receiver.ae_title
+        answered = f"C-ECHO in {1000 * echo(remote, ae_title):.0f} ms and "
+        query, remedy = "C-FIND", f"allow queries of AE title {ae_title} there"
+    study, series = (f"2.25.{uuid.uuid4().int}" for _ in range(2))
+    begun = time.monotonic()
+    try:
+        count = open_source(settings, name).ask(study, {series: 0})[series].count
+    except DeliveryError as error:
+        raise DeliveryError(
+            f"{error}; {remedy}: without an answer no series whose sender has query = {name!r} is "
+            "verified as complete"
+        ) from error
+    if count:
+        raise DeliveryError(
+            f"source {name} answered {query} with {count} instances of a series that nobody has: "
+            "it ignores Series Instance UID; name another source as query of its senders"
+        )
+    return f"answered {answered}{query} in {1000 * (time.monotonic() - begun):.0f} ms"
 
 
 def send_files(

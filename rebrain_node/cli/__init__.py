@@ -16,6 +16,8 @@ import typer
 
 from rebrain_node.cli import (
     audit,
+    audit_proof,  # noqa: F401 - adds its commands to `audit`
+    audit_records,  # noqa: F401 - adds its commands to `audit`
     bundle,
     demo,
     doctor,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table, progress
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
     from rebrain_node.domain.audit import AuditEvent
@@ -22,6 +22,9 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Number of events, the newest ones.")] = 50,
     subject: Annotated[str | None, typer.Option(help="Only events about this UID or name.")] = None,
     event: Annotated[str | None, typer.Option(help="Only this event, e.g. series.refused.")] = None,
+    before: Annotated[
+        int | None, typer.Option(min=1, help="Only events before this sequence number.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the newest audit events, oldest first."""
@@ -29,7 +32,7 @@ def list_(
     from rebrain_node.settings import load_settings
 
     with find_state(load_settings(config)) as state:
-        events = state.audit.events(limit, subject=subject, event=event)
+        events = state.audit.events(limit, subject=subject, event=event, before=before)
     if as_json:
         print_json({"events": [_as_dict(event) for event in events]})
         return
@@ -56,36 +59,6 @@ def show(
         print_json(_as_dict(event))
         return
     print_table(f"Event {sequence}", ("field", "value"), list(_as_dict(event).items()))
-
-
-@audit.command("verify")
-def verify(config: Config = None, as_json: AsJson = False) -> None:
-    """Verify the hash chain of the audit log.
-
-    Recomputes the hash of every event. Exit code 1 and the number of the first altered event if
-    the chain is broken.
-    """
-    from rebrain_node.app.compose import find_state
-    from rebrain_node.settings import load_settings
-
-    with find_state(load_settings(config)) as state, progress() as bar:
-        task = bar.add_task("verify", total=None)
-        verdict = state.audit.verify(
-            lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    answer = {
-        "intact": verdict.intact,
-        "events": verdict.rows,
-        "head": verdict.head,
-        "broken_sequence": verdict.broken_sequence,
-        "reason": verdict.reason,
-    }
-    if as_json:
-        print_json(answer)
-    else:
-        print_table("Audit chain", ("field", "value"), list(answer.items()))
-    if not verdict.intact:
-        raise typer.Exit(1)
 
 
 @audit.command("report")

@@ -28,14 +28,16 @@ class Check:
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
     """Check the installation and print the entry for the PACS.
 
-    Checks limits, disk, database, decoders, bundle and its signer, engine, destinations, and
+    Checks limits, disk, database, decoders, bundle and its signer, engine, destinations, sources,
     who is notified of results, and workflow managers. Exit code 1 if a check fails.
     """
+    from rebrain_node.app.tasks import source_names
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
     checks = [_check(what, run, settings) for what, run in _CHECKS.items()]
     checks += [_check_destination(settings, each.name) for each in settings.destinations]
+    checks += [_check_source(settings, name) for name in source_names(settings)]
     checks += [_check_receiver(settings, each) for each in settings.notifications]
     checks += [_check_manager(settings, each) for each in settings.workflow_managers]
     entries = _entries(settings)
@@ -145,6 +147,12 @@ def _check_receiver(settings: Settings, each: NotificationSettings) -> Check:
         return "takes notifications"
 
     return _check(f"notification receiver {each.name}", run, settings)
+
+
+def _check_source(settings: Settings, name: str) -> Check:
+    from rebrain_node.app.tasks import try_source
+
+    return _check(f"source {name}", lambda settings: try_source(settings, name), settings)
 
 
 def _check_manager(settings: Settings, each: WorkflowManagerSettings) -> Check:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 
 class Event(StrEnum):
@@ -96,7 +97,10 @@ class Event(StrEnum):
         "instance.received",
         "an instance is durable and about to be acknowledged",
         "SOP instance",
-        "ledger_id, series, study, sha256, size_bytes, calling_ae_title",
+        (
+            "ledger_id, series, study, sha256, size_bytes, calling_ae_title, sop_class, "
+            "transfer_syntax"
+        ),
     )
     INSTANCE_REFUSED = (
         "instance.refused",
@@ -112,7 +116,10 @@ class Event(StrEnum):
             "the same content"
         ),
         "SOP instance",
-        "reason, sha256, series, calling_ae_title",
+        (
+            "reason, sha256, series, calling_ae_title, study, size_bytes, sop_class, "
+            "transfer_syntax, disputed_series"
+        ),
     )
     SERIES_DISPUTED = (
         "series.disputed",
@@ -130,7 +137,7 @@ class Event(StrEnum):
             "destination took anything of: it waits for the decision of the site"
         ),
         "series",
-        "revision, state, findings",
+        "revision, state, findings, kept (findings and explanation of the row)",
     )
     DISPUTE_DECIDED = (
         "dispute.decided",
@@ -139,7 +146,7 @@ class Event(StrEnum):
         (
             "decision (`keep-first`, `take-second`, `refuse`), operator, reason, instances "
             "(count), taken (SOP instance: SHA-256 of the bytes that are the instance from now "
-            "on), state_before, state, revision"
+            "on), state_before, state, revision, kept (findings and explanation of the row)"
         ),
     )
     SERIES_REOPENED = (
@@ -188,13 +195,13 @@ class Event(StrEnum):
         "series.retried",
         "an operator has a failed or cancelled series judged again (`queue retry`)",
         "series",
-        "operator, reason, revision, state_before, state",
+        "operator, reason, revision, state_before, state, findings",
     )
     SERIES_CANCELLED = (
         "series.cancelled",
         "an operator refused a series that waited for judgement or synthesis (`queue cancel`)",
         "series",
-        "operator, reason, revision, state_before, state",
+        "operator, reason, revision, state_before, state, findings",
     )
     STEP_COMPLETED = (
         "step.completed",
@@ -245,7 +252,7 @@ class Event(StrEnum):
         "series",
         (
             "set, provenance (digest), destinations, objects (count of each kind), sha256 (over "
-            "the SHA-256 of all instances in the order of sending), revision, state"
+            "the SHA-256 of all instances in the order of sending), manifest, rows, revision, state"
         ),
     )
     SERIES_FAILED = (
@@ -264,13 +271,13 @@ class Event(StrEnum):
         "delivery.taken",
         "a destination accepted instances, with success or a warning",
         "destination",
-        "set, taken (count), warnings (SOP instance: status)",
+        "set, taken (count), warnings (SOP instance: status), rows",
     )
     DELIVERY_FAILED = (
         "delivery.failed",
         "an attempt failed and is tried again",
         "destination",
-        "set, reason",
+        "set, reason, rows",
     )
     DESTINATION_UNREACHABLE = (
         "destination.unreachable",
@@ -291,19 +298,19 @@ class Event(StrEnum):
         "delivery.refused",
         "a destination permanently refuses objects of a set, or does not accept their kind",
         "destination",
-        "set, objects (count), reason",
+        "set, objects (count), reason, rows",
     )
     DELIVERY_HELD = (
         "delivery.held",
         "a set is kept back: the study at the destination is another patient's or examination's",
         "destination",
-        "set, reason",
+        "set, reason, rows",
     )
     DELIVERY_VERIFIED = (
         "delivery.verified",
         "a destination was asked what it holds of a set",
         "destination",
-        "set, count of each state",
+        "set, count of each state, rows",
     )
     COMMITMENT_REQUESTED = (
         "commitment.requested",
@@ -315,7 +322,7 @@ class Event(StrEnum):
         "commitment.answered",
         "a destination answered such a request",
         "destination",
-        "set, transaction (UID), count of each state",
+        "set, transaction (UID), count of each state, rows",
     )
     COMMITMENT_UNKNOWN = (
         "commitment.unknown",
@@ -340,6 +347,12 @@ class Event(StrEnum):
         "a receiver refuses a notification, or it cannot be written; not tried again by itself",
         "receiver",
         "set, destination, reason",
+    )
+    DELIVERY_WITHDRAWN = (
+        "delivery.withdrawn",
+        "what waits of a set is taken back because its source series came into dispute",
+        "destination",
+        "set, objects (count), rows",
     )
     WORKITEM_CHOSEN = (
         "workitem.chosen",
@@ -381,13 +394,13 @@ class Event(StrEnum):
         "delivery.retried",
         "an operator has objects sent again, or a notification",
         "destination, or receiver of the notification",
-        "set, objects (count), reason, operator",
+        "set, objects (count), reason, operator, rows",
     )
     DELIVERY_CANCELLED = (
         "delivery.cancelled",
         "an operator stops what is pending of a set, or its notification",
         "destination, or receiver of the notification",
-        "set, reason, operator",
+        "set, reason, operator, rows",
     )
     DELIVERY_PAUSED = (
         "delivery.paused",
@@ -408,7 +421,7 @@ class Event(StrEnum):
             "a later revision was published (`revisions`)"
         ),
         "series",
-        "set, revision, note (SOP instance), destinations, reason, operator",
+        "set, revision, note (SOP instance), destinations, reason, operator, manifest, rows",
     )
     REJECTION_RECEIVED = (
         "rejection.received",
@@ -443,6 +456,30 @@ class Event(StrEnum):
         "lost-found",
         "moved (files), rows (marked), counts (corrected numbers of instances)",
     )
+    AUDIT_KEY_MADE = (
+        "audit.key-made",
+        (
+            "a worker made the key of the node that signs the checkpoints of this log: once, where "
+            "`storage.folder` holds none"
+        ),
+        "public key",
+        "file",
+    )
+    AUDIT_SEALED = (
+        "audit.sealed",
+        (
+            "rows older than `audit.years` were exported, sealed by a signed checkpoint and "
+            "removed; the log begins after them"
+        ),
+        "file of the export",
+        "rows (count), first, last (sequence), sha256 (of the file)",
+    )
+    PATIENT_ERASED = (
+        "patient.erased",
+        "an operator erased all stored bytes of a study of a patient (`audit erase`)",
+        "study",
+        "operator, reason, instances (count), objects (count), quarantined (count), bytes",
+    )
     SERIES_PUBLISHED = (
         "series.published",
         "every destination accepted the whole set; that is no confirmation",
@@ -474,11 +511,51 @@ class AuditEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The hash of one row, signed with the key of the node.
+
+    A `seal` is the last row that retention removed: the log begins after it.
+    """
+
+    number: int  #: 1, 2, 3, ... without a gap
+    kind: Literal["checkpoint", "seal"]
+    sequence: int  #: of the row
+    hash: str  #: of the row, hexadecimal
+    signed_at: str  #: UTC, ISO 8601
+    key: str  #: public key (Ed25519), 32 bytes in hexadecimal
+    signature: str = ""  #: of `statement`, 64 bytes in hexadecimal
+
+    @property
+    def statement(self) -> bytes:
+        """The bytes that are signed: a JSON array in ASCII without spaces."""
+        fields = ("rebrain-node audit", self.number, self.kind, self.sequence, self.hash)
+        return json.dumps([*fields, self.signed_at], separators=(",", ":")).encode("ascii")
+
+    @property
+    def anchor_text(self) -> str:
+        """What a report adds to sequence and hash: number, time, key, signature."""
+        return f"{self.number} {self.signed_at} {self.key} {self.signature}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditDifference:
+    """What contradicts the audit log, although its chain may be whole."""
+
+    kind: Literal["checkpoint", "trigger", "fact", "report"]
+    subject: str  #: number of the checkpoint, name of the trigger, table, file of the report
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChainVerdict:
     """Whether the audit log is as it was written."""
 
-    intact: bool
+    intact: bool  #: the chain is whole and nothing contradicts it
     rows: int  #: rows that were found good, from the first one on
     head: str  #: hash of the last good row, hexadecimal
     broken_sequence: int | None = None  #: the first row that is not as it was written
     reason: str | None = None  #: one sentence: what is wrong with it
+    first: int = 1  #: sequence of the first row; later rows than 1 after retention
+    checkpoints: int = 0  #: signed checkpoints that hold
+    unsigned: int = 0  #: rows after the newest checkpoint
+    differences: tuple[AuditDifference, ...] = ()

@@ -164,8 +164,8 @@ class _Walker:
         self._elements = elements
         self._count = 0
         order = ">" if big_endian else "<"
-        self._tag = struct.Struct(order + "HH").unpack_from
-        self._short = struct.Struct(order + "H").unpack_from
+        self._implicit = struct.Struct(order + "HHI").unpack_from
+        self._explicit = struct.Struct(order + "HH2sH").unpack_from
         self._long = struct.Struct(order + "I").unpack_from
 
     def data_set(
@@ -175,7 +175,8 @@ class _Walker:
         previous, seen = -1, array("I")
         while at < end:
             tag, vr, length, value = self._header(at, end, implicit)
-            if vr and not _fits(tag, vr.decode()):
+            fits, size, is_sequence = _expected(tag, vr)
+            if not fits:
                 broken("VR", _wrong_vr(tag, vr.decode()))
             if tag == _ITEM_END and delimited and length == 0:
                 return value
@@ -186,7 +187,12 @@ class _Walker:
                 broken("TAG", f"{_name(tag)} does not belong into a data set")
             previous = tag
             seen.append(tag)
-            at = self._value(tag, vr, value, (length, end), (implicit, depth))
+            if is_sequence or length == UNDEFINED:
+                at = self._container(tag, vr, value, (length, end), (implicit, depth))
+            else:
+                at = value + length
+                if at > end or (size and length % size):
+                    _wrong_length(tag, length, end - value, size)
             if depth == 0 and tag in self._wanted:
                 self._keep(tag, value, at, length)
         if delimited:
@@ -210,39 +216,36 @@ class _Walker:
             broken("SIZE", f"more than {MAXIMUM_ELEMENTS} elements")
         if at + 8 > end:
             broken("LENGTH", f"{end - at} bytes where an element begins")
-        group, element = self._tag(self._content, at)
+        if implicit:
+            group, element, length = self._implicit(self._content, at)
+            return group << 16 | element, b"", length, at + 8
+        group, element, vr, length = self._explicit(self._content, at)
         tag = group << 16 | element
-        vr = b"" if implicit or group == 0xFFFE else self._content[at + 4 : at + 6]
+        if group == 0xFFFE:
+            return tag, b"", self._long(self._content, at + 4)[0], at + 8
         if vr in _SHORT_VRS:
-            return tag, vr, self._short(self._content, at + 6)[0], at + 8
-        if not vr:
-            return tag, vr, self._long(self._content, at + 4)[0], at + 8
+            return tag, vr, length, at + 8
         if vr not in _LONG_VRS:
             broken("VR", f"{_name(tag)} has the value representation {vr!r}")
         if at + 12 > end:
             broken("LENGTH", f"{_name(tag)} is cut in its header")
         return tag, vr, self._long(self._content, at + 8)[0], at + 12
 
-    def _value(
+    def _container(
         self, tag: int, vr: bytes, at: int, bounds: tuple[int, int], where: tuple[bool, int]
     ) -> int:
-        """Step over one value, and into it if it is a sequence; return where it ends."""
+        """Step into a sequence or encapsulated pixel data; return where it ends."""
         (length, end), (implicit, depth) = bounds, where
         undefined = length == UNDEFINED
         if not undefined and at + length > end:
-            broken("LENGTH", f"{_name(tag)} claims {length} bytes, its container has {end - at}")
+            _wrong_length(tag, length, end - at)
         if tag == PIXEL_DATA and undefined and vr in {b"OB", b"OW"}:
             return self._encapsulated(at, end, keep=depth == 0)
-        if vr == b"SQ" or (vr in {b"", b"UN"} and (undefined or _is_sequence(tag))):
-            stop = end if undefined else at + length
-            inner = implicit or vr == b"UN"  # PS3.5 6.2.2 note 2: UN holds implicit elements
-            return self._sequence(at, stop, (inner, depth + 1), delimited=undefined)
-        if undefined:
+        if vr not in {b"SQ", b"UN", b""}:
             broken("LENGTH", f"{_name(tag)} has no length")
-        size = _value_bytes(tag, vr.decode())
-        if size and length % size:
-            broken("LENGTH", f"{name_of(tag)} has {length} bytes, a number of it has {size}")
-        return at + length
+        stop = end if undefined else at + length
+        inner = implicit or vr == b"UN"  # PS3.5 6.2.2 note 2: UN holds implicit elements
+        return self._sequence(at, stop, (inner, depth + 1), delimited=undefined)
 
     def _sequence(self, at: int, end: int, where: tuple[bool, int], *, delimited: bool) -> int:
         """Walk over the items of a sequence; return where it ends."""
@@ -296,6 +299,12 @@ class _Walker:
 
 
 @lru_cache(_REMEMBERED)
+def _expected(tag: int, vr: bytes) -> tuple[bool, int | None, bool]:
+    """Say of an element whether its VR fits, bytes of one number, and whether it is a sequence."""
+    is_sequence = vr == b"SQ" or (vr in {b"", b"UN"} and _is_sequence(tag))
+    return not vr or _fits(tag, vr.decode()), _value_bytes(tag, vr.decode()), is_sequence
+
+
 def _is_sequence(tag: int) -> bool:
     """Say whether the dictionary of PS3.6 knows the tag as a sequence."""
     try:
@@ -304,7 +313,6 @@ def _is_sequence(tag: int) -> bool:
         return False
 
 
-@lru_cache(_REMEMBERED)
 def _value_bytes(tag: int, vr: str) -> int | None:
     """Bytes of one number of a standard element, as it is written; None for all others."""
     if tag >> 16 & 1:
@@ -314,7 +322,6 @@ def _value_bytes(tag: int, vr: str) -> int | None:
     return VALUE_BYTES.get(dictionary_VR(tag)) if dictionary_has_tag(tag) else None
 
 
-@lru_cache(_REMEMBERED)
 def _fits(tag: int, vr: str) -> bool:
     """Say whether a value of this representation can be read as that of PS3.6.
 
@@ -329,6 +336,12 @@ def _fits(tag: int, vr: str) -> bool:
     if known in _TEXTS or known in {"SQ", "OB or OW"}:
         return vr in (TEXT_VRS if known in _TEXTS else {"SQ"} if known == "SQ" else {"OB", "OW"})
     return vr in {"US", "SS"} if tag in PIXEL_DESCRIPTION else vr != "SQ"
+
+
+def _wrong_length(tag: int, length: int, left: int, size: int | None = None) -> NoReturn:
+    if length > left:
+        broken("LENGTH", f"{_name(tag)} claims {length} bytes, its container has {left}")
+    broken("LENGTH", f"{name_of(tag)} has {length} bytes, a number of it has {size}")
 
 
 def _wrong_vr(tag: int, vr: str) -> str:

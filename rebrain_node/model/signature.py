@@ -11,7 +11,7 @@
 
 Its bytes must equal those that `Signature.to_json` writes. Keys are PEM files, as `openssl genpkey
 -algorithm ed25519` makes them: the private one PKCS#8, the public one SubjectPublicKeyInfo
-(RFC 8410). The only room of `cryptography`.
+(RFC 8410).
 """
 
 import os

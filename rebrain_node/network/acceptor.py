@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Final, Protocol
 
 from pydicom.uid import UID
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
@@ -53,6 +56,9 @@ _RETRY_S = 0.1
 #: longest wait for the threads of connections when listening ends, s
 _JOIN_S = 5.0
 _APPLICATION_CONTEXT = UID("1.2.840.10008.3.1.1.1")
+#: association requests whose answer is kept; each is at most as long as ``associate_bytes``
+_REMEMBERED_REQUESTS = 32
+_REJECT = struct.Struct(">BxIxBBB")  # A-ASSOCIATE-RJ (PS3.8 9.3.4)
 _LOCAL_LIMIT_EXCEEDED = b"\x03\x00\x00\x00\x00\x04\x00\x02\x03\x02"  # A-ASSOCIATE-RJ, transient
 _LOG = logging.getLogger(__name__)
 
@@ -106,7 +112,7 @@ class Connection:
             associate_s=settings.association_timeout_s,
             pdu_s=settings.pdu_timeout_s,
         )
-        self._contexts: dict[int, PresentationContext] = {}
+        self._contexts: Mapping[int, PresentationContext] = {}
         self._maximum_pdu_bytes = 0
         self.thread = threading.Thread(target=self._run, name=f"from {address}", daemon=True)
 
@@ -139,37 +145,20 @@ class Connection:
 
     def _serve(self) -> None:
         content = self._stream.association_request()
-        try:
-            pdu = A_ASSOCIATE_RQ()
-            pdu.decode(content)
-            request = pdu.to_primitive()
-            self.caller = Caller.of(
-                str(request.calling_ae_title), str(request.called_ae_title), self.address
-            )
-        except Exception as error:
-            raise StreamEndError("PDU-CONTENT", "the association request is broken") from error
+        called, calling = (content[at : at + 16].decode("ascii", "replace") for at in (10, 26))
+        self.caller = Caller.of(calling, called, self.address)
         rejection = self._acceptor.service.admit(self)
         if rejection is not None:
-            self._stream.send_last(_encoded(_rejected(request, rejection)))
+            self._stream.send_last(_REJECT.pack(3, 4, *rejection))
             return
         self.associated = True
-        self._stream.send(self._accept(request))
-        self._receive()
-
-    def _accept(self, request: A_ASSOCIATE) -> bytes:
         try:
-            contexts, roles = _negotiated(request, self._acceptor.offered)
-            answer = _accepted(request, contexts, roles, self._acceptor.limits.pdu_bytes)
-            encoded = _encoded(answer)
+            agreement = self._acceptor.agree(content)
         except Exception as error:
             raise StreamEndError("PDU-CONTENT", "the association request is broken") from error
-        self._contexts = {
-            each.context_id: each
-            for each in contexts
-            if each.result == 0 and each.context_id is not None
-        }
-        self._maximum_pdu_bytes = request.maximum_length_received or 0
-        return encoded
+        self._contexts, self._maximum_pdu_bytes = agreement.contexts, agreement.maximum_pdu_bytes
+        self._stream.send(agreement.answer)
+        self._receive()
 
     def _receive(self) -> None:
         """Take messages until the peer releases the association."""
@@ -312,9 +301,13 @@ class AssociationServer:
             The address is in use or not of this machine.
         """
         self.settings = settings
-        self.offered = {str(each.abstract_syntax): each for each in offered}
         self.service = service
         self.limits = limits
+        by_class = {str(each.abstract_syntax): each for each in offered}
+        #: what an association request leads to; a sender repeats the same one for every study
+        self.agree = lru_cache(_REMEMBERED_REQUESTS)(
+            partial(_agreement, offered=by_class, pdu_bytes=limits.pdu_bytes)
+        )
         self._pool: UnassociatedPool[Connection] = UnassociatedPool(settings)
         self._open: set[Connection] = set()
         self._changing = threading.Lock()
@@ -388,8 +381,38 @@ class AssociationServer:
         self._pool.add(connection)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Agreement:
+    """What an association agreed on."""
+
+    contexts: Mapping[int, PresentationContext]  #: accepted ones by their ID
+    maximum_pdu_bytes: int  #: longest P-DATA that the peer takes; 0: any
+    answer: bytes  #: the A-ASSOCIATE-AC
+
+
+def _agreement(
+    content: bytes, *, offered: Mapping[str, PresentationContext], pdu_bytes: int
+) -> _Agreement:
+    """Answer an A-ASSOCIATE-RQ; pynetdicom raises all kinds of errors where it is broken."""
+    pdu = A_ASSOCIATE_RQ()
+    pdu.decode(content)
+    request = pdu.to_primitive()
+    contexts, roles = _negotiated(request, offered)
+    accepted = A_ASSOCIATE_AC()
+    accepted.from_primitive(_accepted(request, contexts, roles, pdu_bytes))
+    return _Agreement(
+        contexts={
+            each.context_id: each
+            for each in contexts
+            if each.result == 0 and each.context_id is not None
+        },
+        maximum_pdu_bytes=request.maximum_length_received or 0,
+        answer=bytes(accepted.encode()),
+    )
+
+
 def _negotiated(
-    request: A_ASSOCIATE, offered: dict[str, PresentationContext]
+    request: A_ASSOCIATE, offered: Mapping[str, PresentationContext]
 ) -> tuple[list[PresentationContext], list[SCP_SCU_RoleSelectionNegotiation]]:
     """Agree on presentation contexts; those that were not asked for would only take time."""
     asked = request.presentation_context_definition_list
@@ -413,28 +436,11 @@ def _accepted(
     length.maximum_length_received = maximum_pdu_bytes
     implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    answer = _answer_to(request)
-    answer.result, answer.result_source = 0, 1
-    answer.presentation_context_definition_results_list = contexts
-    answer.user_information = [length, implementation, version, *roles]
-    return answer
-
-
-def _rejected(request: A_ASSOCIATE, rejection: Rejection) -> A_ASSOCIATE:
-    answer = _answer_to(request)
-    answer.result, answer.result_source, answer.diagnostic = rejection
-    return answer
-
-
-def _answer_to(request: A_ASSOCIATE) -> A_ASSOCIATE:
     answer = A_ASSOCIATE()
     answer.application_context_name = _APPLICATION_CONTEXT
     answer.calling_ae_title = request.calling_ae_title
     answer.called_ae_title = request.called_ae_title
+    answer.result, answer.result_source = 0, 1
+    answer.presentation_context_definition_results_list = contexts
+    answer.user_information = [length, implementation, version, *roles]
     return answer
-
-
-def _encoded(answer: A_ASSOCIATE) -> bytes:
-    pdu = A_ASSOCIATE_AC() if answer.result == 0 else A_ASSOCIATE_RJ()
-    pdu.from_primitive(answer)
-    return bytes(pdu.encode())

@@ -28,7 +28,7 @@ from rebrain_node.network.admission import VERIFICATION
 from rebrain_node.network.association import associated, describe, is_open
 from rebrain_node.network.commitment import Recorder, request_commitment
 from rebrain_node.network.query import DestinationQuery
-from rebrain_node.settings import DestinationSettings
+from rebrain_node.settings import DestinationSettings, DicomRemote
 
 _ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
 #: what an outcome means, for the sentence of an answer
@@ -168,7 +168,7 @@ class PacsDestination:
         )
 
 
-def echo(destination: DestinationSettings, calling_ae_title: str) -> float:
+def echo(destination: DicomRemote, calling_ae_title: str) -> float:
     """Verify the connection with C-ECHO (PS3.4 annex A); seconds from connecting to the answer.
 
     Raises

@@ -165,8 +165,10 @@ class IncomingInstance:
         self._folder = blobs.folder
         self._start = len(header)
         self._counted = 0
-        with self._disk_errors():
+        try:
             self._writer = blobs.begin()
+        except OSError as error:
+            raise self._refusal(error) from error
         try:
             self.write(header)
         except BaseException:
@@ -188,8 +190,10 @@ class IncomingInstance:
         """
         self._spool.count_pending(len(content))
         self._counted += len(content)
-        with self._disk_errors():
+        try:
             self._writer.write(content)
+        except OSError as error:
+            raise self._refusal(error) from error
 
     @contextmanager
     def data_set(self) -> Iterator[tuple[mmap, int]]:
@@ -200,7 +204,11 @@ class IncomingInstance:
         OutOfResourcesError
             The disk cannot give it.
         """
-        with self._disk_errors(), self._writer.read() as view:
+        try:
+            view = self._writer.read()
+        except OSError as error:
+            raise self._refusal(error) from error
+        with view:
             yield view, self._start
 
     def keep(self) -> str:
@@ -211,8 +219,10 @@ class IncomingInstance:
         OutOfResourcesError
             The disk gave an error, which is never tried again.
         """
-        with self._disk_errors():
+        try:
             return self._writer.keep()
+        except OSError as error:
+            raise self._refusal(error) from error
 
     def close(self) -> None:
         """Remove the file, unless it was kept; may be called again."""
@@ -220,16 +230,12 @@ class IncomingInstance:
         self._spool.count_pending(-counted)
         self._writer.close()
 
-    @contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutOfResourcesError(
-                f"inbox {self._folder}: {error.strerror}; free or replace the disk",
-                status=0xA700,
-                reason="DISK",
-            ) from error
+    def _refusal(self, error: OSError) -> OutOfResourcesError:
+        return OutOfResourcesError(
+            f"inbox {self._folder}: {error.strerror}; free or replace the disk",
+            status=0xA700,
+            reason="DISK",
+        )
 
 
 class InboxFolder:

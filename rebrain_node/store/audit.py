@@ -2,9 +2,10 @@
 
 hash(n) = SHA-256(hash(n-1) || row(n)), with hash(0) sixty-four zeros, hashes as lower-case
 hexadecimal and row(n) the JSON array [sequence, recorded_at, monotonic_ns, event, subject,
-details] without spaces, in ASCII. A chain shows changed, missing and reordered rows; a head
-kept beside it shows a tail cut by somebody who forgot it. Only a head hash held elsewhere (the
-report sent to the PACS carries it) shows an old copy put back.
+details] without spaces, in ASCII. A chain shows changed, missing and reordered rows; signed
+checkpoints (`store.checkpoints`) show a chain that was computed again; only what is held elsewhere
+(the report sent to the PACS carries a checkpoint) shows an old copy put back. Where retention
+removed rows, the chain begins after the newest seal.
 """
 
 from __future__ import annotations
@@ -14,17 +15,23 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
+from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Checkpoint, Event
 from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.database import Database
-from rebrain_node.store.statements import Statement
-from rebrain_node.store.tables import AuditHead, AuditRow, utc_text
+from rebrain_node.store.fact_digests import fact_details
+from rebrain_node.store.statements import DriverTransaction, Statement
+from rebrain_node.store.tables import AuditHead, AuditRow, CheckpointRow, utc_text
+
+#: called with each page of good rows and the session that read them
+Observer = Callable[[Session, Sequence[Sequence[Any]]], None]
 
 #: hash of the chain before its first row
 GENESIS = "0" * 64
@@ -39,6 +46,7 @@ _COLUMNS = (
     AuditRow.sequence, AuditRow.recorded_at, AuditRow.monotonic_ns,
     AuditRow.event, AuditRow.subject, AuditRow.details, AuditRow.hash,
 )  # fmt: skip
+_quoted = encode_basestring_ascii
 _NAMES = tuple(column.key for column in _COLUMNS)
 _HEAD = select(AuditHead.sequence, AuditHead.hash)
 _GET_HEAD = Statement(_HEAD)
@@ -50,7 +58,12 @@ _SET_HEAD = Statement(
 )
 
 
-def append(session: Session, event: str, subject: str, details: Mapping[str, JsonValue]) -> int:
+def append(
+    session: Session | DriverTransaction,
+    event: str,
+    subject: str,
+    details: Mapping[str, JsonValue],
+) -> int:
     """Append one row inside the caller's writing transaction; its sequence.
 
     Raises
@@ -58,6 +71,8 @@ def append(session: Session, event: str, subject: str, details: Mapping[str, Jso
     StateError
         The event is not in the closed list, the details are not JSON, or the log has no head.
     """
+    if isinstance(session, Session):  # the other transaction writes received instances alone
+        details = fact_details(session, event, subject, details)
     head = _GET_HEAD.run(session)
     if head is None:
         raise StateError("the audit log has no head; restore the database from a backup")
@@ -77,10 +92,34 @@ def append(session: Session, event: str, subject: str, details: Mapping[str, Jso
 
 
 class AuditLog:
-    """The audit log of one database (port ``AuditLog``)."""
+    """The audit log of one database (port ``AuditLog``).
 
-    def __init__(self, database: Database) -> None:
+    Parameters
+    ----------
+    folder : Path, optional
+        Folder of the node's state, which holds the key that signs checkpoints; without one there
+        are none.
+    """
+
+    def __init__(self, database: Database, folder: Path | None = None) -> None:
         self._database = database
+        self._folder = folder
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Sign the newest row, once; None before the first row, or where no folder is known.
+
+        Raises
+        ------
+        KeyFileError
+            The key of the node is missing or open to other users.
+        StoreUnavailableError
+            The checkpoint could not be written.
+        """
+        if self._folder is None:
+            return None
+        from rebrain_node.store.checkpoints import Checkpoints  # not in the receiver: cryptography
+
+        return Checkpoints(self._database, self._folder).write()
 
     def record(self, event: str, subject: str, details: Mapping[str, JsonValue]) -> None:
         """Append one row in a transaction of its own.
@@ -102,9 +141,12 @@ class AuditLog:
         subject: str | None = None,
         event: str | None = None,
         since: datetime | None = None,
+        before: int | None = None,
     ) -> tuple[AuditEvent, ...]:
-        """Read the newest ``limit`` rows that match, oldest first."""
+        """Read the newest ``limit`` rows that match, oldest first; those before a sequence."""
         query = select(*_COLUMNS).order_by(AuditRow.sequence.desc()).limit(limit)
+        if before is not None:
+            query = query.where(AuditRow.sequence < before)
         if subject is not None:
             query = query.where(AuditRow.subject == _printable(subject))
         if event is not None:
@@ -121,84 +163,155 @@ class AuditLog:
             row = session.execute(select(*_COLUMNS).where(AuditRow.sequence == sequence)).first()
         return None if row is None else _event(row)
 
+    def stream(
+        self, since: datetime | None = None, until: datetime | None = None
+    ) -> Iterator[AuditEvent]:
+        """Read every row, oldest first and page by page, recorded from ``since`` to ``until``."""
+        last = self.begin()[0]
+        while True:
+            with self._database.reading() as session:
+                rows = read_rows(session, last, last + _PAGE)
+                end = session.execute(select(AuditHead.sequence)).scalar_one()
+            for event in map(_event, rows):
+                if (since is None or event.recorded_at >= since) and (
+                    until is None or event.recorded_at < until
+                ):
+                    yield event
+            last += _PAGE
+            if last >= end:
+                return
+
     def head(self) -> tuple[int, str]:
         """Sequence and hash of the newest row; (0, zeros) before the first."""
         with self._database.reading() as session:
             sequence, digest = session.execute(_HEAD).one()
         return sequence, digest
 
-    def verify(self, progress: Callable[[int, int], None] | None = None) -> ChainVerdict:
+    def verify(
+        self,
+        progress: Callable[[int, int], None] | None = None,
+        observe: Observer | None = None,
+    ) -> ChainVerdict:
         """Recompute the whole chain; the first row that is not as it was written is named.
 
         Parameters
         ----------
         progress : callable, optional
-            Told rows done and rows in all, every few thousand rows.
+            Called with rows done and rows in all, every few thousand rows.
+        observe : callable, optional
+            Called with each page of good rows and the session that read them.
 
         Raises
         ------
         StoreUnavailableError
             The database does not answer.
         """
+        start = self.begin()
+        verdict = self._verify(start, progress, observe)
+        if observe is None and not verdict.intact and self.begin() != start:
+            return self.verify(progress)  # retention removed rows meanwhile
+        return verdict
+
+    def begin(self) -> tuple[int, str]:
+        """Sequence and hash of the row before the first one: of the newest seal, or (0, zeros)."""
+        newest = (
+            select(CheckpointRow.sequence, CheckpointRow.hash)
+            .where(CheckpointRow.kind == "seal")
+            .order_by(CheckpointRow.number.desc())
+            .limit(1)
+        )
+        with self._database.reading() as session:
+            found = session.execute(newest).first()
+        return (0, GENESIS) if found is None else (found[0], found[1])
+
+    def _verify(
+        self,
+        start: tuple[int, str],
+        progress: Callable[[int, int], None] | None,
+        observe: Observer | None,
+    ) -> ChainVerdict:
         end, end_hash = self.head()
-        good, previous = 0, GENESIS
-        for row in self._rows(end):
-            if row[0] != good + 1:
-                return _broken(good, previous, f"row {good + 1} is missing")
-            if _row_hash(previous, row[:-1]) != row[-1]:
-                return _broken(good, previous, f"row {good + 1} is not as it was written")
-            good, previous = good + 1, row[-1]
-            if progress is not None and good % _PAGE == 0:
-                progress(good, end)
+        good, previous = start
+        for after in range(start[0], end, _PAGE):
+            for rows, session in self._page(after, min(after + _PAGE, end)):
+                for row in rows:
+                    if row[0] != good + 1:
+                        return _broken(good, previous, f"row {good + 1} is missing")
+                    if not is_chained(previous, row):
+                        return _broken(good, previous, f"row {good + 1} is not as it was written")
+                    good, previous = good + 1, row[-1]
+                if observe is not None and session is not None:
+                    observe(session, rows)
+            if progress is not None:
+                progress(good - start[0], end - start[0])
         if good < end:
             return _broken(good, previous, f"row {good + 1} is missing; the head names {end} rows")
         if previous != end_hash:
             return _broken(good, previous, f"the head names another row {good} than this one")
-        return self._nothing_beyond(good, previous)
+        return self._nothing_beyond(start[0], good, previous)
 
-    def _rows(self, end: int) -> Iterator[Sequence[Any]]:
-        """Read rows 1 to ``end`` page by page; one that cannot be read comes as empty columns."""
-        for after in range(0, end, _PAGE):
-            try:
-                page = self._between(after, min(after + _PAGE, end))
-            except StoreUnavailableError:
-                self.head()  # raises where the database is away and not only a row unreadable
-                page = self._one_by_one(after, min(after + _PAGE, end))
-            yield from page
-
-    def _between(self, after: int, last: int) -> Sequence[Sequence[Any]]:
-        query = select(*_COLUMNS).where(AuditRow.sequence > after, AuditRow.sequence <= last)
-        with self._database.reading() as session:
-            return session.execute(query.order_by(AuditRow.sequence)).all()
+    def _page(
+        self, after: int, last: int
+    ) -> Iterator[tuple[Sequence[Sequence[Any]], Session | None]]:
+        """Read some rows with the session that is open; one that is unreadable has no columns."""
+        try:
+            with self._database.reading() as session:
+                rows = read_rows(session, after, last)
+                yield rows, session
+                return
+        except StoreUnavailableError:
+            self.head()  # raises where the database is away and not only a row unreadable
+        yield self._one_by_one(after, last), None
 
     def _one_by_one(self, after: int, last: int) -> Sequence[Sequence[Any]]:
         rows: list[Sequence[Any]] = []
         for sequence in range(after + 1, last + 1):
             try:
-                rows.extend(self._between(sequence - 1, sequence))
+                with self._database.reading() as session:
+                    rows.extend(read_rows(session, sequence - 1, sequence))
             except StoreUnavailableError:
                 rows.append((sequence, *[None] * (len(_COLUMNS) - 1)))
         return rows
 
-    def _nothing_beyond(self, good: int, head: str) -> ChainVerdict:
+    def _nothing_beyond(self, before: int, good: int, head: str) -> ChainVerdict:
         with self._database.reading() as session:
             end = session.execute(select(AuditHead.sequence)).scalar_one()
             held = session.execute(select(func.count()).select_from(AuditRow)).scalar_one()
-        if held != end:
-            return _broken(good, head, f"the table holds {held} rows, the head names {end}")
-        return ChainVerdict(intact=True, rows=good, head=head)
+        if held != end - before:
+            reason = f"the table holds {held} rows, the head names {end - before}"
+            return _broken(good, head, reason)
+        return ChainVerdict(intact=True, rows=good - before, head=head, first=before + 1)
+
+
+def read_rows(session: Session, after: int, last: int | None) -> Sequence[Sequence[Any]]:
+    """Read the rows after ``after`` to ``last`` as the driver gives them."""
+    query = select(*_COLUMNS).where(AuditRow.sequence > after).order_by(AuditRow.sequence)
+    if last is not None:
+        query = query.where(AuditRow.sequence <= last)
+    cursor: Any = session.connection().execute(query).cursor
+    rows: Sequence[Sequence[Any]] = cursor.fetchall()
+    return rows
 
 
 def _broken(good: int, head: str, reason: str) -> ChainVerdict:
     return ChainVerdict(intact=False, rows=good, head=head, broken_sequence=good + 1, reason=reason)
 
 
-def _row_hash(previous: str, row: Sequence[Any]) -> str | None:
-    """Hash of one row after ``previous``; None for columns that no row of ours can hold."""
+def _row_hash(previous: str, row: Sequence[Any]) -> str:
+    return hashlib.sha256((previous + _CANONICAL.encode([*row])).encode("ascii")).hexdigest()
+
+
+def is_chained(previous: str, row: Sequence[Any]) -> bool:
+    """Whether the last column of a row is its hash after ``previous``."""
+    sequence, recorded_at, monotonic_ns, event, subject, details, digest = row
     try:
-        return hashlib.sha256((previous + _CANONICAL.encode([*row])).encode("ascii")).hexdigest()
-    except (TypeError, ValueError):
-        return None
+        text = (
+            f"{previous}[{sequence:d},{_quoted(recorded_at)},{monotonic_ns:d},{_quoted(event)},"
+            f"{_quoted(subject)},{_quoted(details)}]"
+        )
+    except (TypeError, ValueError):  # columns that no row of ours can hold
+        return False
+    return bool(hashlib.sha256(text.encode("ascii")).hexdigest() == digest)
 
 
 def _known(event: str) -> str:

@@ -1,8 +1,9 @@
 """One database: SQLite by default, PostgreSQL by URL; migrated when it is opened.
 
-Writing transactions are serial, across threads by a lock, across processes by the database
-(SQLite: BEGIN IMMEDIATE; PostgreSQL: an advisory lock), so that the audit chain has no gap
-and no fork, and no two writers ever wait for each other crosswise.
+Writing transactions are serial, across threads by a lock, across processes by a lock of the file
+(SQLite) or an advisory lock (PostgreSQL), so that the audit chain has no gap and no fork, and no
+two writers ever wait for each other crosswise. SQLite's checkpoints fall inside that lock too,
+which keeps releases before 3.51.3 from the race that needs one beside a commit (decision 19).
 """
 
 from __future__ import annotations
@@ -11,29 +12,38 @@ import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    PoolProxiedConnection,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from rebrain_node.errors import NoStateError, SettingsError, StateError, StoreUnavailableError
-from rebrain_node.store.statements import CONNECTION
+from rebrain_node.store.statements import DRIVER, DriverTransaction
+from rebrain_node.store.writer_lock import WriterLock
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
 SCHEMA_REVISION = "0007"
 
-#: the first SQLite release without the WAL-reset race of several writing connections
-_WAL_SAFE_SQLITE = (3, 51, 3)
 #: how long a writer waits for another process, s
 _BUSY_TIMEOUT_S = 30.0
 #: PostgreSQL advisory lock of all our writers: "rebrain" in ASCII
 _WRITER_LOCK = int.from_bytes(b"rebrain", "big")
-_WRITING = "rebrain_writing"
 #: tables that every schema of ours has; another program's database lacks one of them
 _OUR_TABLES: Final = frozenset({"alembic_version", "audit_head", "instance"})
 
@@ -41,10 +51,14 @@ _OUR_TABLES: Final = frozenset({"alembic_version", "audit_head", "instance"})
 class Database:
     """The open database; use as a context manager or call ``close``."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, looking: Engine, other_processes: WriterLock | None = None
+    ) -> None:
         self._engine = engine
-        self._writing_engine = engine.execution_options(**{_WRITING: True})
+        self._looking = looking
+        self._rows: PoolProxiedConnection | None = None  #: of ``writing_rows``
         self._one_writer = threading.Lock()
+        self._other_processes = other_processes
 
     @classmethod
     def open(cls, url: str, *, make: bool = True) -> Self:
@@ -68,9 +82,11 @@ class Database:
             The database cannot be reached, read or written now.
         """
         parsed = _checked(url)
+        sqlite_file: Path | None = None
         if parsed.get_backend_name() == "sqlite":
-            _require_our_file(Path(str(parsed.database)), make=make)
-        database = cls(_engine(parsed))
+            sqlite_file = Path(str(parsed.database))
+            _require_our_file(sqlite_file, make=make)
+        database = cls(*_engines(parsed), None if sqlite_file is None else WriterLock(sqlite_file))
         try:
             with database.writing() as session:
                 connection = session.connection()
@@ -100,7 +116,7 @@ class Database:
         """
         with (
             self._translated(),
-            Session(self._engine, expire_on_commit=False) as session,
+            Session(self._looking, expire_on_commit=False) as session,
             session.begin(),
         ):
             yield session
@@ -117,17 +133,53 @@ class Database:
         with (
             self._translated(),
             self._one_writer,
-            Session(self._writing_engine) as session,
+            self._alone(),
+            Session(self._engine) as session,
             session.begin(),
         ):
             if self._engine.dialect.name == "postgresql":
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
-            session.info[CONNECTION] = session.connection()
+            connection = session.connection()
+            session.info[DRIVER] = DriverTransaction(connection.connection, connection.dialect)
             yield session
 
+    @contextmanager
+    def writing_rows(self) -> Iterator[DriverTransaction]:
+        """Do as ``writing`` does, for `Statement` only.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The database does not answer, is full or stays locked; nothing was written.
+        """
+        with self._translated(), self._one_writer, self._alone():
+            connection, self._rows = self._rows or self._engine.raw_connection(), None
+            transaction = DriverTransaction(connection, self._engine.dialect)
+            try:
+                if self._engine.dialect.name == "postgresql":
+                    transaction.cursor().execute(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
+                else:
+                    transaction.cursor().execute("BEGIN IMMEDIATE")
+                yield transaction
+                connection.commit()
+            except BaseException:
+                connection.invalidate()
+                raise
+            if self._engine.dialect.name == "postgresql":
+                connection.close()  # back to the pool, which notices a server that restarted
+            else:
+                self._rows = connection  # to ask the pool takes longer than the statements
+
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; may be called again."""
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
         self._engine.dispose()
+        self._looking.dispose()
+        lock, self._other_processes = self._other_processes, None
+        if lock is not None:
+            lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -139,6 +191,11 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from writing; PostgreSQL has a lock of its own."""
+        lock = self._other_processes
+        return nullcontext() if lock is None else lock.held(_BUSY_TIMEOUT_S)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -226,15 +283,20 @@ def _require_our_tables(
         raise NoStateError(f"the database {where} is missing or empty")
 
 
-def _engine(url: URL) -> Engine:
+def _engines(url: URL) -> tuple[Engine, Engine]:
+    """Return what writes and what only looks; with SQLite the latter cannot write by mistake."""
     if url.get_backend_name() == "postgresql":
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+        engine = create_engine(url, pool_pre_ping=True)
+        return engine, engine
     assert url.database is not None  # noqa: S101 - checked before; for the type checker
     _make_private(Path(url.database))
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
+    made = []
+    for begin, query_only in (("BEGIN IMMEDIATE", "OFF"), ("BEGIN", "ON")):
+        engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+        event.listen(engine, "connect", partial(_prepare_sqlite, query_only))
+        event.listen(engine, "begin", partial(_begin_sqlite, begin))
+        made.append(engine)
+    return made[0], made[1]
 
 
 def _make_private(path: Path) -> None:
@@ -251,21 +313,20 @@ def _make_private(path: Path) -> None:
         raise StoreUnavailableError(f"{path}: {error.strerror}; check owner and mode") from error
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
-    """Choose durable journalling (no acknowledged commit is lost at a power cut)."""
+def _prepare_sqlite(query_only: str, connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+    """Choose durable journalling (no acknowledged commit is lost at a power cut).
+
+    WAL with full syncs: one sync a commit. A file system without shared memory has no WAL.
+    """
     connection.isolation_level = None  # BEGIN is ours: see _begin_sqlite
-    if sqlite3.sqlite_version_info < _WAL_SAFE_SQLITE:
-        connection.execute("PRAGMA journal_mode = PERSIST")  # a third fewer syncs than DELETE
-        connection.execute("PRAGMA synchronous = EXTRA")
-    else:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    connection.execute(f"PRAGMA synchronous = {'FULL' if mode == 'wal' else 'EXTRA'}")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA query_only = {query_only}")
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    writing = connection.get_execution_options().get(_WRITING, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+def _begin_sqlite(begin: str, connection: Connection) -> None:
+    connection.exec_driver_sql(begin)
 
 
 def _migrate(connection: Connection) -> None:

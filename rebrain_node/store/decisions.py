@@ -154,5 +154,6 @@ def _record(
             "revision": series.revision,
             "state_before": before,
             "state": series.state,
+            "findings": series.findings,
         },
     )

@@ -64,12 +64,12 @@ def decide(
             "more. Decide --keep-first, have the results deleted where they were sent, and send "
             "the right study under new UIDs"
         )
-    taken = _take_second(session, series, rows) if decision == "take-second" else {}
     session.execute(
         update(QuarantineRow)
         .where(QuarantineRow.id.in_([row.id for row in rows]))
         .values(decision=decision)
     )
+    taken = _take_second(session, series, rows) if decision == "take-second" else {}
     if decision == "refuse":
         if series.state == "held":
             move(series, "refused")
@@ -92,6 +92,7 @@ def decide(
             "state_before": before,
             "state": series.state,
             "revision": series.revision,
+            "kept": {"findings": series.findings, "explanation": series.explanation},
         },
     )
 

@@ -121,6 +121,11 @@ def quarantine(session: Session, received: ReceivedInstance, found: Conflict) ->
             "sha256": received.sha256,
             "series": received.series_instance_uid,
             "calling_ae_title": received.calling_ae_title,
+            "study": received.study_instance_uid,
+            "size_bytes": received.size_bytes,
+            "sop_class": received.sop_class_uid,
+            "transfer_syntax": received.transfer_syntax_uid,
+            "disputed_series": series.series_instance_uid,
         },
     )
     if begins:
@@ -176,7 +181,12 @@ def hold(session: Session, series: SeriesRow) -> None:
         session,
         Event.SERIES_HELD,
         series.series_instance_uid,
-        {"revision": series.revision, "state": "held", "findings": [asdict(found)]},
+        {
+            "revision": series.revision,
+            "state": "held",
+            "findings": [asdict(found)],
+            "kept": {"findings": series.findings, "explanation": series.explanation},
+        },
     )
 
 
@@ -255,10 +265,21 @@ def withdraw(session: Session, series: SeriesRow) -> bool:
         states = set(session.scalars(select(DeliveryRow.state).where(of_set)))
         if not states & _WAITING or states & ACCEPTED_STATES:
             continue
-        session.execute(
-            update(DeliveryRow)
-            .where(of_set, DeliveryRow.state.in_(_WAITING))
-            .values(state="withdrawn", reason="the series is in dispute")
-        )
+        _withdraw(session, row.id)
         newest = newest or (row.revision == series.revision and series.state == "synthesised")
     return newest
+
+
+def _withdraw(session: Session, set_id: int) -> None:
+    waiting = DeliveryRow.set_id == set_id, DeliveryRow.state.in_(_WAITING)
+    counts = select(DeliveryRow.destination, func.count()).where(*waiting)
+    by_name = session.execute(
+        counts.group_by(DeliveryRow.destination).order_by(DeliveryRow.destination)
+    ).all()
+    session.execute(
+        update(DeliveryRow)
+        .where(*waiting)
+        .values(state="withdrawn", reason="the series is in dispute")
+    )
+    for name, count in by_name:
+        append(session, Event.DELIVERY_WITHDRAWN, name, {"set": set_id, "objects": count})

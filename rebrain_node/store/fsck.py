@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from rebrain_node.blobs import stored_files, sync_folder, unfinished_files
 from rebrain_node.domain.audit import Event
@@ -22,10 +22,12 @@ from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.row_check import RowDifference, correct_counts, row_differences
 from rebrain_node.store.tables import (
+    AuditRow,
     DerivedInstanceRow,
     DerivedSetRow,
     InstanceRow,
     QuarantineRow,
+    SeriesRow,
 )
 
 #: folder, beside inbox and outbox, of bytes that no row names or that are altered
@@ -132,7 +134,18 @@ class StorageCheck:
         received = (
             select(InstanceRow).where(InstanceRow.purged_at.is_(None)).order_by(InstanceRow.id)
         )
-        quarantined = select(QuarantineRow).order_by(QuarantineRow.id)
+        erased = select(AuditRow.subject).where(AuditRow.event == str(Event.PATIENT_ERASED))
+        of_erased = select(SeriesRow.series_instance_uid).where(
+            SeriesRow.study_instance_uid.in_(erased)
+        )
+        quarantined = (
+            select(QuarantineRow)
+            .where(
+                func.coalesce(QuarantineRow.study_instance_uid, "").not_in(erased),
+                func.coalesce(QuarantineRow.disputed_series_uid, "").not_in(of_erased),
+            )
+            .order_by(QuarantineRow.id)
+        )
         with self._database.reading() as session:
             return (
                 *(

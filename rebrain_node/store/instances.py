@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.ledger import ReceivedInstance, StoredInstance
 from rebrain_node.store.audit import append
-from rebrain_node.store.statements import Statement
+from rebrain_node.store.statements import DriverTransaction, Statement
 from rebrain_node.store.tables import InstanceRow, ListeningRow, SeriesRow, StudyRow, utc_text
 
 _STUDIES = StudyRow.metadata.tables[StudyRow.__tablename__]
@@ -21,6 +21,14 @@ _ADD_INSTANCE = Statement(insert(_INSTANCES).returning(_INSTANCES.c.id), _COLUMN
 _KNOWN = Statement(select(_INSTANCES.c.id).where(_INSTANCES.c.sop_instance_uid == bindparam("uid")))
 _SERIES_STATE = Statement(
     select(_SERIES.c.state).where(_SERIES.c.series_instance_uid == bindparam("uid"))
+)
+_IS_NEXT = Statement(
+    select(_SERIES.c.state).where(
+        _SERIES.c.series_instance_uid == bindparam("series"),
+        _SERIES.c.study_instance_uid == bindparam("study"),
+        _SERIES.c.state == "receiving",
+        ~exists().where(_INSTANCES.c.sop_instance_uid == bindparam("uid")),
+    )
 )
 _COUNT_IN_STUDY = Statement(
     update(_STUDIES)
@@ -45,6 +53,19 @@ def known_instance(session: Session, sop_instance_uid: str) -> InstanceRow | Non
     return None if found is None else session.get_one(InstanceRow, found[0])
 
 
+def add_next(transaction: DriverTransaction, received: ReceivedInstance) -> bool:
+    """Add one more new instance to a series in reception; false where it is anything else."""
+    found = _IS_NEXT.run(
+        transaction,
+        series=received.series_instance_uid,
+        study=received.study_instance_uid,
+        uid=received.sop_instance_uid,
+    )
+    if found is not None:
+        _add(transaction, received, datetime.now(UTC))
+    return found is not None
+
+
 def add(session: Session, received: ReceivedInstance) -> None:
     """Add a new instance; its study is in reception (again)."""
     now = datetime.now(UTC)
@@ -55,6 +76,10 @@ def add(session: Session, received: ReceivedInstance) -> None:
         series = session.get_one(SeriesRow, received.series_instance_uid, populate_existing=True)
         _reopen(session, series, received.sop_instance_uid, now)
         session.flush()
+    _add(session, received, now)
+
+
+def _add(session: Session | DriverTransaction, received: ReceivedInstance, now: datetime) -> None:
     added = _ADD_INSTANCE.run(session, **vars(received), received_at=utc_text(now))
     assert added is not None  # noqa: S101 - for the type checker: RETURNING gives a row
     ledger_id = added[0]
@@ -71,6 +96,8 @@ def add(session: Session, received: ReceivedInstance) -> None:
             "sha256": received.sha256,
             "size_bytes": received.size_bytes,
             "calling_ae_title": received.calling_ae_title,
+            "sop_class": received.sop_class_uid,
+            "transfer_syntax": received.transfer_syntax_uid,
         },
     )
 

@@ -46,7 +46,7 @@ from rebrain_node.store import (
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.group_commit import CommitQueue
-from rebrain_node.store.instances import add, known_instance, stored
+from rebrain_node.store.instances import add, add_next, known_instance, stored
 from rebrain_node.store.series import move, transition
 from rebrain_node.store.tables import InstanceRow, QuarantineRow, SeriesRow, StudyRow
 
@@ -109,6 +109,10 @@ class Ledger:
         self, requests: Sequence[tuple[ReceivedInstance, bool]]
     ) -> Sequence[Reception | disputes.Conflict]:
         """Write down instances of several associations in one transaction."""
+        with self._database.writing_rows() as transaction:
+            if all(add_next(transaction, received) for received, _ in requests):
+                return ["new"] * len(requests)
+            transaction.roll_back()  # a new series, a late, known or contradicting instance
         with self._database.writing() as session:
             return [_write_down(session, *request) for request in requests]
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Dialect, PoolProxiedConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import ClauseElement
 
-#: where a writing session keeps its connection, which costs time to ask for
-CONNECTION: Final = "connection"
+#: where a writing session keeps its `DriverTransaction`
+DRIVER: Final = "driver"
+
+
+class DriverTransaction:
+    """A writing transaction without a session: what every instance needs at a third of the time."""
+
+    def __init__(self, connection: PoolProxiedConnection, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.cursor = connection.cursor
+        self.roll_back = connection.rollback
 
 
 class Statement:
@@ -31,13 +40,14 @@ class Statement:
         self._columns = columns
         self._compiled: dict[str, tuple[str, dict[str, Any], Sequence[str] | None]] = {}
 
-    def run(self, session: Session, **parameters: object) -> Sequence[Any] | None:
-        """Run it in the transaction of a writing session; its first row, if it has rows."""
-        session.flush()
-        connection: Connection = session.info[CONNECTION]
-        text, constants, order = self._for(connection.dialect)
+    def run(
+        self, transaction: Session | DriverTransaction, **parameters: object
+    ) -> Sequence[Any] | None:
+        """Run it in a writing transaction; its first row, if it has rows."""
+        driver = transaction if isinstance(transaction, DriverTransaction) else _of(transaction)
+        text, constants, order = self._for(driver.dialect)
         values = constants | parameters
-        cursor = connection.connection.cursor()
+        cursor = driver.cursor()
         try:
             cursor.execute(text, values if order is None else [values[name] for name in order])
             return cursor.fetchone() if cursor.description else None
@@ -52,3 +62,10 @@ class Statement:
             order = compiled.positiontup if compiled.positional else None
             found = self._compiled[dialect.name] = str(compiled), dict(compiled.params), order
         return found
+
+
+def _of(session: Session) -> DriverTransaction:
+    """Write what waits in the session, and return what is below it."""
+    session.flush()
+    driver: DriverTransaction = session.info[DRIVER]
+    return driver

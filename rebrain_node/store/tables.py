@@ -89,6 +89,20 @@ class AuditHead(Table):
     hash: Mapped[str] = mapped_column(_Sha256)
 
 
+class CheckpointRow(Table):
+    """One signed checkpoint of the audit log; never changed or deleted (triggers)."""
+
+    __tablename__ = "audit_checkpoint"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16))  #: checkpoint, seal
+    sequence: Mapped[int] = mapped_column(BigInteger, index=True)
+    hash: Mapped[str] = mapped_column(_Sha256)
+    signed_at: Mapped[str] = mapped_column(String(32))  #: UTC as text: its bytes are signed
+    key: Mapped[str] = mapped_column(_Sha256)
+    signature: Mapped[str] = mapped_column(String(128))
+
+
 class StudyRow(Table):
     """One study; in reception until it was quiet long enough."""
 

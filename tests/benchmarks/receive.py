@@ -4,7 +4,8 @@ Run: ``python -m tests.benchmarks.receive``. dcmtk's storescu sends the same CT 
 over one association and over four at once, to the node (receiver process, SQLite with full syncs),
 to Orthanc and to dcmtk's storescp (which syncs nothing), in turns within one run, with
 TCP_NODELAY=1. A last pass measures how long the node takes to acknowledge one instance. The table
-holds medians over the rounds, and the load of the machine; the processor time depends least on it.
+holds medians over the rounds, and the load of the machine; the processor time of an instance
+(user and system, of the process that receives) depends least on it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pynetdicom.presentation import build_context
 
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.network.receiver import file_header
+from rebrain_node.reception.listening import BEAT_S
 from tests.support import dcmtk
 from tests.support.data_sets import ct, encode, us
 from tests.support.dicom_peers import pause_reactor
@@ -130,7 +132,7 @@ def rate(port: int, called: str, shares: list[list[str]]) -> float:
 def node(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     """Start a receiver process over a folder; the process and its port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.receiver_process", str(folder)],
+        [sys.executable, "-m", "tests.integration.receiver_process", str(folder), str(BEAT_S)],
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -152,48 +154,58 @@ def storescp(folder: Path) -> Iterator[int]:
         process.wait(10)
 
 
+def processor_s(process: psutil.Process) -> float:
+    """Processor time that a process has taken, user and system, s."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
 def compare(folder: Path, count: int, rounds: int, progress: Callable[[str], object]) -> str:
     """Measure all peers in turns; the table."""
     process, node_port = node(folder)
     rates: dict[tuple[str, int], list[float]] = {}
+    taken_ms: dict[tuple[str, int], list[float]] = {}
     try:
         with (
             Orthanc(folder / "orthanc", 1).running() as orthanc,
             storescp(folder / "storescp") as port,
         ):
             peers = {"REBRAIN": node_port, "ORTHANC": orthanc.dicom_port, "STORESCP": port}
+            own = psutil.Process()
             used = {
                 "REBRAIN": psutil.Process(process.pid),
-                "ORTHANC": next(p for p in psutil.Process().children() if p.name() == "Orthanc"),
+                "ORTHANC": next(p for p in own.children() if p.name() == "Orthanc"),
+                "STORESCP": own,  # it forks: not measured
             }
-            cpu_s = {called: -sum(each.cpu_times()[:2]) for called, each in used.items()}
             for turn in range(rounds):
                 for senders in SENDERS:
                     shares = files(folder / f"study-{turn}-{senders}", count, senders)
                     for called, port in peers.items():
+                        before = processor_s(used[called])
                         found = rate(port, called, shares)
+                        spent_ms = 1000 * (processor_s(used[called]) - before) / count
                         rates.setdefault((called, senders), []).append(found)
+                        taken_ms.setdefault((called, senders), []).append(spent_ms)
                         progress(f"{senders} senders, {called}: {found:.1f}/s\n")
-            taken = rounds * len(SENDERS) * count
-            for called, each in used.items():
-                cpu_s[called] += sum(each.cpu_times()[:2])
             waits = {n: acknowledgements_ms(node_port, count, n) for n in SENDERS}
     finally:
         os.kill(process.pid, signal.SIGTERM)
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-    lines = ["senders      node   Orthanc  storescp  node/Orthanc  ack median, p99 of the node"]
+    head = "senders      node   Orthanc  storescp  node/Orthanc  CPU node, Orthanc"
+    lines = [f"{head}  ack median, p99 of the node"]
     for senders in SENDERS:
         ours, theirs, plain = (statistics.median(rates[each, senders]) for each in peers)
+        cpu, their_cpu = (
+            statistics.median(taken_ms[each, senders]) for each in ("REBRAIN", "ORTHANC")
+        )
         middle, late = waits[senders]
         lines.append(
             f"{senders:7d} {ours:7.1f}/s {theirs:7.1f}/s {plain:7.1f}/s {ours / theirs:12.2f}  "
-            f"{middle:.1f} ms, {late:.1f} ms"
+            f"{cpu:8.2f}, {their_cpu:.2f} ms  {middle:.1f} ms, {late:.1f} ms"
         )
     load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    ours, theirs = (1000 * cpu_s[called] / taken for called in used)
-    lines.append(f"processor time of an instance: node {ours:.2f} ms, Orthanc {theirs:.2f} ms")
     lines.append(
         f"{count} instances, median of {rounds} rounds; {os.cpu_count()} cores, load {load}"
     )

@@ -72,3 +72,9 @@ def test_the_head_is_none_or_counts_every_row(log: AuditLog) -> None:
     assert [head[0] for head in heads] == [0, 1, 2, 3]
     assert len({head[1] for head in heads}) == 4
     assert all(re.fullmatch(r"[0-9a-f]{64}", head[1]) for head in heads)
+
+
+def test_a_log_without_a_key_signs_nothing(log: AuditLog) -> None:
+    """A report then names the head alone, or nothing."""
+    log.record(Event.STEP_COMPLETED, "1.2.3", {"step": "write"})
+    assert log.checkpoint() is None

@@ -59,6 +59,7 @@ CLOCKS = tuple(
         "store.deliveries",
         "store.confirmations",
         "store.audit",
+        "store.series",
         "worker.delivery",
     )
 )

@@ -3,7 +3,10 @@
 Run as root: ``python -m tests.faults.power_cuts [CUTS] [SEED] [TYPE]`` (10, 1 and ext4). The folder
 of the receiver is a file system of its own, ext4 or xfs, in a file. A cut is the file system's own
 shutdown without a flush of its journal (FS_IOC_SHUTDOWN): what was not synced is gone with the
-next mount. The control is a receiver without fsync of its files: it must lose some.
+next mount. What is acknowledged after the cut has begun does not count: the processor goes on, and
+fdatasync of a file that grows may return without an error in the middle of a shutdown (ext4 of
+Linux 6.18: 12 of 12 such appends were gone, none of 135 that had returned before; overwriting
+loses none). The control is a receiver without fsync of its files: it must lose some.
 """
 
 from __future__ import annotations
@@ -80,9 +83,11 @@ def cut_under_traffic(
             while len(acknowledged) < before + 3 and time.monotonic() < deadline:
                 time.sleep(0.001)
             time.sleep(choice.random() * 0.2)
+            told = len(acknowledged)
             cut_power(folder)
             process.kill()
             thread.join(90)
+            del acknowledged[told:]  # without power nobody would have been told
     with file_system(image) as folder:
         return len(acknowledged), lost(folder, acknowledged)
 

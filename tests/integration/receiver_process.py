@@ -1,4 +1,7 @@
-"""A receiver in a process of its own, over the real ledger: ``... FOLDER`` prints its port."""
+"""A receiver in a process of its own, over the real ledger; prints its port.
+
+Run: ``... FOLDER [BEAT_S]``. A beat, at which the time of listening is counted, is short here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tests.support.dicom_peers import receiver_settings
 
 def main() -> None:
     """Receive until SIGTERM."""
-    folder = Path(sys.argv[1])
+    folder, beat_s = Path(sys.argv[1]), float((*sys.argv, "0.05")[2])
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
@@ -29,7 +32,7 @@ def main() -> None:
         with Receiver(receiver_settings(), spool, AuditLog(database), lambda _: False) as receiver:
             sys.stdout.write(f"{receiver.port}\n")
             sys.stdout.flush()
-            count_listening(clock, Ledger(database).has_reception, stop, beat_s=0.05)
+            count_listening(clock, Ledger(database).has_reception, stop, beat_s=beat_s)
 
 
 if __name__ == "__main__":

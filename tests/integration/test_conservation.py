@@ -15,6 +15,7 @@ from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import DisputeDecision, Judgement
 from rebrain_node.errors import InstanceConflictError, StateError, SupersededError
 from rebrain_node.store.audit import AuditLog
+from rebrain_node.store.audit_check import AuditCheck
 from rebrain_node.store.database import Database
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
@@ -33,7 +34,7 @@ class Node(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        folder = self.stack.enter_context(fast_folder())
+        self.folder = folder = self.stack.enter_context(fast_folder())
         self.database = self.stack.enter_context(Database.open(f"sqlite:///{folder}/n.sqlite"))
         self.ledger = Ledger(self.database)
         self.outbox = Outbox(self.database, folder / "outbox")
@@ -244,6 +245,7 @@ class Node(RuleBasedStateMachine):
     def teardown(self) -> None:
         log = AuditLog(self.database)
         assert log.verify().intact
+        assert AuditCheck(self.database, self.folder, ()).verify().differences == ()
         assert len(log.events(9999, event="instance.received")) == len(self.held)
         self.stack.close()
 

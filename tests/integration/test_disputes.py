@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.ledger import DisputeDecision, Judgement, SeriesRecord
@@ -21,6 +21,7 @@ from rebrain_node.store.database import Database
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
+from rebrain_node.store.tables import QuarantineRow
 from tests.support.store_cases import accept, answers, complete_all, derived_set, received
 
 SERIES, STUDY = "1.2.1.1", "1.2.1"
@@ -130,6 +131,18 @@ def test_the_second_set_takes_the_place_of_the_first(database: Database, ledger:
     assert (row.details["operator"], row.details["reason"]) == (WHO["operator"], WHO["reason"])
     assert sorted(row.details["taken"].values()) == sorted(second)
     assert not set(first) & set(second)
+
+
+def test_bytes_whose_place_was_taken_are_marked_as_replaced(
+    database: Database, ledger: Ledger
+) -> None:
+    """SQLite gives the number of a deleted row to the next one."""
+    ledger.record_received(received(1))
+    send_again(ledger, 1)
+    decide(ledger, "take-second")
+    with database.reading() as session:
+        (row,) = session.scalars(select(QuarantineRow)).all()
+        assert (row.sha256, row.decision) == (received(1).sha256, "replaced")
 
 
 def test_a_set_of_which_a_part_was_sent_again_is_replaced_in_that_part(ledger: Ledger) -> None:

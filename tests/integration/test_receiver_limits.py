@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom.presentation import build_context
 
+from rebrain_node.network.acceptor import AssociationServer
 from rebrain_node.network.messages import Answer, Command, answer_pdus, read_command
 from rebrain_node.network.pdu_stream import StreamLimits
 from tests.support.dicom_peers import (
@@ -23,6 +26,7 @@ from tests.support.dicom_peers import (
     instance,
     listening,
     raw_association,
+    receiver_settings,
     send,
     settles,
     store_request,
@@ -112,6 +116,37 @@ def test_the_length_of_a_pdu_is_checked_before_it_is_read(
     assert answer_to(raw_association(node), header(kind, length))[:9] == ABORTED
     assert settles(lambda: reasons(node) == [reason])
     assert node.audit.of("association.aborted")[0]["address"] == "127.0.0.1"
+
+
+def test_a_broken_request_of_a_known_sender_is_aborted_and_of_a_stranger_rejected(
+    node: Listening,
+) -> None:
+    whole = associate_request()
+    broken = whole[:-20] + bytes(20)
+    assert answer_to(connect(node), broken)[:9] == ABORTED
+    assert settles(lambda: reasons(node) == ["PDU-CONTENT"])
+    stranger = broken.replace(b"PACS            ", b"STRANGER        ")
+    assert answer_to(connect(node), stranger) == b"\x03\0\0\0\0\x04\0\x01\x01\x03"
+    assert reasons(node) == ["PDU-CONTENT"], "nothing of it is read but its AE titles"
+
+
+def test_a_request_that_is_repeated_is_negotiated_once() -> None:
+    class Nobody:
+        """Is asked nothing: no connection is made."""
+
+        admit = begin = ended = None
+
+    offered = [build_context(CTImageStorage, ExplicitVRLittleEndian)]
+    server = AssociationServer(receiver_settings(), offered, Nobody(), SMALL)  # type: ignore[arg-type]
+    try:
+        first = server.agree(associate_request())
+        assert list(first.contexts) == [1]
+        assert first.answer[0] == 2, "A-ASSOCIATE-AC"
+        assert server.agree(associate_request()) is first
+        other = server.agree(associate_request(abstract_syntax=b"1.2.840.10008.1.1"))
+        assert list(other.contexts) == []
+    finally:
+        server.stop()
 
 
 def test_a_value_longer_than_its_pdu_ends_the_association(node: Listening) -> None:

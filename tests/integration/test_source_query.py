@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,14 +14,17 @@ import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
+from typer.testing import CliRunner
 
+from rebrain_node import cli
+from rebrain_node.app.tasks import source_names, try_source
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.errors import DeliveryError, QueryNotOfferedError
 from rebrain_node.network import query
 from rebrain_node.network.dicomweb import WebSource
 from rebrain_node.network.query import DicomSource, stated_count
 from rebrain_node.network.sender import PacsDestination
-from rebrain_node.settings import DicomRemote, WebRemote
+from rebrain_node.settings import DicomRemote, Settings, WebRemote
 from tests.integration.test_dicomweb import a_server
 from tests.integration.test_query import mr
 from tests.support.dcmtk import program
@@ -253,3 +258,64 @@ def test_a_server_that_does_not_answer_as_it_should_is_no_source(status, answer,
 def test_a_server_with_nothing_has_nothing() -> None:
     with a_server(204, b"") as (_, url):
         assert asked(web_source(url), 3) == (0, 0)
+
+
+def with_sources(**sections: object) -> Settings:
+    return Settings(receiver={"ae_title": "REBRAIN"}, **sections)  # type: ignore[arg-type]
+
+
+def archive_at(port: int) -> Settings:
+    remote = {"name": "archive", "ae_title": "PACS", "host": "127.0.0.1", "port": port}
+    return with_sources(sources=[{**remote, "timeout_s": 5.0}])
+
+
+def test_a_source_is_tried_with_an_echo_and_a_query() -> None:
+    with a_source(images=[]) as port:
+        said = try_source(archive_at(port), "archive")
+    assert re.fullmatch(r"answered C-ECHO in \d+ ms and C-FIND in \d+ ms", said)
+
+
+def test_orthanc_is_tried_by_both_ways(archive: Orthanc) -> None:
+    settings = with_sources(
+        sources=[
+            {"name": "a", "ae_title": "ORTHANC", "host": "127.0.0.1", "port": archive.dicom_port}
+        ],
+        dicomweb_sources=[{"name": "b", "url": f"{archive.url}/dicom-web"}],
+    )
+    assert source_names(settings) == ("a", "b")
+    assert "C-FIND" in try_source(settings, "a")
+    assert re.fullmatch(r"answered QIDO-RS in \d+ ms", try_source(settings, "b"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "sentence"),
+    [
+        ({"offers": False}, "C-FIND .*; allow queries of AE title REBRAIN there"),
+        ({"final": 0xA700}, "answered 0xA700 to C-FIND; allow queries"),
+        ({"images": UIDS}, "3 instances of a series that nobody has: it ignores Series Instance"),
+    ],
+)
+def test_a_source_that_cannot_be_asked_is_named_with_the_remedy(peer, sentence) -> None:
+    with a_source(**peer) as port, pytest.raises(DeliveryError, match=sentence):
+        try_source(archive_at(port), "archive")
+
+
+def test_a_source_that_is_down_is_named_with_the_remedy() -> None:
+    with pytest.raises(DeliveryError, match="check"):
+        try_source(archive_at(free_port()), "archive")
+
+
+def test_doctor_has_a_line_for_each_source(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    with a_source(images=[]) as port:
+        config.write_text(
+            f'[storage]\nfolder = "{tmp_path}"\n[[sources]]\nname = "archive"\n'
+            f'ae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\n'
+            f'[[dicomweb_sources]]\nname = "web"\nurl = "http://127.0.0.1:{free_port()}/rs"\n'
+        )
+        result = CliRunner().invoke(cli.program, ["doctor", "--config", str(config), "--json"])
+    rows = {each["what"]: each for each in json.loads(result.stdout)["checks"]}
+    assert rows["source archive"]["fit"]
+    assert not rows["source web"]["fit"]
+    assert "check url and token_file" in rows["source web"]["found"]
+    assert result.exit_code == 1

@@ -10,6 +10,8 @@ import time
 import psutil
 import pytest
 
+from rebrain_node.app.anchors import compare_reports
+from rebrain_node.app.compose import audit_check
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.mini_pacs import MiniPacs
@@ -54,7 +56,13 @@ def test_a_study_goes_in_and_comes_back_once_and_a_second_time_nothing_new(
             shown = run("queue", "show", series_uid, "--config", node.config).stdout
             as_json = run("queue", "show", series_uid, "--config", node.config, "--json").stdout
         with node.state() as state:
-            assert state.audit.verify().intact
+            check = audit_check(state)
+            verdict = check.verify()
+            anchors = compare_reports(check, tmp_path / "pacs")
+        assert verdict.intact, verdict.differences
+        assert verdict.checkpoints >= 2  # at the start, and over the report
+        assert anchors.compared == 1
+        assert anchors.agree, anchors.differences
         assert {path.name: path.read_bytes() for path in pacs.instances()} == first
     assert "rank 1 of 1 that would do" in " ".join(shown.split())
     assert "tissue level: shift_hu" in " ".join(shown.split())

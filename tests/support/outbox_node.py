@@ -13,6 +13,7 @@ from rebrain_node.network.sender import PacsDestination
 from rebrain_node.ports import Destination
 from rebrain_node.settings import DestinationSettings
 from rebrain_node.store.audit import AuditLog
+from rebrain_node.store.audit_check import AuditCheck
 from rebrain_node.store.confirmations import Confirmations
 from rebrain_node.store.database import Database
 from rebrain_node.store.deliveries import Deliveries
@@ -73,3 +74,4 @@ def outbox_node(folder: Path | None = None) -> Iterator[OutboxNode]:
         return
     with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
         yield OutboxNode(database, folder)
+        assert AuditCheck(database, folder, ()).verify().differences == ()

@@ -115,6 +115,77 @@ def test_a_failed_fsync_is_raised_and_never_repeated(
         assert files(store.folder) == []
 
 
+def arrive(store: BlobStore) -> str:
+    arriving = store.begin()
+    try:
+        arriving.write(b"con")
+        arriving.write(b"tent")
+        return arriving.keep()
+    finally:
+        arriving.close()
+
+
+@layouts
+def test_what_arrives_bit_by_bit_is_synced_with_its_new_name_and_then_its_folder(
+    tmp_path: Path, sharded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path, sharded=sharded)
+    path = store.folder / store.path(hashlib.sha256(b"content").hexdigest())
+    seen: list[str] = []
+    sync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        synced = os.fstat(descriptor)
+        named = {"content": path, "folder": path.parent}
+        seen.extend(what for what, p in named.items() if os.path.samestat(p.stat(), synced))
+        sync(descriptor)
+
+    monkeypatch.setattr("rebrain_node.blobs.os.fsync", recorded)
+    assert store.get(arrive(store)) == b"content"
+    assert seen == ["content", "folder"]
+    assert files(store.folder) == [path], "no other name is left"
+
+
+@layouts
+def test_a_name_in_use_is_replaced_by_what_is_synced_already(
+    tmp_path: Path, sharded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path, sharded=sharded)
+    path = store.folder / store.path(store.put(b"content"))
+    path.write_bytes(b"c0ntent")
+    before, seen, sync = path.stat().st_ino, [], os.fsync
+
+    def recorded(descriptor: int) -> None:
+        seen.append(path.stat().st_ino == before)
+        sync(descriptor)
+
+    monkeypatch.setattr("rebrain_node.blobs.os.fsync", recorded)
+    assert store.get(arrive(store)) == b"content", "and repaired by it"
+    assert seen == [True, False], "the file before, the folder after the change"
+
+
+@layouts
+@pytest.mark.parametrize("in_use", [False, True])
+def test_what_arrives_and_cannot_be_synced_leaves_no_file_and_takes_none_away(
+    tmp_path: Path, sharded: bool, in_use: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path, sharded=sharded)
+    if in_use:
+        store.put(b"content")
+    before = files(store.folder)
+    calls: list[int] = []
+
+    def failing(descriptor: int) -> None:
+        calls.append(descriptor)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("rebrain_node.blobs.os.fsync", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        arrive(store)
+    assert len(calls) == 1
+    assert files(store.folder) == before
+
+
 @pytest.mark.parametrize("suffix", [".writing", ".receiving"])
 @layouts
 def test_temporary_files_of_dead_writers_are_removed_and_of_living_ones_kept(

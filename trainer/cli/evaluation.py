@@ -178,7 +178,7 @@ def acceptance(
 
     check_out(out)
     folder = _data_or_none(data)
-    pictures = judged.Pictures()
+    pictures = judged.CaseMontage()
 
     def measured(where: str) -> "judged.BundleScore":
         loaded = bundle_at(where)

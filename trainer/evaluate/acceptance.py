@@ -121,7 +121,7 @@ class BundleScore:
         return None if case is None else case.figures.get(target.figure)
 
 
-class Pictures:
+class CaseMontage:
     """Three planes of the whole volumes, the bundles of one run beside each other."""
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ def measure(
     data: Path | None,
     case_done: Callable[[str], None],
     advance: Callable[[], None],
-    pictures: Pictures,
+    pictures: CaseMontage,
 ) -> BundleScore:
     """Measure a bundle case after case.
 
@@ -180,7 +180,7 @@ def measure(
         Called with the name of a case when it is done.
     advance : callable
         Called after each synthesised position of the real pairs.
-    pictures : Pictures
+    pictures : CaseMontage
         Receives the volumes that are shown.
     """
     found = {}

@@ -73,6 +73,7 @@ VERDICTS: Final[Mapping[Completeness, Triple]] = {
 }
 FINDING: Final = _private("FINDING", "Finding with which the result is published")
 AUDIT_HEAD: Final = _private("AUDIT-HEAD", "Head of the audit log")
+AUDIT_SIGNATURE: Final = _private("AUDIT-SIGNATURE", "Signature of the head of the audit log")
 INPUT_DIGEST: Final = _private("INPUT-DIGEST", "SHA-256 of the source instances")
 BUNDLE_DIGEST: Final = _private("BUNDLE-DIGEST", "SHA-256 of the model bundle")
 CONFIGURATION_DIGEST: Final = _private("CONFIG-DIGEST", "SHA-256 of limits and settings")

@@ -27,6 +27,7 @@ class AuditAnchor:
 
     sequence: int  #: gap-less number of the row
     sha256: str  #: hash of the row, chained over all before it, hexadecimal
+    signature: str | None = None  #: of the node over it (`domain.audit.Checkpoint.anchor_text`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,8 @@ class DerivedUids:
         if anchor is None:
             return cls(digest, digest)
         anchored = f"{digest}|{anchor.sequence}|{anchor.sha256}"
+        if anchor.signature is not None:
+            anchored += f"|{anchor.signature}"
         return cls(digest, hashlib.sha256(anchored.encode()).hexdigest())
 
     def series(self, kind: ObjectKind) -> str:

@@ -247,6 +247,8 @@ def _texts(result: Result) -> Iterable[sr.TextContentItem]:
     yield _text(codes.ENGINE, provenance.engine_identity)
     if head is not None:
         yield _text(codes.AUDIT_HEAD, f"{head.sequence} {head.sha256}")
+    if head is not None and head.signature is not None:
+        yield _text(codes.AUDIT_SIGNATURE, head.signature)
 
 
 def _sentence(finding: Finding) -> str:

@@ -207,4 +207,4 @@ def test_verification_by_pages_sees_the_same(
     monkeypatch.setattr(audit, "_PAGE", 5)
     seen: list[tuple[int, int]] = []
     assert log.verify(lambda done, end: seen.append((done, end))).intact
-    assert seen == [(5, ROWS), (10, ROWS)]
+    assert seen == [(5, ROWS), (10, ROWS), (ROWS, ROWS)]

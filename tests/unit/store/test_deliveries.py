@@ -155,9 +155,9 @@ def test_a_retried_refusal_is_delivered_and_publishes_the_series(
     deliveries.record(set_id, "pacs", answers(instances[1:]))
     assert state_of(ledger) == "published"
     (row,) = AuditLog(database).events(9, event=Event.DELIVERY_RETRIED)
-    assert row.details == {
+    assert row.details.items() >= {
         "set": set_id, "objects": 2, "reason": "the PACS is repaired", "operator": "someone",
-    }  # fmt: skip
+    }.items()  # fmt: skip
 
 
 def test_a_set_deleted_at_the_destination_can_be_sent_again(

@@ -100,7 +100,7 @@ def written(
     if meaning is not None:
         volume = replace(volume, prepared=replace(volume.prepared, tissue=shift_to(28.0, 33.0)))
     made_by = provenance(revision=2 if "predecessor" in made else 1, **made)
-    anchor = AuditAnchor(sequence=1, sha256="a" * 64)
+    anchor = AuditAnchor(sequence=1, sha256="a" * 64, signature="1 now key signature")
     kinds: dict[str, list[Dataset]] = {}
     for each in write(volume, instances, made_by, (), options, anchor).instances:
         kinds.setdefault(each.kind, []).append(pydicom.dcmread(BytesIO(each.content)))

@@ -1,0 +1,80 @@
+"""One writer at a time among the processes that share an SQLite file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from rebrain_node.errors import StoreUnavailableError
+
+#: pauses between two tries, s: other writers hold the lock for some milliseconds
+_FIRST_PAUSE_S: Final = 0.001
+_LONGEST_PAUSE_S: Final = 0.025
+
+
+class WriterLock:
+    """A lock on a file of its own; the kernel frees it when its process ends, however it ends."""
+
+    def __init__(self, database: Path) -> None:
+        """Open the file beside the database; a new one has its owner, and mode 0600.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The file cannot be made or opened.
+        """
+        self._path = database.with_name(f"{database.name}-writer")
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if os.geteuid() == 0:  # so that a command of root does not shut the node out
+                owner = database.stat()
+                os.fchown(self._descriptor, owner.st_uid, owner.st_gid)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"{self._path}: {error.strerror}; check owner and mode"
+            ) from error
+
+    @contextmanager
+    def held(self, longest_wait_s: float) -> Iterator[None]:
+        """Hold the lock until the block ends; one thread of this process at a time.
+
+        Raises
+        ------
+        StoreUnavailableError
+            Another process holds it all the time, or the file system has no locks.
+        """
+        self._take(longest_wait_s)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _take(self, longest_wait_s: float) -> None:
+        deadline, pause_s = time.monotonic() + longest_wait_s, _FIRST_PAUSE_S
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StoreUnavailableError(
+                        f"the database stayed locked for {longest_wait_s:g} s: another process "
+                        f"of the node holds {self._path}; see with `rebrain-node status` whether "
+                        "one of them hangs"
+                    ) from None
+            except OSError as error:
+                raise StoreUnavailableError(
+                    f"{self._path}: {error.strerror}; keep storage.folder on a local disk"
+                ) from error
+            else:
+                return
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
