@@ -33,7 +33,7 @@ def load_limits(text: str) -> Limits:
         )
     except ValidationError as error:
         raise SettingsError(
-            f"limits: {faults_of(error)}; correct it, or copy it from the shipped limits"
+            f"limits: {faults_of(error, Limits)}; correct it, or copy it from the shipped limits"
         ) from error
 
 

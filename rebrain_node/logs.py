@@ -6,7 +6,7 @@ line without trace, and UIDs in them become references too.
 
 from __future__ import annotations
 
-import hashlib
+import ipaddress
 import logging
 import re
 import sys
@@ -14,13 +14,10 @@ from typing import Final
 
 import structlog
 
+from rebrain_node.domain.text import reference
+
 #: four or more components: a DICOM UID and no version number (PS3.5 section 9.1)
 _UID: Final = re.compile(r"\d+(?:\.\d+){3,}")
-
-
-def reference(uid: str) -> str:
-    """Short name of a UID for the logs."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:12]
 
 
 def log_as_json(process: str) -> None:
@@ -41,6 +38,14 @@ def log_as_json(process: str) -> None:
     root.setLevel(logging.WARNING)
 
 
+def _unless_address(digits: str) -> str:
+    """Return the short id of a UID; an IPv4 address, which looks like one, stays."""
+    try:
+        return str(ipaddress.IPv4Address(digits))
+    except ValueError:
+        return reference(digits)
+
+
 class _Libraries(logging.Handler):
     """Passes the lines of libraries on."""
 
@@ -52,7 +57,7 @@ class _Libraries(logging.Handler):
         cause = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
         structlog.get_logger().log(
             record.levelno,
-            _UID.sub(lambda match: reference(match.group()), text),
+            _UID.sub(lambda match: _unless_address(match.group()), text),
             library=record.name,
             **({} if cause is None else {"exception": cause}),
         )

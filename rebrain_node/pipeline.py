@@ -20,6 +20,7 @@ from rebrain_node.domain.job import Job, Provenance, Receipt
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Selection
+from rebrain_node.domain.uncertainty import uncertainty_details
 from rebrain_node.domain.volume import (
     Guide,
     PreparedVolume,
@@ -181,6 +182,8 @@ def quantify(
     recipe = configuration.bundle.recipe
     if model.scale and model.calibration:
         synthetic = step(estimate, synthetic, recipe, model.scale, model.calibration)
+    details = uncertainty_details(synthetic.slice_uncertainty, synthetic.meaning)
+    step.record(Event.SERIES_UNCERTAINTY, details)
     return synthetic, step(abstain, synthetic, recipe.abstain, configuration.limits)
 
 

@@ -7,13 +7,17 @@ conf/limits.toml) and the recipe (travels in the bundle).
 from __future__ import annotations
 
 import ipaddress
+import json
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -27,13 +31,33 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as EnvironmentFault
 
 from rebrain_node.errors import SettingsError
-from rebrain_node.validation import faults_of
+from rebrain_node.validation import faults_of, nearest
+
+_PREFIX: Final = "REBRAIN_"
+
+
+def _text(pattern: str, words: str) -> AfterValidator:
+    """Require text of a pattern, and say what is required in words."""
+
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value) is None:
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(check)
+
 
 #: AE title: 1 to 16 characters of the default repertoire, no backslash (PS3.5 6.2, VR AE)
 AETitle = Annotated[
-    str, StringConstraints(strip_whitespace=True, pattern=r"^[\x20-\x5b\x5d-\x7e]{1,16}$")
+    str,
+    StringConstraints(strip_whitespace=True),
+    _text(
+        r"[\x20-\x5b\x5d-\x7e]{1,16}",
+        "must be an AE title: 1 to 16 letters, digits, spaces and signs, no backslash",
+    ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -61,7 +85,26 @@ class Peer(_Part):
     @validator("addresses")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(ipaddress.ip_network(network)) for network in value)
+        return tuple(_network(network) for network in value)
+
+
+def _network(text: str) -> str:
+    """Return a network as CIDR.
+
+    Raises
+    ------
+    ValueError
+        It is none; the message names what it may have meant.
+    """
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        words = f"{text!r} is no address (10.0.0.7) and no network (10.0.0.0/24)"
+    try:
+        meant = ipaddress.ip_interface(text)
+    except ValueError:
+        raise ValueError(words) from None
+    raise ValueError(f"{words}; write {meant.ip} for one machine or {meant.network} for all")
 
 
 class _Remote(_Part):
@@ -69,9 +112,13 @@ class _Remote(_Part):
 
     role: ClassVar[str] = "source"  #: what messages call it
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")] = Field(
-        description="name used in the outbox and the audit log"
-    )
+    name: Annotated[
+        str,
+        _text(
+            r"[a-z0-9][a-z0-9_-]{0,31}",
+            "must be 1 to 32 small letters, digits, - and _, a letter or digit first",
+        ),
+    ] = Field(description="name used in the outbox and the audit log")
     timeout_s: float = Field(
         default=30.0, gt=0, le=600, description="seconds to wait for it at each step"
     )
@@ -88,9 +135,14 @@ class DicomRemote(_Remote):
 class WebRemote(_Remote):
     """One DICOMweb origin server that the node calls."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+[^\s/]$")] = Field(
-        description="base URL of the service, without a slash at its end"
-    )
+    url: Annotated[
+        str,
+        _text(
+            r"https?://\S*[^\s/]",
+            "must be a URL that begins with https:// (or http:// on this machine) and ends "
+            "without a slash",
+        ),
+    ] = Field(description="base URL of the service, without a slash at its end")
     token_file: Path | None = Field(
         default=None, description="file with the bearer token; read before each request"
     )
@@ -392,9 +444,13 @@ class Model(_Part):
             "be good either way"
         ),
     )
-    accept_older: str | None = Field(
+    accept_older: (
+        Annotated[
+            str, _text("[0-9a-f]{64}", "must be the digest of a bundle: 64 digits, 0-9 and a-f")
+        ]
+        | None
+    ) = Field(
         default=None,
-        pattern="^[0-9a-f]{64}$",
         description=(
             "digest of the one bundle that is taken although a newer one of its name was active"
             " here"
@@ -475,6 +531,20 @@ class AuditSettings(_Part):
     )
 
 
+class MarksSettings(_Part):
+    """How a viewer shows that the MR is synthetic, beside the words that every object holds."""
+
+    visible: Literal["none", "presentation-state", "corner", "border"] = Field(
+        default="presentation-state",
+        description=(
+            "mark that viewers show on the MR: `none`; `presentation-state`, an object of the set "
+            "with the words SYNTHETIC - NOT FOR DIAGNOSIS, which leaves the pixels as they are; "
+            "`corner`, these words in the pixels, or `border`, a white frame in them: never on the "
+            "head of a slice, and where there is no room there is none and Image Comments say so"
+        ),
+    )
+
+
 class HealthSettings(_Part):
     """Probes and metrics for a monitoring system on this machine."""
 
@@ -491,7 +561,7 @@ class Settings(BaseSettings):
     """All settings of a node; docs/settings.md lists each."""
 
     model_config = SettingsConfigDict(
-        env_prefix="REBRAIN_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
     workers: int = Field(
@@ -523,6 +593,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     model: Model = Model()
     objects: Objects = Objects()
+    marks: MarksSettings = MarksSettings()
     destinations: tuple[DestinationSettings, ...] = Field(
         default=(), description="where results are sent; empty means they are kept and not sent"
     )
@@ -652,4 +723,35 @@ def load_settings(path: Path | None) -> Settings:
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise SettingsError(f"{path or 'environment'}: {faults_of(error)}") from error
+        faults = faults_of(error, Settings)
+        raise SettingsError(f"{path or 'environment'}: {faults}") from error
+    except EnvironmentFault as error:
+        raise SettingsError(_bad_variables()) from error
+
+
+def misspelt_variables() -> list[str]:
+    """Return a sentence for each environment variable that names no setting but nearly does."""
+    groups = [f"{_PREFIX}{name.upper()}" for name in Settings.model_fields]
+    return [
+        f"the environment variable {name} names no setting{hint}"
+        for name in sorted(os.environ)
+        if name.startswith(_PREFIX)
+        and (first := name.partition("__")[0]) not in groups
+        and (hint := nearest(first, groups))
+    ]
+
+
+def _bad_variables() -> str:
+    """Name the variables that hold what looks like JSON and is none."""
+    faults = []
+    for name, text in sorted(os.environ.items()):
+        if name.startswith(_PREFIX) and text.lstrip()[:1] in ("[", "{"):
+            try:
+                json.loads(text)
+            except ValueError as error:
+                faults.append(f"{name} is not JSON: {error}")
+    found = "; ".join(faults) or "a list or table is not JSON"
+    return (
+        f"environment: {found}; a list or table is written "
+        """as JSON, e.g. REBRAIN_SOURCES='[{"name": "pacs", "ae_title": "PACS", "host": "h"}]'"""
+    )

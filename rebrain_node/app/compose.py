@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
+    from rebrain_node.store.results import Results
     from rebrain_node.store.retention import Retention, RetentionRules
+    from rebrain_node.store.short_names import ShortNames
     from rebrain_node.store.workitems import Workitems
 
 #: the SQLite database within the folder of the node's state
@@ -79,7 +81,10 @@ def read_limits(settings: Settings) -> Limits:
     try:
         return load_limits(settings.limits.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"limits {settings.limits}: {error.strerror}") from error
+        raise SettingsError(
+            f"limits {settings.limits}: {error.strerror}; correct the setting `limits`, or leave "
+            "it out for the limits that ship"
+        ) from error
 
 
 def read_bundle(settings: Settings) -> ModelBundle:
@@ -123,12 +128,20 @@ def configure(settings: Settings, bundle: ModelBundle) -> Configuration:
         The limits are not fit to run.
     """
     from rebrain_node.pipeline import Configuration
-    from rebrain_node.steps.write import ObjectOptions
+    from rebrain_node.steps.write import COMPANIONS, ObjectOptions
 
     limits = read_limits(settings)
-    objects = settings.objects.model_dump(mode="json")
+    objects = settings.objects.model_dump(mode="json") | settings.marks.model_dump(mode="json")
     content = json.dumps({"limits": limits.digest, "objects": objects}, sort_keys=True)
     options = ObjectOptions(**settings.objects.model_dump(exclude_none=True))
+    visible = settings.marks.visible
+    if visible == "presentation-state":
+        with_state = {*options.companions, "PR"}
+        options = replace(
+            options, companions=tuple(each for each in COMPANIONS if each in with_state)
+        )
+    elif visible != "none":
+        options = replace(options, ink=visible)
     if settings.objects.uncertain_above is None and bundle.recipe.abstain is not None:
         options = replace(options, uncertain_above=bundle.recipe.abstain.voxel_above)
     return Configuration(
@@ -202,6 +215,8 @@ class State:
     releases: Releases
     listening: ListeningClock
     inquiries: Inquiries
+    results: Results
+    names: ShortNames
     folder: Path
 
     @property
@@ -351,7 +366,9 @@ def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.outbox import Outbox
     from rebrain_node.store.recall import Recall
     from rebrain_node.store.releases import Releases
+    from rebrain_node.store.results import Results
     from rebrain_node.store.retention import Retention
+    from rebrain_node.store.short_names import ShortNames
     from rebrain_node.store.workitems import Workitems
 
     return State(
@@ -373,6 +390,8 @@ def _state(database: Database, folder: Path) -> State:
         releases=Releases(database),
         listening=ListeningClock(database),
         inquiries=Inquiries(database),
+        results=Results(database),
+        names=ShortNames(database),
         folder=folder,
     )
 

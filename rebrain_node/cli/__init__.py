@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from rebrain_node import __version__
 from rebrain_node.cli import (
     audit,
     audit_proof,  # noqa: F401 - adds its commands to `audit`
@@ -32,13 +33,34 @@ from rebrain_node.errors import BundleError, RebrainError, SettingsError
 
 program = typer.Typer(
     name="rebrain-node",
-    help="DICOM node that derives a synthetic T1-like MR series from a thick-slice head CT. "
-    "Research software, not for diagnosis.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rebrain-node {__version__}")
+        raise typer.Exit
+
+
+@program.callback()
+def main(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """DICOM node that derives a synthetic T1-like MR series from a thick-slice head CT.
+
+    Research software, not for diagnosis.
+    """
+
+
 program.command("demo")(demo.demo)
 program.command("process")(folder.process)
 program.command("serve")(node.serve)
@@ -60,7 +82,7 @@ program.add_typer(node.peers, name="peers")
 def app(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the program and end the process with its exit code."""
     try:
-        program(arguments)
+        program(arguments, prog_name="rebrain-node")
     except SettingsError as error:
         _exit_with(error, 2)
     except BundleError as error:

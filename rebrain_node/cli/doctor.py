@@ -28,8 +28,9 @@ class Check:
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
     """Check the installation and print the entry for the PACS.
 
-    Checks limits, disk, database, decoders, bundle and its signer, engine, destinations, sources,
-    who is notified of results, and workflow managers. Exit code 1 if a check fails.
+    Checks settings, limits, disk, database, decoders, bundle and its signer, engine,
+    destinations, sources, who is notified of results, and workflow managers. Exit code 1 if a
+    check fails.
     """
     from rebrain_node.app.tasks import source_names
     from rebrain_node.settings import load_settings
@@ -51,6 +52,15 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
             console().print("no peer may send: add [[receiver.peers]] to the settings")
     if not all(check.fit for check in checks):
         raise typer.Exit(1)
+
+
+def _settings(settings: Settings) -> str:
+    from rebrain_node.app.settings_check import settings_faults
+    from rebrain_node.errors import SettingsError
+
+    if faults := settings_faults(settings):
+        raise SettingsError("; ".join(faults))
+    return "no setting contradicts another"
 
 
 def _limits(settings: Settings) -> str:
@@ -114,6 +124,7 @@ def _engine(settings: Settings) -> str:
 
 
 _CHECKS: dict[str, Callable[[Settings], str]] = {
+    "settings": _settings,
     "limits": _limits,
     "disk": _disk,
     "database": _database,

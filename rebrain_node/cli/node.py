@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table, progress
+from rebrain_node.cli.terminal import AsJson, Config, plain, print_json, print_table, progress
+from rebrain_node.domain.text import utc
 
 peers = typer.Typer(
     help="Show the peers that may send to the node, and those that tried.", no_args_is_help=True
@@ -119,7 +120,7 @@ def unknown(config: Config = None, as_json: AsJson = False) -> None:
             "address": row.details["address"],
             "reason": row.details["reason"],
             "rejections": seen + 1 + int(row.details["not_told"]),
-            "last": row.recorded_at.isoformat(),
+            "last": utc(row.recorded_at),
             "settings": settings,
         }
     if as_json:
@@ -153,21 +154,30 @@ def list_(config: Config = None, as_json: AsJson = False) -> None:
 
 @config.command("check")
 def check(config: Config = None, as_json: AsJson = False) -> None:
-    """Check that settings, limits and trusted keys are valid.
+    """Check settings, limits, trusted keys, bundle and database.
 
-    Exit code 2 and the reason if not.
+    Also what single values do not show: destinations that are the same system or this node itself,
+    limits in the wrong order, another program's database, a missing file. Nothing is changed or
+    sent. Exit code 2 and a line for each fault if there is one.
     """
     from rebrain_node.app.compose import read_limits
+    from rebrain_node.app.settings_check import settings_faults
     from rebrain_node.settings import load_settings
-    from rebrain_node.trust import trusted_keys
 
     settings = load_settings(config)
-    trusted_keys(settings)
-    digest = read_limits(settings).digest
+    faults = settings_faults(settings)
     if as_json:
-        print_json({"fit": True, "limits_digest": digest})
-        return
-    typer.echo(f"settings, limits and trusted keys are valid; limits digest {digest}")
+        digest = None if faults else read_limits(settings).digest
+        print_json({"fit": not faults, "faults": faults, "limits_digest": digest})
+    elif not faults:
+        digest = read_limits(settings).digest
+        typer.echo(
+            f"settings, limits, trusted keys, bundle and database are fit; limits digest {digest}"
+        )
+    for fault in faults:
+        typer.echo(f"rebrain-node: {plain(fault)}", err=True)
+    if faults:
+        raise typer.Exit(2)
 
 
 @config.command("show")

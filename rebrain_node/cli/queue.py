@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from rebrain_node.cli.storage import use_rows
-from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
+from rebrain_node.cli.terminal import AsJson, Config, choose, print_json, print_table
+from rebrain_node.domain.text import reference, utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +113,7 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
         signer = bundle["signed_by"] or "nobody"
         rows.append(("bundle", f"{bundle['name']} {bundle['version']}, signed by {signer}"))
         rows.append(("engine", bundle["engine"]))
-    rows.append(("last result", report.last_result and report.last_result.isoformat()))
+    rows.append(("last result", report.last_result and utc(report.last_result)))
     rows.append(("series failed in the last 24 hours", report.failed_lately))
     rows += [
         (listens, _address(settings)),
@@ -131,20 +132,34 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
     if deliveries := (*report.waiting, *report.refused):
         print_table(
             "Not delivered",
-            ("set", "destination", "source series", "objects", "reason"),
+            ("set", "destination", "id", "source series", "objects", "reason"),
             [
-                (d.set_id, d.destination, d.source_series_uid, d.summary, d.reason)
+                (
+                    d.set_id,
+                    d.destination,
+                    reference(d.source_series_uid),
+                    d.source_series_uid,
+                    d.summary,
+                    d.reason,
+                )
                 for d in deliveries
             ],
+            piped=("source series",),
         )
     if report.overdue:
         print_table(
             "Late",
-            ("source series", "waits for", "since"),
+            ("id", "source series", "waits for", "since"),
             [
-                (one.series_instance_uid, one.waits_for, one.since.isoformat())
+                (
+                    reference(one.series_instance_uid),
+                    one.series_instance_uid,
+                    one.waits_for,
+                    utc(one.since),
+                )
                 for one in report.overdue
             ],
+            piped=("source series",),
         )
 
 
@@ -159,64 +174,77 @@ def list_(
     from rebrain_node.domain.ledger import SeriesState
     from rebrain_node.settings import load_settings
 
-    if state is not None and state not in get_args(SeriesState):
-        raise typer.BadParameter(
-            f"{state!r} is no state of a series; give one of {', '.join(get_args(SeriesState))}"
-        )
+    if state is not None:
+        choose(state, get_args(SeriesState), "state of a series")
     with find_state(load_settings(config)) as node:
         records = [r for r in node.ledger.series() if state is None or r.state == state]
     if as_json:
         print_json({"series": [_series(record) for record in records]})
         return
-    columns = ("series", "state", "instances", "completeness", "revision", "reason")
+    columns = (
+        "id", "series", "state", "changed", "instances", "completeness", "revision", "reason",
+    )  # fmt: skip
     rows = [
         (
-            r.series_instance_uid, r.state_text, r.instance_count, r.completeness or "",
-            r.revision, _reason(r),
+            reference(r.series_instance_uid), r.series_instance_uid, r.state_text,
+            utc(r.changed_at), r.instance_count, r.completeness, r.revision, _reason(r),
         )
         for r in records
     ]  # fmt: skip
-    print_table("Series", columns, rows)
+    print_table("Series", columns, rows, piped=("series", "completeness", "revision"))
+
+
+Series = Annotated[
+    str,
+    typer.Argument(
+        help="Series Instance UID, or the id that tables and logs show; its beginning will do."
+    ),
+]
+Reason = Annotated[
+    str, typer.Option(help="Why; written to the audit log: do not name the patient.")
+]
 
 
 @queue.command("show")
-def show(
-    series: Annotated[str, typer.Argument(help="Series Instance UID.")],
-    config: Config = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show one series.
+def show(series: Series, config: Config = None, as_json: AsJson = False) -> None:
+    """Show one series and its result.
 
     State, findings, why it was accepted or refused, what its source answered, how its CT was
-    shifted to the level of brain tissue of the bundle, waiting deliveries, and workitems
-    of its study.
+    shifted to the level of brain tissue of the bundle, waiting deliveries, and workitems of its
+    study. The block Result names bundle and signer, slices by kind, the exemplars and subjects
+    behind them, uncertainty, the slices not to be trusted, the MR series, and who has got it when.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.domain.audit import Event
-    from rebrain_node.errors import StateError
     from rebrain_node.settings import load_settings
 
     with find_state(load_settings(config)) as state:
-        record, inquiry = state.ledger.series_one(series), state.inquiries.of_series(series)
-        waiting = [d for d in state.deliveries.pending() if d.source_series_uid == series]
-        levels = state.audit.events(1, subject=series, event=Event.TISSUE_LEVEL)
-        workitems = state.workitems.of(record.study_instance_uid) if record is not None else ()
-    if record is None:
-        raise StateError(
-            f"the ledger has no series {series}; `rebrain-node queue list` lists the series"
-        )
+        uid = state.names.series(series)
+        record, inquiry = state.ledger.series_one(uid), state.inquiries.of_series(uid)
+        waiting = [d for d in state.deliveries.pending() if d.source_series_uid == uid]
+        levels = state.audit.events(1, subject=uid, event=Event.TISSUE_LEVEL)
+        result = state.results.of_series(uid)
+        assert record is not None  # noqa: S101 - `names` found it; for the type checker
+        workitems = state.workitems.of(record.study_instance_uid)
     level = _tissue_level(levels, record)
-    answer = (
+    answer: dict[str, Any] = (
         _series(record)
         | _inquiry(inquiry)
         | {"tissue_level": level, "deliveries_waiting": [_delivery(d) for d in waiting]}
         | {"workitems": [_workitem(one) for one in workitems]}
     )
     if as_json:
-        print_json(answer)
+        print_json(answer | {"result": None if result is None else result.to_json()})
         return
-    rows = [(name, value) for name, value in answer.items() if not isinstance(value, list | dict)]
-    rows += [(f"tissue level: {name}", value) for name, value in (level or {}).items()]
+    answer["changed_at"] = utc(record.changed_at)
+    rows = [
+        (name.replace("_", " "), value)
+        for name, value in answer.items()
+        if not isinstance(value, list | tuple | dict) and value is not None
+    ]
+    rows += [
+        (f"tissue level: {name.replace('_', ' ')}", value) for name, value in (level or {}).items()
+    ]
     rows += [(f.code, f.sentence) for f in record.findings]
     rows += [("explanation", line) for line in record.explanation]
     rows += [(f"waits for {d.destination}", d.reason) for d in waiting]
@@ -228,6 +256,9 @@ def show(
         for one in workitems
     ]
     print_table("Series", ("field", "value"), rows)
+    if result is not None:
+        typer.echo("")
+        print_table("Result", ("field", "value"), result.rows())
 
 
 def _workitem(one: Workitem) -> dict[str, object]:
@@ -243,12 +274,6 @@ def _workitem(one: Workitem) -> dict[str, object]:
     }
 
 
-Series = Annotated[str, typer.Argument(help="Series Instance UID.")]
-Reason = Annotated[
-    str, typer.Option(help="Why; written to the audit log: do not name the patient.")
-]
-
-
 @queue.command("retry")
 def retry(series: Series, reason: Reason, config: Config = None, as_json: AsJson = False) -> None:
     """Judge a failed or cancelled series again.
@@ -262,7 +287,8 @@ def retry(series: Series, reason: Reason, config: Config = None, as_json: AsJson
     from rebrain_node.settings import load_settings
 
     with find_state(load_settings(config)) as state:
-        record = state.ledger.retry(series, operator=_login_name(), reason=reason)
+        uid = state.names.series(series)
+        record = state.ledger.retry(uid, operator=_login_name(), reason=reason)
     _print_decision(record, as_json=as_json)
 
 
@@ -276,7 +302,8 @@ def cancel(series: Series, reason: Reason, config: Config = None, as_json: AsJso
     from rebrain_node.settings import load_settings
 
     with find_state(load_settings(config)) as state:
-        record = state.ledger.cancel(series, operator=_login_name(), reason=reason)
+        uid = state.names.series(series)
+        record = state.ledger.cancel(uid, operator=_login_name(), reason=reason)
     _print_decision(record, as_json=as_json)
 
 
@@ -284,13 +311,18 @@ def _print_decision(record: SeriesRecord, *, as_json: bool) -> None:
     if as_json:
         print_json(_series(record))
     else:
-        typer.echo(f"series {record.series_instance_uid} is {record.state}")
+        uid = record.series_instance_uid
+        typer.echo(f"series {reference(uid)} ({uid}) is {record.state}")
 
 
 @queue.command("dispute")
 def dispute(  # noqa: PLR0913 - one option each
     uid: Annotated[
-        str, typer.Argument(help="Series Instance UID, or Study Instance UID for all its series.")
+        str,
+        typer.Argument(
+            help="Series Instance UID, or Study Instance UID for all its series; an id or a "
+            "beginning will do."
+        ),
     ],
     keep_first: Annotated[
         bool, typer.Option("--keep-first", help="Go on with the instances that came first.")
@@ -326,6 +358,7 @@ def dispute(  # noqa: PLR0913 - one option each
     if chosen and not (reason or "").strip():
         raise typer.BadParameter("give --reason: the audit log keeps why it was decided")
     with find_state(load_settings(config)) as state:
+        uid = state.names.study(uid) or state.names.series(uid)
         if not chosen:
             _print_rivals(state, uid, as_json=as_json)
             return
@@ -334,8 +367,12 @@ def dispute(  # noqa: PLR0913 - one option each
     if as_json:
         print_json({"decision": chosen[0], "series": [_series(record) for record in records]})
         return
-    columns = ("series", "state", "instances", "revision")
-    rows = [(r.series_instance_uid, r.state, r.instance_count, r.revision) for r in records]
+    columns = ("id", "series", "state", "instances", "revision")
+    rows = [
+        (reference(r.series_instance_uid), r.series_instance_uid, r.state, r.instance_count,
+         r.revision)
+        for r in records
+    ]  # fmt: skip
     print_table(f"Decided: {chosen[0]}", columns, rows)
 
 
@@ -396,7 +433,11 @@ def _reason(record: SeriesRecord) -> str:
 
 
 def _series(record: SeriesRecord) -> dict[str, object]:
-    return asdict(record) | {"changed_at": record.changed_at.isoformat()}
+    return (
+        {"id": reference(record.series_instance_uid)}
+        | asdict(record)
+        | {"changed_at": record.changed_at.isoformat()}
+    )
 
 
 def _inquiry(inquiry: Inquiry | None) -> dict[str, object]:

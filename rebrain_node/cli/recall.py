@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
+from rebrain_node.cli.terminal import AsJson, Config, is_terminal, print_json, print_table
+from rebrain_node.domain.text import reference, utc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +39,8 @@ def recall(  # noqa: PLR0913 - options of a command
         ),
     ] = None,
     series: Annotated[
-        str | None, typer.Option(help="Series Instance UID of the source series.")
+        str | None,
+        typer.Option(help="Source series: UID, id, or the beginning of either."),
     ] = None,
     since: Annotated[
         datetime | None, typer.Option(help="Everything made at this time (UTC) or later.")
@@ -76,7 +79,8 @@ def recall(  # noqa: PLR0913 - options of a command
         _print_rejections(load_settings(config), as_json=as_json)
         return
     with find_state(load_settings(config)) as state:
-        recalled = _find(state.recall, bundle, exemplar, series, since)
+        source = None if series is None else state.names.series(series)
+        recalled = _find(state.recall, bundle, exemplar, source, since)
         if not as_json:
             _print_recalled(recalled)
         notes: dict[int, int] = {}
@@ -111,7 +115,7 @@ def _print_rejections(settings: Settings, *, as_json: bool) -> None:
         print_json({"rejections": notes})
         return
     rows = [
-        (one.sop_instance_uid, f"{one.title} {one.meaning}", one.received_at.isoformat(), name, n)
+        (one.sop_instance_uid, f"{one.title} {one.meaning}", utc(one.received_at), name, n)
         for one in found
         for name, n in one.bundles.items()
     ]
@@ -139,9 +143,11 @@ def _find(
 
 
 def _print_recalled(recalled: Sequence[RecalledSet]) -> None:
+    """Print each object; for a person, one row for all of a set that stand alike."""
     rows = [
         (
             each.set_id,
+            reference(each.source_series_uid),
             each.source_series_uid,
             each.revision,
             one.kind,
@@ -152,5 +158,12 @@ def _print_recalled(recalled: Sequence[RecalledSet]) -> None:
         for each in recalled
         for one in each.objects
     ]
-    columns = ("set", "source series", "revision", "kind", "instance", "destinations", "rejected")
-    print_table("Objects", columns, rows)
+    if is_terminal():
+        alike = Counter((*row[:2], *row[3:5], *row[6:]) for row in rows)
+        columns = ("set", "id", "revision", "kind", "destinations", "rejected", "objects")
+        print_table("Objects", columns, [(*row, count) for row, count in alike.items()])
+        typer.echo("every UID: the same command with --json, or into a file")
+        return
+    every = ("set", "id", "source series", "revision", "kind", "instance", "destinations",
+             "rejected")  # fmt: skip
+    print_table("Objects", every, rows)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
+from rebrain_node.domain.text import reference, utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,13 +74,13 @@ def purge(
             }
         )
         return
-    columns = ("series", "state", "since", "received bytes", "derived bytes")
+    columns = ("id", "series", "state", "since", "received bytes", "derived bytes")
     rows = [
-        (one.series_instance_uid, one.state, one.since.isoformat(), one.received_bytes,
-         one.derived_bytes)
+        (reference(one.series_instance_uid), one.series_instance_uid, one.state, utc(one.since),
+         one.received_bytes, one.derived_bytes)
         for one in purged
     ]  # fmt: skip
-    print_table("Would be deleted" if dry_run else "Deleted", columns, rows)
+    print_table("Would be deleted" if dry_run else "Deleted", columns, rows, piped=("series",))
 
 
 @storage.command("fsck")

@@ -246,6 +246,16 @@ class Event(StrEnum):
             "below)"
         ),
     )
+    SERIES_UNCERTAINTY = (
+        "series.uncertainty",
+        "the uncertainty of every slice is estimated; written before the objects are",
+        "series",
+        (
+            "revision, mean (of the slices that show the head, ratio of the display range), "
+            "label (how far to trust it), untrusted_above (null without a limit), untrusted "
+            "(numbers of the slices above it, from 1), slices (mean of each)"
+        ),
+    )
     SERIES_SYNTHESISED = (
         "series.synthesised",
         "the derived set is durable in the outbox",
@@ -348,6 +358,18 @@ class Event(StrEnum):
         "receiver",
         "set, destination, reason",
     )
+    NOTIFICATION_RETRIED = (
+        "notification.retried",
+        "an operator has a notification sent again",
+        "receiver",
+        "set, objects (count), reason, operator",
+    )
+    NOTIFICATION_CANCELLED = (
+        "notification.cancelled",
+        "an operator, or a recall, stops a notification that was not taken",
+        "receiver",
+        "set, reason, operator",
+    )
     DELIVERY_WITHDRAWN = (
         "delivery.withdrawn",
         "what waits of a set is taken back because its source series came into dispute",
@@ -392,14 +414,14 @@ class Event(StrEnum):
     )
     DELIVERY_RETRIED = (
         "delivery.retried",
-        "an operator has objects sent again, or a notification",
-        "destination, or receiver of the notification",
+        "an operator has objects sent again",
+        "destination",
         "set, objects (count), reason, operator, rows",
     )
     DELIVERY_CANCELLED = (
         "delivery.cancelled",
-        "an operator stops what is pending of a set, or its notification",
-        "destination, or receiver of the notification",
+        "an operator stops what is pending of a set",
+        "destination",
         "set, reason, operator, rows",
     )
     DELIVERY_PAUSED = (

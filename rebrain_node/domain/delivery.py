@@ -155,7 +155,7 @@ class DeliveredObject:
     """One object at one destination."""
 
     destination: str  #: name in the settings
-    kind: str  #: MR, PM, SEG, SC, SR or KOS
+    kind: str  #: MR, PM, SEG, SC, PR, SR or KOS
     sop_instance_uid: str
     state: DeliveryState
     status: int | None  #: DIMSE status of the last answer
@@ -176,7 +176,7 @@ class PausedDestination:
 class RecalledObject:
     """One affected derived instance."""
 
-    kind: str  #: MR, PM, SEG, SC, SR or KOS
+    kind: str  #: MR, PM, SEG, SC, PR, SR or KOS
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str

@@ -16,7 +16,7 @@ from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 if TYPE_CHECKING:
     from rebrain_node.domain.volume import Guide, TissueLevel
 
-ObjectKind = Literal["MR", "PM", "SEG", "SC", "SR", "KOS"]
+ObjectKind = Literal["MR", "PM", "SEG", "SC", "PR", "SR", "KOS"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,12 @@ IMAGE_TYPE: Final = ("DERIVED", "SECONDARY", "OTHER", "SYNTHETIC")
 ENHANCED_IMAGE_TYPE: Final = ("DERIVED", "PRIMARY", "OTHER", "SYNTHETIC")
 SERIES_NUMBER_OFFSET: Final = 9000  #: MR SeriesNumber = this + the source's
 #: (0020,0011) of each companion = SERIES_NUMBER_OFFSET + source + 100 * place in this tuple
-SERIES_ORDER: Final = ("MR", "PM", "SEG", "SC", "SR", "KOS")
+SERIES_ORDER: Final = ("MR", "PM", "SEG", "SC", "PR", "SR", "KOS")
 #: every SeriesDescription begins with this word; lists in viewers cut the rest
 SERIES_DESCRIPTION_WORD: Final = "SYNTH"
 SERIES_DESCRIPTION_PREFIX: Final = "SYNTH MR T1"  #: of the MR series
 COMMENT_PREFIX: Final = "SYNTHETIC"  #: ImageComments (0020,4000) begins with it
+VISIBLE_WORDS: Final = "SYNTHETIC - NOT FOR DIAGNOSIS"  #: what a viewer shows on the MR
 NOT_FOR_DIAGNOSIS: Final = "not for diagnosis"  #: and contains this
 #: Image Comments of a slice whose uncertainty is above the recipe's limit contain this
 NOT_TRUSTED: Final = "not to be trusted"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from statistics import fmean
+from typing import Any, Final
 
 #: subjects on which a map must have been calibrated for it to be called calibrated
 LEAST_SUBJECTS: Final = 20
@@ -54,3 +56,26 @@ class UncertaintyInterpretation:
 
 #: of a map without a calibration
 RULE_OF_THUMB: Final = UncertaintyInterpretation()
+
+
+def uncertainty_details(
+    slices: Sequence[float], meaning: UncertaintyInterpretation
+) -> dict[str, Any]:
+    """Return the uncertainty of a series as the audit log keeps it.
+
+    Parameters
+    ----------
+    slices : sequence of float
+        Mean of each slice inside the head, ratio of the display range; 0 where no head is seen.
+    meaning : UncertaintyInterpretation
+        Label and limit.
+    """
+    seen = [value for value in slices if value > 0.0]
+    untrusted = [k + 1 for k, value in enumerate(slices) if meaning.trusts(value) is False]
+    return {
+        "mean": round(fmean(seen), 5) if seen else None,
+        "label": meaning.label,
+        "untrusted_above": meaning.untrusted_above,
+        "untrusted": untrusted,
+        "slices": [round(value, 5) for value in slices],
+    }

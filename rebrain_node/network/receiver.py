@@ -193,9 +193,15 @@ class Receiver:
             "called_ae_title": caller.called_ae_title,
             "not_told": suppressed,
         }
+        remedy = ""
         if reason in {"UNKNOWN-AE", "UNKNOWN-ADDRESS"}:
             details["would_admit"] = caller.settings_line
+            remedy = "; `rebrain-node peers unknown` prints the settings that admit it"
         self._audit.record(AuditEvent.ASSOCIATION_REFUSED, caller.calling_ae_title, details)
+        _LOG.warning(
+            "sender %s at %s refused: %s, %d more since the last such line%s",
+            caller.calling_ae_title, caller.address, reason, suppressed, remedy,
+        )  # fmt: skip
 
     def store(
         self,

@@ -6,7 +6,6 @@ It holds no script, loads nothing and, like the audit log, knows no patient.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -15,13 +14,11 @@ from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
 from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import SeriesRecord
-from rebrain_node.report.markup import STYLE, Content, Html, join, tag
+from rebrain_node.domain.result import ResultRecord
+from rebrain_node.report.markup import Content, Html, document, join, table, tag, value_text
 
 _TITLE: Final = "rebrain-node audit report"
 _WARNING: Final = "Synthetic images: research software, not for diagnosis"
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-#: events that carry what a result is made of
-_RESULT: Final = Event.SERIES_SYNTHESISED
 #: details of hundreds of values (``series.guided``): too long for the page
 _TABLES: Final = ("slices", "reasons")
 
@@ -31,6 +28,7 @@ def render(
     events: Sequence[AuditEvent],
     verdict: ChainVerdict,
     deliveries: Sequence[Delivery],
+    results: Mapping[str, ResultRecord] | None = None,
 ) -> str:
     """Write the page.
 
@@ -44,6 +42,8 @@ def render(
         Whether the log is as it was written.
     deliveries : sequence of Delivery
         What destinations have not taken yet.
+    results : mapping of str to ResultRecord, optional
+        The result of each series of which one was made, by its UID.
 
     Returns
     -------
@@ -56,19 +56,11 @@ def render(
     body = join(
         _header(events),
         _summary(series, studies, verdict, deliveries),
-        *(_study(uid, held, events) for uid, held in studies.items()),
+        *(_study(uid, held, events, results or {}) for uid, held in studies.items()),
         _deliveries(deliveries),
         _log(events, verdict),
     )
-    head = join(
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", _TITLE),
-        tag("style", Html(STYLE)),
-    )
-    page = tag("html", tag("head", head), tag("body", tag("main", body)), lang="en")
-    return f"<!DOCTYPE html>\n{page.text}\n"
+    return document(_TITLE, body)
 
 
 def _header(events: Sequence[AuditEvent]) -> Html:
@@ -113,16 +105,18 @@ def _study(
     uid: str,
     held: Sequence[SeriesRecord],
     events: Sequence[AuditEvent],
+    results: Mapping[str, ResultRecord],
 ) -> Html:
     heading = tag("h2", "Study ", tag("code", uid))
     # what was made of the study first, then why the rest was not
     ordered = sorted(held, key=lambda record: record.state == "refused")
-    return tag("section", heading, *(_series(r, events) for r in ordered))
+    return tag("section", heading, *(_series(r, events, results) for r in ordered))
 
 
 def _series(
     record: SeriesRecord,
     events: Sequence[AuditEvent],
+    results: Mapping[str, ResultRecord],
 ) -> Html:
     uid = record.series_instance_uid
     own = [event for event in events if event.subject == uid]
@@ -138,7 +132,7 @@ def _series(
         _findings(record.findings),
         _explanation(record.explanation),
         _steps(own),
-        _result(own),
+        _result(results.get(uid)),
     ]
     return tag("article", *parts)
 
@@ -151,13 +145,13 @@ def _findings(findings: Sequence[Finding]) -> Html:
             tag("code", finding.code),
             finding.severity,
             finding.sentence,
-            _value(finding.value),
-            _value(finding.limit),
+            value_text(finding.value),
+            value_text(finding.limit),
         )
         for finding in findings
     ]
     names = ("code", "effect", "finding", "value", "limit")
-    return join(tag("h4", "Findings"), _table(names, rows, class_="findings"))
+    return join(tag("h4", "Findings"), table(names, rows, class_="findings"))
 
 
 def _explanation(lines: Sequence[str]) -> Html:
@@ -198,17 +192,12 @@ def _steps(events: Sequence[AuditEvent]) -> Html:
     return join(tag("h4", "Steps"), tag("table", *rows, total, class_="steps"))
 
 
-def _result(events: Sequence[AuditEvent]) -> Html:
-    """What the newest result is made of: digests, objects, destinations."""
-    made = [event for event in events if event.event == _RESULT]
-    if not made:
+def _result(result: ResultRecord | None) -> Html:
+    """What the newest result is made of, how sure it is, and who has it."""
+    if result is None:
         return Html("")
-    rows = [
-        tag("tr", tag("td", name), tag("td", tag("code", _list(value))))
-        for name, value in made[-1].details.items()
-        if name != "state"  # of that moment; the badge says what became of it
-    ]
-    return join(tag("h4", "Result"), tag("table", *rows, class_="facts"))
+    rows = [tag("tr", tag("td", name), tag("td", value)) for name, value in result.rows()]
+    return join(tag("h4", "Result"), tag("table", *rows, class_="facts result"))
 
 
 def _deliveries(deliveries: Sequence[Delivery]) -> Html:
@@ -226,7 +215,7 @@ def _deliveries(deliveries: Sequence[Delivery]) -> Html:
         for delivery in deliveries
     ]
     names = ("destination", "source series", "instances due", "attempts", "reason", "since, UTC")
-    return tag("section", tag("h2", "Deliveries due"), _table(names, rows))
+    return tag("section", tag("h2", "Deliveries due"), table(names, rows))
 
 
 def _log(events: Sequence[AuditEvent], verdict: ChainVerdict) -> Html:
@@ -241,8 +230,8 @@ def _log(events: Sequence[AuditEvent], verdict: ChainVerdict) -> Html:
         )
     note = tag("p", words, tag("code", verdict.head), class_="" if verdict.intact else "bad")
     names = ("row", "time, UTC", "event", "subject, details", "hash")
-    table = _table(names, [_row(event) for event in events])
-    return tag("section", tag("h2", "Audit log"), note, table, class_="log")
+    rows = table(names, [_row(event) for event in events])
+    return tag("section", tag("h2", "Audit log"), note, rows, class_="log")
 
 
 def _row(event: AuditEvent) -> Sequence[Content]:
@@ -252,46 +241,9 @@ def _row(event: AuditEvent) -> Sequence[Content]:
         event.sequence,
         f"{event.recorded_at:%Y-%m-%d %H:%M:%S.%f}"[:-3],
         event.event,
-        join(tag("code", event.subject), tag("code", _value(details), class_="details")),
+        join(tag("code", event.subject), tag("code", value_text(details), class_="details")),
         tag("code", event.hash),
     )
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[Content]], *, class_: str = "") -> Html:
-    """Make a table; on a narrow screen each cell stands below its name."""
-    head = tag("thead", tag("tr", *(tag("th", name) for name in names)))
-    body = (
-        tag("tr", *(tag("td", cell, data_name=n) for n, cell in zip(names, row, strict=True)))
-        for row in rows
-    )
-    return tag("table", head, tag("tbody", *body), class_=f"rows {class_}".rstrip())
-
-
-def _value(value: object) -> str:
-    """A value of the log as text; canonical JSON where it has parts."""
-    if value is None:
-        return ""
-    if isinstance(value, str | int):
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
-
-
-def _list(value: object) -> str:
-    """Parts of a value with commas between them: ``MR 161, PM 1``; else as `_value`."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_value(part)}" for name, part in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_value, value))
-    return _value(value)
-
-
-def _plain(value: object) -> object:
-    """What JSON does not know: read-only mappings and the like."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    return str(value)
 
 
 def _seconds(value: object) -> float:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import html
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+#: nothing is loaded; pictures are part of the page
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,47 @@ def _attributes(attributes: dict[str, str | int]) -> str:
         f' {name.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"'
         for name, value in attributes.items()
     )
+
+
+def document(title: str, body: Html) -> str:
+    """Return a complete page that loads nothing and runs nothing."""
+    head = join(
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Html(STYLE)),
+    )
+    page = tag("html", tag("head", head), tag("body", tag("main", body)), lang="en")
+    return f"<!DOCTYPE html>\n{page.text}\n"
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[Content]], *, class_: str = "") -> Html:
+    """Make a table; on a narrow screen each cell stands below its name."""
+    head = tag("thead", tag("tr", *(tag("th", name) for name in names)))
+    body = (
+        tag("tr", *(tag("td", cell, data_name=n) for n, cell in zip(names, row, strict=True)))
+        for row in rows
+    )
+    return tag("table", head, tag("tbody", *body), class_=f"rows {class_}".rstrip())
+
+
+def value_text(value: object) -> str:
+    """A value of the log as text; canonical JSON where it has parts."""
+    if value is None:
+        return ""
+    if isinstance(value, str | int):
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: object) -> object:
+    """What JSON does not know: read-only mappings and the like."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)
 
 
 #: on screen and on paper
@@ -91,6 +137,24 @@ td:last-child, th:last-child { padding-right: 0; }
 .log th:nth-child(1) { width: 64px; } .log th:nth-child(2) { width: 112px; }
 .log th:nth-child(3) { width: 150px; } .log th:nth-child(5) { width: 266px; }
 .log code { font-size: 11.5px; } .details { display: block; color: var(--faint); }
+.result td:first-child { width: 220px; }
+.figures { display: grid; grid-template-columns: repeat(3, 1fr); gap: 12px;
+  align-items: end; }
+figure { margin: 0; background: #000; border-radius: 8px; overflow: hidden; }
+figure img { display: block; width: 100%; } figcaption { color: #cbd3dc; font-size: 12px;
+  padding: 4px 10px; background: #0d1016; }
+.strip { display: block; width: 100%; height: 72px; background: #fff;
+  border-bottom: 1px solid var(--line); }
+.legend span { margin-right: 22px; font-size: 13px; } .legend b { display: inline-block;
+  width: 11px; height: 11px; border-radius: 3px; margin-right: 7px; }
+summary { cursor: pointer; margin-top: 10px; color: var(--faint); }
+.histogram { display: block; width: 100%; height: 120px; background: #fff; }
+.histogram rect { fill: #1f7fd1; }
+@media (min-width: 901px) {
+  .short td, .short code { overflow-wrap: normal; white-space: nowrap; }
+  .short td.long, .short td:last-child { white-space: normal; overflow-wrap: anywhere; }
+  .short td.long code { white-space: normal; overflow-wrap: anywhere; }
+}
 @media (max-width: 900px) {
   .tiles { grid-template-columns: repeat(4, 1fr); }
   .rows thead { display: none; } .rows tr { display: block; padding: 8px 0;

@@ -210,6 +210,29 @@ class Database:
             ) from error
 
 
+def require_our_database(url: str) -> None:
+    """Refuse a URL that names no database of this node, or another program's; nothing is changed.
+
+    A database that is missing or empty is fit: the node makes its tables when it starts.
+
+    Raises
+    ------
+    SettingsError
+        The URL is not one of SQLite or PostgreSQL, the SQLite folder does not exist, or the
+        database is another program's.
+    StoreUnavailableError
+        The database cannot be reached or read now.
+    """
+    parsed = _checked(url)
+    if parsed.get_backend_name() == "sqlite":
+        _require_our_file(Path(str(parsed.database)), make=True)
+        return
+    with Database(*_engines(parsed)) as database, database.reading() as session:
+        tables = inspect(session.connection()).get_table_names()
+        others = {"alembic_version"} & set(tables)  # one database may serve several
+        _require_our_tables(database.description, tables, others, make=True)
+
+
 def _checked(url: str) -> URL:
     try:
         parsed = make_url(url)

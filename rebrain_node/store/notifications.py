@@ -145,7 +145,7 @@ class Notifications:
             details: dict[str, JsonValue] = {
                 "set": set_id, "objects": len(rows), "reason": reason, "operator": operator,
             }  # fmt: skip
-            append(session, Event.DELIVERY_RETRIED, receiver, details)
+            append(session, Event.NOTIFICATION_RETRIED, receiver, details)
         return len(rows)
 
     def cancel(self, set_id: int, receiver: str, reason: str, operator: str) -> int:
@@ -176,7 +176,7 @@ def cancel_notifications(
     for row in rows:
         _change(row, "cancelled", reason, row.status)
         details: dict[str, JsonValue] = {"set": set_id, "reason": reason, "operator": operator}
-        append(session, Event.DELIVERY_CANCELLED, row.receiver, details)
+        append(session, Event.NOTIFICATION_CANCELLED, row.receiver, details)
     return len(rows)
 
 

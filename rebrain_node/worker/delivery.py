@@ -19,13 +19,13 @@ import structlog
 
 from rebrain_node.domain.delivery import Confirmation, Delivery, WaitingSet
 from rebrain_node.domain.job import DerivedInstance
+from rebrain_node.domain.text import reference
 from rebrain_node.errors import (
     AlteredBytesError,
     DeliveryError,
     QueryNotOfferedError,
     StoreUnavailableError,
 )
-from rebrain_node.logs import reference
 from rebrain_node.ports import Destination
 from rebrain_node.store.confirmations import Confirmations
 from rebrain_node.store.deliveries import Deliveries

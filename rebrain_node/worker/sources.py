@@ -16,8 +16,8 @@ from typing import Final
 import structlog
 
 from rebrain_node.domain.completeness import CompletenessVerdict, Inquiry
+from rebrain_node.domain.text import reference
 from rebrain_node.errors import SettingsError, StoreUnavailableError
-from rebrain_node.logs import reference
 from rebrain_node.ports import Source
 from rebrain_node.reception.asking import AskingRules, is_due, judge_answers
 from rebrain_node.store.inquiries import Inquiries

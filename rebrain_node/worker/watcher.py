@@ -22,8 +22,8 @@ from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import Judgement, SeriesRecord
 from rebrain_node.domain.selection import Candidate
+from rebrain_node.domain.text import reference
 from rebrain_node.errors import StoreUnavailableError, SupersededError
-from rebrain_node.logs import reference
 from rebrain_node.reception.asking import judge_completeness
 from rebrain_node.reception.completeness import QuietPeriodTracker
 from rebrain_node.store.listening import ListeningClock

@@ -18,6 +18,7 @@ from rebrain_node.domain.completeness import as_completeness
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import SeriesRecord, SeriesState
+from rebrain_node.domain.text import reference
 from rebrain_node.errors import (
     GateError,
     RebrainError,
@@ -25,7 +26,6 @@ from rebrain_node.errors import (
     StoreUnavailableError,
     SupersededError,
 )
-from rebrain_node.logs import reference
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
 

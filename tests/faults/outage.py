@@ -59,6 +59,8 @@ CLOCKS = tuple(
         "store.deliveries",
         "store.confirmations",
         "store.audit",
+        "store.instances",
+        "store.notifications",
         "store.series",
         "worker.delivery",
     )

@@ -269,6 +269,8 @@ def put_an_old_copy_back(case: Case) -> None:
         cut_the_tail(case)
         return
     copy = case.folder / COPIES / case.rng.choice(("early", "late"))
+    for leftover in case.folder.glob(f"{DATABASE}-*"):
+        leftover.unlink()
     shutil.copy2(copy / DATABASE, case.folder / DATABASE)
     if case.rng.random() < 0.7:
         shutil.copy2(copy / WITNESS_FILE, case.folder / WITNESS_FILE)

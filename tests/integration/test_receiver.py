@@ -167,6 +167,17 @@ def test_an_unknown_peer_is_rejected_and_audited(
         assert told["address"] == caller.get("bind", "127.0.0.1")
 
 
+def test_a_refused_sender_leaves_one_line_of_log_with_title_address_and_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listening(tmp_path) as node:
+        for _ in range(3):
+            associate(node.port, calling="UNKNOWN")
+    (line,) = [text for text in caplog.messages if "refused" in text]
+    assert line.startswith("sender UNKNOWN at 127.0.0.1 refused: UNKNOWN-AE")
+    assert "rebrain-node peers unknown" in line
+
+
 def test_the_line_that_would_admit_an_unknown_peer_admits_it(tmp_path: Path) -> None:
     unknown = {"calling": 'A "B', "bind": "127.0.0.3"}
     with listening(tmp_path) as node:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -90,8 +91,14 @@ class AuditedNode:
         target = self.folder / COPIES / name
         target.mkdir(parents=True)
         for path in self.folder.iterdir():
-            if path.is_file():
+            if path.is_file() and not path.name.startswith(DATABASE):
                 shutil.copy2(path, target / path.name)
+        if self.url.startswith("sqlite"):
+            with (
+                closing(sqlite3.connect(self.folder / DATABASE)) as now,
+                closing(sqlite3.connect(target / DATABASE)) as kept,
+            ):
+                now.backup(kept)
 
 
 def live(node: AuditedNode) -> None:

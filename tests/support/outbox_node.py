@@ -74,4 +74,5 @@ def outbox_node(folder: Path | None = None) -> Iterator[OutboxNode]:
         return
     with Database.open(f"sqlite:///{folder}/node.sqlite") as database:
         yield OutboxNode(database, folder)
-        assert AuditCheck(database, folder, ()).verify().differences == ()
+        found = AuditCheck(database, folder, ()).verify().differences
+        assert found == (), found[:3]

@@ -93,6 +93,13 @@ def test_help_answers_within_400_milliseconds_of_work():
     assert quickest <= 0.4
 
 
+def test_version_short_help_and_completion_answer():
+    assert run("--version").stdout == f"rebrain-node {__version__}\n"
+    assert "Show one series" in run("queue", "show", "-h").stdout
+    words = {"_REBRAIN_NODE_COMPLETE": "complete_bash", "COMP_WORDS": "rebrain-node que"}
+    assert run(**words, COMP_CWORD="1").stdout.strip() == "queue"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -188,9 +188,9 @@ def test_status_shows_processes_bundle_signer_engine_and_disk(state, tmp_path):
         result = run(tmp_path, "status")
         answer = json.loads(run(tmp_path, "status", "--json").stdout)
     assert result.exit_code == 0, result.stdout + result.stderr
-    assert re.search(r"worker-1 .* ready, .*last sign of life 0.5 s ago, 2", result.stdout)
-    assert re.search(r"bundle .* demo 1\.2\.0, signed by demo", result.stdout)
-    assert re.search(r"engine .* openvino", result.stdout)
+    assert re.search(r"worker-1\tready, .*last sign of life 0.5 s ago, 2", result.stdout)
+    assert re.search(r"bundle\t.*demo 1\.2\.0, signed by demo", result.stdout)
+    assert re.search(r"engine\topenvino", result.stdout)
     assert "days until no new study is judged" in result.stdout
     assert (answer["well"], answer["why"]) == (True, None)
     assert set(answer["checks"].values()) == {None}

@@ -40,7 +40,7 @@ def test_the_digest_follows_the_content_not_comments_or_order():
         ('plane = "axial"', 'plane = "oblique"', ("series.plane", "oblique", "axial")),
         ('AGE = "refuse"', 'AGE = "ignore"', ("policy.AGE", "ignore", "'refuse' or 'flag'")),
         ('AGE = "refuse"', 'AGE = "refuse"\nHU = "flag"', ("policy.HU", "unknown")),
-        ("soft = ['U[A-C]'", "soft = ['U[A-C'", ("kernels[3]", "U[A-C")),
+        ("soft = ['U[A-C]'", "soft = ['U[A-C'", ("kernels, entry 4", "U[A-C")),
         ("[series]", "[sery]", ("sery is unknown", "series is missing")),
         ("[series]", "[series", ("not TOML",)),
     ],

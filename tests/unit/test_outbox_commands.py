@@ -170,8 +170,8 @@ def test_a_notification_is_retried_and_cancelled_by_the_name_of_its_receiver(not
     assert notified.json("outbox", "cancel", *words, "not wanted") == {"objects": {"ris": 1}}
     assert notified.json("outbox", "list", code=1)["notifications"] == []
     assert [each for each in notified.events() if each[1] == "ris"][-2:] == [
-        (Event.DELIVERY_RETRIED, "ris", "repaired"),
-        (Event.DELIVERY_CANCELLED, "ris", "not wanted"),
+        (Event.NOTIFICATION_RETRIED, "ris", "repaired"),
+        (Event.NOTIFICATION_CANCELLED, "ris", "not wanted"),
     ]
     notified.run("outbox", "pause", "ris", "--reason", "maintenance")
 
@@ -254,7 +254,9 @@ def test_the_table_of_status_names_paused_destinations(site):
 
 
 def test_a_recall_of_nothing_says_that_no_note_was_made(site):
-    said = site.run("recall", "--series", "1.2.3", "--issue", "quality", "--reason", "wrong side")
+    said = site.run(
+        "recall", "--since", "2099-01-01", "--issue", "quality", "--reason", "wrong side"
+    )
     assert "no rejection note was made" in said
 
 

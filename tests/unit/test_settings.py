@@ -6,11 +6,14 @@ The table of docs/settings.md is made of the descriptions (tests/repository/test
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rebrain_node.app.settings_check import settings_faults
 from rebrain_node.errors import SettingsError
 from rebrain_node.settings import Settings, load_settings
 from rebrain_node.validation import faults_of
@@ -125,9 +128,91 @@ def test_all_faults_are_listed_each_with_its_key():
     with pytest.raises(ValidationError) as caught:
         Node.model_validate({"peers": [{"port": 4}, {"port": 70000}], "nam": "x"})
     assert faults_of(caught.value) == (
-        "name is missing; peers[1].port: Input should be less than or equal to 65535, found 70000; "
-        "nam is unknown"
+        "name is missing; peers, entry 2: port: must be 65535 or less, found 70000; nam is unknown"
     )
+
+
+def test_an_unknown_key_at_any_depth_is_answered_with_the_nearest_that_exists():
+    with pytest.raises(ValidationError) as caught:
+        Node.model_validate({"nmae": "x", "name": "n", "peers": [{"port": 1, "prt": 2}]})
+    assert faults_of(caught.value, Node) == (
+        "peers, entry 1: prt is unknown, did you mean port?; nmae is unknown, did you mean name?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[receiver]\nae_title = 'A\\B'\n", "1 to 16 letters, digits, spaces and signs"),
+        ("[[destinations]]\nname = 'PACS 1'\nae_title = 'P'\nhost = 'h'\n", "small letters"),
+        ("[[dicomweb_destinations]]\nname = 'w'\nurl = 'htp://x'\n", "begins with https://"),
+        ("[model]\naccept_older = 'x'\n", "64 digits"),
+        ("[objects]\nmr = 'clasic'\n", "did you mean classic?"),
+        ("[[receiver.peers]]\nae_title = 'P'\naddresses = ['10.0.0.5/24']\n",
+         "write 10.0.0.5 for one machine or 10.0.0.0/24 for all"),
+        ("receiver = 5\n", "must be a table"),
+        ("workers = 'x'\n", "must be a whole number"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_said_in_words_and_not_as_a_pattern(tmp_path, text, words):
+    (tmp_path / "node.toml").write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(words)) as caught:
+        load_settings(tmp_path / "node.toml")
+    assert not re.search(
+        r"\^|\$|\[0\]|Input should|pattern", str(caught.value).partition(".toml")[2]
+    )
+
+
+@pytest.mark.parametrize("name", ["DESTINATIONS", "RECEIVER__PEERS", "RECEIVER"])
+def test_a_variable_that_is_no_json_is_named_in_a_sentence(monkeypatch, name):
+    monkeypatch.setenv(f"REBRAIN_{name}", '[{"name"')
+    with pytest.raises(SettingsError, match=f"REBRAIN_{name} is not JSON"):
+        load_settings(None)
+
+
+PACS = "[[destinations]]\nname = 'pacs'\nae_title = 'P'\nhost = 'h'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (PACS + PACS.replace("'pacs'", "'two'"), "pacs and two are the same system"),
+        (PACS.replace("'h'", "'127.0.0.1'") + "port = 11112\n", "pacs is this node itself"),
+        ("[storage]\nsoft_mark_bytes = 1\nhard_mark_bytes = 2\n", "storage.hard_mark_bytes is 2"),
+        ("[completeness]\nquiet_period_s = 60\nmaximum_wait_s = 10\n", "quiet_period_s is 60"),
+        ("[receiver]\nmaximum_unassociated = 4\n", "maximum_unassociated_per_address is 8"),
+        ("[health]\nport = 11112\n", "both 11112"),
+        ("[model]\nbundle = '/nowhere'\n", "there is no folder /nowhere"),
+        ("[storage]\ndatabase_url = 'mysql://h/x'\n", "must be sqlite or postgresql"),
+        ("limits = '/nowhere.toml'\n", "limits /nowhere.toml"),
+        ("[[dicomweb_destinations]]\nname = 'w'\nurl = 'https://x/y'\ntoken_file = '/nowhere'\n",
+         "token_file of w"),
+    ],
+)  # fmt: skip
+def test_settings_that_contradict_each_other_are_found_before_the_start(tmp_path, text, words):
+    (tmp_path / "node.toml").write_text(text)
+    (fault,) = settings_faults(load_settings(tmp_path / "node.toml"))
+    assert words in fault
+
+
+def test_another_programs_database_is_found_and_left_as_it_is(tmp_path):
+    file = tmp_path / "node.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    before = file.read_bytes()
+    (fault,) = settings_faults(Settings(storage={"folder": tmp_path}))
+    assert "another program's database" in fault
+    assert file.read_bytes() == before
+
+
+def test_a_misspelt_variable_is_found(monkeypatch):
+    monkeypatch.setenv("REBRAIN_RECIEVER__PORT", "1")
+    (fault,) = settings_faults(Settings())
+    assert "did you mean REBRAIN_RECEIVER?" in fault
+
+
+def test_the_shipped_settings_have_no_fault():
+    assert settings_faults(load_settings(ROOT / "conf/node.toml")) == []
 
 
 def test_a_long_value_is_cut_and_a_whole_table_is_not_shown():

@@ -30,7 +30,7 @@ from rebrain_node.steps.gate.rules import evaluate, rules_of
 
 __all__ = ["COMPANIONS", "RULES", "TOPICS", "gate"]
 
-COMPANIONS: Final[tuple[ObjectKind, ...]] = ("PM", "SEG", "SC", "SR", "KOS")
+COMPANIONS: Final[tuple[ObjectKind, ...]] = ("PM", "SEG", "SC", "PR", "SR", "KOS")
 
 #: modules of rules, in the order in which the rules are evaluated and reported
 TOPICS: Final = (

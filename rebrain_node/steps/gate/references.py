@@ -15,6 +15,7 @@ from rebrain_node.steps.gate.rules import (
     ALL,
     KEY_OBJECTS,
     MAP_AND_SEGMENTATION,
+    PRESENTATION_STATE,
     REPORT,
     Violation,
     rule,
@@ -48,7 +49,7 @@ def _unasked(obj: WrittenObject, context: Context) -> str | None:
     return None if obj.kind in requested else "the site does not request it"
 
 
-@set_rule("GATE-SEND-ORDER", "Objects are sent in the order MR, PM, SEG, SC, SR, KOS.")
+@set_rule("GATE-SEND-ORDER", "Objects are sent in the order MR, PM, SEG, SC, PR, SR, KOS.")
 def _send_order(context: Context) -> Iterator[Violation]:
     """Whoever has received the key object selection has received everything."""
     order = [marks.SERIES_ORDER.index(obj.kind) for obj in context.objects]
@@ -73,6 +74,28 @@ def _key_object(obj: WrittenObject, context: Context) -> str | None:
         return None
     listed, foreign = len(found & others), len(found - others)
     return f"it lists {listed} of {len(others)} objects, and {foreign} others"
+
+
+@rule(
+    "GATE-PRESENTATION-STATE",
+    "The presentation state shows the words SYNTHETIC - NOT FOR DIAGNOSIS on every MR slice.",
+    on=PRESENTATION_STATE,
+)
+def _presentation_state(obj: WrittenObject, context: Context) -> str | None:
+    """Whoever looks at the pixels alone sees no other mark."""
+    expected = context.once(_mr_uids)
+    shown = {
+        str(image.get("ReferencedSOPInstanceUID"))
+        for annotation in obj.items("GraphicAnnotationSequence")
+        if any(
+            text.get("UnformattedTextValue") == marks.VISIBLE_WORDS
+            for text in annotation.get("TextObjectSequence") or ()
+        )
+        for image in annotation.get("ReferencedImageSequence") or ()
+    }
+    if shown >= expected:
+        return None
+    return f"it shows them on {len(shown & expected)} of {len(expected)} MR slices"
 
 
 @rule("GATE-REPORT", "The report's evidence lists all MR slices and source instances.", on=REPORT)

@@ -78,6 +78,7 @@ MR_MAP_AND_SEGMENTATION: Final = _kinds("MR", "PM", "SEG")
 MAP_AND_SEGMENTATION: Final = _kinds("PM", "SEG")
 MAP: Final = _kinds("PM")
 PREVIEW: Final = _kinds("SC")
+PRESENTATION_STATE: Final = _kinds("PR")
 REPORT: Final = _kinds("SR")
 KEY_OBJECTS: Final = _kinds("KOS")
 

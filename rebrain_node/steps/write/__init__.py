@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
@@ -11,15 +12,16 @@ from rebrain_node.domain.job import DerivedSet, ObjectKind, Provenance
 from rebrain_node.domain.volume import SyntheticVolume
 from rebrain_node.steps.write.encoding import encode
 from rebrain_node.steps.write.enhanced_mr import write_enhanced_mr
-from rebrain_node.steps.write.identity import AuditAnchor, ObjectOptions
+from rebrain_node.steps.write.identity import COMPANIONS, AuditAnchor, ObjectOptions
 from rebrain_node.steps.write.mr import write_classic_mr
 from rebrain_node.steps.write.preview import write_preview
 from rebrain_node.steps.write.references import write_key_objects
 from rebrain_node.steps.write.report import write_report
 from rebrain_node.steps.write.result import gather
 from rebrain_node.steps.write.uncertainty import write_parametric_map, write_segmentation
+from rebrain_node.steps.write.visible_mark import ink_of, write_presentation_state
 
-__all__ = ["AuditAnchor", "ObjectOptions", "write"]
+__all__ = ["COMPANIONS", "AuditAnchor", "ObjectOptions", "write"]
 
 
 def write(
@@ -50,7 +52,7 @@ def write(
     Returns
     -------
     DerivedSet
-        In the order in which they are sent: MR, PM, SEG, SC, SR, KOS.
+        In the order in which they are sent: MR, PM, SEG, SC, PR, SR, KOS.
 
     Raises
     ------
@@ -60,6 +62,8 @@ def write(
         Text of the source does not fit its declared character set.
     """
     result = gather(synthetic, instances, provenance, findings, options, anchor)
+    if options.ink != "none":
+        result = replace(result, ink=ink_of(synthetic, options.ink))
     images = write_enhanced_mr(result) if result.is_enhanced else write_classic_mr(result)
     objects: list[tuple[ObjectKind, Dataset]] = [("MR", image) for image in images]
     if "PM" in options.companions:
@@ -68,6 +72,8 @@ def write(
         objects.append(("SEG", write_segmentation(result, images)))
     if "SC" in options.companions:
         objects.append(("SC", write_preview(result, images)))
+    if "PR" in options.companions:
+        objects.append(("PR", write_presentation_state(result, images)))
     if "SR" in options.companions:
         companions = [dataset for kind, dataset in objects if kind != "MR"]
         objects.append(("SR", write_report(result, images, companions)))

@@ -43,7 +43,7 @@ def write_enhanced_mr(result: Result) -> list[Dataset]:
     source = result.source
     image = begin(result, EnhancedMRImageStorage)
     image.update(source.frame)
-    add_pixels(image, result, result.synthetic.intensity)
+    add_pixels(image, result, slice(None))
     _add_description(image)
     _add_dimensions(image, result)
     image.NumberOfFrames = len(result.slices)

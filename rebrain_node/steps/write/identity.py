@@ -18,7 +18,9 @@ _NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_DNS, "rebrain-node")
 #: these tell of the audit log, which moves on between two runs of the same work
 _ANCHORED: Final = ("SR", "KOS")
 
-Companion = Literal["PM", "SEG", "SC", "SR", "KOS"]
+Companion = Literal["PM", "SEG", "SC", "PR", "SR", "KOS"]
+#: every kind beside the MR, in the order of sending
+COMPANIONS: Final[tuple[Companion, ...]] = ("PM", "SEG", "SC", "PR", "SR", "KOS")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +37,11 @@ class ObjectOptions:
     """Which objects are written, and how; site settings."""
 
     mr: Literal["classic", "enhanced"] = "classic"
-    companions: tuple[Companion, ...] = ("PM", "SEG", "SC", "SR", "KOS")
+    companions: tuple[Companion, ...] = COMPANIONS
     map_precision: Literal["float32", "uint16"] = "uint16"
     preview_banner: Literal["none", "border", "full"] = "border"
+    #: ink in the pixels of the MR, beside the head
+    ink: Literal["none", "corner", "border"] = "none"
     #: voxels with a larger expected absolute error (ratio of the display range) are in the SEG
     uncertain_above: float = 0.1
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 from highdicom.base import SOPClass
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from rebrain_node.domain import marks
-from rebrain_node.domain.volume import FloatArray, PlaneRegistration
+from rebrain_node.domain.volume import PlaneRegistration
 from rebrain_node.steps.write.codes import SOURCE_IMAGE, SPATIAL_RESAMPLING, concept
 from rebrain_node.steps.write.encoding import decimal, decimals, encoded_once, plain
 from rebrain_node.steps.write.references import reference, source_series
@@ -44,7 +45,7 @@ def write_classic_mr(result: Result) -> list[Dataset]:
         image.DerivationDescription = derivation(result, record)
         image.SourceImageSequence = source_images(result, record)
         image.ImageComments = comment(result, record)
-        add_pixels(image, result, result.synthetic.intensity[record.index])
+        add_pixels(image, result, slice(record.index, record.index + 1))
         stamp(image, result)
         add_slice_provenance(image, result, record)
         images.append(image)
@@ -92,14 +93,18 @@ def plane(result: Result) -> Dataset:
     return dataset
 
 
-def add_pixels(dataset: Dataset, result: Result, intensity: FloatArray) -> None:
-    """Image Pixel module, PS3.3 C.7.6.3: intensity of a slice or of all in 12 bits."""
+def add_pixels(dataset: Dataset, result: Result, frames: slice) -> None:
+    """Image Pixel module, PS3.3 C.7.6.3: intensity of one slice or of all in 12 bits."""
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = result.synthetic.grid.rows, result.synthetic.grid.columns
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.PixelRepresentation = 0
-    pixels = result.synthetic.stored_range.stored(intensity)
+    stored_range = result.synthetic.stored_range
+    pixels = stored_range.stored(result.synthetic.intensity[frames])
+    if result.ink is not None:
+        shows_head = np.asarray(result.synthetic.head[frames].any(axis=(1, 2)))
+        pixels[shows_head[:, None, None] & result.ink] = stored_range.white
     dataset.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
 
 
@@ -165,9 +170,10 @@ def source_images(result: Result, record: SliceRecord) -> list[Dataset]:
 def comment(result: Result, record: SliceRecord) -> str:
     """Say in words how one slice came about, and how far it can be trusted."""
     warning = f": {marks.NOT_TRUSTED}" if record.trusted is False else ""
+    no_room = " No visible mark: there is no room beside the head." if result.lacks_room else ""
     return (
         f"{marks.COMMENT_PREFIX} T1-like image drawn from CT, research only, "
         f"{marks.NOT_FOR_DIAGNOSIS}. This slice: {record.guide.kind}, "
         f"{_SENTENCES[record.guide.kind]}. Mean uncertainty {record.uncertainty:.3f} "
-        f"of the display range, {result.label}{warning}."
+        f"of the display range, {result.label}{warning}.{no_room}"
     )

@@ -15,7 +15,7 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import ObjectKind, Provenance
 from rebrain_node.domain.marks import SERIES_NUMBER_OFFSET, SERIES_ORDER, PrivateElement
-from rebrain_node.domain.volume import Guide, MillimetreArray, SyntheticVolume
+from rebrain_node.domain.volume import Guide, MaskArray, MillimetreArray, SyntheticVolume
 from rebrain_node.errors import EngineError
 from rebrain_node.steps.write.codes import coding_scheme, concept
 from rebrain_node.steps.write.encoding import encoded_once, plain
@@ -66,6 +66,8 @@ class Result:
     uids: DerivedUids
     common: Dataset  #: elements of every object, encoded once
     slices: tuple[SliceRecord, ...]
+    #: (rows, columns), pixels of the MR that are drawn white; None: no ink, or no room for it
+    ink: MaskArray | None = None
 
     @property
     def label(self) -> str:
@@ -76,6 +78,11 @@ class Result:
     def is_enhanced(self) -> bool:
         """Whether all slices are frames of one Enhanced MR."""
         return self.options.mr == "enhanced"
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether the site asks for ink in the pixels and the head leaves no room for it."""
+        return self.options.ink != "none" and self.ink is None
 
     def slice_name(self, index: int) -> tuple[str, str, int | None]:
         """SOP class, instance and frame number (None of a classic image) of a synthetic slice."""

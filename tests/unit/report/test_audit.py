@@ -158,10 +158,6 @@ def test_every_cell_of_a_listing_has_the_name_of_its_column_for_narrow_screens()
     assert {"code", "finding", "limit", "subject, details", "hash", "attempts"} <= set(names)
 
 
-def test_parts_of_a_result_are_listed_in_words():
-    assert "MR 5" in "".join(Elements(a_page()).text)
-
-
 def test_a_broken_chain_is_said_aloud():
     verdict = ChainVerdict(
         intact=False, rows=2, head="b" * 64, broken_sequence=3, reason="details were changed"

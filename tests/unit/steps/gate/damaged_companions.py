@@ -226,6 +226,15 @@ def preview_black(good: EditableSet) -> None:
     dataset.PixelData = bytes(len(dataset.PixelData))
 
 
+def mark_with_other_words(good: EditableSet) -> None:
+    (text,) = one(good, "PR").GraphicAnnotationSequence[0].TextObjectSequence
+    text.UnformattedTextValue = "T1"
+
+
+def mark_not_on_one_slice(good: EditableSet) -> None:
+    del one(good, "PR").GraphicAnnotationSequence[0].ReferencedImageSequence[0]
+
+
 #: name to (code of the rule that finds it, damage)
 DAMAGES = {
     "not a DICOM file": ("GATE-READABLE", bytes_of("SC", lambda content: b"DICM")),
@@ -241,6 +250,9 @@ DAMAGES = {
         "GATE-SERIES-DESCRIPTION",
         setting("SeriesDescription", "T1 map", ("PM",)),
     ),
+    "no presentation state": ("GATE-COMPLETE", without("PR")),
+    "mark with other words": ("GATE-PRESENTATION-STATE", mark_with_other_words),
+    "mark not on one slice": ("GATE-PRESENTATION-STATE", mark_not_on_one_slice),
     "report marked verified": (
         "GATE-UNVERIFIED",
         setting("VerificationFlag", "VERIFIED", ("SR",)),

@@ -58,8 +58,8 @@ def volume():
 def test_all_objects_are_of_one_study_and_their_own_series(full):
     datasets = [dataset for kind in full.values() for dataset in kind]
     assert len({dataset.StudyInstanceUID for dataset in datasets}) == 1
-    assert len({dataset.SeriesInstanceUID for dataset in datasets}) == 6
-    assert len({dataset.SeriesNumber for dataset in datasets}) == 6
+    assert len({dataset.SeriesInstanceUID for dataset in datasets}) == 7
+    assert len({dataset.SeriesNumber for dataset in datasets}) == 7
     assert all(dataset.SyntheticData == "YES" for dataset in datasets)
     assert all(dataset.SeriesDescription.startswith("SYNTH ") for dataset in datasets)
     assert not any("InstanceCreationDate" in dataset for dataset in datasets)
@@ -310,7 +310,7 @@ def test_the_key_objects_list_everything_before_them_and_nothing_else(full):
 
 def test_the_report_names_source_series_and_companions_as_evidence(full):
     source = {instance.SOPInstanceUID for instance in head_ct(**TINY, gantry_tilt_deg=10.5)}
-    others = {d.SOPInstanceUID for kind in ("MR", "PM", "SEG", "SC") for d in full[kind]}
+    others = {d.SOPInstanceUID for kind in ("MR", "PM", "SEG", "SC", "PR") for d in full[kind]}
     assert evidence(full["SR"][0]) == source | others
 
 

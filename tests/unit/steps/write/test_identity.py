@@ -14,7 +14,7 @@ from rebrain_node.steps.write import AuditAnchor, ObjectOptions
 from rebrain_node.steps.write.identity import DerivedUids, derived_uid
 from tests.support.synthetic_volumes import provenance
 
-KINDS = ("MR", "PM", "SEG", "SC", "SR", "KOS")
+KINDS = ("MR", "PM", "SEG", "SC", "PR", "SR", "KOS")
 HEAD = AuditAnchor(sequence=7, sha256="a" * 64)
 
 
@@ -28,7 +28,7 @@ def all_uids(uids: DerivedUids) -> set[str]:
 @pytest.mark.hazard("H24")
 def test_uids_are_valid_and_apart():
     names = all_uids(DerivedUids.of(provenance(), (), ObjectOptions()))
-    assert len(names) == 17
+    assert len(names) == 19
     assert all(UID(name).is_valid and name.startswith(UID_ROOT) for name in names)
 
 

