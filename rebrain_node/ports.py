@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rebrain_node.domain.job import DerivedInstance, Job
     from rebrain_node.domain.notification import AvailabilityReport
     from rebrain_node.domain.volume import FloatArray
+    from rebrain_node.domain.workitem import ScheduledWorkitem, StudyOutcome, Workitem
 
 JsonValue = str | int | float | bool | None | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
@@ -187,6 +188,31 @@ class NotificationReceiver(Protocol):
         DeliveryError
             It cannot be reached, or gave no answer.
         """
+
+
+class WorkitemManager(Protocol):
+    """A remote that holds workitems for this node; each method raises DeliveryError.
+
+    A status is that of HTTP; `domain.workitem.workitem_outcome` says what it means.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def scheduled(self) -> tuple[ScheduledWorkitem, ...]:
+        """Workitems that wait for a performer such as this node."""
+
+    def retrieve(self, workitem: Workitem) -> tuple[int, Dataset]:
+        """Status, and the workitem as the manager holds it."""
+
+    def claim(self, workitem: Workitem) -> int:
+        """Ask that this node performs a workitem; status."""
+
+    def update(self, workitem: Workitem, end: StudyOutcome, scheduled: Dataset) -> int:
+        """Write what became of the study into a workitem; status."""
+
+    def finish(self, workitem: Workitem, end: StudyOutcome) -> int:
+        """Complete or cancel a workitem; status."""
 
 
 class Source(Protocol):

@@ -222,6 +222,37 @@ class NotificationSettings(DicomRemote):
     )
 
 
+class WorkflowManagerSettings(WebRemote):
+    """One workflow manager whose workitems the node performs (UPS-RS)."""
+
+    role: ClassVar[str] = "workflow manager"
+
+    workitem_code: str = Field(
+        min_length=1,
+        max_length=16,
+        description=(
+            "code value of the workitems that the node performs (Scheduled Workitem Code Sequence)"
+        ),
+    )
+    station: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description=(
+            "code value of the station (Scheduled Station Name Code Sequence) whose workitems the "
+            "node performs; none means every station"
+        ),
+    )
+    transaction: Literal["Transaction-uid", "transaction-uid", "body"] = Field(
+        default="Transaction-uid",
+        description=(
+            "how an update carries the Transaction UID: as the query parameter `Transaction-uid` "
+            "(PS3.18 from 2025e on; dcm4chee from 5.35.1 on) or `transaction-uid` (PS3.18 2019b to "
+            "2025d), or in the `body` (dcm4chee to 5.35.0)"
+        ),
+    )
+
+
 class Receiver(_Part):
     """How the node listens."""
 
@@ -576,6 +607,13 @@ class Settings(BaseSettings):
             "([delivery](delivery.md))"
         ),
     )
+    workflow_managers: tuple[WorkflowManagerSettings, ...] = Field(
+        default=(),
+        description=(
+            "workflow managers whose workitems the node claims and ends once the study that they "
+            "name has ended (UPS-RS; [delivery](delivery.md))"
+        ),
+    )
     sources: tuple[DicomRemote, ...] = Field(
         default=(),
         description=(
@@ -614,14 +652,14 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _names_each_remote_once(self) -> Self:
         extra: tuple[_Remote, ...] = (
-            *self.sources, *self.dicomweb_sources, *self.notifications,
+            *self.sources, *self.dicomweb_sources, *self.notifications, *self.workflow_managers,
         )  # fmt: skip
         names = [*self.destination_names, *(each.name for each in extra)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                f"two destinations, sources or notifications have the name {twice[0]!r}; give "
-                "each its own"
+                "two destinations, sources, notifications or workflow managers have the name "
+                f"{twice[0]!r}; give each its own"
             )
         for peer in self.receiver.peers:
             if peer.query is not None and peer.query not in self.remotes:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.results import Results
     from rebrain_node.store.retention import Retention, RetentionRules
     from rebrain_node.store.short_names import ShortNames
+    from rebrain_node.store.workitems import Workitems
 
 #: the SQLite database within the folder of the node's state
 _DATABASE = "node.sqlite"
@@ -206,6 +207,7 @@ class State:
     outbox: Outbox
     deliveries: Deliveries
     notifications: Notifications
+    workitems: Workitems
     backlog: Backlog
     confirmations: Confirmations
     retention: Retention
@@ -367,6 +369,7 @@ def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.results import Results
     from rebrain_node.store.retention import Retention
     from rebrain_node.store.short_names import ShortNames
+    from rebrain_node.store.workitems import Workitems
 
     return State(
         ledger=Ledger(database),
@@ -375,6 +378,7 @@ def _state(database: Database, folder: Path) -> State:
         outbox=Outbox(database, folder / "outbox"),
         deliveries=Deliveries(database),
         notifications=Notifications(database),
+        workitems=Workitems(database),
         backlog=Backlog(database),
         confirmations=Confirmations(database),
         retention=Retention(

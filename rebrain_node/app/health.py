@@ -239,6 +239,9 @@ def _result_checks(
         "notifications": backlog.notifications_refused
         and f"{backlog.notifications_refused} notifications were refused; see "
         "`rebrain-node outbox list`",
+        "workitems": backlog.workitems_refused
+        and f"{backlog.workitems_refused} workitems were refused; see "
+        "`rebrain-node audit list --event workitem.refused`",
         "failures": backlog.failed
         and f"{backlog.failed} series failed in the last {RECENT.total_seconds() / 3600:.0f} "
         "hours; see `rebrain-node queue list --state failed`",

@@ -39,13 +39,14 @@ from rebrain_node.settings import (
     NotificationSettings,
     Settings,
     WebDestinationSettings,
+    WorkflowManagerSettings,
 )
 from rebrain_node.settings import Receiver as ReceiverSettings
 from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.pipeline import Configuration, Ports
-    from rebrain_node.ports import Destination, NotificationReceiver
+    from rebrain_node.ports import Destination, NotificationReceiver, WorkitemManager
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
     from rebrain_node.worker.checkpoints import CheckpointLoop
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from rebrain_node.worker.watcher import Watcher
     from rebrain_node.worker.work import Work
     from rebrain_node.worker.workflow import Workflows
+    from rebrain_node.worker.workitem import WorkitemLoop
 
 
 T = TypeVar("T")
@@ -200,6 +202,7 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
             loops = [watcher.run, purge.run, signing.run]
             loops += [each.run for each in _delivery_loops(settings, state)]
             loops += [each.run for each in _notification_loops(settings, state)]
+            loops += [each.run for each in _workitem_loops(settings, state)]
             threads = [Thread(target=loop, args=(parent.stop,), daemon=True) for loop in loops]
             for thread in threads:
                 thread.start()
@@ -362,6 +365,28 @@ def _notification_loops(settings: Settings, state: State) -> list[NotificationLo
             retrieve_ae_titles=titles,
         )
         for each in settings.notifications
+    ]
+
+
+def _workitem_loops(settings: Settings, state: State) -> list[WorkitemLoop]:
+    if not settings.workflow_managers:
+        return []
+    from rebrain_node.worker.workitem import WorkitemLoop
+
+    def manager(each: WorkflowManagerSettings) -> WorkitemManager:
+        from rebrain_node.network.workitems import WorkflowManager
+
+        places = {one.name: one.ae_title for one in settings.destinations}
+        places |= {one.name: one.url for one in settings.dicomweb_destinations}
+        return WorkflowManager(each, settings.receiver.ae_title, places)
+
+    return [
+        WorkitemLoop(
+            workitems=state.workitems,
+            deliveries=state.deliveries,
+            manager=_late(each.name, partial(manager, each)),
+        )
+        for each in settings.workflow_managers
     ]
 
 

@@ -33,6 +33,7 @@ from rebrain_node.settings import (
     DicomRemote,
     NotificationSettings,
     Settings,
+    WorkflowManagerSettings,
 )
 
 if TYPE_CHECKING:
@@ -145,6 +146,24 @@ def check_receiver(settings: Settings, each: NotificationSettings) -> None:
     from rebrain_node.network.notification import AvailabilityReceiver
 
     AvailabilityReceiver(each, settings.receiver.ae_title).check()
+
+
+def check_manager(settings: Settings, each: WorkflowManagerSettings) -> int:
+    """Search a workflow manager for scheduled workitems; nothing is claimed.
+
+    Returns
+    -------
+    int
+        How many there are on the first page of the answer.
+
+    Raises
+    ------
+    DeliveryError
+        It cannot be reached, or does not answer with workitems.
+    """
+    from rebrain_node.network.workitems import WorkflowManager
+
+    return WorkflowManager(each, settings.receiver.ae_title, {}).check()
 
 
 def source_names(settings: Settings) -> tuple[str, ...]:

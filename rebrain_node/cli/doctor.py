@@ -13,7 +13,7 @@ from rebrain_node.cli.terminal import AsJson, Config, console, print_json, print
 from rebrain_node.errors import RebrainError
 
 if TYPE_CHECKING:
-    from rebrain_node.settings import NotificationSettings, Settings
+    from rebrain_node.settings import NotificationSettings, Settings, WorkflowManagerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
     """Check the installation and print the entry for the PACS.
 
     Checks settings, limits, disk, database, decoders, bundle and its signer, engine,
-    destinations, sources, and who is notified of results. Exit code 1 if a check fails.
+    destinations, sources, who is notified of results, and workflow managers. Exit code 1 if a
+    check fails.
     """
     from rebrain_node.app.tasks import source_names
     from rebrain_node.settings import load_settings
@@ -39,6 +40,7 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
     checks += [_check_destination(settings, each.name) for each in settings.destinations]
     checks += [_check_source(settings, name) for name in source_names(settings)]
     checks += [_check_receiver(settings, each) for each in settings.notifications]
+    checks += [_check_manager(settings, each) for each in settings.workflow_managers]
     entries = _entries(settings)
     if as_json:
         print_json({"checks": [asdict(check) for check in checks], "enter_at_the_pacs": entries})
@@ -162,6 +164,15 @@ def _check_source(settings: Settings, name: str) -> Check:
     from rebrain_node.app.tasks import try_source
 
     return _check(f"source {name}", lambda settings: try_source(settings, name), settings)
+
+
+def _check_manager(settings: Settings, each: WorkflowManagerSettings) -> Check:
+    from rebrain_node.app.tasks import check_manager
+
+    def run(settings: Settings) -> str:
+        return f"answers a search: {check_manager(settings, each)} workitems scheduled (one page)"
+
+    return _check(f"workflow manager {each.name}", run, settings)
 
 
 def _entries(settings: Settings) -> dict[str, object]:

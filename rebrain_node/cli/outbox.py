@@ -186,7 +186,8 @@ def pause(
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    known = (*settings.destination_names, *(each.name for each in settings.notifications))
+    others = (*settings.notifications, *settings.workflow_managers)
+    known = (*settings.destination_names, *(each.name for each in others))
     if destination not in known:
         raise typer.BadParameter(
             f"there is no destination {destination!r}; the settings name "

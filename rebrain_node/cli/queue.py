@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rebrain_node.domain.completeness import Inquiry
     from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.ledger import DisputeDecision, Rival, SeriesRecord
+    from rebrain_node.domain.workitem import Workitem
     from rebrain_node.settings import Settings
 
 queue = typer.Typer(
@@ -42,7 +43,8 @@ def status(
     monitoring system, if the node does not run, a process has ended or does not answer, the disk
     is below the soft mark, the database takes no write, bundle or engine failed the last check, a
     series failed in the last 24 hours, a series or a delivery waits longer than --late-after
-    minutes, a delivery is refused or held back, or a notification is refused.
+    minutes, a delivery is refused or held back, or a notification or workitem is
+    refused.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.app.health import health_of
@@ -208,9 +210,9 @@ def show(series: Series, config: Config = None, as_json: AsJson = False) -> None
     """Show one series and its result.
 
     State, findings, why it was accepted or refused, what its source answered, how its CT was
-    shifted to the level of brain tissue of the bundle, and waiting deliveries. The block Result
-    names bundle and signer, slices by kind, the exemplars and subjects behind them, uncertainty,
-    the slices not to be trusted, the MR series, and who has got it when.
+    shifted to the level of brain tissue of the bundle, waiting deliveries, and workitems of its
+    study. The block Result names bundle and signer, slices by kind, the exemplars and subjects
+    behind them, uncertainty, the slices not to be trusted, the MR series, and who has got it when.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.domain.audit import Event
@@ -222,12 +224,14 @@ def show(series: Series, config: Config = None, as_json: AsJson = False) -> None
         waiting = [d for d in state.deliveries.pending() if d.source_series_uid == uid]
         levels = state.audit.events(1, subject=uid, event=Event.TISSUE_LEVEL)
         result = state.results.of_series(uid)
-    assert record is not None  # noqa: S101 - `names` found it; for the type checker
+        assert record is not None  # noqa: S101 - `names` found it; for the type checker
+        workitems = state.workitems.of(record.study_instance_uid)
     level = _tissue_level(levels, record)
     answer: dict[str, Any] = (
         _series(record)
         | _inquiry(inquiry)
         | {"tissue_level": level, "deliveries_waiting": [_delivery(d) for d in waiting]}
+        | {"workitems": [_workitem(one) for one in workitems]}
     )
     if as_json:
         print_json(answer | {"result": None if result is None else result.to_json()})
@@ -244,10 +248,30 @@ def show(series: Series, config: Config = None, as_json: AsJson = False) -> None
     rows += [(f.code, f.sentence) for f in record.findings]
     rows += [("explanation", line) for line in record.explanation]
     rows += [(f"waits for {d.destination}", d.reason) for d in waiting]
+    rows += [
+        (
+            f"workitem of {one.manager}",
+            f"{one.workitem_uid} {one.state}: {one.reason or 'no fault'}",
+        )
+        for one in workitems
+    ]
     print_table("Series", ("field", "value"), rows)
     if result is not None:
         typer.echo("")
         print_table("Result", ("field", "value"), result.rows())
+
+
+def _workitem(one: Workitem) -> dict[str, object]:
+    return {
+        "manager": one.manager,
+        "workitem": one.workitem_uid,
+        "state": one.state,
+        "claimed_at": one.claimed_at and one.claimed_at.isoformat(),
+        "status": one.status,
+        "attempts": one.attempts,
+        "reason": one.reason,
+        "since": one.since.isoformat(),
+    }
 
 
 @queue.command("retry")

@@ -376,6 +376,42 @@ class Event(StrEnum):
         "destination",
         "set, objects (count), rows",
     )
+    WORKITEM_CHOSEN = (
+        "workitem.chosen",
+        "a scheduled workitem names a study that has ended; the node is about to claim it",
+        "manager",
+        "workitem, study",
+    )
+    WORKITEM_CLAIMED = (
+        "workitem.claimed",
+        "the manager took the claim: the workitem is IN PROGRESS for this node",
+        "manager",
+        "workitem, study",
+    )
+    WORKITEM_ENDED = (
+        "workitem.ended",
+        "the node completed a workitem, or cancelled it because there is no result",
+        "manager",
+        "workitem, study, state (`completed` or `cancelled`), objects (count), reason",
+    )
+    WORKITEM_FAILED = (
+        "workitem.failed",
+        "a request about a workitem was not taken and is tried again",
+        "manager",
+        "workitem, study, reason",
+    )
+    WORKITEM_LOST = (
+        "workitem.lost",
+        "a workitem is gone, ended by another, or performed by another",
+        "manager",
+        "workitem, study, reason",
+    )
+    WORKITEM_REFUSED = (
+        "workitem.refused",
+        "the manager refuses a request about a workitem; tried again when the node starts",
+        "manager",
+        "workitem, study, reason",
+    )
     DELIVERY_RETRIED = (
         "delivery.retried",
         "an operator has objects sent again",

@@ -37,6 +37,7 @@ class BacklogCounts:
     late: int  #: series and sets that wait too long
     failed: int  #: series that failed lately
     notifications_refused: int
+    workitems_refused: int
 
     @property
     def refused(self) -> int:

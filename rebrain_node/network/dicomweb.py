@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final
 
@@ -27,7 +29,25 @@ _ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
 _JSON: Final = "application/dicom+json"
 
 
-class _WebPeer:
+@dataclass(frozen=True)
+class WebAnswer:
+    """What an origin server answered to one request."""
+
+    status: int  #: of HTTP
+    content: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the request was taken."""
+        return 200 <= self.status < 300
+
+    def datasets(self) -> list[Dataset]:
+        """Read DICOM JSON; raises what the readers of JSON and of DICOM raise."""
+        body: Any = json.loads(self.content)
+        return [Dataset.from_json(one) for one in (body if isinstance(body, list) else [body])]
+
+
+class WebPeer:
     """One origin server: how it is reached, and what it lists."""
 
     def __init__(self, remote: WebRemote) -> None:
@@ -57,6 +77,33 @@ class _WebPeer:
                     f"{self._where} cannot be reached: {type(error).__name__}; check url, network "
                     "and certificate"
                 ) from error
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Dataset | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> WebAnswer:
+        """Send one request with DICOM JSON, or without a body; no redirection is followed.
+
+        Raises
+        ------
+        UnreachableError
+            The server cannot be reached.
+        """
+        headers = {"Accept": _JSON} | ({} if body is None else {"Content-Type": _JSON})
+        with self._session() as session:
+            response = session.request(
+                method,
+                f"{self._remote.url}{path}",
+                params=query,
+                data=None if body is None else json.dumps([body.to_json_dict()]),
+                headers=headers,
+                timeout=self._remote.timeout_s,
+                allow_redirects=False,
+            )
+        return WebAnswer(status=response.status_code, content=response.content)
 
     @contextmanager
     def _client(self) -> Iterator[DICOMwebClient]:
@@ -103,7 +150,7 @@ class _WebPeer:
         return frozenset(known)
 
 
-class WebDestination(_WebPeer):
+class WebDestination(WebPeer):
     """One origin server that takes results (port ``Destination``)."""
 
     def __init__(self, destination: WebDestinationSettings) -> None:
@@ -244,7 +291,7 @@ class WebDestination(_WebPeer):
         return Answer(sop_instance_uid=uid, outcome=outcome, status=code, reason=reason)
 
 
-class WebSource(_WebPeer):
+class WebSource(WebPeer):
     """One origin server that is asked what it has sent (port ``Source``)."""
 
     def ask(self, study: str, held: Mapping[str, int]) -> Mapping[str, SourceAnswer]:

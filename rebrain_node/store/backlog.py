@@ -14,7 +14,13 @@ from sqlalchemy.orm import Session
 from rebrain_node.domain.backlog import BacklogCounts, DestinationCounts
 from rebrain_node.domain.ledger import PENDING
 from rebrain_node.store.database import Database
-from rebrain_node.store.tables import DeliveryRow, DerivedSetRow, NotificationRow, SeriesRow
+from rebrain_node.store.tables import (
+    DeliveryRow,
+    DerivedSetRow,
+    NotificationRow,
+    SeriesRow,
+    WorkitemRow,
+)
 
 #: states of an object with which nothing more happens by itself
 _NEEDING = ("refused", "held", "altered")
@@ -43,6 +49,7 @@ class Backlog:
             SeriesRow.state == "failed", SeriesRow.changed_at >= failed_since
         )
         refused = select(func.count()).where(NotificationRow.state == "refused")
+        workitems = select(func.count()).where(WorkitemRow.state == "refused")
         with self._database.reading() as session:
             destinations, late_sets = _deliveries(session, late_before)
             return BacklogCounts(
@@ -50,6 +57,7 @@ class Backlog:
                 late=late_sets + session.scalars(late_series).one(),
                 failed=session.scalars(failed).one(),
                 notifications_refused=session.scalars(refused).one(),
+                workitems_refused=session.scalars(workitems).one(),
             )
 
 

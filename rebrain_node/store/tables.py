@@ -299,6 +299,25 @@ class NotificationRow(Table):
     changed_at: Mapped[datetime] = mapped_column(UtcText)
 
 
+class WorkitemRow(Table):
+    """A workitem of a workflow manager that this node performs."""
+
+    __tablename__ = "workitem"
+    __table_args__ = (UniqueConstraint("manager", "workitem_uid"),)
+
+    id: Mapped[int] = mapped_column(_Id, primary_key=True)
+    manager: Mapped[str] = mapped_column(String(32))
+    workitem_uid: Mapped[str] = mapped_column(_Uid)
+    study_instance_uid: Mapped[str] = mapped_column(_Uid, index=True)
+    transaction_uid: Mapped[str] = mapped_column(_Uid, unique=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)  #: domain.workitem.WorkitemState
+    claimed_at: Mapped[datetime | None] = mapped_column(UtcText)
+    status: Mapped[int | None]  #: HTTP status of the last answer
+    attempts: Mapped[int]  #: failed ones
+    reason: Mapped[str | None] = mapped_column(Text)
+    changed_at: Mapped[datetime] = mapped_column(UtcText)
+
+
 class CommitmentRow(Table):
     """One request for storage commitment; the Transaction UID is never used again."""
 

@@ -22,6 +22,7 @@ from rebrain_node.store.notifications import Notifications
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.recall import Recall
 from rebrain_node.store.retention import Retention
+from rebrain_node.store.workitems import Workitems
 from rebrain_node.worker.delivery import DeliveryLoop
 from tests.support.store_cases import fast_folder
 
@@ -40,6 +41,7 @@ class OutboxNode:
         self.deliveries = Deliveries(self.database)
         self.confirmations = Confirmations(self.database)
         self.notifications = Notifications(self.database)
+        self.workitems = Workitems(self.database)
         self.recall = Recall(self.database)
         inbox = inbox_blobs(self.folder / "inbox")
         inbox.prepare()

@@ -13,6 +13,7 @@ from rebrain_node.app.compose import open_state
 from rebrain_node.cli import program
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import HeldObject
+from rebrain_node.domain.workitem import ScheduledWorkitem
 from rebrain_node.errors import StateError
 from rebrain_node.settings import load_settings
 from tests.support.store_cases import accept, answers, derived_set, fast_folder, received
@@ -173,6 +174,30 @@ def test_a_notification_is_retried_and_cancelled_by_the_name_of_its_receiver(not
         (Event.NOTIFICATION_CANCELLED, "ris", "not wanted"),
     ]
     notified.run("outbox", "pause", "ris", "--reason", "maintenance")
+
+
+MANAGER = """
+[[workflow_managers]]
+name = "flow"
+url = "http://127.0.0.1:1"
+workitem_code = "SYNMR"
+"""
+
+
+def test_a_refused_workitem_is_shown_with_its_series_and_counted(site):
+    site.config.write_text(site.config.read_text() + MANAGER)
+    scheduled = ScheduledWorkitem(workitem_uid="1.9.1", study_instance_uid="1.2.1")
+    with open_state(load_settings(site.config)) as state:
+        state.workitems.choose("flow", scheduled)
+        (chosen,) = state.workitems.open("flow")
+        state.workitems.refused(chosen, "answered HTTP 409", 409)
+    assert "1.9.1 refused: answered HTTP 409" in site.run("queue", "show", "1.2.1.1")
+    (one,) = site.json("queue", "show", "1.2.1.1")["workitems"]
+    assert (one["manager"], one["state"], one["status"]) == ("flow", "refused", 409)
+    assert chosen.transaction_uid not in json.dumps(one)  # whoever knows it can end the workitem
+    sentences = site.json("status", code=1)["checks"]
+    assert sentences["workitems"].startswith("1 workitems were refused")
+    site.run("outbox", "pause", "flow", "--reason", "maintenance")
 
 
 @pytest.mark.parametrize(

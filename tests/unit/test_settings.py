@@ -67,6 +67,7 @@ def test_the_environment_overrides_the_file(monkeypatch, tmp_path):
 
 _PACS = "[[destinations]]\nname = 'pacs'\nae_title = 'PACS'\nhost = 'pacs'\n"
 _RIS = "[[notifications]]\nname = 'ris'\nae_title = 'RIS'\nhost = 'ris'\n"
+_FLOW = "[[workflow_managers]]\nname = 'flow'\nurl = 'https://f/rs'\nworkitem_code = 'X'\n"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,8 @@ _RIS = "[[notifications]]\nname = 'ris'\nae_title = 'RIS'\nhost = 'ris'\n"
         (f"{_PACS}{_RIS}destinations = ['archive']\n", "which is none of the [[destinations]]"),
         (f"{_PACS}confirmation = 'none'\n{_RIS}destinations = ['pacs']\n", "is none, so that"),
         (f"{_PACS}{_RIS.replace('ris', 'pacs')}", "'pacs'; give each its own"),
+        (_PACS + _FLOW.replace("'flow'", "'pacs'"), "'pacs'; give each its own"),
+        (f"{_FLOW}transaction = 'header'\n", "transaction"),
         (f"[receiver]\npeers = [{{ae_title = 'A', query = 'ris'}}]\n{_PACS}{_RIS}", "no source"),
         ("workers = 0\n", "workers"),
         ("colour = 'blue'\n", "colour"),
