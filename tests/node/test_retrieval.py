@@ -61,6 +61,9 @@ class Log:
     def head(self):
         return None
 
+    def checkpoint(self):
+        return None
+
 
 @pytest.fixture(scope="module")
 def run():

@@ -149,8 +149,8 @@ def test_bundle_info_describes_a_bundle_whoever_released_it(tmp_path):
     assert answer["knowledge_base"] is None
     assert answer["domain"] is None
     shipped = json.loads(run("bundle", "info", "--json").stdout)
-    assert shipped["knowledge_base"]["subjects"] == 5
-    assert shipped["domain"]["people"] == 18
+    assert shipped["knowledge_base"]["subjects"] == 15
+    assert shipped["domain"]["people"] == 21
     assert answer["card"]["limits"] == ["It has no network."]
     assert run("bundle", "verify", str(tmp_path / "b")).returncode == 4
 
