@@ -729,6 +729,9 @@ def load_settings(path: Path | None) -> Settings:
         raise SettingsError(_bad_variables()) from error
 
 
+_DATA_FOLDER = f"{_PREFIX}DATA"  # of the trainer, which may run on the same machine
+
+
 def misspelt_variables() -> list[str]:
     """Return a sentence for each environment variable that names no setting but nearly does."""
     groups = [f"{_PREFIX}{name.upper()}" for name in Settings.model_fields]
@@ -736,6 +739,7 @@ def misspelt_variables() -> list[str]:
         f"the environment variable {name} names no setting{hint}"
         for name in sorted(os.environ)
         if name.startswith(_PREFIX)
+        and name != _DATA_FOLDER
         and (first := name.partition("__")[0]) not in groups
         and (hint := nearest(first, groups))
     ]

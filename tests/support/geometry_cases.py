@@ -16,9 +16,16 @@ from tests.support.phantoms import MARKER_MM, Ellipsoid
 
 LIMITS = shipped_limits()
 GEOMETRY = LIMITS.geometry
-#: the recipe that ships, without what it retrieves and where it abstains
+#: the recipe that ships, without what it retrieves, where it abstains and how it changes a volume
 RECIPE = load_bundle(Path(rebrain_node.__file__).parent / "bundles" / "demo").recipe.model_copy(
-    update={"retrieval": Retrieval(), "abstain": None}
+    update={
+        "retrieval": Retrieval(),
+        "abstain": None,
+        "tissue_level_hu": None,
+        "z_filter_mm": 0.0,
+        "uncertainty_shifts_hu": (),
+        "whole_face": False,
+    }
 )
 
 #: a dense ball where the marker lies, larger than a slice so that its centre can be measured

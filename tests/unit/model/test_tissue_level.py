@@ -28,15 +28,7 @@ SCAN = {
     "slice_thickness_mm": 10.0,
     "noise_hu": 4.0,
 }
-PLAIN = RECIPE.model_copy(
-    update={
-        "tissue_level_hu": None,
-        "z_filter_mm": 0.0,
-        "uncertainty_shifts_hu": (),
-        "whole_face": False,
-    }
-)
-LEVELLED = PLAIN.model_copy(update={"tissue_level_hu": 33.0})
+LEVELLED = RECIPE.model_copy(update={"tissue_level_hu": 33.0})
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +108,7 @@ def test_a_scanner_that_reads_low_gives_the_same_prepared_tissue(volume, low_by_
 
 
 def test_without_a_level_in_the_recipe_nothing_is_shifted(volume):
-    prepared = preprocess(volume, PLAIN)
+    prepared = preprocess(volume, RECIPE)
     assert prepared.tissue is None
     levelled = preprocess(volume, LEVELLED)
     assert np.array_equal(shifted(prepared.hu, levelled.tissue.shift_hu), levelled.hu)
@@ -148,7 +140,7 @@ def test_a_measured_level_is_shifted_to_the_expected_one():
 
 
 def test_a_recipe_without_a_level_is_written_as_before_the_field_existed():
-    text = PLAIN.to_json()
+    text = RECIPE.to_json()
     assert "tissue_level_hu" not in text
     assert "z_filter_mm" not in text
     again = Recipe.from_json(LEVELLED.to_json())
