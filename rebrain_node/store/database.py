@@ -8,6 +8,7 @@ which keeps releases before 3.51.3 from the race that needs one beside a commit 
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -323,17 +324,25 @@ def _engines(url: URL) -> tuple[Engine, Engine]:
 
 
 def _make_private(path: Path) -> None:
-    """Let nobody but the owner read the file (SQLite gives its journal the same mode).
+    """Make the file, if it is missing, so that nobody but the owner reads it.
+
+    SQLite gives its journal the same mode. A file that exists is not opened: closing any descriptor
+    of it would drop the locks of all connections of this process (POSIX), and another process
+    could then delete a write-ahead log that is in use (sqlite.org/howtocorrupt.html, 2.2).
 
     Raises
     ------
     StoreUnavailableError
-        The file cannot be made or opened.
+        The file cannot be made, or not be read and written.
     """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
     except OSError as error:
         raise StoreUnavailableError(f"{path}: {error.strerror}; check owner and mode") from error
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise StoreUnavailableError(f"{path}: {os.strerror(errno.EACCES)}; check owner and mode")
 
 
 def _prepare_sqlite(query_only: str, connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature

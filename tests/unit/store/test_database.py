@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -80,3 +82,24 @@ def test_a_command_of_root_leaves_the_lock_to_the_owner_of_the_database(tmp_path
     opened(tmp_path).close()
     assert (lock.stat().st_uid, lock.stat().st_gid) == (4321, 4321)
     assert lock.stat().st_mode & 0o777 == 0o600
+
+
+def test_opening_the_database_again_leaves_the_locks_of_the_first(tmp_path: Path) -> None:
+    """Without them another process may delete a write-ahead log that is in use."""
+    file = tmp_path / "node.sqlite"
+    leave_wal = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=0); "
+        "print(c.execute('PRAGMA journal_mode = DELETE').fetchone())"
+    )
+    with Database.open(f"sqlite:///{file}") as first, first.reading() as session:
+        session.execute(text("SELECT 1")).scalar()
+        with Database.open(f"sqlite:///{file}"):
+            pass
+        other = subprocess.run(
+            [sys.executable, "-c", leave_wal, str(file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert "database is locked" in other.stderr
