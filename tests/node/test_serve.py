@@ -65,7 +65,7 @@ def test_a_study_goes_in_and_comes_back_once_and_a_second_time_nothing_new(
         assert anchors.agree, anchors.differences
         assert {path.name: path.read_bytes() for path in pacs.instances()} == first
     assert "rank 1 of 1 that would do" in " ".join(shown.split())
-    assert "tissue level: shift_hu" in " ".join(shown.split())
+    assert "tissue level: shift hu" in " ".join(shown.split())
     assert json.loads(as_json)["tissue_level"]["expected_hu"] == 33.0
     assert status["series"]["published"] == 1
     assert status["conserved"] is True
