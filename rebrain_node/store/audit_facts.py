@@ -87,8 +87,8 @@ NOT_COMPARED: Final[Mapping[str, str]] = {
     "delivery.changed_at": "of the last failure; trials of an open circuit breaker have no row",
 }
 #: tables whose rows are no facts about a series: clocks and questions that are asked again
-#: (what receivers were notified of stands on the log itself, one event each)
-BOOKKEEPING: Final = frozenset({"listening", "inquiry", "notification"})
+#: (what receivers were notified of and how workitems ended stands on the log, one event each)
+BOOKKEEPING: Final = frozenset({"listening", "inquiry", "notification", "workitem"})
 _PAGE: Final = 200
 
 #: raised by values that this software never writes
