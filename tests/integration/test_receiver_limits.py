@@ -118,15 +118,15 @@ def test_the_length_of_a_pdu_is_checked_before_it_is_read(
     assert node.audit.of("association.aborted")[0]["address"] == "127.0.0.1"
 
 
-def test_a_broken_request_of_a_known_sender_is_aborted_and_of_a_stranger_rejected(
+def test_a_broken_request_of_a_known_sender_is_aborted_and_of_an_unknown_one_rejected(
     node: Listening,
 ) -> None:
     whole = associate_request()
     broken = whole[:-20] + bytes(20)
     assert answer_to(connect(node), broken)[:9] == ABORTED
     assert settles(lambda: reasons(node) == ["PDU-CONTENT"])
-    stranger = broken.replace(b"PACS            ", b"STRANGER        ")
-    assert answer_to(connect(node), stranger) == b"\x03\0\0\0\0\x04\0\x01\x01\x03"
+    unknown = broken.replace(b"PACS            ", b"UNKNOWN         ")
+    assert answer_to(connect(node), unknown) == b"\x03\0\0\0\0\x04\0\x01\x01\x03"
     assert reasons(node) == ["PDU-CONTENT"], "nothing of it is read but its AE titles"
 
 

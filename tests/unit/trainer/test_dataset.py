@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from rebrain_node.model.bundle import load_bundle
-from rebrain_node.model.card import Card
 from rebrain_node.model.recipe import Retrieval
 from tests.support.ball_head import ball_subject, write_balls
 from trainer.config import TrainConfig
@@ -203,16 +202,8 @@ def test_a_label_map_says_that_the_origin_of_its_scan_is_not_stated(shared_data:
     assert "origin of the scans not stated" in head.licence
 
 
-def _skip_older(card: Card) -> None:
-    """Skip where the shipped bundle was trained before the heads were divided anew."""
-    if int(card.version.split(".")[0]) < 2:
-        pytest.skip(f"the shipped bundle is {card.version}; split and parameters are those of 2.0")
-
-
 def test_the_card_of_the_shipped_bundle_names_the_split_that_the_trainer_makes() -> None:
     card = load_bundle(ROOT / "rebrain_node" / "bundles" / "demo").card
-    _skip_older(card)
-
     for use in card.data:
         if use.role != "external test":
             assert {role_of(name) for name in use.subjects} == {use.role}
@@ -221,7 +212,6 @@ def test_the_card_of_the_shipped_bundle_names_the_split_that_the_trainer_makes()
 def test_the_shipped_bundle_was_trained_with_the_parameters_in_the_repository() -> None:
     bundle = load_bundle(ROOT / "rebrain_node" / "bundles" / "demo")
     config = TrainConfig.load(ROOT / "conf" / "train" / "demo-second.toml")
-    _skip_older(bundle.card)
 
     alone = bundle.recipe.model_copy(update={"retrieval": Retrieval(), "abstain": None})
     assert alone == config.recipe  # what `guide` and `calibrate` add is theirs
