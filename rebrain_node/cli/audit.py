@@ -186,7 +186,7 @@ def report(
     slice by kind, geometry, deliveries, and the proof from the audit log. With --period: counts,
     refusals by code, latency, uncertainty, bundles and deliveries of the site.
     """
-    from rebrain_node.app.tasks import write_audit_report, write_series_report, write_site_report
+    from rebrain_node.app.reports import write_audit_report, write_series_report, write_site_report
     from rebrain_node.settings import load_settings
 
     if series is not None and period is not None:

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from rebrain_node.app.compose import State, open_bundle, open_state
-from rebrain_node.app.tasks import write_audit_report
+from rebrain_node.app.reports import write_audit_report
 from rebrain_node.demonstration.cases import CaseVerdict, demo_cases, judge_case
 from rebrain_node.demonstration.returned import volume_of
 from rebrain_node.demonstration.running_node import running_node

@@ -581,3 +581,20 @@ class ChainVerdict:
     checkpoints: int = 0  #: signed checkpoints that hold
     unsigned: int = 0  #: rows after the newest checkpoint
     differences: tuple[AuditDifference, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """Say whether the log is as it was written, or what is not; without a full stop."""
+        if self.intact:
+            return f"All {self.rows} rows of the audit log are as they were written"
+        if self.broken_sequence is not None:
+            return (
+                f"Row {self.broken_sequence} of the audit log is not as it was written "
+                f"({self.reason}); {self.rows} rows before it are"
+            )
+        found = len(self.differences)
+        return (
+            f"The {self.rows} rows of the audit log are one chain, but {found} "
+            f"{'fact contradicts' if found == 1 else 'facts contradict'} it, first: "
+            f"{self.differences[0].sentence}"
+        )

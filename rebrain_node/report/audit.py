@@ -219,15 +219,9 @@ def _deliveries(deliveries: Sequence[Delivery]) -> Html:
 
 
 def _log(events: Sequence[AuditEvent], verdict: ChainVerdict) -> Html:
-    if verdict.intact:
-        older = verdict.rows - len(events)
-        shown = f" The newest {len(events)} are listed here." if older > 0 else ""
-        words = f"All {verdict.rows} rows are as they were written.{shown} Head: "
-    else:
-        words = (
-            f"Row {verdict.broken_sequence} is not as it was written ({verdict.reason}); "
-            f"{verdict.rows} rows before it are. Last good hash: "
-        )
+    older = verdict.intact and verdict.rows > len(events)
+    shown = f" The newest {len(events)} are listed here." if older else ""
+    words = f"{verdict.sentence}.{shown} Hash of the last good row: "
     note = tag("p", words, tag("code", verdict.head), class_="" if verdict.intact else "bad")
     names = ("row", "time, UTC", "event", "subject, details", "hash")
     rows = table(names, [_row(event) for event in events])

@@ -220,18 +220,11 @@ def _deliveries(events: Sequence[AuditEvent]) -> Html:
 
 def _proof(facts: SeriesFacts) -> Html:
     verdict, events = facts.verdict, facts.events
-    if verdict.intact:
-        words = (
-            f"All {verdict.rows} rows of the audit log are as they were written, rows "
-            f"{events[0].sequence} to {events[-1].sequence} about this series among them. Head: "
-            if events
-            else f"All {verdict.rows} rows of the audit log are as they were written. Head: "
-        )
-    else:
-        words = (
-            f"Row {verdict.broken_sequence} of the audit log is not as it was written "
-            f"({verdict.reason}); {verdict.rows} rows before it are. Last good hash: "
-        )
+    about = ""
+    if verdict.intact and events:
+        first, last = events[0].sequence, events[-1].sequence
+        about = f", rows {first} to {last} about this series among them"
+    words = f"{verdict.sentence}{about}. Hash of the last good row: "
     made = [one for one in events if one.event == Event.SERIES_SYNTHESISED]
     rows: list[Html] = []
     if made:

@@ -19,6 +19,7 @@ from rebrain_node.errors import StateError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
+from rebrain_node.store.series import ENDED
 from rebrain_node.store.tables import (
     DeliveryRow,
     DerivedInstanceRow,
@@ -28,7 +29,6 @@ from rebrain_node.store.tables import (
     SeriesRow,
 )
 
-_ENDED: Final = frozenset({"published", "refused", "failed"})
 _WAITING: Final = ("pending", "held")
 
 
@@ -171,7 +171,7 @@ def _require_ended(session: Session, study: str) -> None:
     if not rows:
         raise StateError(f"the ledger has no study {study}")
     for row in rows:
-        if row.state not in _ENDED:
+        if row.state not in ENDED:
             raise StateError(
                 f"series {row.series_instance_uid} of study {study} is {row.state}: something is "
                 "still to be made or decided; stop it first (`queue cancel`, `queue dispute "

@@ -23,6 +23,7 @@ from rebrain_node.domain.delivery import RELEASED_STATES
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
+from rebrain_node.store.series import ENDED
 from rebrain_node.store.tables import (
     DeliveryRow,
     DerivedInstanceRow,
@@ -32,7 +33,6 @@ from rebrain_node.store.tables import (
     SeriesRow,
 )
 
-_ENDED: Final = frozenset({"published", "refused", "failed"})
 #: small objects that are kept: of them a rejection note can be made years later
 _KEPT: Final = ("SR", "KOS")
 
@@ -173,7 +173,7 @@ def _purgeable(session: Session, rules: RetentionRules, now: datetime) -> Iterat
         )
     )
     open_studies = (
-        select(SeriesRow.study_instance_uid).where(SeriesRow.state.not_in(_ENDED)).distinct()
+        select(SeriesRow.study_instance_uid).where(SeriesRow.state.not_in(ENDED)).distinct()
     )
     disputed = select(QuarantineRow.disputed_series_uid).where(
         QuarantineRow.disputed_series_uid.is_not(None), QuarantineRow.decision.is_(None)

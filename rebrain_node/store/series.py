@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import cast
+from typing import Final, cast
 
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,9 @@ TRANSITIONS: Mapping[SeriesState, frozenset[SeriesState]] = {
     "published": frozenset(),
     "failed": frozenset({"complete", "synthesised"}),  # an operator has it or its delivery retried
 }
+
+#: nothing more happens to a series by itself
+ENDED: Final = frozenset({"published", "refused", "failed"})
 
 
 def move(row: SeriesRow, state: SeriesState) -> None:

@@ -74,6 +74,11 @@ def test_verify_names_what_contradicts_the_log(config: Path, tmp_path: Path) -> 
     found = run(other, "verify")
     assert found.exit_code == 1
     assert "does not stand as the log tells" in " ".join(found.stdout.split())
+    page = tmp_path / "report.html"
+    assert run(other, "report", "--out", str(page)).exit_code == 0
+    words = " ".join(page.read_text(encoding="utf-8").split())
+    assert "BROKEN" in words
+    assert "rows of the audit log are one chain, but 1 fact contradicts it, first: " in words
 
 
 def test_the_public_key_is_printed_or_written_once(config: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_the_page_tells_of_series_findings_steps_result_delivery_and_rows():
         "1.2.3", "1.2.4", "published", "refused", "LOCALIZER", "a scout", "most complete of two",
         "synthesise", "30.25 s", "33.75 s", "f" * 64, '{"": 1, "MR": 5}', "no association",
         "2026-01-02 10:20:01.000", f"{4:064x}",
-        "All 4 rows are as they were written", "not for diagnosis",
+        "All 4 rows of the audit log are as they were written", "not for diagnosis",
     ):  # fmt: skip
         assert words in text, words
 
@@ -149,7 +149,10 @@ def test_the_page_loads_nothing_and_runs_nothing():
 
 def test_a_page_that_lists_only_the_newest_rows_says_so():
     page = render([], [an_event(4, "node.started", "node")], INTACT, [])
-    assert "All 4 rows are as they were written. The newest 1 are listed here." in page
+    assert (
+        "All 4 rows of the audit log are as they were written. The newest 1 are listed here."
+        in page
+    )
     assert "newest" not in a_page()
 
 
@@ -165,7 +168,7 @@ def test_a_broken_chain_is_said_aloud():
     page = render([], [an_event(1, "node.started", "node")], verdict, [])
     text = "".join(Elements(page).text)
     assert "BROKEN" in text
-    assert "Row 3 is not as it was written (details were changed)" in text
+    assert "Row 3 of the audit log is not as it was written (details were changed)" in text
 
 
 def test_an_empty_store_gives_a_page():
