@@ -170,7 +170,11 @@ def live(state: State, folder: Path) -> tuple[str, list[Dataset]]:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> PlantedNode:
-    folder = tmp_path_factory.mktemp("planted")
+    """The node of the tests that only read."""
+    return planted_node(tmp_path_factory.mktemp("planted"))
+
+
+def planted_node(folder: Path) -> PlantedNode:
     settings = Settings(storage=Storage(folder=folder / "state"))
     lines = StringIO()
     structlog.configure(
@@ -221,7 +225,8 @@ def test_a_derived_object_holds_what_is_documented_as_copied(node: PlantedNode) 
     assert [keyword for keyword in found if keyword not in PAGE] == []
 
 
-def test_erasing_a_patient_leaves_no_name_and_a_log_that_verifies(node: PlantedNode) -> None:
+def test_erasing_a_patient_leaves_no_name_and_a_log_that_verifies(tmp_path: Path) -> None:
+    node = planted_node(tmp_path)
     config = node.settings.storage.folder.parent / "node.toml"
     config.write_text(f"[storage]\nfolder = {str(node.settings.storage.folder)!r}\n")
     with find_state(node.settings) as state:
