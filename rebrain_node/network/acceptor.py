@@ -90,6 +90,9 @@ class AssociationHandler(Protocol):
     ) -> DataSetTarget:
         """Take a request whose data set follows."""
 
+    def answered(self) -> None:
+        """Prepare for the next request while the peer does; an answer has just been sent."""
+
     def ended(self, connection: Connection, end: StreamEndError) -> None:
         """Note that a connection ended otherwise than by release or rejection."""
 
@@ -183,6 +186,7 @@ class Connection:
     def answer(self, context_id: int, command: Command, answer: Answer) -> None:
         """Send the answer to a request."""
         self._stream.send(answer_pdus(command, context_id, answer, self._maximum_pdu_bytes))
+        self._acceptor.service.answered()
 
     def has_context(self, context_id: int) -> bool:
         """Whether the presentation context was accepted."""

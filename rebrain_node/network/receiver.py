@@ -105,6 +105,7 @@ class Receiver:
         if self._acceptor is not None:
             acceptor, self._acceptor = self._acceptor, None
             acceptor.stop()
+        self._spool.close()
 
     def __enter__(self) -> Receiver:
         """Start."""
@@ -152,6 +153,10 @@ class Receiver:
         if context.abstract_syntax != PUSH_MODEL:
             raise StreamEndError("COMMAND", "an event report outside of storage commitment")
         return _Report(self._commit, command, context, self._limits.report_bytes)
+
+    def answered(self) -> None:
+        """Open the file of the next instance."""
+        self._spool.open_ahead()
 
     def ended(self, connection: Connection, end: StreamEndError) -> None:
         """Record an association that was not released, and a connection that broke a limit."""

@@ -7,18 +7,18 @@ sender will send again. No file name is ever taken from the instance.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from mmap import mmap
 from pathlib import Path
 from typing import Final, Protocol
 
 from pydicom.dataset import Dataset
 
-from rebrain_node.blobs import BlobStore, inbox_blobs
+from rebrain_node.blobs import BlobFile, BlobStore, inbox_blobs
 from rebrain_node.domain.job import Job
 from rebrain_node.domain.ledger import ReceivedInstance, Reception, Rival, StoredInstance
 from rebrain_node.errors import AlteredBytesError, OutOfResourcesError, StateError
@@ -70,6 +70,8 @@ class Spool:
         self._maximum_pending_bytes = maximum_pending_bytes
         self._pending_bytes = 0
         self._counting = threading.Lock()
+        self._opened: BlobFile | None = None  # ahead, for whichever instance comes next
+        self._opening = threading.Lock()
         self._blobs.prepare()
 
     def begin(self, header: bytes) -> IncomingInstance:
@@ -81,7 +83,22 @@ class Spool:
             The disk cannot take it.
         """
         self.require_room(len(header))
-        return IncomingInstance(self, self._blobs, header)
+        with self._opening:
+            opened, self._opened = self._opened, None
+        return IncomingInstance(self, self._blobs, header, opened)
+
+    def open_ahead(self) -> None:
+        """Open the file of the next instance while its sender prepares it."""
+        with self._opening, contextlib.suppress(OSError):  # ``begin`` tries again, and says why not
+            if self._opened is None:
+                self._opened = self._blobs.begin()
+
+    def close(self) -> None:
+        """Remove the file that was opened ahead; may be called again."""
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
 
     def take(
         self, arrival: IncomingInstance, scanned: ScannedInstance, *, calling_ae_title: str
@@ -160,13 +177,15 @@ class Spool:
 class IncomingInstance:
     """An instance that is arriving, in a temporary file; to be closed."""
 
-    def __init__(self, spool: Spool, blobs: BlobStore, header: bytes) -> None:
+    def __init__(
+        self, spool: Spool, blobs: BlobStore, header: bytes, opened: BlobFile | None
+    ) -> None:
         self._spool = spool
         self._folder = blobs.folder
         self._start = len(header)
         self._counted = 0
         try:
-            self._writer = blobs.begin()
+            self._writer = opened or blobs.begin()
         except OSError as error:
             raise self._refusal(error) from error
         try:
@@ -195,7 +214,7 @@ class IncomingInstance:
         except OSError as error:
             raise self._refusal(error) from error
 
-    @contextmanager
+    @contextlib.contextmanager
     def data_set(self) -> Iterator[tuple[mmap, int]]:
         """Map the file, and say at which offset the data set begins.
 

@@ -342,6 +342,22 @@ def test_the_real_ledger_takes_what_comes_and_the_inbox_reads_it(tmp_path: Path)
             inbox.read(job)
 
 
+def test_the_file_of_the_next_instance_is_open_before_it_comes(tmp_path: Path) -> None:
+    def opened() -> list[str]:
+        return [path.name for path in (tmp_path / "inbox").rglob("*.writing")]
+
+    with listening(tmp_path) as node:
+        with associated(node.port) as association:
+            assert send(association, instance(1), instance="1.2.3.4.1")[0] == 0x0000
+            wait_until(lambda: len(opened()) == 1)
+            (first,) = opened()
+            assert send(association, instance(2), instance="1.2.3.4.2")[0] == 0x0000
+            wait_until(lambda: len(opened()) == 1 and opened() != [first])
+        assert len(node.files()) == len(node.ledger.received) == 2
+    assert len(list((tmp_path / "inbox").rglob("*"))) > 0
+    assert opened() == []
+
+
 def test_an_intake_loads_no_engine() -> None:
     program = (
         "import sys; import rebrain_node.network.receiver, rebrain_node.reception.inbox,"

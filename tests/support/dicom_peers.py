@@ -110,7 +110,9 @@ class Listening:
         return self.receiver.port
 
     def files(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*") if path.is_file()]
+        """Files of instances, whole or not; the empty one that waits for the next is none."""
+        found = [path for path in self.folder.rglob("*") if path.is_file()]
+        return [each for each in found if each.suffix != ".writing" or each.stat().st_size]
 
 
 def receiver_settings(**changes: object) -> ReceiverSettings:
