@@ -19,6 +19,7 @@ from rebrain_node.domain.uncertainty import UncertaintyInterpretation as Interpr
 from rebrain_node.engine.open import open_scale
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.calibration import Calibration
+from rebrain_node.model.recipe import CHANNELS
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.steps.preprocess import preprocess
 from tests.support.ball_head import ball_maps
@@ -37,7 +38,7 @@ from trainer.calibrate.intervals import (
     width,
 )
 from trainer.calibrate.report import NO_SPREAD, markdown
-from trainer.calibrate.residuals import Residuals, simulate_series, upward_spread
+from trainer.calibrate.residuals import Residuals, doubtful, simulate_series, upward_spread
 from trainer.calibrate.run import CalibrationError, Steps, SubjectSplit, calibrate
 from trainer.calibrate.scale_head import FACTORS, ScaleTraining, rounded, scales, train_scale_head
 from trainer.calibrate.width_curve import compare, curved, width_curve
@@ -462,3 +463,16 @@ def test_a_small_rise_of_what_is_drawn_dark_is_a_large_spread_and_a_fall_is_none
     drawn = np.array([0.1, 0.5, 0.5], dtype=np.float32)
     moved = [np.array([0.12, 0.52, 0.4], np.float32), np.array([0.14, 0.5, 0.3], np.float32)]
     assert np.allclose(upward_spread(drawn, moved), [0.2, 0.02 / 0.6, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("hu", "share"), [(0, 0), (9, 0), (11.5, 0.5), (14, 1), (26, 1), (28.5, 0.5), (34, 0), (79, 0)]
+)
+def test_a_rise_counts_where_the_ct_may_show_fluid_as_well_as_tissue(hu: float, share: float):
+    recipe = tiny_recipe()
+    window = recipe.brain_window
+    x = np.zeros((len(CHANNELS), 8, 8), dtype=np.float32)
+    x[CHANNELS.index("source_brain")] = (
+        2.0 * (hu - window.low_hu) / (window.high_hu - window.low_hu) - 1.0
+    )
+    assert np.allclose(doubtful(x, recipe), share, atol=1e-3)
