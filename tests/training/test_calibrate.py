@@ -19,6 +19,7 @@ from rebrain_node.domain.uncertainty import UncertaintyInterpretation as Interpr
 from rebrain_node.engine.open import open_scale
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.calibration import Calibration
+from rebrain_node.model.recipe import CHANNELS
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.steps.preprocess import preprocess
 from tests.support.ball_head import ball_maps
@@ -37,7 +38,7 @@ from trainer.calibrate.intervals import (
     width,
 )
 from trainer.calibrate.report import NO_SPREAD, markdown
-from trainer.calibrate.residuals import Residuals, simulate_series, upward_spread
+from trainer.calibrate.residuals import Residuals, doubtful, simulate_series, upward_spread
 from trainer.calibrate.run import CalibrationError, Steps, SubjectSplit, calibrate
 from trainer.calibrate.scale_head import FACTORS, ScaleTraining, rounded, scales, train_scale_head
 from trainer.calibrate.width_curve import compare, curved, width_curve
@@ -52,7 +53,7 @@ def scores_of(*scores):
 def test_lambda_of_four_subjects_of_one_voxel_agrees_with_the_formula():
     # n = 4, alpha = 0.5: 4/5 miss + 1/5 <= 0.5, so miss <= 0.375: at most one of four outside
     assert conformal(scores_of([1.0], [2.0], [3.0], [4.0]), 0.5) == 3.0
-    # alpha = 0.2: miss <= 0, none outside
+    # alpha = 0.2, B = 0.6: 4/5 loss + 0.6/5 <= 0.2, so loss <= 0.1: none outside, one loses 0.15
     assert conformal(scores_of([1.0], [2.0], [3.0], [4.0]), 0.2) == 4.0
 
 
@@ -85,6 +86,21 @@ def test_the_width_is_the_least_score_that_enough_others_do_not_exceed(seed: int
 
     every = sorted({float(score) for each in scores for score in each})
     assert plain(scores, alpha) == next(v for v in every if missed(v) <= alpha + 1e-9)
+
+
+def test_a_subject_far_off_counts_three_times_alpha_and_no_more():
+    # n = 20, alpha = 0.1, B = 0.3: 20/21 loss + 0.3/21 <= 0.1, so loss <= 0.09. A subject all
+    # outside loses 0.3 / 20 = 0.015; three tenths of each of three more lose 0.045: 0.06.
+    near, far = [1.0] * 7 + [2.0] * 3, [9.0] * 10
+    scores = [*scores_of(*[near] * 3), *scores_of(far), *scores_of(*[[0.5] * 10] * 16)]
+    assert conformal(scores, 0.1) == 1.0  # without the bound 0.055 is allowed, and 0.095 missed
+    # three such subjects more lose 0.105
+    assert conformal([*scores[:-3], *scores_of(*[near] * 3)], 0.1) == 2.0
+
+
+def test_subjects_that_miss_everything_are_no_bargain():
+    # loss at 0.5: 5 * 0.3 / 20 = 0.075 <= 0.09, but a quarter of all voxels lies outside
+    assert conformal(scores_of(*[[1.0]] * 5, *[[0.5]] * 15), 0.1) == 1.0
 
 
 @pytest.mark.parametrize(("n", "finite"), [(1, False), (8, False), (9, True), (10, True)])
@@ -363,6 +379,7 @@ def test_the_report_has_coverage_correlation_and_cost(calibrated):
     assert report["spread_of_samples"] == NO_SPREAD
     assert "spread of samples" not in report["order"]["ause"]
     page = markdown(report)
+    assert "lies outside at 90 %; in" in page
     assert "| measured | 2 |" in page
     assert NO_SPREAD in page
     assert [what for what in progress if what != "step"] == [
@@ -446,3 +463,16 @@ def test_a_small_rise_of_what_is_drawn_dark_is_a_large_spread_and_a_fall_is_none
     drawn = np.array([0.1, 0.5, 0.5], dtype=np.float32)
     moved = [np.array([0.12, 0.52, 0.4], np.float32), np.array([0.14, 0.5, 0.3], np.float32)]
     assert np.allclose(upward_spread(drawn, moved), [0.2, 0.02 / 0.6, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("hu", "share"), [(0, 0), (9, 0), (11.5, 0.5), (14, 1), (26, 1), (28.5, 0.5), (34, 0), (79, 0)]
+)
+def test_a_rise_counts_where_the_ct_may_show_fluid_as_well_as_tissue(hu: float, share: float):
+    recipe = tiny_recipe()
+    window = recipe.brain_window
+    x = np.zeros((len(CHANNELS), 8, 8), dtype=np.float32)
+    x[CHANNELS.index("source_brain")] = (
+        2.0 * (hu - window.low_hu) / (window.high_hu - window.low_hu) - 1.0
+    )
+    assert np.allclose(doubtful(x, recipe), share, atol=1e-3)

@@ -1,11 +1,14 @@
 """Conformal widths of intervals, and their coverage; one subject is one observation.
 
-    lambda = inf{ lambda : n/(n+1) miss(lambda) + 1/(n+1) <= alpha }
+    lambda = inf{ lambda : n/(n+1) loss(lambda) + B/(n+1) <= alpha and miss(lambda) <= alpha }
+    B = min(3 alpha, 1)
 
-where miss(lambda) is the mean over n subjects of the share of voxels whose residual is larger than
-lambda scales. For a new subject, exchangeable with these, the expected share outside is at most
-alpha (Angelopoulos et al., Conformal Risk Control, 2022, theorem 1 with B = 1). The reported
-figures of a subject use the widths set by the other subjects (leave one out).
+where miss of a subject is the share of its voxels whose residual is larger than lambda scales, its
+loss is min(miss, B), and both are means over n subjects. For a new subject, exchangeable with
+these, the expected loss is at most alpha (Angelopoulos et al., Conformal Risk Control, 2022,
+theorem 1): a subject of whom more than B lies outside counts as B. Without that bound twenty
+subjects pay five points of coverage for the next one that may miss everything. The reported figures
+of a subject use the widths set by the other subjects (leave one out).
 """
 
 import hashlib
@@ -30,6 +33,8 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 VOXEL_QUANTILE, SLICE_QUANTILE = 0.90, 0.95
 #: five times the share of marked slices of the held-out subjects
 SERIES_SHARE = 0.25
+#: largest loss of one subject, in units of alpha
+LARGEST_LOSS = 3.0
 _VOXELS = 100_000  # per subject, where they must be sorted
 _STEPS = 50  # of the sparsification curve
 _ROUNDING = 1e-9
@@ -45,31 +50,34 @@ def conformal(scores: Sequence[FloatArray], alpha: float) -> float:
     alpha : float
         Share of the voxels that may lie outside the interval.
     """
-    n = len(scores)
-    allowed = (alpha * (n + 1) - 1.0) / n  # of miss, from the formula above
-    return _least(scores, allowed) if allowed > -_ROUNDING else math.inf
+    n, largest = len(scores), min(LARGEST_LOSS * alpha, 1.0)
+    if alpha * (n + 1) < 1.0 - _ROUNDING:
+        return math.inf
+    allowed = (alpha * (n + 1) - largest) / n  # of loss, from the formula above
+    return max(_least(scores, allowed, largest), plain(scores, alpha))
 
 
 def plain(scores: Sequence[FloatArray], alpha: float) -> float:
-    """Return the quantile with equal weight of each subject, without the term 1/(n+1)."""
-    return _least(scores, alpha)
+    """Return the quantile with equal weight of each subject, without the term B/(n+1)."""
+    return _least(scores, alpha, 1.0)
 
 
-def _least(scores: Sequence[FloatArray], allowed: float) -> float:
-    """Return the least lambda at which the mean share of larger scores is at most `allowed`.
+def _least(scores: Sequence[FloatArray], allowed: float, largest: float) -> float:
+    """Return the least lambda at which the mean loss, `largest` a subject, is at most `allowed`.
 
     It is one of the scores, found by bisection: twenty subjects have ten million.
     """
     ranked = [np.sort(np.ravel(each), kind="stable") for each in scores]  # fast where sorted
 
-    def missed(limit: float) -> float:
+    def lost(limit: float) -> float:
         at = np.float32(limit)
         larger = [each.size - np.searchsorted(each, at, side="right") for each in ranked]
-        return float(np.mean([n / each.size for n, each in zip(larger, ranked, strict=True)]))
+        shares = [n / each.size for n, each in zip(larger, ranked, strict=True)]
+        return float(np.mean(np.minimum(shares, largest)))
 
     low, high = -1.0, max(float(each[-1]) for each in ranked)
     while (middle := float(np.float32((low + high) / 2))) not in (low, high):
-        low, high = (low, middle) if missed(middle) <= allowed + _ROUNDING else (middle, high)
+        low, high = (low, middle) if lost(middle) <= allowed + _ROUNDING else (middle, high)
     return max(float(v) for each in ranked for v in _at_most(each, high))
 
 

@@ -6,7 +6,14 @@ from typing import Any
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Score
-from trainer.calibrate.intervals import SubjectResiduals, by_kind, likelihood, order
+from trainer.calibrate.intervals import (
+    ALPHA,
+    LARGEST_LOSS,
+    SubjectResiduals,
+    by_kind,
+    likelihood,
+    order,
+)
 from trainer.calibrate.residuals import SPREAD_SEEDS, is_noisy
 
 TEST = "held-out simulated heads, intervals"
@@ -107,7 +114,19 @@ def _coverage(kinds: dict[str, Any]) -> list[str]:
         levels = [each["mean"] for each in figures["levels"].values()]
         cells = [f"{v:.3f}" for v in (*levels, *figures["quartiles"], figures["worst_series"])]
         rows.append(f"| {kind} | {figures['people']} | {' | '.join(cells)} |")
-    return rows
+    return [*rows, "", _farthest(kinds)]
+
+
+def _farthest(kinds: dict[str, Any]) -> str:
+    scored = [each["levels"]["90%"] for each in kinds.values() if each["levels"]]
+    shares = [1.0 - covered for each in scored for covered in each["per_person"]]
+    if not shares:
+        return "One subject alone has nobody to set its widths."
+    beyond = sum(share > LARGEST_LOSS * ALPHA for share in shares)
+    return (
+        f"Of one subject and kind at most {max(shares):.1%} lies outside at 90 %; in {beyond} of "
+        f"{len(shares)} it is more than {LARGEST_LOSS * ALPHA:.0%}, which counts as that."
+    )
 
 
 def _widths(calibration: dict[str, Any], kinds: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from rebrain_node.domain.volume import (
     FloatArray,
@@ -21,7 +22,7 @@ from rebrain_node.domain.volume import (
 )
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.model.head_template import load_head_template
-from rebrain_node.model.recipe import Recipe
+from rebrain_node.model.recipe import CHANNELS, Recipe
 from rebrain_node.model.tissue_level import shifted
 from rebrain_node.steps.estimate import scale_inputs
 from rebrain_node.steps.locate import locate
@@ -41,6 +42,8 @@ _PITCH_DEG, _SD_DEG = (-22.0, 12.0), 3.0  # range of pitch; standard deviation o
 _BELOW_BRAIN_MM = 12.0  # a head CT begins at the skull base
 _ABOVE_BRAIN_MM = 14.0
 _DARK = 0.1  # intensity of fluid, below which a rise counts no more
+_DOUBTFUL_HU, _RAMP_HU = (14.0, 26.0), 5.0  # between fluid and brain at its level, and either side
+_SMOOTH_PX = 2.0  # standard deviation of the Gaussian against the noise of the CT
 _SHIFT_SEED = 0  # one noise field for all shifts of the input
 _TRUTH_PLANES = 3  # averaged within one synthetic slice
 
@@ -139,8 +142,8 @@ class Residuals:
     spread : ndarray of float16 or None
         (k, rows, columns), standard deviation of samples; None without sampled noise.
     shift_spread : ndarray of float16 or None
-        (k, rows, columns), `upward_spread` of drawings at shifted input; None where the recipe
-        names no shifts.
+        (k, rows, columns), `upward_spread` of drawings at shifted input where the CT is
+        `doubtful`; None where the recipe names no shifts.
     inside : MaskArray
         (k, rows, columns), head where the truth is known.
     kinds : tuple of SliceKind
@@ -243,6 +246,29 @@ def upward_spread(drawn: FloatArray, moved: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(rise / (drawn + np.float32(_DARK)), dtype=np.float32)
 
 
+def doubtful(x: FloatArray, recipe: Recipe) -> FloatArray:
+    """Return where the CT may show fluid as well as tissue.
+
+    Elsewhere a rise of what is drawn says nothing: bone and air are drawn as dark as fluid.
+
+    Parameters
+    ----------
+    x : FloatArray
+        (5, rows, columns), channels as in `recipe.CHANNELS`.
+
+    Returns
+    -------
+    FloatArray
+        (rows, columns), 1 from 14 to 26 HU, 0 below 9 and above 31 HU, linear between.
+    """
+    window = recipe.brain_window
+    level = (x[CHANNELS.index("source_brain")].astype(np.float32) + 1.0) / 2.0
+    hu = window.low_hu + (window.high_hu - window.low_hu) * gaussian_filter(level, _SMOOTH_PX)
+    low, high = _DOUBTFUL_HU
+    away = np.maximum(np.maximum(low - hu, hu - high), 0.0)
+    return np.asarray(np.clip(1.0 - away / _RAMP_HU, 0.0, 1.0), dtype=np.float32)
+
+
 def is_noisy(recipe: Recipe) -> bool:
     """Whether sampled noise enters the result: with one time step it does not."""
     return len(recipe.sampling) > 1
@@ -319,9 +345,13 @@ def _rows(
                 np.abs(volume.intensity[k] - truth).astype(np.float16),
                 volume.uncertainty[k].astype(np.float16),
                 None if spread is None else spread[k].astype(np.float16),
-                None if shift_spread is None else shift_spread[k].astype(np.float16),
+                None if shift_spread is None else _in_doubt(shift_spread[k], x[0], steps.recipe),
                 inside,
             )
+
+
+def _in_doubt(spread: FloatArray, x: FloatArray, recipe: Recipe) -> NDArray[np.float16]:
+    return np.asarray(spread * doubtful(x, recipe), dtype=np.float16)
 
 
 def _joined_spread(parts: Sequence[Residuals]) -> NDArray[np.float16] | None:
