@@ -41,19 +41,18 @@ if TYPE_CHECKING:
 
 
 def begin_queue(settings: Settings, state: State) -> None:
-    """Let each new collector and channel be told what happens from now on.
+    """Let each new collector and channel be told what happens from now on, and forget old ones.
 
     Raises
     ------
     StoreUnavailableError
         The database cannot be used now.
     """
-    from rebrain_node.worker.audit_messages import reader_of
-    from rebrain_node.worker.notices import channel_reader
+    from rebrain_node.store.audit_queue import message_reader, notice_reader
 
-    readers = [reader_of(each.name) for each in settings.audit_messages.collectors]
-    readers += [channel_reader(each.name) for each in settings.notices.webhooks]
-    readers += [channel_reader(each.name) for each in settings.notices.mails]
+    readers = [message_reader(each.name) for each in settings.audit_messages.collectors]
+    readers += [notice_reader(each.name) for each in settings.notices.webhooks]
+    readers += [notice_reader(each.name) for each in settings.notices.mails]
     state.audit_queue.begin(readers)
 
 
@@ -192,14 +191,14 @@ def check_collector(collector: AuditCollectorSettings) -> datetime | None:
 
 def queue_words(settings: Settings, collector: AuditCollectorSettings) -> str:
     """Say how many events a collector has still to be told."""
-    from rebrain_node.worker.audit_messages import reader_of
+    from rebrain_node.store.audit_queue import message_reader
 
     try:
         with find_state(settings) as state:
             told = {each.reader: each.rows for each in state.audit_queue.states()}
     except NoStateError:
         return "nothing to be told yet"
-    return f"{told.get(reader_of(collector.name), 0)} events to be told"
+    return f"{told.get(message_reader(collector.name), 0)} events to be told"
 
 
 def send_test_notices(

@@ -116,6 +116,7 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
 
     limit_decoding(settings)
     with open_state(settings) as state:
+        begin_queue(settings, state)
         _record_restart(state, "receiver", silent_s)
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
         state.listening.begin()
@@ -209,7 +210,6 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
             loops += [each.run for each in _delivery_loops(settings, state)]
             loops += [each.run for each in _notification_loops(settings, state)]
             loops += [each.run for each in _workitem_loops(settings, state)]
-            begin_queue(settings, state)
             loops += [each.run for each in audit_message_loops(settings, state)]
             loops += [each.run for each in notice_loops(settings, state)]
             loops.append(self_check_loop(settings, state).run)

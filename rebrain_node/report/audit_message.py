@@ -17,8 +17,10 @@ from rebrain_node.domain.audit_message import (
 
 #: "application server process" (PS3.15 A.5.1.2.1)
 _APPLICATION_SERVER: Final = "4"
-#: characters that no XML 1.0 document may hold, or that end a line
-_UNFIT: Final = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: characters that no XML 1.0 document may hold, that end a line, control a terminal or turn text
+_UNFIT: Final = re.compile(
+    "[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
 
 
 def message_xml(message: AuditMessage) -> bytes:

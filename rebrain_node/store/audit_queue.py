@@ -29,6 +29,16 @@ from rebrain_node.store.tables import (
 )
 
 
+def message_reader(collector: str) -> str:
+    """Return the name under which the position of a collector of audit messages is kept."""
+    return f"audit-messages:{collector}"
+
+
+def notice_reader(channel: str) -> str:
+    """Return the name under which the position of a channel of notices is kept."""
+    return f"notices:{channel}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueueState:
     """What one receiver has still to be told."""

@@ -21,7 +21,7 @@ from rebrain_node.errors import DeliveryError, SettingsError, StoreUnavailableEr
 from rebrain_node.network.syslog import syslog_message
 from rebrain_node.ports import AuditCollector
 from rebrain_node.report.audit_message import message_xml
-from rebrain_node.store.audit_queue import AuditQueue
+from rebrain_node.store.audit_queue import AuditQueue, message_reader
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.worker.breaker import DestinationBreaker
 from rebrain_node.worker.work import reason_of
@@ -31,11 +31,6 @@ POLL_S: Final = 5.0
 #: rows of one batch
 BATCH_ROWS: Final = 500
 _LOG = structlog.get_logger("audit-messages")
-
-
-def reader_of(collector: str) -> str:
-    """Return the name under which the position of a collector is kept."""
-    return f"audit-messages:{collector}"
 
 
 @dataclass(kw_only=True)
@@ -59,7 +54,7 @@ class AuditMessageLoop:
     @property
     def reader(self) -> str:
         """Name of its position."""
-        return reader_of(self.collector.name)
+        return message_reader(self.collector.name)
 
     def run(self, stop: threading.Event) -> None:
         """Send until ``stop``."""

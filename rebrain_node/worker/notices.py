@@ -19,7 +19,7 @@ from rebrain_node.domain.notice import Notice, needs_person, notice_of
 from rebrain_node.errors import DeliveryError, SettingsError, StoreUnavailableError
 from rebrain_node.ports import JsonValue, NoticeChannel
 from rebrain_node.store.audit import AuditLog
-from rebrain_node.store.audit_queue import AuditQueue
+from rebrain_node.store.audit_queue import AuditQueue, notice_reader
 from rebrain_node.worker.breaker import DestinationBreaker
 from rebrain_node.worker.work import reason_of
 
@@ -29,11 +29,6 @@ _BATCH_ROWS: Final = 2000
 #: of so many events subjects are kept apart; more are counted
 _GATHERED: Final = 10_000
 _LOG = structlog.get_logger("notice")
-
-
-def channel_reader(channel: str) -> str:
-    """Return the name under which the position of a channel is kept."""
-    return f"notices:{channel}"
 
 
 @dataclass(kw_only=True)
@@ -50,7 +45,7 @@ class NoticeLoop:
     _next_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.breaker = DestinationBreaker(channel_reader(self.channel.name))
+        self.breaker = DestinationBreaker(notice_reader(self.channel.name))
         self._next_s = self.clock()
 
     def run(self, stop: threading.Event) -> None:
@@ -95,7 +90,7 @@ class NoticeLoop:
 
     @property
     def _reader(self) -> str:
-        return channel_reader(self.channel.name)
+        return notice_reader(self.channel.name)
 
     def _gather(self) -> tuple[list[AuditEvent], int, int | None]:
         """Read on to the end of the log: events, number of further ones, last sequence."""
