@@ -23,6 +23,8 @@ Outcome = Literal["0", "4", "8", "12"]
 _OK: Final[Outcome] = "0"
 _AGAIN: Final[Outcome] = "4"  #: failed, and is tried again
 _FAILED: Final[Outcome] = "8"
+#: more characters are too many for a message
+_LONGEST_RANGES: Final = 256
 #: what stands for a Patient ID that is withheld or no longer stored
 NO_PATIENT_ID: Final = "withheld"
 
@@ -265,12 +267,15 @@ class _Reporter:
     def received(self, study: str, sender: str, rows: Sequence[AuditEvent]) -> AuditMessage:
         """Tell of instances that one sender has sent of a study."""
         counts = Counter(_text(row, "sop_class") for row in rows)
-        numbers = {"audit rows": ranges([row.sequence for row in rows])}
+        sequences = [row.sequence for row in rows]
+        numbers = ranges(sequences)
+        if len(numbers) > _LONGEST_RANGES:
+            numbers = f"{len(rows)} of {sequences[0]}-{sequences[-1]}"
         participants = (
             self._remote(sender, SOURCE, requestor=True),
             self._node("receiver", DESTINATION),
         )
-        objects = self._study(study, counts, numbers)
+        objects = self._study(study, counts, {"audit rows": numbers})
         return self._message(rows[-1], TRANSFERRED, "C", participants, objects=objects)
 
     def activity(self, event: AuditEvent, kind: MessageCode) -> AuditMessage:

@@ -17,6 +17,9 @@ from rebrain_node.domain.audit_message import (
 
 #: "application server process" (PS3.15 A.5.1.2.1)
 _APPLICATION_SERVER: Final = "4"
+#: longer text is cut, so that a message has less than the 8192 bytes that every collector takes
+#: (RFC 5425 section 4.3.1)
+_LONGEST: Final = 512
 #: characters that no XML 1.0 document may hold, that end a line, control a terminal or turn text
 _UNFIT: Final = re.compile(
     "[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]"
@@ -50,7 +53,7 @@ def message_xml(message: AuditMessage) -> bytes:
 
 
 def _fit(text: str) -> str:
-    return _UNFIT.sub(" ", text)
+    return _UNFIT.sub(" ", text[:_LONGEST])
 
 
 def _code(parent: Element, tag: str, code: MessageCode) -> None:
@@ -104,7 +107,7 @@ def _object(root: Element, each: ParticipantObject) -> None:
     _code(element, "ParticipantObjectIDTypeCode", each.id_type)
     SubElement(element, "ParticipantObjectName").text = _fit(each.name)
     for key, value in each.details.items():
-        encoded = b64encode(value.encode("utf-8", "replace")).decode("ascii")
+        encoded = b64encode(value[:_LONGEST].encode("utf-8", "replace")).decode("ascii")
         SubElement(element, "ParticipantObjectDetail", type=key, value=encoded)
     if each.instances:
         description = SubElement(element, "ParticipantObjectDescription")

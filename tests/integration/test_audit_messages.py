@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -271,6 +272,33 @@ def test_what_a_collector_closes_upon_without_reading_is_not_taken(reads):
         with pytest.raises(DeliveryError, match="did not confirm"):
             to.send([b"x" * 5000])
         thread.join()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_collector_that_has_read_all_has_taken_it_with_or_without_a_last_word_of_tls(
+    authority, answers
+):
+    pair = authority.issue("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    taken = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            raw, _ = listener.accept()
+            with context.wrap_socket(raw, server_side=True) as connection:
+                content = b""
+                while part := connection.recv(4096):
+                    content += part
+                taken.append(content)
+                if answers:
+                    connection.unwrap().close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        collector(listener.getsockname()[1], authority.certificate).send([b"x" * 9000, b"y"])
+        thread.join()
+    assert taken == [b"9000 " + b"x" * 9000 + b"1 y"]
 
 
 def test_a_collector_that_never_ends_the_connection_has_not_taken_it():

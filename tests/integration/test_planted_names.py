@@ -27,6 +27,7 @@ from rebrain_node.app.compose import (
     open_state,
 )
 from rebrain_node.app.messages import audit_message_loops, audit_source
+from rebrain_node.app.reports import write_series_report
 from rebrain_node.blobs import inbox_blobs
 from rebrain_node.cli import program
 from rebrain_node.domain.audit import Event
@@ -232,6 +233,20 @@ def test_a_planted_name_stands_in_no_audit_message_and_in_no_notice(node: Plante
     assert len(messages) > 5
     assert not any(WORD.encode() in message_xml(message) for message in messages)
     assert notice is None or WORD not in notice.text + str(notice.to_json())
+
+
+def test_who_made_the_report_of_a_series_stands_in_the_log(node: PlantedNode, tmp_path) -> None:
+    with find_state(node.settings) as state:
+        (record,) = state.ledger.series()
+        write_series_report(node.settings, record.series_instance_uid, tmp_path / "page.html")
+        (made,) = state.audit.events(9, event=Event.REPORT_MADE)
+        (message,) = messages_of(
+            [made], state.audit_queue.facts([made]), audit_source(node.settings)
+        )
+    assert (made.subject, made.details["set"]) == (record.series_instance_uid, 1)
+    assert (message.id.meaning, message.action) == ("DICOM Instances Accessed", "R")
+    assert message.objects[0].id == node.study
+    assert message.participants[0].user_id.startswith(f"{made.details['operator']}@")
 
 
 def test_messages_hold_the_patient_id_where_the_site_says_so(node: PlantedNode) -> None:

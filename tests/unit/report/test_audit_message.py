@@ -155,6 +155,14 @@ def test_instances_of_one_study_and_sender_are_one_message_with_counts():
     assert objects[1].details == {"audit rows": "1-2, 4-5"}
 
 
+def test_a_message_of_many_rows_and_long_text_is_short_enough_for_every_collector():
+    rows = [received(n, sender="CT1" if n % 2 else "CT2") for n in range(1_000_000, 1_000_500)]
+    messages = made(*rows, event(Event.DELIVERY_REFUSED, reason="x" * 20_000))
+    messages += made(event(Event.INSTANCE_REFUSED, sentence="ü" * 9000, reason="ü" * 9000))
+    assert messages[1].objects[0].details == {"audit rows": "250 of 1000000-1000498"}
+    assert max(len(message_xml(message)) for message in messages) < 7500
+
+
 def test_a_delivery_names_both_ends_and_the_classes_of_the_set():
     (message,) = made(event(Event.DELIVERY_TAKEN))
     root = parsed(message)
