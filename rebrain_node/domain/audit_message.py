@@ -378,7 +378,7 @@ def _description(event: AuditEvent) -> str:
 
 
 #: an association that ended so is no violation
-_PLAIN_ENDS: Final = frozenset({"PEER-ABORTED", "PEER-GONE", "STOPPED"})
+_PLAIN_ENDS: Final = frozenset({"PEER-ABORTED", "PEER-GONE", "SILENT", "STOPPED"})
 #: an instance that was refused so may come again
 _NO_ROOM: Final = 0xA700
 
@@ -465,7 +465,7 @@ RULES: Final[Mapping[str, MessageRule]] = {
         "Begin Transferring DICOM Instances",
         lambda reporter, event: reporter.begins(event, (event.subject,)),
     ),
-    Event.SERIES_RECALLED: _accessed("D", "Delete, by the operator"),
+    Event.SERIES_RECALLED: _accessed("D", "Delete: taken back by a rejection note"),
     Event.WORKITEM_CLAIMED: _one("Procedure Record", _Reporter.procedure),
     Event.WORKITEM_ENDED: _one("Procedure Record", _Reporter.procedure),
     Event.STORAGE_PURGED: _accessed("D", "Delete, by retention"),

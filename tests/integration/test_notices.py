@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rebrain_node.app.compose import open_state
-from rebrain_node.app.messages import begin_queue
+from rebrain_node.app.messages import begin_queue, certificate_ends
 from rebrain_node.cli import program
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event
@@ -416,3 +416,27 @@ def test_an_audit_log_that_is_broken_is_recorded_once(node):
         self_check(node, verify=lambda: verdict).look_at_log()
     (found,) = node.audit.events(9, event=Event.AUDIT_BROKEN)
     assert (found.subject, found.details["reason"]) == ("row 5", "is missing")
+
+
+def test_the_certificates_of_the_settings_are_looked_at(authority, tmp_path):
+    client = authority.issue("client", client=True, days=5)
+    several = tmp_path / "several.pem"
+    several.write_bytes(2 * authority.certificate.read_bytes())
+    arr = {"name": "arr", "host": "127.0.0.1", "protocol": "tcp"}
+    files = {"certificate_authority": several, "client_certificate": client.certificate}
+    chat = {"name": "chat", "url": "https://h/x", "secret_file": tmp_path / "secret"}
+    settings = Settings.model_validate(
+        {
+            "audit_messages": {"collectors": [arr | files]},
+            "notices": {"webhooks": [chat | {"certificate_authority": authority.certificate}]},
+        }
+    )
+    days = {
+        name: end and (end - datetime.now(UTC)).days
+        for name, end in ((n, end_of()) for n, end_of in certificate_ends(settings).items())
+    }
+    assert days == {
+        "certificate_authority of arr": None,  # of several it is not known which is in use
+        "client_certificate of arr": 5,
+        "certificate_authority of chat": 3650,
+    }

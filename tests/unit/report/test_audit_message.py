@@ -214,8 +214,8 @@ def test_an_alert_says_what_happened():
     )
 
 
-@pytest.mark.parametrize("reason", ["PEER-ABORTED", "PEER-GONE", "STOPPED"])
-def test_an_association_that_a_peer_ended_is_no_alert(reason):
+@pytest.mark.parametrize("reason", ["PEER-ABORTED", "PEER-GONE", "SILENT", "STOPPED"])
+def test_an_association_that_ended_without_a_broken_rule_is_no_alert(reason):
     assert made(event(Event.ASSOCIATION_ABORTED, reason=reason)) == ()
 
 
