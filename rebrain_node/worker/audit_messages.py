@@ -16,7 +16,8 @@ from typing import Final
 import structlog
 
 from rebrain_node.domain.audit import AuditEvent
-from rebrain_node.domain.audit_message import AuditFacts, AuditMessage, AuditSource, messages_of
+from rebrain_node.domain.audit_message import AuditFacts, AuditMessage, AuditSource
+from rebrain_node.domain.audit_message_rules import messages_of
 from rebrain_node.errors import DeliveryError, SettingsError, StoreUnavailableError
 from rebrain_node.network.syslog import syslog_message
 from rebrain_node.ports import AuditCollector

@@ -31,7 +31,7 @@ from rebrain_node.app.reports import write_series_report
 from rebrain_node.blobs import inbox_blobs
 from rebrain_node.cli import program
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.audit_message import messages_of
+from rebrain_node.domain.audit_message_rules import messages_of
 from rebrain_node.domain.ledger import Judgement, ReceivedInstance
 from rebrain_node.domain.notice import notice_of
 from rebrain_node.errors import InstanceConflictError

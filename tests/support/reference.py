@@ -30,7 +30,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from rebrain_node import errors
 from rebrain_node.cli import program
-from rebrain_node.domain import audit_message, marks, notice
+from rebrain_node.domain import audit_message_rules, marks, notice
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.codes import CODES, Topic
 from rebrain_node.domain.statuses import STATUSES
@@ -239,9 +239,9 @@ def _audit_messages() -> str:
     received = "DICOM Instances Transferred, one message for a study and a sender"
     rows = []
     for event in Event:
-        rule = audit_message.RULES.get(event)
+        rule = audit_message_rules.RULES.get(event)
         made = received if event == Event.INSTANCE_RECEIVED else rule.message if rule else "none"
-        rows.append((f"`{event}`", made, audit_message.SILENT.get(event, "")))
+        rows.append((f"`{event}`", made, audit_message_rules.SILENT.get(event, "")))
     return table(("event", "message", "why none"), rows)
 
 

@@ -14,15 +14,13 @@ import pytest
 from rebrain_node.domain.audit import AuditEvent, Event
 from rebrain_node.domain.audit_message import (
     NO_PATIENT_ID,
-    RULES,
-    SILENT,
     AuditFacts,
     AuditMessage,
     AuditSource,
     RemotePeer,
     SetFacts,
-    messages_of,
 )
+from rebrain_node.domain.audit_message_rules import RULES, SILENT, messages_of
 from rebrain_node.report.audit_message import message_xml
 from tests.support.injections import INJECTIONS
 
