@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -29,8 +30,8 @@ PAYLOADS = (
 
 
 @pytest.fixture(scope="module")
-def config() -> Iterator[Path]:
-    """Settings of a node that has lived, with hostile names in its log."""
+def state_folder() -> Iterator[Path]:
+    """State of a node that has lived, with hostile names in its log."""
     with fast_folder() as folder:
         state = folder / "state"
         state.mkdir(mode=0o700)
@@ -39,8 +40,16 @@ def config() -> Iterator[Path]:
                 details = {"address": payload, "reason": "AE-TITLE", "not_told": 0}
                 node.audit.record(Event.ASSOCIATION_REFUSED, payload, details)
             node.audit.checkpoint()
+        yield state
+
+
+@pytest.fixture
+def config(state_folder: Path) -> Iterator[Path]:
+    """Settings of a copy of it: each reading of the log adds a row."""
+    with fast_folder() as folder:
+        shutil.copytree(state_folder, folder / "state")
         path = folder / "node.toml"
-        path.write_text(f"[storage]\nfolder = {str(state)!r}\n")
+        path.write_text(f"[storage]\nfolder = {str(folder / 'state')!r}\n")
         yield path
 
 
