@@ -1,7 +1,8 @@
 """Tells one channel what needs a person, until it has taken each notice.
 
 As with audit messages, the audit log is the spool. What happens within the pause of the channel is
-gathered in its next notice, with a count; a restart of the node begins the pause anew.
+gathered in its next notice, with a count; the pause outlasts a restart, so that a node that starts
+again and again does not send as often.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -42,11 +44,10 @@ class NoticeLoop:
     pause_s: float  #: shortest time between two notices
     clock: Callable[[], float] = time.monotonic
     breaker: DestinationBreaker = field(init=False)
-    _next_s: float = 0.0
+    _next_s: float | None = None  #: when the pause ends
 
     def __post_init__(self) -> None:
         self.breaker = DestinationBreaker(notice_reader(self.channel.name))
-        self._next_s = self.clock()
 
     def run(self, stop: threading.Event) -> None:
         """Send until ``stop``."""
@@ -67,6 +68,8 @@ class NoticeLoop:
             The database cannot be used now.
         """
         now_s = self.clock()
+        if self._next_s is None:
+            self._next_s = now_s + self._pause_left_s(datetime.now(UTC))
         if now_s < self._next_s or not self.breaker.allows(now_s):
             return False
         gathered, others, last = self._gather()
@@ -91,6 +94,16 @@ class NoticeLoop:
     @property
     def _reader(self) -> str:
         return notice_reader(self.channel.name)
+
+    def _pause_left_s(self, now: datetime) -> float:
+        """Rest of the pause after a notice that was sent before this process began, s.
+
+        A wall clock that was set back makes no pause longer than it is.
+        """
+        for sent in self.audit.events(1, subject=self.channel.name, event=Event.NOTICE_SENT):
+            age_s = (now - sent.recorded_at).total_seconds()
+            return min(max(0.0, self.pause_s - age_s), self.pause_s)
+        return 0.0
 
     def _gather(self) -> tuple[list[AuditEvent], int, int | None]:
         """Read on to the end of the log: events, number of further ones, last sequence."""

@@ -181,6 +181,18 @@ def test_what_happens_within_the_pause_is_gathered_with_its_count(node, hook, tm
     assert not loop.send_next()  # its own events need nobody
 
 
+def test_a_restart_does_not_end_the_pause(node, hook, tmp_path):
+    for _ in range(3):
+        node.audit.record(Event.PROCESS_RESTARTED, "worker-1", {"silent_s": 11})
+        loop_of(node, webhook(tmp_path, hook)).send_next()
+    assert len(hook.posts) == 1
+    loop = loop_of(node, webhook(tmp_path, hook))
+    assert not loop.send_next()
+    node.now_s += 900.0
+    assert loop.send_next()
+    assert body_of(hook)["events"] == 2
+
+
 def test_a_notice_that_is_not_taken_is_tried_again_with_what_came_since(node, hook, tmp_path):
     loop = loop_of(node, webhook(tmp_path, hook))
     node.audit.record(Event.WORKITEM_REFUSED, SERIES, {})
@@ -190,7 +202,6 @@ def test_a_notice_that_is_not_taken_is_tried_again_with_what_came_since(node, ho
     assert len(hook.posts) == 1
     node.audit.record(Event.STORAGE_LOW, "storage", {"free_bytes": 1})
     hook.status = 204
-    node.now_s += 10.0
     # a restart keeps what is to be told
     assert loop_of(node, webhook(tmp_path, hook)).send_next()
     assert [i["event"] for i in body_of(hook)["items"]] == ["workitem.refused", "storage.low"]
