@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rebrain_node.domain.completeness import SourceAnswer
     from rebrain_node.domain.delivery import Answer, CommitmentReport, HeldObject
     from rebrain_node.domain.job import DerivedInstance, Job
+    from rebrain_node.domain.notice import Notice
     from rebrain_node.domain.notification import AvailabilityReport
     from rebrain_node.domain.volume import FloatArray
     from rebrain_node.domain.workitem import ScheduledWorkitem, StudyOutcome, Workitem
@@ -187,6 +188,38 @@ class NotificationReceiver(Protocol):
         ------
         DeliveryError
             It cannot be reached, or gave no answer.
+        """
+
+
+class AuditCollector(Protocol):
+    """A remote that collects audit messages."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, messages: Sequence[bytes]) -> None:
+        """Send messages in order; they are taken when it returns.
+
+        Raises
+        ------
+        DeliveryError
+            It cannot be reached, or did not say that it has read all of them.
+        """
+
+
+class NoticeChannel(Protocol):
+    """A way to tell people what needs them, e.g. a webhook."""
+
+    @property
+    def name(self) -> str: ...
+
+    def send(self, notice: Notice) -> None:
+        """Send one notice.
+
+        Raises
+        ------
+        DeliveryError
+            It was not taken.
         """
 
 

@@ -60,6 +60,17 @@ AETitle = Annotated[
     ),
 ]
 Port = Annotated[int, Field(ge=1, le=65535)]
+RemoteName = Annotated[
+    str,
+    _text(
+        r"[a-z0-9][a-z0-9_-]{0,31}",
+        "must be 1 to 32 small letters, digits, - and _, a letter or digit first",
+    ),
+]
+MailAddress = Annotated[
+    str, _text(r"[!-?A-~]+@[!-?A-~]+", "must be a mail address, e.g. it@example.org")
+]
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class _Part(BaseModel):
@@ -112,13 +123,7 @@ class _Remote(_Part):
 
     role: ClassVar[str] = "source"  #: what messages call it
 
-    name: Annotated[
-        str,
-        _text(
-            r"[a-z0-9][a-z0-9_-]{0,31}",
-            "must be 1 to 32 small letters, digits, - and _, a letter or digit first",
-        ),
-    ] = Field(description="name used in the outbox and the audit log")
+    name: RemoteName = Field(description="name used in the outbox and the audit log")
     timeout_s: float = Field(
         default=30.0, gt=0, le=600, description="seconds to wait for it at each step"
     )
@@ -153,7 +158,7 @@ class WebRemote(_Remote):
     @model_validator(mode="after")
     def _keeps_the_token_secret(self) -> Self:
         host = urlsplit(self.url).hostname or ""
-        if self.url.startswith("http:") and host not in {"127.0.0.1", "localhost", "::1"}:
+        if self.url.startswith("http:") and host not in _LOOPBACK:
             raise ValueError(
                 "url must begin with https: patient data never travel over plain HTTP; only a "
                 "server on this machine may be reached by http"
@@ -251,6 +256,152 @@ class WorkflowManagerSettings(WebRemote):
             "2025d), or in the `body` (dcm4chee to 5.35.0)"
         ),
     )
+
+
+class _TlsRemote(_Remote):
+    """What every system has that the node calls over TLS and that is no DICOM system."""
+
+    host: str = Field(min_length=1, description="host name or address, as its certificate names it")
+    certificate_authority: Path | None = Field(
+        default=None, description="file with the certificates to trust instead of the usual ones"
+    )
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether nothing leaves the machine on the way to it."""
+        return self.host in _LOOPBACK
+
+
+class AuditCollectorSettings(_TlsRemote):
+    """One system that collects DICOM audit messages (syslog)."""
+
+    role: ClassVar[str] = "audit collector"
+
+    port: Port = Field(default=6514, description="TCP port")
+    protocol: Literal["tls", "tcp"] = Field(
+        default="tls",
+        description="`tls` (RFC 5425), or `tcp` without encryption, on this machine only",
+    )
+    client_certificate: Path | None = Field(
+        default=None, description="file with the certificate of this node (PEM), where it is asked"
+    )
+    client_key: Path | None = Field(
+        default=None, description="file with its key; none means the file of the certificate"
+    )
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> Self:
+        if self.protocol == "tcp" and not self.is_on_this_machine:
+            raise ValueError(
+                f"protocol of {self.name} must be tls: audit messages are not sent unencrypted to "
+                f"{self.host}; tcp is for a collector on this machine (127.0.0.1)"
+            )
+        return self
+
+
+class AuditMessageSettings(_Part):
+    """DICOM audit messages made from the audit log (PS3.15 A.5)."""
+
+    site: str | None = Field(
+        default=None, min_length=1, max_length=64, description="Audit Enterprise Site ID"
+    )
+    patient_id: Literal["withhold", "include"] = Field(
+        default="withhold",
+        description=(
+            "whether messages hold the Patient ID of a study, read from its stored instances; "
+            "a name never stands in one"
+        ),
+    )
+    collectors: tuple[AuditCollectorSettings, ...] = Field(
+        default=(),
+        description=(
+            "systems that collect the messages ([audit messages](audit-messages.md)); a new one is "
+            "sent what happens from the next start of the node on"
+        ),
+    )
+
+
+class WebhookSettings(_Part):
+    """One URL to which notices are posted."""
+
+    name: RemoteName = Field(description="name used in the audit log")
+    url: Annotated[
+        str,
+        _text(
+            r"https?://\S+",
+            "must be a URL that begins with https:// (or http:// on this machine)",
+        ),
+    ] = Field(description="where notices are posted as JSON; redirections are not followed")
+    secret_file: Path = Field(
+        description=(
+            "file with the secret of the signature (HMAC-SHA256); read before each request"
+        )
+    )
+    certificate_authority: Path | None = Field(
+        default=None, description="file with the certificates to trust instead of the usual ones"
+    )
+    timeout_s: float = Field(default=30.0, gt=0, le=600, description="seconds to wait for it")
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> Self:
+        if self.url.startswith("http:") and urlsplit(self.url).hostname not in _LOOPBACK:
+            raise ValueError(
+                f"url of {self.name} must begin with https: only a server on this machine may be "
+                "reached by http"
+            )
+        return self
+
+
+class MailSettings(_TlsRemote):
+    """One mail server and who gets notices through it."""
+
+    role: ClassVar[str] = "mail server"
+
+    port: Port = Field(default=587, description="TCP port of submission")
+    encryption: Literal["starttls", "none"] = Field(
+        default="starttls", description="`starttls`, or `none` on this machine only"
+    )
+    sender: MailAddress = Field(description="address that mails come from")
+    recipients: tuple[MailAddress, ...] = Field(min_length=1, description="addresses that get them")
+    user: str | None = Field(default=None, description="user name, where the server asks for one")
+    password_file: Path | None = Field(
+        default=None, description="file with its password; read before each mail"
+    )
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> Self:
+        if self.encryption == "none" and not self.is_on_this_machine:
+            raise ValueError(
+                f"encryption of {self.name} must be starttls: only a server on this machine "
+                "(127.0.0.1) may be reached without it"
+            )
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError(f"{self.name} needs both user and password_file, or neither")
+        return self
+
+
+class NoticeSettings(_Part):
+    """Who is told what needs a person."""
+
+    pause_minutes: float = Field(
+        default=15.0,
+        ge=0,
+        le=1440,
+        description=(
+            "shortest time between two notices of one channel, minutes; what happens meanwhile is "
+            "gathered in the next one"
+        ),
+    )
+    certificate_days: int = Field(
+        default=30,
+        ge=1,
+        le=365,
+        description="days before its end from which on a certificate is a reason for a notice",
+    )
+    webhooks: tuple[WebhookSettings, ...] = Field(
+        default=(), description="URLs to which notices are posted ([notices](notices.md))"
+    )
+    mails: tuple[MailSettings, ...] = Field(default=(), description="mail servers for notices")
 
 
 class Receiver(_Part):
@@ -590,6 +741,8 @@ class Settings(BaseSettings):
     decoding: DecodingSettings = DecodingSettings()
     health: HealthSettings = HealthSettings()
     audit: AuditSettings = AuditSettings()
+    audit_messages: AuditMessageSettings = AuditMessageSettings()
+    notices: NoticeSettings = NoticeSettings()
     retention: RetentionSettings = RetentionSettings()
     model: Model = Model()
     objects: Objects = Objects()
@@ -651,15 +804,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _names_each_remote_once(self) -> Self:
-        extra: tuple[_Remote, ...] = (
+        extra: tuple[_Remote | WebhookSettings, ...] = (
             *self.sources, *self.dicomweb_sources, *self.notifications, *self.workflow_managers,
+            *self.audit_messages.collectors, *self.notices.webhooks, *self.notices.mails,
         )  # fmt: skip
         names = [*self.destination_names, *(each.name for each in extra)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
-                "two destinations, sources, notifications or workflow managers have the name "
-                f"{twice[0]!r}; give each its own"
+                "two destinations, sources, notifications, workflow managers, collectors or "
+                f"channels of notices have the name {twice[0]!r}; give each its own"
             )
         for peer in self.receiver.peers:
             if peer.query is not None and peer.query not in self.remotes:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rebrain_node.pipeline import Configuration
     from rebrain_node.store.audit import AuditLog
     from rebrain_node.store.audit_check import AuditCheck
+    from rebrain_node.store.audit_queue import AuditQueue
     from rebrain_node.store.backlog import Backlog
     from rebrain_node.store.confirmations import Confirmations
     from rebrain_node.store.database import Database
@@ -216,6 +217,7 @@ class State:
     listening: ListeningClock
     inquiries: Inquiries
     results: Results
+    audit_queue: AuditQueue
     names: ShortNames
     folder: Path
 
@@ -356,6 +358,7 @@ def _database(settings: Settings, *, make: bool) -> Iterator[Database]:
 
 def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.audit import AuditLog
+    from rebrain_node.store.audit_queue import AuditQueue
     from rebrain_node.store.backlog import Backlog
     from rebrain_node.store.confirmations import Confirmations
     from rebrain_node.store.deliveries import Deliveries
@@ -391,6 +394,7 @@ def _state(database: Database, folder: Path) -> State:
         listening=ListeningClock(database),
         inquiries=Inquiries(database),
         results=Results(database),
+        audit_queue=AuditQueue(database),
         names=ShortNames(database),
         folder=folder,
     )

@@ -6,7 +6,7 @@ Sentences name counts, never a patient or a UID, because probes and metrics show
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.ledger import LedgerCounts
     from rebrain_node.settings import Settings
+    from rebrain_node.store.audit_queue import QueueState
 
 #: a failed series is a reason for exit code 1 so long
 RECENT: Final = timedelta(hours=24)
@@ -68,6 +69,7 @@ class HealthReport:
     storage: Mapping[str, Any]  #: `storage_use`
     bundle: Mapping[str, Any] | None  #: name, version, digest, signed_by, engine; None before one
     last_result: datetime | None  #: when a series was last published
+    audit_queue: tuple[QueueState, ...] = ()  #: receivers of audit messages and notices
 
     @property
     def failed_lately(self) -> int:
@@ -155,6 +157,7 @@ def health_of(
     refused = state.deliveries.needing_operator() if listed else ()
     unfinished = [one for name in PENDING for one in state.ledger.series(name)] if listed else []
     published = _newest(state, Event.SERIES_PUBLISHED)
+    receivers = state.audit_queue.states()
     return HealthReport(
         node=node,
         checks=(
@@ -164,7 +167,9 @@ def health_of(
             database_check(state),
             *_bundle_checks(state),
             *_result_checks(counts, backlog, late_after_minutes),
+            queue_check(receivers, now, late_after_minutes),
         ),
+        audit_queue=receivers,
         counts=counts,
         backlog=backlog,
         waiting=waiting,
@@ -189,6 +194,22 @@ def storage_use(settings: Settings, state: State) -> dict[str, object]:
         "free_bytes": free,
         "days_left": round(max(0, left) / use.daily_bytes, 1) if use.daily_bytes else None,
     }
+
+
+def queue_check(
+    receivers: Sequence[QueueState], now: datetime, late_after_minutes: float
+) -> HealthCheck:
+    """Say which receivers of audit messages or notices have not been told for too long."""
+    border = now - timedelta(minutes=late_after_minutes)
+    late_ones = [r for r in receivers if r.failures and r.since is not None and r.since < border]
+    sentence = ""
+    if late_ones:
+        names = ", ".join(each.reader for each in late_ones)
+        sentence = (
+            f"{names} could not be told of the audit log for more than {late_after_minutes:g} "
+            "minutes; nothing is lost, the node goes on trying; see `rebrain-node status`"
+        )
+    return HealthCheck(name="audit-queue", needed_for="results", sentence=sentence)
 
 
 def _is_bad(process: Mapping[str, Any]) -> bool:

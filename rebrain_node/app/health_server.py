@@ -189,6 +189,7 @@ class _NodeCollector(Collector):
             yield from _series_metrics(report)
             yield from _delivery_metrics(report)
             yield from _bundle_metrics(report)
+            yield from _queue_metrics(report)
             yield _labelled(
                 "check_fit",
                 "Whether what a check looks at is well",
@@ -285,6 +286,14 @@ def _delivery_metrics(report: HealthReport) -> Iterator[Metric]:
         "destination",
         dict.fromkeys(report.paused, 1.0),
     )
+
+
+def _queue_metrics(report: HealthReport) -> Iterator[Metric]:
+    rows = {each.reader: float(each.rows) for each in report.audit_queue}
+    failures = {each.reader: float(each.failures) for each in report.audit_queue}
+    text = "Events of which a receiver of audit messages or notices has not been told"
+    yield _labelled("audit_queue_events", text, "reader", rows)
+    yield _labelled("audit_queue_failures", "Attempts that failed in a row", "reader", failures)
 
 
 def _bundle_metrics(report: HealthReport) -> Iterator[Metric]:

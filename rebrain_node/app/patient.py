@@ -40,6 +40,20 @@ def studies_of_patient(state: State, patient: str) -> tuple[str, ...]:
     return found
 
 
+def patient_of_study(state: State, study: str) -> str | None:
+    """Read the Patient ID of a study from a stored file; None where none is stored.
+
+    Raises
+    ------
+    StoreUnavailableError
+        Database or disk cannot be read now.
+    """
+    erasure = _erasure(state)
+    sample = erasure.sample(study)
+    found = [*_patients(erasure.inbox, sample.inbox), *_patients(erasure.outbox, sample.outbox)]
+    return next(filter(None, found), None)
+
+
 def erase_studies(state: State, studies: tuple[str, ...], reason: str) -> Iterator[ErasedStudy]:
     """Erase studies one by one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -41,6 +42,7 @@ def write_audit_report(settings: Settings, path: Path) -> None:
     from rebrain_node.report.audit import render
 
     with find_state(settings) as state:
+        state.audit.record(Event.AUDIT_READ, "audit report", {"operator": getpass.getuser()})
         series = state.ledger.series()
         page = render(
             series=series,
@@ -72,6 +74,8 @@ def write_series_report(settings: Settings, series: str, path: Path) -> None:
         every = state.ledger.series()
         (record,) = (one for one in every if one.series_instance_uid == uid)
         result = state.results.of_series(uid)
+        number = None if result is None else result.set_id
+        state.audit.record(Event.REPORT_MADE, uid, {"operator": getpass.getuser(), "set": number})
         pictures = None
         if result is not None:
             # retention may have deleted the bytes; the page says so
@@ -103,6 +107,9 @@ def write_site_report(settings: Settings, begin: datetime, end: datetime, path: 
     from rebrain_node.report.site_page import PeriodFacts, site_page
 
     with find_state(settings) as state:
+        state.audit.record(
+            Event.AUDIT_READ, "audit report --period", {"operator": getpass.getuser()}
+        )
         every = state.ledger.series()
         series = [one for one in every if begin <= one.changed_at <= end]
         facts = PeriodFacts(

@@ -29,6 +29,12 @@ from rebrain_node.app.compose import (
     require_database,
     retention_rules,
 )
+from rebrain_node.app.messages import (
+    audit_message_loops,
+    begin_queue,
+    notice_loops,
+    self_check_loop,
+)
 from rebrain_node.app.model_check import ModelCheck, activate_bundle
 from rebrain_node.app.presence import one_node, write_processes
 from rebrain_node.domain.audit import Event
@@ -110,6 +116,7 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
 
     limit_decoding(settings)
     with open_state(settings) as state:
+        begin_queue(settings, state)
         _record_restart(state, "receiver", silent_s)
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
         state.listening.begin()
@@ -203,6 +210,9 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
             loops += [each.run for each in _delivery_loops(settings, state)]
             loops += [each.run for each in _notification_loops(settings, state)]
             loops += [each.run for each in _workitem_loops(settings, state)]
+            loops += [each.run for each in audit_message_loops(settings, state)]
+            loops += [each.run for each in notice_loops(settings, state)]
+            loops.append(self_check_loop(settings, state).run)
             threads = [Thread(target=loop, args=(parent.stop,), daemon=True) for loop in loops]
             for thread in threads:
                 thread.start()

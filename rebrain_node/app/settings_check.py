@@ -80,11 +80,19 @@ def _wrong_order(settings: Settings) -> Iterator[str]:
 
 
 def _missing_files(settings: Settings) -> Iterator[str]:
-    for web in (*settings.dicomweb_destinations, *settings.dicomweb_sources):
-        for name in ("token_file", "certificate_authority"):
-            path: Path | None = getattr(web, name)
+    names = (
+        "token_file", "certificate_authority", "client_certificate", "client_key", "secret_file",
+        "password_file",
+    )  # fmt: skip
+    for remote in (
+        *settings.dicomweb_destinations, *settings.dicomweb_sources, *settings.workflow_managers,
+        *settings.audit_messages.collectors, *settings.notices.webhooks, *settings.notices.mails,
+    ):  # fmt: skip
+        for name in names:
+            path: Path | None = getattr(remote, name, None)
             if path is not None and not path.is_file():
-                yield f"{name} of {web.name}: there is no file {path}; make it, or correct the path"
+                who = getattr(remote, "name", "")
+                yield f"{name} of {who}: there is no file {path}; make it, or correct the path"
 
 
 def _database(settings: Settings) -> None:

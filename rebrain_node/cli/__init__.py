@@ -24,6 +24,7 @@ from rebrain_node.cli import (
     doctor,
     folder,
     node,
+    notify,
     outbox,
     queue,
     recall,
@@ -72,6 +73,7 @@ program.command("status")(queue.status)
 program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(outbox.outbox, name="outbox")
+program.add_typer(notify.notify, name="notify")
 program.add_typer(storage.storage, name="storage")
 program.add_typer(audit.audit, name="audit")
 program.add_typer(bundle.bundle, name="bundle")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import json
 import sys
 from collections.abc import Iterator
@@ -58,9 +59,11 @@ def export(
     In CSV, text that a spreadsheet would take for a formula begins with an apostrophe.
     """
     from rebrain_node.app.compose import find_state
+    from rebrain_node.domain.audit import Event
     from rebrain_node.settings import load_settings
 
     with find_state(load_settings(config)) as state, _stream(out) as stream:
+        state.audit.record(Event.AUDIT_READ, "audit export", {"operator": getpass.getuser()})
         write = _write_csv if format_ is ExportFormat.CSV else _write_lines
         write(state.audit.stream(_utc(since), _utc(until)), stream)
 

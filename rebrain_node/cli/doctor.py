@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from rebrain_node.cli.terminal import AsJson, Config, console, print_json, print_table
+from rebrain_node.domain.text import utc
 from rebrain_node.errors import RebrainError
 
 if TYPE_CHECKING:
-    from rebrain_node.settings import NotificationSettings, Settings, WorkflowManagerSettings
+    from rebrain_node.settings import (
+        AuditCollectorSettings,
+        NotificationSettings,
+        Settings,
+        WorkflowManagerSettings,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +35,8 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
     """Check the installation and print the entry for the PACS.
 
     Checks settings, limits, disk, database, decoders, bundle and its signer, engine,
-    destinations, sources, who is notified of results, and workflow managers. Exit code 1 if a
-    check fails.
+    destinations, sources, who is notified of results, workflow managers, and collectors of audit
+    messages. Exit code 1 if a check fails.
     """
     from rebrain_node.app.tasks import source_names
     from rebrain_node.settings import load_settings
@@ -41,6 +47,7 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
     checks += [_check_source(settings, name) for name in source_names(settings)]
     checks += [_check_receiver(settings, each) for each in settings.notifications]
     checks += [_check_manager(settings, each) for each in settings.workflow_managers]
+    checks += [_check_collector(settings, each) for each in settings.audit_messages.collectors]
     entries = _entries(settings)
     if as_json:
         print_json({"checks": [asdict(check) for check in checks], "enter_at_the_pacs": entries})
@@ -173,6 +180,17 @@ def _check_manager(settings: Settings, each: WorkflowManagerSettings) -> Check:
         return f"answers a search: {check_manager(settings, each)} workitems scheduled (one page)"
 
     return _check(f"workflow manager {each.name}", run, settings)
+
+
+def _check_collector(settings: Settings, each: AuditCollectorSettings) -> Check:
+    from rebrain_node.app.messages import check_collector, queue_words
+
+    def run(settings: Settings) -> str:
+        end = check_collector(each)
+        words = "is reached without TLS" if end is None else f"its certificate ends {utc(end)}"
+        return f"{words}; {queue_words(settings, each)}"
+
+    return _check(f"audit collector {each.name}", run, settings)
 
 
 def _entries(settings: Settings) -> dict[str, object]:

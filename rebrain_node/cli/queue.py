@@ -43,8 +43,8 @@ def status(
     monitoring system, if the node does not run, a process has ended or does not answer, the disk
     is below the soft mark, the database takes no write, bundle or engine failed the last check, a
     series failed in the last 24 hours, a series or a delivery waits longer than --late-after
-    minutes, a delivery is refused or held back, or a notification or workitem is
-    refused.
+    minutes, a delivery is refused or held back, a notification or workitem is refused, or a
+    receiver of audit messages or notices could not be told so long.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.app.health import health_of
@@ -87,6 +87,10 @@ def _status(settings: Settings, report: HealthReport) -> dict[str, object]:
         "deliveries_waiting": [_delivery(delivery) for delivery in report.waiting],
         "deliveries_refused": [_delivery(delivery) for delivery in report.refused],
         "paused_destinations": report.paused,
+        "audit_queue": [
+            asdict(one) | {"since": one.since and one.since.isoformat()}
+            for one in report.audit_queue
+        ],
         "storage": report.storage,
         "late": [asdict(one) | {"since": one.since.isoformat()} for one in report.overdue],
     }
@@ -128,6 +132,9 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
     rows.append(("series published, confirmed", counts.confirmed))
     rows.append(("series published, not confirmed", counts.unconfirmed))
     rows += [(f"storage: {name}", value) for name, value in use_rows(report.storage)]
+    for one in report.audit_queue:
+        why = f", {one.failures} failed attempts: {one.reason}" if one.failures else ""
+        rows.append((one.reader, f"{one.rows} events to be told{why}"))
     print_table("Node", ("field", "value"), rows)
     if deliveries := (*report.waiting, *report.refused):
         print_table(

@@ -496,6 +496,57 @@ class Event(StrEnum):
         "file of the export",
         "rows (count), first, last (sequence), sha256 (of the file)",
     )
+    AUDIT_READ = (
+        "audit.read",
+        "an operator wrote the log, or a report of all series or of a period, into a file",
+        "command",
+        "operator",
+    )
+    AUDIT_BROKEN = (
+        "audit.broken",
+        (
+            "the check of this log, `audit verify` or that of the running node once a day, found "
+            "that it is not as it was written; by the node once for the same contradiction"
+        ),
+        "first contradiction",
+        "reason, differences (count)",
+    )
+    REPORT_MADE = (
+        "report.made",
+        "an operator had the report of a series with its pictures made (`audit report`)",
+        "series",
+        "operator, set (null without a result)",
+    )
+    STORAGE_LOW = (
+        "storage.low",
+        "free disk fell below `storage.soft_mark_bytes`: no new study is judged",
+        "storage",
+        "free_bytes, soft_mark_bytes",
+    )
+    STORAGE_FREE = (
+        "storage.free",
+        "the disk is above `storage.soft_mark_bytes` again",
+        "storage",
+        "free_bytes, soft_mark_bytes",
+    )
+    CERTIFICATE_EXPIRING = (
+        "certificate.expiring",
+        "a certificate of the settings has ended or ends soon; once a day",
+        "setting",
+        "ends (UTC), days (left; negative after its end)",
+    )
+    NOTICE_SENT = (
+        "notice.sent",
+        "a webhook or mail server took a notice of what needs a person, or a test",
+        "channel",
+        "events (count), listed (count), first, last (sequence); of a test operator",
+    )
+    NOTICE_FAILED = (
+        "notice.failed",
+        "a notice was not taken; it is tried again, a test is not",
+        "channel",
+        "events (count), first, last (sequence), reason; of a test operator",
+    )
     PATIENT_ERASED = (
         "patient.erased",
         "an operator erased all stored bytes of a study of a patient (`audit erase`)",

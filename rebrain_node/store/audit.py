@@ -342,6 +342,25 @@ def read_rows(session: Session, after: int, last: int | None) -> Sequence[Sequen
     return rows
 
 
+def read_events(session: Session, after: int, limit: int) -> tuple[AuditEvent, ...]:
+    """Read the first ``limit`` rows after ``after``; one that is unreadable has no details."""
+    query = select(*_COLUMNS).where(AuditRow.sequence > after).order_by(AuditRow.sequence)
+    return tuple(_any_event(row) for row in session.execute(query.limit(limit)))
+
+
+def _any_event(row: Sequence[Any]) -> AuditEvent:
+    try:
+        event = _event(row)
+    except (ValueError, TypeError):  # a tampered row: `AuditCheck` says so
+        event = None
+    if event is not None and isinstance(event.details, dict):
+        return event
+    return AuditEvent(
+        sequence=row[0], recorded_at=datetime.now(UTC), monotonic_ns=0, event=str(row[3]),
+        subject=str(row[4]), details={}, hash=str(row[6]),
+    )  # fmt: skip
+
+
 def _broken(good: int, head: str, reason: str) -> ChainVerdict:
     return ChainVerdict(intact=False, rows=good, head=head, broken_sequence=good + 1, reason=reason)
 

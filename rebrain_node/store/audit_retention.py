@@ -20,7 +20,7 @@ from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import AuditLog, append, is_chained, read_rows
 from rebrain_node.store.checkpoints import append_witness, seal
 from rebrain_node.store.database import Database
-from rebrain_node.store.tables import AuditHead, AuditRow, utc_text
+from rebrain_node.store.tables import AuditHead, AuditQueueRow, AuditRow, utc_text
 
 #: where exported rows lie, in the folder of the node's state
 ARCHIVE: Final = "audit-archive"
@@ -126,11 +126,16 @@ class AuditRetention:
 
 
 def _last_old(session: Session, limit: datetime) -> int | None:
-    """Sequence of the last row of which it and all before are older than ``limit``."""
+    """Sequence of the last row of which it and all before are older than ``limit``.
+
+    Rows that a receiver of audit messages or notices has not taken yet are kept.
+    """
     head = session.scalars(select(AuditHead.sequence)).one()
     younger = select(func.min(AuditRow.sequence)).where(AuditRow.recorded_at >= utc_text(limit))
     bundle = select(func.max(AuditRow.sequence)).where(AuditRow.event == str(Event.BUNDLE_VERIFIED))
+    oldest = select(func.min(AuditQueueRow.sequence))
     kept: list[int | None] = [
         head, session.scalars(younger).one(), session.scalars(bundle).one(),
+        (session.scalars(oldest).one() or head) + 1,
     ]  # fmt: skip
     return min(sequence for sequence in kept if sequence is not None) - 1

@@ -90,6 +90,26 @@ class Erasure:
             for study in sorted(received.keys() | made.keys())
         )
 
+    def sample(self, study_instance_uid: str) -> StudySample:
+        """Name a stored file or two of one study."""
+        received = select(InstanceRow.sha256).where(
+            InstanceRow.study_instance_uid == study_instance_uid, InstanceRow.purged_at.is_(None)
+        )
+        made = (
+            select(DerivedInstanceRow.sha256)
+            .join(DerivedSetRow, DerivedSetRow.id == DerivedInstanceRow.set_id)
+            .where(
+                DerivedSetRow.study_instance_uid == study_instance_uid,
+                DerivedInstanceRow.purged_at.is_(None),
+            )
+        )
+        with self._database.reading() as session:
+            return StudySample(
+                study_instance_uid=study_instance_uid,
+                inbox=tuple(session.scalars(received.limit(1))),
+                outbox=tuple(session.scalars(made.limit(1))),
+            )
+
     def erase(self, study_instance_uid: str, *, operator: str, reason: str) -> ErasedStudy:
         """Remove every stored byte of a study; the audit log keeps operator and reason.
 

@@ -103,6 +103,18 @@ class CheckpointRow(Table):
     signature: Mapped[str] = mapped_column(String(128))
 
 
+class AuditQueueRow(Table):
+    """How far one receiver of audit messages or notices has been told of the audit log."""
+
+    __tablename__ = "audit_queue"
+
+    reader: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger)  #: last row that it has taken
+    failures: Mapped[int]  #: in a row
+    reason: Mapped[str | None] = mapped_column(Text)  #: of the last failure
+    changed_at: Mapped[datetime] = mapped_column(UtcText)
+
+
 class StudyRow(Table):
     """One study; in reception until it was quiet long enough."""
 

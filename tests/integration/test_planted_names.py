@@ -26,16 +26,21 @@ from rebrain_node.app.compose import (
     open_model,
     open_state,
 )
+from rebrain_node.app.messages import audit_message_loops, audit_source
+from rebrain_node.app.reports import write_series_report
 from rebrain_node.blobs import inbox_blobs
 from rebrain_node.cli import program
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.audit_message_rules import messages_of
 from rebrain_node.domain.ledger import Judgement, ReceivedInstance
+from rebrain_node.domain.notice import notice_of
 from rebrain_node.errors import InstanceConflictError
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.pipeline import Configuration, Ports, judge_study
 from rebrain_node.reception.inbox import InboxFolder
-from rebrain_node.settings import Model, Settings, Storage
+from rebrain_node.report.audit_message import message_xml
+from rebrain_node.settings import AuditMessageSettings, Model, Settings, Storage
 from rebrain_node.steps.write import ObjectOptions
 from rebrain_node.steps.write.source import OPTIONAL_IDENTITY, REQUIRED_IDENTITY
 from rebrain_node.worker.work import Work
@@ -216,6 +221,47 @@ def test_a_planted_name_stands_in_received_and_derived_instances_alone(node: Pla
     assert files_with_a_name(node.settings.storage.folder) == {"inbox", "outbox"}
     assert WORD not in node.log
     assert "synthesised" in node.log
+
+
+@pytest.mark.hazard("H2")
+def test_a_planted_name_stands_in_no_audit_message_and_in_no_notice(node: PlantedNode) -> None:
+    with find_state(node.settings) as state:
+        events = state.audit.events(10_000)
+        facts = state.audit_queue.facts(events)
+        messages = messages_of(events, facts, audit_source(node.settings))
+        notice = notice_of("REBRAIN", events)
+    assert len(messages) > 5
+    assert not any(WORD.encode() in message_xml(message) for message in messages)
+    assert notice is None or WORD not in notice.text + str(notice.to_json())
+
+
+def test_who_made_the_report_of_a_series_stands_in_the_log(node: PlantedNode, tmp_path) -> None:
+    with find_state(node.settings) as state:
+        (record,) = state.ledger.series()
+        write_series_report(node.settings, record.series_instance_uid, tmp_path / "page.html")
+        (made,) = state.audit.events(9, event=Event.REPORT_MADE)
+        (message,) = messages_of(
+            [made], state.audit_queue.facts([made]), audit_source(node.settings)
+        )
+    assert (made.subject, made.details["set"]) == (record.series_instance_uid, 1)
+    assert (message.id.meaning, message.action) == ("DICOM Instances Accessed", "R")
+    assert message.objects[0].id == node.study
+    assert message.participants[0].user_id.startswith(f"{made.details['operator']}@")
+
+
+def test_messages_hold_the_patient_id_where_the_site_says_so(node: PlantedNode) -> None:
+    collectors = [{"name": "arr", "host": "localhost"}]
+    part = {"patient_id": "include", "collectors": collectors}
+    settings = node.settings.model_copy(
+        update={"audit_messages": AuditMessageSettings.model_validate(part)}
+    )
+    with find_state(settings) as state:
+        (loop,) = audit_message_loops(settings, state)
+        contents = [message_xml(each) for each in loop.messages(state.audit.events(10_000))]
+    held = [content for content in contents if f"{WORD}01".encode() in content]
+    assert held
+    assert all(b"Patient Number" in content for content in held)
+    assert not any(f"{WORD}00".encode() in content for content in contents)  # the name
 
 
 def test_a_derived_object_holds_what_is_documented_as_copied(node: PlantedNode) -> None:

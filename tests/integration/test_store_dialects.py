@@ -22,6 +22,7 @@ from rebrain_node.errors import (
     StoreUnavailableError,
 )
 from rebrain_node.store.audit import AuditLog
+from rebrain_node.store.audit_queue import AuditQueue
 from rebrain_node.store.backlog import Backlog
 from rebrain_node.store.database import SCHEMA_REVISION, Database
 from rebrain_node.store.deliveries import Deliveries
@@ -36,6 +37,29 @@ from tests.support.store_cases import accept, answers, derived_set, received
 
 def raw(url: str) -> Any:
     return create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+
+
+def test_a_receiver_of_audit_messages_reads_on_where_it_was(
+    database_url: str, tmp_path: Path
+) -> None:
+    with Database.open(database_url) as database:
+        queue, ledger = AuditQueue(database), Ledger(database)
+        queue.begin([])
+        queue.begin(["arr"])
+        ledger.record_received(received(1))
+        job = accept(ledger)
+        set_id = Outbox(database, tmp_path / "outbox").put(derived_set(job), ["pacs"], job)
+        events = queue.read("arr", 99)
+        assert [one.event for one in events][::3] == ["instance.received", "series.synthesised"]
+        facts = queue.facts(events)
+        assert facts.studies == {"1.2.1.1": "1.2.1"}
+        assert facts.sets[set_id].study == "1.2.1"
+        assert sum(facts.sets[set_id].instances.values()) == len(derived_set(job).instances)
+        queue.failed("arr", "no connection")
+        queue.taken("arr", events[1].sequence)
+        assert queue.read("arr", 99) == events[2:]
+        (state,) = queue.states()
+        assert (state.rows, state.failures, state.since) == (2, 0, events[2].recorded_at)
 
 
 def test_a_series_lives_its_whole_life(database_url: str, tmp_path: Path) -> None:

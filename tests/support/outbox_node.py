@@ -14,6 +14,7 @@ from rebrain_node.ports import Destination
 from rebrain_node.settings import DestinationSettings
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.audit_check import AuditCheck
+from rebrain_node.store.audit_queue import AuditQueue
 from rebrain_node.store.confirmations import Confirmations
 from rebrain_node.store.database import Database
 from rebrain_node.store.deliveries import Deliveries
@@ -42,6 +43,7 @@ class OutboxNode:
         self.confirmations = Confirmations(self.database)
         self.notifications = Notifications(self.database)
         self.workitems = Workitems(self.database)
+        self.queue = AuditQueue(self.database)
         self.recall = Recall(self.database)
         inbox = inbox_blobs(self.folder / "inbox")
         inbox.prepare()

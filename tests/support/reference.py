@@ -30,7 +30,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from rebrain_node import errors
 from rebrain_node.cli import program
-from rebrain_node.domain import marks
+from rebrain_node.domain import audit_message_rules, marks, notice
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.codes import CODES, Topic
 from rebrain_node.domain.statuses import STATUSES
@@ -234,6 +234,22 @@ def _audit_events() -> str:
     return table(("event", "when", "subject", "details"), rows)
 
 
+def _audit_messages() -> str:
+    """Return the DICOM audit message of each event, or why there is none."""
+    received = "DICOM Instances Transferred, one message for a study and a sender"
+    rows = []
+    for event in Event:
+        rule = audit_message_rules.RULES.get(event)
+        made = received if event == Event.INSTANCE_RECEIVED else rule.message if rule else "none"
+        rows.append((f"`{event}`", made, audit_message_rules.SILENT.get(event, "")))
+    return table(("event", "message", "why none"), rows)
+
+
+def _notice_events() -> str:
+    """Return the events of which notices tell."""
+    return table(("event", "when"), [(f"`{e}`", e.when) for e in Event if e in notice.SENTENCES])
+
+
 def _rejections() -> str:
     """Return what a peer sees whose association is rejected, by the reason in the audit log."""
     rows = []
@@ -399,6 +415,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "selection-vendors": _vendor_table,
     "selection-left-out": _left_out_table,
     "audit-events": _audit_events,
+    "audit-messages": _audit_messages,
+    "notice-events": _notice_events,
     "receiving-rejections": _rejections,
     "receiving-transfer-syntaxes": _transfer_syntaxes,
     "receiving-statuses": _statuses,

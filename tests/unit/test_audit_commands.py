@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -29,8 +30,8 @@ PAYLOADS = (
 
 
 @pytest.fixture(scope="module")
-def config() -> Iterator[Path]:
-    """Settings of a node that has lived, with hostile names in its log."""
+def state_folder() -> Iterator[Path]:
+    """State of a node that has lived, with hostile names in its log."""
     with fast_folder() as folder:
         state = folder / "state"
         state.mkdir(mode=0o700)
@@ -39,8 +40,16 @@ def config() -> Iterator[Path]:
                 details = {"address": payload, "reason": "AE-TITLE", "not_told": 0}
                 node.audit.record(Event.ASSOCIATION_REFUSED, payload, details)
             node.audit.checkpoint()
+        yield state
+
+
+@pytest.fixture
+def config(state_folder: Path) -> Iterator[Path]:
+    """Settings of a copy of it: each reading of the log adds a row."""
+    with fast_folder() as folder:
+        shutil.copytree(state_folder, folder / "state")
         path = folder / "node.toml"
-        path.write_text(f"[storage]\nfolder = {str(state)!r}\n")
+        path.write_text(f"[storage]\nfolder = {str(folder / 'state')!r}\n")
         yield path
 
 
@@ -74,6 +83,8 @@ def test_verify_names_what_contradicts_the_log(config: Path, tmp_path: Path) -> 
     found = run(other, "verify")
     assert found.exit_code == 1
     assert "does not stand as the log tells" in " ".join(found.stdout.split())
+    broken = run(other, "list", "--event", "audit.broken", "--json").stdout
+    assert "as the log tells" in json.loads(broken)["events"][0]["details"]["reason"]
     page = tmp_path / "report.html"
     assert run(other, "report", "--out", str(page)).exit_code == 0
     words = " ".join(page.read_text(encoding="utf-8").split())
@@ -125,7 +136,29 @@ def test_json_lines_can_be_verified_without_this_software(config: Path, tmp_path
 def test_export_can_be_limited_in_time(config: Path) -> None:
     assert len(run(config, "export", "--since", "2100-01-01").stdout.splitlines()) == 1
     whole = run(config, "export", "--since", "2020-01-01", "--until", "2100-01-01")
-    assert whole.stdout == run(config, "export").stdout
+    *all_but_newest, newest = run(config, "export").stdout.splitlines()
+    assert whole.stdout.splitlines() == all_but_newest
+    assert ",audit.read,audit export," in newest  # each export is a row of its own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "event", "subject"),
+    [
+        (("export",), Event.AUDIT_READ, "audit export"),
+        (("report",), Event.AUDIT_READ, "audit report"),
+        (
+            ("report", "--period", "2026-01-01/2026-01-02"),
+            Event.AUDIT_READ,
+            "audit report --period",
+        ),
+    ],
+)
+def test_who_read_the_log_stands_in_it(config, tmp_path, arguments, event, subject):
+    assert run(config, *arguments, "--out", str(tmp_path / "out")).exit_code == 0
+    listed = run(config, "list", "--limit", "1", "--json").stdout
+    (newest,) = json.loads(listed)["events"]
+    assert (newest["event"], newest["subject"]) == (event, subject)
+    assert newest["details"]["operator"]
 
 
 def test_the_log_is_listed_page_by_page(config: Path) -> None:

@@ -68,6 +68,9 @@ def test_the_environment_overrides_the_file(monkeypatch, tmp_path):
 _PACS = "[[destinations]]\nname = 'pacs'\nae_title = 'PACS'\nhost = 'pacs'\n"
 _RIS = "[[notifications]]\nname = 'ris'\nae_title = 'RIS'\nhost = 'ris'\n"
 _FLOW = "[[workflow_managers]]\nname = 'flow'\nurl = 'https://f/rs'\nworkitem_code = 'X'\n"
+_ARR = "[[audit_messages.collectors]]\nname = 'arr'\nhost = 'arr'\n"
+_HOOK = "[[notices.webhooks]]\nname = 'chat'\nurl = 'https://h/x'\nsecret_file = '/nowhere'\n"
+_MAIL = "[[notices.mails]]\nname = 'mail'\nhost = 'm'\nsender = 'a@b'\nrecipients = ['b@c']\n"
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,16 @@ _FLOW = "[[workflow_managers]]\nname = 'flow'\nurl = 'https://f/rs'\nworkitem_co
         (_PACS + _FLOW.replace("'flow'", "'pacs'"), "'pacs'; give each its own"),
         (f"{_FLOW}transaction = 'header'\n", "transaction"),
         (f"[receiver]\npeers = [{{ae_title = 'A', query = 'ris'}}]\n{_PACS}{_RIS}", "no source"),
+        (f"{_ARR}protocol = 'tcp'\n", "protocol of arr must be tls"),
+        (_PACS + _ARR.replace("'arr'", "'pacs'"), "'pacs'; give each its own"),
+        (_HOOK.replace("https:", "http:"), "url of chat must begin with https"),
+        (f"{_MAIL}encryption = 'none'\n", "encryption of mail must be starttls"),
+        (f"{_MAIL}user = 'u'\n", "needs both user and password_file"),
+        (_MAIL.replace("@", " at "), "must be a mail address, e.g. it@example.org"),
+        (
+            _MAIL.replace("b@c", "b@c\\r\\nBcc: d@e").replace("'b", '"b').replace("e']", 'e"]'),
+            "must be a mail address",
+        ),
         ("workers = 0\n", "workers"),
         ("colour = 'blue'\n", "colour"),
         ("this is not TOML", "not TOML"),
@@ -187,6 +200,9 @@ PACS = "[[destinations]]\nname = 'pacs'\nae_title = 'P'\nhost = 'h'\n"
         ("limits = '/nowhere.toml'\n", "limits /nowhere.toml"),
         ("[[dicomweb_destinations]]\nname = 'w'\nurl = 'https://x/y'\ntoken_file = '/nowhere'\n",
          "token_file of w"),
+        (f"{_ARR}client_certificate = '/nowhere'\n", "client_certificate of arr"),
+        (_HOOK, "secret_file of chat"),
+        (f"{_MAIL}user = 'u'\npassword_file = '/nowhere'\n", "password_file of mail"),
     ],
 )  # fmt: skip
 def test_settings_that_contradict_each_other_are_found_before_the_start(tmp_path, text, words):

@@ -15,6 +15,7 @@ from rebrain_node.domain.audit import Event
 from rebrain_node.errors import StateError
 from rebrain_node.model.keys import PUBLIC_FILE, read_key_file
 from rebrain_node.store.audit_check import AuditCheck
+from rebrain_node.store.audit_queue import AuditQueue
 from rebrain_node.store.audit_retention import ARCHIVE, AuditRetention
 from tests.support.audited_node import AuditedNode, audited_node
 from tests.support.store_cases import fast_folder
@@ -56,6 +57,16 @@ def test_old_rows_are_exported_and_removed_and_the_log_verifies_from_there(
     assert verdict.rows == 2  # the newest row, and the one that tells of the removal
     (told,) = node.audit.events(9, event=Event.AUDIT_SEALED)
     assert told.details["sha256"] == removed.sha256
+
+
+def test_rows_that_a_collector_has_not_taken_are_kept(node: AuditedNode) -> None:
+    queue = AuditQueue(node.database)
+    queue.begin(["audit-messages:arr"])
+    queue.taken("audit-messages:arr", 3)
+    removed = AuditRetention(node.database, node.folder).remove_older(2, SOON)
+    assert removed is not None
+    assert removed.last == 3
+    assert queue.read("audit-messages:arr", 1)[0].sequence == 4
 
 
 def test_a_sealed_log_goes_on_and_its_rows_cannot_be_changed(node: AuditedNode) -> None:

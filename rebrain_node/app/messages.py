@@ -1,0 +1,243 @@
+"""Who is told what of the audit log: collectors of audit messages, channels of notices."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from rebrain_node.app.compose import audit_check, find_state
+from rebrain_node.domain.audit import Event
+from rebrain_node.domain.notice import Notice, NoticeItem
+from rebrain_node.errors import (
+    NoStateError,
+    RebrainError,
+    SettingsError,
+    StateError,
+    StoreUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from rebrain_node.app.compose import State
+    from rebrain_node.domain.audit import ChainVerdict
+    from rebrain_node.domain.audit_message import AuditSource
+    from rebrain_node.ports import JsonValue, NoticeChannel
+    from rebrain_node.settings import (
+        AuditCollectorSettings,
+        MailSettings,
+        Settings,
+        WebhookSettings,
+        WebRemote,
+    )
+    from rebrain_node.worker.audit_messages import AuditMessageLoop
+    from rebrain_node.worker.notices import NoticeLoop
+    from rebrain_node.worker.self_check import SelfCheckLoop
+
+
+def begin_queue(settings: Settings, state: State) -> None:
+    """Let each new collector and channel be told what happens from now on, and forget old ones.
+
+    Raises
+    ------
+    StoreUnavailableError
+        The database cannot be used now.
+    """
+    from rebrain_node.store.audit_queue import message_reader, notice_reader
+
+    readers = [message_reader(each.name) for each in settings.audit_messages.collectors]
+    readers += [notice_reader(each.name) for each in settings.notices.webhooks]
+    readers += [notice_reader(each.name) for each in settings.notices.mails]
+    state.audit_queue.begin(readers)
+
+
+def audit_message_loops(settings: Settings, state: State) -> list[AuditMessageLoop]:
+    """Make the loop of each collector."""
+    if not settings.audit_messages.collectors:
+        return []
+    from rebrain_node.app.patient import patient_of_study
+    from rebrain_node.network.syslog import SyslogCollector
+    from rebrain_node.worker.audit_messages import AuditMessageLoop
+
+    include = settings.audit_messages.patient_id == "include"
+    return [
+        AuditMessageLoop(
+            queue=state.audit_queue,
+            deliveries=state.deliveries,
+            collector=SyslogCollector(each),
+            source=audit_source(settings),
+            patient_of=partial(patient_of_study, state) if include else None,
+        )
+        for each in settings.audit_messages.collectors
+    ]
+
+
+def audit_source(settings: Settings) -> AuditSource:
+    """Return how this node and its destinations are called in audit messages."""
+    from rebrain_node.domain.audit_message import AuditSource, RemotePeer
+
+    remotes = {each.name: RemotePeer(each.ae_title, each.host) for each in settings.destinations}
+    for web in settings.dicomweb_destinations:
+        remotes[web.name] = RemotePeer(None, urlsplit(web.url).hostname or web.url)
+    return AuditSource(
+        ae_title=settings.receiver.ae_title,
+        host=socket.gethostname(),
+        site=settings.audit_messages.site,
+        remotes=remotes,
+    )
+
+
+def notice_channels(settings: Settings) -> tuple[NoticeChannel, ...]:
+    """Make every channel of notices."""
+    notices = settings.notices
+    if not notices.webhooks and not notices.mails:
+        return ()
+    from rebrain_node.network.notices import MailChannel, WebhookChannel
+
+    return (*map(WebhookChannel, notices.webhooks), *map(MailChannel, notices.mails))
+
+
+def notice_loops(settings: Settings, state: State) -> list[NoticeLoop]:
+    """Make the loop of each channel."""
+    channels = notice_channels(settings)
+    if not channels:
+        return []
+    from rebrain_node.worker.notices import NoticeLoop
+
+    return [
+        NoticeLoop(
+            queue=state.audit_queue,
+            audit=state.audit,
+            channel=channel,
+            node=settings.receiver.ae_title,
+            pause_s=60.0 * settings.notices.pause_minutes,
+        )
+        for channel in channels
+    ]
+
+
+def self_check_loop(settings: Settings, state: State) -> SelfCheckLoop:
+    """Make the loop that looks at disk, certificates and audit log."""
+    from rebrain_node.worker.self_check import SelfCheckLoop
+
+    return SelfCheckLoop(
+        audit=state.audit,
+        folder=state.folder,
+        soft_mark_bytes=settings.storage.soft_mark_bytes,
+        verify=lambda: audit_check(state).verify(),
+        certificates=certificate_ends(settings),
+        certificate_days=settings.notices.certificate_days,
+    )
+
+
+def record_broken(state: State, verdict: ChainVerdict) -> None:
+    """Record that the audit log is not as it was written, where the database takes it."""
+    from rebrain_node.worker.self_check import broken_details
+
+    with suppress(StoreUnavailableError, StateError):
+        state.audit.record(Event.AUDIT_BROKEN, *broken_details(verdict))
+
+
+def certificate_ends(settings: Settings) -> Mapping[str, Callable[[], datetime | None]]:
+    """Return what tells when each certificate of the settings ends, by setting."""
+    ends: dict[str, Callable[[], datetime | None]] = {}
+    remotes: tuple[WebRemote | AuditCollectorSettings | WebhookSettings | MailSettings, ...] = (
+        *settings.dicomweb_destinations, *settings.dicomweb_sources, *settings.workflow_managers,
+        *settings.audit_messages.collectors, *settings.notices.webhooks, *settings.notices.mails,
+    )  # fmt: skip
+    for remote in remotes:
+        if remote.certificate_authority is not None:
+            key = f"certificate_authority of {remote.name}"
+            ends[key] = partial(_authority_end, remote.certificate_authority)
+    for each in settings.audit_messages.collectors:
+        if each.client_certificate is not None:
+            ends[f"client_certificate of {each.name}"] = partial(_end, each.client_certificate)
+        if each.protocol == "tls":
+            ends[f"certificate of {each.name}"] = partial(check_collector, each)
+    return ends
+
+
+def _authority_end(path: Path) -> datetime | None:
+    from rebrain_node.network.tls import authority_end
+
+    return authority_end(path)
+
+
+def _end(path: Path) -> datetime:
+    from rebrain_node.network.tls import certificate_end
+
+    return certificate_end(path)
+
+
+def check_collector(collector: AuditCollectorSettings) -> datetime | None:
+    """Connect to a collector and close; when its certificate ends, None without TLS.
+
+    Raises
+    ------
+    DeliveryError
+        It cannot be reached.
+    SettingsError
+        A file of the settings cannot be used.
+    """
+    from rebrain_node.network.syslog import SyslogCollector
+
+    return SyslogCollector(collector).check()
+
+
+def queue_words(settings: Settings, collector: AuditCollectorSettings) -> str:
+    """Say how many events a collector has still to be told."""
+    from rebrain_node.store.audit_queue import message_reader
+
+    try:
+        with find_state(settings) as state:
+            told = {each.reader: each.rows for each in state.audit_queue.states()}
+    except NoStateError:
+        return "nothing to be told yet"
+    return f"{told.get(message_reader(collector.name), 0)} events to be told"
+
+
+def send_test_notices(
+    settings: Settings, state: State, name: str | None = None
+) -> dict[str, str | None]:
+    """Send a test to every channel, or to one; why it was not taken, by name.
+
+    Raises
+    ------
+    SettingsError
+        There is no channel, or none of that name.
+    """
+    channels = notice_channels(settings)
+    chosen = [each for each in channels if name is None or each.name == name]
+    if not chosen:
+        known = ", ".join(each.name for each in channels) or "none"
+        raise SettingsError(
+            f"no webhook and no mail server of [notices] is called {name!r} (there are: {known}); "
+            "add one to the settings"
+            if name is not None
+            else "nobody is told: add [[notices.webhooks]] or [[notices.mails]] to the settings"
+        )
+    operator, test = getpass.getuser(), _test_notice(settings)
+    answers: dict[str, str | None] = {}
+    for channel in chosen:
+        details: dict[str, JsonValue] = {"events": 1, "first": 0, "last": 0, "operator": operator}
+        try:
+            channel.send(test)
+        except RebrainError as error:
+            answers[channel.name] = str(error)
+            state.audit.record(Event.NOTICE_FAILED, channel.name, details | {"reason": str(error)})
+        else:
+            answers[channel.name] = None
+            state.audit.record(Event.NOTICE_SENT, channel.name, details | {"listed": 1})
+    return answers
+
+
+def _test_notice(settings: Settings) -> Notice:
+    item = NoticeItem(
+        event="test", subject="notices", count=1, last=datetime.now(UTC), sentence="this is a test"
+    )
+    return Notice(node=settings.receiver.ae_title, events=1, items=(item,), first=0, last=0)

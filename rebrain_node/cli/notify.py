@@ -1,0 +1,47 @@
+"""`notify`: try who is told what needs a person."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
+
+notify = typer.Typer(
+    help="Try who is told what needs a person.",
+    no_args_is_help=True,
+)
+
+
+@notify.command("test")
+def try_channels(
+    channel: Annotated[
+        str | None,
+        typer.Argument(help="Name of one webhook or mail server of [notices]; default: all."),
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a test notice to every webhook and mail server, or to one.
+
+    The audit log keeps each attempt. Exit code 1 if one was not taken.
+    """
+    from rebrain_node.app.compose import find_state
+    from rebrain_node.app.messages import send_test_notices
+    from rebrain_node.settings import load_settings
+
+    settings = load_settings(config)
+    with find_state(settings) as state:
+        answers = send_test_notices(settings, state, channel)
+    if as_json:
+        print_json(
+            {"channels": [{"name": n, "taken": a is None, "reason": a} for n, a in answers.items()]}
+        )
+    else:
+        rows = [
+            (name, "taken" if why is None else "NOT TAKEN", why) for name, why in answers.items()
+        ]
+        print_table("Test", ("channel", "result", "reason"), rows)
+    if any(answers.values()):
+        raise typer.Exit(1)
