@@ -6,7 +6,7 @@ Sentences name counts, never a patient or a UID, because probes and metrics show
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rebrain_node.app.compose import State
     from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.ledger import LedgerCounts
+    from rebrain_node.domain.stop_rules import DeliveryStop
     from rebrain_node.settings import Settings
 
 #: a failed series is a reason for exit code 1 so long
@@ -68,6 +69,8 @@ class HealthReport:
     storage: Mapping[str, Any]  #: `storage_use`
     bundle: Mapping[str, Any] | None  #: name, version, digest, signed_by, engine; None before one
     last_result: datetime | None  #: when a series was last published
+    stops: tuple[DeliveryStop, ...]  #: of delivery, in force
+    shadow: Mapping[str, Any]  #: whether shadow mode is active, and the destination then
 
     @property
     def failed_lately(self) -> int:
@@ -153,7 +156,14 @@ def health_of(
     backlog = state.backlog.counts(now - timedelta(minutes=late_after_minutes), now - RECENT)
     waiting = state.deliveries.pending() if listed else ()
     refused = state.deliveries.needing_operator() if listed else ()
-    unfinished = [one for name in PENDING for one in state.ledger.series(name)] if listed else []
+    due = {one.source_series_uid for one in waiting}
+    unfinished = [
+        one
+        for name in PENDING
+        for one in (state.ledger.series(name) if listed else ())
+        if name != "synthesised" or one.series_instance_uid in due
+    ]
+    stops = state.stops.active()
     published = _newest(state, Event.SERIES_PUBLISHED)
     return HealthReport(
         node=node,
@@ -163,6 +173,7 @@ def health_of(
             disk_check(settings, state.folder),
             database_check(state),
             *_bundle_checks(state),
+            _stop_check(stops, backlog),
             *_result_checks(counts, backlog, late_after_minutes),
         ),
         counts=counts,
@@ -174,6 +185,8 @@ def health_of(
         storage=storage_use(settings, state) if storage is None else storage,
         bundle=_bundle(state),
         last_result=None if published is None else published.recorded_at,
+        stops=stops,
+        shadow=settings.shadow.model_dump(),
     )
 
 
@@ -226,6 +239,12 @@ def _bundle_checks(state: State) -> Iterator[HealthCheck]:
         if refused is not None and refused.sequence > last:
             sentence = f"the {name} failed its last check: {refused.details['reason']}"
         yield HealthCheck(name=name, needed_for="readiness", sentence=sentence)
+
+
+def _stop_check(stops: Sequence[DeliveryStop], backlog: BacklogCounts) -> HealthCheck:
+    waiting = max((each.waiting for each in backlog.destinations.values()), default=0)
+    sentence = stops[0].sentence(waiting) if stops else ""
+    return HealthCheck(name="stops", needed_for="results", sentence=sentence)
 
 
 def _result_checks(

@@ -28,6 +28,7 @@ from rebrain_node.app.compose import (
     read_limits,
     require_database,
     retention_rules,
+    stop_limits,
 )
 from rebrain_node.app.model_check import ModelCheck, activate_bundle
 from rebrain_node.app.presence import one_node, write_processes
@@ -196,6 +197,7 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
         url = progress_url(state.folder, settings.storage.database_url)
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
+            record_mode(settings, state)
             watcher = _watcher(settings, state, work, workflows)
             purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
             signing = _checkpoint_loop(settings, state)
@@ -225,7 +227,18 @@ def _record_restart(state: State, process: str, silent_s: float | None) -> None:
         state.audit.record(Event.PROCESS_RESTARTED, process, {"silent_s": silent_s})
 
 
+def record_mode(settings: Settings, state: State) -> None:
+    """Record that shadow mode began, ended or has another destination since the last start."""
+    shadow = settings.shadow
+    before = next(iter(state.audit.events(1, event=Event.SHADOW_CHANGED)), None)
+    known = {"active": False} if before is None else dict(before.details)
+    now = {"active": shadow.active, "destination": shadow.destination if shadow.active else None}
+    if shadow.active != known["active"] or now["destination"] != known.get("destination"):
+        state.audit.record(Event.SHADOW_CHANGED, settings.receiver.ae_title, now)
+
+
 def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Work:
+    from rebrain_node.store.outbox import ResultOptions
     from rebrain_node.worker.work import Work
 
     verdict = activate_bundle(settings, state, check)
@@ -259,8 +272,12 @@ def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Wor
         outbox=state.outbox,
         ports=_once(ports),
         configuration=_once(configuration),
-        destinations=settings.destination_names,
+        destinations=settings.due_names,
         notified=settings.notified,
+        options=ResultOptions(
+            kept=settings.kept_names, shadow=settings.shadow.active, limits=stop_limits(settings)
+        ),
+        stops=state.stops,
     )
     return work
 
@@ -343,11 +360,12 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
             earlier=earlier,
         )
         for destination, each in destinations
+        if each.name in settings.due_names  # in shadow mode the others get nothing at all
     ]
 
 
 def _notification_loops(settings: Settings, state: State) -> list[NotificationLoop]:
-    if not settings.notifications:
+    if not settings.notifications or settings.shadow.active:
         return []
     from rebrain_node.worker.notification import NotificationLoop
 
@@ -369,7 +387,7 @@ def _notification_loops(settings: Settings, state: State) -> list[NotificationLo
 
 
 def _workitem_loops(settings: Settings, state: State) -> list[WorkitemLoop]:
-    if not settings.workflow_managers:
+    if not settings.workflow_managers or settings.shadow.active:
         return []
     from rebrain_node.worker.workitem import WorkitemLoop
 

@@ -14,6 +14,7 @@ from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 if TYPE_CHECKING:
     from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.notification import Notification
+    from rebrain_node.settings import Settings
     from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.notifications import Notifications
 
@@ -130,7 +131,7 @@ def retry(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send again what was refused, left out or cancelled.
+    """Send again what was refused, left out or cancelled, or send what shadow mode has kept.
 
     A notification is sent again with `--to` and the name of its receiver.
     """
@@ -138,14 +139,17 @@ def retry(
     from rebrain_node.settings import load_settings
 
     operator = getpass.getuser()
-    with find_state(load_settings(config)) as state:
+    settings = load_settings(config)
+    with find_state(settings) as state:
         if _is_receiver(state.notifications, set_id, to):
             count = state.notifications.retry(set_id, str(to), reason, operator, resend=resend)
             _print_counts("pending again", {str(to): count}, as_json=as_json)
             return
+        names = _destinations(state.deliveries, set_id, to)
+        _refuse_shadow(settings, set_id, names)
         counts = {
             name: state.deliveries.retry(set_id, name, reason, operator, resend=resend)
-            for name in _destinations(state.deliveries, set_id, to)
+            for name in names
         }
     _print_counts("pending again", counts, as_json=as_json)
 
@@ -209,6 +213,20 @@ def resume(
     with find_state(load_settings(config)) as state:
         state.deliveries.resume(destination, reason, getpass.getuser())
     _print_switch(destination, "resumed", as_json=as_json)
+
+
+def _refuse_shadow(settings: Settings, set_id: int, names: Sequence[str]) -> None:
+    """Refuse to make due what shadow mode keeps, so that leaving it sends nothing by itself."""
+    from rebrain_node.errors import StateError
+
+    kept = sorted(set(names) & set(settings.kept_names))
+    if settings.shadow.active and kept:
+        test = settings.shadow.destination
+        hint = f", or give --to {test}" if test is not None and test in names else ""
+        raise StateError(
+            f"shadow mode is active (shadow.active): nothing of set {set_id} is sent to "
+            f"{', '.join(kept)}; set it to false and start the node again before{hint}"
+        )
 
 
 def _is_open(delivery: Delivery) -> bool:
