@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,7 @@ def acceptance_of(settings: Settings, begin: datetime, end: datetime) -> Accepta
             (one.recorded_at, bool(one.details["active"]))
             for one in state.audit.events(MOST_EVENTS, event=Event.SHADOW_CHANGED, until=end)
         ]
-        active = shadow_times(changes, begin, end)
+        active = shadow_times(changes, begin, min(end, datetime.now(UTC)))
 
         def during(event: Event) -> list[AuditEvent]:
             found = state.audit.events(MOST_EVENTS, event=event, since=begin, until=end)
@@ -116,11 +116,8 @@ def _verdicts(state: State) -> Mapping[int, Mapping[str, ReaderVerdict]]:
     found: dict[int, dict[str, ReaderVerdict]] = {}
     for one in state.audit.events(MOST_EVENTS, event=Event.SERIES_VERDICT):
         said = one.details
-        found.setdefault(int(said["set"]), {})[str(said["operator"])] = ReaderVerdict(
-            operator=str(said["operator"]),
-            verdict="accept" if said["verdict"] == "accept" else "reject",
-            reason=str(said["reason"]),
-            recorded_at=one.recorded_at,
+        found.setdefault(int(said["set"]), {})[str(said["operator"])] = ReaderVerdict.from_json(
+            said, one.recorded_at
         )
     return found
 

@@ -74,10 +74,7 @@ def _as_dict(facts: AcceptanceFacts) -> dict[str, Any]:
                 "made_at": one.made_at.isoformat(),
                 "latency_s": one.latency_s,
                 "accepted": one.accepted,
-                "verdicts": [
-                    asdict(each) | {"recorded_at": each.recorded_at.isoformat()}
-                    for each in one.verdicts
-                ],
+                "verdicts": [each.to_json() for each in one.verdicts],
                 **one.measures.to_json(),
             }
             for one in facts.results

@@ -131,7 +131,9 @@ def retry(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send again what was refused, left out or cancelled, or send what shadow mode has kept.
+    """Send again what was refused, left out or cancelled.
+
+    Also what shadow mode has kept, once it has ended.
 
     A notification is sent again with `--to` and the name of its receiver.
     """

@@ -128,8 +128,9 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
     ]
     rows += [(f"DELIVERY STOPPED by {one.rule}", one.reason) for one in report.stops]
     if report.shadow["active"]:
-        where = report.shadow["destination"] or "no destination"
-        rows.append(("SHADOW MODE", f"results go to {where} and stay in the node"))
+        test = report.shadow["destination"]
+        where = "results stay in the node" if test is None else f"results go to {test} alone"
+        rows.append(("SHADOW MODE", where))
     if report.backlog.kept:
         rows.append(("results kept in shadow mode", report.backlog.kept))
     if report.paused:
@@ -222,7 +223,8 @@ def show(series: Series, config: Config = None, as_json: AsJson = False) -> None
     State, findings, why it was accepted or refused, what its source answered, how its CT was
     shifted to the level of brain tissue of the bundle, waiting deliveries, and workitems of its
     study. The block Result names bundle and signer, slices by kind, the exemplars and subjects
-    behind them, uncertainty, the slices not to be trusted, the MR series, and who has got it when.
+    behind them, uncertainty, the slices not to be trusted, the MR series, who has got it when, and
+    the verdicts of readers.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.domain.audit import Event

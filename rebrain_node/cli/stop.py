@@ -81,10 +81,11 @@ def release(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a stop: what is kept is sent, unless another stop is in force.
+    """End a stop, so that what is kept is sent.
 
-    Stop single results before with `outbox cancel`. The rule counts anew: it stops delivery again
-    only by series that end later, and on `stop.least_results` of them.
+    Nothing is sent while another stop is in force. Stop single results before with `outbox
+    cancel`. The rule counts anew: it stops delivery again only by series that end later, and on
+    `stop.least_results` of them.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
@@ -108,7 +109,7 @@ def release(
 def _stands(reading: RuleReading, stopped: Collection[str], applied: Collection[str]) -> str:
     if reading.rule in stopped:
         return "STOPPED"
-    return "fit" if reading.rule in applied else "not applied"
+    return "within limit" if reading.rule in applied else "not applied"
 
 
 def _time(moment: datetime | None) -> str:

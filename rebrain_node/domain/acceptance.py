@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import pairwise
 from math import sqrt
 from statistics import quantiles
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
 from rebrain_node.domain.stop_rules import DriftStatistic, ResultMeasures
+from rebrain_node.domain.text import utc
 
 #: what a person thinks of a result
 Verdict = Literal["accept", "reject"]
@@ -39,6 +40,25 @@ class ReaderVerdict:
     verdict: Verdict
     reason: str
     recorded_at: datetime  #: aware, UTC
+
+    @property
+    def sentence(self) -> str:
+        """Verdict, time and reason."""
+        return f"{self.verdict}, {utc(self.recorded_at)}: {self.reason}"
+
+    def to_json(self) -> dict[str, str]:
+        """Return every field as JSON."""
+        return asdict(self) | {"recorded_at": utc(self.recorded_at)}
+
+    @classmethod
+    def from_json(cls, details: Mapping[str, Any], recorded_at: datetime) -> Self:
+        """Read the details of an audit event."""
+        return cls(
+            operator=str(details["operator"]),
+            verdict="accept" if details["verdict"] == "accept" else "reject",
+            reason=str(details["reason"]),
+            recorded_at=recorded_at,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,22 @@ _LOOK: Final[Mapping[JudgedRule, str]] = {
     ),
     "uncertainty": "look at the newest results with `rebrain-node audit report SERIES`",
 }
+#: what the statistics of the OOD model measure (docs/out-of-domain.md)
+_WORDS: Final[Mapping[str, str]] = {
+    "likeness": "likeness to the head template",
+    "symmetry": "symmetry of the head",
+    "size": "size of the head",
+    "section": "section of the head in a slice",
+    "width": "width of the head by its depth",
+    "air": "share of air in the head",
+    "fat": "share of fat",
+    "bright": "share as bright as blood",
+    "bone": "share of bone",
+    "middle": "median HU of soft tissue",
+    "spread": "spread of HU in soft tissue",
+    "noise": "noise",
+    "asymmetry": "difference between left and right",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +113,28 @@ class DriftStatistic:
         return (abs(self.value) if self.two_sided else self.value) / self.limit
 
     @property
+    def words(self) -> str:
+        """What was measured."""
+        return _WORDS.get(self.name, self.name)
+
+    @property
     def sentence(self) -> str:
         """Value and limit in words."""
-        if self.name == BRAIN_HU:
-            where = f"lies {self.value:+.1f} HU from the level that the bundle expects"
-            return f"{self.name}: the median {where}, at most {self.limit:g} HU on either side"
+        start = f"the median of the {self.words} of the last {self.results} results"
         if self.name == OOD_SCORE:
             return (
-                f"{self.name}: the median is {self.value:.2f} times the threshold of the bundle, "
-                f"at most {self.limit:g}"
+                f"{start} is {self.value:.2f} times the threshold of the bundle, at most "
+                f"{self.limit:g} is usual"
             )
+        side = "above" if self.value > 0 else "below"
+        reference = (
+            "the level that the bundle expects"
+            if self.name == BRAIN_HU
+            else "that of the series behind the bundle"
+        )
         return (
-            f"{self.name}: the median lies {self.value:+.1f} standard deviations from the series "
-            f"behind the bundle, at most {self.limit:g} on either side"
+            f"{start} lies {abs(self.value):.1f} {self.unit} {side} {reference}, at most "
+            f"{self.limit:g} on either side are usual"
         )
 
 
@@ -249,7 +274,7 @@ def _drift(measured: Sequence[ResultMeasures], limits: StopLimits) -> RuleReadin
         value=worst.value,
         limit=worst.limit,
         exceeded=_enough(worst.results, limits) and worst.load > 1.0,
-        words=f"of the last {worst.results} results, {worst.sentence}",
+        words=worst.sentence,
     )
 
 

@@ -41,7 +41,7 @@ def drift_section(drift: Sequence[DriftStatistic]) -> Html:
         return tag("section", heading, tag("p", words))
     rows = [
         (
-            one.name, f"{one.value:+.2f}",
+            one.words, f"{one.value:+.2f}",
             f"{one.limit:g}" + (" on either side" if one.two_sided else ""), one.unit,
             one.results, "beyond" if one.load > 1.0 else "within",
         )
@@ -78,8 +78,8 @@ def _tiles(facts: AcceptanceFacts) -> Html:
 
 def _rules(facts: AcceptanceFacts) -> Html:
     rows = [
-        (one.name, one.found, one.required, tag("b", "met" if one.met else "NOT MET"),
-         tag("code", one.setting))
+        (tag("b", "met" if one.met else "NOT MET"), one.found, one.required,
+         tag("code", one.setting), one.name)
         for one in facts.rules
     ]  # fmt: skip
     unmet = [one.name for one in facts.rules if not one.met]
@@ -89,8 +89,9 @@ def _rules(facts: AcceptanceFacts) -> Html:
         else f"Not met: {'; '.join(unmet)}. Stay in shadow mode, or change the criteria with a "
         "reason that you record."
     )
-    names = ("criterion", "found", "required", "", "setting")
-    return tag("section", tag("h2", "Criteria"), tag("p", words), table(names, rows))
+    names = ("", "found", "required", "setting", "criterion")
+    content = table(names, rows, class_="short")
+    return tag("section", tag("h2", "Criteria"), tag("p", words), content)
 
 
 def _codes(title: str, codes: Mapping[str, int], none: str) -> Html:
@@ -143,7 +144,7 @@ def _verdicts(facts: AcceptanceFacts) -> Html:
         words = "None. `rebrain-node queue verdict SERIES accept --reason TEXT` records one."
         return tag("section", heading, tag("p", words))
     names = ("series", "verdict", "who", "when", "reason")
-    return tag("section", heading, table(names, rows))
+    return tag("section", heading, table(names, rows, class_="short"))
 
 
 def _results(facts: AcceptanceFacts) -> Html:

@@ -125,23 +125,23 @@ def _stops(facts: PeriodFacts) -> Html:
     """Show where each stop rule stands now, and what stopped and released it in the period."""
     since = {one.rule: utc(one.since) for one in facts.stops}
     rows: list[Sequence[Content]] = [
-        (one.rule, f"STOPPED since {since[one.rule]}" if one.rule in since else "fit", one.words,
-         tag("code", one.setting))
+        (one.rule, f"STOPPED since {since[one.rule]}" if one.rule in since else "within limit",
+         tag("code", one.setting), one.words)
         for one in facts.readings
     ]  # fmt: skip
     rows += [
-        (one.rule, f"STOPPED since {utc(one.since)}", one.reason, "")
+        (one.rule, f"STOPPED since {utc(one.since)}", "", one.reason)
         for one in facts.stops
         if one.rule == "operator"
     ]
     happened = [(utc(at), rule, what, reason) for at, rule, what, reason in facts.stop_events]
-    names = ("rule", "stands now", "value and limit", "setting")
+    names = ("rule", "stands now", "setting", "value and limit")
     return tag(
         "section", tag("h2", "Stop rules of delivery"),
         tag("p", f"Shadow mode is {'active' if facts.shadow else 'not active'} now."),
-        table(names, rows),
+        table(names, rows, class_="short"),
         tag("h4", "In this period"),
-        table(("when", "rule", "what", "reason"), happened)
+        table(("when", "rule", "what", "reason"), happened, class_="short")
         if happened else tag("p", "No rule stopped delivery, and none was released."),
     )  # fmt: skip
 

@@ -169,11 +169,11 @@ class Outbox:
             return _set_of(session, series_instance_uid, revision)
 
     def predecessor(self, series_instance_uid: str, revision: int) -> Predecessor | None:
-        """What the newest revision before ``revision`` gave, if any did; what was withdrawn not."""
+        """What the newest revision before ``revision`` gave; what was withdrawn or kept did not."""
         withdrawn = (
             select(DeliveryRow.set_id)
             .group_by(DeliveryRow.set_id)
-            .having(func.sum(case((DeliveryRow.state == "withdrawn", 1), else_=0)) > 0)
+            .having(func.sum(case((DeliveryRow.state.in_(("withdrawn", "kept")), 1), else_=0)) > 0)
             .having(func.sum(case((DeliveryRow.state.in_(ACCEPTED_STATES), 1), else_=0)) == 0)
         )
         newest = (

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from rebrain_node.domain.acceptance import Verdict
+from rebrain_node.domain.acceptance import ReaderVerdict, Verdict
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.guidance import exemplars_of
 from rebrain_node.domain.result import (
@@ -107,7 +107,26 @@ def _record(session: Session, row: DerivedSetRow) -> ResultRecord:
         ood_threshold=ood.get("threshold"),
         destinations=_destinations(session, row.id),
         recalled=_recalled(session, row),
+        verdicts=_verdicts(session, row),
     )
+
+
+def _verdicts(session: Session, row: DerivedSetRow) -> tuple[ReaderVerdict, ...]:
+    """Return the newest verdict of each person on a set."""
+    query = (
+        select(AuditRow.recorded_at, AuditRow.details)
+        .where(
+            AuditRow.event == str(Event.SERIES_VERDICT), AuditRow.subject == row.source_series_uid
+        )
+        .order_by(AuditRow.sequence)
+    )
+    said = [(at, json.loads(text)) for at, text in session.execute(query)]
+    newest = {
+        details["operator"]: ReaderVerdict.from_json(details, datetime.fromisoformat(at))
+        for at, details in said
+        if details["set"] == row.id
+    }
+    return tuple(newest.values())
 
 
 def _recalled(session: Session, row: DerivedSetRow) -> str | None:

@@ -146,7 +146,7 @@ def test_shadow_mode_keeps_results_for_every_destination_but_the_test_archive(si
     status = site.json("status", code=1)
     assert status["shadow"] == {"active": True, "destination": "test"}
     assert status["results_kept"] == 1
-    assert "results go to test and stay in the node" in site.run("status", code=1)
+    assert "results go to test alone" in site.run("status", code=1)
 
 
 def test_in_shadow_mode_no_command_sends_to_a_clinical_destination(site):
@@ -206,6 +206,11 @@ def test_verdicts_are_recorded_and_the_newest_of_each_person_counts(site):
     )["results"]
     assert [one["accepted"] for one in made] == [True, False]
     assert [len(one["verdicts"]) for one in made] == [2, 1]
+    assert "verdict of a" in site.run("queue", "show", series)
+    shown = site.json("queue", "show", series)["result"]["verdicts"]
+    assert [(one["operator"], one["verdict"]) for one in shown] == [
+        ("a", "accept"), ("b", "accept"),
+    ]  # fmt: skip
     with find_state(load_settings(site.config)) as state:
         assert len(state.audit.events(9, event=Event.SERIES_VERDICT)) == 4
 
