@@ -202,9 +202,9 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
             purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
             signing = _checkpoint_loop(settings, state)
             loops = [watcher.run, purge.run, signing.run]
-            loops += [each.run for each in _delivery_loops(settings, state)]
-            loops += [each.run for each in _notification_loops(settings, state)]
-            loops += [each.run for each in _workitem_loops(settings, state)]
+            loops += [each.run for each in delivery_loops(settings, state)]
+            loops += [each.run for each in notification_loops(settings, state)]
+            loops += [each.run for each in workitem_loops(settings, state)]
             threads = [Thread(target=loop, args=(parent.stop,), daemon=True) for loop in loops]
             for thread in threads:
                 thread.start()
@@ -324,7 +324,8 @@ def _checkpoint_loop(settings: Settings, state: State) -> CheckpointLoop:
     )
 
 
-def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
+def delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
+    """Return a loop for each destination; in shadow mode for the test destination alone."""
     from rebrain_node.worker.delivery import DeliveryLoop
 
     def pacs(each: DestinationSettings) -> Destination:
@@ -360,11 +361,12 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
             earlier=earlier,
         )
         for destination, each in destinations
-        if each.name in settings.due_names  # in shadow mode the others get nothing at all
+        if each.name in settings.due_names
     ]
 
 
-def _notification_loops(settings: Settings, state: State) -> list[NotificationLoop]:
+def notification_loops(settings: Settings, state: State) -> list[NotificationLoop]:
+    """Return a loop for each receiver of notifications; none in shadow mode."""
     if not settings.notifications or settings.shadow.active:
         return []
     from rebrain_node.worker.notification import NotificationLoop
@@ -386,7 +388,8 @@ def _notification_loops(settings: Settings, state: State) -> list[NotificationLo
     ]
 
 
-def _workitem_loops(settings: Settings, state: State) -> list[WorkitemLoop]:
+def workitem_loops(settings: Settings, state: State) -> list[WorkitemLoop]:
+    """Return a loop for each workflow manager; none in shadow mode."""
     if not settings.workflow_managers or settings.shadow.active:
         return []
     from rebrain_node.worker.workitem import WorkitemLoop

@@ -47,7 +47,7 @@ def drift_section(drift: Sequence[DriftStatistic]) -> Html:
         )
         for one in drift
     ]  # fmt: skip
-    names = ("measure", "median", "limit", "unit", "results", "limit kept")
+    names = ("measure", "median", "limit", "unit", "results", "stands")
     return tag("section", heading, table(names, rows))
 
 
@@ -134,8 +134,8 @@ def _distribution(title: str, values: Sequence[float], step: float) -> Html:
 
 def _verdicts(facts: AcceptanceFacts) -> Html:
     rows = [
-        (tag("code", reference(one.series_instance_uid)), each.verdict, each.operator,
-         utc(each.recorded_at), each.reason)
+        (tag("code", reference(one.series_instance_uid)), each.verdict, utc(each.recorded_at),
+         f"{each.operator}: {each.reason}")
         for one in facts.results
         for each in one.verdicts
     ]  # fmt: skip
@@ -143,7 +143,7 @@ def _verdicts(facts: AcceptanceFacts) -> Html:
     if not rows:
         words = "None. `rebrain-node queue verdict SERIES accept --reason TEXT` records one."
         return tag("section", heading, tag("p", words))
-    names = ("series", "verdict", "who", "when", "reason")
+    names = ("series", "verdict", "when", "who and why")
     return tag("section", heading, table(names, rows, class_="short"))
 
 

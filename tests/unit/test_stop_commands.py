@@ -10,7 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from rebrain_node.app.compose import find_state, open_state, stop_limits
-from rebrain_node.app.serve import record_mode
+from rebrain_node.app.serve import (
+    delivery_loops,
+    notification_loops,
+    record_mode,
+    workitem_loops,
+)
 from rebrain_node.cli import program
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.stop_rules import ResultMeasures
@@ -171,6 +176,31 @@ def test_leaving_shadow_mode_sends_nothing_by_itself_and_a_command_sends_chosen_
         changes = [row.details for row in state.audit.events(9, event=Event.SHADOW_CHANGED)]
     assert [one["active"] for one in changes] == [True, False]
     assert changes[0]["destination"] == "test"
+
+
+def test_in_shadow_mode_nobody_but_the_test_archive_is_called(site):
+    others = """
+[[notifications]]
+name = "ris"
+ae_title = "RIS"
+host = "127.0.0.1"
+[[workflow_managers]]
+name = "flow"
+url = "http://127.0.0.1:9/rs"
+workitem_code = "SYNMR"
+"""
+    everybody = [["pacs", "test"], ["ris"], ["flow"]]
+    plain = site.config.read_text().replace(SHADOW, "") + others
+    for text, names in ((plain + SHADOW, [["test"], [], []]), (plain, everybody)):
+        site.config.write_text(text)
+        settings = load_settings(site.config)
+        with open_state(settings) as state:
+            called = [
+                [each.destination.name for each in delivery_loops(settings, state)],
+                [each.receiver.name for each in notification_loops(settings, state)],
+                [each.manager.name for each in workitem_loops(settings, state)],
+            ]
+        assert called == names
 
 
 def test_a_kept_result_is_not_late(site):

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from scipy.stats import binomtest
 
-from rebrain_node.domain.acceptance import shadow_times, wilson
+from rebrain_node.app.compose import stop_limits
+from rebrain_node.domain.acceptance import AcceptanceLimits, shadow_times, wilson
 from rebrain_node.domain.stop_rules import (
     ResultMeasures,
     SeriesOutcome,
@@ -15,6 +16,7 @@ from rebrain_node.domain.stop_rules import (
     drift_of,
     read_rule,
 )
+from rebrain_node.settings import Settings, StopSettings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -103,3 +105,13 @@ def test_times_of_shadow_mode_are_cut_to_the_period():
     found = shadow_times(changes, START + day, START + 6 * day)
     assert found == ((START + day, START + 2 * day), (START + 5 * day, START + 6 * day))
     assert shadow_times(changes, START + 3 * day, START + 4 * day) == ()
+
+
+def test_the_defaults_of_the_rules_are_those_of_the_settings():
+    assert stop_limits(Settings()) == StopLimits()
+    assert AcceptanceLimits(**Settings().acceptance.model_dump()) == AcceptanceLimits()
+
+
+def test_a_rule_that_could_never_stop_delivery_is_refused_with_both_settings():
+    with pytest.raises(ValueError, match=r"stop\.results.*lower least_results, or raise results"):
+        StopSettings(results=5, least_results=6)
