@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
+from rebrain_node.domain.text import utc
 
 if TYPE_CHECKING:
     from rebrain_node.domain.delivery import Delivery
@@ -60,7 +61,7 @@ def list_(
             for one in state.deliveries.of()
             if everything or _is_open(one) or (unconfirmed and one.unconfirmed)
         ]
-        paused = state.deliveries.paused()
+        paused, stops = state.deliveries.paused(), state.stops.active()
         notifications = state.notifications.open()
     known = set(settings.destination_names)
     if as_json:
@@ -69,6 +70,7 @@ def list_(
                 "deliveries": [_json(one, known) for one in found],
                 "notifications": [_notification(one) for one in notifications],
                 "paused": [asdict(one) | {"since": one.since.isoformat()} for one in paused],
+                "stops": [asdict(one) | {"since": one.since.isoformat()} for one in stops],
             }
         )
     else:
@@ -83,6 +85,8 @@ def list_(
         for one in paused:
             since = one.since.isoformat(sep=" ", timespec="seconds")
             typer.echo(f"{one.destination} is paused since {since}: {one.reason}")
+        for stop in stops:
+            typer.echo(f"delivery is stopped by {stop.rule} since {utc(stop.since)}: {stop.reason}")
     needing = [*(one.needs_operator for one in found), *(n.needs_operator for n in notifications)]
     if any(needing):
         raise typer.Exit(1)

@@ -139,26 +139,27 @@ def _released(session: Session, rule: StopRule) -> int:
 
 
 def _outcomes(session: Session, after: int, count: int) -> list[SeriesOutcome]:
-    """Newest outcomes after a row of the log, oldest first."""
-    rows: list[tuple[int, str, str]] = []
+    """Newest outcome of each of the newest series after a row of the log, oldest first."""
+    rows: list[tuple[int, str, str, str]] = []
     for event in _ENDS:  # one by one: each is read by the index from its end
-        query = select(AuditRow.sequence, AuditRow.event, AuditRow.details).where(
+        query = select(AuditRow.sequence, AuditRow.event, AuditRow.subject, AuditRow.details).where(
             AuditRow.event == str(event), AuditRow.sequence > after
         )
         if event == Event.SERIES_FAILED:
             query = query.where(AuditRow.details.contains(_BY_WORK))
         newest = session.execute(query.order_by(AuditRow.sequence.desc()).limit(count))
-        rows += [(sequence, name, details) for sequence, name, details in newest]
+        rows += [(sequence, name, uid, details) for sequence, name, uid, details in newest]
+    by_series = {row[2]: row for row in sorted(rows)}  # a series that is retried counts once
     return [
         SeriesOutcome(
             sequence=sequence,
             measures=(
                 ResultMeasures.from_json(json.loads(details))
-                if name == Event.RESULT_MEASURED
+                if event == Event.RESULT_MEASURED
                 else None
             ),
         )
-        for sequence, name, details in sorted(rows)[-count:]
+        for sequence, event, _, details in sorted(by_series.values())[-count:]
     ]
 
 

@@ -51,11 +51,12 @@ class Node(OutboxNode):
         due = [] if options.kept else ["pacs"]
         return self.outbox.put(made, due, job, options=options)
 
-    def failure(self, error: Exception, limits: StopLimits = LIMITS) -> None:
+    def failure(self, error: Exception, series: str | None = None) -> None:
         """A series whose work fails at the last try, or at the gate, as a worker has it."""
-        series, study = self.begin()
-        self.ledger.record_received(received(1, series, study))
-        accept(self.ledger, series, study)
+        if series is None:
+            series, study = self.begin()
+            self.ledger.record_received(received(1, series, study))
+        accept(self.ledger, series, series.rpartition(".")[0])
 
         def broken() -> object:
             raise error
@@ -66,7 +67,7 @@ class Node(OutboxNode):
             ports=broken,  # type: ignore[arg-type] # it fails
             configuration=broken,  # type: ignore[arg-type] # it fails
             destinations=("pacs",),
-            options=ResultOptions(limits=limits),
+            options=ResultOptions(limits=LIMITS),
             stops=self.stops,
         )
         assert work.synthesise(series, 1, attempt=3) == "done"
@@ -144,6 +145,18 @@ def test_series_that_fail_or_that_the_gate_refuses_stop_delivery_at_their_share(
     assert node.sent() == 0
     node.stops.release("failures", "the disk was full", "admin")
     assert node.sent() == 2
+
+
+def test_a_series_that_is_retried_and_fails_again_counts_once(node: Node) -> None:
+    node.result()
+    node.result()
+    node.failure(ZeroDivisionError())
+    for _ in range(3):
+        node.ledger.retry("1.2.3.1", operator="admin", reason="once more")
+        node.failure(ZeroDivisionError(), series="1.2.3.1")
+    (failures, *_) = node.stops.readings(LIMITS)
+    assert failures.words.startswith("1 of the last 3 series failed")
+    assert node.rules() == []
 
 
 def test_a_destination_that_refuses_results_is_no_failure_of_the_work(node: Node) -> None:

@@ -22,7 +22,7 @@ from rebrain_node.domain.stop_rules import ResultMeasures
 from rebrain_node.errors import SettingsError, StateError
 from rebrain_node.settings import load_settings
 from rebrain_node.store.outbox import ResultOptions
-from tests.support.store_cases import accept, derived_set, fast_folder, received
+from tests.support.store_cases import accept, answers, derived_set, fast_folder, received
 
 SETTINGS = """
 [storage]
@@ -130,6 +130,8 @@ def test_a_stop_makes_status_fail_with_the_remedy_until_it_is_released(site):
 def test_a_stop_by_hand_is_listed_and_named_beside_a_rule(site):
     site.run("stop", "delivery", "--reason", "wrong protocol")
     assert "wrong protocol" in site.run("stop", "list", code=1)
+    assert "delivery is stopped by operator since" in site.run("outbox", "list")
+    assert site.json("outbox", "list")["stops"][0]["reason"] == "wrong protocol"
     for _ in range(2):
         site.result(uncertainty=0.5)
     assert "still kept, because uncertainty stops" in site.run(
@@ -152,6 +154,14 @@ def test_shadow_mode_keeps_results_for_every_destination_but_the_test_archive(si
     assert status["shadow"] == {"active": True, "destination": "test"}
     assert status["results_kept"] == 1
     assert "results go to test alone" in site.run("status", code=1)
+
+
+def test_what_the_test_archive_takes_is_not_published(site):
+    series = site.result()
+    with open_state(load_settings(site.config)) as state:
+        state.deliveries.record(1, "test", answers(state.outbox.outstanding(1, "test")))
+        assert state.deliveries.of("test")[0].states == {"taken": 3}
+        assert state.ledger.series_one(series).state == "synthesised"
 
 
 def test_in_shadow_mode_no_command_sends_to_a_clinical_destination(site):
