@@ -165,11 +165,11 @@ class DeliveryStop:
     since: datetime  #: aware, UTC
 
     def sentence(self, waiting: int) -> str:
-        """Say what is stopped, why, and what ends it; ``waiting`` sets are kept."""
+        """Say what is stopped, why, and what ends it; ``waiting`` sets are due."""
         return (
-            f"delivery is stopped by the rule {self.rule}: {self.reason}; {waiting} results are "
-            f"kept; once the cause is removed, `rebrain-node stop release {self.rule} --reason "
-            "TEXT` sends them"
+            f"delivery is stopped by the rule {self.rule}: {self.reason}; {waiting} results wait; "
+            f"once the cause is removed, `rebrain-node stop release {self.rule} --reason TEXT` "
+            "ends the stop"
         )
 
 
