@@ -33,6 +33,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as EnvironmentFault
 
+from rebrain_node.domain.stop_rules import JUDGED_RULES, JudgedRule
 from rebrain_node.errors import SettingsError
 from rebrain_node.validation import faults_of, nearest
 
@@ -696,6 +697,138 @@ class MarksSettings(_Part):
     )
 
 
+class ShadowSettings(_Part):
+    """Shadow mode: everything is made and judged, nothing goes to the clinical destinations."""
+
+    active: bool = Field(
+        default=False,
+        description=(
+            "whether results stay in the node: they are kept for every destination, and `outbox "
+            "retry` sends chosen ones once this is false again; nobody is notified, no workitem "
+            "is claimed ([shadow mode](how-to/shadow-mode.md))"
+        ),
+    )
+    destination: str | None = Field(
+        default=None,
+        description=(
+            "name of the one destination that gets the results while shadow mode is active, a "
+            "test archive; none means that they stay in the node"
+        ),
+    )
+
+
+class StopSettings(_Part):
+    """When delivery stops by itself, until a person releases it."""
+
+    rules: tuple[JudgedRule, ...] = Field(
+        default=JUDGED_RULES,
+        description=(
+            "rules that are applied: `failures`, `drift`, `uncertainty`; an empty list applies "
+            "none ([delivery](delivery.md#when-delivery-stops))"
+        ),
+    )
+    results: int = Field(
+        default=50, ge=1, le=1000, description="newest series that each rule looks at"
+    )
+    least_results: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="no rule stops delivery on fewer series than this, at most `stop.results`",
+    )
+    failed_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description=(
+            "delivery stops when more than this share of the newest series failed or was refused "
+            "by the gate"
+        ),
+    )
+    uncertainty: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description=(
+            "delivery stops when the mean uncertainty of the newest results is above this, ratio "
+            "of the display range; none means the limit of the bundle for a slice "
+            "(`abstain.slice_above`); a bundle without one stops nothing"
+        ),
+    )
+    drift_sd: float = Field(
+        default=3.0,
+        gt=0,
+        le=50,
+        description=(
+            "delivery stops when the median of a statistic of the newest CT lies farther from the "
+            "series behind the bundle than this, on either side, standard deviations"
+        ),
+    )
+    drift_hu: float = Field(
+        default=10.0,
+        gt=0,
+        le=100,
+        description=(
+            "delivery stops when the median level of brain tissue lies farther from that which "
+            "the bundle expects than this, on either side, HU"
+        ),
+    )
+    drift_ood: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description=(
+            "delivery stops when the median OOD score is more than this many times the threshold "
+            "of the bundle"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _looks_at_enough(self) -> Self:
+        if self.least_results > self.results:
+            raise ValueError(
+                f"stop.least_results is {self.least_results}, but only the newest {self.results} "
+                "series are looked at (stop.results): no rule would ever stop delivery; lower "
+                "least_results, or raise results"
+            )
+        return self
+
+
+class AcceptanceSettings(_Part):
+    """What shadow mode must show before the site goes on; `audit acceptance` compares."""
+
+    results: int = Field(default=50, ge=1, description="results of shadow mode, at least")
+    verdicts: int = Field(
+        default=20, ge=1, description="results that a person has judged (`queue verdict`), at least"
+    )
+    accepted_share: float = Field(
+        default=0.8,
+        ge=0,
+        le=1,
+        description=(
+            "lower end of the 95 % interval of the share of judged results that were accepted, at "
+            "least"
+        ),
+    )
+    failed_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="share of series that failed or were refused by the gate, at most",
+    )
+    latency_s: float = Field(
+        default=900.0,
+        gt=0,
+        description="seconds from complete study to result that 90 % of the results keep",
+    )
+    ood_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of results with an OOD score above the threshold of the bundle, at most",
+    )
+
+
 class HealthSettings(_Part):
     """Probes and metrics for a monitoring system on this machine."""
 
@@ -747,6 +880,9 @@ class Settings(BaseSettings):
     model: Model = Model()
     objects: Objects = Objects()
     marks: MarksSettings = MarksSettings()
+    shadow: ShadowSettings = ShadowSettings()
+    stop: StopSettings = StopSettings()
+    acceptance: AcceptanceSettings = AcceptanceSettings()
     destinations: tuple[DestinationSettings, ...] = Field(
         default=(), description="where results are sent; empty means they are kept and not sent"
     )
@@ -784,6 +920,18 @@ class Settings(BaseSettings):
         return tuple(each.name for each in (*self.destinations, *self.dicomweb_destinations))
 
     @property
+    def due_names(self) -> tuple[str, ...]:
+        """Names of the destinations that new results are sent to."""
+        if not self.shadow.active:
+            return self.destination_names
+        return () if self.shadow.destination is None else (self.shadow.destination,)
+
+    @property
+    def kept_names(self) -> tuple[str, ...]:
+        """Names of the destinations for which shadow mode keeps new results."""
+        return tuple(name for name in self.destination_names if name not in self.due_names)
+
+    @property
     def notified(self) -> tuple[tuple[str, str], ...]:
         """Pairs of a destination and a receiver that is notified of what it has confirmed."""
         confirming = [each.name for each in self.destinations if each.confirmation != "none"]
@@ -791,6 +939,7 @@ class Settings(BaseSettings):
             (name, each.name)
             for each in self.notifications
             for name in each.destinations or confirming
+            if not (self.shadow.active and name == self.shadow.destination)
         )
 
     @property
@@ -821,6 +970,16 @@ class Settings(BaseSettings):
                     f"receiver.peers.query of {peer.ae_title} names {peer.query!r}, which is no "
                     "source and no destination; add it as [[sources]], or correct the name"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_for_a_known_destination(self) -> Self:
+        name = self.shadow.destination
+        if name is not None and name not in self.destination_names:
+            known = ", ".join(self.destination_names) or "none"
+            raise ValueError(
+                f"shadow.destination names {name!r}, which is no destination; there are: {known}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from rebrain_node import __version__
 from rebrain_node.blobs import inbox_blobs, outbox_blobs, stored_files
 from rebrain_node.domain.limits import Limits
+from rebrain_node.domain.stop_rules import StopLimits
 from rebrain_node.errors import NoStateError, SettingsError
 from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.settings import Settings
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.results import Results
     from rebrain_node.store.retention import Retention, RetentionRules
     from rebrain_node.store.short_names import ShortNames
+    from rebrain_node.store.stops import Stops
     from rebrain_node.store.workitems import Workitems
 
 #: the SQLite database within the folder of the node's state
@@ -207,6 +209,7 @@ class State:
     audit: AuditLog
     outbox: Outbox
     deliveries: Deliveries
+    stops: Stops
     notifications: Notifications
     workitems: Workitems
     backlog: Backlog
@@ -372,6 +375,7 @@ def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.results import Results
     from rebrain_node.store.retention import Retention
     from rebrain_node.store.short_names import ShortNames
+    from rebrain_node.store.stops import Stops
     from rebrain_node.store.workitems import Workitems
 
     return State(
@@ -380,6 +384,7 @@ def _state(database: Database, folder: Path) -> State:
         audit=AuditLog(database, folder),
         outbox=Outbox(database, folder / "outbox"),
         deliveries=Deliveries(database),
+        stops=Stops(database),
         notifications=Notifications(database),
         workitems=Workitems(database),
         backlog=Backlog(database),
@@ -448,6 +453,11 @@ def retention_rules(settings: Settings) -> RetentionRules:
     from rebrain_node.store.retention import RetentionRules
 
     return RetentionRules(**settings.retention.model_dump())
+
+
+def stop_limits(settings: Settings) -> StopLimits:
+    """Read the limits of the stop rules from the settings."""
+    return StopLimits(**settings.stop.model_dump())
 
 
 def refuse_rollback(settings: Settings, state: State, release: Release) -> None:

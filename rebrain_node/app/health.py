@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rebrain_node.app.compose import State
     from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.ledger import LedgerCounts
+    from rebrain_node.domain.stop_rules import DeliveryStop
     from rebrain_node.settings import Settings
     from rebrain_node.store.audit_queue import QueueState
 
@@ -69,6 +70,8 @@ class HealthReport:
     storage: Mapping[str, Any]  #: `storage_use`
     bundle: Mapping[str, Any] | None  #: name, version, digest, signed_by, engine; None before one
     last_result: datetime | None  #: when a series was last published
+    stops: tuple[DeliveryStop, ...]  #: of delivery, in force
+    shadow: Mapping[str, Any]  #: whether shadow mode is active, and the destination then
     audit_queue: tuple[QueueState, ...] = ()  #: receivers of audit messages and notices
 
     @property
@@ -155,7 +158,14 @@ def health_of(
     backlog = state.backlog.counts(now - timedelta(minutes=late_after_minutes), now - RECENT)
     waiting = state.deliveries.pending() if listed else ()
     refused = state.deliveries.needing_operator() if listed else ()
-    unfinished = [one for name in PENDING for one in state.ledger.series(name)] if listed else []
+    due = {one.source_series_uid for one in waiting}
+    unfinished = [
+        one
+        for name in PENDING
+        for one in (state.ledger.series(name) if listed else ())
+        if name != "synthesised" or one.series_instance_uid in due
+    ]
+    stops = state.stops.active()
     published = _newest(state, Event.SERIES_PUBLISHED)
     receivers = state.audit_queue.states()
     return HealthReport(
@@ -166,6 +176,7 @@ def health_of(
             disk_check(settings, state.folder),
             database_check(state),
             *_bundle_checks(state),
+            _stop_check(stops, backlog),
             *_result_checks(counts, backlog, late_after_minutes),
             queue_check(receivers, now, late_after_minutes),
         ),
@@ -179,6 +190,8 @@ def health_of(
         storage=storage_use(settings, state) if storage is None else storage,
         bundle=_bundle(state),
         last_result=None if published is None else published.recorded_at,
+        stops=stops,
+        shadow=settings.shadow.model_dump(),
     )
 
 
@@ -247,6 +260,12 @@ def _bundle_checks(state: State) -> Iterator[HealthCheck]:
         if refused is not None and refused.sequence > last:
             sentence = f"the {name} failed its last check: {refused.details['reason']}"
         yield HealthCheck(name=name, needed_for="readiness", sentence=sentence)
+
+
+def _stop_check(stops: Sequence[DeliveryStop], backlog: BacklogCounts) -> HealthCheck:
+    waiting = max((each.waiting for each in backlog.destinations.values()), default=0)
+    sentence = stops[0].sentence(waiting) if stops else ""
+    return HealthCheck(name="stops", needed_for="results", sentence=sentence)
 
 
 def _result_checks(

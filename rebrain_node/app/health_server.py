@@ -34,6 +34,7 @@ from rebrain_node.app.health import (
     storage_use,
 )
 from rebrain_node.app.presence import node_processes
+from rebrain_node.domain.stop_rules import STOP_RULES
 from rebrain_node.errors import SettingsError, StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -286,6 +287,16 @@ def _delivery_metrics(report: HealthReport) -> Iterator[Metric]:
         "destination",
         dict.fromkeys(report.paused, 1.0),
     )
+    stopped = {each.rule for each in report.stops}
+    yield _labelled(
+        "delivery_stopped",
+        "Whether a rule, or the operator, has stopped every delivery",
+        "rule",
+        {rule: float(rule in stopped) for rule in STOP_RULES},
+    )
+    shadow = float(report.shadow["active"])
+    yield _gauge("shadow_mode", "Whether results stay in the node (shadow mode)", shadow)
+    yield _gauge("results_kept", "Results that shadow mode has kept", report.backlog.kept)
 
 
 def _queue_metrics(report: HealthReport) -> Iterator[Metric]:

@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rebrain_node.app.compose import audit_check, find_state
+from rebrain_node.app.compose import audit_check, find_state, stop_limits
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.stop_rules import drift_of
 from rebrain_node.errors import AlteredBytesError, StoreUnavailableError
 from rebrain_node.settings import Settings
 
@@ -106,6 +107,7 @@ def write_site_report(settings: Settings, begin: datetime, end: datetime, path: 
     """
     from rebrain_node.report.site_page import PeriodFacts, site_page
 
+    limits = stop_limits(settings)
     with find_state(settings) as state:
         state.audit.record(
             Event.AUDIT_READ, "audit report --period", {"operator": getpass.getuser()}
@@ -120,6 +122,11 @@ def write_site_report(settings: Settings, begin: datetime, end: datetime, path: 
             waited_s=_waited_s(state, every, begin, end),
             deliveries=_delivery_events(state, begin, end),
             verdict=audit_check(state).verify(),
+            shadow=settings.shadow.active,
+            stops=state.stops.active(),
+            readings=state.stops.readings(limits),
+            drift=drift_of(state.stops.recent(limits), limits),
+            stop_events=_stop_events(state, begin, end),
         )
     path.write_text(site_page(facts), encoding="utf-8")
 
@@ -148,6 +155,19 @@ def _waited_s(
         for one in published
         if (study := study_of.get(one.subject)) in complete
     }
+
+
+def _stop_events(
+    state: State, begin: datetime, end: datetime
+) -> list[tuple[datetime, str, str, str]]:
+    """List what stopped delivery in the period, and who released it; oldest first."""
+    words = {Event.DELIVERY_STOPPED: "stopped", Event.DELIVERY_RELEASED: "released"}
+    found = [
+        (one.recorded_at, one.subject, what, str(one.details["reason"]))
+        for event, what in words.items()
+        for one in state.audit.events(MOST_EVENTS, event=event, since=begin, until=end)
+    ]
+    return sorted(found)
 
 
 def _delivery_events(state: State, begin: datetime, end: datetime) -> dict[str, dict[str, int]]:

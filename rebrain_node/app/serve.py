@@ -28,6 +28,7 @@ from rebrain_node.app.compose import (
     read_limits,
     require_database,
     retention_rules,
+    stop_limits,
 )
 from rebrain_node.app.messages import (
     audit_message_loops,
@@ -203,13 +204,14 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
         url = progress_url(state.folder, settings.storage.database_url)
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
+            record_mode(settings, state)
             watcher = _watcher(settings, state, work, workflows)
             purge = PurgeLoop(retention=state.retention, rules=retention_rules(settings))
             signing = _checkpoint_loop(settings, state)
             loops = [watcher.run, purge.run, signing.run]
-            loops += [each.run for each in _delivery_loops(settings, state)]
-            loops += [each.run for each in _notification_loops(settings, state)]
-            loops += [each.run for each in _workitem_loops(settings, state)]
+            loops += [each.run for each in delivery_loops(settings, state)]
+            loops += [each.run for each in notification_loops(settings, state)]
+            loops += [each.run for each in workitem_loops(settings, state)]
             loops += [each.run for each in audit_message_loops(settings, state)]
             loops += [each.run for each in notice_loops(settings, state)]
             loops.append(self_check_loop(settings, state).run)
@@ -235,7 +237,18 @@ def _record_restart(state: State, process: str, silent_s: float | None) -> None:
         state.audit.record(Event.PROCESS_RESTARTED, process, {"silent_s": silent_s})
 
 
+def record_mode(settings: Settings, state: State) -> None:
+    """Record that shadow mode began, ended or has another destination since the last start."""
+    shadow = settings.shadow
+    before = next(iter(state.audit.events(1, event=Event.SHADOW_CHANGED)), None)
+    known = {"active": False} if before is None else dict(before.details)
+    now = {"active": shadow.active, "destination": shadow.destination if shadow.active else None}
+    if shadow.active != known["active"] or now["destination"] != known.get("destination"):
+        state.audit.record(Event.SHADOW_CHANGED, settings.receiver.ae_title, now)
+
+
 def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Work:
+    from rebrain_node.store.outbox import ResultOptions
     from rebrain_node.worker.work import Work
 
     verdict = activate_bundle(settings, state, check)
@@ -269,8 +282,12 @@ def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Wor
         outbox=state.outbox,
         ports=_once(ports),
         configuration=_once(configuration),
-        destinations=settings.destination_names,
+        destinations=settings.due_names,
         notified=settings.notified,
+        options=ResultOptions(
+            kept=settings.kept_names, shadow=settings.shadow.active, limits=stop_limits(settings)
+        ),
+        stops=state.stops,
     )
     return work
 
@@ -317,7 +334,8 @@ def _checkpoint_loop(settings: Settings, state: State) -> CheckpointLoop:
     )
 
 
-def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
+def delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
+    """Return a loop for each destination; in shadow mode for the test destination alone."""
     from rebrain_node.worker.delivery import DeliveryLoop
 
     def pacs(each: DestinationSettings) -> Destination:
@@ -353,11 +371,13 @@ def _delivery_loops(settings: Settings, state: State) -> list[DeliveryLoop]:
             earlier=earlier,
         )
         for destination, each in destinations
+        if each.name in settings.due_names
     ]
 
 
-def _notification_loops(settings: Settings, state: State) -> list[NotificationLoop]:
-    if not settings.notifications:
+def notification_loops(settings: Settings, state: State) -> list[NotificationLoop]:
+    """Return a loop for each receiver of notifications; none in shadow mode."""
+    if not settings.notifications or settings.shadow.active:
         return []
     from rebrain_node.worker.notification import NotificationLoop
 
@@ -378,8 +398,9 @@ def _notification_loops(settings: Settings, state: State) -> list[NotificationLo
     ]
 
 
-def _workitem_loops(settings: Settings, state: State) -> list[WorkitemLoop]:
-    if not settings.workflow_managers:
+def workitem_loops(settings: Settings, state: State) -> list[WorkitemLoop]:
+    """Return a loop for each workflow manager; none in shadow mode."""
+    if not settings.workflow_managers or settings.shadow.active:
         return []
     from rebrain_node.worker.workitem import WorkitemLoop
 

@@ -16,6 +16,7 @@ import typer
 
 from rebrain_node import __version__
 from rebrain_node.cli import (
+    acceptance,  # noqa: F401 - adds its command to `audit`
     audit,
     audit_proof,  # noqa: F401 - adds its commands to `audit`
     audit_records,  # noqa: F401 - adds its commands to `audit`
@@ -28,6 +29,7 @@ from rebrain_node.cli import (
     outbox,
     queue,
     recall,
+    stop,
     storage,
 )
 from rebrain_node.errors import BundleError, RebrainError, SettingsError
@@ -74,6 +76,7 @@ program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(outbox.outbox, name="outbox")
 program.add_typer(notify.notify, name="notify")
+program.add_typer(stop.stop, name="stop")
 program.add_typer(storage.storage, name="storage")
 program.add_typer(audit.audit, name="audit")
 program.add_typer(bundle.bundle, name="bundle")

@@ -195,7 +195,7 @@ def report(
     if series is not None:
         write_series_report(settings, series, out)
     elif period is not None:
-        write_site_report(settings, *_days(period), out)
+        write_site_report(settings, *days_of(period), out)
     else:
         write_audit_report(settings, out)
     if as_json:
@@ -204,7 +204,7 @@ def report(
     typer.echo(str(out))
 
 
-def _days(period: str) -> tuple[datetime, datetime]:
+def days_of(period: str) -> tuple[datetime, datetime]:
     """Read FROM/TO; the last day is included whole."""
     try:
         first, last = (datetime.fromisoformat(day) for day in period.split("/"))

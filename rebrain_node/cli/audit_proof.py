@@ -129,7 +129,7 @@ def key(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Print the public key that signs the checkpoints of the audit log.
+    """Print the public key by which the audit log is verified.
 
     Keep a copy where the administrator of the node cannot change it: `audit verify --key FILE`
     then shows a log that was written again with another key.

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
+from rebrain_node.domain.text import utc
 
 if TYPE_CHECKING:
     from rebrain_node.domain.delivery import Delivery
     from rebrain_node.domain.notification import Notification
+    from rebrain_node.settings import Settings
     from rebrain_node.store.deliveries import Deliveries
     from rebrain_node.store.notifications import Notifications
 
@@ -59,7 +61,7 @@ def list_(
             for one in state.deliveries.of()
             if everything or _is_open(one) or (unconfirmed and one.unconfirmed)
         ]
-        paused = state.deliveries.paused()
+        paused, stops = state.deliveries.paused(), state.stops.active()
         notifications = state.notifications.open()
     known = set(settings.destination_names)
     if as_json:
@@ -68,6 +70,7 @@ def list_(
                 "deliveries": [_json(one, known) for one in found],
                 "notifications": [_notification(one) for one in notifications],
                 "paused": [asdict(one) | {"since": one.since.isoformat()} for one in paused],
+                "stops": [asdict(one) | {"since": one.since.isoformat()} for one in stops],
             }
         )
     else:
@@ -82,6 +85,8 @@ def list_(
         for one in paused:
             since = one.since.isoformat(sep=" ", timespec="seconds")
             typer.echo(f"{one.destination} is paused since {since}: {one.reason}")
+        for stop in stops:
+            typer.echo(f"delivery is stopped by {stop.rule} since {utc(stop.since)}: {stop.reason}")
     needing = [*(one.needs_operator for one in found), *(n.needs_operator for n in notifications)]
     if any(needing):
         raise typer.Exit(1)
@@ -132,20 +137,25 @@ def retry(
 ) -> None:
     """Send again what was refused, left out or cancelled.
 
+    Also what shadow mode has kept, once it has ended.
+
     A notification is sent again with `--to` and the name of its receiver.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 
     operator = getpass.getuser()
-    with find_state(load_settings(config)) as state:
+    settings = load_settings(config)
+    with find_state(settings) as state:
         if _is_receiver(state.notifications, set_id, to):
             count = state.notifications.retry(set_id, str(to), reason, operator, resend=resend)
             _print_counts("pending again", {str(to): count}, as_json=as_json)
             return
+        names = _destinations(state.deliveries, set_id, to)
+        _refuse_shadow(settings, set_id, names)
         counts = {
             name: state.deliveries.retry(set_id, name, reason, operator, resend=resend)
-            for name in _destinations(state.deliveries, set_id, to)
+            for name in names
         }
     _print_counts("pending again", counts, as_json=as_json)
 
@@ -209,6 +219,20 @@ def resume(
     with find_state(load_settings(config)) as state:
         state.deliveries.resume(destination, reason, getpass.getuser())
     _print_switch(destination, "resumed", as_json=as_json)
+
+
+def _refuse_shadow(settings: Settings, set_id: int, names: Sequence[str]) -> None:
+    """Refuse to make due what shadow mode keeps, so that leaving it sends nothing by itself."""
+    from rebrain_node.errors import StateError
+
+    kept = sorted(set(names) & set(settings.kept_names))
+    if settings.shadow.active and kept:
+        test = settings.shadow.destination
+        hint = f", or give --to {test}" if test is not None and test in names else ""
+        raise StateError(
+            f"shadow mode is active (shadow.active): nothing of set {set_id} is sent to "
+            f"{', '.join(kept)}; set it to false and start the node again before{hint}"
+        )
 
 
 def _is_open(delivery: Delivery) -> bool:

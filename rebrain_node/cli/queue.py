@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from rebrain_node.app.compose import State
     from rebrain_node.app.health import HealthReport
+    from rebrain_node.domain.acceptance import Verdict
     from rebrain_node.domain.audit import AuditEvent
     from rebrain_node.domain.completeness import Inquiry
     from rebrain_node.domain.delivery import Delivery
@@ -43,8 +44,8 @@ def status(
     monitoring system, if the node does not run, a process has ended or does not answer, the disk
     is below the soft mark, the database takes no write, bundle or engine failed the last check, a
     series failed in the last 24 hours, a series or a delivery waits longer than --late-after
-    minutes, a delivery is refused or held back, a notification or workitem is refused, or a
-    receiver of audit messages or notices could not be told so long.
+    minutes, a delivery is refused or held back, delivery is stopped by a rule, a notification or
+    workitem is refused, or a receiver of audit messages or notices could not be told so long.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.app.health import health_of
@@ -91,6 +92,9 @@ def _status(settings: Settings, report: HealthReport) -> dict[str, object]:
             asdict(one) | {"since": one.since and one.since.isoformat()}
             for one in report.audit_queue
         ],
+        "stops": [asdict(one) | {"since": one.since.isoformat()} for one in report.stops],
+        "shadow": report.shadow,
+        "results_kept": report.backlog.kept,
         "storage": report.storage,
         "late": [asdict(one) | {"since": one.since.isoformat()} for one in report.overdue],
     }
@@ -126,6 +130,13 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
         ("disputed", counts.disputed),
         ("every series accounted for", "yes" if counts.conserved else "NO"),
     ]
+    rows += [(f"DELIVERY STOPPED by {one.rule}", one.reason) for one in report.stops]
+    if report.shadow["active"]:
+        test = report.shadow["destination"]
+        where = "results stay in the node" if test is None else f"results go to {test} alone"
+        rows.append(("SHADOW MODE", where))
+    if report.backlog.kept:
+        rows.append(("results kept in shadow mode", report.backlog.kept))
     if report.paused:
         rows.append(("paused destinations", ", ".join(report.paused)))
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
@@ -219,7 +230,8 @@ def show(series: Series, config: Config = None, as_json: AsJson = False) -> None
     State, findings, why it was accepted or refused, what its source answered, how its CT was
     shifted to the level of brain tissue of the bundle, waiting deliveries, and workitems of its
     study. The block Result names bundle and signer, slices by kind, the exemplars and subjects
-    behind them, uncertainty, the slices not to be trusted, the MR series, and who has got it when.
+    behind them, uncertainty, the slices not to be trusted, the MR series, who has got it when, and
+    the verdicts of readers.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.domain.audit import Event
@@ -312,6 +324,39 @@ def cancel(series: Series, reason: Reason, config: Config = None, as_json: AsJso
         uid = state.names.series(series)
         record = state.ledger.cancel(uid, operator=_login_name(), reason=reason)
     _print_decision(record, as_json=as_json)
+
+
+@queue.command("verdict")
+def verdict(
+    series: Series,
+    word: Annotated[str, typer.Argument(metavar="VERDICT", help="`accept` or `reject`.")],
+    reason: Reason,
+    operator: Annotated[
+        str | None,
+        typer.Option(help="Who has looked, for the audit log; default: the login name."),
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record what a person thinks of a result.
+
+    `audit acceptance` counts it: the newest verdict of each person; a result is accepted if nobody
+    rejects it. Nothing else changes: stop a delivery with `outbox cancel`, take a result back with
+    `recall`.
+    """
+    from rebrain_node.app.compose import find_state
+    from rebrain_node.domain.acceptance import VERDICTS
+    from rebrain_node.settings import load_settings
+
+    choose(word, VERDICTS, "verdict")
+    by = (operator or _login_name()).strip()
+    with find_state(load_settings(config)) as state:
+        uid = state.names.series(series)
+        set_id = state.results.judge(uid, cast("Verdict", word), reason=reason, operator=by)
+    if as_json:
+        print_json({"series_instance_uid": uid, "set": set_id, "verdict": word, "operator": by})
+    else:
+        typer.echo(f"{by}: {word} for the result of series {reference(uid)} (set {set_id})")
 
 
 def _print_decision(record: SeriesRecord, *, as_json: bool) -> None:

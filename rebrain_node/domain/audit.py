@@ -436,6 +436,43 @@ class Event(StrEnum):
         "destination",
         "reason, operator",
     )
+    DELIVERY_STOPPED = (
+        "delivery.stopped",
+        (
+            "a stop rule, or an operator, stops every delivery; results are made and kept until a "
+            "person releases the rule"
+        ),
+        "rule (`failures`, `drift`, `uncertainty`, `operator`)",
+        "reason, value, limit, results (count that was judged), operator (null of a rule)",
+    )
+    DELIVERY_RELEASED = (
+        "delivery.released",
+        "a person ends a stop of delivery; the rule counts from here on anew",
+        "rule",
+        "reason, operator",
+    )
+    RESULT_MEASURED = (
+        "result.measured",
+        "a result is in the outbox: the measures on which the stop rules are judged",
+        "series",
+        (
+            "set, revision, shadow (whether shadow mode was active), uncertainty (mean), "
+            "uncertainty_limit, untrusted, slices (counts), ood_score, ood_threshold, brain_hu, "
+            "expected_hu, deviations (of each statistic; [out-of-domain](out-of-domain.md))"
+        ),
+    )
+    SHADOW_CHANGED = (
+        "shadow.changed",
+        "the node started with shadow mode active, or left it",
+        "AE title of the node",
+        "active, destination (of the results; null where they stay in the node)",
+    )
+    SERIES_VERDICT = (
+        "series.verdict",
+        "a person judged a result (`queue verdict`); the newest word of each person counts",
+        "series",
+        "set, revision, verdict (`accept` or `reject`), reason, operator",
+    )
     SERIES_RECALLED = (
         "series.recalled",
         (

@@ -397,7 +397,7 @@ SILENT: Final[Mapping[str, str]] = {
             Event.SERIES_VERIFIED, Event.SERIES_ACCEPTED, Event.SERIES_REFUSED,
             Event.STEP_COMPLETED, Event.STEP_FAILED, Event.TISSUE_LEVEL, Event.SERIES_RECOGNISED,
             Event.SERIES_GUIDED, Event.SERIES_UNCERTAINTY, Event.SERIES_FAILED,
-            Event.GATE_REFUSED,
+            Event.GATE_REFUSED, Event.RESULT_MEASURED, Event.SERIES_VERDICT,
         ),
         "processing within the node: nobody gets or changes an instance",
     ),
@@ -423,7 +423,7 @@ SILENT: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
             Event.DELIVERY_WITHDRAWN, Event.DELIVERY_CANCELLED, Event.DELIVERY_PAUSED,
-            Event.DELIVERY_RESUMED,
+            Event.DELIVERY_RESUMED, Event.DELIVERY_STOPPED, Event.DELIVERY_RELEASED,
         ),
         "nothing is transferred",
     ),
@@ -434,7 +434,7 @@ SILENT: Final[Mapping[str, str]] = {
     ),
     Event.REJECTION_RECEIVED: "the note is told by `instance.received`; nothing is deleted",
     **dict.fromkeys(
-        (Event.STORAGE_REPAIRED, Event.STORAGE_LOW, Event.STORAGE_FREE),
+        (Event.STORAGE_REPAIRED, Event.STORAGE_LOW, Event.STORAGE_FREE, Event.SHADOW_CHANGED),
         "operation of the node",
     ),
     Event.CERTIFICATE_EXPIRING: "operation of the node; told by a notice",

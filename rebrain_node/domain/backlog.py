@@ -38,6 +38,7 @@ class BacklogCounts:
     failed: int  #: series that failed lately
     notifications_refused: int
     workitems_refused: int
+    kept: int = 0  #: sets that shadow mode keeps for a destination
 
     @property
     def refused(self) -> int:

@@ -13,7 +13,7 @@ Outcome = Literal["taken", "warning", "duplicate", "retry", "refused", "unsuppor
 Confirmation = Literal["none", "query", "commitment"]
 #: where one object stands at one destination
 DeliveryState = Literal[
-    "pending", "held",
+    "pending", "held", "kept",
     "taken", "unverified", "confirmed", "altered",
     "refused", "left-out", "cancelled", "withdrawn",
 ]  # fmt: skip
@@ -31,6 +31,8 @@ STATE_AFTER: Final[Mapping[Outcome, DeliveryState]] = {
 ACCEPTED_STATES: Final = frozenset({"taken", "unverified", "confirmed", "altered"})
 #: states in which nothing more is expected of a destination: its copy is not needed, or is certain
 RELEASED_STATES: Final = frozenset({"confirmed", "left-out", "cancelled", "withdrawn"})
+#: states of an object that a destination may still get: due, held back, or kept in shadow mode
+WAITING_STATES: Final = frozenset({"pending", "held", "kept"})
 #: titles of a rejection note (PS3.16 CID 7011): code of DCM and its meaning
 REJECTION_TITLES: Final[Mapping[str, str]] = {
     "113001": "Rejected for Quality Reasons",

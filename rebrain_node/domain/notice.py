@@ -115,11 +115,18 @@ def _certificate(event: AuditEvent) -> str:
     return f"the certificate ends in {days} days; renew it"
 
 
+def _stopped(event: AuditEvent) -> str | None:
+    if event.details.get("operator"):
+        return None
+    return "a rule stopped delivery: nothing is sent until you release it; see `rebrain-node stop list`"
+
+
 _OUTBOX: Final = "see `rebrain-node outbox list`"
 #: what a notice says of an event; None where it needs nobody
 SENTENCES: Final[Mapping[str, Callable[[AuditEvent], str | None]]] = {
     Event.DELIVERY_REFUSED: _said(f"a result was refused and is not tried again; {_OUTBOX}"),
     Event.DELIVERY_HELD: _said(f"a result is held back, the study there differs; {_OUTBOX}"),
+    Event.DELIVERY_STOPPED: _stopped,
     Event.DESTINATION_UNREACHABLE: _said(
         "it does not answer; the node goes on trying and loses nothing; check it and the network"
     ),

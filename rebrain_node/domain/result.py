@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from rebrain_node.domain.acceptance import ReaderVerdict
 from rebrain_node.domain.text import ranges, utc
 
 #: digits of a keyed hash or a digest that are shown; `recall` takes as few
@@ -68,6 +69,7 @@ class ResultRecord:
     ood_threshold: float | None
     destinations: tuple[DestinationRecord, ...]
     recalled: str | None = None  #: when and why it was recalled
+    verdicts: tuple[ReaderVerdict, ...] = ()  #: the newest of each person
 
     def rows(self) -> list[tuple[str, str]]:
         """Return name and value of each line of the block, as terminal and report show it."""
@@ -88,6 +90,7 @@ class ResultRecord:
             ("slices not to be trusted", self._untrusted_words()),
             ("OOD score", self._ood_words()),
             *self._delivery_rows(),
+            *((f"verdict of {one.operator}", one.sentence) for one in self.verdicts),
             *([] if self.recalled is None else [("RECALLED", self.recalled)]),
         ]
 
@@ -98,7 +101,10 @@ class ResultRecord:
                            "confirmed_at": _json(one.confirmed_at)}
             for one in self.destinations
         ]  # fmt: skip
-        return asdict(self) | {"made_at": _json(self.made_at), "destinations": destinations}
+        verdicts = [one.to_json() for one in self.verdicts]
+        return asdict(self) | {
+            "made_at": _json(self.made_at), "destinations": destinations, "verdicts": verdicts,
+        }  # fmt: skip
 
     def _exemplar_rows(self) -> Iterable[tuple[str, str]]:
         if not self.subjects:

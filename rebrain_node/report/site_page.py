@@ -12,13 +12,14 @@ from typing import Final
 from rebrain_node.domain.audit import ChainVerdict
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.domain.result import ResultRecord
+from rebrain_node.domain.stop_rules import DeliveryStop, DriftStatistic, RuleReading
 from rebrain_node.domain.text import reference, utc
+from rebrain_node.report.acceptance_page import drift_section
+from rebrain_node.report.histogram import histogram
 from rebrain_node.report.markup import Content, Html, document, join, table, tag
 
-#: bars of the histogram, each this share of the display range wide
+#: width of a bar of the histogram, ratio of the display range
 _STEP: Final = 0.02
-_BARS: Final = 25
-_HEIGHT: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,12 @@ class PeriodFacts:
     waited_s: Mapping[str, float]  #: from complete to published, by series
     deliveries: Mapping[str, Mapping[str, int]]  #: number of each delivery event, by destination
     verdict: ChainVerdict
+    shadow: bool = False  #: whether shadow mode is active now
+    stops: Sequence[DeliveryStop] = ()  #: in force now
+    readings: Sequence[RuleReading] = ()  #: where each rule stands now
+    drift: Sequence[DriftStatistic] = ()  #: of the newest results
+    #: when, rule, stopped or released, reason
+    stop_events: Sequence[tuple[datetime, str, str, str]] = ()
 
 
 def site_page(facts: PeriodFacts) -> str:
@@ -42,6 +49,8 @@ def site_page(facts: PeriodFacts) -> str:
         _refusals(facts),
         _latency(facts),
         _uncertainty(facts),
+        _stops(facts),
+        drift_section(facts.drift),
         _bundles(facts),
         _destinations(facts),
         _series(facts),
@@ -104,26 +113,36 @@ def _uncertainty(facts: PeriodFacts) -> Html:
     heading = tag("h2", "Mean uncertainty of the results")
     if not means:
         return tag("section", heading, tag("p", "No result with a recorded uncertainty."))
-    counts = Counter(min(int(mean / _STEP), _BARS - 1) for mean in means)
-    largest = max(counts.values())
-    bars = [
-        tag("rect", x=40 * k + 2, y=round(_HEIGHT * (1 - count / largest)), width=36,
-            height=round(_HEIGHT * count / largest))
-        for k, count in sorted(counts.items())
-    ]  # fmt: skip
-    picture = tag("svg", *bars, viewBox=f"0 0 {40 * _BARS} {_HEIGHT}", preserveAspectRatio="none",
-                  class_="histogram")  # fmt: skip
-    rows = [
-        (f"{_STEP * k:.2f} to {_STEP * (k + 1):.2f}", count) for k, count in sorted(counts.items())
-    ]
     words = (
         f"{len(means)} results, median {median(means):.3g} of the display range, least "
-        f"{min(means):.3g}, largest {max(means):.3g}. From 0 on the left to "
-        f"{_STEP * _BARS:g} on the right."
+        f"{min(means):.3g}, largest {max(means):.3g}."
     )
+    content = histogram(means, _STEP, "mean uncertainty")
+    return tag("section", heading, tag("p", words, class_="faint"), content)
+
+
+def _stops(facts: PeriodFacts) -> Html:
+    """Show where each stop rule stands now, and what stopped and released it in the period."""
+    since = {one.rule: utc(one.since) for one in facts.stops}
+    rows: list[Sequence[Content]] = [
+        (one.rule, f"STOPPED since {since[one.rule]}" if one.rule in since else "within limit",
+         tag("code", one.setting), one.words)
+        for one in facts.readings
+    ]  # fmt: skip
+    rows += [
+        (one.rule, f"STOPPED since {utc(one.since)}", "", one.reason)
+        for one in facts.stops
+        if one.rule == "operator"
+    ]
+    happened = [(utc(at), rule, what, reason) for at, rule, what, reason in facts.stop_events]
+    names = ("rule", "stands now", "setting", "value and limit")
     return tag(
-        "section", heading, tag("p", words, class_="faint"), picture,
-        table(("mean uncertainty", "results"), rows),
+        "section", tag("h2", "Stop rules of delivery"),
+        tag("p", f"Shadow mode is {'active' if facts.shadow else 'not active'} now."),
+        table(names, rows, class_="short"),
+        tag("h4", "In this period"),
+        table(("when", "rule", "what", "reason"), happened, class_="short")
+        if happened else tag("p", "No rule stopped delivery, and none was released."),
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from rebrain_node.store.fact_digests import DELIVERY_COLUMNS, OBJECT_COLUMNS, di
 from rebrain_node.store.tables import (
     CommitmentRow,
     DeliveryRow,
+    DeliveryStopRow,
     DerivedInstanceRow,
     DerivedSetRow,
     PausedDestinationRow,
@@ -70,6 +71,7 @@ COMPARED: Final[Mapping[str, frozenset[str]]] = {
     ),
     "delivery": frozenset({"set_id", "derived_instance_id", "destination", "state", "status"}),
     "paused_destination": frozenset({"destination", "reason", "since"}),
+    "delivery_stop": frozenset({"rule", "reason", "since"}),
     "commitment": frozenset(
         {"transaction_uid", "set_id", "destination", "requested_at", "answered_at"}
     ),
@@ -272,16 +274,9 @@ class FactCheck:
 
     def _others(self, session: Session) -> Iterator[AuditDifference]:
         paused = {row.destination: row for row in session.scalars(select(PausedDestinationRow))}
-        yield from _unmatched(
-            "paused_destination", paused, self._replay.paused, self._replay.sealed
-        )
-        for name, (reason, at) in self._replay.paused.items():
-            if name in paused:
-                row = paused[name]
-                if row.reason != reason:
-                    yield differs("paused_destination", name, "reason", row.reason)
-                if near(at, row.since) != row.since:
-                    yield differs("paused_destination", name, "since", row.since)
+        yield from self._switches("paused_destination", paused, self._replay.paused)
+        stops = {row.rule: row for row in session.scalars(select(DeliveryStopRow))}
+        yield from self._switches("delivery_stop", stops, self._replay.stops)
         asked = {row.transaction_uid: row for row in session.scalars(select(CommitmentRow))}
         told = self._replay.commitments
         yield from _unmatched("commitment", asked, told, self._replay.sealed)
@@ -298,6 +293,22 @@ class FactCheck:
             for column, wanted, found in pairs:
                 if wanted != found:
                     yield differs("commitment", uid, column, found)
+
+    def _switches(
+        self,
+        table: str,
+        held: Mapping[str, PausedDestinationRow] | Mapping[str, DeliveryStopRow],
+        told: Mapping[str, tuple[Any, str]],
+    ) -> Iterator[AuditDifference]:
+        """Compare what is stopped or paused, with reason and time."""
+        yield from _unmatched(table, held, told, self._replay.sealed)
+        for name, (reason, at) in told.items():
+            if name in held:
+                row = held[name]
+                if row.reason != reason:
+                    yield differs(table, name, "reason", row.reason)
+                if near(at, row.since) != row.since:
+                    yield differs(table, name, "since", row.since)
 
 
 class _SetPage:

@@ -104,6 +104,7 @@ class FactReplay:
         #: versions that became the instance, by SOP Instance UID, in order
         self.taken: dict[str, list[VersionFacts]] = {}
         self.paused: dict[str, tuple[Any, str]] = {}
+        self.stops: dict[str, tuple[Any, str]] = {}
         self.commitments: dict[str, tuple[int, str, str, str | None]] = {}
         self.purged: set[str] = set()  #: series and studies
         self.lost: set[str] = set()  #: SOP instances
@@ -290,6 +291,12 @@ class FactReplay:
     def _delivery_resumed(self, name: str, at: str, told: _Details) -> None:  # noqa: ARG002 - one signature for all
         self.paused.pop(name, None)
 
+    def _delivery_stopped(self, name: str, at: str, told: _Details) -> None:
+        self.stops[name] = told["reason"], at
+
+    def _delivery_released(self, name: str, at: str, told: _Details) -> None:  # noqa: ARG002 - one signature for all
+        self.stops.pop(name, None)
+
     def _storage_purged(self, uid: str, at: str, told: _Details) -> None:  # noqa: ARG002 - one signature for all
         self.purged.add(uid)
 
@@ -326,6 +333,8 @@ _HANDLERS: Final[Mapping[str, str]] = {
     Event.COMMITMENT_ANSWERED: "_commitment_answered",
     Event.DELIVERY_PAUSED: "_delivery_paused",
     Event.DELIVERY_RESUMED: "_delivery_resumed",
+    Event.DELIVERY_STOPPED: "_delivery_stopped",
+    Event.DELIVERY_RELEASED: "_delivery_released",
     Event.STORAGE_PURGED: "_storage_purged",
     Event.PATIENT_ERASED: "_storage_purged",
     Event.STORAGE_LOST: "_storage_lost",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, and_, case, func, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.backlog import BacklogCounts, DestinationCounts
@@ -43,13 +43,16 @@ class Backlog:
             Series are counted that failed then or later (aware).
         """
         late_series = select(func.count()).where(
-            SeriesRow.state.in_(PENDING), SeriesRow.changed_at < late_before
+            SeriesRow.state.in_(PENDING), SeriesRow.changed_at < late_before, ~_is_kept()
         )
         failed = select(func.count()).where(
             SeriesRow.state == "failed", SeriesRow.changed_at >= failed_since
         )
         refused = select(func.count()).where(NotificationRow.state == "refused")
         workitems = select(func.count()).where(WorkitemRow.state == "refused")
+        kept = select(func.count(func.distinct(DeliveryRow.set_id))).where(
+            DeliveryRow.state == "kept"
+        )
         with self._database.reading() as session:
             destinations, late_sets = _deliveries(session, late_before)
             return BacklogCounts(
@@ -58,7 +61,21 @@ class Backlog:
                 failed=session.scalars(failed).one(),
                 notifications_refused=session.scalars(refused).one(),
                 workitems_refused=session.scalars(workitems).one(),
+                kept=session.scalars(kept).one(),
             )
+
+
+def _is_kept() -> ColumnElement[bool]:
+    """Whether a series has a result of which nothing is due anywhere: it waits for a person."""
+    due = (
+        select(DeliveryRow.id)
+        .join(DerivedSetRow, DerivedSetRow.id == DeliveryRow.set_id)
+        .where(
+            DerivedSetRow.source_series_uid == SeriesRow.series_instance_uid,
+            DeliveryRow.state.in_(("pending", "held")),
+        )
+    )
+    return and_(SeriesRow.state == "synthesised", ~due.exists())
 
 
 def _deliveries(

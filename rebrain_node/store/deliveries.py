@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import (
+    WAITING_STATES,
     Answer,
     DeliveredObject,
     Delivery,
@@ -29,7 +30,7 @@ from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.disputes import undecided_by_series
 from rebrain_node.store.notifications import cancel_notifications
-from rebrain_node.store.recall import issued_notes
+from rebrain_node.store.recall import every_note, issued_notes
 from rebrain_node.store.series_end import (
     Details,
     concluding,
@@ -37,6 +38,7 @@ from rebrain_node.store.series_end import (
     reopen,
     settle_notifications,
 )
+from rebrain_node.store.stops import is_stopped
 from rebrain_node.store.tables import (
     DeliveryRow,
     DerivedInstanceRow,
@@ -46,10 +48,9 @@ from rebrain_node.store.tables import (
 
 #: the state whose reason describes a delivery, the most important first
 _REASON_ORDER: Final = (
-    "held", "refused", "altered", "pending", "left-out", "cancelled", "withdrawn", "unverified",
+    "held", "refused", "altered", "pending", "kept", "left-out", "cancelled", "withdrawn",
+    "unverified",
 )  # fmt: skip
-#: states of an object that a destination may still get
-_WAITING: Final = frozenset({"pending", "held"})
 
 
 class Deliveries:
@@ -75,20 +76,22 @@ class Deliveries:
         return tuple(delivery for delivery in found if delivery.outstanding)
 
     def waiting(self, destination: str) -> tuple[WaitingSet, ...]:
-        """Sets of which something is pending at a destination, oldest first.
+        """Sets that are to be sent to a destination now, oldest first.
 
-        Asked before each delivery, so it reads no object: `pending` takes ten times as long where
-        a thousand sets wait.
+        Those of which something is pending; while delivery is stopped, those of which a rejection
+        note alone is. Asked before each delivery, so it reads no object: `pending` takes ten times
+        as long where a thousand sets wait.
         """
-        waiting = select(DeliveryRow.set_id).where(
-            DeliveryRow.state == "pending", DeliveryRow.destination == destination
-        )
+        due = DeliveryRow.state == "pending", DeliveryRow.destination == destination
+        waiting = select(DeliveryRow.set_id).where(*due)
         query = (
             select(DerivedSetRow.id, DerivedSetRow.study_instance_uid, DerivedSetRow.created_at)
             .where(DerivedSetRow.id.in_(waiting.distinct()))
             .order_by(DerivedSetRow.id)
         )
         with self._database.reading() as session:
+            if is_stopped(session):
+                query = query.where(*_notes_alone(session, due))
             return tuple(WaitingSet(*row) for row in session.execute(query))
 
     def needing_operator(self) -> tuple[Delivery, ...]:
@@ -226,7 +229,7 @@ class Deliveries:
                 rows = [
                     row
                     for row, one in deliveries_of(session, set_id, name)
-                    if row.state in _WAITING and one.sop_instance_uid not in notes
+                    if row.state in WAITING_STATES and one.sop_instance_uid not in notes
                 ]
                 for row in rows:
                     row.state, row.reason = "cancelled", reason
@@ -339,7 +342,7 @@ class Deliveries:
             rows = [
                 row
                 for row, _ in deliveries_of(session, set_id, destination)
-                if row.state in _WAITING
+                if row.state in WAITING_STATES
             ]
             for row in rows:
                 row.state, row.reason = state, str(details["reason"])
@@ -347,6 +350,19 @@ class Deliveries:
             if rows:
                 append(session, event, destination, {"set": set_id, **details})
         return len(rows)
+
+
+def _notes_alone(
+    session: Session, due: tuple[ColumnElement[bool], ...]
+) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on the sets of which only rejection notes of this node are due."""
+    is_note = DerivedInstanceRow.sop_instance_uid.in_(every_note(session))
+    sets = (
+        select(DeliveryRow.set_id)
+        .join(DerivedInstanceRow, DerivedInstanceRow.id == DeliveryRow.derived_instance_id)
+        .where(*due)
+    )
+    return DerivedSetRow.id.in_(sets.where(is_note)), DerivedSetRow.id.not_in(sets.where(~is_note))
 
 
 def _delivery(row: DerivedSetRow, destination: str, group: Sequence[tuple[Any, ...]]) -> Delivery:

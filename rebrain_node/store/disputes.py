@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import ACCEPTED_STATES
+from rebrain_node.domain.delivery import ACCEPTED_STATES, WAITING_STATES
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.ledger import DisputeDecision, ReceivedInstance, Rival, SeriesState
 from rebrain_node.store.audit import append
@@ -33,8 +33,6 @@ from rebrain_node.store.tables import (
 CODE: Final = "ID-DISPUTED"
 #: so many quarantined versions of an instance are compared with one that arrives
 VERSIONS: Final = 8
-#: states of an object that a destination may still get
-_WAITING: Final = frozenset({"pending", "held"})
 #: states of a series whose result exists
 ENDED: Final = frozenset({"synthesised", "published", "failed"})
 _STUDY_OF_SERIES: Final = Statement(
@@ -263,7 +261,7 @@ def withdraw(session: Session, series: SeriesRow) -> bool:
     for row in session.scalars(query).all():
         of_set = DeliveryRow.set_id == row.id
         states = set(session.scalars(select(DeliveryRow.state).where(of_set)))
-        if not states & _WAITING or states & ACCEPTED_STATES:
+        if not states & WAITING_STATES or states & ACCEPTED_STATES:
             continue
         _withdraw(session, row.id)
         newest = newest or (row.revision == series.revision and series.state == "synthesised")
@@ -271,7 +269,7 @@ def withdraw(session: Session, series: SeriesRow) -> bool:
 
 
 def _withdraw(session: Session, set_id: int) -> None:
-    waiting = DeliveryRow.set_id == set_id, DeliveryRow.state.in_(_WAITING)
+    waiting = DeliveryRow.set_id == set_id, DeliveryRow.state.in_(WAITING_STATES)
     counts = select(DeliveryRow.destination, func.count()).where(*waiting)
     by_name = session.execute(
         counts.group_by(DeliveryRow.destination).order_by(DeliveryRow.destination)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.audit import Event
+from rebrain_node.domain.delivery import WAITING_STATES
 from rebrain_node.errors import StateError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
@@ -28,8 +28,6 @@ from rebrain_node.store.tables import (
     QuarantineRow,
     SeriesRow,
 )
-
-_WAITING: Final = ("pending", "held")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +198,7 @@ def _require_ended(session: Session, study: str) -> None:
     waiting = (
         select(DeliveryRow.set_id)
         .join(DerivedSetRow, DerivedSetRow.id == DeliveryRow.set_id)
-        .where(DerivedSetRow.study_instance_uid == study, DeliveryRow.state.in_(_WAITING))
+        .where(DerivedSetRow.study_instance_uid == study, DeliveryRow.state.in_(WAITING_STATES))
     )
     number = session.scalars(waiting.limit(1)).first()
     if number is not None:

@@ -10,29 +10,56 @@ import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.blobs import outbox_blobs
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import ACCEPTED_STATES
+from rebrain_node.domain.delivery import ACCEPTED_STATES, DeliveryState
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, Job, ObjectKind, Predecessor
+from rebrain_node.domain.stop_rules import ResultMeasures, StopLimits
 from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.series import at_revision, transition
+from rebrain_node.store.stops import judge
 from rebrain_node.store.tables import (
     DeliveryRow,
     DerivedInstanceRow,
     DerivedSetRow,
     NotificationRow,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultOptions:
+    """What becomes of a new result beside its delivery.
+
+    Attributes
+    ----------
+    kept : sequence of str
+        Destinations that get it only by `outbox retry`: shadow mode.
+    shadow : bool
+        Whether it is made in shadow mode.
+    measures : ResultMeasures or None
+        Recorded, and judged by the stop rules.
+    limits : StopLimits
+        Of these rules.
+    """
+
+    kept: Sequence[str] = ()
+    shadow: bool = False
+    measures: ResultMeasures | None = None
+    limits: StopLimits = field(default_factory=StopLimits)
+
+
+_PLAIN: Final = ResultOptions()
 
 
 class Outbox:
@@ -49,6 +76,7 @@ class Outbox:
         destinations: Sequence[str],
         job: Job,
         notified: Sequence[tuple[str, str]] = (),
+        options: ResultOptions = _PLAIN,
     ) -> int:
         """Make a set durable and due at every destination; the id of the set.
 
@@ -56,8 +84,9 @@ class Outbox:
         has confirmed the set.
 
         Bytes first, then rows, the series' state ``synthesised`` and the audit row in one
-        transaction. The same set again changes nothing and gives the same id. Without a
-        destination nothing is due and the series stays ``synthesised``: it was not published.
+        transaction, in which the stop rules are judged too: a result that is beyond a limit is not
+        sent. The same set again changes nothing and gives the same id. Without a destination
+        nothing is due and the series stays ``synthesised``: it was not published.
 
         Raises
         ------
@@ -80,8 +109,9 @@ class Outbox:
         with self._database.writing() as session:
             known = _find(session, derived, job)
             if known is None:
-                known = _enter(session, derived, destinations, job)
+                known = _enter(session, derived, destinations, job, options.kept)
                 session.add_all(_notifications(known, notified))
+                _measure(session, known, job, options)
             return known
 
     def add_note(self, set_id: int, note: DerivedInstance, reason: str, operator: str) -> int:
@@ -139,11 +169,11 @@ class Outbox:
             return _set_of(session, series_instance_uid, revision)
 
     def predecessor(self, series_instance_uid: str, revision: int) -> Predecessor | None:
-        """What the newest revision before ``revision`` gave, if any did; what was withdrawn not."""
+        """What the newest revision before ``revision`` gave; what was withdrawn or kept did not."""
         withdrawn = (
             select(DeliveryRow.set_id)
             .group_by(DeliveryRow.set_id)
-            .having(func.sum(case((DeliveryRow.state == "withdrawn", 1), else_=0)) > 0)
+            .having(func.sum(case((DeliveryRow.state.in_(("withdrawn", "kept")), 1), else_=0)) > 0)
             .having(func.sum(case((DeliveryRow.state.in_(ACCEPTED_STATES), 1), else_=0)) == 0)
         )
         newest = (
@@ -288,7 +318,13 @@ def _find(session: Session, derived: DerivedSet, job: Job) -> int | None:
     return set_id
 
 
-def _enter(session: Session, derived: DerivedSet, destinations: Sequence[str], job: Job) -> int:
+def _enter(
+    session: Session,
+    derived: DerivedSet,
+    destinations: Sequence[str],
+    job: Job,
+    kept: Sequence[str],
+) -> int:
     now = datetime.now(UTC)
     at_revision(session, job.series_instance_uid, job.revision)
     row = DerivedSetRow(
@@ -301,10 +337,11 @@ def _enter(session: Session, derived: DerivedSet, destinations: Sequence[str], j
     session.add(row)
     session.flush()
     _add(session, row, derived.instances, destinations)
+    _keep(session, row.id, kept)
     told: dict[str, JsonValue] = {
         "set": row.id,
         "provenance": derived.provenance.digest,
-        "destinations": list(destinations),
+        "destinations": [*destinations, *kept],
         "objects": dict(Counter(one.kind for one in derived.instances)),
         "sha256": _digest(derived),
     }
@@ -316,6 +353,42 @@ def _enter(session: Session, derived: DerivedSet, destinations: Sequence[str], j
         (Event.SERIES_SYNTHESISED, told),
     )
     return row.id
+
+
+def _keep(session: Session, set_id: int, destinations: Sequence[str]) -> None:
+    """Keep all objects of a set for destinations that get them only by `outbox retry`."""
+    objects = select(DerivedInstanceRow.id).where(DerivedInstanceRow.set_id == set_id)
+    held = session.scalars(objects.order_by(DerivedInstanceRow.position)).all()
+    session.add_all(
+        _delivery(set_id, instance, destination, "kept")
+        for destination in destinations
+        for instance in held
+    )
+    session.flush()
+
+
+def _measure(session: Session, set_id: int, job: Job, options: ResultOptions) -> None:
+    if options.measures is None:
+        return
+    details: dict[str, JsonValue] = {
+        "set": set_id, "revision": job.revision, "shadow": options.shadow,
+    }  # fmt: skip
+    details |= options.measures.to_json()
+    append(session, Event.RESULT_MEASURED, job.series_instance_uid, details)
+    judge(session, options.limits)
+
+
+def _delivery(set_id: int, instance: int, destination: str, state: DeliveryState) -> DeliveryRow:
+    return DeliveryRow(
+        set_id=set_id,
+        derived_instance_id=instance,
+        destination=destination,
+        state=state,
+        status=None,
+        attempts=0,
+        reason="made in shadow mode" if state == "kept" else None,
+        changed_at=datetime.now(UTC),
+    )
 
 
 def _add(
@@ -342,16 +415,7 @@ def _add(
     session.add_all(added)
     session.flush()
     session.add_all(
-        DeliveryRow(
-            set_id=row.id,
-            derived_instance_id=instance.id,
-            destination=destination,
-            state="pending",
-            status=None,
-            attempts=0,
-            reason=None,
-            changed_at=datetime.now(UTC),
-        )
+        _delivery(row.id, instance.id, destination, "pending")
         for destination in destinations
         for instance in added
     )

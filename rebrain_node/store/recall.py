@@ -217,6 +217,11 @@ def issued_notes(session: Session, set_id: int) -> frozenset[str]:
     )
 
 
+def every_note(session: Session) -> frozenset[str]:
+    """SOP Instance UIDs of all rejection notes of this node."""
+    return frozenset(str(details["note"]) for details in _notes(session))
+
+
 def _notes(session: Session, *conditions: ColumnElement[bool]) -> Iterator[dict[str, Any]]:
     """Details of the audit rows about rejection notes of this node."""
     query = select(AuditRow.details).where(

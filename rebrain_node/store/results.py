@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from rebrain_node.domain.acceptance import ReaderVerdict, Verdict
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.guidance import exemplars_of
 from rebrain_node.domain.result import (
@@ -20,6 +21,9 @@ from rebrain_node.domain.result import (
     SubjectSummary,
 )
 from rebrain_node.domain.text import utc
+from rebrain_node.errors import StateError
+from rebrain_node.ports import JsonValue
+from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
 from rebrain_node.store.recall import issued_notes
 from rebrain_node.store.tables import AuditRow, DeliveryRow, DerivedInstanceRow, DerivedSetRow
@@ -44,6 +48,35 @@ class Results:
         with self._database.reading() as session:
             row = session.scalars(query).first()
             return None if row is None else _record(session, row)
+
+    def judge(
+        self, series_instance_uid: str, verdict: Verdict, *, reason: str, operator: str
+    ) -> int:
+        """Record what a person thinks of the newest result of a series; the id of the set.
+
+        Raises
+        ------
+        StateError
+            Nothing was made of the series.
+        """
+        query = (
+            select(DerivedSetRow)
+            .where(DerivedSetRow.source_series_uid == series_instance_uid)
+            .order_by(DerivedSetRow.revision.desc())
+        )
+        with self._database.writing() as session:
+            row = session.scalars(query).first()
+            if row is None:
+                raise StateError(
+                    f"nothing was made of series {series_instance_uid}, so there is nothing to "
+                    "judge; `rebrain-node queue list` shows which series have a result"
+                )
+            details: dict[str, JsonValue] = {
+                "set": row.id, "revision": row.revision, "verdict": verdict, "reason": reason,
+                "operator": operator,
+            }  # fmt: skip
+            append(session, Event.SERIES_VERDICT, series_instance_uid, details)
+            return row.id
 
 
 def _record(session: Session, row: DerivedSetRow) -> ResultRecord:
@@ -74,7 +107,26 @@ def _record(session: Session, row: DerivedSetRow) -> ResultRecord:
         ood_threshold=ood.get("threshold"),
         destinations=_destinations(session, row.id),
         recalled=_recalled(session, row),
+        verdicts=_verdicts(session, row),
     )
+
+
+def _verdicts(session: Session, row: DerivedSetRow) -> tuple[ReaderVerdict, ...]:
+    """Return the newest verdict of each person on a set."""
+    query = (
+        select(AuditRow.recorded_at, AuditRow.details)
+        .where(
+            AuditRow.event == str(Event.SERIES_VERDICT), AuditRow.subject == row.source_series_uid
+        )
+        .order_by(AuditRow.sequence)
+    )
+    said = [(at, json.loads(text)) for at, text in session.execute(query)]
+    newest = {
+        details["operator"]: ReaderVerdict.from_json(details, datetime.fromisoformat(at))
+        for at, details in said
+        if details["set"] == row.id
+    }
+    return tuple(newest.values())
 
 
 def _recalled(session: Session, row: DerivedSetRow) -> str | None:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
-from rebrain_node.domain.delivery import ACCEPTED_STATES, RELEASED_STATES
+from rebrain_node.domain.delivery import ACCEPTED_STATES, RELEASED_STATES, WAITING_STATES
 from rebrain_node.errors import StateError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
@@ -62,9 +62,10 @@ def deliveries_of(
 def concluding(session: Session, set_id: int) -> Iterator[None]:
     """Change deliveries of a set inside; the series then ends, or is confirmed, where that is due.
 
-    It ends when nothing of its set is pending or held: published, or failed by a refusal. The audit
-    log has ``series.confirmed`` whenever the set becomes confirmed at every destination. What other
-    systems are told about the set becomes due once its destination has confirmed it.
+    It ends when nothing of its set is pending, held or kept in shadow mode: published, or failed by
+    a refusal. The audit log has ``series.confirmed`` whenever the set becomes confirmed at every
+    destination. What other systems are told about the set becomes due once its destination has
+    confirmed it.
     """
     before = _is_confirmed(session, set_id)
     yield
@@ -148,7 +149,7 @@ def _settle(session: Session, set_id: int) -> None:
         .group_by(DeliveryRow.state)
     )
     held = dict(session.execute(query).all())
-    if held.get("pending", 0) or held.get("held", 0):
+    if not held.keys().isdisjoint(WAITING_STATES):
         return
     row = session.get_one(DerivedSetRow, set_id)
     series = session.get_one(SeriesRow, row.source_series_uid)

@@ -292,6 +292,16 @@ class PausedDestinationRow(Table):
     since: Mapped[datetime] = mapped_column(UtcText)
 
 
+class DeliveryStopRow(Table):
+    """A rule, or an operator, that has stopped all deliveries."""
+
+    __tablename__ = "delivery_stop"
+
+    rule: Mapped[str] = mapped_column(String(16), primary_key=True)  #: domain.stop_rules.StopRule
+    reason: Mapped[str] = mapped_column(Text)
+    since: Mapped[datetime] = mapped_column(UtcText)
+
+
 class NotificationRow(Table):
     """What one receiver is told about a set that one destination holds."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
@@ -16,8 +17,9 @@ import structlog
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.completeness import as_completeness
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.job import Job
+from rebrain_node.domain.job import Job, Receipt
 from rebrain_node.domain.ledger import SeriesRecord, SeriesState
+from rebrain_node.domain.stop_rules import ResultMeasures
 from rebrain_node.domain.text import reference
 from rebrain_node.errors import (
     GateError,
@@ -27,7 +29,8 @@ from rebrain_node.errors import (
     SupersededError,
 )
 from rebrain_node.store.ledger import Ledger
-from rebrain_node.store.outbox import Outbox
+from rebrain_node.store.outbox import Outbox, ResultOptions
+from rebrain_node.store.stops import Stops
 
 if TYPE_CHECKING:
     from rebrain_node.pipeline import Configuration, Ports
@@ -48,8 +51,10 @@ class Work:
     outbox: Outbox
     ports: Callable[[], Ports]  #: called at the first job: it loads the engine
     configuration: Callable[[], Configuration]  #: called at the first study: it loads the bundle
-    destinations: tuple[str, ...]  #: names in the settings
+    destinations: tuple[str, ...]  #: names in the settings; in shadow mode the test destination
     notified: tuple[tuple[str, str], ...] = ()  #: `Settings.notified`
+    options: ResultOptions = field(default_factory=ResultOptions)  #: shadow mode, stop rules
+    stops: Stops | None = None  #: judged after each failure; None judges nothing
 
     def synthesise(self, series_instance_uid: str, revision: int, attempt: int) -> Outcome:
         """Make the derived set of an accepted series and put it into the outbox.
@@ -111,7 +116,8 @@ class Work:
         from rebrain_node.pipeline import process  # not before the first job: it is large
 
         receipt = process(job, self.ports(), self.configuration())
-        set_id = self.outbox.put(receipt.derived, self.destinations, job, self.notified)
+        options = replace(self.options, measures=measures_of(receipt))
+        set_id = self.outbox.put(receipt.derived, self.destinations, job, self.notified, options)
         _LOG.info(
             "synthesised",
             series=reference(record.series_instance_uid),
@@ -129,6 +135,25 @@ class Work:
     ) -> None:
         details = {"codes": [finding.code for finding in findings]}
         self.ledger.transition(series_instance_uid, revision, state, event, details, findings)
+        if self.stops is not None:
+            self.stops.judge(self.options.limits)
+
+
+def measures_of(receipt: Receipt) -> ResultMeasures:
+    """Collect what the stop rules and the acceptance report look at."""
+    seen = [value for value in receipt.uncertainty if value > 0.0]
+    ood, tissue = receipt.ood, receipt.tissue
+    return ResultMeasures(
+        uncertainty=round(fmean(seen), 5) if seen else None,
+        uncertainty_limit=receipt.meaning.untrusted_above,
+        untrusted=sum(receipt.meaning.trusts(value) is False for value in receipt.uncertainty),
+        slices=len(receipt.uncertainty),
+        ood_score=None if ood is None else round(ood.score, 3),
+        ood_threshold=None if ood is None else round(ood.threshold, 3),
+        brain_hu=None if tissue is None else tissue.measured_hu and round(tissue.measured_hu, 2),
+        expected_hu=None if tissue is None else tissue.expected_hu,
+        deviations={} if ood is None else {k: round(v, 2) for k, v in ood.deviations.items()},
+    )
 
 
 def reason_of(error: Exception) -> str:

@@ -451,3 +451,10 @@ def test_the_certificates_of_the_settings_are_looked_at(authority, tmp_path):
         "client_certificate of arr": 5,
         "certificate_authority of chat": 3650,
     }
+
+
+def test_a_stop_by_a_rule_is_told_and_one_by_a_person_is_not():
+    notice = notice_of("REBRAIN", [event("delivery.stopped", "drift", operator=None)])
+    assert notice is not None
+    assert "stop list" in notice.text
+    assert notice_of("REBRAIN", [event("delivery.stopped", "operator", operator="mtra")]) is None

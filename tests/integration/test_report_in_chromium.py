@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from rebrain_node.pictures import KINDS
+from rebrain_node.report.acceptance_page import acceptance_page
 from rebrain_node.report.result_pictures import pictures_of
 from rebrain_node.report.series_page import series_page
 from rebrain_node.steps.write import ObjectOptions, write
 from tests.support.phantoms import head_ct
 from tests.support.synthetic_volumes import provenance, synthetic_volume
-from tests.unit.report.test_pages import facts
+from tests.unit.report.test_pages import acceptance_facts, facts
 
 CHROMIUM = shutil.which("chromium")
 WARNING = (255, 179, 64)
@@ -56,3 +57,15 @@ def test_it_prints_to_pdf(page):
     chromium(page, f"--print-to-pdf={printed}")
     assert printed.read_bytes().startswith(b"%PDF")
     assert printed.stat().st_size > 20_000
+
+
+def test_the_acceptance_report_fits_its_page(tmp_path):
+    page = tmp_path / "acceptance.html"
+    words = "ventricles and sulci as in the MR of last week, basal slices blurred " * 4
+    page.write_text(acceptance_page(acceptance_facts(words)))
+    shot = tmp_path / "page.png"
+    chromium(page, f"--screenshot={shot}", "--window-size=1250,3000", "--hide-scrollbars")
+    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    assert (pixels == WARNING).all(axis=-1).sum() > 100
+    margin = pixels[:, -24:]
+    assert (margin == margin[0, 0]).all(), "nothing is wider than the page"

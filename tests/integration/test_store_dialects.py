@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from rebrain_node.domain.delivery import HeldObject
+from rebrain_node.domain.stop_rules import ResultMeasures, StopLimits
 from rebrain_node.errors import (
     InstanceConflictError,
     OutOfResourcesError,
@@ -28,7 +29,7 @@ from rebrain_node.store.database import SCHEMA_REVISION, Database
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.migration import configuration, downgrade, upgrade
-from rebrain_node.store.outbox import Outbox
+from rebrain_node.store.outbox import Outbox, ResultOptions
 from rebrain_node.store.retention import RetentionRules
 from rebrain_node.store.tables import Table
 from tests.support.outbox_node import OutboxNode
@@ -121,6 +122,26 @@ def test_what_is_open_confirmed_and_purgeable_is_found(database_url: str, tmp_pa
         assert node.retention.purgeable(rules, now + timedelta(days=29)) == ()
         (series,) = node.retention.purgeable(rules, now + timedelta(days=31))
         assert (series.state, series.received_bytes) == ("published", 100)
+
+
+def test_a_rule_stops_delivery_and_a_person_releases_it(database_url: str, tmp_path: Path) -> None:
+    measures = ResultMeasures(uncertainty=0.9, uncertainty_limit=0.3)
+    options = ResultOptions(measures=measures, limits=StopLimits(results=2, least_results=2))
+    with Database.open(database_url) as database:
+        node = OutboxNode(database, tmp_path)
+        for number in (1, 2):
+            series, study = f"1.2.{number}.1", f"1.2.{number}"
+            node.ledger.record_received(received(1, series, study))
+            job = accept(node.ledger, series, study)
+            assert node.stops.active() == ()
+            node.outbox.put(derived_set(job), ["pacs"], job, options=options)
+        assert [one.rule for one in node.stops.active()] == ["uncertainty"]
+        assert node.deliveries.waiting("pacs") == ()
+    with Database.open(database_url) as database:
+        node = OutboxNode(database, tmp_path)
+        node.stops.release("uncertainty", "looked at", "physicist")
+        assert len(node.deliveries.waiting("pacs")) == 2
+        assert node.stops.readings(options.limits)[2].results == 0
 
 
 def test_the_migrations_make_exactly_the_tables(database_url: str) -> None:

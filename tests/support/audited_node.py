@@ -28,6 +28,7 @@ from rebrain_node.store.database import Database
 from rebrain_node.store.deliveries import Deliveries
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
+from rebrain_node.store.stops import Stops
 from tests.support.store_cases import answers, complete_all, derived_set, received
 
 #: names within the folder of the node
@@ -48,6 +49,7 @@ class AuditedNode:
         self.ledger, self.audit = Ledger(self.database), AuditLog(self.database, self.folder)
         self.outbox = Outbox(self.database, self.folder / "outbox")
         self.deliveries = Deliveries(self.database)
+        self.stops = Stops(self.database)
         self.confirmations = Confirmations(self.database)
         (self.folder / REPORTS).mkdir(exist_ok=True)
 
@@ -126,6 +128,7 @@ def live(node: AuditedNode) -> None:
     last = node.publish(node.judge("1.2.5", "1.2.5.1"), ("pacs",))
     node.deliveries.record(last, "pacs", answers(node.outbox.outstanding(last, "pacs")[:2]))
     node.deliveries.pause("archive", "it is moved", "someone")
+    node.stops.stop("the monitor is out of order", "someone")
     node.receive("1.2.6", 1, 2)
     node.audit.checkpoint()
     node.audit.record(Event.STEP_COMPLETED, "1.2.6.1", {"step": "assemble", "seconds": 0.1})

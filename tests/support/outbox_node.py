@@ -23,6 +23,7 @@ from rebrain_node.store.notifications import Notifications
 from rebrain_node.store.outbox import Outbox
 from rebrain_node.store.recall import Recall
 from rebrain_node.store.retention import Retention
+from rebrain_node.store.stops import Stops
 from rebrain_node.store.workitems import Workitems
 from rebrain_node.worker.delivery import DeliveryLoop
 from tests.support.store_cases import fast_folder
@@ -40,6 +41,7 @@ class OutboxNode:
         self.ledger, self.audit = Ledger(self.database), AuditLog(self.database)
         self.outbox = Outbox(self.database, self.folder / "outbox")
         self.deliveries = Deliveries(self.database)
+        self.stops = Stops(self.database)
         self.confirmations = Confirmations(self.database)
         self.notifications = Notifications(self.database)
         self.workitems = Workitems(self.database)

@@ -11,11 +11,19 @@ import numpy as np
 import pytest
 
 from rebrain_node.cli.terminal import aligned_table, detail_words, plain, tabbed_table
+from rebrain_node.domain.acceptance import (
+    AcceptanceFacts,
+    AcceptanceLimits,
+    ReaderVerdict,
+    ShadowResult,
+)
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.domain.result import DestinationRecord, ResultRecord, SubjectSummary
+from rebrain_node.domain.stop_rules import ResultMeasures, StopLimits, drift_of
+from rebrain_node.report.acceptance_page import acceptance_page
 from rebrain_node.report.result_pictures import pictures_of
 from rebrain_node.report.series_page import SeriesFacts, series_page
 from rebrain_node.report.site_page import PeriodFacts, site_page
@@ -200,3 +208,34 @@ def test_the_site_report_counts_refusals_latency_and_uncertainty():
     for answer in ("METAL", "167 s", "0.20 to 0.22", "demo 1.2.0", "4 delivery.taken", "intact"):
         assert answer in text
     assert site_page(replace(period, series=[], results={}, waited_s={}, deliveries={}))
+
+
+def acceptance_facts(text="x"):
+    """What the acceptance report shows, with a text in every field that comes from outside."""
+    verdict = ReaderVerdict(operator=text, verdict="reject", reason=text, recorded_at=AT)
+    measures = ResultMeasures(uncertainty=0.2, slices=3, ood_score=0.8, deviations={text: 4.0})
+    result = ShadowResult(
+        series_instance_uid=UID, set_id=1, made_at=AT, latency_s=61.0, measures=measures,
+        verdicts=(verdict,),
+    )  # fmt: skip
+    return AcceptanceFacts(
+        begin=AT, end=AT, active=((AT, AT),), limits=AcceptanceLimits(), studies=1,
+        results=(result,), outside=0, refused={text: 1}, failed={text: 1}, gate={text: 1},
+        failures=2, stops=(text,), drift=drift_of([measures], StopLimits()),
+    )  # fmt: skip
+
+
+def test_no_text_becomes_markup_of_the_acceptance_report():
+    expected = Counter(Skeleton(acceptance_page(acceptance_facts())).elements)
+    for text in INJECTIONS:
+        page = acceptance_page(acceptance_facts(text)).encode("utf-8", "surrogatepass")
+        assert Counter(Skeleton(page.decode("utf-8", "replace")).elements) == expected, text
+
+
+def test_the_acceptance_report_names_each_criterion_and_the_verdict():
+    page = acceptance_page(acceptance_facts())
+    for rule in acceptance_facts().rules:
+        assert rule.name in page
+        assert rule.setting in page
+    assert "0 of 1, 95 % interval 0 % to 79.3 %" in page
+    assert "61 s" in page
