@@ -49,6 +49,7 @@ def verify(
     signed over. Exit code 1 if anything is not as it was written, and what it is.
     """
     from rebrain_node.app.compose import audit_check, find_state
+    from rebrain_node.app.verification import note_verification
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
@@ -56,6 +57,7 @@ def verify(
         task = bar.add_task("verify", total=None)
         check = audit_check(state, key or ())
         verdict = check.verify(lambda done, total: bar.update(task, completed=done, total=total))
+        note_verification(state.folder, verdict)
         reports = None if against_sr is None else _compare(settings, check, against_sr)
     answer = _answer(verdict)
     if reports is not None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client.web import DICOMwebClient
@@ -104,6 +110,24 @@ class WebPeer:
                 allow_redirects=False,
             )
         return WebAnswer(status=response.status_code, content=response.content)
+
+    def try_search(self) -> float:
+        """Search for a study that nobody has (QIDO-RS), and return the seconds it took.
+
+        Raises
+        ------
+        DeliveryError
+            The server cannot be reached, does not answer a search, or with another study.
+        """
+        begun, study = time.monotonic(), f"2.25.{uuid.uuid4().int}"
+        with self._client() as client:
+            found = client.search_for_studies(search_filters={"StudyInstanceUID": study})
+        if found:
+            raise DeliveryError(
+                f"{self._where} answered QIDO-RS with {len(found)} studies that were not asked "
+                "for: it ignores Study Instance UID, and cannot be asked what it holds; check url"
+            )
+        return time.monotonic() - begun
 
     @contextmanager
     def _client(self) -> Iterator[DICOMwebClient]:
@@ -323,6 +347,61 @@ class WebSource(WebPeer):
         if stated and stated != held:
             return SourceAnswer(count=stated)
         return counted(stated, self._listed(client, *uids))
+
+
+def certificate_end(remote: WebRemote) -> datetime:
+    """Read when the certificate of a server expires (aware, UTC).
+
+    Raises
+    ------
+    UnreachableError
+        There is no connection, or the certificate is not one that is trusted.
+    """
+    parts = urlsplit(remote.url)
+    where = f"{remote.role} {remote.name} ({remote.url})"
+    trusted = remote.certificate_authority or requests.certs.where()
+    try:
+        context = ssl.create_default_context(cafile=str(trusted))
+        address = (parts.hostname or "", parts.port or 443)
+        with (
+            socket.create_connection(address, timeout=remote.timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname) as secured,
+        ):
+            held = secured.getpeercert() or {}
+    except OSError as error:
+        raise UnreachableError(
+            f"{where} gives no trusted certificate: {error}; check url and certificate_authority"
+        ) from error
+    return _moment(str(held["notAfter"]))
+
+
+def authority_end(path: Path) -> datetime:
+    """Read when the first of the certificates of a file expires (aware, UTC).
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or holds none.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=str(path))
+    except OSError as error:
+        raise SettingsError(
+            f"certificate_authority {path}: {error.strerror or error}; give a file with "
+            "certificates (PEM)"
+        ) from error
+    ends = [str(each["notAfter"]) for each in context.get_ca_certs()]
+    if not ends:
+        raise SettingsError(
+            f"certificate_authority {path} holds no certificate of an authority; give a file with "
+            "certificates (PEM)"
+        )
+    return min(map(_moment, ends))
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(text), UTC)
 
 
 def _multipart(instances: Sequence[DerivedInstance], boundary: str) -> Iterator[bytes]:
