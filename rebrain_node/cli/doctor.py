@@ -19,7 +19,7 @@ _WORDS: Final = {"ok": "ok", "warn": "warn", "fail": "FAILED"}
 
 
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
-    """Check the installation and print what is entered at the PACS.
+    """Check the installation and print the entry for the PACS.
 
     On this machine: settings, limits, disk and how long it lasts, database, clock, audit log, keys,
     inbox, receiver, decoders, bundle and its signer, engine. Then each destination, source,

@@ -30,7 +30,7 @@ from rebrain_node.network.query import MAXIMUM_ANSWERS, counted, stated_count
 from rebrain_node.settings import WebDestinationSettings, WebRemote
 
 #: HTTP statuses after which the same request may succeed later, beside 5xx
-_LATER: Final = frozenset({401, 403, 404, 408, 425, 429})
+LATER: Final = frozenset({401, 403, 404, 408, 425, 429})
 _ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
 _JSON: Final = "application/dicom+json"
 
@@ -292,7 +292,7 @@ class WebDestination(WebPeer):
                 },
                 timeout=self._destination.timeout_s,
             )
-        if response.status_code >= 500 or response.status_code in _LATER:
+        if response.status_code >= 500 or response.status_code in LATER:
             raise DeliveryError(f"{self._where} answered HTTP {response.status_code} to STOW-RS")
         said = _body(response)
         return [self._answer(one, said, response) for one in instances]

@@ -7,14 +7,17 @@ the PACS, and the conformance statement names it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom.presentation import build_context
+from pynetdicom.status import GENERAL_STATUS, STORAGE_SERVICE_CLASS_STATUS
 
+from rebrain_node.domain.delivery import outcome_of
 from rebrain_node.domain.marks import SERIES_ORDER
+from rebrain_node.domain.notification import notification_outcome
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.admission import VERIFICATION
 from rebrain_node.network.association import associated, describe
@@ -147,3 +150,51 @@ def _class_lack(each: SentObject, *, strict: bool) -> tuple[Lack, str]:
         text = f"{name}, and its companions are strict: no result can be sent; allow it there"
         return "fail", f'{text}, or set companions = "lenient"'
     return "warn", f"{name}, which is left out; allow it there"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusRange:
+    """Statuses of a response that are treated alike."""
+
+    first: int
+    last: int
+    meaning: str  #: PS3.4 and PS3.7 annex C
+    outcome: str  #: what the node makes of it
+
+    @property
+    def codes(self) -> str:
+        """In hexadecimal, a range with a hyphen."""
+        one = f"{self.first:04X}"
+        return one if self.first == self.last else f"{one}-{self.last:04X}"
+
+
+def c_store_statuses() -> tuple[StatusRange, ...]:
+    """Say what the node makes of each status of a C-STORE response that the standard lists."""
+    return _ranges(STORAGE_SERVICE_CLASS_STATUS, outcome_of)
+
+
+def n_create_statuses() -> tuple[StatusRange, ...]:
+    """Say what the node makes of each status of the response to a notification (N-CREATE)."""
+    return _ranges(GENERAL_STATUS, notification_outcome)
+
+
+def _ranges(
+    statuses: Mapping[int, tuple[str, str]], outcome: Callable[[int], str]
+) -> tuple[StatusRange, ...]:
+    """Join neighbouring statuses of one meaning and one outcome."""
+    found: list[StatusRange] = []
+    for code in sorted(statuses):
+        category, words = statuses[code]
+        if category == "Cancel":
+            continue
+        meaning, made = words or category, outcome(code)
+        last = found[-1] if found else None
+        if last is not None and (last.last + 1, last.meaning, last.outcome) == (
+            code,
+            meaning,
+            made,
+        ):
+            found[-1] = replace(last, last=code)
+        else:
+            found.append(StatusRange(first=code, last=code, meaning=meaning, outcome=made))
+    return tuple(found)
