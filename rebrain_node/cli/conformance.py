@@ -28,7 +28,7 @@ def conformance(
         Path | None, typer.Option(help="File to write; without it, standard output.")
     ] = None,
 ) -> None:
-    """Write the DICOM Conformance Statement of this configuration.
+    """Write the DICOM Conformance Statement of these settings.
 
     After the template of PS3.2 annex N: services, contexts, status codes, and every attribute of
     the objects that the node creates, read from objects that are made for it. It names AE titles,
