@@ -29,6 +29,7 @@ _NEWEST_ROWS: Final = 1000
 _VERIFY_EVERY: Final = timedelta(days=31)
 #: the disk is to last so long, days
 _DISK_DAYS: Final = 14.0
+_YEAR_DAYS: Final = 365.0
 #: clocks are to agree within, s
 _CLOCK_S: Final = 2.0
 _COMMAND_S: Final = 5.0
@@ -100,7 +101,8 @@ def _disk(settings: Settings) -> Said:
         days = None
     if not isinstance(days, float):
         return "ok", f"{found}; too little was received for a forecast"
-    found = f"{found}, which lasts {days:.0f} days at the present rate"
+    lasts = f"{days:.0f} days" if days < _YEAR_DAYS else "more than a year"
+    found = f"{found}, which lasts {lasts} at the present rate"
     if days >= _DISK_DAYS:
         return "ok", found
     return (

@@ -161,6 +161,17 @@ def test_a_log_that_nobody_verified_for_a_month_is_a_warning(logged):
     assert "run `rebrain-node audit verify" in check.found
 
 
+@pytest.mark.parametrize(
+    ("days", "state", "words"),
+    [(3.0, "warn", "lasts 3 days .* less than 14; make room"), (900.0, "ok", "more than a year")],
+)
+def test_a_disk_that_lasts_two_weeks_is_fit(logged, monkeypatch, days, state, words):
+    monkeypatch.setattr("rebrain_node.app.health.storage_use", lambda *_: {"days_left": days})
+    check = node_check(logged, "disk")
+    assert check.state == state
+    assert re.search(words, check.found)
+
+
 def test_keys_that_are_not_one_pair_fail(logged, tmp_path):
     other = settings_of(folder=tmp_path / "other")
     with open_state(other) as state:
