@@ -123,7 +123,7 @@ ul { margin: 8px 0; padding-left: 20px; }
 table { border-collapse: collapse; width: 100%; margin-top: 8px; font-size: 14px; }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0;
   border-bottom: 1px solid var(--line); }
-.rows td { overflow-wrap: anywhere; }
+.rows td { overflow-wrap: anywhere; } .uid { white-space: nowrap; }
 th { font-weight: 600; font-size: 13px; color: var(--faint); }
 tr:last-child > td, tr:last-child > th { border-bottom: 0; }
 td:last-child, th:last-child { padding-right: 0; }

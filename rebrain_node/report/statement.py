@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from rebrain_node.report.markup import Html, document, join, table, tag
+
+#: a UID, or a tag with a > for each sequence around it
+_UNBROKEN: Final = re.compile(r"[0-9]+(?:\.[0-9]+){3,}|>*\(\w{4},\w{4}\)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,4 +116,10 @@ def _contents(statement: StatementDocument) -> Html:
 
 
 def _table(block: TableBlock) -> Html:
-    return join(tag("p", block.caption, class_="faint"), table(block.head, block.rows))
+    rows = [[_cell(text) for text in row] for row in block.rows]
+    return join(tag("p", block.caption, class_="faint"), table(block.head, rows))
+
+
+def _cell(text: str) -> Html | str:
+    """Keep a UID or a tag on one line."""
+    return tag("span", text, class_="uid") if _UNBROKEN.fullmatch(text) else text
