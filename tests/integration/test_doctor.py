@@ -236,3 +236,10 @@ def test_what_is_entered_at_the_pacs_has_every_class_and_syntax(tmp_path):
     assert next(iter(answer["pacs_takes"]["sop_classes"])) == str(MR)
     assert list(answer["pacs_takes"]["transfer_syntaxes"]) == ["1.2.840.10008.1.2.1"]
     assert answer["enter_at_the_pacs"]["AE title"] == "REBRAIN"
+
+
+def test_a_database_whose_clock_differs_fails(logged, monkeypatch):
+    monkeypatch.setattr("rebrain_node.store.database.Database.clock_offset_s", lambda _: -7.5)
+    check = node_check(logged, "clock")
+    assert check.state == "fail"
+    assert "differs by -7.5 s, more than 2 s" in check.found
