@@ -281,6 +281,11 @@ def _delivery_metrics(report: HealthReport) -> Iterator[Metric]:
         "Notifications that need the operator",
         report.backlog.notifications_refused,
     )
+    yield _gauge(
+        "workitems_refused",
+        "Workitems of which a workflow manager refuses a request",
+        report.backlog.workitems_refused,
+    )
     yield _labelled(
         "destination_paused",
         "Destinations to which an operator has paused delivery",

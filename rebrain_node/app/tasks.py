@@ -106,19 +106,6 @@ def find_destination(settings: Settings, name: str) -> DestinationSettings:
     raise SettingsError(f"there is no destination {name!r}; the settings name {names}")
 
 
-def echo(settings: Settings, name: str) -> float:
-    """Send C-ECHO to a destination and return the seconds it took.
-
-    Raises
-    ------
-    DeliveryError
-        It does not answer.
-    """
-    from rebrain_node.network.sender import echo
-
-    return echo(find_destination(settings, name), settings.receiver.ae_title)
-
-
 def check_receiver(settings: Settings, each: NotificationSettings) -> None:
     """Ask whether a receiver takes notifications; nothing is sent.
 

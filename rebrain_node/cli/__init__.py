@@ -21,6 +21,7 @@ from rebrain_node.cli import (
     audit_proof,  # noqa: F401 - adds its commands to `audit`
     audit_records,  # noqa: F401 - adds its commands to `audit`
     bundle,
+    conformance,
     demo,
     doctor,
     folder,
@@ -71,6 +72,7 @@ program.command("receiver", hidden=True)(node.receiver)
 program.command("worker", hidden=True)(node.worker)
 program.command("send")(node.send)
 program.command("doctor")(doctor.doctor)
+program.command("conformance")(conformance.conformance)
 program.command("status")(queue.status)
 program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -176,6 +176,9 @@ def report(
             "both included."
         ),
     ] = None,
+    pdf: Annotated[
+        Path | None, typer.Option(help="Also write the page as PDF to this file (extra `pdf`).")
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -192,16 +195,27 @@ def report(
     if series is not None and period is not None:
         raise typer.BadParameter("give SERIES or --period, not both")
     settings = load_settings(config)
+    write_pdf = None if pdf is None else _pdf_writer()
     if series is not None:
         write_series_report(settings, series, out)
     elif period is not None:
         write_site_report(settings, *days_of(period), out)
     else:
         write_audit_report(settings, out)
+    written = {"report": str(out)}
+    if pdf is not None and write_pdf is not None:
+        pdf.write_bytes(write_pdf(out.read_text(encoding="utf-8")))
+        written["pdf"] = str(pdf)
     if as_json:
-        print_json({"report": str(out)})
+        print_json(written)
         return
-    typer.echo(str(out))
+    typer.echo("\n".join(written.values()))
+
+
+def _pdf_writer() -> Callable[[str], bytes]:
+    from rebrain_node.report.pdf import pdf_writer
+
+    return pdf_writer()
 
 
 def days_of(period: str) -> tuple[datetime, datetime]:

@@ -50,6 +50,7 @@ def verify(
     """
     from rebrain_node.app.compose import audit_check, find_state
     from rebrain_node.app.messages import record_broken
+    from rebrain_node.app.verification import note_verification
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
@@ -59,6 +60,7 @@ def verify(
         verdict = check.verify(lambda done, total: bar.update(task, completed=done, total=total))
         if not verdict.intact:
             record_broken(state, verdict)
+        note_verification(state.folder, verdict)
         reports = None if against_sr is None else _compare(settings, check, against_sr)
     answer = _answer(verdict)
     if reports is not None:

@@ -1,204 +1,88 @@
-"""`doctor`: check the installation and print the entry for the PACS."""
+"""`doctor`: check the installation and print what is entered at the PACS."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from rebrain_node.cli.terminal import AsJson, Config, console, print_json, print_table
-from rebrain_node.domain.text import utc
-from rebrain_node.errors import RebrainError
+from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 if TYPE_CHECKING:
-    from rebrain_node.settings import (
-        AuditCollectorSettings,
-        NotificationSettings,
-        Settings,
-        WorkflowManagerSettings,
-    )
+    from pydicom.uid import UID
 
+    from rebrain_node.app.doctor import DoctorCheck
+    from rebrain_node.app.pacs_entries import PacsSetup
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing that was checked."""
-
-    what: str
-    fit: bool
-    found: str
+_WORDS: Final = {"ok": "ok", "warn": "warn", "fail": "FAILED"}
 
 
 def doctor(config: Config = None, as_json: AsJson = False) -> None:
     """Check the installation and print the entry for the PACS.
 
-    Checks settings, limits, disk, database, decoders, bundle and its signer, engine,
-    destinations, sources, who is notified of results, workflow managers, and collectors of audit
-    messages. Exit code 1 if a check fails.
+    On this machine: settings, limits, disk and how long it lasts, database, clock, audit log, keys,
+    inbox, receiver, decoders, bundle and its signer, engine. Then each destination, source,
+    receiver of notifications, workflow manager and collector of audit messages is asked, at most
+    10 s at each step: nothing is sent but C-ECHO and searches. Exit code 1 if a check fails; a
+    warning is no failure.
     """
-    from rebrain_node.app.tasks import source_names
+    from rebrain_node.app.doctor import checks_of_the_node
+    from rebrain_node.app.doctor_remotes import checks_of_remotes
+    from rebrain_node.app.pacs_entries import pacs_setup
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    checks = [_check(what, run, settings) for what, run in _CHECKS.items()]
-    checks += [_check_destination(settings, each.name) for each in settings.destinations]
-    checks += [_check_source(settings, name) for name in source_names(settings)]
-    checks += [_check_receiver(settings, each) for each in settings.notifications]
-    checks += [_check_manager(settings, each) for each in settings.workflow_managers]
-    checks += [_check_collector(settings, each) for each in settings.audit_messages.collectors]
-    entries = _entries(settings)
+    checks = [*checks_of_the_node(settings), *checks_of_remotes(settings)]
+    setup = pacs_setup(settings)
     if as_json:
-        print_json({"checks": [asdict(check) for check in checks], "enter_at_the_pacs": entries})
+        print_json(_answer(checks, setup))
     else:
-        rows = [(check.what, "ok" if check.fit else "FAILED", check.found) for check in checks]
+        rows = [(each.what, _WORDS[each.state], each.found) for each in checks]
         print_table("Checks", ("check", "result", "details"), rows)
-        print_table("Enter at the PACS", ("field", "value"), list(entries.items()))
-        if not settings.receiver.peers:
-            console().print("no peer may send: add [[receiver.peers]] to the settings")
-    if not all(check.fit for check in checks):
+        _print_setup(setup)
+    if not all(each.fit for each in checks):
         raise typer.Exit(1)
 
 
-def _settings(settings: Settings) -> str:
-    from rebrain_node.app.settings_check import settings_faults
-    from rebrain_node.errors import SettingsError
-
-    if faults := settings_faults(settings):
-        raise SettingsError("; ".join(faults))
-    return "no setting contradicts another"
-
-
-def _limits(settings: Settings) -> str:
-    from rebrain_node.app.compose import read_limits
-
-    return f"digest {read_limits(settings).digest[:12]}"
-
-
-def _disk(settings: Settings) -> str:
-    from rebrain_node.errors import SettingsError
-
-    folder = settings.storage.folder.absolute()
-    there = next(each for each in (folder, *folder.parents) if each.is_dir())
-    free = shutil.disk_usage(there).free
-    if free < settings.storage.soft_mark_bytes:
-        raise SettingsError(
-            f"{free / 1e9:.1f} GB free in {settings.storage.folder}, the soft mark is "
-            f"{settings.storage.soft_mark_bytes / 1e9:.1f} GB; make room or lower "
-            "storage.soft_mark_bytes"
-        )
-    return f"{free / 1e9:.1f} GB free in {settings.storage.folder}"
-
-
-def _database(settings: Settings) -> str:
-    from rebrain_node.app.compose import find_state, has_bytes
-    from rebrain_node.errors import NoStateError
-
-    try:
-        with find_state(settings) as state:
-            sequence, _ = state.audit.head()
-    except NoStateError as error:
-        if has_bytes(settings.storage.folder):
-            raise
-        return str(error)  # before the first start of the node this is as it should be
-    return f"{sequence} events on the audit log"
-
-
-def _decoders(settings: Settings) -> str:
-    from rebrain_node.app.compose import limit_decoding
-    from rebrain_node.instance.codecs import decodable_transfer_syntaxes
-
-    limit_decoding(settings)
-    return f"{len(decodable_transfer_syntaxes())} transfer syntaxes passed their test"
-
-
-def _bundle(settings: Settings) -> str:
-    from rebrain_node.app.compose import hold_against_history, open_bundle
-
-    verified = open_bundle(settings)
-    bundle, signer = verified.bundle, verified.signer
-    hold_against_history(settings, bundle)
-    who = "nobody" if signer is None else f"{signer.name}, key {signer.key[:12]}"
-    return f"{bundle.name} {bundle.version}, digest {bundle.digest[:12]}, signed by {who}"
-
-
-def _engine(settings: Settings) -> str:
-    from rebrain_node.app.compose import open_bundle, open_model
-
-    model = open_model(settings, open_bundle(settings).bundle)
-    return f"{model.engine.identity} reproduces the golden output"
-
-
-_CHECKS: dict[str, Callable[[Settings], str]] = {
-    "settings": _settings,
-    "limits": _limits,
-    "disk": _disk,
-    "database": _database,
-    "decoders": _decoders,
-    "bundle": _bundle,
-    "engine": _engine,
-}
-
-
-def _check(what: str, run: Callable[[Settings], str], settings: Settings) -> Check:
-    try:
-        return Check(what=what, fit=True, found=run(settings))
-    except (RebrainError, OSError) as error:
-        return Check(what=what, fit=False, found=str(error))
-
-
-def _check_destination(settings: Settings, name: str) -> Check:
-    from rebrain_node.app.tasks import echo
-
-    def run(settings: Settings) -> str:
-        return f"answered C-ECHO in {1000 * echo(settings, name):.0f} ms"
-
-    return _check(f"destination {name}", run, settings)
-
-
-def _check_receiver(settings: Settings, each: NotificationSettings) -> Check:
-    from rebrain_node.app.tasks import check_receiver
-
-    def run(settings: Settings) -> str:
-        check_receiver(settings, each)
-        return "takes notifications"
-
-    return _check(f"notification receiver {each.name}", run, settings)
-
-
-def _check_source(settings: Settings, name: str) -> Check:
-    from rebrain_node.app.tasks import try_source
-
-    return _check(f"source {name}", lambda settings: try_source(settings, name), settings)
-
-
-def _check_manager(settings: Settings, each: WorkflowManagerSettings) -> Check:
-    from rebrain_node.app.tasks import check_manager
-
-    def run(settings: Settings) -> str:
-        return f"answers a search: {check_manager(settings, each)} workitems scheduled (one page)"
-
-    return _check(f"workflow manager {each.name}", run, settings)
-
-
-def _check_collector(settings: Settings, each: AuditCollectorSettings) -> Check:
-    from rebrain_node.app.messages import check_collector, queue_words
-
-    def run(settings: Settings) -> str:
-        end = check_collector(each)
-        words = "is reached without TLS" if end is None else f"its certificate ends {utc(end)}"
-        return f"{words}; {queue_words(settings, each)}"
-
-    return _check(f"audit collector {each.name}", run, settings)
-
-
-def _entries(settings: Settings) -> dict[str, object]:
-    receiver = settings.receiver
+def _answer(checks: Sequence[DoctorCheck], setup: PacsSetup) -> dict[str, Any]:
     return {
-        "AE title": receiver.ae_title,
-        "host": "this machine" if receiver.address == "0.0.0.0" else receiver.address,  # noqa: S104 - compared, not bound
-        "port": receiver.port,
-        "services": "Verification, Storage of CT, Enhanced CT",
-        "TLS": "no",
+        "checks": [
+            {"what": one.what, "fit": one.fit, "state": one.state, "found": one.found}
+            for one in checks
+        ],
+        "enter_at_the_pacs": setup.entry,
+        "pacs_sends": {
+            "sop_classes": _named(setup.processed),
+            "further_sop_classes": setup.kept,
+            "transfer_syntaxes": _named(setup.received_syntaxes),
+        },
+        "pacs_takes": {
+            "sop_classes": _named([one.sop_class for one in setup.sent]),
+            "transfer_syntaxes": _named({one.transfer_syntax: None for one in setup.sent}),
+            "services": {name: _named(uids) for name, uids in setup.asked.items()},
+        },
     }
+
+
+def _named(uids: Any) -> dict[str, str]:
+    return {str(uid): uid.name for uid in uids}
+
+
+def _print_setup(setup: PacsSetup) -> None:
+    print_table("Enter at the PACS", ("field", "value"), list(setup.entry.items()))
+    columns = ("what", "name", "UID")
+    sends = [*_rows("SOP class", setup.processed), *_rows("syntax", setup.received_syntaxes)]
+    print_table("The PACS sends to this node, with one of the syntaxes", columns, sends)
+    typer.echo(f"{setup.kept} further storage SOP classes are taken and kept, not processed")
+    takes = [(one.kind, one.sop_class.name, str(one.sop_class)) for one in setup.sent]
+    syntaxes = list(dict.fromkeys(one.transfer_syntax for one in setup.sent))
+    takes += _rows("syntax", syntaxes)
+    print_table("The PACS takes from this node", columns, takes)
+    asked = [row for name, uids in setup.asked.items() for row in _rows(name, uids)]
+    if asked:
+        print_table("And answers it", ("destination", "name", "UID"), asked)
+
+
+def _rows(what: str, uids: Sequence[UID]) -> list[tuple[str, str, str]]:
+    return [(what, uid.name, str(uid)) for uid in uids]

@@ -35,7 +35,7 @@ def process(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Derive the synthetic series of a study folder without a network.
+    """Derive synthetic series of a study folder, without a network.
 
     Exit code 3 if every series was refused; the output gives the reason of each.
     """

@@ -11,7 +11,7 @@ from rebrain_node.cli.terminal import AsJson, Config, plain, print_json, print_t
 from rebrain_node.domain.text import utc
 
 peers = typer.Typer(
-    help="Show the peers that may send to the node, and those that tried.", no_args_is_help=True
+    help="Show the peers that may send to the node, and who tried.", no_args_is_help=True
 )
 #: newest rows of the audit log that `peers unknown` reads
 _NEWEST_REJECTIONS = 10_000

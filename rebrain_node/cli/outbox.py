@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
-from rebrain_node.domain.text import utc
+from rebrain_node.cli.terminal import AsJson, Config, plain, print_json, print_table
+from rebrain_node.domain.text import reference, utc
 
 if TYPE_CHECKING:
     from rebrain_node.domain.delivery import Delivery
@@ -56,11 +56,8 @@ def list_(
 
     settings = load_settings(config)
     with find_state(settings) as state:
-        found = [
-            one
-            for one in state.deliveries.of()
-            if everything or _is_open(one) or (unconfirmed and one.unconfirmed)
-        ]
+        deliveries = state.deliveries
+        found = deliveries.of() if everything else deliveries.open(unconfirmed=unconfirmed)
         paused, stops = state.deliveries.paused(), state.stops.active()
         notifications = state.notifications.open()
     known = set(settings.destination_names)
@@ -74,17 +71,18 @@ def list_(
             }
         )
     else:
-        columns = ("set", "destination", "source series", "objects", "attempts", "reason")
+        columns = (
+            "set", "destination", "id", "source series", "since", "objects", "attempts", "reason",
+        )  # fmt: skip
         rows = [
-            (one.set_id, one.destination, one.source_series_uid, one.summary, one.attempts,
-             _reason(one, known))
+            (one.set_id, one.destination, reference(one.source_series_uid), one.source_series_uid,
+             utc(one.since), one.summary, one.attempts, _reason(one, known))
             for one in found
         ]  # fmt: skip
-        print_table("Deliveries", columns, rows)
+        print_table("Deliveries", columns, rows, piped=("source series",))
         _print_notifications("Notifications", notifications)
         for one in paused:
-            since = one.since.isoformat(sep=" ", timespec="seconds")
-            typer.echo(f"{one.destination} is paused since {since}: {one.reason}")
+            typer.echo(f"{one.destination} is paused since {utc(one.since)}: {plain(one.reason)}")
         for stop in stops:
             typer.echo(f"delivery is stopped by {stop.rule} since {utc(stop.since)}: {stop.reason}")
     needing = [*(one.needs_operator for one in found), *(n.needs_operator for n in notifications)]
@@ -235,10 +233,6 @@ def _refuse_shadow(settings: Settings, set_id: int, names: Sequence[str]) -> Non
         )
 
 
-def _is_open(delivery: Delivery) -> bool:
-    return bool(set(delivery.states) - {"taken", "confirmed", "cancelled"})
-
-
 def _is_receiver(notifications: Notifications, set_id: int, to: str | None) -> bool:
     return any(one.receiver == to for one in notifications.of(set_id))
 
@@ -283,9 +277,9 @@ def _notification(one: Notification) -> dict[str, object]:
 
 
 def _print_notifications(title: str, notifications: Sequence[Notification]) -> None:
-    columns = ("set", "destination", "receiver", "state", "status", "attempts", "reason")
+    columns = ("set", "destination", "receiver", "state", "since", "status", "attempts", "reason")
     rows = [
-        (n.set_id, n.destination, n.receiver, n.state,
+        (n.set_id, n.destination, n.receiver, n.state, utc(n.since),
          None if n.status is None else f"0x{n.status:04X}", n.attempts, n.text)
         for n in notifications
     ]  # fmt: skip

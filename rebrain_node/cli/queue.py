@@ -87,6 +87,8 @@ def _status(settings: Settings, report: HealthReport) -> dict[str, object]:
         "conserved": counts.conserved,
         "deliveries_waiting": [_delivery(delivery) for delivery in report.waiting],
         "deliveries_refused": [_delivery(delivery) for delivery in report.refused],
+        "notifications_refused": report.backlog.notifications_refused,
+        "workitems_refused": report.backlog.workitems_refused,
         "paused_destinations": report.paused,
         "audit_queue": [
             asdict(one) | {"since": one.since and one.since.isoformat()}
@@ -142,6 +144,8 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
     rows += [(f"series {name}", count) for name, count in counts.by_state.items()]
     rows.append(("series published, confirmed", counts.confirmed))
     rows.append(("series published, not confirmed", counts.unconfirmed))
+    rows.append(("notifications refused", report.backlog.notifications_refused))
+    rows.append(("workitems refused", report.backlog.workitems_refused))
     rows += [(f"storage: {name}", value) for name, value in use_rows(report.storage)]
     for one in report.audit_queue:
         why = f", {one.failures} failed attempts: {one.reason}" if one.failures else ""

@@ -60,7 +60,7 @@ def recall(  # noqa: PLR0913 - options of a command
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find all derived objects of a bundle, exemplar, series or time.
+    """Find derived objects of a bundle, exemplar, series or time.
 
     Lists each object with its state at each destination. With --issue, what waits for delivery is
     cancelled, and a rejection note (IHE IOCM) goes through the outbox to every destination that

@@ -29,6 +29,12 @@ STATE_AFTER: Final[Mapping[Outcome, DeliveryState]] = {
 }
 #: states in which a destination holds an object
 ACCEPTED_STATES: Final = frozenset({"taken", "unverified", "confirmed", "altered"})
+#: states of an object that is neither accepted nor cancelled, or of which something is in doubt
+OPEN_STATES: Final[frozenset[DeliveryState]] = frozenset(
+    {"pending", "held", "unverified", "altered", "refused", "left-out", "withdrawn"}
+)
+#: states of an object that a destination has accepted and not confirmed
+UNCONFIRMED_STATES: Final[frozenset[DeliveryState]] = frozenset({"taken", "unverified", "altered"})
 #: states in which nothing more is expected of a destination: its copy is not needed, or is certain
 RELEASED_STATES: Final = frozenset({"confirmed", "left-out", "cancelled", "withdrawn"})
 #: states of an object that a destination may still get: due, held back, or kept in shadow mode
@@ -131,7 +137,7 @@ class Delivery:
     @property
     def unconfirmed(self) -> int:
         """Number of instances that the destination has accepted and not confirmed."""
-        return sum(self.states.get(state, 0) for state in ("taken", "unverified", "altered"))
+        return sum(self.states.get(state, 0) for state in UNCONFIRMED_STATES)
 
     @property
     def summary(self) -> str:

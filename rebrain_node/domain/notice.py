@@ -118,7 +118,7 @@ def _certificate(event: AuditEvent) -> str:
 def _stopped(event: AuditEvent) -> str | None:
     if event.details.get("operator"):
         return None
-    return "a rule stopped delivery: nothing is sent until you release it; see `rebrain-node stop list`"
+    return "a rule stopped delivery: nothing is sent before a release; see `rebrain-node stop list`"
 
 
 _OUTBOX: Final = "see `rebrain-node outbox list`"

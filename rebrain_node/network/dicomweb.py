@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client.web import DICOMwebClient
@@ -24,7 +29,7 @@ from rebrain_node.network.query import MAXIMUM_ANSWERS, counted, stated_count
 from rebrain_node.settings import WebDestinationSettings, WebRemote
 
 #: HTTP statuses after which the same request may succeed later, beside 5xx
-_LATER: Final = frozenset({401, 403, 404, 408, 425, 429})
+LATER: Final = frozenset({401, 403, 404, 408, 425, 429})
 _ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
 _JSON: Final = "application/dicom+json"
 
@@ -104,6 +109,24 @@ class WebPeer:
                 allow_redirects=False,
             )
         return WebAnswer(status=response.status_code, content=response.content)
+
+    def try_search(self) -> float:
+        """Search for a study that nobody has (QIDO-RS), and return the seconds it took.
+
+        Raises
+        ------
+        DeliveryError
+            The server cannot be reached, does not answer a search, or with another study.
+        """
+        begun, study = time.monotonic(), f"2.25.{uuid.uuid4().int}"
+        with self._client() as client:
+            found = client.search_for_studies(search_filters={"StudyInstanceUID": study})
+        if found:
+            raise DeliveryError(
+                f"{self._where} answered QIDO-RS with {len(found)} studies that were not asked "
+                "for: it ignores Study Instance UID, and cannot be asked what it holds; check url"
+            )
+        return time.monotonic() - begun
 
     @contextmanager
     def _client(self) -> Iterator[DICOMwebClient]:
@@ -268,7 +291,7 @@ class WebDestination(WebPeer):
                 },
                 timeout=self._destination.timeout_s,
             )
-        if response.status_code >= 500 or response.status_code in _LATER:
+        if response.status_code >= 500 or response.status_code in LATER:
             raise DeliveryError(f"{self._where} answered HTTP {response.status_code} to STOW-RS")
         said = _body(response)
         return [self._answer(one, said, response) for one in instances]
@@ -323,6 +346,32 @@ class WebSource(WebPeer):
         if stated and stated != held:
             return SourceAnswer(count=stated)
         return counted(stated, self._listed(client, *uids))
+
+
+def certificate_end(remote: WebRemote) -> datetime:
+    """Read when the certificate of a server expires (aware, UTC).
+
+    Raises
+    ------
+    UnreachableError
+        There is no connection, or the certificate is not one that is trusted.
+    """
+    parts = urlsplit(remote.url)
+    where = f"{remote.role} {remote.name} ({remote.url})"
+    trusted = remote.certificate_authority or requests.certs.where()
+    try:
+        context = ssl.create_default_context(cafile=str(trusted))
+        address = (parts.hostname or "", parts.port or 443)
+        with (
+            socket.create_connection(address, timeout=remote.timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname) as secured,
+        ):
+            held = secured.getpeercert() or {}
+    except OSError as error:
+        raise UnreachableError(
+            f"{where} gives no trusted certificate: {error}; check url and certificate_authority"
+        ) from error
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(held["notAfter"])), UTC)
 
 
 def _multipart(instances: Sequence[DerivedInstance], boundary: str) -> Iterator[bytes]:

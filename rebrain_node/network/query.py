@@ -29,8 +29,8 @@ from rebrain_node.network.association import associated, describe, is_open
 from rebrain_node.settings import DestinationSettings, DicomRemote
 
 #: Study Root Query/Retrieve Information Model (PS3.4 C.6.2)
-_FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
-_GET: Final = UID("1.2.840.10008.5.1.4.1.2.2.3")
+FIND: Final = UID("1.2.840.10008.5.1.4.1.2.2.1")
+GET: Final = UID("1.2.840.10008.5.1.4.1.2.2.3")
 _ECHO: Final = UID("1.2.840.10008.1.1")
 _PENDING: Final = (0xFF00, 0xFF01)
 #: answers to one C-FIND; the largest series have some thousand instances
@@ -38,6 +38,62 @@ MAXIMUM_ANSWERS: Final = 20_000
 #: time for all answers to one C-FIND, in times of timeout_s
 LONGEST_FIND: Final = 10
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryTemplate:
+    """The keys of one question (PS3.4 C.6.2)."""
+
+    purpose: str
+    level: str
+    matching: tuple[str, ...]  #: keywords of the keys with a value
+    returned: tuple[str, ...]  #: keywords of the keys without one
+
+
+#: every question that the node asks by C-FIND
+QUERIES: Final[Mapping[str, QueryTemplate]] = {
+    "identity": QueryTemplate(
+        purpose="whether the study was corrected there before a result is sent",
+        level="STUDY",
+        matching=("StudyInstanceUID",),
+        returned=("PatientID", "AccessionNumber"),
+    ),
+    "count": QueryTemplate(
+        purpose="how many instances the source of a series has",
+        level="SERIES",
+        matching=("StudyInstanceUID", "SeriesInstanceUID"),
+        returned=("NumberOfSeriesRelatedInstances",),
+    ),
+    "instances": QueryTemplate(
+        purpose="which instances of a series a destination or a source has",
+        level="IMAGE",
+        matching=("StudyInstanceUID", "SeriesInstanceUID"),
+        returned=("SOPInstanceUID",),
+    ),
+    "studies with reports": QueryTemplate(
+        purpose="`audit verify --against-sr`: which studies hold reports",
+        level="STUDY",
+        matching=("ModalitiesInStudy",),
+        returned=("StudyInstanceUID",),
+    ),
+    "reports": QueryTemplate(
+        purpose="`audit verify --against-sr`: which series of a study are reports of this node",
+        level="SERIES",
+        matching=("StudyInstanceUID", "Modality"),
+        returned=("SeriesInstanceUID", "SeriesDescription"),
+    ),
+}
+
+
+def question_of(name: str, *values: str) -> Dataset:
+    """Make the identifier of a question of `QUERIES` with a value for each matching key."""
+    template, question = QUERIES[name], Dataset()
+    question.QueryRetrieveLevel = template.level
+    for keyword, value in zip(template.matching, values, strict=True):
+        setattr(question, keyword, value)
+    for keyword in template.returned:
+        setattr(question, keyword, None)
+    return question
 
 
 @dataclass(frozen=True)
@@ -60,12 +116,9 @@ class DestinationQuery:
             There is no association, or the query failed.
         """
         ours = _meta(instance)
-        question = Dataset()
-        question.QueryRetrieveLevel = "STUDY"
-        question.StudyInstanceUID = ours.StudyInstanceUID
-        question.PatientID = question.AccessionNumber = ""
+        question = question_of("identity", ours.StudyInstanceUID)
         # that of the instance too: an association without an accepted context is aborted
-        contexts = [build_context(_FIND), build_context(instance.sop_class_uid)]
+        contexts = [build_context(FIND), build_context(instance.sop_class_uid)]
         with _asking(self.destination, self.calling_ae_title, contexts) as association:
             studies = _find(self.destination, association, question)
         differing = {name for study in studies for name in differing_identity(study, ours)}
@@ -106,7 +159,7 @@ class DestinationQuery:
         classes = dict.fromkeys(
             (one.sop_class_uid, str(_meta(one).file_meta.TransferSyntaxUID)) for one in instances
         )
-        contexts = [build_context(_FIND), build_context(_GET)]
+        contexts = [build_context(FIND), build_context(GET)]
         contexts += [build_context(*pair) for pair in classes]
         with _asking(
             self.destination,
@@ -144,14 +197,14 @@ class DestinationQuery:
 
     def _get(self, association: Association, instance: DerivedInstance) -> None:
         """Retrieve one instance; what does not come stays unknown."""
-        if not _accepts(association, _GET):
+        if not _accepts(association, GET):
             return
         question = Dataset()
         question.QueryRetrieveLevel = "IMAGE"
         question.StudyInstanceUID = _meta(instance).StudyInstanceUID
         question.SeriesInstanceUID = instance.series_instance_uid
         question.SOPInstanceUID = instance.sop_instance_uid
-        for _ in association.send_c_get(question, _GET):
+        for _ in association.send_c_get(question, GET):
             pass
 
 
@@ -177,7 +230,7 @@ class DicomSource:
         PS3.4 C.3.4, table C.6-3: (0020,1209) is optional at the level of a series.
         """
         # Verification too: an association without an accepted context is aborted
-        contexts = [build_context(_FIND), build_context(_ECHO)]
+        contexts = [build_context(FIND), build_context(_ECHO)]
         with _asking(self.remote, self.calling_ae_title, contexts) as association:
             return {
                 series: self._ask(association, (study, series), count)
@@ -185,11 +238,7 @@ class DicomSource:
             }
 
     def _ask(self, association: Association, uids: tuple[str, str], held: int) -> SourceAnswer:
-        question = Dataset()
-        question.QueryRetrieveLevel = "SERIES"
-        question.StudyInstanceUID, question.SeriesInstanceUID = uids
-        question.NumberOfSeriesRelatedInstances = None
-        found = _find(self.remote, association, question)
+        found = _find(self.remote, association, question_of("count", *uids))
         stated = stated_count(found, uids[1])
         if stated and stated != held:
             return SourceAnswer(count=stated)
@@ -227,7 +276,7 @@ def _asking(
     with associated(
         remote, calling_ae_title, contexts, roles=roles, handlers=handlers
     ) as association:
-        if not _accepts(association, _FIND):
+        if not _accepts(association, FIND):
             raise QueryNotOfferedError(f"{describe(remote)} does not accept C-FIND (study root)")
         yield association
 
@@ -236,11 +285,8 @@ def _listed(
     remote: DicomRemote, association: Association, study: str, series: str
 ) -> frozenset[str]:
     """SOP Instance UIDs of the instances of one series that the remote lists."""
-    question = Dataset()
-    question.QueryRetrieveLevel = "IMAGE"
-    question.StudyInstanceUID, question.SeriesInstanceUID = study, series
-    question.SOPInstanceUID = ""
-    uids = (str(a.get("SOPInstanceUID") or "") for a in _find(remote, association, question))
+    found = _find(remote, association, question_of("instances", study, series))
+    uids = (str(answer.get("SOPInstanceUID") or "") for answer in found)
     return frozenset(uid for uid in uids if uid)
 
 
@@ -256,7 +302,7 @@ def _find(remote: DicomRemote, association: Association, question: Dataset) -> l
         raise DeliveryError(f"{describe(remote)} ended the association before the query")
     answers: list[Dataset] = []
     end_s = time.monotonic() + LONGEST_FIND * remote.timeout_s
-    for status, answer in association.send_c_find(question, _FIND):
+    for status, answer in association.send_c_find(question, FIND):
         code = status.get("Status")
         if code in _PENDING and answer is not None:
             answers.append(answer)

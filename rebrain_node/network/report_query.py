@@ -14,7 +14,7 @@ from pynetdicom.presentation import build_context
 from rebrain_node.domain.marks import SERIES_DESCRIPTION_WORD
 from rebrain_node.errors import DeliveryError, QueryNotOfferedError
 from rebrain_node.network.association import describe
-from rebrain_node.network.query import _FIND, _GET, _accepts, _asking, _find
+from rebrain_node.network.query import FIND, GET, _accepts, _asking, _find, question_of
 from rebrain_node.settings import DestinationSettings
 
 
@@ -37,8 +37,8 @@ def fetch_reports(destination: DestinationSettings, calling_ae_title: str, folde
         return 0x0000
 
     contexts = [
-        build_context(_FIND),
-        build_context(_GET),
+        build_context(FIND),
+        build_context(GET),
         build_context(Comprehensive3DSRStorage),
     ]
     with _asking(
@@ -48,7 +48,7 @@ def fetch_reports(destination: DestinationSettings, calling_ae_title: str, folde
         roles=[build_role(Comprehensive3DSRStorage, scp_role=True)],
         handlers=[(evt.EVT_C_STORE, keep)],
     ) as association:
-        if not _accepts(association, _GET):
+        if not _accepts(association, GET):
             raise QueryNotOfferedError(
                 f"{describe(destination)} does not accept C-GET (study root); export its "
                 "structured reports into a folder and name that"
@@ -60,16 +60,10 @@ def fetch_reports(destination: DestinationSettings, calling_ae_title: str, folde
 
 def _series(destination: DestinationSettings, association: Association) -> list[tuple[str, str]]:
     """Find the series of reports about synthetic series, in all studies that hold an SR."""
-    question = Dataset()
-    question.QueryRetrieveLevel = "STUDY"
-    question.StudyInstanceUID, question.ModalitiesInStudy = "", "SR"
+    question = question_of("studies with reports", "SR")
     found = []
     for study in _find(destination, association, question):
-        question = Dataset()
-        question.QueryRetrieveLevel = "SERIES"
-        question.StudyInstanceUID = study.StudyInstanceUID
-        question.SeriesInstanceUID = question.SeriesDescription = ""
-        question.Modality = "SR"
+        question = question_of("reports", study.StudyInstanceUID, "SR")
         for series in _find(destination, association, question):
             words = str(series.get("SeriesDescription") or SERIES_DESCRIPTION_WORD)
             if SERIES_DESCRIPTION_WORD in words and series.get("Modality", "SR") == "SR":
@@ -83,7 +77,7 @@ def _get(
     question = Dataset()
     question.QueryRetrieveLevel = "SERIES"
     question.StudyInstanceUID, question.SeriesInstanceUID = study, series
-    for status, _ in association.send_c_get(question, _GET):
+    for status, _ in association.send_c_get(question, GET):
         code = status.get("Status")
         if code not in (0x0000, 0xFF00):
             said = "nothing in time" if code is None else f"0x{code:04X}"

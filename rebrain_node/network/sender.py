@@ -7,7 +7,6 @@ is decoded or encoded again. What a status means is in `domain.delivery.outcome_
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +22,10 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from rebrain_node.domain.delivery import Answer, HeldObject, Outcome, outcome_of
 from rebrain_node.domain.job import DerivedInstance
-from rebrain_node.errors import DeliveryError
-from rebrain_node.network.admission import VERIFICATION
 from rebrain_node.network.association import associated, describe, is_open
 from rebrain_node.network.commitment import Recorder, request_commitment
 from rebrain_node.network.query import DestinationQuery
+from rebrain_node.network.services import propose
 from rebrain_node.settings import DestinationSettings, DicomRemote
 
 _ACCEPTED: Final = frozenset({"taken", "warning", "duplicate"})
@@ -176,18 +174,7 @@ def echo(destination: DicomRemote, calling_ae_title: str) -> float:
     DeliveryError
         No association, or no success; the text says why and what to do.
     """
-    begun = time.monotonic()
-    context = build_context(VERIFICATION)
-    with associated(destination, calling_ae_title, [context]) as association:
-        if not association.accepted_contexts:
-            raise DeliveryError(
-                f"{describe(destination)} does not take C-ECHO; allow Verification there"
-            )
-        status = getattr(association.send_c_echo(), "Status", None)
-        if status != 0x0000:
-            answer = "nothing in time" if status is None else f"0x{status:04X}"
-            raise DeliveryError(f"{describe(destination)} answered {answer} to C-ECHO")
-    return time.monotonic() - begun
+    return propose(destination, calling_ae_title, ()).seconds
 
 
 def send_files(

@@ -99,6 +99,8 @@ h1 { font-size: 30px; font-weight: 600; margin: 0; }
 h2 { font-size: 19px; font-weight: 600; margin: 40px 0 12px; overflow-wrap: anywhere; }
 h3 { font-size: 15px; font-weight: 500; margin: 0; overflow-wrap: anywhere; }
 h4 { font-size: 13px; font-weight: 600; color: var(--faint); margin: 18px 0 6px; }
+h3.section, h4.section, h5.section { font-size: 15px; font-weight: 600; color: var(--ink);
+  margin: 26px 0 6px; }
 p { margin: 4px 0; } header p, .faint { color: var(--faint); }
 header .warning { background: #ffb340; color: #241803; padding: 9px 16px; border-radius: 8px;
   font-weight: 600; margin: 4px 0 0; }
@@ -121,7 +123,7 @@ ul { margin: 8px 0; padding-left: 20px; }
 table { border-collapse: collapse; width: 100%; margin-top: 8px; font-size: 14px; }
 th, td { text-align: left; vertical-align: top; padding: 5px 14px 5px 0;
   border-bottom: 1px solid var(--line); }
-.rows td { overflow-wrap: anywhere; }
+.rows td { overflow-wrap: anywhere; } .uid { white-space: nowrap; }
 th { font-weight: 600; font-size: 13px; color: var(--faint); }
 tr:last-child > td, tr:last-child > th { border-bottom: 0; }
 td:last-child, th:last-child { padding-right: 0; }
@@ -165,6 +167,7 @@ summary { cursor: pointer; margin-top: 10px; color: var(--faint); }
   .log td { padding: 1px 12px; flex-wrap: wrap; gap: 0 12px; } .log td > code { flex: 1; }
   .log td > .details { flex: 0 0 100%; padding-left: 116px; }
 }
-@media print { body { background: #fff; } main { max-width: none; padding: 0; }
-  tr { break-inside: avoid; } }
+@page { size: A4 landscape; margin: 12mm; }
+@media print { body { background: #fff; font-size: 12px; } table { font-size: 11px; }
+  main { max-width: none; padding: 0; } tr { break-inside: avoid; } }
 """

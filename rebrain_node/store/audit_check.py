@@ -19,12 +19,14 @@ from rebrain_node.store.audit import AuditLog, is_chained, read_rows
 from rebrain_node.store.audit_facts import MALFORMED, FactCheck
 from rebrain_node.store.checkpoints import (
     checkpoint_differences,
+    checkpoint_fault,
+    newest_checkpoint,
     read_checkpoints,
     read_witness,
     witness_differences,
 )
 from rebrain_node.store.database import Database
-from rebrain_node.store.tables import AuditRow, DerivedInstanceRow
+from rebrain_node.store.tables import AuditHead, AuditRow, DerivedInstanceRow
 from rebrain_node.store.triggers import trigger_differences
 
 #: at most so many differences are listed
@@ -85,6 +87,32 @@ class AuditCheck:
             checkpoints=len(signed),
             unsigned=max(0, verdict.first - 1 + verdict.rows - max(signed, default=0)),
         )
+
+    def tail(self, rows: int) -> str | None:
+        """Check the newest rows, the head and the newest checkpoint; a sentence where they differ.
+
+        Takes no longer for a long log, and does not show what was changed before these rows.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The database does not answer.
+        """
+        begin, genesis = AuditLog(self._database).begin()
+        with self._database.reading() as session:
+            end, head = session.execute(select(AuditHead.sequence, AuditHead.hash)).one()
+            good = max(begin, end - rows)
+            signed = newest_checkpoint(session)
+            hashes = hashes_of(session, {good, *([] if signed is None else [signed.sequence])})
+            previous = genesis if good == begin else hashes.get(good, "")
+            for row in read_rows(session, good, end):
+                if row[0] != good + 1 or not is_chained(previous, row):
+                    break
+                good, previous = good + 1, row[-1]
+        if good < end or previous != head:
+            return f"row {min(good + 1, end)} of the audit log is not as it was written"
+        fault = None if signed is None else checkpoint_fault(signed, self.keys, hashes, begin + 1)
+        return fault and f"checkpoint {signed and signed.number}: {fault}"
 
     def rows(self, sequences: Collection[int], objects: Collection[str]) -> LogReading:
         """Read what the log has of some rows, and which objects (SOP instances) the outbox has."""

@@ -52,7 +52,7 @@ class Checkpoints:
         key = node_key(self._folder)
         with self.database.writing() as session:
             sequence, digest = session.execute(select(AuditHead.sequence, AuditHead.hash)).one()
-            newest = _newest(session)
+            newest = newest_checkpoint(session)
             if newest is not None and (newest.sequence, newest.kind) == (sequence, "checkpoint"):
                 return newest
             if not sequence:
@@ -65,7 +65,7 @@ class Checkpoints:
         """Whether a checkpoint is due: after ``rows`` rows, ``minutes``, or a published series."""
         with self.database.reading() as session:
             sequence = session.scalars(select(AuditHead.sequence)).one()
-            newest = _newest(session)
+            newest = newest_checkpoint(session)
             signed = 0 if newest is None else newest.sequence
             if sequence == signed:
                 return False
@@ -135,7 +135,7 @@ def checkpoint_differences(
         if each.number != place:
             yield _difference(each, f"checkpoint {place} is missing")
             return
-        fault = _fault(each, keys, hashes, first)
+        fault = checkpoint_fault(each, keys, hashes, first)
         if fault is None and each.kind == "checkpoint" and each.sequence < before:
             fault = f"it signs row {each.sequence}, and one before it row {before}"
         if fault is not None:
@@ -163,7 +163,7 @@ def witness_differences(
     for number, each in lines:
         if each is None:
             yield _of_file(f"line {number} of {WITNESS_FILE} is not as it was written")
-        elif fault := _fault(each, keys, hashes, first):
+        elif fault := checkpoint_fault(each, keys, hashes, first):
             yield _difference(each, f"line {number} of {WITNESS_FILE}: {fault}")
         elif known.get(each.number) != each:
             yield _difference(
@@ -200,9 +200,10 @@ def _parsed(line: bytes) -> Checkpoint | None:
 _NUMBERS: Final = ("number", "sequence")
 
 
-def _fault(
+def checkpoint_fault(
     each: Checkpoint, keys: Collection[str], hashes: Mapping[int, str], first: int
 ) -> str | None:
+    """Say in what a checkpoint is not the node's, or contradicts the log; None where it holds."""
     if each.key not in keys:
         return f"it is signed with the key {each.key}, which is not the key of this node"
     if not is_signed(each.statement, each.signature, each.key):
@@ -236,7 +237,8 @@ def _sign(
     return made
 
 
-def _newest(session: Session) -> Checkpoint | None:
+def newest_checkpoint(session: Session) -> Checkpoint | None:
+    """Read the newest checkpoint."""
     row = session.scalars(
         select(CheckpointRow).order_by(CheckpointRow.number.desc()).limit(1)
     ).first()

@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +28,10 @@ from sqlalchemy import (
     PoolProxiedConnection,
     create_engine,
     event,
+    func,
     inspect,
     make_url,
+    select,
     text,
 )
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -105,6 +108,20 @@ class Database:
     def description(self) -> str:
         """URL without the password, for messages."""
         return self._engine.url.render_as_string(hide_password=True)
+
+    def clock_offset_s(self) -> float | None:
+        """Seconds by which the clock of the database's machine is ahead; None for an SQLite file.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The database does not answer.
+        """
+        if self._engine.dialect.name != "postgresql":
+            return None
+        with self.reading() as session:
+            moment = session.connection().execute(select(func.clock_timestamp())).scalar_one()
+        return float((moment - datetime.now(UTC)).total_seconds())
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

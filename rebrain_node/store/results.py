@@ -105,7 +105,7 @@ def _record(session: Session, row: DerivedSetRow) -> ResultRecord:
         untrusted=None if untrusted is None else tuple(untrusted),
         ood_score=ood.get("score"),
         ood_threshold=ood.get("threshold"),
-        destinations=_destinations(session, row.id),
+        destinations=_destinations(session, row),
         recalled=_recalled(session, row),
         verdicts=_verdicts(session, row),
     )
@@ -202,10 +202,13 @@ def _subjects(guided: Mapping[str, Any]) -> tuple[SubjectSummary, ...]:
     )
 
 
-def _destinations(session: Session, set_id: int) -> tuple[DestinationRecord, ...]:
+def _destinations(session: Session, row: DerivedSetRow) -> tuple[DestinationRecord, ...]:
+    """Say where the set stands at each destination, and since when; its rejection notes apart."""
+    set_id, notes = row.id, issued_notes(session, row.id)
     query = (
         select(DeliveryRow.destination, DeliveryRow.state, func.count())
-        .where(DeliveryRow.set_id == set_id)
+        .join(DerivedInstanceRow, DerivedInstanceRow.id == DeliveryRow.derived_instance_id)
+        .where(DeliveryRow.set_id == set_id, DerivedInstanceRow.sop_instance_uid.not_in(notes))
         .group_by(DeliveryRow.destination, DeliveryRow.state)
         .order_by(DeliveryRow.destination, DeliveryRow.state)
     )
@@ -216,21 +219,24 @@ def _destinations(session: Session, set_id: int) -> tuple[DestinationRecord, ...
         DestinationRecord(
             destination=name,
             states=counts,
-            accepted_at=_time(session, (Event.DELIVERY_TAKEN,), name, set_id),
-            confirmed_at=(
-                _time(session, _ASKED, name, set_id) if counts.get("confirmed") else None
-            ),
+            accepted_at=_time(session, (Event.DELIVERY_TAKEN,), name, row),
+            confirmed_at=_time(session, _ASKED, name, row) if counts.get("confirmed") else None,
         )
         for name, counts in states.items()
     )
 
 
 def _time(
-    session: Session, events: Iterable[Event], destination: str, set_id: int
+    session: Session, events: Iterable[Event], destination: str, row: DerivedSetRow
 ) -> datetime | None:
-    """Return when such an event about a set last happened at a destination."""
+    """Return when such an event about a set last happened at a destination.
+
+    What happened after a rejection note was issued may be about the note alone, and counts only
+    where nothing happened before.
+    """
+    set_id, recalled = row.id, _recalled_sequence(session, row)
     query = (
-        select(AuditRow.recorded_at, AuditRow.details)
+        select(AuditRow.sequence, AuditRow.recorded_at, AuditRow.details)
         .where(
             AuditRow.event.in_([str(event) for event in events]),
             AuditRow.subject == destination,
@@ -238,7 +244,24 @@ def _time(
         )
         .order_by(AuditRow.sequence.desc())
     )
-    for recorded_at, details in session.execute(query):
+    newest: datetime | None = None
+    for sequence, recorded_at, details in session.execute(query):
         if json.loads(details).get("set") == set_id:
-            return datetime.fromisoformat(recorded_at)
-    return None
+            newest = newest or datetime.fromisoformat(recorded_at)
+            if recalled is None or sequence < recalled:
+                return datetime.fromisoformat(recorded_at)
+    return newest
+
+
+def _recalled_sequence(session: Session, row: DerivedSetRow) -> int | None:
+    """Return the row of the log about the first rejection note for a set; None where none was."""
+    query = (
+        select(AuditRow.sequence, AuditRow.details)
+        .where(
+            AuditRow.event == str(Event.SERIES_RECALLED),
+            AuditRow.subject == row.source_series_uid,
+        )
+        .order_by(AuditRow.sequence)
+    )
+    found = session.execute(query)
+    return next((n for n, details in found if json.loads(details)["set"] == row.id), None)

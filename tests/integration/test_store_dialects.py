@@ -264,3 +264,12 @@ def test_a_password_never_stands_in_a_message() -> None:
     with pytest.raises(StoreUnavailableError) as caught:
         Database.open("postgresql://rebrain:secret@127.0.0.1:1/node")
     assert "secret" not in str(caught.value)
+
+
+def test_the_clock_of_a_database_of_another_machine_is_compared(database_url: str) -> None:
+    with Database.open(database_url) as database:
+        offset_s = database.clock_offset_s()
+    if database_url.startswith("sqlite"):
+        assert offset_s is None  # a file has no clock
+    else:
+        assert abs(offset_s) < 2.0

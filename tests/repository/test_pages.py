@@ -36,6 +36,12 @@ def test_the_tables_of_a_page_are_up_to_date(page):
     )
 
 
+def test_the_conformance_statement_is_up_to_date():
+    assert reference.STATEMENT.read_text(encoding="utf-8") == reference.statement(), (
+        "docs/conformance.md is out of date: run python -m tests.support.reference"
+    )
+
+
 def test_every_table_stands_on_a_page():
     texts = "".join(page.read_text(encoding="utf-8") for page in reference.pages())
     assert [name for name in reference.TABLES if f"<!-- generated: {name} -->" not in texts] == []

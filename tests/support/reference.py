@@ -8,7 +8,7 @@ A page names the tables that it holds by a pair of comments::
 
 What stands between them comes from the code by the function that `TABLES` holds under that name;
 ``tests/repository/test_pages.py`` fails while a page is out of date. Prose outside the comments is
-written by hand and says why; the tables say what.
+written by hand and says why; the tables say what. docs/conformance.md is generated whole.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pydicom.uid import UID
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from rebrain_node import errors
+from rebrain_node.app.conformance import conformance_statement
 from rebrain_node.cli import program
 from rebrain_node.domain import audit_message_rules, marks, notice
 from rebrain_node.domain.audit import Event
@@ -40,6 +41,7 @@ from rebrain_node.network.acceptor import BACKLOG
 from rebrain_node.network.admission import REJECTIONS
 from rebrain_node.network.pdu_stream import StreamLimits
 from rebrain_node.reception.inbox import MAXIMUM_PENDING_BYTES
+from rebrain_node.report.statement import as_markdown
 from rebrain_node.settings import Receiver, Settings
 from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
@@ -51,6 +53,8 @@ from tests.support.scanners import SCANNERS, SOURCES, ScannerSeries
 from trainer.cli import program as trainer_program
 
 ROOT = Path(__file__).resolve().parents[2]
+#: generated as a whole
+STATEMENT = ROOT / "docs/conformance.md"
 _BLOCK = re.compile(r"(<!-- generated: ([a-z0-9-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -445,6 +449,12 @@ def pages() -> tuple[Path, ...]:
     )
 
 
+def statement() -> str:
+    """Return the conformance statement of the default configuration."""
+    return as_markdown(conformance_statement(Settings()))
+
+
 if __name__ == "__main__":
+    STATEMENT.write_text(statement(), encoding="utf-8")
     for each in pages():
         each.write_text(rendered(each.read_text(encoding="utf-8")), encoding="utf-8")

@@ -171,3 +171,16 @@ def commit_all(event: Event) -> tuple[int, Dataset]:
     arguments = (event.action_information, 1, PUSH_MODEL, PUSH_MODEL_INSTANCE)
     threading.Timer(0.02, event.assoc.send_n_event_report, arguments).start()
     return 0x0000, Dataset()
+
+
+@contextmanager
+def listening_ae(sop_classes: Sequence[UID]) -> Iterator[int]:
+    """Listen as an AE that takes C-ECHO and associations for some SOP classes; its port."""
+    peer = AE("PACS")
+    for each in (UID("1.2.840.10008.1.1"), *sop_classes):
+        peer.add_supported_context(each)
+    server = peer.start_server(("127.0.0.1", 0), block=False)
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()

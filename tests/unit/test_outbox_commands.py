@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rebrain_node.app.compose import open_state
 from rebrain_node.cli import program
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.delivery import HeldObject
+from rebrain_node.domain.text import reference
 from rebrain_node.domain.workitem import ScheduledWorkitem
 from rebrain_node.errors import StateError
 from rebrain_node.settings import load_settings
@@ -324,3 +326,11 @@ def test_a_dry_run_of_the_purge_lists_what_would_go_and_deletes_nothing(accepted
         assert len(state.outbox.instances_of(accepted.set_id)) == 3
     answer = accepted.json("storage", "purge")
     assert (answer["deleted"], answer["series"]) == (True, [listed])
+
+
+def test_a_set_is_listed_with_a_short_id_and_its_time(site):
+    title, columns, row = site.run("outbox", "list", code=1).splitlines()[:3]
+    assert title == "# Deliveries"
+    values = dict(zip(columns.split("\t"), row.split("\t"), strict=True))
+    assert values["id"] == reference(values["source series"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", values["since"])

@@ -49,10 +49,10 @@ def an_event(sequence, event, subject=UID, **details):
 
 
 def facts(field="", text="x"):
-    """What the page shows, with a text in one field."""
+    """What the page shows, with a text in one field, or (``*``) in all."""
 
     def at(name, otherwise):
-        return text if name == field else otherwise
+        return text if field in (name, "*") else otherwise
 
     slices = [
         [0.0, "measured", 0.0, None, None, None, 0, None],

@@ -131,3 +131,16 @@ def steps_of(read: Callable[[OutboxNode], Any], stores: OutboxNode) -> tuple[int
     finally:
         for name, function in (("checkout", observe), ("checkin", ignore)):
             event.remove(Pool, name, function)
+
+
+def test_the_open_sets_are_those_that_wait_or_are_not_as_they_should_be(stores):
+    sets = {name: put(stores, k, "pacs") for k, name in enumerate(("taken", "refused", "retry"), 1)}
+    for name, one in sets.items():
+        status = {"taken": 0x0000, "refused": 0xC000, "retry": 0xA700}[name]
+        instances = stores.outbox.instances_of(one.set_id)
+        stores.deliveries.record(one.set_id, "pacs", answers(instances, name, status))
+    assert [d.set_id for d in stores.deliveries.open()] == [
+        sets["refused"].set_id, sets["retry"].set_id,
+    ]  # fmt: skip
+    every = [d.set_id for d in stores.deliveries.open(unconfirmed=True)]
+    assert every == [one.set_id for one in sets.values()]

@@ -84,8 +84,12 @@ def test_a_recalled_result_says_so_and_does_not_count_the_note():
         set_id = node.outbox.put(derived, ["pacs"], job)
         node.deliveries.record(set_id, "pacs", answers(derived.instances))
         note = replace(derived.instances[0], sop_instance_uid="2.25.9", kind="KOS", content=b"n")
+        before = Results(node.database).of_series("1.2.1.1").destinations
         node.outbox.add_note(set_id, note, "wrong bundle", "someone")
-        rows = dict(Results(node.database).of_series("1.2.1.1").rows())
+        node.deliveries.record(set_id, "pacs", answers([note]))
+        result = Results(node.database).of_series("1.2.1.1")
+    rows = dict(result.rows())
+    assert result.destinations == before
     assert rows["RECALLED"].endswith("Z: wrong bundle")
     assert rows["objects"] == "2 MR, 1 KOS (set 1)"
 

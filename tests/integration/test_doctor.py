@@ -1,0 +1,245 @@
+"""`doctor` says of each line whether it is fit, and what helps; real peers on loopback."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydicom.uid import UID
+from sqlalchemy import text
+from typer.testing import CliRunner
+
+from rebrain_node import cli
+from rebrain_node.app.compose import make_audit_key, open_state
+from rebrain_node.app.doctor import checks_of_the_node
+from rebrain_node.app.doctor_remotes import _authority, checks_of_remotes
+from rebrain_node.app.verification import last_verification
+from rebrain_node.domain.audit import Event
+from rebrain_node.network import services
+from rebrain_node.network.commitment import PUSH_MODEL
+from rebrain_node.network.query import FIND, GET
+from rebrain_node.settings import DestinationSettings, Peer, Receiver, Settings, Storage
+from tests.support.scripted_pacs import listening_ae
+
+MR, PM = (UID(services.CLASSES[kind][0]) for kind in ("MR", "PM"))
+EVERYTHING = [UID(sop_class) for sop_class, _ in services.CLASSES.values()] + [
+    FIND,
+    GET,
+    PUSH_MODEL,
+]
+
+
+def settings_of(
+    port: int = 104, folder: Path = Path("/nonexistent"), **changes: object
+) -> Settings:
+    values = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}
+    return Settings(
+        storage=Storage(folder=folder, soft_mark_bytes=0, hard_mark_bytes=0),
+        receiver=Receiver(peers=(Peer(ae_title="PACS"),)),
+        destinations=(DestinationSettings(**values | changes),),
+    )
+
+
+def destination_check(*without: UID, **changes: object):
+    with listening_ae([each for each in EVERYTHING if each not in without]) as port:
+        (check,) = checks_of_remotes(settings_of(port, **changes))
+    return check
+
+
+def node_check(settings: Settings, what: str):
+    return next(each for each in checks_of_the_node(settings) if each.what == what)
+
+
+def test_a_destination_that_takes_everything_is_fit():
+    check = destination_check(confirmation="commitment")
+    assert check.state == "ok"
+    assert "takes MR, PM, SEG, SC, PR, SR, KOS" in check.found
+
+
+@pytest.mark.parametrize(
+    ("without", "changes", "state", "words"),
+    [
+        (MR, {}, "fail", "does not take MR Image Storage .* no result can be sent; allow it"),
+        (PM, {}, "warn", "does not take Parametric Map Storage .* left out"),
+        (PM, {"companions": "strict"}, "fail", 'set companions = "lenient"'),
+        (FIND, {}, "warn", "takes no queries .* nothing is ever confirmed; allow queries of AE"),
+        (GET, {}, "warn", "does not offer C-GET"),
+        (PUSH_MODEL, {"confirmation": "commitment"}, "warn", 'set confirmation = "query"'),
+    ],
+)
+def test_what_a_destination_does_not_accept_is_named_with_the_remedy(
+    without, changes, state, words
+):
+    check = destination_check(without, **changes)
+    assert check.state == state
+    assert re.search(words, check.found)
+
+
+def test_an_answer_to_storage_commitment_that_would_be_turned_away_is_a_warning():
+    with listening_ae(EVERYTHING) as port:
+        settings = settings_of(port, confirmation="commitment")
+        lonely = settings.model_copy(update={"receiver": Receiver()})
+        (check,) = checks_of_remotes(lonely)
+    assert check.state == "warn"
+    assert "no [[receiver.peers]] has the AE title PACS; add it" in check.found
+
+
+def test_no_system_is_waited_for_longer_than_ten_seconds(monkeypatch):
+    waited = []
+
+    def propose(remote, *_):
+        waited.append(remote.timeout_s)
+        return services.ServiceAnswer(seconds=0.1, accepted=frozenset(EVERYTHING))
+
+    monkeypatch.setattr(services, "propose", propose)
+    checks_of_remotes(settings_of(timeout_s=600))
+    assert waited == [10.0]
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """The settings of a node that has run, with five rows on its audit log."""
+    settings = settings_of(folder=tmp_path / "state")
+    with open_state(settings) as state:
+        make_audit_key(state)
+        for _ in range(4):
+            state.audit.record(Event.WORKER_STARTED, "worker-1", {})
+        state.audit.checkpoint()
+    return settings
+
+
+def change(settings: Settings, statement: str) -> None:
+    """Change the database as its administrator could, around the triggers."""
+    with open_state(settings) as state, state.database.writing() as session:
+        for name in session.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")):
+            session.execute(text(f"DROP TRIGGER {name}"))
+        session.execute(text(statement))
+
+
+def test_the_end_of_an_audit_log_as_it_was_written_is_fit(logged):
+    check = node_check(logged, "audit log")
+    assert check.state == "ok"
+    assert "the newest 5 rows are as they were written; never verified as a whole" in check.found
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE audit_event SET subject = 'other' WHERE sequence = 3", "row 3 of the audit log"),
+        ("DELETE FROM audit_event WHERE sequence = 5", "row 5 of the audit log"),
+        ("UPDATE audit_head SET hash = 'x'", "row 5 of the audit log"),
+        ("UPDATE audit_checkpoint SET sequence = 4", "checkpoint 1: its signature is not of it"),
+    ],
+)
+def test_a_change_at_the_end_of_the_audit_log_is_found(logged, statement, words):
+    change(logged, statement)
+    check = node_check(logged, "audit log")
+    assert check.state == "fail"
+    assert words in check.found
+
+
+def test_the_last_whole_verification_is_noted_beside_the_log_and_said(logged, tmp_path):
+    config = tmp_path / "node.toml"
+    config.write_text(f'[storage]\nfolder = "{logged.storage.folder}"\n')
+    assert (
+        CliRunner().invoke(cli.program, ["audit", "verify", "--config", str(config)]).exit_code == 0
+    )
+    record = last_verification(logged.storage.folder)
+    assert (record.rows, record.intact) == (5, True)
+    assert f"verified whole {datetime.now(UTC):%Y-%m-%d}" in node_check(logged, "audit log").found
+
+
+def test_a_log_that_nobody_verified_for_a_month_is_a_warning(logged):
+    old = (datetime.now(UTC) - timedelta(days=40)).isoformat(timespec="seconds")
+    note = {"at": old, "rows": 5, "intact": True}
+    (logged.storage.folder / "audit-verified.json").write_text(json.dumps(note))
+    check = node_check(logged, "audit log")
+    assert check.state == "warn"
+    assert "run `rebrain-node audit verify" in check.found
+
+
+@pytest.mark.parametrize(
+    ("days", "state", "words"),
+    [(3.0, "warn", "lasts 3 days .* less than 14; make room"), (900.0, "ok", "more than a year")],
+)
+def test_a_disk_that_lasts_two_weeks_is_fit(logged, monkeypatch, days, state, words):
+    monkeypatch.setattr("rebrain_node.app.health.storage_use", lambda *_: {"days_left": days})
+    check = node_check(logged, "disk")
+    assert check.state == state
+    assert re.search(words, check.found)
+
+
+def test_keys_that_are_not_one_pair_fail(logged, tmp_path):
+    other = settings_of(folder=tmp_path / "other")
+    with open_state(other) as state:
+        make_audit_key(state)
+    (other.storage.folder / "audit.pub").replace(logged.storage.folder / "audit.pub")
+    check = node_check(logged, "keys")
+    assert check.state == "fail"
+    assert "restore both from one backup" in check.found
+
+
+def test_a_clock_that_was_set_back_fails(logged, monkeypatch):
+    class Earlier(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return datetime.now(zone) - timedelta(hours=1)
+
+    monkeypatch.setattr("rebrain_node.app.doctor.datetime", Earlier)
+    check = node_check(logged, "clock")
+    assert check.state == "fail"
+    assert "it was set back; set the clock" in check.found
+
+
+def test_a_file_that_was_not_finished_is_a_warning(logged):
+    (logged.storage.folder / "inbox").mkdir(exist_ok=True)
+    (logged.storage.folder / "inbox" / "x.writing").write_bytes(b"half")
+    check = node_check(logged, "inbox")
+    assert check.state == "warn"
+    assert "1 files were not finished" in check.found
+
+
+def test_a_port_that_another_program_has_fails(logged):
+    with listening_ae([MR]) as port:
+        taken = logged.model_copy(update={"receiver": Receiver(port=port)})
+        check = node_check(taken, "receiver")
+    assert check.state == "fail"
+    assert "stop the other program" in check.found
+
+
+def test_no_destination_and_no_peer_are_said():
+    checks = {each.what: each for each in checks_of_the_node(Settings())}
+    assert checks["destinations"].state == "warn"
+    assert "add [[destinations]]" in checks["destinations"].found
+    assert "add [[receiver.peers]]" in checks["receiver"].found
+
+
+def test_a_file_that_holds_no_certificate_is_named(tmp_path):
+    from rebrain_node.errors import SettingsError
+
+    path = tmp_path / "ca.pem"
+    path.write_text("none")
+    with pytest.raises(SettingsError, match="give a file with certificates"):
+        _authority(path)
+
+
+def test_what_is_entered_at_the_pacs_has_every_class_and_syntax(tmp_path):
+    config = tmp_path / "node.toml"
+    config.write_text(f'[storage]\nfolder = "{tmp_path}/state"\n')
+    result = CliRunner().invoke(cli.program, ["doctor", "--config", str(config), "--json"])
+    answer = json.loads(result.stdout)
+    assert "1.2.840.10008.5.1.4.1.1.2" in answer["pacs_sends"]["sop_classes"]
+    assert "1.2.840.10008.1.2.4.70" in answer["pacs_sends"]["transfer_syntaxes"]
+    assert next(iter(answer["pacs_takes"]["sop_classes"])) == str(MR)
+    assert list(answer["pacs_takes"]["transfer_syntaxes"]) == ["1.2.840.10008.1.2.1"]
+    assert answer["enter_at_the_pacs"]["AE title"] == "REBRAIN"
+
+
+def test_a_database_whose_clock_differs_fails(logged, monkeypatch):
+    monkeypatch.setattr("rebrain_node.store.database.Database.clock_offset_s", lambda _: -7.5)
+    check = node_check(logged, "clock")
+    assert check.state == "fail"
+    assert "differs by -7.5 s, more than 2 s" in check.found
