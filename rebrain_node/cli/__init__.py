@@ -19,6 +19,7 @@ from rebrain_node.cli import (
     audit,
     audit_proof,  # noqa: F401 - adds its commands to `audit`
     audit_records,  # noqa: F401 - adds its commands to `audit`
+    benchmark,
     bundle,
     demo,
     doctor,
@@ -68,6 +69,7 @@ program.command("receiver", hidden=True)(node.receiver)
 program.command("worker", hidden=True)(node.worker)
 program.command("send")(node.send)
 program.command("doctor")(doctor.doctor)
+program.command("benchmark")(benchmark.benchmark)
 program.command("status")(queue.status)
 program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")
