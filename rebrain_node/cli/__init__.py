@@ -20,6 +20,7 @@ from rebrain_node.cli import (
     audit,
     audit_proof,  # noqa: F401 - adds its commands to `audit`
     audit_records,  # noqa: F401 - adds its commands to `audit`
+    benchmark,
     bundle,
     conformance,
     demo,
@@ -73,6 +74,7 @@ program.command("worker", hidden=True)(node.worker)
 program.command("send")(node.send)
 program.command("doctor")(doctor.doctor)
 program.command("conformance")(conformance.conformance)
+program.command("benchmark")(benchmark.benchmark)
 program.command("status")(queue.status)
 program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")

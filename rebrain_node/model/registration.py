@@ -99,8 +99,9 @@ def moved(plane: FloatArray, by: PlaneRegistration, pixel_mm: float, outside: fl
 class _Level:
     """Both planes at one resolution, smoothed."""
 
-    #: exemplar, its derivatives along rows and along columns
-    images: tuple[FloatArray, FloatArray, FloatArray]
+    shape: tuple[int, int]  #: rows, columns
+    #: exemplar, its derivatives along rows and along columns, flat
+    images: tuple[_Values, _Values, _Values]
     fixed: FloatArray  #: (n,), where one of the heads may lie
     weight: FloatArray  #: (n,)
     row: _Values  #: (n,) from the middle, pixels
@@ -115,7 +116,8 @@ class _Level:
         depth_mm = ndimage.distance_transform_edt(_outline(fixed)) * pixel_mm
         weight = np.where(depth_mm > _DEEP_MM, _DEEP_WEIGHT, 1.0)
         return cls(
-            (smooth, down, across),
+            (height, width),
+            (_flat(smooth), _flat(down), _flat(across)),
             target[rows, columns],
             weight[rows, columns],
             rows - (height - 1) / 2.0,
@@ -124,7 +126,7 @@ class _Level:
 
     def fitted(self, at: _Parameters, steps: int) -> _Parameters:
         """Improve the parameters by Gauss-Newton; stops where the plane hardly moves."""
-        reach = np.hypot(*self.images[0].shape) / 2.0
+        reach = np.hypot(*self.shape) / 2.0
         for _ in range(steps):
             image, down, across = self._sampled(self.images, at)
             error = image - self.fixed
@@ -146,21 +148,42 @@ class _Level:
         squared = ((image - self.fixed) / _ROBUST) ** 2
         return float(np.average(squared / (1.0 + squared), weights=self.weight))
 
-    def _sampled(self, images: Sequence[FloatArray], at: _Parameters) -> list[_Values]:
-        """Values of images of the exemplar where the points of the series lie in it."""
+    def _sampled(self, images: Sequence[_Values], at: _Parameters) -> list[_Values]:
+        """Values of images of the exemplar where the points of the series lie in it.
+
+        Linear, beyond the edge that of the edge; the weights are computed once for all images.
+        """
         a, b, t, u = at
-        height, width = self.images[0].shape
-        places = np.empty((2, len(self.row)))
-        places[0] = a * self.row - b * self.column + t + (height - 1) / 2.0
-        places[1] = b * self.row + a * self.column + u + (width - 1) / 2.0
-        return [
-            ndimage.map_coordinates(image, places, np.float64, order=1, mode="nearest")
-            for image in images
-        ]
+        height, width = self.shape
+        down = np.clip(a * self.row - b * self.column + (t + (height - 1) / 2.0), 0, height - 1)
+        across = np.clip(b * self.row + a * self.column + (u + (width - 1) / 2.0), 0, width - 1)
+        row = np.minimum(down.astype(np.intp), height - 2)
+        column = np.minimum(across.astype(np.intp), width - 2)
+        down -= row
+        across -= column
+        both = down * across
+        places = row * width + column
+        corners = (
+            (places, 1.0 - down - across + both),
+            (places + 1, across - both),
+            (places + width, down - both),
+            (places + (width + 1), both),
+        )
+        return [sum(weight * image.take(place) for place, weight in corners) for image in images]
+
+
+def _flat(plane: FloatArray) -> _Values:
+    return np.asarray(plane, dtype=np.float64).ravel()
 
 
 def _outline(plane: FloatArray) -> npt.NDArray[np.bool_]:
-    return np.asarray(ndimage.binary_fill_holes(plane > _AIR))
+    """Head of a plane, its cavities included: all but the air that reaches an edge."""
+    air, count = ndimage.label(plane <= _AIR)
+    outside = np.zeros(count + 1, dtype=np.bool_)
+    for edge in (air[0], air[-1], air[:, 0], air[:, -1]):
+        outside[edge] = True
+    outside[0] = False
+    return np.asarray(~outside[air])
 
 
 def _start(exemplar: FloatArray, fixed: FloatArray) -> _Parameters | None:

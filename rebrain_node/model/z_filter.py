@@ -22,6 +22,8 @@ _LARGEST_SHARE = 0.6
 _STRIDE = 2
 #: voxels of each kind of position without which there is nothing to compare
 _LEAST_VOXELS = 500
+#: rows that are filtered at once
+_ROWS = 16
 
 
 def along_normal(
@@ -75,11 +77,18 @@ def z_filtered(
     FloatArray
         (k, rows, columns).
     """
-    even = _even(volume, support, measured)
-    weights = support.astype(np.float32)
-    total = _gaussian(even * weights, sigma) if sigma else even * weights
-    norm = _gaussian(weights, sigma) if sigma else weights
-    return np.where(support, total / np.where(support, norm, 1.0), 0.0).astype(np.float32)
+    coarse = (slice(None), slice(None, None, _STRIDE), slice(None, None, _STRIDE))
+    towards = _neighbours(volume[coarse], support[coarse], measured)
+    share = np.float32(_share(volume[coarse], towards, support[coarse], measured))
+    filtered = np.empty_like(volume, dtype=np.float32)
+    for first in range(0, volume.shape[1], _ROWS):  # less memory than the whole volume at once
+        rows = (slice(None), slice(first, first + _ROWS))
+        inside, weights = support[rows], support[rows].astype(np.float32)
+        even = volume[rows] + share * _neighbours(volume[rows], inside, measured)
+        total = _gaussian(even * weights, sigma) if sigma else even * weights
+        norm = _gaussian(weights, sigma) if sigma else weights
+        filtered[rows] = np.where(inside, total / np.where(inside, norm, 1.0), 0.0)
+    return filtered
 
 
 def second_difference(volume: FloatArray) -> FloatArray:
@@ -91,14 +100,6 @@ def _gaussian(volume: FloatArray, sigma: float) -> FloatArray:
     return np.asarray(
         ndimage.gaussian_filter1d(volume, sigma, axis=0, mode="constant", truncate=_REACH)
     )
-
-
-def _even(volume: FloatArray, support: MaskArray, measured: MaskArray) -> FloatArray:
-    """Mix each slice at a measured position with its neighbours."""
-    towards = _neighbours(volume, support, measured)
-    coarse = (slice(None), slice(None, None, _STRIDE), slice(None, None, _STRIDE))
-    share = _share(volume[coarse], towards[coarse], support[coarse], measured)
-    return np.asarray(volume + np.float32(share) * towards)
 
 
 def _neighbours(volume: FloatArray, support: MaskArray, measured: MaskArray) -> FloatArray:

@@ -32,7 +32,7 @@ _FLOOR = 0.05
 _PER_LOCAL_DEVIATION = 0.5
 _PER_MM = 0.01
 #: voxels across which the local deviation is taken: slices, rows, columns
-_NEIGHBOURHOOD = (1, 5, 5)
+_NEIGHBOURHOOD = 5
 
 
 def synthesise(
@@ -103,10 +103,11 @@ def synthesise(
         synthesised[k] = filled(guide)
         if progress is not None:
             progress(k + 1, len(guides))
-    depth_mm = _depth_mm(prepared, guides)
-    support, head = depth_mm >= -MARGIN_MM, depth_mm >= 0.0
-    intensity = np.where(support, (synthesised + 1.0) / 2.0, 0.0).astype(np.float32)
-    intensity = along_normal(intensity, support, prepared, guides, recipe)
+    support, head = _support(prepared, guides)
+    synthesised += 1.0
+    synthesised /= 2.0
+    synthesised[~support] = 0.0
+    intensity = along_normal(synthesised, support, prepared, guides, recipe)
     return SyntheticVolume(
         intensity=intensity,
         uncertainty=np.where(head, _uncertainty(intensity, prepared, guides), np.float32(0.0)),
@@ -155,20 +156,21 @@ def _checked(engine: Engine) -> Callable[..., FloatArray]:
     return evaluate
 
 
-def _depth_mm(prepared: PreparedVolume, guides: Sequence[Guide]) -> FloatArray:
-    """Signed depth within the head at every target, mm, (k, rows, columns), positive inside.
+def _support(prepared: PreparedVolume, guides: Sequence[Guide]) -> tuple[MaskArray, MaskArray]:
+    """Return where is synthesised and where the head is, each (k, rows, columns).
 
-    Between measured slices the depth is interpolated, which moves the outline smoothly.
+    Between measured slices the signed depth within the head is interpolated, which moves the
+    outline smoothly.
     """
     pixel_mm = prepared.grid.pixel_mm
     measured = np.stack([_signed_depth(mask) for mask in prepared.head]) * np.float32(pixel_mm)
-    return np.stack(
-        [
-            (1.0 - g.target.alpha) * measured[g.target.below]
-            + g.target.alpha * measured[g.target.above]
-            for g in guides
-        ]
-    ).astype(np.float32)
+    support = np.empty((len(guides), *measured.shape[1:]), dtype=np.bool_)
+    head = np.empty_like(support)
+    for k, target in enumerate(guide.target for guide in guides):
+        below, above = measured[target.below], measured[target.above]
+        depth_mm = ((1.0 - target.alpha) * below + target.alpha * above).astype(np.float32)
+        support[k], head[k] = depth_mm >= -MARGIN_MM, depth_mm >= 0.0
+    return support, head
 
 
 def _signed_depth(mask: MaskArray) -> FloatArray:
@@ -189,10 +191,12 @@ def _uncertainty(
     measured slice. It is an ordering, not a coverage, so every object labels it
     uncalibrated. A bundle with a calibration replaces it (`steps.estimate`).
     """
-    mean = ndimage.uniform_filter(intensity, _NEIGHBOURHOOD, mode="nearest")
-    square = ndimage.uniform_filter(intensity * intensity, _NEIGHBOURHOOD, mode="nearest")
-    deviation = np.sqrt(np.maximum(square - mean * mean, 0.0))
     targets = np.asarray([g.target.distance_mm for g in guides])
     nearest_mm = np.abs(targets[:, None] - prepared.distances_mm[None, :]).min(axis=1)
-    spread = _FLOOR + _PER_LOCAL_DEVIATION * deviation + _PER_MM * nearest_mm[:, None, None]
-    return np.asarray(np.minimum(spread, 1.0), dtype=np.float32)
+    spread = np.empty_like(intensity)
+    for k, image in enumerate(intensity):
+        mean = ndimage.uniform_filter(image, _NEIGHBOURHOOD, mode="nearest")
+        square = ndimage.uniform_filter(image * image, _NEIGHBOURHOOD, mode="nearest")
+        deviation = np.sqrt(np.maximum(square - mean * mean, 0.0))
+        spread[k] = _FLOOR + _PER_LOCAL_DEVIATION * deviation + _PER_MM * nearest_mm[k]
+    return np.minimum(spread, np.float32(1.0))

@@ -61,6 +61,7 @@ class Watcher:
     _started: set[object] = field(default_factory=set)
     _failed: dict[str, int] = field(default_factory=dict)  #: failed judgements by study
     _full: bool = False
+    _prepared: bool = False  #: whether the engine was started for the first study
     _crashes_due_s: float = 0.0  #: monotonic
 
     def run(self, stop: threading.Event) -> None:
@@ -91,6 +92,9 @@ class Watcher:
     def _complete_what_is_settled(self) -> None:
         listened = self.listening.read()
         studies = self.work.ledger.studies_in_reception()
+        if studies and not self._prepared:
+            self._prepared = True
+            threading.Thread(target=self.work.prepare, name="prepare", daemon=True).start()
         for study, verdict in self.settling.settled(studies, listened):
             found: Mapping[str, CompletenessVerdict] | None = {}
             if self.sources is not None:

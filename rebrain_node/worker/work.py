@@ -49,12 +49,24 @@ class Work:
 
     ledger: Ledger
     outbox: Outbox
-    ports: Callable[[], Ports]  #: called at the first job: it loads the engine
+    ports: Callable[[], Ports]  #: called when the first study arrives: it loads the engine
     configuration: Callable[[], Configuration]  #: called at the first study: it loads the bundle
     destinations: tuple[str, ...]  #: names in the settings; in shadow mode the test destination
     notified: tuple[tuple[str, str], ...] = ()  #: `Settings.notified`
     options: ResultOptions = field(default_factory=ResultOptions)  #: shadow mode, stop rules
     stops: Stops | None = None  #: judged after each failure; None judges nothing
+
+    def prepare(self) -> None:
+        """Load the engine while a study is still arriving.
+
+        A failure is logged; the first series tries again, and fails with its reason.
+        """
+        try:
+            import rebrain_node.pipeline  # noqa: F401 # large, so not before the first study
+
+            self.ports()
+        except Exception as error:  # noqa: BLE001 - the node must go on receiving
+            _LOG.warning("engine does not start", reason=reason_of(error))
 
     def synthesise(self, series_instance_uid: str, revision: int, attempt: int) -> Outcome:
         """Make the derived set of an accepted series and put it into the outbox.

@@ -21,73 +21,15 @@ from importlib import resources
 import faiss
 import numpy as np
 
+from rebrain_node.benchmark.retrieval import WINDOW_MM, base_of, reading, simulated, timed
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.model.registration import moved, register
 from rebrain_node.model.resample import halved
-from rebrain_node.retrieval.knowledge_base import KnowledgeBase, parse
+from rebrain_node.retrieval.knowledge_base import parse
 from rebrain_node.retrieval.search import PROBES, FaissExemplars, cluster
-from tests.support.knowledge_bases import NumpyExemplars, subject_hash, with_index
+from tests.support.knowledge_bases import NumpyExemplars
 
-SUBJECTS, WINDOW_MM, QUERIES = 400, 6.0, 300
-LOW_MM, HIGH_MM = -60.0, 110.0
 _HOW = {False: "", True: ", own subject excluded"}
-
-
-def simulated(rows: int, dimension: int, seed: int = 0) -> tuple[KnowledgeBase, list[tuple]]:
-    """A base and queries (embedding, position, subject)."""
-    rng = np.random.default_rng(seed)
-    count = rows + QUERIES
-    position = rng.uniform(LOW_MM, HIGH_MM, count)
-    who = rng.integers(SUBJECTS, size=count)
-    waves = rng.standard_normal((2, 12, dimension)).astype(np.float32)
-    subjects = rng.standard_normal((SUBJECTS, dimension), dtype=np.float32)
-    embeddings = np.empty((count, dimension), dtype=np.float32)
-    for first in range(0, count, 50_000):
-        part = slice(first, first + 50_000)
-        angle = 2 * np.pi * (position[part, None] - LOW_MM) / (HIGH_MM - LOW_MM)
-        angle = (angle * np.arange(1, 13)).astype(np.float32)
-        curve = np.cos(angle) @ waves[0] + np.sin(angle) @ waves[1]
-        noise = rng.standard_normal(curve.shape, dtype=np.float32)
-        mixed = curve + 1.5 * subjects[who[part]] + 0.8 * noise
-        embeddings[part] = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
-    order = np.argsort(position[:rows])
-    names = np.array([subject_hash(k).encode() for k in range(SUBJECTS)], dtype="S32")
-    base = with_index(
-        embeddings=embeddings[order],
-        position_mm=position[order],
-        subject=names[who[order]],
-        ct=np.zeros((rows, 1, 1), dtype=np.uint8),
-    )
-    queries = [
-        (embeddings[k], float(position[k]), subject_hash(int(who[k]))) for k in range(rows, count)
-    ]
-    return base, queries
-
-
-def timed(
-    search: FaissExemplars, queries: list[tuple], *, excluding: bool
-) -> tuple[list[float], list[float]]:
-    """Milliseconds of processor time and similarity of each query."""
-    milliseconds, similarities = [], []
-    for embedding, position, own in queries:
-        begun = time.thread_time()
-        found = search.nearest(embedding, position, WINDOW_MM, own if excluding else None)
-        milliseconds.append(1e3 * (time.thread_time() - begun))
-        similarities.append(-1.0 if found is None else found.similarity)
-    return milliseconds, similarities
-
-
-def reading(base: KnowledgeBase, queries: list[tuple]) -> list[float]:
-    """Milliseconds of processor time to read the rows of each query's window once."""
-    rows, milliseconds = np.ascontiguousarray(base.embeddings), []
-    for _, position, _ in queries:
-        ends = (position - WINDOW_MM, position + WINDOW_MM)
-        first, last = np.searchsorted(base.position_mm, ends)
-        flat = rows[first:last].ravel()
-        begun = time.thread_time()
-        flat @ flat
-        milliseconds.append(1e3 * (time.thread_time() - begun))
-    return milliseconds
 
 
 def _row(name: str, milliseconds: list[float], more: str = "") -> str:
@@ -116,13 +58,7 @@ def cells(rows: int = 1_000_000, dimension: int = 192) -> None:
     made = time.perf_counter() - begun
     begun = time.perf_counter()
     search = FaissExemplars(
-        with_index(
-            embeddings=base.embeddings,
-            position_mm=base.position_mm,
-            subject=base.subject,
-            ct=base.ct,
-            cells=divided,
-        ),
+        base_of(base.embeddings, base.position_mm, base.subject, divided),
         0.0,
     )
     opened = time.perf_counter() - begun

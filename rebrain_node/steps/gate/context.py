@@ -7,7 +7,6 @@ instance (PS3.3 C.7.6.16).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +14,13 @@ from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from rebrain_node.domain import marks
 from rebrain_node.domain.job import DerivedInstance, DerivedSet, ObjectKind, Provenance
 from rebrain_node.domain.volume import FULL_STORED_RANGE, MillimetreArray, StoredRange
+from rebrain_node.steps.gate.parse import ElementCache
 
 PixelArray = npt.NDArray[np.uint16]
 MRForm = Literal["classic", "enhanced"]
@@ -31,7 +30,7 @@ _GROUPS: Final = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSeq
 #: groups without a counterpart in a classic MR: stored values are displayed unchanged
 _SKIPPED_GROUPS: Final = ("PixelValueTransformationSequence",)
 #: what pydicom raises on bytes that are not a data set
-_PARSE_ERRORS: Final = (
+PARSE_ERRORS: Final = (
     InvalidDicomError, BytesLengthException, EOFError, OSError, ValueError, KeyError,
     NotImplementedError,
 )  # fmt: skip
@@ -71,6 +70,11 @@ class SlicePixels:
 
     name: str  #: of the slice
     stored: PixelArray  #: (rows, columns), stored values
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.intp]:
+        """How many pixels have each stored value, up to the largest that occurs."""
+        return np.bincount(self.stored.ravel())
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,14 +193,14 @@ def read(
     stored_range: StoredRange = FULL_STORED_RANGE,
 ) -> Context:
     """Parse every object of the set from its bytes."""
-    objects, unreadable = [], []
+    objects, unreadable, cache = [], [], ElementCache()
     counts: dict[str, int] = {}
     for record in derived.instances:
         counts[record.kind] = counts.get(record.kind, 0) + 1
         name = f"{record.kind} {counts[record.kind]}"
         try:
-            objects.append(WrittenObject(name, record, _parse(record.content)))
-        except _PARSE_ERRORS as error:
+            objects.append(WrittenObject(name, record, cache.parse(record.content)))
+        except PARSE_ERRORS as error:
             unreadable.append((name, f"{type(error).__name__}: {error}"))
     return Context(
         records=derived.instances,
@@ -208,15 +212,6 @@ def read(
         mr_form=mr_form,
         stored_range=stored_range,
     )
-
-
-def _parse(content: bytes) -> Dataset:
-    dataset: Dataset = dcmread(io.BytesIO(content), force=False)
-    # pydicom decodes values when they are first read; decode all here, so that an object with an
-    # undecodable value counts as unreadable instead of violating whichever rule reads it first
-    for element in dataset.iterall():
-        _ = element.value
-    return dataset
 
 
 def _slices(mr: WrittenObject) -> Iterator[WrittenObject]:

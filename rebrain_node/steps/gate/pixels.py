@@ -41,7 +41,8 @@ def _format(obj: WrittenObject, _: Context) -> str | None:
 def _range(pixels: SlicePixels, context: Context) -> str | None:
     """The window shows that range only, and viewers wrap or clip values beyond 12 bits."""
     black, white = context.stored_range.black, context.stored_range.white
-    least, largest = int(pixels.stored.min()), int(pixels.stored.max())
+    values = np.flatnonzero(pixels.counts)
+    least, largest = int(values[0]), int(values[-1])
     if black <= least and largest <= white:
         return None
     return f"its values are {least} to {largest}, the recipe's are {black} to {white}"
@@ -50,7 +51,7 @@ def _range(pixels: SlicePixels, context: Context) -> str | None:
 @set_rule("GATE-PIXEL-CONSTANT", "No slice within the head is empty or flat.", on="MR slices")
 def _constant(context: Context) -> Iterator[Violation]:
     """It would be a hole in the volume; only the ends of the range may be air."""
-    flat = [len(np.unique(pixels.stored)) < FEWEST_VALUES for pixels in context.mr_pixels]
+    flat = [np.count_nonzero(pixels.counts) < FEWEST_VALUES for pixels in context.mr_pixels]
     images = [k for k, is_flat in enumerate(flat) if not is_flat]
     if not images:
         yield Violation("MR", "no slice contains an image")
@@ -68,9 +69,9 @@ def _constant(context: Context) -> Iterator[Violation]:
 )
 def _saturated(pixels: SlicePixels, context: Context) -> str | None:
     """Contrast is lost where an image is clipped."""
-    white = context.stored_range.white
-    shown = pixels.stored[pixels.stored > context.stored_range.black]
-    share = float(np.mean(shown >= white)) if shown.size else 0.0
+    black, white = context.stored_range.black, context.stored_range.white
+    shown = int(pixels.counts[black + 1 :].sum())
+    share = float(pixels.counts[white:].sum()) / shown if shown else 0.0
     if share <= SATURATED:
         return None
     return f"{100 * share:.0f} % of its voxels are at {white}, limit {100 * SATURATED:.0f} %"
@@ -81,7 +82,7 @@ def _repeated(context: Context) -> Iterator[Violation]:
     """One slice would be shown at two positions."""
     names: dict[bytes, str] = {}
     for pixels in context.mr_pixels:
-        if (pixels.stored > context.stored_range.black).any():
+        if pixels.counts[context.stored_range.black + 1 :].any():
             first = names.setdefault(pixels.stored.tobytes(), pixels.name)
             if first != pixels.name:
                 yield Violation(pixels.name, f"its pixels are those of {first}")

@@ -1,25 +1,18 @@
-"""Write: the derived objects of one result, as bytes (docs/objects.md)."""
+"""Write: the derived objects of one result, as bytes (docs/objects.md).
+
+highdicom is large; it is loaded when the first result is written.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain.findings import Finding
-from rebrain_node.domain.job import DerivedSet, ObjectKind, Provenance
+from rebrain_node.domain.job import DerivedSet, Provenance
 from rebrain_node.domain.volume import SyntheticVolume
-from rebrain_node.steps.write.encoding import encode
-from rebrain_node.steps.write.enhanced_mr import write_enhanced_mr
 from rebrain_node.steps.write.identity import COMPANIONS, AuditAnchor, ObjectOptions
-from rebrain_node.steps.write.mr import write_classic_mr
-from rebrain_node.steps.write.preview import write_preview
-from rebrain_node.steps.write.references import write_key_objects
-from rebrain_node.steps.write.report import write_report
-from rebrain_node.steps.write.result import gather
-from rebrain_node.steps.write.uncertainty import write_parametric_map, write_segmentation
-from rebrain_node.steps.write.visible_mark import ink_of, write_presentation_state
 
 __all__ = ["COMPANIONS", "AuditAnchor", "ObjectOptions", "write"]
 
@@ -61,23 +54,6 @@ def write(
     SeriesRejectedError
         Text of the source does not fit its declared character set.
     """
-    result = gather(synthetic, instances, provenance, findings, options, anchor)
-    if options.ink != "none":
-        result = replace(result, ink=ink_of(synthetic, options.ink))
-    images = write_enhanced_mr(result) if result.is_enhanced else write_classic_mr(result)
-    objects: list[tuple[ObjectKind, Dataset]] = [("MR", image) for image in images]
-    if "PM" in options.companions:
-        objects.append(("PM", write_parametric_map(result, images)))
-    if "SEG" in options.companions:
-        objects.append(("SEG", write_segmentation(result, images)))
-    if "SC" in options.companions:
-        objects.append(("SC", write_preview(result, images)))
-    if "PR" in options.companions:
-        objects.append(("PR", write_presentation_state(result, images)))
-    if "SR" in options.companions:
-        companions = [dataset for kind, dataset in objects if kind != "MR"]
-        objects.append(("SR", write_report(result, images, companions)))
-    if "KOS" in options.companions:
-        objects.append(("KOS", write_key_objects(result, [dataset for _, dataset in objects])))
-    written = tuple(encode(dataset, kind) for kind, dataset in objects)
-    return DerivedSet(provenance=provenance, instances=written)
+    from rebrain_node.steps.write.objects import write_objects
+
+    return write_objects(synthetic, instances, provenance, findings, options, anchor)

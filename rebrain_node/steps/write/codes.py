@@ -45,6 +45,10 @@ UNCERTAIN: Final = _private("UNCERTAIN", "Uncertainty above the limit")
 OUTSIDE: Final = _private("OUTSIDE-HEAD", "Outside the head")
 
 # Of the report.
+MEASUREMENT_GROUP: Final = ("125007", "DCM", "Measurement Group")
+TRACKING_IDENTIFIER: Final = ("112039", "DCM", "Tracking Identifier")
+TRACKING_UID: Final = ("112040", "DCM", "Tracking Unique Identifier")
+SOURCE_OF_MEASUREMENT: Final = ("121112", "DCM", "Source of Measurement")
 POSITION_KIND: Final = _private("POSITION-KIND", "How the slice came about")
 KINDS: Final[Mapping[SliceKind, Triple]] = {
     "measured": _private("MEASURED", "At an acquired CT slice position"),

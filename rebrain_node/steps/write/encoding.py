@@ -7,28 +7,36 @@ resolves ambiguous VRs either: whoever sets such an element calls ``correct_ambi
 
 from __future__ import annotations
 
+import struct
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import Final
 
-from pydicom import dcmwrite
 from pydicom.charset import convert_encodings, default_encoding, encode_string
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
+from pydicom.filewriter import write_data_element, write_dataset, write_file_meta_info
 from pydicom.multival import MultiValue
-from pydicom.tag import Tag
-from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PersonName, format_number_as_ds
+from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import (
+    CUSTOMIZABLE_CHARSET_VR,
+    EXPLICIT_VR_LENGTH_32,
+    PersonName,
+    format_number_as_ds,
+)
 
 from rebrain_node.domain.findings import Finding
 from rebrain_node.domain.job import DerivedInstance, ObjectKind
 from rebrain_node.errors import SeriesRejectedError
 
+_ITEM: Final = struct.Struct("<LL")  #: tag and length of an item (PS3.5 7.5)
+_ITEM_TAG: Final = 0xE000FFFE  #: (FFFE,E000), group first
+_SHORT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<HH2sHL")  #: headers (PS3.5 7.1.2)
 LONG_STRING: Final = 64  #: characters of VR LO (PS3.5 6.2)
 
 
@@ -43,9 +51,10 @@ def encoded_once(dataset: Dataset) -> Dataset:
 
 def encode(dataset: Dataset, kind: ObjectKind) -> DerivedInstance:
     """Write a data set as the bytes of a DICOM file (PS3.10)."""
-    _keep_raw(dataset)
-    buffer = BytesIO()
-    dcmwrite(buffer, dataset, enforce_file_format=True)
+    buffer = DicomBytesIO(bytes(128) + b"DICM")
+    buffer.seek(0, SEEK_END)
+    write_file_meta_info(buffer, dataset.file_meta, enforce_standard=True)
+    buffer.write(_Encoder(dataset).data_set(dataset))
     return DerivedInstance(
         kind=kind,
         sop_class_uid=str(dataset.SOPClassUID),
@@ -55,6 +64,56 @@ def encode(dataset: Dataset, kind: ObjectKind) -> DerivedInstance:
     )
 
 
+class _Encoder:
+    """Encodes a data set, each item and text that repeats once: a report has them in every group.
+
+    pydicom encodes every element anew, into a buffer of its own.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._encodings = _encodings(dataset)
+        self._items: dict[int, bytes] = {}  #: by identity; the data set keeps them alive
+        self._texts: dict[tuple[BaseTag, str, str], bytes] = {}
+
+    def data_set(self, dataset: Dataset) -> bytes:
+        """Encode the elements in the order of their tags."""
+        return b"".join(self._element(dataset.get_item(tag)) for tag in sorted(dataset.keys()))
+
+    def _element(self, element: DataElement | RawDataElement) -> bytes:
+        tag, vr, value = element.tag, str(element.VR), element.value
+        if isinstance(element, RawDataElement):
+            return _header(tag, vr, len(value or b"")) + (value or b"")
+        if vr == "SQ":
+            content = b"".join(map(self._item, element.value))
+            return _header(tag, vr, len(content)) + content
+        if not isinstance(value, str):
+            return self._written(element)
+        key = tag, vr, value
+        if key not in self._texts:
+            self._texts[key] = self._written(element)
+        return self._texts[key]
+
+    def _item(self, item: Dataset) -> bytes:
+        content = self._items.get(id(item))
+        if content is None:
+            content = self.data_set(item)
+            content = self._items[id(item)] = _ITEM.pack(_ITEM_TAG, len(content)) + content
+        return content
+
+    def _written(self, element: DataElement | RawDataElement) -> bytes:
+        buffer = DicomBytesIO()
+        buffer.is_implicit_VR, buffer.is_little_endian = False, True
+        write_data_element(buffer, element, self._encodings)
+        return buffer.getvalue()
+
+
+def _header(tag: BaseTag, vr: str, length: int) -> bytes:
+    """Encode tag, VR and length (PS3.5 7.1.2)."""
+    if vr in EXPLICIT_VR_LENGTH_32:
+        return _LONG.pack(tag.group, tag.element, vr.encode(), 0, length)
+    return _SHORT.pack(tag.group, tag.element, vr.encode(), length)
+
+
 def keep_raw_item(item: Dataset) -> Dataset:
     """Let the raw elements of a sequence's item be written as they are."""
     item.set_original_encoding(False, True, default_encoding)
@@ -62,9 +121,12 @@ def keep_raw_item(item: Dataset) -> Dataset:
 
 
 def _keep_raw(dataset: Dataset) -> None:
+    dataset.set_original_encoding(False, True, _encodings(dataset))
+
+
+def _encodings(dataset: Dataset) -> str | list[str]:
     declared = dataset.get("SpecificCharacterSet", None)
-    encodings = convert_encodings(declared) if declared else default_encoding
-    dataset.set_original_encoding(False, True, encodings)
+    return convert_encodings(declared) if declared else default_encoding
 
 
 def decimal(value: float) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Final
 
 import numpy as np
 from highdicom.base import SOPClass
-from pydicom.dataset import Dataset
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from rebrain_node.domain import marks
@@ -36,20 +40,34 @@ _SENTENCES: Final = {
 
 def write_classic_mr(result: Result) -> list[Dataset]:
     """Build the MR series, one instance a slice, in order of position."""
-    shared = encoded_once(_shared(result))
-    images: list[Dataset] = []
-    for record in result.slices:
-        image = begin(result, MRImageStorage, record.index)
-        image.update(shared)
-        image.ImagePositionPatient = decimals(record.position_mm)
-        image.DerivationDescription = derivation(result, record)
-        image.SourceImageSequence = source_images(result, record)
-        image.ImageComments = comment(result, record)
-        add_pixels(image, result, slice(record.index, record.index + 1))
-        stamp(image, result)
-        add_slice_provenance(image, result, record)
-        images.append(image)
-    return images
+    first = begin(result, MRImageStorage)
+    first.update(_shared(result))
+    stamp(first, result)
+    encoded = encoded_once(first)
+    shared = {tag: encoded.get_item(tag) for tag in encoded.keys()}  # noqa: SIM118 # iterating decodes
+    return [_slice(result, record, shared, first.file_meta) for record in result.slices]
+
+
+def _slice(
+    result: Result,
+    record: SliceRecord,
+    shared: Mapping[BaseTag, DataElement],
+    file_meta: FileMetaDataset,
+) -> Dataset:
+    """Build one slice: what all have in common, as bytes, and what is its own."""
+    names = result.names("MR", record.index)
+    image = Dataset(dict(shared))
+    image.file_meta = deepcopy(file_meta)
+    image.file_meta.MediaStorageSOPInstanceUID = names["sop_instance_uid"]
+    image.SOPInstanceUID = names["sop_instance_uid"]
+    image.InstanceNumber = names["instance_number"]
+    image.ImagePositionPatient = decimals(record.position_mm)
+    image.DerivationDescription = derivation(result, record)
+    image.SourceImageSequence = source_images(result, record)
+    image.ImageComments = comment(result, record)
+    add_pixels(image, result, slice(record.index, record.index + 1))
+    add_slice_provenance(image, result, record)
+    return image
 
 
 def begin(result: Result, class_uid: str, index: int = 0) -> Dataset:

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.tag import Tag
 
 from rebrain_node.domain import marks
 from rebrain_node.steps.write.result import Result, stamp
@@ -17,6 +20,10 @@ _IDENTITY: Final = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
     "StudyDate", "StudyTime",
 )  # fmt: skip
+#: the same elements for all: empty, and never changed
+_NOBODY: Final = {
+    Tag(keyword): DataElement(Tag(keyword), dictionary_VR(keyword), None) for keyword in _IDENTITY
+}
 _LISTED: Final = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns",
 )  # fmt: skip
@@ -64,12 +71,10 @@ def evidence(study_uid: str, series_uid: str | None, references: Iterable[Datase
 
 def listed(dataset: Dataset, *also: str) -> Dataset:
     """Reduce an object to its names, and the attributes named, without the patient."""
-    item = Dataset()
+    item = Dataset(dict(_NOBODY))
     for keyword in (*_LISTED, *also):
         if keyword in dataset:
             item[keyword] = dataset[keyword]
-    for keyword in _IDENTITY:
-        setattr(item, keyword, None)
     return item
 
 

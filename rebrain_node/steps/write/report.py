@@ -21,6 +21,15 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.findings import Finding
 from rebrain_node.steps.write import codes
 from rebrain_node.steps.write.codes import HOUNSFIELD, MILLIMETRE, NO_UNITS, Triple, concept
+from rebrain_node.steps.write.content_items import (
+    HAS_OBS_CONTEXT,
+    code_item,
+    container_item,
+    image_item,
+    number_item,
+    text_item,
+    uid_item,
+)
 from rebrain_node.steps.write.encoding import plain
 from rebrain_node.steps.write.identity import derived_uid
 from rebrain_node.steps.write.references import evidence, listed, reference
@@ -54,10 +63,10 @@ def write_report(
     # Once built, highdicom copies the whole tree; so the long parts are put in afterwards.
     dataset.ContentSequence[-1:-1] = [_summary(result), _library(result, images)]
     groups = dataset.ContentSequence[-1]
-    for record in result.slices:
-        groups.ContentSequence.extend(_slice_group(result, record))
     for container in (groups, *groups.ContentSequence):
         container.ContinuityOfContent = "SEPARATE"
+    slices = [_slice_group(result, record) for record in result.slices]
+    groups["ContentSequence"].value = [*groups.ContentSequence, *slices]
     before = result.provenance.predecessor
     if before is not None and before.report_uid is not None:
         report = reference(Comprehensive3DSRStorage, before.report_uid)
@@ -192,41 +201,35 @@ def _volume_group(result: Result) -> _Group:
     return group
 
 
-def _slice_group(result: Result, record: SliceRecord) -> _Group:
+def _slice_group(result: Result, record: SliceRecord) -> Dataset:
     """Say of one slice how it came about, with its image and the measured ones it lies between."""
     guide = record.guide
-    group = _Group(
-        tracking_identifier=_tracking(result, f"Slice {record.index + 1}"),
-        measurements=list(
-            _numbers(
-                (codes.DISTANCE, guide.target.distance_mm, MILLIMETRE),
-                (codes.ALPHA, guide.target.alpha, NO_UNITS),
-                (codes.UNCERTAINTY, record.uncertainty, NO_UNITS),
-                (codes.SIMILARITY, guide.similarity, NO_UNITS),
-                (codes.TAU, guide.tau, NO_UNITS),
-                (codes.POSITION_DIFFERENCE, guide.position_difference_mm, MILLIMETRE),
-            )
-        ),
-        qualitative_evaluations=[
-            sr.QualitativeEvaluation(concept(codes.POSITION_KIND), concept(codes.KINDS[guide.kind]))
-        ],
-        source_images=[
-            sr.SourceImageForMeasurementGroup(
-                result.source.class_uids[neighbour.sop_instance_uid],
-                neighbour.sop_instance_uid,
-                None if neighbour.frame_number is None else [neighbour.frame_number],
-            )
-            for neighbour in record.neighbours
-        ],
+    identifier = f"Slice {record.index + 1}"
+    numbers = (
+        (codes.DISTANCE, guide.target.distance_mm, MILLIMETRE),
+        (codes.ALPHA, guide.target.alpha, NO_UNITS),
+        (codes.UNCERTAINTY, record.uncertainty, NO_UNITS),
+        (codes.SIMILARITY, guide.similarity, NO_UNITS),
+        (codes.TAU, guide.tau, NO_UNITS),
+        (codes.POSITION_DIFFERENCE, guide.position_difference_mm, MILLIMETRE),
     )
-    content = group[0].ContentSequence
-    content.append(_image(codes.SYNTHETIC, *result.slice_name(record.index)))
-    content.append(_text(codes.REASON, guide.reason))
+    content = [
+        text_item(codes.TRACKING_IDENTIFIER, identifier, HAS_OBS_CONTEXT),
+        uid_item(codes.TRACKING_UID, _tracking_uid(result, identifier), HAS_OBS_CONTEXT),
+        *(number_item(name, n, unit) for name, n, unit in numbers if n is not None),
+        code_item(codes.POSITION_KIND, codes.KINDS[guide.kind]),
+    ]
+    for neighbour in record.neighbours:
+        uid, frame = neighbour.sop_instance_uid, neighbour.frame_number
+        class_uid = result.source.class_uids[uid]
+        content.append(image_item(codes.SOURCE_OF_MEASUREMENT, class_uid, uid, frame))
+    content.append(image_item(codes.SYNTHETIC, *result.slice_name(record.index)))
+    content.append(text_item(codes.REASON, plain(guide.reason, _LONG_TEXT)))
     if record.trusted is not None:
-        content.append(_text(codes.TRUSTED, "YES" if record.trusted else "NO"))
+        content.append(text_item(codes.TRUSTED, "YES" if record.trusted else "NO"))
     if guide.exemplar is not None:
-        content.append(_text(codes.EXEMPLAR, guide.exemplar))
-    return group
+        content.append(text_item(codes.EXEMPLAR, plain(guide.exemplar, _LONG_TEXT)))
+    return container_item(codes.MEASUREMENT_GROUP, "1501", content)
 
 
 def _texts(result: Result) -> Iterable[sr.TextContentItem]:
@@ -259,9 +262,11 @@ def _sentence(finding: Finding) -> str:
 
 
 def _tracking(result: Result, identifier: str) -> sr.TrackingIdentifier:
-    return sr.TrackingIdentifier(
-        uid=result.uids.other("SR", f"tracking {identifier}"), identifier=identifier
-    )
+    return sr.TrackingIdentifier(uid=_tracking_uid(result, identifier), identifier=identifier)
+
+
+def _tracking_uid(result: Result, identifier: str) -> str:
+    return result.uids.other("SR", f"tracking {identifier}")
 
 
 def _numbers(*measurements: tuple[Triple, float | None, Triple]) -> Iterable[sr.Measurement]:
@@ -288,9 +293,8 @@ def _text(name: Triple, value: str) -> sr.TextContentItem:
     return sr.TextContentItem(concept(name), plain(value, _LONG_TEXT), _CONTAINS)
 
 
-def _image(name: Triple, class_uid: str, uid: str, frame: int | None = None) -> sr.ImageContentItem:
-    frames = None if frame is None else [frame]
-    return sr.ImageContentItem(concept(name), class_uid, uid, frames, relationship_type=_CONTAINS)
+def _image(name: Triple, class_uid: str, uid: str) -> sr.ImageContentItem:
+    return sr.ImageContentItem(concept(name), class_uid, uid, relationship_type=_CONTAINS)
 
 
 def _container(name: sr.CodedConcept, items: Sequence[sr.ContentItem]) -> sr.ContainerContentItem:

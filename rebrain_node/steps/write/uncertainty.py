@@ -54,7 +54,8 @@ def write_parametric_map(result: Result, images: Sequence[Dataset]) -> Dataset:
         pixels: npt.NDArray[np.generic] = values.astype(np.float32)
         mapping, one = _mapping(result, (0.0, 1.0), 1.0), 1.0
     else:
-        pixels = np.rint(values * _LARGEST).astype(np.uint16)
+        values *= _LARGEST
+        pixels = np.rint(values, out=values).astype(np.uint16)
         mapping, one = _mapping(result, (0, _LARGEST), 1.0 / _LARGEST), float(_LARGEST)
     dataset = ParametricMap(
         pixel_array=pixels,

@@ -25,7 +25,7 @@ from rebrain_node.domain import marks
 from rebrain_node.domain.volume import MaskArray, SyntheticVolume
 from rebrain_node.pictures import lettering
 from rebrain_node.steps.write.encoding import plain
-from rebrain_node.steps.write.references import listed
+from rebrain_node.steps.write.references import listed, reference
 from rebrain_node.steps.write.result import Result, stamp
 
 _LAYER: Final = "SYNTHETIC"
@@ -47,13 +47,18 @@ def write_presentation_state(result: Result, images: Sequence[Dataset]) -> Datas
         units=AnnotationUnitsValues.DISPLAY,
         bounding_box=_place_of_text(result.synthetic.head),
     )
+    # highdicom looks up of each image anew whether its class has pixels
+    annotation = GraphicAnnotation(references[:1], layer, text_objects=[text])
+    annotation["ReferencedImageSequence"].value = [
+        reference(image.SOPClassUID, image.SOPInstanceUID) for image in references
+    ]
     black, white = result.synthetic.stored_range.black, result.synthetic.stored_range.white
     dataset = GrayscaleSoftcopyPresentationState(
         referenced_images=references,
         content_label=_LAYER,
         content_description=f"{marks.VISIBLE_WORDS}: mark on each MR slice",
         graphic_layers=[layer],
-        graphic_annotations=[GraphicAnnotation(references, layer, text_objects=[text])],
+        graphic_annotations=[annotation],
         voi_lut_transformations=[
             SoftcopyVOILUTTransformation(
                 window_center=(black + white + 1) / 2, window_width=white - black + 1

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from rebrain_node.domain.job import Predecessor
 from rebrain_node.domain.volume import StoredRange
@@ -216,6 +218,18 @@ def test_the_refusal_names_the_rules_and_where_they_are_violated(good):
     assert list(found) == ["GATE-PATIENT", "GATE-SYNTHETIC-DATA"]
     assert "MR 3: SyntheticData is NO, not YES, and 1 more" in found["GATE-SYNTHETIC-DATA"].sentence
     assert "MR 2: PatientID is not the source's" in found["GATE-PATIENT"].sentence
+
+
+def test_a_value_that_cannot_be_decoded_is_refused_in_every_object_that_has_it(good):
+    for image in good.mr[1:3]:
+        tag = Tag("SimpleFrameList")  # numbers of four bytes
+        item = image.ContributingEquipmentSequence[0]
+        item[tag] = RawDataElement(tag, "UL", 6, b"123456", 0, False, True)
+    with pytest.raises(GateError) as refused:
+        gate(good.derived(), good.source)
+    found = {finding.code: finding for finding in refused.value.findings}
+    assert "MR 2: BytesLengthException" in found["GATE-READABLE"].sentence
+    assert "and 1 more" in found["GATE-READABLE"].sentence
 
 
 def test_no_refusal_names_the_patient(good):

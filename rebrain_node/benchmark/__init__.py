@@ -1,0 +1,1 @@
+"""What the node takes on this machine, beside what others take in the same run: `benchmark`."""
