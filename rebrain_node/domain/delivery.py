@@ -31,7 +31,7 @@ STATE_AFTER: Final[Mapping[Outcome, DeliveryState]] = {
 ACCEPTED_STATES: Final = frozenset({"taken", "unverified", "confirmed", "altered"})
 #: states of an object that is neither accepted nor cancelled, or of which something is in doubt
 OPEN_STATES: Final[frozenset[DeliveryState]] = frozenset(
-    {"pending", "held", "unverified", "altered", "refused", "left-out", "withdrawn"}
+    {"pending", "held", "kept", "unverified", "altered", "refused", "left-out", "withdrawn"}
 )
 #: states of an object that a destination has accepted and not confirmed
 UNCONFIRMED_STATES: Final[frozenset[DeliveryState]] = frozenset({"taken", "unverified", "altered"})

@@ -73,9 +73,13 @@ def authority_end(path: Path) -> datetime | None:
 def _certificates(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise SettingsError(
-            f"{path} cannot be read as a certificate ({_words(error)}); give a PEM file"
+            f"{path} cannot be read ({_words(error)}); give a file with certificates (PEM)"
+        ) from error
+    except ValueError as error:
+        raise SettingsError(
+            f"{path} holds no certificate; give a file with certificates (PEM)"
         ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from copy import copy
+from copy import deepcopy
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -127,7 +127,7 @@ def test_the_statement_is_true_of_a_set_that_was_really_made(made, statement):
 
 def test_an_object_with_another_value_contradicts_the_statement(made, statement):
     rows = stated(statement, "MR")
-    image = copy(made[1]["MR"][0])
+    image = deepcopy(made[1]["MR"][0])
     image.SyntheticData = "NO"
     assert contradictions(rows, image) == ["('(0008,001C)',) is NO, stated YES"]
     del image.SyntheticData

@@ -48,7 +48,7 @@ def test_there_are_as_many_strings_and_fields_as_are_promised():
 
 def test_a_csv_has_a_row_for_each_event_and_no_cell_that_a_spreadsheet_computes(exported):
     rows = list(csv.reader(io.StringIO(exported["csv"], newline="")))
-    assert len(rows) == 1 + len(INJECTIONS)
+    assert [row[3] for row in rows[1:]].count("association.refused") == len(INJECTIONS)
     assert {len(row) for row in rows} == {len(rows[0])}
     for row in rows[1:]:
         assert not [cell for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))]
@@ -60,7 +60,7 @@ def test_a_csv_holds_no_control_sequence(exported):
 
 def test_a_line_of_json_is_one_event_with_its_texts_unchanged(exported):
     lines = exported["jsonl"].splitlines()
-    assert len(lines) == len(INJECTIONS)
+    lines = [line for line in lines if json.loads(line)["event"] == "association.refused"]
     for line, text in zip(lines, INJECTIONS, strict=True):
         assert line.isprintable()
         details = json.loads(line)["details"]
