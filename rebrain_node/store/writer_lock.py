@@ -28,16 +28,9 @@ class WriterLock:
         StoreUnavailableError
             The file cannot be made or opened.
         """
+        self._database = database
         self._path = database.with_name(f"{database.name}-writer")
-        try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if os.geteuid() == 0:  # so that a command of root does not shut the node out
-                owner = database.stat()
-                os.fchown(self._descriptor, owner.st_uid, owner.st_gid)
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"{self._path}: {error.strerror}; check owner and mode"
-            ) from error
+        self._descriptor = self._opened()
 
     @contextmanager
     def held(self, longest_wait_s: float) -> Iterator[None]:
@@ -52,9 +45,11 @@ class WriterLock:
         try:
             yield
         finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self._give_back()
 
     def _take(self, longest_wait_s: float) -> None:
+        if self._descriptor < 0:
+            self._descriptor = self._opened()
         deadline, pause_s = time.monotonic() + longest_wait_s, _FIRST_PAUSE_S
         while True:
             try:
@@ -75,6 +70,26 @@ class WriterLock:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
+    def _give_back(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        except OSError:  # what was written is durable; the kernel frees the lock with the file
+            self.close()
+
+    def _opened(self) -> int:
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if os.geteuid() == 0:  # so that a command of root does not shut the node out
+                owner = self._database.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"{self._path}: {error.strerror}; check owner and mode"
+            ) from error
+        return descriptor
+
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
+        """Close the file; the next writer opens it again."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

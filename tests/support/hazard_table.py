@@ -80,7 +80,7 @@ HAZARDS = (
         "volumes measured on the synthetic T1",
         residual=(
             "a synthetic T1 is smoother than a real one: on the demonstration head grey matter "
-            "comes out 25 % too large and the ventricles 27 % too small (bundle 2.0.0). "
+            "comes out 25 % too large and the ventricles 27 % too small (bundle 2.1.0). "
             "`rebrain-train acceptance` measures it anew for each bundle; nothing is corrected. "
             "The result is not for measurement."
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sqlite3
 import subprocess
@@ -103,3 +105,24 @@ def test_opening_the_database_again_leaves_the_locks_of_the_first(tmp_path: Path
         )
 
     assert "database is locked" in other.stderr
+
+
+def test_a_lock_that_is_not_given_back_is_freed_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written is durable by then, so that nobody gets an error."""
+    give_back = fcntl.flock
+
+    def failing(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_UN:
+            raise OSError(errno.ENOLCK, "No locks available")
+        give_back(descriptor, operation)
+
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT_S", 0.05)
+    with opened(tmp_path) as one, opened(tmp_path) as other:
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", failing)
+            AuditLog(one).record("step.completed", "1.2.3", {})
+        AuditLog(other).record("step.completed", "1.2.4", {})
+        AuditLog(one).record("step.completed", "1.2.5", {})
+        assert len(AuditLog(one).events(9)) == 3
