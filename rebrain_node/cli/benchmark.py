@@ -34,7 +34,7 @@ def benchmark(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the node on this machine beside other programs in the same run.
+    """Measure the node beside other programs on this machine.
 
     Peers are Orthanc, dcmtk, torch and ONNX Runtime; one that is not installed is listed as
     skipped. Compare ratios, not times: machines are shared. Nothing of the node's own state is

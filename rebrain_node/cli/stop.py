@@ -14,9 +14,7 @@ from rebrain_node.cli.terminal import AsJson, Config, choose, print_json, print_
 from rebrain_node.domain.stop_rules import STOP_RULES, RuleReading, StopRule
 from rebrain_node.domain.text import utc
 
-stop = typer.Typer(
-    help="Show, set and release the stops of delivery: rules, and by hand.", no_args_is_help=True
-)
+stop = typer.Typer(help="Show, set and release stops of delivery.", no_args_is_help=True)
 Reason = Annotated[
     str, typer.Option(help="Why; written to the audit log: do not name the patient.")
 ]

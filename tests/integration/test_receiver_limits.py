@@ -29,6 +29,7 @@ from tests.support.dicom_peers import (
     receiver_settings,
     send,
     settles,
+    size_of,
     store_request,
 )
 
@@ -172,7 +173,7 @@ def test_unfinished_instances_of_all_associations_have_a_sum(tmp_path: Path) -> 
     with listening(tmp_path, maximum_pending_bytes=4096) as node:
         stalled = raw_association(node)
         stalled.sendall(store_request(bytes(4000), LIMIT)[: -2 * LIMIT])
-        assert settles(lambda: any(path.stat().st_size > 1000 for path in node.files()))
+        assert settles(lambda: any(size_of(path) > 1000 for path in node.files()))
         with associated(node.port) as association:
             status, comment = send(association, instance(1) + bytes(4096))
             assert (status, comment[:13]) == (0xA700, "PENDING-BYTES")

@@ -112,7 +112,15 @@ class Listening:
     def files(self) -> list[Path]:
         """Files of instances, whole or not; the empty one that waits for the next is none."""
         found = [path for path in self.folder.rglob("*") if path.is_file()]
-        return [each for each in found if each.suffix != ".writing" or each.stat().st_size]
+        return [each for each in found if each.suffix != ".writing" or size_of(each)]
+
+
+def size_of(path: Path) -> int:
+    """Size in bytes; 0 where the file has just been removed."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def receiver_settings(**changes: object) -> ReceiverSettings:
