@@ -179,10 +179,10 @@ def _why_not(association: Association, destination: DicomRemote, calling: str) -
         address = (_address(destination), destination.port)
         socket.create_connection(address, timeout=destination.timeout_s).close()
     except OSError as error:
-        reason = error.strerror or "no connection in time"
+        reason = error.strerror or f"no connection within {destination.timeout_s:g} s"
         return (
-            f"{where}: {reason} within {destination.timeout_s:g} s; check host and port of this "
-            f"{destination.role}, that it runs, and the firewall between"
+            f"{where}: {reason}; check host and port of this {destination.role}, that it runs, and "
+            "the firewall between"
         )
     return (
         f"{where} takes connections but did not answer the association request within "
