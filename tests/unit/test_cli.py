@@ -93,6 +93,30 @@ def test_help_answers_within_400_milliseconds_of_work():
     assert quickest <= 0.4
 
 
+@pytest.mark.parametrize(("given", "used"), [(None, "1"), ("2", "2")])
+def test_matrices_get_one_thread_unless_the_site_says_otherwise(given: str | None, used: str):
+    code = (
+        "import os\n"
+        "from rebrain_node.cli import app\n"
+        "try:\n    app(['--version'])\n"
+        "except SystemExit:\n    pass\n"
+        "import numpy as np\n"
+        "np.ones((900, 900)) @ np.ones((900, 900))\n"
+        "print(len(os.listdir('/proc/self/task')), os.environ['OPENBLAS_NUM_THREADS'])\n"
+    )
+    others = {name: v for name, v in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    chosen = {} if given is None else {"OPENBLAS_NUM_THREADS": given}
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env=others | chosen,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert said[-1] == used
+    assert int(said[-2]) == min(int(used), os.cpu_count() or 1)
+
+
 def test_version_short_help_and_completion_answer():
     assert run("--version").stdout == f"rebrain-node {__version__}\n"
     assert "Show one series" in run("queue", "show", "-h").stdout
