@@ -45,15 +45,15 @@ def measure_reception(folder: Path, count: int, rounds: int, progress: Progress)
         node = stack.enter_context(running_node(folder, "PACS", free_port()))
         ports = {AE_TITLE: node.address.port}
         if orthanc := shutil.which("Orthanc"):
-            ports["ORTHANC"] = stack.enter_context(_orthanc(orthanc, folder / "orthanc"))
+            ports["ORTHANC"] = stack.enter_context(orthanc_running(orthanc, folder / "orthanc"))
         if storescp := shutil.which("storescp"):
-            ports["STORESCP"] = stack.enter_context(_storescp(storescp, folder / "storescp"))
+            ports["STORESCP"] = stack.enter_context(storescp_running(storescp, folder / "storescp"))
         for turn in range(rounds):
             for senders in _SENDERS:
-                shares = _study(folder / f"study-{turn}-{senders}", count, senders)
+                shares = study_files(folder / f"study-{turn}-{senders}", count, senders)
                 for title, port in ports.items():
                     progress(f"reception, {senders} senders, {title}")
-                    found = _rate(sender, port, title, shares)
+                    found = send_rate(sender, port, title, shares)
                     rates.setdefault((title, senders), []).append(found)
     median = {key: statistics.median(found) for key, found in rates.items()}
     return _rows(median)
@@ -91,7 +91,7 @@ def _skipped(peer: str, why: str) -> BenchmarkRow:
     return _row("reception", 0.0, peer, None, WANTED_OVER_ORTHANC, why)
 
 
-def _study(folder: Path, count: int, senders: int) -> list[list[str]]:
+def study_files(folder: Path, count: int, senders: int) -> list[list[str]]:
     """Write a new series of noisy slices; their paths, shared out among the senders."""
     folder.mkdir()
     random, paths = np.random.default_rng(1), []
@@ -115,7 +115,7 @@ def _study(folder: Path, count: int, senders: int) -> list[list[str]]:
     return [paths[n::senders] for n in range(senders)]
 
 
-def _rate(sender: str, port: int, title: str, shares: Sequence[Sequence[str]]) -> float:
+def send_rate(sender: str, port: int, title: str, shares: Sequence[Sequence[str]]) -> float:
     """Return the instances a second that a peer takes of one storescu a share.
 
     Raises
@@ -138,7 +138,8 @@ def _rate(sender: str, port: int, title: str, shares: Sequence[Sequence[str]]) -
 
 
 @contextmanager
-def _orthanc(program: str, folder: Path) -> Iterator[int]:
+def orthanc_running(program: str, folder: Path) -> Iterator[int]:
+    """Run an Orthanc over a new folder; yield its port."""
     folder.mkdir()
     port = free_port()
     settings = {
@@ -157,7 +158,8 @@ def _orthanc(program: str, folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _storescp(program: str, folder: Path) -> Iterator[int]:
+def storescp_running(program: str, folder: Path) -> Iterator[int]:
+    """Run dcmtk's storescp over a new folder; yield its port."""
     folder.mkdir()
     port = free_port()
     with _running([program, "--fork", "-aet", "STORESCP", "-od", str(folder), str(port)], port):

@@ -32,6 +32,7 @@ from rebrain_node.cli import (
     outbox,
     queue,
     recall,
+    status,
     stop,
     storage,
 )
@@ -76,7 +77,7 @@ program.command("send")(node.send)
 program.command("doctor")(doctor.doctor)
 program.command("conformance")(conformance.conformance)
 program.command("benchmark")(benchmark.benchmark)
-program.command("status")(queue.status)
+program.command("status")(status.status)
 program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")
 program.add_typer(outbox.outbox, name="outbox")

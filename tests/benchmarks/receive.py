@@ -5,14 +5,15 @@ over one association and over four at once, to the node (receiver process, SQLit
 to Orthanc and to dcmtk's storescp (which syncs nothing), in turns within one run, with
 TCP_NODELAY=1. A last pass measures how long the node takes to acknowledge one instance. The table
 holds medians over the rounds, and the load of the machine; the processor time of an instance
-(user and system, of the process that receives) depends least on it.
+(user and system, of the process that receives) depends least on it. `rebrain-node benchmark
+receive` sends the same to a whole node; this is its receiver alone, so that the time can be seen.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -31,17 +32,18 @@ from pynetdicom import AE, _config
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
-from rebrain_node.demonstration.running_node import free_port
-from rebrain_node.network.receiver import file_header
+from rebrain_node.benchmark.reception import (
+    orthanc_running,
+    send_rate,
+    storescp_running,
+    study_files,
+)
 from rebrain_node.reception.listening import BEAT_S
-from tests.support import dcmtk
 from tests.support.data_sets import ct, encode, us
 from tests.support.dicom_peers import pause_reactor
-from tests.support.orthanc import ORTHANC, Orthanc
 
 _config.LOG_HANDLER_LEVEL = "none"
 SENDERS = (1, 4)
-ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
 
 
 def slices(count: int) -> list[tuple[str, bytes]]:
@@ -99,36 +101,6 @@ def acknowledgements_ms(port: int, count: int, associations: int) -> tuple[float
     return 1000 * statistics.median(answers), 1000 * sorted(answers)[int(0.99 * (count - 1))]
 
 
-def files(folder: Path, count: int, senders: int) -> list[list[str]]:
-    """Write a new series as DICOM files; their paths, shared out among the senders."""
-    folder.mkdir()
-    paths = []
-    for number, (uid, content) in enumerate(slices(count)):
-        path = folder / f"{number:04d}.dcm"
-        path.write_bytes(file_header(CTImageStorage, uid, ExplicitVRLittleEndian) + content)
-        paths.append(str(path))
-    return [paths[n::senders] for n in range(senders)]
-
-
-def rate(port: int, called: str, shares: list[list[str]]) -> float:
-    """Instances a second that storescu, once a share at the same time, brings to a peer."""
-    program = dcmtk.program("storescu")
-    if program is None:
-        raise SystemExit("dcmtk is not installed (Debian package dcmtk)")
-    begun = time.perf_counter()
-    senders = [
-        subprocess.Popen(
-            [program, "-aet", "PACS", "-aec", called, "127.0.0.1", str(port), *share],
-            env=ENVIRONMENT,
-        )
-        for share in shares
-    ]
-    codes = [sender.wait() for sender in senders]
-    if any(codes):
-        raise SystemExit(f"storescu to {called} ended with {codes}")
-    return sum(map(len, shares)) / (time.perf_counter() - begun)
-
-
 def node(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     """Start a receiver process over a folder; the process and its port."""
     process = subprocess.Popen(
@@ -139,38 +111,29 @@ def node(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     return process, int(process.stdout.readline())
 
 
-@contextlib.contextmanager
-def storescp(folder: Path) -> Iterator[int]:
-    """Run dcmtk's storescp over a folder; its port."""
-    program, port = dcmtk.program("storescp"), free_port()
-    folder.mkdir()
-    command = [str(program), "--fork", "-aet", "STORESCP", "-od", str(folder), str(port)]
-    process = subprocess.Popen(command, env=ENVIRONMENT)
-    time.sleep(1.0)
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 def processor_s(process: psutil.Process) -> float:
     """Processor time that a process has taken, user and system, s."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
 
-def compare(folder: Path, count: int, rounds: int, progress: Callable[[str], object]) -> str:
+def compare(
+    folder: Path,
+    programs: Mapping[str, str],
+    count: int,
+    rounds: int,
+    progress: Callable[[str], object],
+) -> str:
     """Measure all peers in turns; the table."""
     process, node_port = node(folder)
     rates: dict[tuple[str, int], list[float]] = {}
     taken_ms: dict[tuple[str, int], list[float]] = {}
     try:
         with (
-            Orthanc(folder / "orthanc", 1).running() as orthanc,
-            storescp(folder / "storescp") as port,
+            orthanc_running(programs["Orthanc"], folder / "orthanc") as orthanc,
+            storescp_running(programs["storescp"], folder / "storescp") as storescp,
         ):
-            peers = {"REBRAIN": node_port, "ORTHANC": orthanc.dicom_port, "STORESCP": port}
+            peers = {"REBRAIN": node_port, "ORTHANC": orthanc, "STORESCP": storescp}
             own = psutil.Process()
             used = {
                 "REBRAIN": psutil.Process(process.pid),
@@ -179,10 +142,10 @@ def compare(folder: Path, count: int, rounds: int, progress: Callable[[str], obj
             }
             for turn in range(rounds):
                 for senders in SENDERS:
-                    shares = files(folder / f"study-{turn}-{senders}", count, senders)
+                    shares = study_files(folder / f"study-{turn}-{senders}", count, senders)
                     for called, port in peers.items():
                         before = processor_s(used[called])
-                        found = rate(port, called, shares)
+                        found = send_rate(programs["storescu"], port, called, shares)
                         spent_ms = 1000 * (processor_s(used[called]) - before) / count
                         rates.setdefault((called, senders), []).append(found)
                         taken_ms.setdefault((called, senders), []).append(spent_ms)
@@ -219,10 +182,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where all keep it; default: temporary")
     options = parser.parse_args()
-    if ORTHANC is None:
-        raise SystemExit("Orthanc is not installed (Debian package orthanc)")
+    programs = {}
+    for name, package in (("Orthanc", "orthanc"), ("storescp", "dcmtk"), ("storescu", "dcmtk")):
+        found = shutil.which(name)
+        if found is None:
+            raise SystemExit(f"{name} is not installed (Debian package {package})")
+        programs[name] = found
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        table = compare(Path(folder), options.count, options.rounds, sys.stderr.write)
+        table = compare(Path(folder), programs, options.count, options.rounds, sys.stderr.write)
     sys.stdout.write(table)
 
 

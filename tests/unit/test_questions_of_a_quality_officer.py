@@ -77,7 +77,7 @@ def write_history(state) -> Any:
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory) -> Answers:
-    folder = tmp_path_factory.mktemp("stranger")
+    folder = tmp_path_factory.mktemp("questions")
     config, page = folder / "node.toml", folder / "page.html"
     with fast_folder() as state_folder:
         config.write_text(
