@@ -17,6 +17,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from rebrain_node.benchmark import dcmtk
 from rebrain_node.benchmark.row import BenchmarkRow, Progress, Rows
 from rebrain_node.demonstration.running_node import AE_TITLE, free_port, running_node
 
@@ -37,7 +38,7 @@ def measure_reception(folder: Path, count: int, rounds: int, progress: Progress)
     folder : Path
         Empty; the peers keep there what they receive.
     """
-    sender = shutil.which("storescu")
+    sender = dcmtk.program("storescu")
     if sender is None:
         return [_skipped("Orthanc", "dcmtk is not installed (Debian package dcmtk)")]
     rates: dict[tuple[str, int], list[float]] = {}
@@ -46,7 +47,7 @@ def measure_reception(folder: Path, count: int, rounds: int, progress: Progress)
         ports = {AE_TITLE: node.address.port}
         if orthanc := shutil.which("Orthanc"):
             ports["ORTHANC"] = stack.enter_context(orthanc_running(orthanc, folder / "orthanc"))
-        if storescp := shutil.which("storescp"):
+        if storescp := dcmtk.program("storescp"):
             ports["STORESCP"] = stack.enter_context(storescp_running(storescp, folder / "storescp"))
         for turn in range(rounds):
             for senders in _SENDERS:
@@ -179,7 +180,7 @@ def _running(command: Sequence[str], port: int) -> Iterator[None]:
     peer = subprocess.Popen(command, env=_ENVIRONMENT, stdout=quiet, stderr=quiet)  # noqa: S603 - a program of the system
     try:
         deadline = time.monotonic() + _START_S
-        echo = [shutil.which("echoscu") or "echoscu", "127.0.0.1", str(port)]
+        echo = [dcmtk.program("echoscu") or "echoscu", "127.0.0.1", str(port)]
         while subprocess.run(echo, stderr=quiet, check=False).returncode:  # noqa: S603 - dcmtk's program
             if time.monotonic() > deadline:
                 raise OSError(f"{command[0]} does not answer on port {port} within {_START_S:g} s")

@@ -32,6 +32,7 @@ from pynetdicom import AE, _config
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import build_context
 
+from rebrain_node.benchmark import dcmtk
 from rebrain_node.benchmark.reception import (
     orthanc_running,
     send_rate,
@@ -184,7 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     programs = {}
     for name, package in (("Orthanc", "orthanc"), ("storescp", "dcmtk"), ("storescu", "dcmtk")):
-        found = shutil.which(name)
+        found = shutil.which(name) if name == "Orthanc" else dcmtk.program(name)
         if found is None:
             raise SystemExit(f"{name} is not installed (Debian package {package})")
         programs[name] = found

@@ -26,11 +26,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE
 
+from rebrain_node.benchmark import dcmtk
 from rebrain_node.domain.delivery import Confirmation
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.network.sender import PacsDestination
 from rebrain_node.settings import DestinationSettings
-from tests.support import dcmtk
 from tests.support.outbox_node import outbox_node
 from tests.support.scripted_pacs import a_peer, settings_for
 from tests.support.store_cases import accept, derived_set, received

@@ -16,13 +16,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
+from rebrain_node.benchmark import dcmtk
 from rebrain_node.domain.job import DerivedInstance
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.network.sender import PacsDestination
 from rebrain_node.ports import Destination
 from rebrain_node.settings import DestinationSettings
-from tests.support import dcmtk
 
 #: a SOP class that no storage SCP of these tests accepts: Verification is not storage
 UNKNOWN_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.4.999"

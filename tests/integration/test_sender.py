@@ -26,10 +26,10 @@ from pydicom.uid import (
 from pynetdicom import evt
 from pynetdicom.events import Event
 
+from rebrain_node.benchmark import dcmtk
 from rebrain_node.errors import DeliveryError, UnreachableError
 from rebrain_node.network.sender import PacsDestination, SentFile, echo, send_files
 from rebrain_node.settings import DestinationSettings
-from tests.support import dcmtk
 from tests.support.scripted_pacs import a_peer, encoded, instance, settings_for
 
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from rebrain_node import cli
 from rebrain_node.app.tasks import source_names, try_source
+from rebrain_node.benchmark.dcmtk import program
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.errors import DeliveryError, QueryNotOfferedError
 from rebrain_node.network import query
@@ -27,7 +28,6 @@ from rebrain_node.network.sender import PacsDestination
 from rebrain_node.settings import DicomRemote, Settings, WebRemote
 from tests.integration.test_dicomweb import a_server
 from tests.integration.test_query import mr
-from tests.support.dcmtk import program
 from tests.support.orthanc import DICOMWEB, ORTHANC, Orthanc
 from tests.support.quick_node import wait_for
 from tests.support.scripted_pacs import settings_for

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
+from rebrain_node.benchmark import dcmtk
 from rebrain_node.demonstration.running_node import free_port
-from tests.support import dcmtk
 from tests.support.orthanc import ORTHANC, Orthanc
 from tests.support.quick_node import make_node, wait_for
 from tests.support.scripted_ris import a_ris

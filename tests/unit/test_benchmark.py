@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from rebrain_node.benchmark import dcmtk
 from rebrain_node.benchmark.reception import measure_reception
 from rebrain_node.benchmark.retrieval import measure_retrieval
 from rebrain_node.benchmark.row import BenchmarkRow
@@ -39,6 +41,18 @@ def test_a_machine_without_dcmtk_has_its_reception_listed_as_skipped(tmp_path, m
     (found,) = measure_reception(tmp_path, 1, 1, print)
     assert found.ratio is None
     assert "dcmtk is not installed" in found.skipped
+
+
+def test_programs_of_dcmtk_are_not_confused_with_those_of_pynetdicom(tmp_path, monkeypatch):
+    versions = {"environment": "storescu.py v0.4.0", "system": "$dcmtk: storescu v3.6.7 $"}
+    for folder, version in versions.items():
+        file = tmp_path / folder / "storescu"
+        file.parent.mkdir()
+        file.write_text(f"#!/bin/sh\necho '{version}'\n", encoding="utf-8")
+        file.chmod(0o755)
+    folders = [str(tmp_path / folder) for folder in versions]
+    monkeypatch.setenv("PATH", os.pathsep.join(folders))
+    assert dcmtk.program("storescu") == str(tmp_path / "system" / "storescu")
 
 
 def test_the_exact_search_is_measured_beside_one_pass_through_the_rows():
