@@ -3,13 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from rebrain_node.model.bundle import load_bundle
+from tests.support.ball_head import ball_maps
 from tests.support.tiny_bundle import calibrated, tiny_recipe, write_tiny_bundle
 from trainer.cli import program
 from trainer.evaluate.acceptance import TARGETS
-from trainer.evaluate.acceptance_cases import uncertainty
+from trainer.evaluate.acceptance_cases import held_out_heads, uncertainty
+from trainer.evaluate.scanned_heads import NodeRunner
+from trainer.heads import Head
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +66,31 @@ def test_a_bundle_without_calibration_has_no_figure_of_uncertainty(tmp_path: Pat
 
     assert outcome.figures == {}
     assert outcome.notes == ("the bundle has no calibrated uncertainty",)
+
+
+def twice_as_large(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """So large that the skull is found in the thick slices."""
+    return {
+        name: each.repeat(2, 0).repeat(2, 1).repeat(2, 2) if each.ndim == 3 else each
+        for name, each in maps.items()
+    }
+
+
+def test_volumes_of_held_out_heads_have_an_interval_over_the_heads(
+    judged: tuple[str, Path], tmp_path: Path
+) -> None:
+    heads = [
+        Head(name, Path("nowhere"), None, "MIT", "validation", True, True)
+        for name in ("sub21", "sub22")
+    ]
+    for head in heads:
+        np.savez(tmp_path / f"{head.name}.npz", **twice_as_large(ball_maps()))
+    synthesis = NodeRunner.of(load_bundle(judged[1].parent / "bundle"))
+
+    outcome = held_out_heads(synthesis, heads, tmp_path)
+
+    found = [each["volume_error_grey_matter"] for each in outcome.subjects.values()]
+    assert len(set(found)) == 2, "each head is drawn as another person"
+    low, high = (outcome.figures[f"volume_error_grey_matter_{end}"] for end in ("low", "high"))
+    assert low <= outcome.figures["volume_error_grey_matter"] <= high
+    assert (low, high) == pytest.approx((min(found), max(found)))

@@ -162,6 +162,13 @@ def acceptance(
         ),
     ] = None,
     data: options.Data = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            help="Tissue maps of the data's heads (`tissue-maps`): also measures volumes in the "
+            "synthetic T1 of the held-out heads, half a minute each."
+        ),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Judge a bundle by the figures that it must reach.
@@ -187,6 +194,7 @@ def acceptance(
             return judged.measure(
                 loaded,
                 folder,
+                maps,
                 lambda case: bar.console.print(f"{label}: {case} done"),
                 lambda: bar.advance(task, 0),
                 pictures,

@@ -19,7 +19,7 @@ import numpy as np
 
 from rebrain_node.model.bundle import ModelBundle
 from trainer.data.dataset import DatasetError, Volume
-from trainer.evaluate.acceptance_cases import BLUR_PX, CaseOutcome, cases
+from trainer.evaluate.acceptance_cases import BLUR_PX, HELD_OUT_HEADS, CaseOutcome, cases
 from trainer.evaluate.montage import bundles_beside
 from trainer.evaluate.results import Montage
 from trainer.evaluate.scanned_heads import NodeResult
@@ -56,7 +56,7 @@ class Target:
 
 
 _DEMO, _HOSPITAL, _PLANTED = "demonstration head", "hospital study", "planted disease"
-_PAIRS, _MAP = "real pairs", "uncertainty"
+_PAIRS, _MAP, _HEADS = "real pairs", "uncertainty", HELD_OUT_HEADS
 # fmt: off
 TARGETS: Final = (
     Target(_DEMO, "stripe_ratio", "stripes", "<=", 1.3, digits=2),
@@ -92,6 +92,10 @@ TARGETS: Final = (
     Target(_DEMO, "volume_error_brain", "volume of the brain, relative error"),
     Target(_DEMO, "volume_error_ventricles", "volume of the ventricles, relative error"),
     Target(_DEMO, "volume_error_grey_matter", "volume of grey matter, relative error"),
+    Target(_HEADS, "volume_error_brain", "volume of the brain, relative error"),
+    Target(_HEADS, "volume_error_ventricles", "volume of the ventricles, relative error"),
+    Target(_HEADS, "volume_error_grey_matter", "volume of grey matter, relative error"),
+    Target(_HEADS, "brain_correlation", "correlation inside the skull"),
     Target(_DEMO, "seconds", "seconds of a volume on one core", "<=", None, 0.0, digits=1),
 )
 # fmt: on
@@ -166,6 +170,7 @@ class CaseMontage:
 def measure(
     bundle: ModelBundle,
     data: Path | None,
+    maps: Path | None,
     case_done: Callable[[str], None],
     advance: Callable[[], None],
     pictures: CaseMontage,
@@ -176,6 +181,8 @@ def measure(
     ----------
     data : Path or None
         Folder of shared data; without it the real study and the real pairs are left out.
+    maps : Path or None
+        Folder of tissue maps of its heads; without it the held-out heads are left out.
     case_done : callable
         Called with the name of a case when it is done.
     advance : callable
@@ -185,7 +192,7 @@ def measure(
     """
     found = {}
     label = f"{bundle.name} {bundle.version}"
-    for name, figures in cases(bundle, data, advance, partial(pictures.add, label)):
+    for name, figures in cases(bundle, data, maps, advance, partial(pictures.add, label)):
         found[name] = figures
         case_done(name)
     return BundleScore(bundle.name, bundle.version, bundle.digest, found)
@@ -303,7 +310,26 @@ def markdown(found: Mapping[str, Any]) -> str:
         )
     lines += ["", f"{found['reached']} of {found['judged']} targets reached."]
     lines += [f"Blurred: the new volumes by a Gaussian of {BLUR_PX:g} pixels; {found['blur']}."]
+    lines += _intervals(new)
     for label, bundle in (("new", new), ("old", old)):
         for case, figures in (bundle or {"cases": {}})["cases"].items():
             lines += [f"- {label}, {case}: {note}" for note in figures["notes"]]
     return "\n".join(lines) + "\n"
+
+
+def _intervals(new: Mapping[str, Any]) -> list[str]:
+    """Write the 95 % intervals of the means over the held-out heads, where they were measured."""
+    case = new["cases"].get(HELD_OUT_HEADS)
+    if case is None:
+        return []
+    figures, count = case["figures"], len(case["subjects"])
+    return [
+        f"Means over {count} held-out heads, 95 % interval:",
+        *(
+            f"- {target.label} {_number(figures[target.figure], 3)} "
+            f"({_number(figures[f'{target.figure}_low'], 3)} to "
+            f"{_number(figures[f'{target.figure}_high'], 3)})"
+            for target in TARGETS
+            if target.case == HELD_OUT_HEADS and target.figure in figures
+        ),
+    ]

@@ -5,7 +5,8 @@ volumes blurred in plane: what a blur can win must not decide. Figures are numbe
 whose data are absent gives none and says why.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.select import select
 from trainer.calibrate.intervals import top_share
+from trainer.calibrate.run import SubjectSplit
 from trainer.data.archive import open_any
 from trainer.data.dataset import DatasetError, Mask, Volume
 from trainer.data.protocols import Sparsity, thinned
@@ -32,6 +34,7 @@ from trainer.evaluate.networks import network_of_bundle
 from trainer.evaluate.planted import KINDS, LEUKOARAIOSIS, planted
 from trainer.evaluate.release_scores import PAIRS
 from trainer.evaluate.results import OURS
+from trainer.evaluate.run import summarise
 from trainer.evaluate.scanned_heads import (
     DEMONSTRATION,
     NodeResult,
@@ -49,10 +52,13 @@ from trainer.evaluate.tissue import (
     tissue_correlation,
 )
 from trainer.evaluate.volumes import relative_errors
+from trainer.heads import Head, catalogue
+from trainer.simulate.labels import read_maps
 
 BLUR_PX: Final = 3.0
 HOSPITAL: Final = "ct_toshiba_head_study"
 HOSPITAL_STUDY: Final = "hospital study"
+HELD_OUT_HEADS: Final = "held-out heads"
 #: errors of the scanner that reads a head with planted disease, HU
 SHIFTS_HU: Final = (0.0, -6.0, 6.0)
 _SLICE_MM = 5.0
@@ -110,6 +116,31 @@ def demonstration(synthesis: NodeRunner, show: Show) -> CaseOutcome:
         blurred=dense_figures(blurred(result.image), truth, result),
         notes=(note,) if note else (),
     )
+
+
+def held_out_heads(synthesis: NodeRunner, heads: Sequence[Head], maps: Path) -> CaseOutcome:
+    """Measure volumes in the synthetic T1 of drawn heads from which no weight learned.
+
+    Figures are means over heads, with `_low` and `_high` the ends of their 95 % interval,
+    bootstrapped over heads.
+    """
+    subjects, notes = {}, set()
+    for head in heads:
+        rng = np.random.default_rng((_SEED, zlib.crc32(head.name.encode())))
+        drawn = read_maps(maps / f"{head.name}.npz", 1.0 if head.sharp else 2.0).drawn(rng)
+        whole = WholeHead(name=head.name, hu=drawn.hu, t1=drawn.anatomy.t1)
+        result = synthesis.result(whole.scanned())
+        truth = whole.on(whole.t1, result.volume)
+        errors, note = relative_errors(result, truth)
+        subjects[head.name] = errors | {
+            "brain_correlation": correlation(result.image, truth, result.brain)
+        }
+        notes |= {note} - {""}
+    figures = _mean(subjects)
+    for name in tuple(figures):
+        of_heads = {head: each[name] for head, each in subjects.items() if name in each}
+        figures[f"{name}_low"], figures[f"{name}_high"] = summarise(of_heads, _SEED)["ci95"]
+    return CaseOutcome(figures, subjects=subjects, notes=tuple(sorted(notes)))
 
 
 def hospital(synthesis: NodeRunner, data: Path, show: Show) -> CaseOutcome:
@@ -267,7 +298,11 @@ def uncertainty(bundle: ModelBundle) -> CaseOutcome:
 
 
 def cases(
-    bundle: ModelBundle, data: Path | None, advance: Callable[[], None], show: Show
+    bundle: ModelBundle,
+    data: Path | None,
+    maps: Path | None,
+    advance: Callable[[], None],
+    show: Show,
 ) -> Iterator[tuple[str, CaseOutcome]]:
     """Yield the figures of each case of a bundle under its name.
 
@@ -275,6 +310,8 @@ def cases(
     ----------
     data : Path or None
         Folder of shared data; None where there is none.
+    maps : Path or None
+        Folder of tissue maps; None leaves out the held-out heads.
     advance : callable
         Called after each position of the real pairs.
     show : callable
@@ -287,3 +324,7 @@ def cases(
     yield HOSPITAL_STUDY, absent if data is None else hospital(synthesis, data, show)
     yield "real pairs", absent if data is None else real_pairs(bundle, data, advance)
     yield "uncertainty", uncertainty(bundle)
+    if maps is not None and data is not None:
+        heads = SubjectSplit.of(catalogue(data), maps).held_out
+        drawn = [head for head in heads if head.role != "demonstration"]
+        yield HELD_OUT_HEADS, held_out_heads(synthesis, drawn, maps)

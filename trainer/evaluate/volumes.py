@@ -47,6 +47,8 @@ def relative_errors(result: NodeResult, truth: Volume) -> tuple[dict[str, float]
     images = [np.where(head, each, np.float32(0)) for each in (result.image, truth)]
     segmented = importlib.util.find_spec("deepbet") is not None
     masks = [_brain(each, spacing) if segmented else result.brain for each in images]
+    if not all(mask.any() for mask in masks):
+        return {}, "no brain was found in the synthetic or in the true T1: no volume was compared"
     own, true = (
         tissue_volumes(each, mask, spacing) for each, mask in zip(images, masks, strict=True)
     )
