@@ -12,7 +12,6 @@ import numpy as np
 from scipy import ndimage
 
 from rebrain_node.domain.volume import FloatArray, Guide, MaskArray, PreparedVolume
-from rebrain_node.model.recipe import Recipe
 
 #: the Gaussian is cut at so many standard deviations
 _REACH = 4.0
@@ -31,16 +30,16 @@ def along_normal(
     support: MaskArray,
     prepared: PreparedVolume,
     guides: Sequence[Guide],
-    recipe: Recipe,
+    sigma_mm: float,
 ) -> FloatArray:
-    """Filter (k, rows, columns) as the recipe says; unchanged where it names no filter.
+    """Filter (k, rows, columns) by a Gaussian of `sigma_mm`; unchanged where that is 0.
 
     Raises
     ------
     ValueError
         There is not one guide for each target.
     """
-    if recipe.z_filter_mm == 0.0:
+    if sigma_mm == 0.0:
         return values
     if len(guides) != len(prepared.targets):
         raise ValueError(
@@ -48,7 +47,7 @@ def along_normal(
             "slice; synthesise all of them"
         )
     measured = np.array([guide.kind == "measured" for guide in guides])
-    return z_filtered(values, support, measured, recipe.z_filter_mm / prepared.spacing_mm)
+    return z_filtered(values, support, measured, sigma_mm / prepared.spacing_mm)
 
 
 def z_filtered(

@@ -19,6 +19,8 @@ from rebrain_node.model.source import conditioning_at, stack_channels, windowed
 from rebrain_node.model.z_filter import along_normal
 from rebrain_node.ports import ResidualScale
 
+#: how many times as wide the map is filtered as the image, which would lose detail
+MAP_FILTER: Final = 1.25
 #: place of the distance to the nearest measured slice among the scalars of the network
 _NEAREST: Final = 3
 
@@ -43,8 +45,8 @@ def estimate(
     -------
     SyntheticVolume
         The uncertainty is the half-width of the interval that misses the truth in the share
-        alpha of the voxels of a head, at most 1, filtered along the normal as the image is; 0
-        outside the head.
+        alpha of the voxels of a head, at most 1, filtered along the normal `MAP_FILTER` times
+        as widely as the image; 0 outside the head.
 
     Raises
     ------
@@ -55,7 +57,8 @@ def estimate(
     for k, (x, s) in enumerate(scale_inputs(synthetic, recipe)):
         b, kind = _checked(scale, x, s), synthetic.guides[k].kind
         widths[k] = calibration.half_width(b, kind)
-    widths = along_normal(widths, head, synthetic.prepared, synthetic.guides, recipe)
+    sigma_mm = MAP_FILTER * recipe.z_filter_mm
+    widths = along_normal(widths, head, synthetic.prepared, synthetic.guides, sigma_mm)
     limit = None if recipe.abstain is None else recipe.abstain.slice_above
     return replace(
         synthetic,

@@ -107,7 +107,7 @@ def synthesise(
     synthesised += 1.0
     synthesised /= 2.0
     synthesised[~support] = 0.0
-    intensity = along_normal(synthesised, support, prepared, guides, recipe)
+    intensity = along_normal(synthesised, support, prepared, guides, recipe.z_filter_mm)
     return SyntheticVolume(
         intensity=intensity,
         uncertainty=np.where(head, _uncertainty(intensity, prepared, guides), np.float32(0.0)),

@@ -165,8 +165,8 @@ def acceptance(
     maps: Annotated[
         Path | None,
         typer.Option(
-            help="Tissue maps of the data's heads (`tissue-maps`): also measures volumes in the "
-            "synthetic T1 of the held-out heads, half a minute each."
+            help="Tissue maps of the data's heads (`tissue-maps`): also measures the "
+            "held-out heads, half a minute each: volumes in the synthetic T1, coverage."
         ),
     ] = None,
     as_json: options.AsJson = False,

@@ -96,6 +96,7 @@ TARGETS: Final = (
     Target(_HEADS, "volume_error_ventricles", "volume of the ventricles, relative error"),
     Target(_HEADS, "volume_error_grey_matter", "volume of grey matter, relative error"),
     Target(_HEADS, "brain_correlation", "correlation inside the skull"),
+    Target(_HEADS, "coverage", "coverage of the map as delivered"),
     Target(_DEMO, "seconds", "seconds of a volume on one core", "<=", None, 0.0, digits=1),
 )
 # fmt: on

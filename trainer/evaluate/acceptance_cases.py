@@ -119,7 +119,9 @@ def demonstration(synthesis: NodeRunner, show: Show) -> CaseOutcome:
 
 
 def held_out_heads(synthesis: NodeRunner, heads: Sequence[Head], maps: Path) -> CaseOutcome:
-    """Measure volumes in the synthetic T1 of drawn heads from which no weight learned.
+    """Measure volumes and coverage in the synthetic T1 of drawn heads no weight learned from.
+
+    Coverage is that of the map as delivered, over all slices and the whole head.
 
     Figures are means over heads, with `_low` and `_high` the ends of their 95 % interval,
     bootstrapped over heads.
@@ -132,9 +134,12 @@ def held_out_heads(synthesis: NodeRunner, heads: Sequence[Head], maps: Path) -> 
         result = synthesis.result(whole.scanned())
         truth = whole.on(whole.t1, result.volume)
         errors, note = relative_errors(result, truth)
-        subjects[head.name] = errors | {
-            "brain_correlation": correlation(result.image, truth, result.brain)
-        }
+        figures = errors | {"brain_correlation": correlation(result.image, truth, result.brain)}
+        uncertain = synthesis.uncertainty(result)
+        if uncertain is not None:
+            within = np.abs(result.image - truth) <= uncertain
+            figures["coverage"] = float(within[result.volume.head].mean())
+        subjects[head.name] = figures
         notes |= {note} - {""}
     figures = _mean(subjects)
     for name in tuple(figures):
