@@ -11,8 +11,10 @@ from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.card import Score
 from rebrain_node.model.sampling import uniform_time_steps
 from trainer.config import Simulation, TrainConfig
+from trainer.data.dataset import digest_of
 from trainer.evaluate.networks import open_network
 from trainer.evaluate.release_scores import (
+    HELD_OUT,
     PAIRS,
     Method,
     bridge_method,
@@ -25,15 +27,20 @@ from trainer.evaluate.run import Progress
 from trainer.heads import Head, catalogue
 from trainer.release.bundle import finished_run, release
 from trainer.release.card import LAST_STEP, data_uses, make_card, training_facts
+from trainer.release.requirements import check_better, check_weights
 from trainer.simulate.anatomy import HeadError, map_anatomy
 from trainer.simulate.labels import map_labels, read_maps
 from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples, write_subject
 from trainer.simulate.template import load_template
+from trainer.train.loop import CHECKPOINT
 from trainer.train.prepared import PreparedSource
 from trainer.train.samples import PoolSource, Source
 
 #: time steps compared before each release; the recipe must have those with the best score
 SAMPLINGS = (uniform_time_steps(1), uniform_time_steps(2), (1.0, 0.6, 0.3), uniform_time_steps(4))
+
+
+SCORES = "scores.json"
 
 
 def map_head(head: Head, data: Path, folder: Path) -> tuple[str, str | None]:
@@ -141,7 +148,7 @@ def _choice_of_sampling(scores: tuple[Score, ...], sampling: tuple[float, ...]) 
     """
     ssim: dict[str, float] = {}
     for score in scores:
-        if score.test.startswith("held-out") and score.method.startswith("bridge"):
+        if score.test.startswith(HELD_OUT) and score.method.startswith("bridge"):
             name = score.method.replace("places", "time steps")  # as earlier releases wrote it
             ssim[name] = ssim.get(name, 0.0) + score.figures["ssim"] / 2
     best = max(ssim, key=lambda name: ssim[name])
@@ -160,22 +167,62 @@ def _choice_of_sampling(scores: tuple[Score, ...], sampling: tuple[float, ...]) 
     )
 
 
-def release_run(config: TrainConfig, folders: Folders, out: Path, version: str) -> ModelBundle:
+def write_scores(run: Path, scores: tuple[Score, ...]) -> None:
+    """Write RUN/scores.json: the scores, and the SHA-256 of the checkpoint that they are of."""
+    document = {
+        "checkpoint": digest_of(run / CHECKPOINT),
+        "scores": [entry.model_dump() for entry in scores],
+    }
+    (run / SCORES).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _scores_of(run: Path) -> tuple[Score, ...]:
+    """Read the scores of a run.
+
+    Raises
+    ------
+    ValueError
+        It has none, or they are of another checkpoint.
+    """
+    command = f"`rebrain-train score --run {run}`"
+    try:
+        document = json.loads((run / SCORES).read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{run} has no {SCORES}: {command} scores it") from None
+    known = isinstance(document, dict)  # earlier scores were a list, without the checkpoint
+    check_weights(document["checkpoint"] if known else None, run, command)
+    return tuple(Score.model_validate(entry) for entry in document["scores"])
+
+
+def release_run(
+    config: TrainConfig, folders: Folders, out: Path, version: str, override: str | None = None
+) -> ModelBundle:
     """Release a finished and scored run as a bundle at `out`.
+
+    Parameters
+    ----------
+    override : str, optional
+        Why it is released although it is no better than the lookup table.
 
     Raises
     ------
     FileExistsError
         `out` exists; a released bundle is never overwritten.
     ValueError
-        The run has not reached the last step, or other time steps score better.
+        The run has not reached the last step, its scores are of other weights, other time steps
+        score better, or it is no better than the lookup table.
     """
     weights, run = finished_run(config, folders.run, out)
-    listed = json.loads((folders.run / "scores.json").read_bytes())
-    scores = tuple(Score.model_validate(entry) for entry in listed)
+    scores = _scores_of(folders.run)
+    sampling = config.recipe.sampling
+    excuse = check_better(
+        [score for score in scores if score.test.startswith(HELD_OUT)],
+        sampling_name(sampling),
+        override,
+    )
     index = PoolIndex.model_validate_json((folders.pool / "index.json").read_bytes())
     samples = sum(record.samples for record in index.subjects if record.role == "train")
     facts = training_facts(config, run, index.digest, samples)
-    choices = (_choice_of_sampling(scores, config.recipe.sampling), LAST_STEP)
+    choices = (_choice_of_sampling(scores, sampling), LAST_STEP, *excuse)
     card = make_card(version, data_uses(catalogue(folders.data)), facts, scores, choices)
     return release(weights, config.recipe, card, out)

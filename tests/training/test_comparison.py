@@ -14,8 +14,8 @@ from trainer.data.dataset import PreparedData
 from trainer.data.protocols import Sparsity
 from trainer.evaluate.methods import NetworkMethod, PredictionError, Predictions
 from trainer.evaluate.networks import Network
-from trainer.evaluate.results import OURS
 from trainer.evaluate.run import Comparison, Outcome, Progress, summarise
+from trainer.release.card import OURS
 
 SILENT = Progress(lambda _: None, lambda: None)
 

@@ -28,7 +28,7 @@ from trainer.data.protocols import Sparsity, thinned
 from trainer.evaluate.ablation import conclusion, verdict
 from trainer.evaluate.methods import NetworkMethod
 from trainer.evaluate.networks import Network, network_of_bundle
-from trainer.evaluate.results import OURS, BundleFacts
+from trainer.evaluate.results import BundleFacts
 from trainer.evaluate.run import summarise
 from trainer.evaluate.variants import (
     BLOOD_HU,
@@ -45,6 +45,7 @@ from trainer.evaluate.variants import (
     room,
 )
 from trainer.ood.report import exact_interval
+from trainer.release.card import OURS
 
 TARGET = Target(distance_mm=2.0, below=0, above=1, alpha=0.5)
 FACTS: BundleFacts = {"name": "none", "version": "0", "digest": "0", "engine": "numpy"}

@@ -14,13 +14,15 @@ import torch
 from typer.testing import CliRunner
 
 from rebrain_node.model.bundle import load_bundle
+from rebrain_node.model.card import Score
 from rebrain_node.model.recipe import Grid
 from rebrain_node.model.unet import network_of
 from tests.support.ball_head import ball_subject, write_balls
 from trainer.cli import program
 from trainer.config import TrainConfig, TrialConfig
+from trainer.data.dataset import digest_of
 from trainer.release.bundle import release_prepared
-from trainer.release.card import Title, scores_of
+from trainer.release.card import ReleaseEvaluation, Title
 from trainer.sample_rng import SampleRng
 from trainer.train.bridge import Loss, draw_time_steps, fresh_state, open_run, train
 from trainer.train.prepared import GridSubject, PreparedSource, SlabProtocol
@@ -255,6 +257,60 @@ def test_the_paper_preset_starts_on_a_cpu(
     assert not torch.equal(before, state.mean["leave.weight"])
 
 
+def evaluation_of(run: Path, ssim: float = 0.5, split: str = "test") -> ReleaseEvaluation:
+    figures = {"rebrain": ssim, "lut": 0.3, "template": 0.4}
+    scores = tuple(
+        Score(test="balls, none", method=name, figures={"ssim": value})
+        for name, value in figures.items()
+    )
+    return ReleaseEvaluation(digest_of(run / "checkpoint.pt"), split, scores)
+
+
+@pytest.fixture
+def settings(tiny: Path) -> TrainConfig:
+    return TrainConfig.load(tiny)
+
+
+@pytest.mark.parametrize(
+    ("ssim", "rival"), [(0.4, "template, 0.400"), (0.3, "lookup table, 0.300"), (0.1, "template")]
+)
+def test_a_network_no_better_than_what_needs_none_is_not_released(
+    settings: TrainConfig, run: Path, balls: Path, tmp_path: Path, ssim: float, rival: str
+) -> None:
+    title = Title("balls", "0.1", evaluation_of(run, ssim))
+
+    with pytest.raises(ValueError, match=f"not above that of the {rival}"):
+        release_prepared(settings, run, balls, tmp_path / "b", title)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_reason_releases_it_and_stands_on_the_card(
+    settings: TrainConfig, run: Path, balls: Path, tmp_path: Path
+) -> None:
+    title = Title("balls", "0.1", evaluation_of(run, 0.1), "to try the node with it")
+
+    bundle = release_prepared(settings, run, balls, tmp_path / "b", title)
+
+    assert bundle.card.choices[-1].endswith("Reason given: to try the node with it")
+    assert "SSIM 0.100 is not above that of the lookup table, 0.300" in bundle.card.choices[-1]
+
+
+def test_an_evaluation_of_other_weights_or_of_training_subjects_releases_nothing(
+    settings: TrainConfig, run: Path, balls: Path, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(evaluation_of(run), digest="0" * 64)
+    for evaluation, words in (
+        (other, r"not of the weights .* `rebrain-train evaluate --bundle"),
+        (evaluation_of(run, split="train"), "of training subjects"),
+        (dataclasses.replace(evaluation_of(run), scores=()), "neither lookup table nor template"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            release_prepared(
+                settings, run, balls, tmp_path / "b", Title("balls", "0.1", evaluation)
+            )
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_unitized_run_becomes_a_bundle_whose_engine_needs_no_second_path(
     balls: Path, tiny: Path, tmp_path: Path
@@ -269,7 +325,8 @@ def test_a_unitized_run_becomes_a_bundle_whose_engine_needs_no_second_path(
     source = PreparedSource.open(balls, config.recipe)
     train(config, source, fresh_state(config, CPU), tmp_path, lambda _s, _l: None)
 
-    bundle = release_prepared(config, tmp_path, balls, tmp_path / "b", Title("balls", "0.1"))
+    title = Title("balls", "0.1", evaluation_of(tmp_path))
+    bundle = release_prepared(config, tmp_path, balls, tmp_path / "b", title)
 
     assert load_bundle(tmp_path / "b").digest == bundle.digest
     assert bundle.recipe == config.recipe
@@ -278,8 +335,11 @@ def test_a_unitized_run_becomes_a_bundle_whose_engine_needs_no_second_path(
 
 
 def test_scores_of_an_evaluation_go_on_the_card() -> None:
-    scores = scores_of(Path(__file__).with_name("evaluation_example.json"))
+    read = ReleaseEvaluation.read(Path(__file__).with_name("evaluation_example.json"))
+    scores = read.scores
 
+    assert len(read.digest) == 64
+    assert read.split == "test"
     assert "rebrain" in {score.method for score in scores}
     assert all(np.isfinite(v) for score in scores for v in score.figures.values())
 

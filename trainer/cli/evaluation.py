@@ -49,10 +49,9 @@ def score(
     with _progress("predictions") as progress:
         folders = stages.Folders(pool, run, options.data_of(data))
         scores = stages.score_run(TrainConfig.load(config), folders, every, progress)
-    document = [entry.model_dump() for entry in scores]
-    (run / "scores.json").write_text(json.dumps(document, indent=1) + "\n")
+    stages.write_scores(run, scores)
     if as_json:
-        typer.echo(json.dumps(document))
+        typer.echo(json.dumps([entry.model_dump() for entry in scores]))
         return
     for test in dict.fromkeys(entry.test for entry in scores):
         Console().print(_score_table(test, [entry for entry in scores if entry.test == test]))
@@ -304,8 +303,8 @@ def retrieval_report(
     """
     from trainer.evaluate.networks import bundle_at
     from trainer.evaluate.report_files import json_text, write_report_files
-    from trainer.evaluate.results import OURS
     from trainer.evaluate.retrieval_reports import UNTRAINED, compared, encoder_of, retrieval_report
+    from trainer.release.card import OURS
     from trainer.simulate.stacks import Stacks
     from trainer.train.encoder import trained, untrained
 

@@ -16,6 +16,16 @@ KeyFile = Annotated[
 ]
 
 
+Override = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REASON",
+        help="Release although it is no better than the lookup table or the template; the model "
+        "card shows the reason.",
+    ),
+]
+
+
 def release(  # noqa: PLR0913 - one option each
     config: options.Config,
     pool: options.Samples,
@@ -23,18 +33,21 @@ def release(  # noqa: PLR0913 - one option each
     out: options.Out,
     version: options.Version,
     data: options.Data = None,
+    override: Override = None,
     key: KeyFile = None,
 ) -> None:
     """Release a run trained on simulated samples.
 
-    The run must have reached its last step and have scores (`score`).
+    The run must have reached its last step, have scores of its weights (`score`), and be better
+    than the lookup table.
     """
     from trainer import stages
     from trainer.config import TrainConfig
 
     private = _private_key(key)
     folders = stages.Folders(pool, run, options.data_of(data))
-    _finish(stages.release_run(TrainConfig.load(config), folders, out, version), private)
+    settings = TrainConfig.load(config)
+    _finish(stages.release_run(settings, folders, out, version, override), private)
 
 
 def release_prepared(  # noqa: PLR0913 - one option each
@@ -44,21 +57,23 @@ def release_prepared(  # noqa: PLR0913 - one option each
     out: options.Out,
     title: Annotated[str, typer.Option(help="NAME:VERSION of the model, e.g. flair-t1:1.0.0.")],
     evaluation: Annotated[
-        Path | None, typer.Option(help="evaluation.json of `evaluate`, for the model card.")
-    ] = None,
+        Path, typer.Option(help="evaluation.json of `evaluate --bundle RUN`, for the model card.")
+    ],
+    override: Override = None,
     key: KeyFile = None,
 ) -> None:
     """Release a run trained on prepared data.
 
-    The run must have reached its last step.
+    The run must have reached its last step, and the evaluation of its weights must be better than
+    those of the lookup table and the template.
     """
     from trainer.config import TrainConfig
     from trainer.release.bundle import release_prepared as release_run
-    from trainer.release.card import Title, scores_of
+    from trainer.release.card import ReleaseEvaluation, Title
 
     private = _private_key(key)
     name, _, version = title.partition(":")
-    words = Title(name, version, () if evaluation is None else scores_of(evaluation))
+    words = Title(name, version, ReleaseEvaluation.read(evaluation), override)
     _finish(release_run(TrainConfig.load(config), run, data, out, words), private)
 
 

@@ -215,8 +215,10 @@ def compare_objectives(
 
 
 def _resume(state: "State[Any]", run: Path) -> None:
-    if (run / "checkpoint.pt").exists():
-        state.resume(run / "checkpoint.pt")
+    from trainer.train.loop import CHECKPOINT
+
+    if (run / CHECKPOINT).exists():
+        state.resume(run / CHECKPOINT)
 
 
 @contextmanager

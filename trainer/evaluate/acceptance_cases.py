@@ -33,7 +33,6 @@ from trainer.evaluate.metrics import Reference, correlation, lncc
 from trainer.evaluate.networks import network_of_bundle
 from trainer.evaluate.planted import KINDS, LEUKOARAIOSIS, planted
 from trainer.evaluate.release_scores import PAIRS
-from trainer.evaluate.results import OURS
 from trainer.evaluate.run import summarise
 from trainer.evaluate.scanned_heads import (
     DEMONSTRATION,
@@ -53,6 +52,7 @@ from trainer.evaluate.tissue import (
 )
 from trainer.evaluate.volumes import relative_errors
 from trainer.heads import Head, catalogue
+from trainer.release.card import OURS
 from trainer.simulate.labels import read_maps
 
 BLUR_PX: Final = 3.0

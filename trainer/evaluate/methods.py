@@ -26,7 +26,7 @@ from trainer.data.dataset import PreparedData, Subject, Volume
 from trainer.data.placing import placements, source_slices
 from trainer.data.protocols import Case
 from trainer.evaluate.networks import Network
-from trainer.evaluate.results import OURS
+from trainer.release.card import OURS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from rebrain_node.pictures import Picture, UprightVolume
 from trainer.data.dataset import Volume
 from trainer.evaluate.plots import FAINT, Plot, blank_figure, png
-from trainer.evaluate.results import OURS, Montage
+from trainer.evaluate.results import Montage
+from trainer.release.card import OURS
 
 _PICTURES: Final = 3
 _COLUMNS: Final = 2

@@ -30,6 +30,7 @@ from trainer.data.placing import Placement, levelled_hu
 from trainer.data.protocols import Case
 from trainer.evaluate.results import BundleFacts
 from trainer.train.bridge import open_run
+from trainer.train.loop import CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,6 @@ def _targets(case: Case, first_mm: float) -> tuple[Target, ...]:
 
 
 DEMO = "demo"
-CHECKPOINT = "checkpoint.pt"
 
 
 class GuidedEvaluation(Protocol):

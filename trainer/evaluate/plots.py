@@ -19,9 +19,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from trainer.evaluate.results import OURS, Montage, Scores, Statistic, metrics_of
+from trainer.evaluate.results import Montage, Scores, Statistic, metrics_of
 from trainer.evaluate.spectrum import radial_spectrum
 from trainer.evaluate.tables import PAIRS, metric
+from trainer.release.card import OURS
 
 WIDTH_INCH: Final = 11.2
 DOTS_PER_INCH: Final = 120

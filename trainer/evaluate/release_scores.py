@@ -38,6 +38,7 @@ PAIRS = "ct_t1_pairs_7patients.npz"
 PAIR_FIGURES = (*tables.PAIRS, "ssim", "psnr")
 _SEED = 2024
 _LEAST_HEAD, _LEAST_BRAIN = 500, 2000  # pixels
+HELD_OUT = "held-out simulated heads"
 _LOOKUP_SAMPLES = 120
 
 
@@ -132,7 +133,7 @@ def score_held_out(
                 kind["brain_correlation"].append(correlation(image, case.truth, case.brain))
             progress()
         for missing, label in ((False, "measured"), (True, "missing")):
-            scores.append(Score(test=f"held-out simulated heads, {label}", method=name,
+            scores.append(Score(test=f"{HELD_OUT}, {label}", method=name,
                                 figures=_mean_over_subjects(figures, missing=missing)))  # fmt: skip
     return tuple(scores)
 

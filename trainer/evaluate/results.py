@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.dataset import Mask, Volume
+from trainer.release.card import OURS
 
 
 class MetricSummary(TypedDict):
@@ -96,10 +97,6 @@ class Evaluation:
 
     document: Document
     montage: Montage
-
-
-#: the name of our method in every document
-OURS: Final = "rebrain"
 
 
 @dataclass(frozen=True)

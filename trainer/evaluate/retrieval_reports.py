@@ -15,9 +15,10 @@ from rebrain_node.model.encoder import SliceEncoder
 from trainer.evaluate.ablation import Ablation, LesionResult, VariantComparison
 from trainer.evaluate.plots import FAINT, OUR_COLOUR, Plot, blank_figure, png
 from trainer.evaluate.report import Report
-from trainer.evaluate.results import OURS, MetricSummary
+from trainer.evaluate.results import MetricSummary
 from trainer.evaluate.tables import Cell, Row, Table
 from trainer.evaluate.variants import RADIUS_MM, VISIBLE
+from trainer.release.card import OURS
 from trainer.retrieval.report import Retrieval, assess, curve_of
 from trainer.simulate.stacks import Stacks
 from trainer.train.encoder import embedded

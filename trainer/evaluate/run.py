@@ -18,7 +18,6 @@ from trainer.evaluate.methods import NetworkMethod, Predictions, write_predictio
 from trainer.evaluate.metrics import SLICES, Mode, Reference, metrics_of_volume
 from trainer.evaluate.networks import open_network
 from trainer.evaluate.results import (
-    OURS,
     BundleFacts,
     DatasetFacts,
     Document,
@@ -26,6 +25,7 @@ from trainer.evaluate.results import (
     MetricSummary,
     Montage,
 )
+from trainer.release.card import OURS
 
 Found = dict[str, dict[str, dict[str, float]]]  # method, subject, metric
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from trainer.evaluate.results import (
-    OURS,
     TABLE_1,
     TABLE_2,
     TABLE_4,
@@ -23,6 +22,7 @@ from trainer.evaluate.results import (
     subjects_of,
 )
 from trainer.evaluate.spectrum import BANDS
+from trainer.release.card import OURS
 
 Better = Literal["higher", "lower", "closer"]
 _ARROWS: Final[dict[Better, str]] = {"higher": " ↑", "lower": " ↓", "closer": ""}

@@ -24,6 +24,7 @@ from rebrain_node.retrieval.knowledge_base import KnowledgeBase, contents_of, re
 from trainer.config import TrainConfig
 from trainer.data.dataset import PreparedData
 from trainer.release.card import (
+    OURS,
     RunFacts,
     Title,
     card_files,
@@ -32,9 +33,10 @@ from trainer.release.card import (
     training_facts,
 )
 from trainer.release.export import Names, export_onnx, halves_of
+from trainer.release.requirements import check_better, check_weights
 from trainer.train.bridge import run_digest, start_of
 from trainer.train.control import ControlFacts, branch_of, read_facts
-from trainer.train.loop import read_checkpoint
+from trainer.train.loop import CHECKPOINT, read_checkpoint
 
 GOLDEN_SEED = 20250101
 
@@ -207,7 +209,7 @@ def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, T
     """
     check_unused(out)
     start = start_of(run)
-    content = read_checkpoint(run / "checkpoint.pt", run_digest(config, start))
+    content = read_checkpoint(run / CHECKPOINT, run_digest(config, start))
     if content["step"] != config.train.steps:
         raise ValueError(
             f"{run} is at step {content['step']} of {config.train.steps}: resume the training"
@@ -227,13 +229,25 @@ def release_prepared(
 ) -> ModelBundle:
     """Turn a finished run on the prepared data in `folder` into a bundle.
 
-    Raises as `finished_run`.
+    Raises
+    ------
+    FileExistsError
+        `out` exists; a released bundle is never overwritten.
+    ValueError
+        The run has not reached the last step, or its evaluation is of other weights, of training
+        subjects, or no better than the lookup table or the template.
     """
     weights, facts = finished_run(config, run, out)
+    check_weights(
+        title.evaluation.digest, run, f"`rebrain-train evaluate --bundle {run} --data {folder}`"
+    )
+    if title.evaluation.split == "train":
+        raise ValueError("the evaluation is of training subjects: evaluate --split test")
+    excuse = check_better(title.evaluation.scores, OURS, title.override)
     data = PreparedData.open(folder)
     slices = sum(len(data.subject(name).positions_mm) for name in data.split["train"])
     training = training_facts(config, facts, data.digest, slices)
-    return release(weights, config.recipe, prepared_card(data, training, title), out)
+    return release(weights, config.recipe, prepared_card(data, training, title, excuse), out)
 
 
 @dataclass(frozen=True)

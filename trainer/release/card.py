@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rebrain_node.model.card import Card, DataUse, Score, TrainingFacts
 from trainer.config import TrainConfig
@@ -51,6 +52,8 @@ LAST_STEP = (
     "The moving average of the weights at the last step is released; no step was selected. "
     "Weights are rounded to half precision after scoring."
 )
+#: name of our method in every evaluation
+OURS: Final = "rebrain"
 _SOURCES = {"ct": "CT", "ct-window": "brain-windowed 8-bit CT", "mr": "MR of another sequence"}
 _ROLES = {"train": "train", "validation": "validation", "test": "external test"}
 PREPARED_LIMITS = (
@@ -140,26 +143,48 @@ def make_card(
 
 
 @dataclass(frozen=True)
+class ReleaseEvaluation:
+    """What an evaluation says of a network that is to be released."""
+
+    digest: str  #: of the bundle or checkpoint that was evaluated
+    split: str  #: whose subjects were scored
+    scores: tuple[Score, ...]  #: means of every method
+
+    @classmethod
+    def read(cls, file: Path) -> "ReleaseEvaluation":
+        """Read the JSON of `rebrain-train evaluate`.
+
+        Raises
+        ------
+        ValueError
+            It is none.
+        """
+        try:
+            document = json.loads(file.read_bytes())
+            test = f"{document['dataset']['name']}, {document['protocol']}"
+            scores = tuple(
+                Score(
+                    test=test,
+                    method=method,
+                    figures={name: round(figure["mean"], 4) for name, figure in figures.items()},
+                )
+                for method, figures in document["methods"].items()
+            )
+            return cls(document["bundle"]["digest"], document["dataset"]["split"], scores)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} is no evaluation.json of `rebrain-train evaluate`: {error}"
+            ) from error
+
+
+@dataclass(frozen=True)
 class Title:
-    """Name, version and scores of a release."""
+    """Name and version of a release, what shows its worth, and why it is released otherwise."""
 
     name: str
     version: str
-    scores: tuple[Score, ...] = ()
-
-
-def scores_of(evaluation: Path) -> tuple[Score, ...]:
-    """Read the means of every method from the JSON of `rebrain-train evaluate`."""
-    document = json.loads(evaluation.read_bytes())
-    test = f"{document['dataset']['name']}, {document['protocol']}"
-    return tuple(
-        Score(
-            test=test,
-            method=method,
-            figures={name: round(figure["mean"], 4) for name, figure in figures.items()},
-        )
-        for method, figures in document["methods"].items()
-    )
+    evaluation: ReleaseEvaluation
+    override: str | None = None
 
 
 def _uses(data: PreparedData) -> tuple[DataUse, ...]:
@@ -177,7 +202,9 @@ def _uses(data: PreparedData) -> tuple[DataUse, ...]:
     )
 
 
-def prepared_card(data: PreparedData, training: TrainingFacts, title: Title) -> Card:
+def prepared_card(
+    data: PreparedData, training: TrainingFacts, title: Title, excuse: tuple[str, ...]
+) -> Card:
     """Make the card of a bundle that was trained on a prepared data set."""
     return Card(
         name=title.name,
@@ -187,8 +214,8 @@ def prepared_card(data: PreparedData, training: TrainingFacts, title: Title) -> 
         intended_use=INTENDED_USE,
         data=_uses(data),
         training=training,
-        scores=title.scores,
-        choices=(LAST_STEP,),
+        scores=title.evaluation.scores,
+        choices=(LAST_STEP, *excuse),
         limits=PREPARED_LIMITS,
     )
 

@@ -32,6 +32,7 @@ from rebrain_node.model.unet import Network, UnitizedUNet, network_of
 from trainer.config import TrainConfig, Training
 from trainer.sample_rng import SampleRng
 from trainer.train.loop import (
+    CHECKPOINT,
     Progress,
     RunOutput,
     Schedule,
@@ -287,7 +288,7 @@ def open_run(run: Path) -> tuple[Recipe, Network]:
     """Return the recipe of a run and the running mean of its weights, ready for evaluation."""
     recipe = Recipe.from_json((run / "recipe.json").read_bytes())
     network = network_of(recipe)
-    network.load_state_dict(checkpoint(run / "checkpoint.pt")["mean"])
+    network.load_state_dict(checkpoint(run / CHECKPOINT)["mean"])
     return recipe, network.eval()
 
 

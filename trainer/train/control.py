@@ -22,7 +22,7 @@ from trainer.config import ControlTraining, Training
 from trainer.sample_rng import SampleRng
 from trainer.train.bridge import Draws, Loss, draw_time_steps
 from trainer.train.guided import GuidedSource
-from trainer.train.loop import Progress, RunOutput, Schedule, State, checkpoint, fit
+from trainer.train.loop import CHECKPOINT, Progress, RunOutput, Schedule, State, checkpoint, fit
 from trainer.train.samples import Batch, joined
 
 REPORT_EVERY = 25
@@ -115,7 +115,7 @@ def backbone_bytes(state: State[GuidedUNet]) -> bytes:
 
 def branch_of(run: Path) -> dict[str, Tensor]:
     """Return the weights of the branch that a run trained: their running mean."""
-    mean: Mapping[str, Tensor] = checkpoint(run / "checkpoint.pt")["mean"]
+    mean: Mapping[str, Tensor] = checkpoint(run / CHECKPOINT)["mean"]
     return {
         name.removeprefix(_BRANCH): value
         for name, value in mean.items()

@@ -20,7 +20,7 @@ from rebrain_node.model.encoder import COLUMNS, ROWS, SliceEncoder
 from trainer.config import EncoderTraining
 from trainer.sample_rng import SampleRng
 from trainer.simulate.stacks import Stacks
-from trainer.train.loop import Progress, RunOutput, Schedule, State, checkpoint, fit
+from trainer.train.loop import CHECKPOINT, Progress, RunOutput, Schedule, State, checkpoint, fit
 from trainer.train.workers import reduced
 
 REPORT_EVERY = 10
@@ -251,7 +251,7 @@ def untrained(seed: int = 0) -> SliceEncoder:
 
 def trained(run: Path) -> SliceEncoder:
     """Return the encoder of a run: the running mean of its weights, rounded to half precision."""
-    content = checkpoint(run / "checkpoint.pt")
+    content = checkpoint(run / CHECKPOINT)
     network = SliceEncoder()
     network.load_state_dict({name: value.half() for name, value in content["mean"].items()})
     return network.eval()

@@ -15,13 +15,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from trainer.train.workers import ALONE_ON_CPU, Workers
 
+CHECKPOINT: Final = "checkpoint.pt"  #: in the folder of a run
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -209,7 +210,7 @@ def fit(
         if workers.writes and schedule.is_checkpoint(state.step):
             if output.check is not None:
                 output.check(state.step)
-            state.save(output.folder / "checkpoint.pt")
+            state.save(output.folder / CHECKPOINT)
 
 
 def drawn_ahead(draw: Callable[[int], B], steps: int, threads: int) -> Callable[[int], B]:

@@ -22,7 +22,7 @@ from tests.support.plain_bundle import plain_contents
 from trainer.cli import program, renamed
 from trainer.config import TrainConfig
 from trainer.heads import Head
-from trainer.stages import Folders, release_run, sampling_name, simulate_head
+from trainer.stages import Folders, release_run, sampling_name, simulate_head, write_scores
 from trainer.train.bridge import fresh_state
 
 ROOT = Path(__file__).parents[3]
@@ -130,16 +130,13 @@ def test_a_head_that_has_samples_is_not_simulated_again(tmp_path: Path) -> None:
     assert simulate_head(_head("ball"), tmp_path, tmp_path / "pool", simulation) == first
 
 
-def _scores(ssim: dict[tuple[float, ...], float]) -> list[dict[str, object]]:
-    return [
-        Score(
-            test=f"held-out simulated heads, {kind}",
-            method=sampling_name(time_steps),
-            figures={"ssim": value},
-        ).model_dump()
+def _scores(ssim: dict[tuple[float, ...], float]) -> tuple[Score, ...]:
+    named = {sampling_name(time_steps): value for time_steps, value in ssim.items()}
+    return tuple(
+        Score(test=f"held-out simulated heads, {kind}", method=method, figures={"ssim": value})
         for kind in ("measured", "missing")
-        for time_steps, value in ssim.items()
-    ]
+        for method, value in {**named, "lookup table": 0.45}.items()
+    )
 
 
 @pytest.fixture
@@ -169,8 +166,7 @@ def test_a_finished_run_becomes_a_bundle_that_loads(
     finished: tuple[TrainConfig, Folders], tmp_path: Path
 ) -> None:
     config, folders = finished
-    scores = _scores({(1.0,): 0.6, (1.0, 0.5): 0.5})
-    (folders.run / "scores.json").write_text(json.dumps(scores))
+    write_scores(folders.run, _scores({(1.0,): 0.6, (1.0, 0.5): 0.5}))
 
     bundle = release_run(config, folders, tmp_path / "bundle", "0.0.1")
 
@@ -182,10 +178,35 @@ def test_a_recipe_is_not_released_if_other_time_steps_score_better(
     finished: tuple[TrainConfig, Folders], tmp_path: Path
 ) -> None:
     config, folders = finished
-    scores = _scores({(1.0,): 0.5, (1.0, 0.5): 0.6})
-    (folders.run / "scores.json").write_text(json.dumps(scores))
+    write_scores(folders.run, _scores({(1.0,): 0.5, (1.0, 0.5): 0.6}))
 
     with pytest.raises(ValueError, match=r"time steps 1\.0 0\.5 has SSIM 0\.600"):
+        release_run(config, folders, tmp_path / "bundle", "0.0.1")
+
+
+def test_a_run_no_better_than_the_lookup_table_is_released_for_a_reason_only(
+    finished: tuple[TrainConfig, Folders], tmp_path: Path
+) -> None:
+    config, folders = finished
+    write_scores(folders.run, _scores({(1.0,): 0.4}))
+
+    with pytest.raises(ValueError, match=r"0\.400 is not above that of the lookup table, 0\.450"):
+        release_run(config, folders, tmp_path / "bundle", "0.0.1")
+
+
+def test_scores_of_other_weights_release_nothing(
+    finished: tuple[TrainConfig, Folders], tmp_path: Path
+) -> None:
+    config, folders = finished
+    write_scores(folders.run, _scores({(1.0,): 0.6}))
+    state = fresh_state(config, torch.device("cpu"))
+    state.step, state.seconds = 1, 9.0
+    state.save(folders.run / "checkpoint.pt")
+
+    with pytest.raises(ValueError, match="not of the weights"):
+        release_run(config, folders, tmp_path / "bundle", "0.0.1")
+    (folders.run / "scores.json").unlink()
+    with pytest.raises(ValueError, match="`rebrain-train score"):
         release_run(config, folders, tmp_path / "bundle", "0.0.1")
 
 
