@@ -35,9 +35,10 @@ from rebrain_node.ports import AuditLog, Inbox
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.check import check
 from rebrain_node.steps.estimate import abstain, estimate
+from rebrain_node.steps.examine import examine
 from rebrain_node.steps.gate import gate
 from rebrain_node.steps.locate import locate
-from rebrain_node.steps.ood import admit, recognise
+from rebrain_node.steps.ood import admit, recognise, without_domain
 from rebrain_node.steps.preprocess import judge_tissue, preprocess
 from rebrain_node.steps.retrieve import embed, retrieve
 from rebrain_node.steps.select import select
@@ -118,6 +119,7 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         synthesise, prepared, guides, ports.model.engine, recipe, provenance.seed,
         progress=ports.progress,
     )  # fmt: skip
+    step(examine, synthetic)
     synthetic, uncertainty_flags = quantify(step, synthetic, ports.model, configuration)
     findings = (*job.findings, *flags, *level_flags, *ood_flags, *uncertainty_flags)
     derived = step(write, synthetic, instances, provenance, findings, objects, _anchor(ports.audit))
@@ -157,6 +159,8 @@ def guide(
         The series is out of distribution and the site's policy refuses such series.
     """
     recipe, flags = configuration.bundle.recipe, Findings()
+    if model.ood_model is None:
+        flags = (without_domain(f"{configuration.bundle.name} {configuration.bundle.version}"),)
     frame = step(locate, prepared, model.template) if model.template else None
     embeddings = step(embed, prepared, model.encoder, recipe) if model.encoder else None
     if model.ood_model and frame:

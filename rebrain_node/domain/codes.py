@@ -530,6 +530,27 @@ CODES: Mapping[str, FindingCode] = {
         found_by="check, ood",
         policy="site",
     ),
+    "NO-DOMAIN": FindingCode(
+        topic="suitability",
+        meaning=(
+            "the bundle has no out-of-distribution model, so that nothing says whether the series "
+            "is of the kind that the network was made for ([out-of-domain.md](out-of-domain.md))"
+        ),
+        limit="OOD model of the bundle",
+        remedy="read the result with suspicion; `rebrain-train fit-ood` adds one",
+        found_by="ood",
+        policy="flag",
+    ),
+    "FEATURELESS": FindingCode(
+        topic="suitability",
+        meaning=(
+            "the synthetic volume shows next to nothing: too little entropy, contrast of soft "
+            "tissue, or agreement of its edges with those of the CT"
+        ),
+        limit="ratio of the entropies, 0.9; standard deviation, 0.07; correlation, 0.2",
+        remedy="use another bundle: this one was trained too little, or not for such CT",
+        found_by="examine",
+    ),
     "UNCERTAIN": FindingCode(
         topic="suitability",
         meaning=(

@@ -72,6 +72,16 @@ def recognise(
     )
 
 
+def without_domain(bundle: str) -> Finding:
+    """Flag ``NO-DOMAIN``: the bundle of this name and version has no OOD model."""
+    return Finding(
+        code="NO-DOMAIN",
+        sentence=f"the bundle {bundle} has no out-of-distribution model: nothing says whether the "
+        "series is of the kind that it was made for",
+        severity="flag",
+    )
+
+
 def admit(ood: OodScore, limits: Limits) -> tuple[Finding, ...]:
     """Compare the OOD score with its threshold.
 

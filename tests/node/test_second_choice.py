@@ -43,7 +43,7 @@ def test_process_takes_the_next_series_and_tells_of_both(study, quick_bundle, tm
     assert series[preferred]["decision"] == "refused"
     assert series[preferred]["codes"][0] == "METAL"
     assert series[taken]["decision"] == "accepted"
-    assert series[taken]["codes"] == ["SECOND-CHOICE"]
+    assert series[taken]["codes"] == ["SECOND-CHOICE", "NO-DOMAIN"]
     assert "series 2 of the study was tried first" in series[taken]["sentence"]
     assert "METAL" in series[taken]["sentence"]
     (report,) = reports(answer["outputs"])
