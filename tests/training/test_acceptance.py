@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.support.tiny_bundle import calibrated, tiny_recipe, write_tiny_bundle
+from tests.support.tiny_bundle import (
+    calibrated,
+    tiny_recipe,
+    write_bundle_without_network,
+    write_tiny_bundle,
+)
 from trainer.cli import program
 from trainer.evaluate.acceptance import TARGETS
 from trainer.evaluate.acceptance_cases import uncertainty
@@ -16,7 +21,7 @@ from trainer.evaluate.acceptance_cases import uncertainty
 def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What the command prints, and the folder it writes."""
     folder = tmp_path_factory.mktemp("acceptance")
-    grid = tiny_recipe().grid.model_copy(update={"rows": 256, "columns": 208, "pixel_mm": 0.9})
+    grid = tiny_recipe().grid.model_copy(update={"rows": 128, "columns": 112, "pixel_mm": 1.8})
     recipe = tiny_recipe().model_copy(update={"grid": grid, "widths": (8, 8, 8, 8)})
     plain = write_tiny_bundle(folder / "plain", recipe.model_copy(update={"sampling": (1.0,)}))
     calibrated(plain, folder / "bundle")
@@ -57,7 +62,7 @@ def test_data_that_are_not_there_are_named(judged: tuple[str, Path]) -> None:
 
 
 def test_a_bundle_without_calibration_has_no_figure_of_uncertainty(tmp_path: Path) -> None:
-    outcome = uncertainty(write_tiny_bundle(tmp_path / "bundle"))
+    outcome = uncertainty(write_bundle_without_network(tmp_path / "bundle"))
 
     assert outcome.figures == {}
     assert outcome.notes == ("the bundle has no calibrated uncertainty",)
