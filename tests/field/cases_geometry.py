@@ -236,11 +236,13 @@ def in_pairs(
     def make(folder: Path) -> None:
         straight = {"manufacturer": "SIEMENS", "gantry_tilt_deg": 15.0, "table": False}
         column = np.array([0.0, np.cos(np.radians(15.0)), np.sin(np.radians(15.0))])
-        instances = []
+        instances, heads = [], {}
         for place in range(len(PLACES)):
             moved = tuple(-image_mm(place) * column)
-            spec = PhantomSpec(**straight, offset_mm=moved)
-            one = head_ct(spec, slice_distances_mm=PLACES)[place]
+            if moved not in heads:
+                spec = PhantomSpec(**straight, offset_mm=moved)
+                heads[moved] = head_ct(spec, slice_distances_mm=PLACES)
+            one = heads[moved][place]
             position = np.array(one.ImagePositionPatient, dtype=float) + header_mm(place) * column
             one.ImagePositionPatient = [f"{value:.4f}" for value in position]
             one.AcquisitionNumber = 1 + place // 2 if numbers else 1

@@ -64,6 +64,7 @@ def test_orthanc_gets_the_series_back_once_also_when_it_was_down_and_the_node_re
     assert sent + len(objects) == sum(count for _, count in after)
 
 
+@pytest.mark.slow
 def test_the_hospital_study_comes_back_dense_from_orthanc(tmp_path, shared_data):
     """The shipped bundle on the Toshiba study: 188 instances in, over 120 MR slices back."""
     node = make_node(tmp_path, _shipped_bundle(), "ORTHANC", free_port())

@@ -176,19 +176,30 @@ def test_the_same_uid_with_other_bytes_is_refused_by_name(tmp_path, quick_bundle
     assert answer["refused_files"][0]["code"] == "CONFLICT"
 
 
-def test_the_hospital_study_gives_its_brain_series_on_the_ct(shared_data, tmp_path):
-    """Right series, over 120 slices, in the CT's frame of reference (dense: the shipped bundle)."""
+def test_the_hospital_study_gives_its_brain_series_on_the_ct(shared_data, tmp_path, quick_bundle):
+    """Right series, few slices, in the CT's frame of reference."""
+    answer = _hospital_study_lies_on_the_ct(shared_data, tmp_path, quick_bundle)
+    assert len(answer["slices"]) >= 20
+
+
+@pytest.mark.slow
+def test_the_hospital_study_gives_its_brain_series_dense_on_the_ct(shared_data, tmp_path):
+    """The shipped bundle: over 120 slices, those of the CT among them."""
+    answer = _hospital_study_lies_on_the_ct(shared_data, tmp_path, None)
+    assert len(answer["slices"]) > 120
+    assert sum(row["kind"] == "measured" for row in answer["slices"]) == 33
+
+
+def _hospital_study_lies_on_the_ct(shared_data, tmp_path, bundle):
     study = shared_data / "ct_toshiba_head_study"
-    code, answer, _ = process(study, tmp_path / "out", None)
+    code, answer, _ = process(study, tmp_path / "out", bundle)
     assert code == 0
     accepted = [s for s in answer["series"] if s["decision"] == "accepted"]
     assert [series["description"] for series in accepted] == ["Brain Head 5.0"]
     assert all(s["codes"] and s["sentence"] for s in answer["series"] if s not in accepted)
-    assert len(answer["slices"]) > 120
-    assert sum(row["kind"] == "measured" for row in answer["slices"]) == 33
     assert answer["peak_memory_bytes"] <= 4_000_000_000
-    dice = _dice_on_the_ct(study, answer, accepted[0]["series_instance_uid"])
-    assert dice >= 0.95
+    assert _dice_on_the_ct(study, answer, accepted[0]["series_instance_uid"]) >= 0.95
+    return answer
 
 
 def _dice_on_the_ct(study, answer, series_uid):

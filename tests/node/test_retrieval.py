@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from rebrain_node.app.compose import configure, open_bundle, open_model
 from rebrain_node.demonstration.study import simulate_study
@@ -72,7 +73,7 @@ def run():
 
 
 def _path(retrieval: Retrieval):
-    study = [i for i in simulate_study().instances if "LOCALIZER" not in i.ImageType]
+    study = _study()
     shaping = configure(Settings(), open_bundle(Settings()).bundle)
     recipe = shaping.bundle.recipe.model_copy(update={"spacing_mm": 2.5, "retrieval": retrieval})
     shaping = replace(
@@ -86,12 +87,18 @@ def _path(retrieval: Retrieval):
     sha256 = {str(i.SOPInstanceUID): hashlib.sha256(i.PixelData).hexdigest() for i in study}
     log = Log()
     ports = Ports(
-        inbox=Folder(instances=tuple(study), sha256=sha256, refused=()),
+        inbox=Folder(instances=study, sha256=sha256, refused=()),
         audit=log,
         model=LoadedModel.of(shaping.bundle, Showing(), encoder=encoder, exemplars=exemplars),
     )
     job = Job(study_instance_uid=str(study[0].StudyInstanceUID), series_instance_uid=uid)
     return process(job, ports, shaping), log, exemplars
+
+
+@cache
+def _study() -> tuple[Dataset, ...]:
+    """The slices of the simulated study, made once."""
+    return tuple(i for i in simulate_study().instances if "LOCALIZER" not in i.ImageType)
 
 
 def _own_slices(study, recipe, encoder) -> FaissExemplars:
@@ -155,6 +162,7 @@ def test_the_audit_log_has_one_row_with_every_slice(run):
         "admit",
         "retrieve",
         "synthesise",
+        "examine",
         "abstain",
         "write",
         "gate",

@@ -50,6 +50,7 @@ def test_process_takes_the_next_series_and_tells_of_both(study, quick_bundle, tm
     assert "SECOND-CHOICE" in str(report)
 
 
+@pytest.mark.slow
 def test_serve_takes_the_next_series_once_also_after_a_restart(study, quick_bundle, tmp_path):
     folder, preferred, taken = study
     with MiniPacs(AE_TITLE, tmp_path / "pacs") as pacs:

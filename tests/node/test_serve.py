@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 import subprocess
-import time
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from rebrain_node.app.anchors import compare_reports
 from rebrain_node.app.compose import audit_check
+from rebrain_node.cli import program
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.mini_pacs import MiniPacs
@@ -28,6 +29,19 @@ def send(node, study_folder):
 
 def published(node):
     return list(node.states().values()) == ["published"]
+
+
+def called(*words):
+    """Run a command in this process: what it prints as JSON."""
+    return json.loads(CliRunner().invoke(program, [*map(str, words), "--json"]).stdout)
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory, quick_bundle):
+    """A node that runs without work, and its supervisor; no test changes it."""
+    node = make_node(tmp_path_factory.mktemp("idle"), quick_bundle, AE_TITLE, free_port())
+    with node.running() as process:
+        yield node, process
 
 
 def children(process):
@@ -51,11 +65,12 @@ def test_a_study_goes_in_and_comes_back_once_and_a_second_time_nothing_new(
             assert len(first) > 20
             send(node, study_folder)
             status = json.loads(run("status", "--config", node.config, "--json").stdout)
-            listed = json.loads(run("queue", "list", "--config", node.config, "--json").stdout)
+            listed = called("queue", "list", "--config", node.config)
             series_uid = listed["series"][0]["series_instance_uid"]
             shown = run("queue", "show", series_uid, "--config", node.config).stdout
-            as_json = run("queue", "show", series_uid, "--config", node.config, "--json").stdout
+            as_json = called("queue", "show", series_uid, "--config", node.config)
         with node.state() as state:
+            events = [row.event for row in state.audit.events(500)]
             check = audit_check(state)
             verdict = check.verify()
             anchors = compare_reports(check, tmp_path / "pacs")
@@ -66,7 +81,8 @@ def test_a_study_goes_in_and_comes_back_once_and_a_second_time_nothing_new(
         assert {path.name: path.read_bytes() for path in pacs.instances()} == first
     assert "rank 1 of 1 that would do" in " ".join(shown.split())
     assert "tissue level: shift hu" in " ".join(shown.split())
-    assert json.loads(as_json)["tissue_level"]["expected_hu"] == 33.0
+    assert events.count("node.started") == events.count("node.stopped") == 1
+    assert as_json["tissue_level"]["expected_hu"] == 33.0
     assert status["series"]["published"] == 1
     assert status["conserved"] is True
     assert [series["state"] for series in listed["series"]] == ["published"]
@@ -85,7 +101,7 @@ def test_a_pacs_that_is_down_gets_the_result_when_it_comes_back_also_after_a_res
     with node.running():
         send(node, study_folder)
         wait_for(lambda: waiting() and waiting()[0].reason, say=node.states)
-        reason = json.loads(run("status", "--config", node.config, "--json").stdout)
+        reason = called("status", "--config", node.config)
         assert "pacs" in reason["deliveries_waiting"][0]["reason"]
         assert echo(node.address, AE_TITLE) < 5.0  # it still answers
     assert waiting()
@@ -96,22 +112,11 @@ def test_a_pacs_that_is_down_gets_the_result_when_it_comes_back_also_after_a_res
             assert len(pacs.instances()) > 20
 
 
-def test_a_node_without_work_is_small_and_its_receiver_loads_no_engine(tmp_path, quick_bundle):
-    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
-    with node.running() as process:
-        receiver = children(process)["receiver"]
-        loaded = {map_.path for map_ in receiver.memory_maps()}
-        assert not [path for path in loaded if "openvino" in path or "torch" in path]
-        assert receiver.memory_info().rss <= 200_000_000
-
-
-def test_start_and_stop_of_the_node_stand_in_the_audit_log(tmp_path, quick_bundle):
-    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
-    with node.running():
-        pass
-    with node.state() as state:
-        events = [row.event for row in state.audit.events(50)]
-    assert events.count("node.started") == events.count("node.stopped") == 1
+def test_a_node_without_work_is_small_and_its_receiver_loads_no_engine(idle):
+    receiver = children(idle[1])["receiver"]
+    loaded = {map_.path for map_ in receiver.memory_maps()}
+    assert not [path for path in loaded if "openvino" in path or "torch" in path]
+    assert receiver.memory_info().rss <= 200_000_000
 
 
 def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
@@ -130,10 +135,9 @@ def test_a_killed_receiver_comes_back(tmp_path, quick_bundle):
         wait_for(answered)
 
 
-def test_a_caller_that_is_not_on_the_list_is_rejected(tmp_path, quick_bundle, study_folder):
-    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
-    with node.running(), pytest.raises(DeliveryError):
-        send_files(node.address, "UNKNOWN", sorted(study_folder.glob("*.dcm")))
+def test_a_caller_that_is_not_on_the_list_is_rejected(idle, study_folder):
+    with pytest.raises(DeliveryError):
+        send_files(idle[0].address, "UNKNOWN", sorted(study_folder.glob("*.dcm")))
 
 
 @pytest.mark.parametrize(
@@ -147,26 +151,25 @@ def test_a_node_that_cannot_run_ends_with_the_code_that_says_why(tmp_path, setti
     config.write_text(
         f'{top}[storage]\nfolder = "{tmp_path / "state"}"\n[receiver]\nport = {free_port()}\n{rest}'
     )
-    result = run("serve", "--config", config, timeout_s=30)
+    result = run("serve", "--config", config)
     assert result.returncode == code, result.stderr
 
 
 def test_a_node_whose_port_is_taken_ends_with_one_line_and_exit_code_2(tmp_path, quick_bundle):
     node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
     with socket.create_server(("127.0.0.1", node.port)):
-        result = run("serve", "--config", node.config, timeout_s=60)
+        result = run("serve", "--config", node.config)
     assert result.returncode == 2, result.stderr
     (line,) = [each for each in result.stderr.splitlines() if not each.startswith("{")]
     assert f"port {node.port}" in line
     assert "set another receiver.port" in line
 
 
-def test_a_second_node_in_the_same_folder_ends_and_names_the_first(tmp_path, quick_bundle):
-    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
-    with node.running() as process:
-        result = run("serve", "--config", node.config, timeout_s=60)
-        assert result.returncode == 2, result.stderr
-        assert f"process {process.pid} has the node in storage.folder" in result.stderr
+def test_a_second_node_in_the_same_folder_ends_and_names_the_first(idle):
+    node, process = idle
+    result = run("serve", "--config", node.config)
+    assert result.returncode == 2, result.stderr
+    assert f"process {process.pid} has the node in storage.folder" in result.stderr
 
 
 def test_a_node_starts_again_at_once_after_its_supervisor_was_killed(tmp_path, quick_bundle):
@@ -188,7 +191,7 @@ def test_a_receiver_that_hangs_is_replaced_and_status_and_audit_log_say_so(tmp_p
     node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
 
     def status():
-        return json.loads(run("status", "--config", node.config, "--json").stdout)["node"]
+        return called("status", "--config", node.config)["node"]
 
     with node.running() as process:
         receiver = children(process)["receiver"]
@@ -208,21 +211,19 @@ def test_a_receiver_that_hangs_is_replaced_and_status_and_audit_log_say_so(tmp_p
 
 def test_a_node_whose_database_vanishes_stops_and_names_the_remedy(tmp_path, quick_bundle):
     node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
-    process = subprocess.Popen(
-        [*PROGRAM, "serve", "--config", str(node.config)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    database = tmp_path / "state" / "node.sqlite"
-    wait_for(lambda: database.exists() and len(children(process)) == 2)
-    time.sleep(5.0)
-    database.unlink()
-    _, log = process.communicate(timeout=60)
-    assert process.returncode == 2, log
-    assert "has vanished while the node ran" in log
-    assert "rebrain-node storage fsck" in log
+    log = tmp_path / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*PROGRAM, "serve", "--config", str(node.config)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stderr=stream,
+        )
+    wait_for(lambda: '"event": "ready"' in log.read_text(), say=log.read_text)
+    (tmp_path / "state" / "node.sqlite").unlink()
+    assert process.wait(timeout=60) == 2, log.read_text()
+    assert "has vanished while the node ran" in log.read_text()
+    assert "rebrain-node storage fsck" in log.read_text()
 
 
 def test_doctor_makes_no_state_and_says_that_there_is_none(tmp_path, quick_bundle):

@@ -61,6 +61,18 @@ def test_the_readme_has_exactly_two_set_up_commands_each_one_line():
     assert "pytest" in blocks[1][0]
 
 
+def test_the_build_server_runs_every_slow_test_after_the_default_command():
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    options = options["tool"]["pytest"]["ini_options"]["addopts"]
+    assert options[options.index("-m") + 1] == "not slow"
+    lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    default = next(n for n, line in enumerate(lines) if line.endswith('-c "$command"'))
+    after = [line.split() for line in lines[default + 1 :] if "-m slow" in line]
+    assert [words[1:] for words in after] == [
+        ["-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "slow"]
+    ]  # nothing that narrows the choice
+
+
 def _pins(text: str) -> dict[str, str]:
     return {
         name.lower().replace("_", "-"): version

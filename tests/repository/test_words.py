@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +20,7 @@ BANNED = re.compile(
 _PAGES = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
 
 
+@cache
 def _classes(path: Path) -> list[ast.ClassDef]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return [

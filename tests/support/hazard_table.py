@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,8 +89,13 @@ HAZARDS = (
 )
 
 
-def marked() -> Iterator[tuple[str, str, str]]:
-    """Yield (hazard, file, test) of all marks."""
+@cache
+def marked() -> tuple[tuple[str, str, str], ...]:
+    """List (hazard, file, test) of all marks; the tests are parsed once."""
+    return tuple(_marks())
+
+
+def _marks() -> Iterator[tuple[str, str, str]]:
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         file = path.relative_to(ROOT).as_posix()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

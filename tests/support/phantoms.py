@@ -9,8 +9,8 @@ A cyst-like marker of 200 HU lies left, anterior and superior: a flip along any 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import imagecodecs
@@ -108,7 +108,7 @@ class PhantomSpec:
     motion_mm: float = 0.0  #: ghost shifted by so much in every second slice
     blank: bool = False  #: air everywhere: quick, for what reads headers only
     parts: tuple[Ellipsoid, ...] = ()  #: painted last
-    # how it is stored
+    # how it is stored: from here on nothing changes the Hounsfield units
     slope: float = 1.0
     intercept: float = -1024.0
     signed: bool = True
@@ -163,12 +163,12 @@ class PhantomSpec:
 def head_hu(points_mm: npt.NDArray, spec: PhantomSpec) -> npt.NDArray[np.float32]:
     """Hounsfield units of the head at patient positions, (..., 3) LPS mm to (...)."""
     points = np.asarray(points_mm, dtype=np.float64) - np.asarray(spec.offset_mm)
-    head = points / spec.scale
+    head = np.ascontiguousarray(np.moveaxis(points / spec.scale, -1, 0))  # x, y and z apart: quick
     hu = np.full(points.shape[:-1], AIR_HU, dtype=np.float32)
     for part in (*HEAD, *(_VESSELS if spec.vessels else ()), _MARKER, *spec.parts):
         _paint(hu, head, part)
     if spec.craniectomy:
-        opening = (head[..., 0] > 30.0) & (head[..., 2] > -20.0) & (head[..., 1] < 50.0)
+        opening = (head[0] > 30.0) & (head[2] > -20.0) & (head[1] < 50.0)
         hu[opening & (hu > 500.0)] = 20.0
     if spec.metal:
         _paint(hu, head, _METAL)
@@ -179,12 +179,25 @@ def head_hu(points_mm: npt.NDArray, spec: PhantomSpec) -> npt.NDArray[np.float32
 
 
 def _paint(hu: npt.NDArray[np.float32], points: npt.NDArray, part: Ellipsoid) -> None:
-    reduced = (points - np.asarray(part.centre_mm)) / np.asarray(part.semi_axes_mm)
-    hu[np.einsum("...i,...i->...", reduced, reduced) <= 1.0] = part.hu
+    """Paint a part where points (3, ...) lie in it."""
+    axes = zip(points, part.centre_mm, part.semi_axes_mm, strict=True)
+    hu[sum(((along - middle) / size) ** 2 for along, middle, size in axes) <= 1.0] = part.hu
+
+
+_FIELDS = tuple(each.name for each in fields(PhantomSpec))
+#: fields that the Hounsfield units follow from
+_SCANNED = _FIELDS[: _FIELDS.index("slope")]
 
 
 def slice_hu(spec: PhantomSpec, index: int) -> npt.NDArray[np.float32]:
     """Hounsfield units of one slice, (rows, columns), averaged over its thickness."""
+    return _slice_hu(index, *(getattr(spec, name) for name in _SCANNED)).copy()
+
+
+@lru_cache(maxsize=1024)  # 64 MB of slices of 128 x 128
+def _slice_hu(index: int, *scanned: object) -> npt.NDArray[np.float32]:
+    """Make a slice once: many tests scan the same head and differ in its header."""
+    spec = PhantomSpec(**dict(zip(_SCANNED, scanned, strict=True)))
     if spec.blank:
         return np.full((spec.rows, spec.columns), AIR_HU, dtype=np.float32)
     row, column, _ = spec.axes

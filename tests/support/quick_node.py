@@ -85,7 +85,7 @@ class Node:
         )
 
     @contextmanager
-    def running(self, ready_s: float = 40.0):
+    def running(self, ready_s: float = 120.0):
         """Run `serve` until the block ends; SIGTERM must end it with exit code 0."""
         log = self.folder / f"serve-{time.monotonic_ns()}.log"
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -125,7 +125,7 @@ def make_node(folder: Path, bundle_folder: Path, pacs_ae_title: str, pacs_port: 
         ae_title = "{pacs_ae_title}"
         [completeness]
         quiet_period_s = 1.0
-        resume_wait_s = 3.0
+        resume_wait_s = 1.0
         [storage]
         folder = "{folder / "state"}"
         soft_mark_bytes = 0
@@ -144,8 +144,14 @@ def make_node(folder: Path, bundle_folder: Path, pacs_ae_title: str, pacs_port: 
 
 
 def wait_for(condition, timeout_s: float = 120.0, say=lambda: "") -> None:
-    """Wait until the condition holds; the test fails with what ``say`` says if it never does."""
+    """Wait until the condition holds; the test fails with what ``say`` says if it never does.
+
+    Between two looks there is a pause twice as long as a look takes, and 0.1 s at least: looking
+    must not take the core from the node.
+    """
     end = time.monotonic() + timeout_s
+    began = time.monotonic()
     while not condition():
         assert time.monotonic() < end, f"not within {timeout_s:g} s: {say()}"
-        time.sleep(0.1)
+        time.sleep(max(0.1, 2.0 * (time.monotonic() - began)))
+        began = time.monotonic()

@@ -144,8 +144,9 @@ def tiny_base(recipe: Recipe, graph: bytes) -> KnowledgeBase:
 
 
 def tiny_retrieving_recipe() -> Recipe:
-    """The tiny recipe with retrieval and one time step."""
+    """The tiny recipe with retrieval, one time step and two levels: a quick export."""
     changes = {"retrieval": Retrieval(method="exemplar", p=20), "sampling": (1.0,)}
+    changes |= {"widths": (8, 16)}
     return tiny_recipe().model_copy(update=changes)
 
 

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rebrain_node.model.bundle import load_bundle
+from rebrain_node.model.bundle import ModelBundle
 from tests.support.ball_head import ball_maps
-from tests.support.tiny_bundle import calibrated, tiny_recipe, write_tiny_bundle
+from tests.support.tiny_bundle import (
+    calibrated,
+    tiny_recipe,
+    write_bundle_without_network,
+    write_tiny_bundle,
+)
 from trainer.cli import program
 from trainer.evaluate.acceptance import TARGETS
 from trainer.evaluate.acceptance_cases import held_out_heads, uncertainty
@@ -17,14 +22,19 @@ from trainer.evaluate.scanned_heads import NodeRunner
 from trainer.heads import Head
 
 
+def write_wide_bundle(folder: Path, rows: int, columns: int, pixel_mm: float) -> ModelBundle:
+    """Write an untrained bundle whose grid holds a whole head."""
+    size = {"rows": rows, "columns": columns, "pixel_mm": pixel_mm}
+    grid = tiny_recipe().grid.model_copy(update=size)
+    changes = {"grid": grid, "widths": (8, 8, 8, 8), "sampling": (1.0,)}
+    return write_tiny_bundle(folder, tiny_recipe().model_copy(update=changes))
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What the command prints, and the folder it writes."""
     folder = tmp_path_factory.mktemp("acceptance")
-    grid = tiny_recipe().grid.model_copy(update={"rows": 256, "columns": 208, "pixel_mm": 0.9})
-    recipe = tiny_recipe().model_copy(update={"grid": grid, "widths": (8, 8, 8, 8)})
-    plain = write_tiny_bundle(folder / "plain", recipe.model_copy(update={"sampling": (1.0,)}))
-    calibrated(plain, folder / "bundle")
+    calibrated(write_wide_bundle(folder / "plain", 128, 112, 1.8), folder / "bundle")
     (folder / "data").mkdir()
     out = folder / "out"
     arguments = ["acceptance", str(folder / "bundle"), "--out", str(out)]
@@ -62,7 +72,7 @@ def test_data_that_are_not_there_are_named(judged: tuple[str, Path]) -> None:
 
 
 def test_a_bundle_without_calibration_has_no_figure_of_uncertainty(tmp_path: Path) -> None:
-    outcome = uncertainty(write_tiny_bundle(tmp_path / "bundle"))
+    outcome = uncertainty(write_bundle_without_network(tmp_path / "bundle"))
 
     assert outcome.figures == {}
     assert outcome.notes == ("the bundle has no calibrated uncertainty",)
@@ -76,16 +86,14 @@ def twice_as_large(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def test_volumes_of_held_out_heads_have_an_interval_over_the_heads(
-    judged: tuple[str, Path], tmp_path: Path
-) -> None:
+def test_volumes_of_held_out_heads_have_an_interval_over_the_heads(tmp_path: Path) -> None:
     heads = [
         Head(name, Path("nowhere"), None, "MIT", "validation", True, True)
         for name in ("sub21", "sub22")
     ]
     for head in heads:
         np.savez(tmp_path / f"{head.name}.npz", **twice_as_large(ball_maps()))
-    synthesis = NodeRunner.of(load_bundle(judged[1].parent / "bundle"))
+    synthesis = NodeRunner.of(write_wide_bundle(tmp_path / "bundle", 256, 208, 0.9))
 
     outcome = held_out_heads(synthesis, heads, tmp_path)
 

@@ -364,16 +364,15 @@ def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
     assert made.version == "2.0.0"
     facts = read_facts(folders.control).model_copy(update={"registration": "similarity"})
     (folders.control / "control.json").write_text(facts.model_dump_json())
+    limits = Abstain(voxel_above=0.3, slice_above=0.3, series_share=0.25)
+    limited = replace(bundle, recipe=bundle.recipe.model_copy(update={"abstain": limits}))
     linear = release_guided(
-        bundle, folders, Retrieval(method="linear"), "2.0.0", tmp_path / "linear"
+        limited, folders, Retrieval(method="linear"), "2.0.0", tmp_path / "linear"
     )
+    assert linear.recipe.abstain is None  # limits of a calibration that the new bundle has not
     assert linear.recipe.retrieval == Retrieval(method="linear", registration="similarity")
     assert linear.holds("control.onnx")
     assert any("interpolated between the synthetic" in choice for choice in linear.card.choices)
-    limits = Abstain(voxel_above=0.3, slice_above=0.3, series_share=0.25)
-    limited = replace(bundle, recipe=bundle.recipe.model_copy(update={"abstain": limits}))
-    again = release_guided(limited, folders, retrieval, "2.0.0", tmp_path / "limited")
-    assert again.recipe.abstain is None  # limits of a calibration that the new bundle has not
     assert read_facts(folders.control).bundle == bundle.digest
     assert any("control branch trained for 1 steps" in choice for choice in made.card.choices)
     with pytest.raises(FileExistsError):

@@ -100,9 +100,8 @@ def dense_figures(image: Volume, truth: Volume, result: NodeResult) -> dict[str,
 Show = Callable[[str, NodeResult, Volume | None], None]  # case, result, truth
 
 
-def demonstration(synthesis: NodeRunner, show: Show) -> CaseOutcome:
+def demonstration(synthesis: NodeRunner, head: WholeHead, show: Show) -> CaseOutcome:
     """Synthesise the demonstration head in whole and compare it with its T1."""
-    head = demonstration_head()
     result = synthesis.result(head.scanned())
     truth = head.on(head.t1, result.volume)
     show(DEMONSTRATION, result, truth)
@@ -323,8 +322,9 @@ def cases(
         Called with name, result and true T1 (or None) of the cases that a picture shows.
     """
     synthesis = NodeRunner.of(bundle)
-    yield DEMONSTRATION, demonstration(synthesis, show)
-    yield "planted disease", disease(synthesis, demonstration_head())
+    head = demonstration_head()
+    yield DEMONSTRATION, demonstration(synthesis, head, show)
+    yield "planted disease", disease(synthesis, head)
     absent = CaseOutcome(notes=("no folder of data was given, and REBRAIN_DATA is not set",))
     yield HOSPITAL_STUDY, absent if data is None else hospital(synthesis, data, show)
     yield "real pairs", absent if data is None else real_pairs(bundle, data, advance)

@@ -65,6 +65,13 @@ class WholeHead:
 
         `shift_hu` is added to all but air, as by a scanner that reads high or low.
         """
+        scan = self._scan
+        shifted = np.where(scan.hu > -500.0, scan.hu + np.float32(shift_hu), scan.hu)
+        return replace(scan, hu=shifted.astype(np.float32))
+
+    @cached_property
+    def _scan(self) -> SourceVolume:
+        """The scan without a shift, made once."""
         tilt = np.radians(_TILT_DEG)
         across = np.array([1.0, 0.0, 0.0])
         down = np.array([0.0, np.cos(tilt), np.sin(tilt)])
@@ -76,7 +83,7 @@ class WholeHead:
         hu = np.stack([self._slice(place, across, down, rng) for place in places])
         count = len(hu)
         return SourceVolume(
-            hu=np.where(hu > -500.0, hu + np.float32(shift_hu), hu).astype(np.float32),
+            hu=hu,
             positions_mm=places,
             row_direction=across,
             column_direction=down,
