@@ -22,7 +22,7 @@ DICOMWEB = _DICOMWEB if _DICOMWEB.exists() else None
 class Orthanc:
     """An Orthanc of its own, on free ports, with its own folder."""
 
-    def __init__(self, folder, node_port, plugins=()):
+    def __init__(self, folder, node_port, plugins=(), **settings):
         self.folder = folder
         self.dicom_port, self.http_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -42,6 +42,7 @@ class Orthanc:
                     "DicomAlwaysAllowEcho": True,
                     "DicomModalities": {"node": ["REBRAIN", "127.0.0.1", node_port]},
                     "Plugins": [str(plugin) for plugin in plugins],
+                    **settings,
                 }
             )
         )
