@@ -115,7 +115,7 @@ class Bench:
                 "foreign": modality(self.foreign_to_orthanc),
             },
         )
-        return self._stack.enter_context(made.running())
+        return self._stack.enter_context(made.running(kill=True))
 
     def _listen(self, name: str, certificate: str, seconds: float) -> Listening:
         good = self.pair("good")

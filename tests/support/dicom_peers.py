@@ -244,9 +244,10 @@ def echo(port: int, **options: str) -> int | None:
         return answer.get("Status")
 
 
-def connect(node: Listening, address: str = "127.0.0.1") -> socket.socket:
+def connect(node: Listening, address: str = "127.0.0.1", port: int | None = None) -> socket.socket:
     """A connection to the node from one of the addresses of this machine; closed with the node."""
-    connection = socket.create_connection(("127.0.0.1", node.port), 5, source_address=(address, 0))
+    where = ("127.0.0.1", node.port if port is None else port)
+    connection = socket.create_connection(where, 5, source_address=(address, 0))
     node.connections.append(connection)
     return connection
 

@@ -48,7 +48,7 @@ class Orthanc:
         )
 
     @contextmanager
-    def running(self):
+    def running(self, *, kill=False):
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [ORTHANC, str(self.folder / "orthanc.json")],
@@ -61,7 +61,7 @@ class Orthanc:
             wait_for(self.answers, 30, (self.folder / "log").read_text)
             yield self
         finally:
-            process.terminate()
+            process.kill() if kill else process.terminate()
             process.wait(timeout=30)
 
     def answers(self):
