@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 from rebrain_node.network.certificates import PeerCertificate
@@ -100,11 +101,15 @@ def shake_hands(connection: ssl.SSLSocket, seconds: float) -> PeerCertificate | 
         connection.settimeout(seconds)
         connection.do_handshake()
         presented = connection.getpeercert(binary_form=True)
-        return None if presented is None else PeerCertificate.of(presented)
+        certificate = None if presented is None else PeerCertificate.of(presented)
     except (OSError, ValueError) as error:
         _drain(connection)
         failure = _failure(error)
         raise failure from error
+    # a resumed session of TLS 1.2 was verified when it began
+    if certificate is not None and certificate.ends < datetime.now(UTC):
+        raise HandshakeError("EXPIRED", "a session was resumed")
+    return certificate
 
 
 def _failure(error: Exception) -> HandshakeError:

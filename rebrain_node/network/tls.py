@@ -133,7 +133,7 @@ def receiver_context(tls: ReceiverTlsSettings) -> ssl.SSLContext:
     """
     context = restricted(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
-    context.num_tickets = 0  # each connection shows its certificate and has it verified
+    context.num_tickets = 0  # in TLS 1.3 each connection has its certificate verified
     _load_own(context, "certificate", tls.certificate, tls.key)
     if tls.client_certificates == "required" and tls.certificate_authority is not None:
         _trust(context, tls.certificate_authority)

@@ -5,15 +5,25 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from rebrain_node.errors import SettingsError
+from rebrain_node.errors import SettingsError, UnreachableError
+from rebrain_node.network.receiver import file_header
+from rebrain_node.network.sender import echo, send_files
 from rebrain_node.network.tls import client_context
-from rebrain_node.settings import Peer, Receiver, ReceiverTlsSettings
+from rebrain_node.settings import (
+    DestinationSettings,
+    Peer,
+    Receiver,
+    ReceiverTlsSettings,
+    RemoteTlsSettings,
+)
 from tests.support.certificates import CertificateAuthority, CertificatePair, fingerprint
 from tests.support.dicom_peers import (
     Listening,
@@ -205,21 +215,100 @@ def test_reading_the_files_again_is_recorded_with_their_fingerprints(site: Site)
     assert [each["fingerprints"] for each in read] == 2 * [[fingerprint(site.node)]]
 
 
-def test_a_session_is_not_resumed_so_that_every_connection_is_verified(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("version", "renew", "resumed"),
+    [("TLSv1_2", False, True), ("TLSv1_2", True, False), ("TLSv1_3", False, False)],
+)
+def test_a_session_is_resumed_in_tls_1_2_alone_while_no_file_changes_and_stays_bound(
+    site: Site, version: str, renew: bool, resumed: bool
+) -> None:
+    context, name = site.calls()
+    context.maximum_version = ssl.TLSVersion[version]
+    titles = {peer: b"REBRAIN".ljust(16) + peer.encode().ljust(16) for peer in ("PACS", "OTHER")}
+    bound = Peer(ae_title="PACS", certificates=(fingerprint(site.sender),))
+    other = Peer(ae_title="OTHER", certificates=("CN=another",))
+    with site.listening(bound, other) as node, ExitStack() as open_ones:
+
+        def call(peer: str, session: ssl.SSLSession | None) -> tuple[ssl.SSLSocket, bytes]:
+            wrapped = context.wrap_socket(connect_tls(node), server_hostname=name, session=session)
+            open_ones.enter_context(wrapped)
+            wrapped.sendall(associate_request(titles[peer]))
+            return wrapped, wrapped.recv(1)
+
+        first, answer = call("PACS", None)
+        assert answer == b"\x02"
+        if renew:
+            node.receiver.reload_certificates()
+        second, answer = call("PACS", first.session)
+        assert (second.session_reused, answer) == (resumed, b"\x02")
+        third, answer = call("OTHER", first.session)
+        assert (third.session_reused, answer) == (resumed, b"\x03")
+
+
+def test_a_session_that_outlives_its_certificate_is_not_resumed(site: Site) -> None:
+    context, name = site.calls(site.authority.issue("ending", client=True, seconds=6))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        site.listening() as node,
+        context.wrap_socket(connect_tls(node), server_hostname=name) as first,
+    ):
+        first.sendall(associate_request())
+        assert first.recv(1) == b"\x02"
+        time.sleep(6)
+        wrapped = context.wrap_socket(
+            connect_tls(node), server_hostname=name, session=first.session
+        )
+        with wrapped as second, suppress(OSError):
+            second.sendall(associate_request())
+            assert second.recv(1) == b""
+        assert settles(lambda: bool(node.audit.of("handshake.refused")))
+        (refused,) = node.audit.of("handshake.refused")
+    assert (refused["reason"], "resumed" in str(refused["sentence"])) == ("EXPIRED", True)
+
+
+def test_what_is_sent_over_tls_arrives_and_the_files_of_the_sender_may_change(site: Site) -> None:
+    own = CertificatePair(site.folder / "own.pem", site.folder / "own.key")
+
+    def put(pair: CertificatePair) -> None:
+        own.key.write_bytes(pair.key.read_bytes())
+        own.certificate.write_bytes(pair.certificate.read_bytes())
+
+    put(site.sender)
+    file = site.folder / "one.dcm"
+    header = file_header(CTImageStorage, "1.2.3.4.1", ExplicitVRLittleEndian)
+    file.write_bytes(header + instance(1))
     with site.listening() as node:
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            context, name = site.calls()
-            context.maximum_version = version
-            session = None
-            for _ in range(2):
-                with (
-                    connect_tls(node) as plain,
-                    context.wrap_socket(plain, server_hostname=name, session=session) as secured,
-                ):
-                    secured.sendall(associate_request())
-                    assert secured.recv(1) == b"\x02"
-                    assert not secured.session_reused
-                    session = secured.session
+        destination = DestinationSettings(
+            name="pacs",
+            ae_title="REBRAIN",
+            host="localhost",
+            port=node.receiver.tls_port,
+            tls=RemoteTlsSettings(
+                certificate_authority=site.authority.certificate,
+                certificate=own.certificate,
+                key=own.key,
+            ),
+        )
+        (sent,) = send_files(destination, "PACS", [file])
+        assert sent.taken, sent.sentence
+        (kept,) = node.files()
+        assert kept.read_bytes() == file.read_bytes()
+        own.certificate.write_text("half a certificate")
+        assert echo(destination, "PACS") > 0, "the certificate before is still used"
+        put(site.authority.issue("expired", client=True, days=-3))
+        with pytest.raises(UnreachableError, match="it has expired; give certificate and key"):
+            echo(destination, "PACS")
+        put(site.authority.issue("renewed", client=True))
+        assert echo(destination, "PACS") > 0
+
+
+def test_a_destination_whose_files_are_missing_is_not_reached_and_says_which(site: Site) -> None:
+    nowhere = RemoteTlsSettings(certificate_authority=site.folder / "nowhere.pem")
+    destination = DestinationSettings(
+        name="pacs", ae_title="REBRAIN", host="localhost", port=2762, tls=nowhere
+    )
+    with pytest.raises(UnreachableError, match=r"destination pacs .*nowhere.pem cannot be used"):
+        echo(destination, "PACS")
 
 
 def test_the_commands_of_the_guide_make_what_the_receiver_takes(site: Site) -> None:

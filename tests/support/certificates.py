@@ -46,12 +46,13 @@ class CertificateAuthority:
         *,
         host: str = "localhost",
         days: int = 90,
+        seconds: int = 300,
         client: bool = False,
         both: bool = False,
         begins_in_days: int = -4000,
         rsa_bits: int | None = None,
     ) -> CertificatePair:
-        """Issue a certificate that ends in so many days; negative for one that has ended.
+        """Issue a certificate that ends in so many days, or in ``seconds``; negative: it has.
 
         It is a server's, a client's or for ``both``, with an elliptic key or one of ``rsa_bits``.
         """
@@ -66,7 +67,7 @@ class CertificateAuthority:
             purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         authority = self._key.public_key()
         signed = (
-            self._builder(subject, key, days, begins_in_days)
+            self._builder(subject, key, days if seconds == 300 else 0, begins_in_days, seconds)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False, encrypts=rsa_bits is not None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
@@ -111,6 +112,7 @@ class CertificateAuthority:
         key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
         days: int,
         begins_in_days: int = -4000,
+        seconds: int = 300,
     ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
@@ -120,7 +122,7 @@ class CertificateAuthority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + timedelta(days=begins_in_days))
-            .not_valid_after(now + timedelta(days=days, minutes=5))
+            .not_valid_after(now + timedelta(days=days, seconds=seconds))
         )
 
 
