@@ -133,7 +133,8 @@ def _ways_back(settings: Settings, each: DestinationSettings) -> Iterator[str]:
         yield (
             f"its later answer to storage commitment cannot reach receiver.address "
             f"{receiver.address}, which only this machine reaches; set an address of the network, "
-            f"and enter {receiver.ae_title} with port {receiver.port} there"
+            f"and enter {receiver.ae_title} with its port there: "
+            f"{' or '.join(receiver.listening_words)}"
         )
 
 

@@ -90,21 +90,29 @@ class TlsContext:
     def current(self) -> ssl.SSLContext:
         """Return the context for a new connection; those that are open keep theirs."""
         if self._look() != self._seen:
-            self.reload()
+            self._read(forced=False)
         return self._context
 
     def reload(self) -> None:
         """Make it again, changed or not."""
+        self._read(forced=True)
+
+    def _read(self, *, forced: bool) -> None:
         with self._changing:
             seen = self._look()
+            if seen == self._seen and not forced:
+                return  # another connection was first
+            failure: SettingsError | None = None
             try:
                 self._context = self._make()
-            except SettingsError as error:
-                failure: SettingsError | None = error
-                _LOG.error("certificate files not read again, the ones before stay: %s", error)
-            else:
-                failure = None
                 _LOG.info("certificate files read again")
+            except Exception as error:  # noqa: BLE001 - whatever is in them, the one before stays
+                failure = (
+                    error
+                    if isinstance(error, SettingsError)
+                    else SettingsError(f"a certificate file cannot be read ({error})")
+                )
+                _LOG.error("certificate files not read again, the ones before stay: %s", failure)
             self._seen = seen
         try:
             self._report(failure)

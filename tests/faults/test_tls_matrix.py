@@ -11,8 +11,8 @@ from tests.faults.tls_matrix import CASES, Bench, Case, agrees
 
 
 @pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
-    with tls_matrix.bench() as made:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    with tls_matrix.bench(tmp_path_factory.mktemp("tls")) as made:
         yield made
 
 

@@ -140,10 +140,10 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
+def bench(folder: Path) -> Iterator[Bench]:
     """Make a bench in a folder of its own."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        yield Bench(Path(folder), stack)
+    with ExitStack() as stack:
+        yield Bench(folder, stack)
 
 
 def _issue(authority: str, **options: Any) -> Callable[[Bench, str], CertificatePair]:
@@ -302,15 +302,20 @@ def _echoscu(
     to: str = "node",
 ) -> str:
     node: Listening = getattr(bench, to)
-    before = len(node.audit.events)
+    before = len(node.audit.of("handshake.refused"))
     own = ("+tla",) if certificate is None else _own_of_dcmtk(bench.pair(certificate))
     trust = ("+cf", getattr(bench, trusted).certificate)
     where = ("-aet", "PACS", "-aec", "REBRAIN", "127.0.0.1", node.receiver.tls_port)
     ended = _run(_dcmtk("echoscu"), "-to", "20", *own, *trust, *options, *where, check=False)
     if ended.returncode == 0:
         return _ACCEPTED
-    settles(lambda: len(node.audit.events) > before, _ANSWER_S)
-    return str(node.audit.events[-1][2].get("reason", "nothing"))
+    return _refused_since(node, before)
+
+
+def _refused_since(node: Listening, before: int) -> str:
+    settles(lambda: len(node.audit.of("handshake.refused")) > before, _ANSWER_S)
+    reasons = [str(each["reason"]) for each in node.audit.of("handshake.refused")[before:]]
+    return (reasons or ["nothing"])[-1]
 
 
 def _own_of_dcmtk(pair: CertificatePair) -> tuple[object, ...]:
@@ -319,12 +324,11 @@ def _own_of_dcmtk(pair: CertificatePair) -> tuple[object, ...]:
 
 def _orthanc_calls(bench: Bench, _: str, modality: str, node: str) -> str:
     called: Listening = getattr(bench, node)
-    before = len(called.audit.events)
+    before = len(called.audit.of("handshake.refused"))
     try:
         bench.orthanc.post(f"/modalities/{modality}/echo", "{}")
     except OSError:
-        settles(lambda: len(called.audit.events) > before, _ANSWER_S)
-        return str(called.audit.events[-1][2].get("reason", "nothing"))
+        return _refused_since(called, before)
     return _ACCEPTED
 
 
@@ -740,7 +744,7 @@ def _print(line: str) -> None:
 def main() -> int:
     """Print the table; 1 if a case did not end as it must."""
     wrong = 0
-    with bench() as made:
+    with tempfile.TemporaryDirectory() as folder, bench(Path(folder)) as made:
         for number, case in enumerate(CASES, 1):
             if not case.runs_here:
                 _print(f"{number:3} {case.direction:4}{case.peer:8} not installed: {case.what}")
