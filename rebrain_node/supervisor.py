@@ -105,6 +105,8 @@ def supervise(
 ) -> int:
     """Run all roles until SIGTERM or SIGINT; return the exit code of `serve`.
 
+    SIGHUP is passed on to the processes.
+
     0 after a clean stop; the exit code of a child if it is one of `PERMANENT_EXIT_CODES`.
 
     Parameters
@@ -118,9 +120,10 @@ def supervise(
     """
     begun = time.monotonic()
     log = structlog.get_logger("supervisor")
-    stop = threading.Event()
+    stop, hangup = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: hangup.set())
     children = [_Child(role=role) for role in roles]
     announced, reported, reported_s, last = False, [""], 0.0, begun
     try:
@@ -131,6 +134,9 @@ def supervise(
                 code = _poll(child, tick, log, keep_open)
                 if code in PERMANENT_EXIT_CODES:
                     return code
+            if hangup.is_set():
+                hangup.clear()
+                _pass_on_hangup(children)
             if not announced and all(child.ready for child in children):
                 announced = True
                 log.info("ready", seconds=round(time.monotonic() - begun, 2))
@@ -220,6 +226,13 @@ def _kill_if_silent(child: _Child, log: structlog.stdlib.BoundLogger) -> None:
     child.process.kill()
 
 
+def _pass_on_hangup(children: Sequence[_Child]) -> None:
+    """Pass SIGHUP on to each process that is ready: the receiver reads its certificates again."""
+    for child in children:
+        if child.process is not None and child.ready:
+            child.process.send_signal(signal.SIGHUP)
+
+
 def _stop(children: Sequence[_Child]) -> None:
     running = [child.process for child in children if child.process is not None]
     for process in running:
@@ -247,6 +260,7 @@ class ParentPipe:
     stop: threading.Event  #: set at SIGTERM or when the supervisor has ended
     #: whether what the child is there for goes on; it gives no sign of life while it does not
     works: Callable[[], bool] = lambda: True
+    _hangup: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def watch(cls) -> ParentPipe:
@@ -256,9 +270,21 @@ class ParentPipe:
         """
         pipe = cls(threading.Event())
         signal.signal(signal.SIGTERM, lambda *_: pipe.stop.set())
+        signal.signal(signal.SIGHUP, lambda *_: pipe._hangup.set())
         for target in (pipe._await_end, pipe._beat):
             threading.Thread(target=target, daemon=True, name="parent-pipe").start()
         return pipe
+
+    def at_hangup(self, act: Callable[[], None]) -> None:
+        """Call something after each SIGHUP, in a thread of its own."""
+
+        def wait() -> None:
+            while True:
+                self._hangup.wait()
+                self._hangup.clear()
+                act()
+
+        threading.Thread(target=wait, daemon=True, name="hangup").start()
 
     def report_ready(self) -> None:
         """Tell the supervisor that this process is ready."""

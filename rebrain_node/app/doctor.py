@@ -310,23 +310,36 @@ def _receiver(settings: Settings) -> Said:
     from rebrain_node.app.presence import running_node
 
     receiver = settings.receiver
-    where = f"{receiver.address}:{receiver.port}"
-    if running_node(settings.storage.folder) is not None:
-        host = "127.0.0.1" if receiver.address in _EVERY else receiver.address
-        try:
-            socket.create_connection((host, receiver.port), timeout=_COMMAND_S).close()
-        except OSError as error:
-            raise SettingsError(
-                f"the node runs, but nothing listens at {where} ({error.strerror}); see its log, "
-                "and start it again"
-            ) from error
-        found = f"listens at {where}"
-    else:
-        _require_free(receiver.address, receiver.port)
-        found = f"the node does not run; {where} is free for it"
+    ports = [receiver.port, None if receiver.tls is None else receiver.tls.port]
+    runs = running_node(settings.storage.folder) is not None
+    for port in ports:
+        if port is not None:
+            (_require_listening if runs else _require_free)(receiver.address, port)
+    where = f"{receiver.address}, {' and '.join(receiver.listening_words)}"
+    found = f"listens at {where}" if runs else f"the node does not run; {where}: free for it"
     if not receiver.peers:
         return "warn", f"{found}; no peer may send: add [[receiver.peers]] to the settings"
-    return "ok", f"{found}; {len(receiver.peers)} peers may send"
+    found = f"{found}; {len(receiver.peers)} peers may send"
+    if receiver.port is not None and not receiver.address.startswith(("127.", "::1")):
+        return (
+            "warn",
+            (
+                f"{found}; what comes on the plain port can be read and changed on its way: set "
+                "receiver.tls (docs/how-to/tls.md), or keep it in a network of its own"
+            ),
+        )
+    return "ok", found
+
+
+def _require_listening(address: str, port: int) -> None:
+    host = "127.0.0.1" if address in _EVERY else address
+    try:
+        socket.create_connection((host, port), timeout=_COMMAND_S).close()
+    except OSError as error:
+        raise SettingsError(
+            f"the node runs, but nothing listens at {address}:{port} ({error.strerror}); see its "
+            "log, and start it again"
+        ) from error
 
 
 _EVERY: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound

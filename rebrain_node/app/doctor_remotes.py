@@ -11,22 +11,20 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
+from rebrain_node.app.certificates import certificate_files, check_collector, shown_end
 from rebrain_node.app.doctor import DoctorCheck, Said, check
-from rebrain_node.app.messages import check_collector, queue_words
+from rebrain_node.app.messages import queue_words
 from rebrain_node.app.tasks import check_manager, check_receiver, source_names, try_source
 from rebrain_node.settings import DicomRemote, WebRemote
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from rebrain_node.app.certificates import CertificateFile
     from rebrain_node.settings import (
         AuditCollectorSettings,
         DestinationSettings,
-        MailSettings,
         NotificationSettings,
         Settings,
         WebDestinationSettings,
-        WebhookSettings,
         WorkflowManagerSettings,
     )
 
@@ -74,19 +72,11 @@ def _certificates(settings: Settings) -> Iterator[tuple[str, Callable[[], Said]]
     for remote in web:
         if remote.url.startswith("https:"):
             yield f"certificate of {remote.name}", partial(_certificate, remote)
-    collectors = settings.audit_messages.collectors
-    for each in collectors:
-        if each.client_certificate is not None:
-            yield f"client certificate of {each.name}", partial(_client, each.client_certificate)
-    called: tuple[WebRemote | AuditCollectorSettings | WebhookSettings | MailSettings, ...] = (
-        *web, *collectors, *settings.notices.webhooks, *settings.notices.mails,
-    )  # fmt: skip
-    for one in called:
-        if one.certificate_authority is not None:
-            yield (
-                f"certificate authority of {one.name}",
-                partial(_authority, one.certificate_authority),
-            )
+    for system in (*settings.destinations, *settings.sources, *settings.notifications):
+        if system.tls is not None:
+            yield f"certificate of {system.name}", partial(_shown, system)
+    for file in certificate_files(settings):
+        yield file.setting.replace("_", " "), partial(_file, file)
 
 
 def _impatient(settings: Settings) -> Settings:
@@ -143,7 +133,8 @@ def _ways_back(settings: Settings, each: DestinationSettings) -> Iterator[str]:
         yield (
             f"its later answer to storage commitment cannot reach receiver.address "
             f"{receiver.address}, which only this machine reaches; set an address of the network, "
-            f"and enter {receiver.ae_title} with port {receiver.port} there"
+            f"and enter {receiver.ae_title} with its port there: "
+            f"{' or '.join(receiver.listening_words)}"
         )
 
 
@@ -174,19 +165,16 @@ def _certificate(each: WebRemote) -> Said:
     return _validity(certificate_end(each), "ask its administrator for a new one")
 
 
-def _authority(path: Path) -> Said:
-    from rebrain_node.network.tls import authority_end
+def _shown(each: DicomRemote) -> Said:
+    return _validity(shown_end(each), "ask its administrator for a new one")
 
-    end = authority_end(path)
+
+def _file(file: CertificateFile) -> Said:
+    end = file.end()
     if end is None:
         return "ok", "holds several certificates; when each ends is not watched"
-    return _validity(end, f"put the new certificate into {path}")
-
-
-def _client(path: Path) -> Said:
-    from rebrain_node.network.tls import certificate_end
-
-    return _validity(certificate_end(path), f"put the new certificate into {path}")
+    what = "revocation list" if file.kind == "list" else "certificate"
+    return _validity(end, f"put the new {what} into {file.path}")
 
 
 def _collector(settings: Settings, each: AuditCollectorSettings) -> Said:

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from rebrain_node.app.certificates import known_ends
 from rebrain_node.app.compose import retention_rules
 from rebrain_node.app.presence import SUPERVISOR_SILENT_S, node_processes
 from rebrain_node.domain.audit import AuditEvent, Event
 from rebrain_node.domain.backlog import BacklogCounts, OverdueItem, late
 from rebrain_node.domain.ledger import PENDING
+from rebrain_node.domain.text import utc
 from rebrain_node.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class HealthReport:
     bundle: Mapping[str, Any] | None  #: name, version, digest, signed_by, engine; None before one
     last_result: datetime | None  #: when a series was last published
     stops: tuple[DeliveryStop, ...]  #: of delivery, in force
+    certificates: Mapping[str, datetime]  #: when those of the settings end, by setting
     shadow: Mapping[str, Any]  #: whether shadow mode is active, and the destination then
     audit_queue: tuple[QueueState, ...] = ()  #: receivers of audit messages and notices
 
@@ -168,6 +171,7 @@ def health_of(
     stops = state.stops.active()
     published = _newest(state, Event.SERIES_PUBLISHED)
     receivers = state.audit_queue.states()
+    certificates = known_ends(settings)
     return HealthReport(
         node=node,
         checks=(
@@ -179,7 +183,9 @@ def health_of(
             _stop_check(stops, backlog),
             *_result_checks(counts, backlog, late_after_minutes),
             queue_check(receivers, now, late_after_minutes),
+            _certificate_check(settings, state, certificates, now),
         ),
+        certificates=certificates,
         audit_queue=receivers,
         counts=counts,
         backlog=backlog,
@@ -223,6 +229,22 @@ def queue_check(
             "minutes; nothing is lost, the node goes on trying; see `rebrain-node status`"
         )
     return HealthCheck(name="audit-queue", needed_for="results", sentence=sentence)
+
+
+def _certificate_check(
+    settings: Settings, state: State, ends: Mapping[str, datetime], now: datetime
+) -> HealthCheck:
+    """Say whether the receiver could read its certificates, and which have ended."""
+    sentence = ""
+    refused = _newest(state, Event.CERTIFICATE_NOT_READ)
+    read = _newest(state, Event.CERTIFICATE_READ)
+    failed = refused is not None and (read is None or refused.sequence > read.sequence)
+    ended = [name for name, end in ends.items() if end < now]
+    if ended:
+        sentence = f"{ended[0]} ended at {utc(ends[ended[0]])}; renew it (docs/how-to/tls.md)"
+    elif settings.receiver.tls is not None and refused is not None and failed:
+        sentence = f"changed certificate files were not taken: {refused.details['reason']}"
+    return HealthCheck(name="certificates", needed_for="results", sentence=sentence)
 
 
 def _is_bad(process: Mapping[str, Any]) -> bool:

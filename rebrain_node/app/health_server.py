@@ -192,6 +192,12 @@ class _NodeCollector(Collector):
             yield from _bundle_metrics(report)
             yield from _queue_metrics(report)
             yield _labelled(
+                "certificate_end_timestamp_seconds",
+                "When the certificates or the revocation list of a file end",
+                "file",
+                {name: end.timestamp() for name, end in report.certificates.items()},
+            )
+            yield _labelled(
                 "check_fit",
                 "Whether what a check looks at is well",
                 "check",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -30,10 +28,7 @@ if TYPE_CHECKING:
     from rebrain_node.ports import JsonValue, NoticeChannel
     from rebrain_node.settings import (
         AuditCollectorSettings,
-        MailSettings,
         Settings,
-        WebhookSettings,
-        WebRemote,
     )
     from rebrain_node.worker.audit_messages import AuditMessageLoop
     from rebrain_node.worker.notices import NoticeLoop
@@ -123,6 +118,7 @@ def notice_loops(settings: Settings, state: State) -> list[NoticeLoop]:
 
 def self_check_loop(settings: Settings, state: State) -> SelfCheckLoop:
     """Make the loop that looks at disk, certificates and audit log."""
+    from rebrain_node.app.certificates import certificate_ends
     from rebrain_node.worker.self_check import SelfCheckLoop
 
     return SelfCheckLoop(
@@ -141,52 +137,6 @@ def record_broken(state: State, verdict: ChainVerdict) -> None:
 
     with suppress(StoreUnavailableError, StateError):
         state.audit.record(Event.AUDIT_BROKEN, *broken_details(verdict))
-
-
-def certificate_ends(settings: Settings) -> Mapping[str, Callable[[], datetime | None]]:
-    """Return what tells when each certificate of the settings ends, by setting."""
-    ends: dict[str, Callable[[], datetime | None]] = {}
-    remotes: tuple[WebRemote | AuditCollectorSettings | WebhookSettings | MailSettings, ...] = (
-        *settings.dicomweb_destinations, *settings.dicomweb_sources, *settings.workflow_managers,
-        *settings.audit_messages.collectors, *settings.notices.webhooks, *settings.notices.mails,
-    )  # fmt: skip
-    for remote in remotes:
-        if remote.certificate_authority is not None:
-            key = f"certificate_authority of {remote.name}"
-            ends[key] = partial(_authority_end, remote.certificate_authority)
-    for each in settings.audit_messages.collectors:
-        if each.client_certificate is not None:
-            ends[f"client_certificate of {each.name}"] = partial(_end, each.client_certificate)
-        if each.protocol == "tls":
-            ends[f"certificate of {each.name}"] = partial(check_collector, each)
-    return ends
-
-
-def _authority_end(path: Path) -> datetime | None:
-    from rebrain_node.network.tls import authority_end
-
-    return authority_end(path)
-
-
-def _end(path: Path) -> datetime:
-    from rebrain_node.network.tls import certificate_end
-
-    return certificate_end(path)
-
-
-def check_collector(collector: AuditCollectorSettings) -> datetime | None:
-    """Connect to a collector and close; when its certificate ends, None without TLS.
-
-    Raises
-    ------
-    DeliveryError
-        It cannot be reached.
-    SettingsError
-        A file of the settings cannot be used.
-    """
-    from rebrain_node.network.syslog import SyslogCollector
-
-    return SyslogCollector(collector).check()
 
 
 def queue_words(settings: Settings, collector: AuditCollectorSettings) -> str:

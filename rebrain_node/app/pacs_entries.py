@@ -12,7 +12,7 @@ from rebrain_node.network.admission import KEPT, PROCESSED
 from rebrain_node.network.services import SentObject, asked_services, sent_objects
 
 if TYPE_CHECKING:
-    from rebrain_node.settings import Settings
+    from rebrain_node.settings import Receiver, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ def pacs_setup(settings: Settings) -> PacsSetup:
         entry={
             "AE title": receiver.ae_title,
             "host": "this machine" if everywhere else receiver.address,
-            "port": receiver.port,
+            "port": receiver.port if receiver.tls is None else receiver.tls.port,
             "services": "Verification, Storage of CT, Enhanced CT",
-            "TLS": "no",
+            "TLS": _tls(receiver),
         },
         processed=PROCESSED,
         kept=len(KEPT),
@@ -45,3 +45,12 @@ def pacs_setup(settings: Settings) -> PacsSetup:
         sent=sent_objects(settings),
         asked={each.name: asked_services(each) for each in settings.destinations},
     )
+
+
+def _tls(receiver: Receiver) -> str:
+    if receiver.tls is None:
+        return "no"
+    asked = receiver.tls.client_certificates == "required"
+    who = "with a certificate of the sender" if asked else "without a certificate of the sender"
+    plain = "" if receiver.port is None else f"; plain DICOM on port {receiver.port}"
+    return f"1.2 or later, {who}{plain}"

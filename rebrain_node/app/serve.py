@@ -53,7 +53,7 @@ from rebrain_node.supervisor import ParentPipe, Role, supervise
 
 if TYPE_CHECKING:
     from rebrain_node.pipeline import Configuration, Ports
-    from rebrain_node.ports import Destination, NotificationReceiver, WorkitemManager
+    from rebrain_node.ports import Destination, JsonValue, NotificationReceiver, WorkitemManager
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
     from rebrain_node.worker.checkpoints import CheckpointLoop
@@ -79,6 +79,7 @@ def serve(settings: Settings, config: Path | None) -> int:
         folder, or its database has vanished.
     """
     log_as_json("supervisor")
+    structlog.get_logger("supervisor").info("listens", ports=settings.receiver.listening_words)
     read_limits(settings)
     folder = make_state_folder(settings)
     program = (sys.executable, "-m", "rebrain_node.cli")
@@ -121,17 +122,28 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
         _record_restart(state, "receiver", silent_s)
         spool = Spool(state.inbox, state.ledger, hard_mark_bytes=settings.storage.hard_mark_bytes)
         state.listening.begin()
-        receiver = Receiver(settings.receiver, spool, state.audit, state.confirmations.commit)
+        receiver = Receiver(
+            settings.receiver,
+            spool,
+            state.audit,
+            state.confirmations.commit,
+            certificate_days=settings.notices.certificate_days,
+        )
         with listening(receiver, settings.receiver), _health(settings, state):
             parent.works = lambda: parent.stop.is_set() or receiver.is_listening
             state.audit.record(
                 Event.NODE_STARTED,
                 settings.receiver.ae_title,
-                {"version": __version__, "port": receiver.port},
+                {"version": __version__, **_ports(settings.receiver)},
             )
+            parent.at_hangup(receiver.reload_certificates)
             parent.report_ready()
             count_listening(state.listening, state.ledger.has_reception, parent.stop)
         state.audit.record(Event.NODE_STOPPED, settings.receiver.ae_title, {})
+
+
+def _ports(receiver: ReceiverSettings) -> dict[str, JsonValue]:
+    return {"port": receiver.port, "tls_port": None if receiver.tls is None else receiver.tls.port}
 
 
 def _health(settings: Settings, state: State) -> AbstractContextManager[None]:
@@ -162,12 +174,14 @@ def listening(
 
 
 def _cannot_listen(error: OSError, settings: ReceiverSettings) -> str:
-    where = f"the receiver cannot listen on {settings.address}, port {settings.port}"
+    encrypted = settings.tls is not None and error.filename == str(settings.tls.port)
+    setting = "receiver.tls.port" if encrypted else "receiver.port"
+    where = f"the receiver cannot listen on {settings.address}, port {error.filename}"
     match error.errno:
         case errno.EADDRINUSE:
-            return f"{where}: another program has the port; stop it, or set another receiver.port"
+            return f"{where}: another program has the port; stop it, or set another {setting}"
         case errno.EACCES:
-            return f"{where}: the account may not; set a receiver.port of 1024 or above"
+            return f"{where}: the account may not; set a {setting} of 1024 or above"
         case _:
             return f"{where}: {error.strerror or error}; correct receiver.address"
 

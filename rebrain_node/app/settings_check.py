@@ -10,7 +10,13 @@ from typing import Final
 
 from rebrain_node.app.compose import open_bundle, read_limits
 from rebrain_node.errors import NoStateError, RebrainError, SettingsError
-from rebrain_node.settings import DestinationSettings, DicomRemote, Settings, misspelt_variables
+from rebrain_node.settings import (
+    DestinationSettings,
+    DicomRemote,
+    Receiver,
+    Settings,
+    misspelt_variables,
+)
 from rebrain_node.trust import trusted_keys
 
 _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0"})  # noqa: S104 - compared, not bound
@@ -25,7 +31,7 @@ def settings_faults(settings: Settings) -> list[str]:
         *_wrong_order(settings),
         *_missing_files(settings),
     ]
-    for read in (_database, trusted_keys, read_limits, _bundle):
+    for read in (_database, trusted_keys, read_limits, _bundle, _tls):
         faults += _fault_of(read, settings)
     return list(dict.fromkeys(faults))
 
@@ -51,12 +57,16 @@ def _itself(settings: Settings) -> Iterator[str]:
     remotes: tuple[DicomRemote, ...] = (*settings.destinations, *settings.sources)
     own = _LOCAL | {receiver.address, socket.gethostname()}
     for remote in remotes:
-        if remote.port == receiver.port and remote.host in own:
+        if remote.port in _ports(receiver) and remote.host in own:
             what = "destination" if isinstance(remote, DestinationSettings) else "source"
             yield (
                 f"{what} {remote.name} is this node itself ({remote.host}:{remote.port} is where "
-                "receiver.port listens); give host and port of the PACS"
+                "the receiver listens); give host and port of the PACS"
             )
+
+
+def _ports(receiver: Receiver) -> frozenset[int | None]:
+    return frozenset({receiver.port, None if receiver.tls is None else receiver.tls.port}) - {None}
 
 
 def _wrong_order(settings: Settings) -> Iterator[str]:
@@ -75,8 +85,9 @@ def _wrong_order(settings: Settings) -> Iterator[str]:
     for less, value, more, limit, why in pairs:
         if value > limit:
             yield f"{less} is {value:g}, more than {more} with {limit:g}: {why}; exchange them"
-    if settings.health.port == receiver.port:
-        yield f"health.port and receiver.port are both {receiver.port}; give each its own"
+    if settings.health.port in _ports(receiver):
+        both = settings.health.port
+        yield f"health.port and a port of the receiver are both {both}; give each its own"
 
 
 def _missing_files(settings: Settings) -> Iterator[str]:
@@ -93,6 +104,32 @@ def _missing_files(settings: Settings) -> Iterator[str]:
             if path is not None and not path.is_file():
                 who = getattr(remote, "name", "")
                 yield f"{name} of {who}: there is no file {path}; make it, or correct the path"
+
+
+def _tls(settings: Settings) -> None:
+    """Make every context of TLS.
+
+    Raises
+    ------
+    SettingsError
+        A file is missing or cannot be used.
+    """
+    receiver = settings.receiver
+    remotes = (*settings.destinations, *settings.sources, *settings.notifications)
+    if receiver.tls is None and all(each.tls is None for each in remotes):
+        return
+    from rebrain_node.network.certificates import fingerprints
+    from rebrain_node.network.tls import receiver_context, remote_context
+
+    if receiver.tls is not None:
+        receiver_context(receiver.tls)
+    for peer in receiver.peers:
+        for each in peer.certificates:
+            if each.startswith("/"):
+                fingerprints(Path(each))
+    for remote in remotes:
+        if remote.tls is not None:
+            remote_context(remote.tls)
 
 
 def _database(settings: Settings) -> None:

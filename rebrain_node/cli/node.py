@@ -101,7 +101,7 @@ def send(
 def unknown(config: Config = None, as_json: AsJson = False) -> None:
     """List the rejected senders and the settings that admit each.
 
-    From the audit log: senders whose AE title or address is not in [[receiver.peers]].
+    From the audit log: senders whose AE title, address or certificate is not in [[receiver.peers]].
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.domain.audit import Event
@@ -127,7 +127,7 @@ def unknown(config: Config = None, as_json: AsJson = False) -> None:
         print_json({"unknown": list(senders.values())})
         return
     if not senders:
-        typer.echo("no sender was rejected for its AE title or address")
+        typer.echo("no sender was rejected for its AE title, address or certificate")
         return
     columns = ("ae_title", "address", "reason", "rejections", "last")
     print_table("Rejected senders", columns, [[s[c] for c in columns] for s in senders.values()])
@@ -148,8 +148,11 @@ def list_(config: Config = None, as_json: AsJson = False) -> None:
     if not known:
         typer.echo("no peer may associate: add [[receiver.peers]] to the settings")
         return
-    rows = [(peer.ae_title, ", ".join(peer.addresses)) for peer in known]
-    print_table("Peers", ("calling AE title", "addresses"), rows)
+    rows = [
+        (peer.ae_title, ", ".join(peer.addresses), ", ".join(peer.certificates) or "any or none")
+        for peer in known
+    ]
+    print_table("Peers", ("calling AE title", "addresses", "certificates"), rows)
 
 
 @config.command("check")

@@ -33,7 +33,8 @@ def status(
     is below the soft mark, the database takes no write, bundle or engine failed the last check, a
     series failed in the last 24 hours, a series or a delivery waits longer than --late-after
     minutes, a delivery is refused or held back, delivery is stopped by a rule, a notification or
-    workitem is refused, or a receiver of audit messages or notices could not be told so long.
+    workitem is refused, a receiver of audit messages or notices could not be told so long, or
+    certificate files of the receiver cannot be used or have ended.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.app.health import health_of
@@ -62,6 +63,7 @@ def _status(settings: Settings, report: HealthReport) -> dict[str, object]:
         "last_result": report.last_result and report.last_result.isoformat(),
         "failed_last_day": report.failed_lately,
         "listens": _address(settings),
+        "ports": settings.receiver.listening_words,
         "instances": counts.instances,
         "quarantined": counts.quarantined,
         "disputed": counts.disputed,
@@ -92,7 +94,8 @@ def _status(settings: Settings, report: HealthReport) -> dict[str, object]:
 
 def _address(settings: Settings) -> str:
     receiver = settings.receiver
-    return f"{receiver.ae_title}@{receiver.address}:{receiver.port}"
+    port = receiver.port if receiver.tls is None else receiver.tls.port
+    return f"{receiver.ae_title}@{receiver.address}:{port}"
 
 
 def _print_status(settings: Settings, report: HealthReport) -> None:
@@ -114,7 +117,7 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
     rows.append(("last result", report.last_result and utc(report.last_result)))
     rows.append(("series failed in the last 24 hours", report.failed_lately))
     rows += [
-        (listens, _address(settings)),
+        (listens, "; ".join((_address(settings), *settings.receiver.listening_words))),
         ("instances", counts.instances),
         ("quarantined", counts.quarantined),
         ("disputed", counts.disputed),

@@ -28,7 +28,7 @@ class Event(StrEnum):
         "node.started",
         "the receiver listens; again when it was restarted",
         "AE title of the node",
-        "version, port",
+        "version, port (plain DICOM; null where it is not open), tls_port (null without TLS)",
     )
     NODE_STOPPED = (
         "node.stopped",
@@ -81,8 +81,18 @@ class Event(StrEnum):
         "calling AE title",
         (
             "address, called_ae_title, reason, not_told (how many were suppressed since the "
-            "last row), would_admit (the settings line)"
+            "last row), would_admit (the settings line), certificate (SHA-256 fingerprint) and "
+            "certificate_subject of what the peer presented over TLS"
         ),
+    )
+    HANDSHAKE_REFUSED = (
+        "handshake.refused",
+        (
+            "there was no TLS with a peer of the TLS port: of whom is not known but its address; "
+            "repeated ones are rate-limited"
+        ),
+        "address",
+        "address, reason ([TLS](how-to/tls.md)), sentence, not_told",
     )
     ASSOCIATION_ABORTED = (
         "association.aborted",
@@ -566,10 +576,25 @@ class Event(StrEnum):
         "storage",
         "free_bytes, soft_mark_bytes",
     )
+    CERTIFICATE_READ = (
+        "certificate.read",
+        "the receiver read the files of `receiver.tls`: at its start, and once they had changed",
+        "setting",
+        "ends (UTC), fingerprints (SHA-256 of each certificate of the file)",
+    )
+    CERTIFICATE_NOT_READ = (
+        "certificate.not-read",
+        "changed files of `receiver.tls` cannot be used: the receiver goes on with those before",
+        "setting",
+        "reason",
+    )
     CERTIFICATE_EXPIRING = (
         "certificate.expiring",
-        "a certificate of the settings has ended or ends soon; once a day",
-        "setting",
+        (
+            "a certificate or revocation list of the settings, or the certificate that a sender "
+            "presented, has ended or ends soon; once a day"
+        ),
+        "setting, or subject of the sender's certificate",
         "ends (UTC), days (left; negative after its end)",
     )
     NOTICE_SENT = (

@@ -344,6 +344,7 @@ RULES: Final[Mapping[str, MessageRule]] = {
         "Security Alert (Node Authentication; Use of Restricted Function where a limit is reached)",
         _refused_association,
     ),
+    Event.HANDSHAKE_REFUSED: _alert(NODE_AUTHENTICATION, _AGAIN),
     Event.ASSOCIATION_ABORTED: MessageRule(
         "Security Alert (Use of Restricted Function), where the peer broke a rule or was too slow",
         _aborted,
@@ -378,6 +379,8 @@ RULES: Final[Mapping[str, MessageRule]] = {
     Event.WORKITEM_ENDED: _one("Procedure Record", _Reporter.procedure),
     Event.STORAGE_PURGED: _accessed("D", "Delete, by retention"),
     Event.STORAGE_LOST: _alert(INTEGRITY, _FAILED),
+    Event.CERTIFICATE_READ: _alert(SECURITY_CONFIGURATION, _OK),
+    Event.CERTIFICATE_NOT_READ: _alert(SECURITY_CONFIGURATION, _FAILED),
     Event.AUDIT_KEY_MADE: _alert(SECURITY_CONFIGURATION, _OK),
     Event.AUDIT_SEALED: _one("Audit Log Used", _Reporter.log_used),
     Event.AUDIT_READ: _one("Audit Log Used", _Reporter.log_used),

@@ -144,6 +144,9 @@ SENTENCES: Final[Mapping[str, Callable[[AuditEvent], str | None]]] = {
         "the audit log is not as it was written; run `rebrain-node audit verify`"
     ),
     Event.ASSOCIATION_REFUSED: _unknown,
+    Event.CERTIFICATE_NOT_READ: _said(
+        "changed certificate files cannot be used, those before stay in force; correct them"
+    ),
     Event.CERTIFICATE_EXPIRING: _certificate,
 }
 

@@ -1,5 +1,6 @@
 """Associations that peers request of us (PS3.8 chapter 9, PS3.7 annex D), each in one thread.
 
+TLS is agreed on in that thread too, so that no handshake keeps others from being accepted.
 The bytes of a data set go from the buffer of the stream straight to whoever takes the message;
 nothing of it is kept here. Presentation contexts are negotiated by pynetdicom.
 """
@@ -30,6 +31,8 @@ from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from rebrain_node.network.admission import Caller, UnassociatedPool
+from rebrain_node.network.certificates import PeerCertificate
+from rebrain_node.network.handshake import HandshakeError, shake_hands
 from rebrain_node.network.messages import (
     COMMAND,
     LAST,
@@ -47,6 +50,7 @@ from rebrain_node.network.pdu_stream import (
     StreamLimits,
     abort,
 )
+from rebrain_node.network.tls import TlsContext
 from rebrain_node.settings import Receiver as ReceiverSettings
 
 #: connections that wait to be accepted, in the kernel
@@ -96,25 +100,31 @@ class AssociationHandler(Protocol):
     def ended(self, connection: Connection, end: StreamEndError) -> None:
         """Note that a connection ended otherwise than by release or rejection."""
 
+    def not_secured(self, connection: Connection, error: HandshakeError) -> None:
+        """Note that there was no TLS with a peer of the TLS port."""
+
 
 class Connection:
     """One connection and, once admitted, its association."""
 
     def __init__(
-        self, connection: socket.socket, address: str, acceptor: AssociationServer
+        self,
+        connection: socket.socket,
+        address: str,
+        acceptor: AssociationServer,
+        context: TlsContext | None = None,
     ) -> None:
+        """Serve a connection that was accepted; over TLS where there is a context."""
         self._socket = connection
+        self._context = context
+        self._replacing = threading.Lock()  # the socket, by that of TLS
+        self._last_pdu: bytes | None = None
         self._acceptor = acceptor
         self.address = address
+        self.certificate: PeerCertificate | None = None  #: what the peer has presented
         self.caller: Caller | None = None  #: who asked for an association
         self.associated = False
-        limits, settings = acceptor.limits, acceptor.settings
-        self._stream = PduStream(
-            connection,
-            limits,
-            associate_s=settings.association_timeout_s,
-            pdu_s=settings.pdu_timeout_s,
-        )
+        self._stream = self._new_stream()
         self._contexts: Mapping[int, PresentationContext] = {}
         self._maximum_pdu_bytes = 0
         self.thread = threading.Thread(target=self._run, name=f"from {address}", daemon=True)
@@ -125,17 +135,29 @@ class Connection:
         return not self.associated and self.thread.is_alive()
 
     def hang_up(self, last_pdu: bytes) -> None:
-        """End the connection from another thread."""
-        with contextlib.suppress(OSError):
-            self._socket.send(last_pdu, socket.MSG_DONTWAIT)
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        """End the connection from another thread; over TLS its own thread sends the last PDU."""
+        with self._replacing, contextlib.suppress(OSError):
+            if self._context is None:
+                with contextlib.suppress(OSError):
+                    self._socket.send(last_pdu, socket.MSG_DONTWAIT)
+            elif self.associated and self._last_pdu is None:
+                self._last_pdu = last_pdu
+                socket.socket.shutdown(self._socket, socket.SHUT_RD)
+                return
+            # that of ssl would go on in plain text
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _run(self) -> None:
         try:
+            if self._context is not None:
+                self._secure(self._context)
             self._serve()
+        except HandshakeError as error:
+            self._acceptor.service.not_secured(self, error)
         except StreamEndError as end:
-            if end.reason not in {"PEER-GONE", "PEER-ABORTED"}:
+            if self._last_pdu is not None:
+                self._stream.send_last(self._last_pdu, peer_closes=False)
+            elif end.reason not in {"PEER-GONE", "PEER-ABORTED"}:
                 self._stream.send_last(abort(end.reason), peer_closes=False)
             self._acceptor.service.ended(self, end)
         except Exception:  # noqa: BLE001 - a defect ends this connection and no other
@@ -146,10 +168,35 @@ class Connection:
             self._socket.close()
             self._acceptor.forget(self)
 
+    def _new_stream(self) -> PduStream:
+        settings = self._acceptor.settings
+        return PduStream(
+            self._socket,
+            self._acceptor.limits,
+            associate_s=settings.association_timeout_s,
+            pdu_s=settings.pdu_timeout_s,
+        )
+
+    def _secure(self, context: TlsContext) -> None:
+        """Agree on TLS.
+
+        Raises
+        ------
+        HandshakeError
+            There is no agreement within the limit.
+        """
+        tls, settings = context.current(), self._acceptor.settings.tls
+        assert settings is not None  # noqa: S101 - for the type checker: there is a context
+        with self._replacing:
+            secured = tls.wrap_socket(self._socket, server_side=True, do_handshake_on_connect=False)
+            self._socket = secured
+        self.certificate = shake_hands(secured, settings.handshake_timeout_s)
+        self._stream = self._new_stream()
+
     def _serve(self) -> None:
         content = self._stream.association_request()
         called, calling = (content[at : at + 16].decode("ascii", "replace") for at in (10, 26))
-        self.caller = Caller.of(calling, called, self.address)
+        self.caller = Caller.of(calling, called, self.address, self.certificate)
         rejection = self._acceptor.service.admit(self)
         if rejection is not None:
             self._stream.send_last(_REJECT.pack(3, 4, *rejection))
@@ -287,6 +334,18 @@ class _Message:
         self._connection.answer(context_id, command, answer)
 
 
+@dataclass(frozen=True)
+class _ListeningSocket:
+    """One port; over TLS where there is a context."""
+
+    socket: socket.socket
+    context: TlsContext | None
+
+    @property
+    def port(self) -> int:
+        return int(self.socket.getsockname()[1])
+
+
 class AssociationServer:
     """Listens, and serves each connection in a thread of its own, between construction and stop."""
 
@@ -296,13 +355,14 @@ class AssociationServer:
         offered: Sequence[PresentationContext],
         service: AssociationHandler,
         limits: StreamLimits,
+        context: TlsContext | None = None,
     ) -> None:
-        """Listen at the address of the settings.
+        """Listen at address and ports of the settings; ``context`` is that of the TLS port.
 
         Raises
         ------
         OSError
-            The address is in use or not of this machine.
+            An address is in use or not of this machine; ``filename`` holds the port.
         """
         self.settings = settings
         self.service = service
@@ -316,33 +376,53 @@ class AssociationServer:
         self._open: set[Connection] = set()
         self._changing = threading.Lock()
         self._stopped = False
-        family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
-        self._listener = socket.create_server(
-            (settings.address, settings.port), family=family, backlog=BACKLOG
-        )
-        self.port = int(self._listener.getsockname()[1])
-        self._thread = threading.Thread(target=self._listen, name="receiver", daemon=True)
-        self._thread.start()
+        self._threads: list[threading.Thread] = []
+        self._listeners: list[_ListeningSocket] = []
+        if settings.port is not None:
+            self._listeners.append(_listener(settings, settings.port))
+        if settings.tls is not None and context is not None:
+            try:
+                self._listeners.append(_listener(settings, settings.tls.port, context))
+            except OSError:
+                self.stop()
+                raise
+        self._threads = [
+            threading.Thread(target=self._listen, args=(each,), name="receiver", daemon=True)
+            for each in self._listeners
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def port(self, *, encrypted: bool) -> int | None:
+        """TCP port of plain DICOM or of TLS; None where it does not listen so."""
+        ports = [one.port for one in self._listeners if (one.context is not None) == encrypted]
+        return ports[0] if ports else None
 
     @property
     def is_listening(self) -> bool:
-        """Whether the thread that accepts connections is alive."""
-        return self._thread.is_alive()
+        """Whether every thread that accepts connections is alive."""
+        return all(each.is_alive() for each in self._threads)
 
     def stop(self) -> None:
         """Stop listening and abort what is open."""
         self._stopped = True
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # ends the wait in accept
-        self._thread.join()
-        self._listener.close()
+        for each in self._listeners:
+            with contextlib.suppress(OSError):
+                each.socket.shutdown(socket.SHUT_RDWR)  # ends the wait in accept
+        for thread in self._threads:
+            thread.join()
+        for each in self._listeners:
+            each.socket.close()
         with self._changing:
             remaining = tuple(self._open)
-        for each in remaining:
-            each.hang_up(abort("STOPPED") if each.associated else b"")
+        for connection in remaining:
+            connection.hang_up(abort("STOPPED") if connection.associated else b"")
         deadline = time.monotonic() + _JOIN_S
-        for each in remaining:
-            each.thread.join(max(deadline - time.monotonic(), 0))
+        for connection in remaining:
+            connection.thread.join(max(deadline - time.monotonic(), 0))
+        for connection in remaining:
+            if connection.thread.is_alive():
+                connection.hang_up(b"")
 
     def associations(self) -> int:
         """Count the associations that are open now."""
@@ -354,27 +434,28 @@ class AssociationServer:
         with self._changing:
             self._open.discard(connection)
 
-    def _listen(self) -> None:
+    def _listen(self, listener: _ListeningSocket) -> None:
         while not self._stopped:
             try:
-                accepted, address = self._listener.accept()
+                accepted, address = listener.socket.accept()
             except OSError as error:
                 if not self._stopped:
                     _LOG.error("connection not accepted: %s", error.strerror)
                     time.sleep(_RETRY_S)
                 continue
             try:
-                self._start(accepted, address[0])
+                self._start(accepted, address[0], listener.context)
             except Exception:  # noqa: BLE001 - a defect ends this connection and no other
                 _LOG.exception("connection not served")
                 accepted.close()
 
-    def _start(self, accepted: socket.socket, address: str) -> None:
-        displaced = self._pool.make_room(address)
+    def _start(self, accepted: socket.socket, address: str, context: TlsContext | None) -> None:
+        with self._changing:
+            displaced = self._pool.make_room(address)
         if displaced is not None:
             displaced.hang_up(_LOCAL_LIMIT_EXCEEDED if displaced.caller is None else b"")
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(accepted, address, self)
+        connection = Connection(accepted, address, self, context)
         with self._changing:
             self._open.add(connection)
         try:
@@ -382,7 +463,19 @@ class AssociationServer:
         except BaseException:
             self.forget(connection)
             raise
-        self._pool.add(connection)
+        with self._changing:
+            self._pool.add(connection)
+
+
+def _listener(
+    settings: ReceiverSettings, port: int, context: TlsContext | None = None
+) -> _ListeningSocket:
+    family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
+    try:
+        made = socket.create_server((settings.address, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(port)) from error
+    return _ListeningSocket(made, context)
 
 
 @dataclass(frozen=True, kw_only=True)

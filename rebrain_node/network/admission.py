@@ -21,6 +21,7 @@ from pynetdicom import AllStoragePresentationContexts
 from pynetdicom.presentation import PresentationContext, build_context
 
 from rebrain_node.instance.scan import CT_CLASSES
+from rebrain_node.network.certificates import PeerCertificate
 from rebrain_node.settings import Peer, Receiver
 
 #: C-ECHO (PS3.4 annex A)
@@ -43,7 +44,10 @@ AUDIT_EVERY_S: Final = 60.0
 #: callers remembered for that; above it unknown callers share one entry
 _REMEMBERED: Final = 1000
 
-Reason = Literal["CALLED-AE", "UNKNOWN-AE", "UNKNOWN-ADDRESS", "ASSOCIATIONS", "RESOURCES"]
+Reason = Literal[
+    "CALLED-AE", "UNKNOWN-AE", "UNKNOWN-ADDRESS", "UNKNOWN-CERTIFICATE", "ASSOCIATIONS",
+    "RESOURCES",
+]  # fmt: skip
 #: result, source and reason of the A-ASSOCIATE-RJ (PS3.8 table 9-21), and what the site does
 REJECTIONS: Final[Mapping[Reason, tuple[tuple[int, int, int], str]]] = {
     "CALLED-AE": ((1, 1, 7), "correct the AE title entered at the sender"),
@@ -51,6 +55,10 @@ REJECTIONS: Final[Mapping[Reason, tuple[tuple[int, int, int], str]]] = {
     "UNKNOWN-ADDRESS": (
         (1, 1, 3),
         "add the address; the sender is not told that only the address is wrong",
+    ),
+    "UNKNOWN-CERTIFICATE": (
+        (1, 1, 3),
+        "have the sender present its certificate, over TLS; or add the one it presents",
     ),
     "ASSOCIATIONS": (
         (2, 3, 2),
@@ -70,9 +78,12 @@ class Caller:
     calling_ae_title: str
     called_ae_title: str
     address: str
+    certificate: PeerCertificate | None = None  #: None without TLS, or where none is asked for
 
     @classmethod
-    def of(cls, calling: str, called: str, address: str) -> Caller:
+    def of(
+        cls, calling: str, called: str, address: str, certificate: PeerCertificate | None = None
+    ) -> Caller:
         """Clean what came from the network; an IPv4 address stays one behind IPv6."""
         parsed = ipaddress.ip_address(address.partition("%")[0])
         mapped = getattr(parsed, "ipv4_mapped", None)
@@ -80,16 +91,20 @@ class Caller:
             calling_ae_title=_printable(calling),
             called_ae_title=_printable(called),
             address=str(mapped or parsed),
+            certificate=certificate,
         )
 
     @property
     def settings_line(self) -> str:
         """What would admit this caller, to be pasted into the settings file."""
         network = ipaddress.ip_network(self.address)
-        return (
+        lines = (
             f"[[receiver.peers]]\nae_title = {json.dumps(self.calling_ae_title)}\n"
             f'addresses = ["{network}"]'
         )
+        if self.certificate is None:
+            return lines
+        return f'{lines}\ncertificates = ["{self.certificate.fingerprint}"]'
 
 
 def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | None:
@@ -100,10 +115,22 @@ def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | No
     if not named:
         return "UNKNOWN-AE"
     address = ipaddress.ip_address(caller.address)
-    networks = (network for peer in named for network in peer.addresses)
-    if not any(address in ipaddress.ip_network(network) for network in networks):
+    near = [
+        peer
+        for peer in named
+        if any(address in ipaddress.ip_network(network) for network in peer.addresses)
+    ]
+    if not near:
         return "UNKNOWN-ADDRESS"
+    if not any(_presents(caller.certificate, peer) for peer in near):
+        return "UNKNOWN-CERTIFICATE"
     return None
+
+
+def _presents(certificate: PeerCertificate | None, peer: Peer) -> bool:
+    if not peer.certificates:
+        return True
+    return certificate is not None and certificate.is_one_of(peer.certificates)
 
 
 def accepted_contexts(transfer_syntaxes: Sequence[str]) -> list[PresentationContext]:

@@ -8,8 +8,10 @@ kernel delays by 40 ms; so TCP_QUICKACK is armed again after each PDU we send an
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 
 from pydicom.uid import UID
 from pynetdicom import evt
@@ -18,8 +20,14 @@ from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from rebrain_node.errors import DeliveryError, UnreachableError
-from rebrain_node.network.pynetdicom_hardening import ReactorPause, Requestor
+from rebrain_node.errors import DeliveryError, SettingsError, UnreachableError
+from rebrain_node.network.certificates import PeerCertificate
+from rebrain_node.network.pynetdicom_hardening import (
+    LeakFreeSocket,
+    ReactorPause,
+    Requestor,
+)
+from rebrain_node.network.tls import fault_of, remote_context, words_of
 from rebrain_node.settings import DicomRemote
 
 #: what a rejection asks the administrator to do (PS3.8 table 9-21, result source and reason)
@@ -65,7 +73,8 @@ def associated(
     Raises
     ------
     UnreachableError
-        No connection, no answer in time, or a rejection; the text says which and what to do.
+        No connection, no TLS, no answer in time, a rejection, or a file of its ``tls`` cannot be
+        used; the text says which and what to do.
     DeliveryError
         More presentation contexts are needed than an association takes.
     """
@@ -85,6 +94,7 @@ def associated(
         contexts=list(contexts),
         ae_title=destination.ae_title,
         ext_neg=list(roles),
+        tls_args=_tls(destination),
         evt_handlers=[
             (evt.EVT_CONN_OPEN, _send_at_once),
             (evt.EVT_DATA_SENT, _acknowledge_at_once),
@@ -111,6 +121,28 @@ def associated(
             association.release() if finished else association.abort()
         pause.end()
         association.join(destination.timeout_s)
+
+
+def certificate_end(destination: DicomRemote) -> datetime:
+    """Agree on TLS and close; when the certificate that is shown ends (aware, UTC).
+
+    Raises
+    ------
+    UnreachableError
+        There is no connection, or no TLS.
+    """
+    context, name = _tls(destination) or (None, "")
+    if context is None:
+        raise UnreachableError(f"{describe(destination)} is reached without TLS")
+    address = (_address(destination), destination.port)
+    try:
+        with (
+            socket.create_connection(address, timeout=destination.timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=name) as secured,
+        ):
+            return PeerCertificate.of(secured.getpeercert(binary_form=True) or b"").ends
+    except OSError as error:
+        raise UnreachableError(f"{describe(destination)}: {_no_tls(error)}") from error
 
 
 def is_open(association: Association) -> bool:
@@ -145,6 +177,29 @@ def _address(destination: DicomRemote) -> str:
     return str(found[0][4][0])
 
 
+def _tls(destination: DicomRemote) -> tuple[ssl.SSLContext, str] | None:
+    """Context of TLS, and the name that the certificate must carry.
+
+    Raises
+    ------
+    UnreachableError
+        A file of its settings cannot be used.
+    """
+    tls = destination.tls
+    if tls is None:
+        return None
+    try:
+        return remote_context(tls), tls.host_name or destination.host
+    except SettingsError as error:
+        raise UnreachableError(f"{describe(destination)}: {error}") from error
+
+
+def _no_tls(failure: OSError) -> str:
+    if isinstance(failure, ssl.SSLError):
+        return fault_of(failure)
+    return f"TLS was not agreed on ({words_of(failure)}); check that it expects TLS on this port"
+
+
 def _send_at_once(event: Event) -> None:
     _set_option(event, socket.TCP_NODELAY)
     _set_option(event, socket.TCP_QUICKACK)
@@ -175,6 +230,9 @@ def _why_not(association: Association, destination: DicomRemote, calling: str) -
     refused = sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts})
     if refused:
         return f"{where} accepts none of {', '.join(refused)}; allow these SOP classes there"
+    transport = association.dul.socket
+    if isinstance(transport, LeakFreeSocket) and transport.failure is not None:
+        return f"{where}: {_no_tls(transport.failure)}"
     try:
         address = (_address(destination), destination.port)
         socket.create_connection(address, timeout=destination.timeout_s).close()
@@ -187,5 +245,5 @@ def _why_not(association: Association, destination: DicomRemote, calling: str) -
     return (
         f"{where} takes connections but did not answer the association request within "
         f"{destination.timeout_s:g} s; check that a DICOM storage service listens there "
-        "and whether it expects TLS"
+        f"and whether it expects {'plain DICOM' if destination.tls is not None else 'TLS'}"
     )

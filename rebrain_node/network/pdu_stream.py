@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -149,7 +150,7 @@ class PduStream:
             self._connection.settimeout(_DRAINED_S)
             self._connection.sendall(pdu)
             if not peer_closes:
-                self._connection.shutdown(socket.SHUT_WR)
+                socket.socket.shutdown(self._connection, socket.SHUT_WR)
             deadline, drained = time.monotonic() + _DRAINED_S, 0
             while drained < _DRAINED_BYTES and time.monotonic() < deadline:
                 count = self._connection.recv_into(self._buffer)
@@ -189,7 +190,7 @@ class PduStream:
             try:
                 self._connection.settimeout(max(left_s, 0))  # 0: what is there, without waiting
                 count = self._connection.recv_into(target[filled:])
-            except (TimeoutError, BlockingIOError):
+            except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
                 if self._associated and self._between_pdus:
                     raise StreamEndError("SILENT", "the peer was silent too long") from None
                 raise StreamEndError("SLOW-PDU", "the peer took too long over a PDU") from None

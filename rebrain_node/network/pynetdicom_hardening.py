@@ -10,8 +10,8 @@ Associations that peers request of us are served by ``acceptor``; these are thos
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
-from ssl import SSLContext
 from typing import Final
 
 import pynetdicom
@@ -21,6 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from rebrain_node.errors import RebrainError
+from rebrain_node.network.tls import TlsSocket
 
 #: the only version whose private members are known to be as this module needs them
 TESTED_VERSION: Final = "3.0.4"
@@ -49,7 +50,21 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 class LeakFreeSocket(AssociationSocket):
     """Socket that is closed also when ``shutdown`` fails because the peer closed or reset first."""
 
+    failure: OSError | None = None  #: why there is no TLS
     _connected_once = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is data of the peer.
+
+        Without: a session ticket of TLS 1.3, which is no data, is taken for data, and the thread of
+        the state machine waits in ``recv`` without a limit: nothing is sent, and no timeout ends
+        the association, as long as the peer is silent. Upstream: no issue known.
+        """
+        ready = super().ready
+        if ready and isinstance(self.socket, TlsSocket):
+            return self.socket.has_data()
+        return ready
 
     @property
     def _is_connected(self) -> bool:
@@ -74,6 +89,7 @@ class LeakFreeSocket(AssociationSocket):
         connection = self.socket
         super()._shutdown_socket()
         if connection is not None:
+            self.failure = getattr(connection, "failure", None) or self.failure
             connection.close()
 
 
@@ -84,7 +100,7 @@ class Requestor(AE):
         self,
         assoc: Association,
         address: AddressInformation,
-        tls_args: tuple[SSLContext, str] | None,
+        tls_args: tuple[ssl.SSLContext, str] | None,
     ) -> AssociationSocket:
         """Without: see ``LeakFreeSocket``. Upstream: no way to choose the class."""
         connection = LeakFreeSocket(assoc, address=address)

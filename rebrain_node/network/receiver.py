@@ -1,6 +1,7 @@
 """The receiver: who may send, what is taken, and what each sender is told.
 
-Default deny: a peer is known by its AE title and the network it calls from, together. An
+Default deny: a peer is known by its AE title, the network it calls from and, where the settings
+name one, the certificate it presents, together. An
 instance is acknowledged when its structure is sound, its four identities agree (presentation
 context, command, data set, file meta information) and it is durable on disk and in the ledger.
 docs/receiving.md lists every status a sender can see.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import struct
 import threading
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, NoReturn
 
@@ -20,11 +22,13 @@ from rebrain_node import settings
 from rebrain_node.domain.audit import Event as AuditEvent
 from rebrain_node.domain.marks import IMPLEMENTATION_CLASS_UID
 from rebrain_node.domain.statuses import STATUSES
+from rebrain_node.domain.text import utc
 from rebrain_node.errors import (
     InstanceError,
     MalformedInstanceError,
     OutOfResourcesError,
     RebrainError,
+    SettingsError,
 )
 from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 from rebrain_node.instance.scan import require_class, require_instance, scan_data_set
@@ -38,15 +42,19 @@ from rebrain_node.network.admission import (
     accepted_contexts,
     refusal,
 )
+from rebrain_node.network.certificates import PeerCertificate, certificate_end, fingerprints
 from rebrain_node.network.commitment import PUSH_MODEL, Recorder, answer_report, commitment_context
+from rebrain_node.network.handshake import HandshakeError
 from rebrain_node.network.messages import C_ECHO, C_STORE, Answer, Command, is_uid
 from rebrain_node.network.pdu_stream import StreamEndError, StreamLimits
+from rebrain_node.network.tls import TlsContext, receiver_context
 from rebrain_node.ports import AuditLog, JsonValue
 from rebrain_node.reception.inbox import IncomingInstance, Spool
 
 _PREAMBLE: Final = bytes(128) + b"DICM"
 _VERSION: Final = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
 _SUCCESS: Final = Answer(status=0x0000)
+_DAY_S: Final = 86_400.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -60,29 +68,54 @@ class Receiver:
         audit: AuditLog,
         commit: Recorder,
         limits: StreamLimits | None = None,
+        certificate_days: int = 30,
     ) -> None:
-        """Listen as ``listening`` says; ``commit`` records answers to storage commitment."""
+        """Listen as ``listening`` says; ``commit`` records answers to storage commitment.
+
+        Parameters
+        ----------
+        certificate_days
+            A certificate of a sender that ends within so many days is recorded, once a day.
+        """
         self._listening = listening
         self._spool = spool
         self._audit = audit
         self._commit = commit
         self._limits = limits or StreamLimits()
         self._limiter = RateLimiter(AUDIT_EVERY_S)
+        self._certificate_days = certificate_days
+        self._daily = RateLimiter(_DAY_S)
+        self._context: TlsContext | None = None
         self._admitting = threading.Lock()
         self._acceptor: AssociationServer | None = None
 
     @property
     def port(self) -> int:
-        """TCP port it listens on.
+        """TCP port of plain DICOM.
 
         Raises
         ------
         RuntimeError
-            It does not listen.
+            It does not listen there.
         """
-        if self._acceptor is None:
-            raise RuntimeError("the receiver is not started")
-        return self._acceptor.port
+        return self._port(encrypted=False)
+
+    @property
+    def tls_port(self) -> int:
+        """TCP port of DICOM over TLS.
+
+        Raises
+        ------
+        RuntimeError
+            It does not listen there.
+        """
+        return self._port(encrypted=True)
+
+    def _port(self, *, encrypted: bool) -> int:
+        found = None if self._acceptor is None else self._acceptor.port(encrypted=encrypted)
+        if found is None:
+            raise RuntimeError("the receiver does not listen on that port")
+        return found
 
     @property
     def is_listening(self) -> bool:
@@ -96,9 +129,38 @@ class Receiver:
         ------
         OSError
             The address is in use or not of this machine.
+        SettingsError
+            A file of `receiver.tls` cannot be used.
         """
         offered = [*accepted_contexts(decodable_transfer_syntaxes()), commitment_context()]
-        self._acceptor = AssociationServer(self._listening, offered, self, self._limits)
+        tls = self._listening.tls
+        if tls is not None:
+            self._context = TlsContext(
+                lambda: receiver_context(tls), tls.files.values(), self._certificates_read
+            )
+            self._certificates_read(None)
+        self._acceptor = AssociationServer(
+            self._listening, offered, self, self._limits, self._context
+        )
+
+    def reload_certificates(self) -> None:
+        """Read the files of `receiver.tls` again; without them nothing happens."""
+        if self._context is not None:
+            self._context.reload()
+
+    def _certificates_read(self, error: SettingsError | None) -> None:
+        """Record that the certificate of the node was read, or that the one before stays."""
+        tls = self._listening.tls
+        if tls is None:
+            return
+        if error is not None:
+            self._record(AuditEvent.CERTIFICATE_NOT_READ, "receiver.tls", {"reason": str(error)})
+            return
+        details: dict[str, JsonValue] = {
+            "ends": utc(certificate_end(tls.certificate)),
+            "fingerprints": sorted(fingerprints(tls.certificate)),
+        }
+        self._record(AuditEvent.CERTIFICATE_READ, "receiver.tls", details)
 
     def stop(self) -> None:
         """Stop listening and abort what is open; what was acknowledged stays."""
@@ -129,6 +191,7 @@ class Receiver:
             refused = refusal(caller, self._listening.ae_title, self._listening.peers)
             refused = refused or self._lack_of_room(connection)
             if refused is None:
+                self._watch_end(caller.certificate)
                 return None
             reason = refused
             self._record_association_refused(caller, reason)
@@ -174,6 +237,34 @@ class Receiver:
         }
         self._record(AuditEvent.ASSOCIATION_ABORTED, caller.calling_ae_title, details)
 
+    def not_secured(self, connection: Connection, error: HandshakeError) -> None:
+        """Record that there was no TLS with a peer of the TLS port."""
+        if error.reason == "PEER-GONE":
+            return  # port scans and health checks connect and go
+        caller = Caller.of("", "", connection.address)
+        suppressed = self._limiter.due((caller.address, error.reason))
+        if suppressed is None:
+            return
+        _LOG.warning("no TLS with %s: %s", caller.address, error)
+        details: dict[str, JsonValue] = {
+            "address": caller.address,
+            "reason": error.reason,
+            "sentence": str(error),
+            "not_told": suppressed,
+        }
+        self._record(AuditEvent.HANDSHAKE_REFUSED, caller.address, details)
+
+    def _watch_end(self, certificate: PeerCertificate | None) -> None:
+        """Record once a day that a sender's certificate ends soon."""
+        if certificate is None:
+            return
+        days = (certificate.ends - datetime.now(UTC)).days
+        if days >= self._certificate_days or self._daily.due(certificate.fingerprint) is None:
+            return
+        details: dict[str, JsonValue] = {"ends": utc(certificate.ends), "days": days}
+        subject = f"certificate of a sender: {certificate.label}"
+        self._record(AuditEvent.CERTIFICATE_EXPIRING, subject, details)
+
     def _lack_of_room(self, connection: Connection) -> Reason | None:
         try:
             self._spool.require_room()
@@ -199,7 +290,10 @@ class Receiver:
             "not_told": suppressed,
         }
         remedy = ""
-        if reason in {"UNKNOWN-AE", "UNKNOWN-ADDRESS"}:
+        if caller.certificate is not None:
+            details["certificate"] = caller.certificate.fingerprint
+            details["certificate_subject"] = caller.certificate.label
+        if reason in {"UNKNOWN-AE", "UNKNOWN-ADDRESS", "UNKNOWN-CERTIFICATE"}:
             details["would_admit"] = caller.settings_line
             remedy = "; `rebrain-node peers unknown` prints the settings that admit it"
         self._audit.record(AuditEvent.ASSOCIATION_REFUSED, caller.calling_ae_title, details)

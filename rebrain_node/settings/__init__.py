@@ -25,6 +25,7 @@ from rebrain_node.settings.remotes import (
 )
 from rebrain_node.settings.results import MarksSettings, Model, Objects
 from rebrain_node.settings.storage import AuditSettings, HealthSettings, RetentionSettings, Storage
+from rebrain_node.settings.tls import ReceiverTlsSettings, RemoteTlsSettings
 from rebrain_node.settings.values import AETitle, MailAddress, Port, RemoteName
 
 __all__ = [
@@ -48,7 +49,9 @@ __all__ = [
     "Peer",
     "Port",
     "Receiver",
+    "ReceiverTlsSettings",
     "RemoteName",
+    "RemoteTlsSettings",
     "RetentionSettings",
     "Settings",
     "ShadowSettings",

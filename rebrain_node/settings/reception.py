@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic import field_validator as validator
 
+from rebrain_node.settings.tls import ReceiverTlsSettings, certificate_binding
 from rebrain_node.settings.values import AETitle, Port, Section
 
 
@@ -17,6 +18,14 @@ class Peer(Section):
     ae_title: AETitle = Field(description="calling AE title of a sender")
     addresses: tuple[str, ...] = Field(
         default=("127.0.0.1/32",), description="networks that sender may call from, CIDR"
+    )
+    certificates: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "certificates of which that sender must present one, each as SHA-256 fingerprint, as "
+            "subject (`CN=...,O=...`) or as absolute path of a PEM file; empty means any that an "
+            "authority of `receiver.tls` has issued, or none ([TLS](how-to/tls.md))"
+        ),
     )
     query: str | None = Field(
         default=None,
@@ -31,6 +40,11 @@ class Peer(Section):
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_network(network) for network in value)
+
+    @validator("certificates")
+    @classmethod
+    def _are_certificates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(certificate_binding(each) for each in value)
 
 
 def _network(text: str) -> str:
@@ -65,7 +79,17 @@ class Receiver(Section):
     address: str = Field(
         default="127.0.0.1", description="address to listen on; `0.0.0.0` for every interface"
     )
-    port: Port = Field(default=11112, description="TCP port to listen on")
+    port: Port | None = Field(
+        default=11112,
+        description=(
+            "TCP port of plain DICOM, which is not encrypted; with `receiver.tls` it is opened "
+            "only where it is set"
+        ),
+    )
+    tls: ReceiverTlsSettings | None = Field(
+        default=None,
+        description="DICOM over TLS ([TLS](how-to/tls.md)); none means plain DICOM alone",
+    )
     peers: tuple[Peer, ...] = Field(
         default=(), description="who may associate; empty means nobody (default deny)"
     )
@@ -100,6 +124,40 @@ class Receiver(Section):
     association_timeout_s: float = Field(
         default=10.0, gt=0, description="seconds a connection may take to associate"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _opens_the_plain_port_where_it_is_set(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("tls") is not None:
+            return {"port": None} | values
+        return values
+
+    @model_validator(mode="after")
+    def _listens(self) -> Self:
+        if self.tls is None and self.port is None:
+            raise ValueError("neither port nor tls is set: nothing would listen; set one of them")
+        if self.tls is not None and self.tls.port == self.port:
+            raise ValueError(f"port and tls.port are both {self.port}; give each its own")
+        asked = self.tls is not None and self.tls.client_certificates == "required"
+        for peer in self.peers:
+            if peer.certificates and not asked:
+                raise ValueError(
+                    f"peers: {peer.ae_title} must present a certificate, and none is asked for; "
+                    'set receiver.tls with client_certificates = "required"'
+                )
+        return self
+
+    @property
+    def listening_words(self) -> tuple[str, ...]:
+        """Say for each port whether it is encrypted."""
+        words = []
+        if self.tls is not None:
+            asked = self.tls.client_certificates == "required"
+            who = "client certificates required" if asked else "no client certificate is asked for"
+            words.append(f"port {self.tls.port}: TLS, {who}")
+        if self.port is not None:
+            words.append(f"port {self.port}: plain DICOM, not encrypted")
+        return tuple(words)
 
 
 class Completeness(Section):

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from rebrain_node.settings.tls import RemoteTlsSettings
 from rebrain_node.settings.values import LOOPBACK, AETitle, Port, RemoteName, Section, text_of
 
 
@@ -28,6 +29,9 @@ class DicomRemote(Remote):
     ae_title: AETitle = Field(description="its called AE title")
     host: str = Field(description="host name or address")
     port: Port = Field(default=104, description="TCP port")
+    tls: RemoteTlsSettings | None = Field(
+        default=None, description="TLS ([TLS](how-to/tls.md)); none means plain DICOM"
+    )
 
 
 class WebRemote(Remote):

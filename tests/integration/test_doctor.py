@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,15 +14,25 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from rebrain_node import cli
+from rebrain_node.app.certificates import CertificateFile
 from rebrain_node.app.compose import make_audit_key, open_state
 from rebrain_node.app.doctor import checks_of_the_node
-from rebrain_node.app.doctor_remotes import _authority, checks_of_remotes
+from rebrain_node.app.doctor_remotes import checks_of_remotes
 from rebrain_node.app.verification import last_verification
+from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.domain.audit import Event
 from rebrain_node.network import services
 from rebrain_node.network.commitment import PUSH_MODEL
 from rebrain_node.network.query import FIND, GET
-from rebrain_node.settings import DestinationSettings, Peer, Receiver, Settings, Storage
+from rebrain_node.settings import (
+    DestinationSettings,
+    Peer,
+    Receiver,
+    RemoteTlsSettings,
+    Settings,
+    Storage,
+)
+from tests.support.certificates import CertificateAuthority
 from tests.support.scripted_pacs import listening_ae
 
 MR, PM = (UID(services.CLASSES[kind][0]) for kind in ("MR", "PM"))
@@ -210,6 +221,40 @@ def test_a_port_that_another_program_has_fails(logged):
     assert "stop the other program" in check.found
 
 
+def test_a_plain_port_that_a_network_reaches_is_a_warning(logged):
+    peers = (Peer(ae_title="PACS"),)
+    open_to_all = Receiver(address="0.0.0.0", port=free_port(), peers=peers)
+    check = node_check(logged.model_copy(update={"receiver": open_to_all}), "receiver")
+    assert check.state == "warn"
+    assert "plain DICOM, not encrypted" in check.found
+    assert "set receiver.tls" in check.found
+
+
+def test_certificates_of_tls_are_looked_at_as_files_and_as_a_pacs_shows_them(tmp_path):
+    authority = CertificateAuthority(tmp_path)
+    shown = authority.issue("pacs", days=9)
+    own = authority.issue("node", both=True, days=90)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown.certificate, shown.key)
+    tls = RemoteTlsSettings(
+        certificate_authority=authority.certificate,
+        certificate=own.certificate,
+        key=own.key,
+        revocation_list=authority.revoke(days=3),
+    )
+    with listening_ae(EVERYTHING, ssl_context=context) as port:
+        settings = settings_of(port, host="localhost", tls=tls)
+        found = {each.what: each for each in checks_of_remotes(settings)}
+    assert {what: each.state for what, each in found.items()} == {
+        "destination pacs": "ok",
+        "certificate of pacs": "warn",
+        "tls.certificate of pacs": "ok",
+        "certificate authority of pacs": "ok",
+        "revocation list of pacs": "warn",
+    }
+    assert "put the new revocation list into" in found["revocation list of pacs"].found
+
+
 def test_no_destination_and_no_peer_are_said():
     checks = {each.what: each for each in checks_of_the_node(Settings())}
     assert checks["destinations"].state == "warn"
@@ -223,7 +268,7 @@ def test_a_file_that_holds_no_certificate_is_named(tmp_path):
     path = tmp_path / "ca.pem"
     path.write_text("none")
     with pytest.raises(SettingsError, match="give a file with certificates"):
-        _authority(path)
+        CertificateFile("certificate_authority of web", path, "only").end()
 
 
 def test_what_is_entered_at_the_pacs_has_every_class_and_syntax(tmp_path):

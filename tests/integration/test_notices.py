@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from rebrain_node.app.certificates import certificate_ends
 from rebrain_node.app.compose import open_state
-from rebrain_node.app.messages import begin_queue, certificate_ends
+from rebrain_node.app.messages import begin_queue
 from rebrain_node.cli import program
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.domain.audit import AuditEvent, ChainVerdict, Event

@@ -10,6 +10,7 @@ import io
 import logging
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -24,12 +25,13 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import _config, evt
 from pynetdicom.presentation import build_context
 
-from rebrain_node.errors import RebrainError
+from rebrain_node.errors import RebrainError, UnreachableError
 from rebrain_node.network import association as association_module
 from rebrain_node.network import pynetdicom_hardening as hardening
 from rebrain_node.network.receiver import file_header
 from rebrain_node.network.sender import send_files
-from rebrain_node.settings import DestinationSettings
+from rebrain_node.settings import DestinationSettings, RemoteTlsSettings
+from tests.support.certificates import CertificateAuthority
 from tests.support.data_sets import ct, element, encode, us
 from tests.support.dicom_peers import (
     Listening,
@@ -150,6 +152,48 @@ def _only_the_sender_takes_answers(folder: Path, patience_s: float) -> bool:
                 assert association.send_c_echo().Status == 0x0000
                 time.sleep(0.02)  # a reactor that does not stand still reads meanwhile
             return readers == {threading.current_thread().name}
+
+
+def _associates(destination: DestinationSettings) -> None:
+    with (
+        contextlib.suppress(UnreachableError),
+        association_module.associated(destination, "PACS", [build_context("1.2.840.10008.1.1")]),
+    ):
+        pass
+
+
+@change("LeakFreeSocket.ready")
+def _a_server_that_is_silent_after_the_handshake_is_given_up(
+    folder: Path, patience_s: float
+) -> bool:
+    authority = CertificateAuthority(folder)
+    pair = authority.issue("server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    heard = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with context.wrap_socket(connection, server_side=True):
+            heard.wait(LONG_S)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        destination = DestinationSettings(
+            name="node",
+            ae_title="REBRAIN",
+            host="localhost",
+            port=listener.getsockname()[1],
+            timeout_s=0.5,
+            tls=RemoteTlsSettings(certificate_authority=authority.certificate),
+        )
+        caller = threading.Thread(target=_associates, args=(destination,), daemon=True)
+        caller.start()
+        caller.join(patience_s)
+        given_up = not caller.is_alive()
+        heard.set()
+        caller.join(LONG_S)
+    return given_up
 
 
 def destination_of(node: Listening) -> DestinationSettings:

@@ -124,6 +124,27 @@ def test_a_child_that_is_stopped_is_killed_and_replaced_within_15_seconds(tmp_pa
     assert "no answer" in output
 
 
+HUNG_UP_CHILD = CHILD.replace(
+    "pipe.report_ready()",
+    "pipe.at_hangup(lambda: print('hung up', file=sys.stderr, flush=True))\npipe.report_ready()",
+)
+
+
+def test_sighup_is_passed_on_to_the_children_and_ends_nobody(tmp_path):
+    node = start(tmp_path, child=HUNG_UP_CHILD)
+    try:
+        assert wait_for(lambda: len(pids(tmp_path, 1)) == len(pids(tmp_path, 2)) == 1)
+        said = iter(node.stdout.readline, "")
+        assert any("ready" in line for line in said)
+        node.send_signal(signal.SIGHUP)
+        assert [next(said).strip() for _ in range(2)] == ["hung up", "hung up"]
+    finally:
+        node.terminate()
+    node.communicate(timeout=60)
+    assert node.returncode == 0
+    assert len(pids(tmp_path, 1)) == len(pids(tmp_path, 2)) == 1
+
+
 FAILING_CHILD = CHILD.replace(
     "pipe.report_ready()", "pipe.report_ready()\npipe.works = lambda: False"
 )

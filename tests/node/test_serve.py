@@ -17,6 +17,8 @@ from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.errors import DeliveryError
 from rebrain_node.network.mini_pacs import MiniPacs
 from rebrain_node.network.sender import echo, send_files
+from rebrain_node.settings import DestinationSettings, RemoteTlsSettings
+from tests.support.certificates import CertificateAuthority
 from tests.support.quick_node import PROGRAM, ROOT, make_node, run, wait_for
 
 AE_TITLE = "PACS"
@@ -238,3 +240,43 @@ def test_doctor_makes_no_state_and_says_that_there_is_none(tmp_path, quick_bundl
     assert checks["database"]["fit"]
     assert "Connection refused" in checks["notification receiver ris"]["found"]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_node_over_tls_says_its_ports_and_reads_renewed_files_at_a_hangup(tmp_path, quick_bundle):
+    authority = CertificateAuthority(tmp_path)
+    own, sender = authority.issue("node", both=True), authority.issue("sender", client=True)
+    node = make_node(tmp_path, quick_bundle, AE_TITLE, free_port())
+    port = free_port()
+    with node.config.open("a") as config:
+        config.write(
+            f'\n[receiver.tls]\nport = {port}\ncertificate = "{own.certificate}"\n'
+            f'key = "{own.key}"\ncertificate_authority = "{authority.certificate}"\n'
+        )
+    over_tls = DestinationSettings(
+        name="node",
+        ae_title="REBRAIN",
+        host="localhost",
+        port=port,
+        tls=RemoteTlsSettings(
+            certificate_authority=authority.certificate,
+            certificate=sender.certificate,
+            key=sender.key,
+        ),
+    )
+
+    def read():
+        with node.state() as state:
+            return [row for row in state.audit.events(50) if row.event == "certificate.read"]
+
+    with node.running() as process:
+        assert echo(over_tls, AE_TITLE) > 0
+        assert echo(node.address, AE_TITLE) > 0, "the plain port is set, too"
+        assert len(read()) == 1
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(read()) == 2)
+        status = json.loads(run("status", "--config", node.config, "--json").stdout)
+    assert status["ports"] == [
+        f"port {port}: TLS, client certificates required",
+        f"port {node.port}: plain DICOM, not encrypted",
+    ]
+    assert status["checks"]["certificates"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -129,10 +130,13 @@ def receiver_settings(**changes: object) -> ReceiverSettings:
         "port": 1,
         "peers": (Peer(ae_title="PACS"),),
     }
-    small = {"port": 0}  # below what a site may set
+    small: dict[str, object] = {"port": 0}  # below what a site may set
     if "maximum_message_bytes" in changes:
         small["maximum_message_bytes"] = int(str(changes.pop("maximum_message_bytes")))
-    return ReceiverSettings(**(values | changes)).model_copy(update=small)
+    made = ReceiverSettings(**(values | changes))
+    if made.tls is not None:
+        small["tls"] = made.tls.model_copy(update={"port": 0})
+    return made.model_copy(update=small)
 
 
 @contextmanager
@@ -166,12 +170,23 @@ def listening(
 
 
 def associate(
-    port: int, *, calling: str = "PACS", called: str = "REBRAIN", bind: str = "127.0.0.1"
+    port: int,
+    *,
+    calling: str = "PACS",
+    called: str = "REBRAIN",
+    bind: str = "127.0.0.1",
+    tls: tuple[ssl.SSLContext, str] | None = None,
 ) -> Association:
+    """Request an association; ``tls`` is the context and the name of the node's certificate."""
     entity = Requestor(ae_title=calling)
     entity.connection_timeout = entity.acse_timeout = entity.dimse_timeout = 60
     return entity.associate(
-        "127.0.0.1", port, contexts=CONTEXTS, ae_title=called, bind_address=(bind, 0)
+        "127.0.0.1",
+        port,
+        contexts=CONTEXTS,
+        ae_title=called,
+        bind_address=(bind, 0),
+        tls_args=tls,
     )
 
 
@@ -229,9 +244,10 @@ def echo(port: int, **options: str) -> int | None:
         return answer.get("Status")
 
 
-def connect(node: Listening, address: str = "127.0.0.1") -> socket.socket:
+def connect(node: Listening, address: str = "127.0.0.1", port: int | None = None) -> socket.socket:
     """A connection to the node from one of the addresses of this machine; closed with the node."""
-    connection = socket.create_connection(("127.0.0.1", node.port), 5, source_address=(address, 0))
+    where = ("127.0.0.1", node.port if port is None else port)
+    connection = socket.create_connection(where, 5, source_address=(address, 0))
     node.connections.append(connection)
     return connection
 

@@ -22,7 +22,7 @@ DICOMWEB = _DICOMWEB if _DICOMWEB.exists() else None
 class Orthanc:
     """An Orthanc of its own, on free ports, with its own folder."""
 
-    def __init__(self, folder, node_port, plugins=()):
+    def __init__(self, folder, node_port, plugins=(), **settings):
         self.folder = folder
         self.dicom_port, self.http_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -42,12 +42,13 @@ class Orthanc:
                     "DicomAlwaysAllowEcho": True,
                     "DicomModalities": {"node": ["REBRAIN", "127.0.0.1", node_port]},
                     "Plugins": [str(plugin) for plugin in plugins],
+                    **settings,
                 }
             )
         )
 
     @contextmanager
-    def running(self):
+    def running(self, *, kill=False):
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [ORTHANC, str(self.folder / "orthanc.json")],
@@ -60,7 +61,7 @@ class Orthanc:
             wait_for(self.answers, 30, (self.folder / "log").read_text)
             yield self
         finally:
-            process.terminate()
+            process.kill() if kill else process.terminate()
             process.wait(timeout=30)
 
     def answers(self):

@@ -39,6 +39,7 @@ from rebrain_node.instance.codecs import decodable_transfer_syntaxes
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.network.acceptor import BACKLOG
 from rebrain_node.network.admission import REJECTIONS
+from rebrain_node.network.handshake import HANDSHAKE_REASONS
 from rebrain_node.network.pdu_stream import StreamLimits
 from rebrain_node.reception.inbox import MAXIMUM_PENDING_BYTES
 from rebrain_node.report.statement import as_markdown
@@ -47,7 +48,7 @@ from rebrain_node.steps import gate
 from rebrain_node.steps.gate.rules import rules_of
 from rebrain_node.steps.select import PREFERENCES
 from rebrain_node.steps.write import codes, source
-from tests.faults import commitments, destinations, statuses
+from tests.faults import commitments, destinations, statuses, tls_matrix
 from tests.field.cases_vendors import RIGHT
 from tests.support.scanners import SCANNERS, SOURCES, ScannerSeries
 from trainer.cli import program as trainer_program
@@ -398,6 +399,21 @@ def _commitment_cases() -> str:
     return table(head, rows)
 
 
+def _handshake_reasons() -> str:
+    """Return why a handshake is refused."""
+    rows = [(f"`{reason}`", words) for reason, words in HANDSHAKE_REASONS.items()]
+    return table(("reason", "what it means and what helps"), rows)
+
+
+def _tls_cases() -> str:
+    """Return every connection of the matrix."""
+    rows = [
+        (str(number), case.direction, case.peer, case.what, case.expected)
+        for number, case in enumerate(tls_matrix.CASES, 1)
+    ]
+    return table(("", "direction", "peer", "what", "the node records or says"), rows)
+
+
 def _counted(states: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
 
@@ -414,6 +430,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "command-options": _option_table,
     "errors": _error_table,
     "settings": _setting_table,
+    "handshake-reasons": _handshake_reasons,
+    "tls-matrix": _tls_cases,
     "selection-preferences": _preference_table,
     "selection-policies": _policy_table,
     "selection-vendors": _vendor_table,

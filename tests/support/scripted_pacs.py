@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -174,12 +175,14 @@ def commit_all(event: Event) -> tuple[int, Dataset]:
 
 
 @contextmanager
-def listening_ae(sop_classes: Sequence[UID]) -> Iterator[int]:
+def listening_ae(
+    sop_classes: Sequence[UID], ssl_context: ssl.SSLContext | None = None
+) -> Iterator[int]:
     """Listen as an AE that takes C-ECHO and associations for some SOP classes; its port."""
     peer = AE("PACS")
     for each in (UID("1.2.840.10008.1.1"), *sop_classes):
         peer.add_supported_context(each)
-    server = peer.start_server(("127.0.0.1", 0), block=False)
+    server = peer.start_server(("127.0.0.1", 0), block=False, ssl_context=ssl_context)
     try:
         yield server.server_address[1]
     finally:

@@ -25,8 +25,16 @@ from rebrain_node.cli import program
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.domain.audit import Event
 from rebrain_node.errors import SettingsError
-from rebrain_node.settings import HealthSettings, Settings, Storage
+from rebrain_node.settings import (
+    HealthSettings,
+    Peer,
+    Receiver,
+    ReceiverTlsSettings,
+    Settings,
+    Storage,
+)
 from rebrain_node.supervisor import ProcessState
+from tests.support.certificates import CertificateAuthority
 
 MONITORING = Path(__file__).parents[2] / "deploy/monitoring"
 RELEASE = {"name": "demo", "version": "1.2.0", "signed_by": {"name": "demo", "key": "ab"}}
@@ -171,6 +179,53 @@ def test_a_bundle_or_an_engine_that_failed_its_last_check_is_told(state, tmp_pat
         )
         state.audit.record(Event.BUNDLE_VERIFIED, "d" * 64, RELEASE)
         assert health_of(settings, state).why is None
+
+
+def tls_settings(folder: Path, days: int = 90) -> Settings:
+    authority = CertificateAuthority(folder)
+    pair = authority.issue("node", both=True, days=days)
+    tls = ReceiverTlsSettings(
+        certificate=pair.certificate,
+        key=pair.key,
+        certificate_authority=authority.certificate,
+        revocation_list=authority.revoke(days=7),
+    )
+    peer = Peer(ae_title="PACS", certificates=(str(pair.certificate),))
+    return settings_of(folder).model_copy(update={"receiver": Receiver(tls=tls, peers=(peer,))})
+
+
+def test_certificate_files_that_were_not_taken_are_told_until_they_are(state, tmp_path):
+    settings = tls_settings(tmp_path)
+    with running(tmp_path):
+        assert health_of(settings, state).why is None
+        state.audit.record(Event.CERTIFICATE_NOT_READ, "receiver.tls", {"reason": "no key"})
+        assert health_of(settings, state).why == "changed certificate files were not taken: no key"
+        state.audit.record(Event.CERTIFICATE_READ, "receiver.tls", {})
+        assert health_of(settings, state).why is None
+
+
+def test_a_certificate_that_has_ended_is_told_and_every_end_is_a_metric(state, tmp_path):
+    settings = tls_settings(tmp_path, days=-3)
+    with running(tmp_path):
+        why = health_of(settings, state).why
+        text = HealthHandler(settings, state).answer("/metrics").body.decode()
+    assert why is not None
+    assert why.startswith("certificate of receiver.tls ended at")
+    assert 'rebrain_check_fit{check="certificates"} 0.0' in text
+    files = re.findall(r'rebrain_certificate_end_timestamp_seconds{file="(.+?)"}', text)
+    assert files == [
+        "certificate of receiver.tls",
+        "certificate_authority of receiver.tls",
+        "revocation_list of receiver.tls",
+        "certificate 1 of peer PACS",
+    ]
+
+
+def test_status_says_of_each_port_whether_it_is_encrypted(state, tmp_path):
+    plain = run(tmp_path, "status").stdout
+    assert "port 11112: plain DICOM, not encrypted" in plain
+    words = tls_settings(tmp_path).receiver.listening_words
+    assert words == ("port 2762: TLS, client certificates required",)
 
 
 def test_status_of_a_dead_node_says_so_in_one_line_and_ends_with_1(state, tmp_path):

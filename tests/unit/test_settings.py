@@ -203,6 +203,9 @@ PACS = "[[destinations]]\nname = 'pacs'\nae_title = 'P'\nhost = 'h'\n"
         (f"{_ARR}client_certificate = '/nowhere'\n", "client_certificate of arr"),
         (_HOOK, "secret_file of chat"),
         (f"{_MAIL}user = 'u'\npassword_file = '/nowhere'\n", "password_file of mail"),
+        (f"{PACS}tls = {{certificate_authority = '/nowhere'}}\n", "authority /nowhere cannot be"),
+        ("[receiver]\ntls = {certificate = '/nowhere', certificate_authority = '/a'}\n",
+         "certificate /nowhere with its key"),
     ],
 )  # fmt: skip
 def test_settings_that_contradict_each_other_are_found_before_the_start(tmp_path, text, words):

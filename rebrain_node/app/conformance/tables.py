@@ -16,6 +16,7 @@ from rebrain_node.network.pdu_stream import StreamLimits
 from rebrain_node.network.query import FIND, GET, QUERIES
 from rebrain_node.network.services import StatusRange, c_store_statuses, n_create_statuses
 from rebrain_node.report.statement import TableBlock
+from rebrain_node.settings import DicomRemote, Receiver
 
 #: HTTP statuses of table 7-9
 _HTTP = (200, 202, 204, 400, 401, 403, 404, 408, 409, 410, 425, 429, 500, 501, 503)
@@ -29,7 +30,7 @@ def tables(facts: StatementFacts) -> dict[str, tuple[TableBlock, ...]]:
     """Return each table by the name at which the template has it."""
     every = {
         **_overview(facts), **_configuration(facts), **_association(facts), **_contexts(facts),
-        **_statuses(), "profiles": _profiles(),
+        **_statuses(), "profiles": _profiles(facts),
     }  # fmt: skip
     return {name: (table,) for name, table in every.items()}
 
@@ -108,7 +109,8 @@ def _configuration(facts: StatementFacts) -> dict[str, TableBlock]:
     own = [
         ("AE title", receiver.ae_title, "receiver.ae_title"),
         ("address", receiver.address, "receiver.address"),
-        ("port", str(receiver.port), "receiver.port"),
+        ("port of plain DICOM", str(receiver.port or "not open"), "receiver.port"),
+        ("port of DICOM over TLS", _tls_port(receiver), "receiver.tls.port"),
         (
             "objects",
             ", ".join(one.kind for one in facts.setup.sent),
@@ -118,24 +120,32 @@ def _configuration(facts: StatementFacts) -> dict[str, TableBlock]:
         ("pixels of the uncertainty map", settings.objects.map_precision, "objects.map_precision"),
     ]
     senders = [
-        (one.ae_title, ", ".join(one.addresses), one.query or "nobody") for one in receiver.peers
+        (
+            one.ae_title,
+            ", ".join(one.addresses),
+            "one of those named" if one.certificates else "any that is trusted, or none",
+            one.query or "nobody",
+        )
+        for one in receiver.peers
     ]
     dicom = (*settings.destinations, *settings.sources, *settings.notifications)
     web = (
         *settings.dicomweb_destinations, *settings.dicomweb_sources, *settings.workflow_managers,
     )  # fmt: skip
-    remotes = [
-        (one.name, one.role, f"{one.ae_title}@{one.host}:{one.port}", f"{one.timeout_s:g} s")
-        for one in dicom
-    ]
+    remotes = [(one.name, one.role, _where(one), f"{one.timeout_s:g} s") for one in dicom]
     remotes += [(one.name, one.role, one.url, f"{one.timeout_s:g} s") for one in web]
-    nobody = [("nobody may associate", "-", "-")]
+    nobody = [("nobody may associate", "-", "-", "-")]
     none = [("none", "-", "-", "-")]
     return {
         "own": _table("6-1 The Application Entity", ("parameter", "value", "setting"), own),
         "senders": _table(
             "6-2 Senders",
-            ("calling AE title", "networks", "who is asked how many instances there are"),
+            (
+                "calling AE title",
+                "networks",
+                "certificate",
+                "who is asked how many instances there are",
+            ),
             senders or nobody,
         ),
         "remotes": _table(
@@ -144,6 +154,15 @@ def _configuration(facts: StatementFacts) -> dict[str, TableBlock]:
             remotes or none,
         ),
     }
+
+
+def _tls_port(receiver: Receiver) -> str:
+    return "not open" if receiver.tls is None else str(receiver.tls.port)
+
+
+def _where(remote: DicomRemote) -> str:
+    encrypted = "" if remote.tls is None else " (TLS)"
+    return f"{remote.ae_title}@{remote.host}:{remote.port}{encrypted}"
 
 
 def _association(facts: StatementFacts) -> dict[str, TableBlock]:
@@ -227,10 +246,24 @@ def _outcomes(caption: str, ranges: Sequence[StatusRange]) -> TableBlock:
     return _table(caption, ("status", "meaning", "the node takes it as"), rows)
 
 
-def _profiles() -> TableBlock:
+def _profiles(facts: StatementFacts) -> TableBlock:
+    settings = facts.settings
+    remotes = (*settings.destinations, *settings.sources, *settings.notifications)
+    called = any(one.tls is not None for one in remotes)
+    profile = (
+        "Y: BCP 195, RFC 8996 and RFC 9325 (PS3.15 B.12): TLS 1.2 and 1.3, ECDHE with AES-GCM or "
+        "ChaCha20-Poly1305, mutual authentication, certificate revocation lists; in use: "
+    )
     rows = [
         ("8.4.1 Secure Use", "N"),
-        ("8.4.2 Secure Transport Connection, DIMSE", "N: plain TCP"),
+        (
+            "8.4.2 Secure Transport Connection, DIMSE, as acceptor",
+            f"{profile}{'NY'[settings.receiver.tls is not None]}",
+        ),
+        (
+            "8.4.2 Secure Transport Connection, DIMSE, as requestor",
+            f"{profile}{'NY'[called]}; the host name of the certificate is compared",
+        ),
         (
             "8.4.2 Secure Transport Connection, DICOM Web Services",
             "TLS as client; the certificate of the server is verified",
