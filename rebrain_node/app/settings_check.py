@@ -24,6 +24,7 @@ def settings_faults(settings: Settings) -> list[str]:
         *_itself(settings),
         *_wrong_order(settings),
         *_missing_files(settings),
+        *_folder(settings),
     ]
     for read in (_database, trusted_keys, read_limits, _bundle):
         faults += _fault_of(read, settings)
@@ -93,6 +94,16 @@ def _missing_files(settings: Settings) -> Iterator[str]:
             if path is not None and not path.is_file():
                 who = getattr(remote, "name", "")
                 yield f"{name} of {who}: there is no file {path}; make it, or correct the path"
+
+
+def _folder(settings: Settings) -> Iterator[str]:
+    folder = settings.storage.folder.absolute()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir():
+        yield (
+            f"storage.folder {folder} cannot be made, because {there} is no folder; correct the "
+            "path"
+        )
 
 
 def _database(settings: Settings) -> None:

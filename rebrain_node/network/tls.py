@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
 import ssl
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -45,6 +47,14 @@ def client_context(
                 f"used ({_words(error)}); give PEM files that belong together"
             ) from error
     return context
+
+
+def end_of_peer(connection: socket.socket | None) -> datetime | None:
+    """Return when the certificate of the other side ends (aware, UTC); None without TLS."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    certificate = connection.getpeercert() or {}
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
 
 
 def certificate_end(path: Path) -> datetime:
@@ -95,6 +105,9 @@ def fault_of(error: Exception) -> str:
             f"TLS failed ({_words(error)}); check that it speaks TLS 1.2 or later on this port "
             "and accepts client_certificate"
         )
+    if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
+        # never its text, which is what the other system has sent
+        return f"its answer is no HTTP ({type(error).__name__}); check host and port"
     return f"{_words(error)}; check host, port and network"
 
 
