@@ -118,6 +118,13 @@ def test_an_unfit_setting_is_refused_and_named(tmp_path, text, named):
         load_settings(tmp_path / "node.toml")
 
 
+def test_a_password_in_a_url_stands_in_no_message(tmp_path):
+    (tmp_path / "node.toml").write_text(_HOOK.replace("https://h/", "https://u:pass@h/"))
+    with pytest.raises(SettingsError) as caught:
+        load_settings(tmp_path / "node.toml")
+    assert "pass@" not in str(caught.value)
+
+
 def test_every_destination_that_confirms_is_notified_of_unless_some_are_named(tmp_path):
     archive = _PACS.replace("pacs", "archive")
     silent = _PACS.replace("pacs", "silent") + "confirmation = 'none'\n"
