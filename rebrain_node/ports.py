@@ -213,8 +213,8 @@ class NoticeChannel(Protocol):
     @property
     def name(self) -> str: ...
 
-    def send(self, notice: Notice) -> None:
-        """Send one notice.
+    def send(self, notice: Notice) -> int:
+        """Send one notice; the number of recipients who do not get it although others do.
 
         Raises
         ------

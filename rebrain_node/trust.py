@@ -59,7 +59,9 @@ def trusted_keys(settings: Settings) -> dict[str, str]:
         try:
             keys[read_public_key(file.read_bytes(), file)] = file.stem
         except OSError as error:
-            raise SettingsError(f"model.trusted_keys {file}: {error.strerror}") from error
+            raise SettingsError(
+                f"model.trusted_keys {file}: {error.strerror}; correct the path, or take it out"
+            ) from error
         except KeyFileError as error:
             raise SettingsError(f"model.trusted_keys: {error}") from error
     return keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, get_args
@@ -13,6 +14,8 @@ from pydantic_core import ErrorDetails
 _LONGEST_VALUE = 80
 #: what is said of a whole file or table rather than of one value shows no value
 _WITHOUT_VALUE = frozenset({"missing", "extra_forbidden", "json_invalid"})
+#: user and password of a URL, which no message shows
+_LOGIN: Final = re.compile(r"//[^/]*@")
 _NUMBER: Final = "must be a number"
 _WHOLE: Final = "must be a whole number"
 _LIST: Final = "must be a list: write [[...]] above each table of it, or values within [ ]"
@@ -69,7 +72,8 @@ def _fault(details: ErrorDetails, model: type[BaseModel] | None) -> str:
         return f"{where}: {what}"
     value = details["input"]
     hint = nearest(value, _choices(what)) if kind == "literal_error" and _is_text(value) else ""
-    return f"{where}: {what}, found {value!r:.{_LONGEST_VALUE}}{hint}"
+    shown = _LOGIN.sub("//...@", value) if _is_text(value) else value
+    return f"{where}: {what}, found {shown!r:.{_LONGEST_VALUE}}{hint}"
 
 
 def _is_text(value: object) -> bool:

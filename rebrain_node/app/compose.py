@@ -241,6 +241,11 @@ def make_state_folder(settings: Settings) -> Path:
     folder = settings.storage.folder
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise SettingsError(
+            f"storage.folder {folder} cannot be made: it, or what it would lie in, is no folder; "
+            "correct the path"
+        ) from error
     except OSError as error:
         raise SettingsError(
             f"storage.folder {folder}: {error.strerror}; make it, or set another one"

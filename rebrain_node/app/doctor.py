@@ -269,8 +269,11 @@ def _inbox(settings: Settings) -> Said:
     """Look at the lock of the folder, who may write into it, and files that were not finished."""
     from rebrain_node.app.presence import running_node
 
-    folder = settings.storage.folder
+    folder = settings.storage.folder.absolute()
     if not folder.is_dir():
+        parent = next(each for each in (folder, *folder.parents) if each.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            return "fail", f"this user cannot make {folder} within {parent}; correct path or owner"
         return "ok", f"{folder} is made at the first start"
     closed = [each.name for each in (folder, folder / "inbox", folder / "outbox")
               if each.is_dir() and not os.access(each, os.R_OK | os.W_OK | os.X_OK)]  # fmt: skip
@@ -319,7 +322,8 @@ def _receiver(settings: Settings) -> Said:
     found = f"listens at {where}" if runs else f"the node does not run; {where}: free for it"
     if not receiver.peers:
         return "warn", f"{found}; no peer may send: add [[receiver.peers]] to the settings"
-    found = f"{found}; {len(receiver.peers)} peers may send"
+    count = len(receiver.peers)
+    found = f"{found}; {count} {'peer' if count == 1 else 'peers'} may send"
     if receiver.port is not None and not receiver.address.startswith(("127.", "::1")):
         return (
             "warn",

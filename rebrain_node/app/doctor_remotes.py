@@ -1,6 +1,7 @@
 """`doctor`: whether each system that the node calls answers, and takes what it will be asked for.
 
-Nothing is sent but C-ECHO, searches for what nobody has, and requests for associations.
+Nothing is sent but C-ECHO, searches for what nobody has, requests for associations, and the login
+at a mail server.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from rebrain_node.app.certificates import certificate_files, check_collector, sh
 from rebrain_node.app.doctor import DoctorCheck, Said, check
 from rebrain_node.app.messages import queue_words
 from rebrain_node.app.tasks import check_manager, check_receiver, source_names, try_source
-from rebrain_node.settings import DicomRemote, WebRemote
+from rebrain_node.settings import Remote, WebhookSettings, WebRemote
 
 if TYPE_CHECKING:
     from rebrain_node.app.certificates import CertificateFile
     from rebrain_node.settings import (
         AuditCollectorSettings,
         DestinationSettings,
+        DicomRemote,
+        MailSettings,
         NotificationSettings,
         Settings,
         WebDestinationSettings,
@@ -37,7 +40,7 @@ _AT_ONCE: Final = 8
 #: addresses that only this machine reaches
 _LOOPBACK: Final = ("127.", "::1", "localhost")
 
-Callee = TypeVar("Callee", bound=DicomRemote | WebRemote)
+Callee = TypeVar("Callee", bound=Remote | WebhookSettings)
 
 
 def checks_of_remotes(settings: Settings) -> tuple[DoctorCheck, ...]:
@@ -64,6 +67,10 @@ def _runs(settings: Settings) -> Iterator[tuple[str, Callable[[], Said]]]:
         yield f"workflow manager {manager.name}", partial(_manager, settings, manager)
     for collector in settings.audit_messages.collectors:
         yield f"audit collector {collector.name}", partial(_collector, settings, collector)
+    for hook in settings.notices.webhooks:
+        yield f"webhook {hook.name}", partial(_webhook, hook)
+    for mail in settings.notices.mails:
+        yield f"mail server {mail.name}", partial(_mail, mail)
     yield from _certificates(settings)
 
 
@@ -93,16 +100,26 @@ def _impatient(settings: Settings) -> Settings:
             "workflow_managers": shorter(settings.workflow_managers),
             "sources": shorter(settings.sources),
             "dicomweb_sources": shorter(settings.dicomweb_sources),
+            "audit_messages": settings.audit_messages.model_copy(
+                update={"collectors": shorter(settings.audit_messages.collectors)}
+            ),
+            "notices": settings.notices.model_copy(
+                update={
+                    "webhooks": shorter(settings.notices.webhooks),
+                    "mails": shorter(settings.notices.mails),
+                }
+            ),
         }
     )
 
 
-def _limit(remote: DicomRemote | WebRemote) -> dict[str, float]:
+def _limit(remote: Remote | WebhookSettings) -> dict[str, float]:
     return {"timeout_s": min(remote.timeout_s, LONGEST_WAIT_S)}
 
 
 def _destination(settings: Settings, each: DestinationSettings) -> Said:
     """Propose what will be sent and asked, and say what is not accepted."""
+    from rebrain_node.network.commitment import PUSH_MODEL
     from rebrain_node.network.services import asked_services, lacks, propose, sent_objects
 
     sent = sent_objects(settings)
@@ -112,6 +129,8 @@ def _destination(settings: Settings, each: DestinationSettings) -> Said:
     found = [f"answered C-ECHO in {1000 * answer.seconds:.0f} ms, takes {', '.join(taken) or '-'}"]
     missing = [*lacks(settings, each, answer.accepted)]
     if each.confirmation == "commitment":
+        if PUSH_MODEL in answer.accepted:
+            found.append("offers storage commitment, which the first result tries")
         missing += [("warn", text) for text in _ways_back(settings, each)]
     found += [text for _, text in missing]
     states = {state for state, _ in missing}
@@ -183,6 +202,30 @@ def _collector(settings: Settings, each: AuditCollectorSettings) -> Said:
         return "ok", f"is reached without TLS; {waiting}"
     state, found = _validity(end, "ask its administrator for a new one")
     return state, f"certificate {found}; {waiting}"
+
+
+def _webhook(each: WebhookSettings) -> Said:
+    from rebrain_node.network.notices import WebhookChannel
+
+    end = WebhookChannel(each).check()
+    if end is None:
+        return "ok", f"is reached without TLS; {_UNTRIED}"
+    state, found = _validity(end, "ask its administrator for a new one")
+    return state, f"certificate {found}; {_UNTRIED}"
+
+
+def _mail(each: MailSettings) -> Said:
+    from rebrain_node.network.notices import MailChannel
+
+    end = MailChannel(each).check()
+    login = "takes the login" if each.user is not None else "asks for no login"
+    if end is None:
+        return "ok", f"is reached without TLS, {login}; {_UNTRIED}"
+    state, found = _validity(end, "ask its administrator for a new one")
+    return state, f"certificate {found}; {login}; {_UNTRIED}"
+
+
+_UNTRIED: Final = "nothing was sent: `rebrain-node notify test` does"
 
 
 def _validity(end: datetime, remedy: str) -> Said:

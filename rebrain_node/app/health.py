@@ -108,6 +108,8 @@ def processes_check(node: Mapping[str, Any]) -> HealthCheck:
 def starting_check(node: Mapping[str, Any]) -> HealthCheck:
     """Say whether every process has said that it is ready."""
     starting = [p["role"] for p in node["processes"] if p["state"] == "starting"]
+    if node["running"] and not node["processes"]:
+        starting = ["all processes: the supervisor has reported none"]
     sentence = f"still starting: {', '.join(starting)}; wait, or see the log" if starting else ""
     return HealthCheck(name="started", needed_for="readiness", sentence=sentence)
 

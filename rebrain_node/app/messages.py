@@ -7,7 +7,7 @@ import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from rebrain_node.app.compose import audit_check, find_state
@@ -151,10 +151,17 @@ def queue_words(settings: Settings, collector: AuditCollectorSettings) -> str:
     return f"{told.get(message_reader(collector.name), 0)} events to be told"
 
 
+class TestAnswer(NamedTuple):
+    """What became of a test notice."""
+
+    taken: bool
+    reason: str | None  #: why not by everybody
+
+
 def send_test_notices(
     settings: Settings, state: State, name: str | None = None
-) -> dict[str, str | None]:
-    """Send a test to every channel, or to one; why it was not taken, by name.
+) -> dict[str, TestAnswer]:
+    """Send a test to every channel, or to one; what became of it, by name.
 
     Raises
     ------
@@ -172,17 +179,19 @@ def send_test_notices(
             else "nobody is told: add [[notices.webhooks]] or [[notices.mails]] to the settings"
         )
     operator, test = getpass.getuser(), _test_notice(settings)
-    answers: dict[str, str | None] = {}
+    answers: dict[str, TestAnswer] = {}
     for channel in chosen:
         details: dict[str, JsonValue] = {"events": 1, "first": 0, "last": 0, "operator": operator}
         try:
-            channel.send(test)
+            refused = channel.send(test)
         except RebrainError as error:
-            answers[channel.name] = str(error)
+            answers[channel.name] = TestAnswer(taken=False, reason=str(error))
             state.audit.record(Event.NOTICE_FAILED, channel.name, details | {"reason": str(error)})
         else:
-            answers[channel.name] = None
-            state.audit.record(Event.NOTICE_SENT, channel.name, details | {"listed": 1})
+            words = f"{refused} of the recipients were refused; correct recipients"
+            answers[channel.name] = TestAnswer(taken=True, reason=words if refused else None)
+            sent: dict[str, JsonValue] = {"listed": 1, "recipients_refused": refused}
+            state.audit.record(Event.NOTICE_SENT, channel.name, details | sent)
     return answers
 
 

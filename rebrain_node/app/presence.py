@@ -63,7 +63,7 @@ def running_node(folder: Path) -> int | None:
     """Process id of the supervisor that runs a node in the folder; None if none does."""
     try:
         descriptor = os.open(folder / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -95,7 +95,7 @@ def node_processes(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / _PROCESSES).read_text(encoding="utf-8"))
         silent_s = time.monotonic() - content["monotonic_s"]
         answer["processes"] = content["processes"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         silent_s = None
     return answer | {"supervisor_silent_s": silent_s and round(silent_s, 1)}
 

@@ -30,6 +30,7 @@ def settings_faults(settings: Settings) -> list[str]:
         *_itself(settings),
         *_wrong_order(settings),
         *_missing_files(settings),
+        *_folder(settings),
     ]
     for read in (_database, trusted_keys, read_limits, _bundle, _tls):
         faults += _fault_of(read, settings)
@@ -130,6 +131,16 @@ def _tls(settings: Settings) -> None:
     for remote in remotes:
         if remote.tls is not None:
             remote_context(remote.tls)
+
+
+def _folder(settings: Settings) -> Iterator[str]:
+    folder = settings.storage.folder.absolute()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir():
+        yield (
+            f"storage.folder {folder} cannot be made, because {there} is no folder; correct the "
+            "path"
+        )
 
 
 def _database(settings: Settings) -> None:

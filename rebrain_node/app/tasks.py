@@ -22,6 +22,7 @@ from rebrain_node.domain.delivery import ACCEPTED_STATES
 from rebrain_node.errors import (
     DeliveryError,
     SettingsError,
+    StateError,
 )
 from rebrain_node.settings import (
     DestinationSettings,
@@ -205,9 +206,16 @@ def send_files(
         There is no destination of that name.
     DeliveryError
         There is no association: nothing was sent.
+    StateError
+        Shadow mode keeps what would go to this destination.
     """
     from rebrain_node.network.sender import send_files
 
+    if name in settings.kept_names:
+        raise StateError(
+            f"shadow mode is active (shadow.active): nothing is sent to {name}, by hand neither; "
+            "name the test archive, or end shadow mode before"
+        )
     return send_files(find_destination(settings, name), settings.receiver.ae_title, paths, progress)
 
 

@@ -23,9 +23,10 @@ def doctor(config: Config = None, as_json: AsJson = False) -> None:
 
     On this machine: settings, limits, disk and how long it lasts, database, clock, audit log, keys,
     inbox, receiver, decoders, bundle and its signer, engine. Then each destination, source,
-    receiver of notifications, workflow manager and collector of audit messages is asked, at most
-    10 s at each step: nothing is sent but C-ECHO and searches. Exit code 1 if a check fails; a
-    warning is no failure.
+    receiver of notifications, workflow manager, collector of audit messages, webhook and mail
+    server is asked, at most 10 s at each step: nothing is sent but C-ECHO, searches, requests for
+    associations and the login at a mail server; storage commitment is negotiated and not asked
+    for. Exit code 1 if a check fails; a warning is no failure.
     """
     from rebrain_node.app.doctor import checks_of_the_node
     from rebrain_node.app.doctor_remotes import checks_of_remotes

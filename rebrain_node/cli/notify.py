@@ -25,7 +25,7 @@ def try_channels(
 ) -> None:
     """Send a test notice to every webhook and mail server, or to one.
 
-    The audit log keeps each attempt. Exit code 1 if one was not taken.
+    The audit log keeps each attempt. Exit code 1 if one was not taken, or not for every recipient.
     """
     from rebrain_node.app.compose import find_state
     from rebrain_node.app.messages import send_test_notices
@@ -35,13 +35,12 @@ def try_channels(
     with find_state(settings) as state:
         answers = send_test_notices(settings, state, channel)
     if as_json:
-        print_json(
-            {"channels": [{"name": n, "taken": a is None, "reason": a} for n, a in answers.items()]}
-        )
+        print_json({"channels": [{"name": name} | a._asdict() for name, a in answers.items()]})
     else:
         rows = [
-            (name, "taken" if why is None else "NOT TAKEN", why) for name, why in answers.items()
+            (name, "taken" if one.taken else "NOT TAKEN", one.reason)
+            for name, one in answers.items()
         ]
         print_table("Test", ("channel", "result", "reason"), rows)
-    if any(answers.values()):
+    if any(one.reason is not None for one in answers.values()):
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from rebrain_node.domain.text import reference, utc
 if TYPE_CHECKING:
     from rebrain_node.app.health import HealthReport
     from rebrain_node.settings import Settings
+
+#: so many deliveries, and series that are late, stand in the tables
+_LISTED: Final = 20
 
 
 def status(
@@ -155,10 +158,11 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
                     d.summary,
                     d.reason,
                 )
-                for d in deliveries
+                for d in deliveries[:_LISTED]
             ],
             piped=("source series",),
         )
+        _print_more(len(deliveries), "`rebrain-node outbox list`")
     if report.overdue:
         print_table(
             "Late",
@@ -170,7 +174,13 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
                     one.waits_for,
                     utc(one.since),
                 )
-                for one in report.overdue
+                for one in report.overdue[:_LISTED]
             ],
             piped=("source series",),
         )
+        _print_more(len(report.overdue), "`rebrain-node status --json`")
+
+
+def _print_more(count: int, command: str) -> None:
+    if count > _LISTED:
+        typer.echo(f"and {count - _LISTED} more: {command} lists all")

@@ -97,7 +97,7 @@ def release(
         still = [one.rule for one in others]
         print_json({"rule": rule, "state": "released", "results": waiting, "stopped_by": still})
         return
-    then = f"{waiting} results are sent now"
+    then = f"{waiting} results are due again, as far as nothing else keeps them"
     if others:
         names = " and ".join(one.rule for one in others)
         then = f"{waiting} results are still kept, because {names} stops delivery too"

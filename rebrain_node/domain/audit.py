@@ -601,7 +601,7 @@ class Event(StrEnum):
         "notice.sent",
         "a webhook or mail server took a notice of what needs a person, or a test",
         "channel",
-        "events (count), listed (count), first, last (sequence); of a test operator",
+        "events, listed, recipients_refused (counts), first, last (sequence); of a test operator",
     )
     NOTICE_FAILED = (
         "notice.failed",

@@ -64,7 +64,13 @@ def node_key(folder: Path) -> PrivateKey:
     KeyFileError
         It is missing, or other users may read it.
     """
-    return read_private_key(folder / PRIVATE_FILE)
+    path = folder / PRIVATE_FILE
+    if not path.exists():
+        raise KeyFileError(
+            f"{path} is missing: restore it from a backup; without it nothing of the audit log is "
+            "signed any more"
+        )
+    return read_private_key(path)
 
 
 def public_key_text(folder: Path) -> str:

@@ -105,7 +105,10 @@ def read_private_key(path: Path) -> PrivateKey:
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:  # TypeError: it is encrypted
-        raise KeyFileError(f"{path} is not an unencrypted private key in PEM: {error}") from error
+        raise KeyFileError(
+            f"{path} is not an unencrypted private key in PEM; restore it from a backup, or make "
+            "another with `rebrain-train key`"
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyFileError(f"{path} holds a key of another kind; an Ed25519 key is needed")
     return key
@@ -122,7 +125,9 @@ def read_public_key(content: bytes, path: Path) -> str:
     try:
         key = load_pem_public_key(content)
     except ValueError as error:
-        raise KeyFileError(f"{path} is not a public key in PEM: {error}") from error
+        raise KeyFileError(
+            f"{path} is not a public key in PEM; restore it from a backup, or ask its owner for it"
+        ) from error
     if not isinstance(key, Ed25519PublicKey):
         raise KeyFileError(f"{path} holds a key of another kind; an Ed25519 key is needed")
     return _hexadecimal(key)

@@ -23,7 +23,7 @@ from typing import Final
 
 from rebrain_node import __version__
 from rebrain_node.errors import DeliveryError, UnreachableError
-from rebrain_node.network.tls import client_context, fault_of
+from rebrain_node.network.tls import client_context, end_of_peer, fault_of
 from rebrain_node.settings import AuditCollectorSettings
 
 #: facility 10 (security), severity 5 (notice): PS3.15 A.6
@@ -94,12 +94,8 @@ class SyslogCollector:
         DeliveryError
             It cannot be reached, or does not end the connection.
         """
-        end = None
         with self._connected() as connection:
-            if isinstance(connection, ssl.SSLSocket):
-                certificate = connection.getpeercert() or {}
-                seconds = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
-                end = datetime.fromtimestamp(seconds, UTC)
+            end = end_of_peer(connection)
             try:
                 self._end(connection)
             except (OSError, ssl.SSLError) as error:

@@ -7,10 +7,13 @@ PS3.15 B.12 (BCP 195, RFC 8996 and RFC 9325, Secure Transport Connection Profile
 
 from __future__ import annotations
 
+import http.client
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
@@ -177,6 +180,14 @@ def client_context(
     return context
 
 
+def end_of_peer(connection: socket.socket | None) -> datetime | None:
+    """Return when the certificate of the other side ends (aware, UTC); None without TLS."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    certificate = connection.getpeercert() or {}
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
+
+
 def remote_context(tls: RemoteTlsSettings) -> ssl.SSLContext:
     """Return the context for a connection to a DICOM system; its files are read when they change.
 
@@ -272,6 +283,9 @@ def fault_of(error: Exception) -> str:
             f"TLS failed ({words_of(error)}); check that it speaks TLS 1.2 or later on this port "
             "and accepts the certificate of this node"
         )
+    if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
+        # never its text, which is what the other system has sent
+        return f"its answer is no HTTP ({type(error).__name__}); check host and port"
     return f"{words_of(error)}; check host, port and network"
 
 

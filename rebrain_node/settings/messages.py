@@ -9,7 +9,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from rebrain_node.settings.remotes import TlsRemote
-from rebrain_node.settings.values import LOOPBACK, MailAddress, Port, RemoteName, Section, text_of
+from rebrain_node.settings.values import (
+    LOOPBACK,
+    MailAddress,
+    Port,
+    RemoteName,
+    Section,
+    WebUrl,
+    text_of,
+)
 
 
 class AuditCollectorSettings(TlsRemote):
@@ -36,6 +44,8 @@ class AuditCollectorSettings(TlsRemote):
                 f"protocol of {self.name} must be tls: audit messages are not sent unencrypted to "
                 f"{self.host}; tcp is for a collector on this machine (127.0.0.1)"
             )
+        if self.client_key is not None and self.client_certificate is None:
+            raise ValueError(f"{self.name} has a client_key and no client_certificate; give both")
         return self
 
 
@@ -66,7 +76,7 @@ class WebhookSettings(Section):
 
     name: RemoteName = Field(description="name used in the audit log")
     url: Annotated[
-        str,
+        WebUrl,
         text_of(
             r"https?://\S+",
             "must be a URL that begins with https:// (or http:// on this machine)",
@@ -103,7 +113,10 @@ class MailSettings(TlsRemote):
     )
     sender: MailAddress = Field(description="address that mails come from")
     recipients: tuple[MailAddress, ...] = Field(min_length=1, description="addresses that get them")
-    user: str | None = Field(default=None, description="user name, where the server asks for one")
+    user: (
+        Annotated[str, text_of(r"[!-~][ -~]*", "must be printable ASCII, as the login takes it")]
+        | None
+    ) = Field(default=None, description="user name, where the server asks for one")
     password_file: Path | None = Field(
         default=None, description="file with its password; read before each mail"
     )

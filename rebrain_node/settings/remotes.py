@@ -9,7 +9,16 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from rebrain_node.settings.tls import RemoteTlsSettings
-from rebrain_node.settings.values import LOOPBACK, AETitle, Port, RemoteName, Section, text_of
+from rebrain_node.settings.values import (
+    LOOPBACK,
+    AETitle,
+    Host,
+    Port,
+    RemoteName,
+    Section,
+    WebUrl,
+    text_of,
+)
 
 
 class Remote(Section):
@@ -27,7 +36,7 @@ class DicomRemote(Remote):
     """One DICOM application entity that the node calls."""
 
     ae_title: AETitle = Field(description="its called AE title")
-    host: str = Field(description="host name or address")
+    host: Host = Field(description="host name or address")
     port: Port = Field(default=104, description="TCP port")
     tls: RemoteTlsSettings | None = Field(
         default=None, description="TLS ([TLS](how-to/tls.md)); none means plain DICOM"
@@ -38,7 +47,7 @@ class WebRemote(Remote):
     """One DICOMweb origin server that the node calls."""
 
     url: Annotated[
-        str,
+        WebUrl,
         text_of(
             r"https?://\S*[^\s/]",
             "must be a URL that begins with https:// (or http:// on this machine) and ends "
@@ -158,7 +167,7 @@ class WorkflowManagerSettings(WebRemote):
 class TlsRemote(Remote):
     """What every system has that the node calls over TLS and that is no DICOM system."""
 
-    host: str = Field(min_length=1, description="host name or address, as its certificate names it")
+    host: Host = Field(description="host name or address, as its certificate names it")
     certificate_authority: Path | None = Field(
         default=None, description="file with the certificates to trust instead of the usual ones"
     )

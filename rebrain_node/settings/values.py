@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -39,6 +41,64 @@ RemoteName = Annotated[
 MailAddress = Annotated[
     str, text_of(r"[!-?A-~]+@[!-?A-~]+", "must be a mail address, e.g. it@example.org")
 ]
+_HOST: Final = re.compile(r"[^\s/@:\\\[\]?#%]{1,253}")
+
+
+def _is_host(value: str) -> bool:
+    """Whether a connection can be made to it: a name that fits DNS, or an address."""
+    try:
+        if ":" in value:
+            ipaddress.IPv6Address(value)
+        value.encode("idna")  # as it is asked of the name service: no empty label, none too long
+    except ValueError:
+        return False
+    return ":" in value or _HOST.fullmatch(value) is not None
+
+
+def _is_web_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        fit = parts.port != 0 and _is_host(parts.hostname or "")
+    except ValueError:
+        return False
+    return fit and value.isascii()
+
+
+def _host(value: str) -> str:
+    """Require a host.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    if not _is_host(value):
+        raise ValueError(
+            "must be a host name or an address, without a port (that is the setting `port`)"
+        )
+    return value
+
+
+def _web_url(value: str) -> str:
+    """Require a URL with a host, and without a user or password, which would be no secret.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    if not _is_web_url(value):
+        raise ValueError(
+            "must be a URL in ASCII with a host and, if any, a port from 1 to 65535, e.g. "
+            "https://host.example.org:8443/path"
+        )
+    if "@" in urlsplit(value).netloc:
+        raise ValueError("must hold no user and no password, which `config show` would print")
+    return value
+
+
+Host = Annotated[str, AfterValidator(_host)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 

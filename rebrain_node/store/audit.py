@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -175,7 +175,7 @@ class AuditLog:
             query = query.where(AuditRow.recorded_at <= utc_text(until))
         with self._database.reading() as session:
             rows = session.execute(query).all()
-        return tuple(_event(row) for row in reversed(rows))
+        return tuple(_any_event(row) for row in reversed(rows))
 
     def about_series(self, series_instance_uid: str) -> tuple[AuditEvent, ...]:
         """Read every row about a series, its study, its instances and its results, in order."""
@@ -202,15 +202,15 @@ class AuditLog:
                 named = AuditRow.details.contains(f'"set":{set_id}')  # or a longer number
                 deliveries = select(*_COLUMNS).where(AuditRow.event.in_(_OF_SETS), named)
                 for row in session.execute(deliveries):
-                    if json.loads(str(row[_DETAILS])).get("set") == set_id:
+                    if read_details(str(row[_DETAILS])).get("set") == set_id:
                         rows[row[0]] = row
-        return tuple(_event(rows[sequence]) for sequence in sorted(rows))
+        return tuple(_any_event(rows[sequence]) for sequence in sorted(rows))
 
     def event(self, sequence: int) -> AuditEvent | None:
         """Read one row; None where there is none."""
         with self._database.reading() as session:
             row = session.execute(select(*_COLUMNS).where(AuditRow.sequence == sequence)).first()
-        return None if row is None else _event(row)
+        return None if row is None else _any_event(row)
 
     def stream(
         self, since: datetime | None = None, until: datetime | None = None
@@ -221,7 +221,7 @@ class AuditLog:
             with self._database.reading() as session:
                 rows = read_rows(session, last, last + _PAGE)
                 end = session.execute(select(AuditHead.sequence)).scalar_one()
-            for event in map(_event, rows):
+            for event in map(_any_event, rows):
                 if (since is None or event.recorded_at >= since) and (
                     until is None or event.recorded_at < until
                 ):
@@ -350,15 +350,41 @@ def read_events(session: Session, after: int, limit: int) -> tuple[AuditEvent, .
 
 def _any_event(row: Sequence[Any]) -> AuditEvent:
     try:
-        event = _event(row)
+        return _event(row)
     except (ValueError, TypeError):  # a tampered row: `AuditCheck` says so
-        event = None
-    if event is not None and isinstance(event.details, dict):
-        return event
+        pass
+    try:
+        at = datetime.fromisoformat(row[1])
+    except (ValueError, TypeError):
+        at = datetime.now(UTC)
     return AuditEvent(
-        sequence=row[0], recorded_at=datetime.now(UTC), monotonic_ns=0, event=str(row[3]),
-        subject=str(row[4]), details={}, hash=str(row[6]),
+        sequence=row[0], recorded_at=at, monotonic_ns=0, event=str(row[3]), subject=str(row[4]),
+        details=_Details(), hash=str(row[6]),
     )  # fmt: skip
+
+
+class _Details(dict[str, Any]):
+    """Details of a row as they were written; what was taken out of them is no defect of a reader.
+
+    So the log can be listed, and what needs the details says why it does not go on.
+    """
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise StateError(
+            f"a row of the audit log has no {key!r}, so it is not as it was written; run "
+            "`rebrain-node audit verify`, and keep its output"
+        )
+
+
+def read_details(text: str) -> dict[str, Any]:
+    """Read the details of a row; of one that cannot be read there are none.
+
+    Asked for what is not there, they raise StateError.
+    """
+    try:
+        return _Details(json.loads(text))
+    except (ValueError, TypeError):
+        return _Details()
 
 
 def _broken(good: int, head: str, reason: str) -> ChainVerdict:
@@ -411,6 +437,6 @@ def _event(row: Sequence[Any]) -> AuditEvent:
         monotonic_ns=monotonic_ns,
         event=event,
         subject=subject,
-        details=json.loads(details),
+        details=_Details(json.loads(details)),
         hash=digest,
     )

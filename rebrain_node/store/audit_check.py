@@ -24,6 +24,7 @@ from rebrain_node.store.checkpoints import (
     read_checkpoints,
     read_witness,
     witness_differences,
+    witness_end_fault,
 )
 from rebrain_node.store.database import Database
 from rebrain_node.store.tables import AuditHead, AuditRow, DerivedInstanceRow
@@ -89,7 +90,9 @@ class AuditCheck:
         )
 
     def tail(self, rows: int) -> str | None:
-        """Check the newest rows, the head and the newest checkpoint; a sentence where they differ.
+        """Check the newest rows, the head and the newest checkpoint with its line in the file.
+
+        Returns a sentence where they differ.
 
         Takes no longer for a long log, and does not show what was changed before these rows.
 
@@ -112,7 +115,9 @@ class AuditCheck:
         if good < end or previous != head:
             return f"row {min(good + 1, end)} of the audit log is not as it was written"
         fault = None if signed is None else checkpoint_fault(signed, self.keys, hashes, begin + 1)
-        return fault and f"checkpoint {signed and signed.number}: {fault}"
+        if signed is None or fault is not None:
+            return fault and f"checkpoint {signed and signed.number}: {fault}"
+        return witness_end_fault(self._folder, signed)
 
     def rows(self, sequences: Collection[int], objects: Collection[str]) -> LogReading:
         """Read what the log has of some rows, and which objects (SOP instances) the outbox has."""

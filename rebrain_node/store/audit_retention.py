@@ -134,8 +134,9 @@ def _last_old(session: Session, limit: datetime) -> int | None:
     younger = select(func.min(AuditRow.sequence)).where(AuditRow.recorded_at >= utc_text(limit))
     bundle = select(func.max(AuditRow.sequence)).where(AuditRow.event == str(Event.BUNDLE_VERIFIED))
     oldest = select(func.min(AuditQueueRow.sequence))
+    told = session.scalars(oldest).one_or_none()  # 0 for a receiver that has taken nothing yet
     kept: list[int | None] = [
         head, session.scalars(younger).one(), session.scalars(bundle).one(),
-        (session.scalars(oldest).one() or head) + 1,
+        (head if told is None else told) + 1,
     ]  # fmt: skip
     return min(sequence for sequence in kept if sequence is not None) - 1

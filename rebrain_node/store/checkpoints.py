@@ -174,6 +174,25 @@ def witness_differences(
         yield _of_file(f"{WITNESS_FILE} ends before checkpoint {checkpoints[-1].number}")
 
 
+def witness_end_fault(folder: Path, newest: Checkpoint) -> str | None:
+    """Hold the last line of the file against the newest checkpoint; a sentence where it differs.
+
+    A checkpoint is in the database before it is in the file.
+    """
+    try:
+        lines = read_witness(folder)
+    except OSError as error:
+        return f"{WITNESS_FILE}: {error.strerror}; restore it from a backup"
+    last = lines[-1][1] if lines else None
+    if lines and last is None:
+        return f"line {len(lines)} of {WITNESS_FILE} is not as it was written"
+    if last is None or last.number < newest.number - 1:
+        return f"{WITNESS_FILE} ends before checkpoint {newest.number}"
+    if last.number > newest.number:
+        return f"{WITNESS_FILE} names checkpoint {last.number}, the database does not"
+    return None
+
+
 def read_witness(folder: Path) -> tuple[tuple[int, Checkpoint | None], ...]:
     """Read number and checkpoint of every line; None for a line that cannot be read.
 

@@ -296,6 +296,11 @@ def _require_our_file(path: Path, *, make: bool) -> None:
                 raise SettingsError(
                     f"{path} is no SQLite database; move it away or set another storage.folder"
                 ) from error
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
+                raise StoreUnavailableError(
+                    f"{path} is damaged ({error}); stop the node, restore the database from a "
+                    "backup, and run `rebrain-node storage fsck`"
+                ) from error
             raise StoreUnavailableError(f"{path}: {error}; check owner and mode") from error
     _require_our_tables(str(path), tables, tables, make=make)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from rebrain_node.domain.delivery import (
 from rebrain_node.domain.guidance import exemplars_of
 from rebrain_node.errors import StateError
 from rebrain_node.ports import JsonValue
-from rebrain_node.store.audit import append
+from rebrain_node.store.audit import append, read_details
 from rebrain_node.store.database import Database
 from rebrain_node.store.tables import (
     AuditRow,
@@ -205,7 +204,7 @@ def _received(session: Session) -> Iterator[tuple[AuditRow, dict[str, Any]]]:
         .order_by(AuditRow.sequence)
     )
     for row in session.scalars(query):
-        yield row, json.loads(row.details)
+        yield row, read_details(row.details)
 
 
 def issued_notes(session: Session, set_id: int) -> frozenset[str]:
@@ -227,7 +226,7 @@ def _notes(session: Session, *conditions: ColumnElement[bool]) -> Iterator[dict[
     query = select(AuditRow.details).where(
         AuditRow.event == str(Event.SERIES_RECALLED), *conditions
     )
-    return map(json.loads, session.scalars(query))
+    return map(read_details, session.scalars(query))
 
 
 def _check(digits: str, what: str) -> None:
@@ -244,7 +243,7 @@ def _guided(session: Session, hashed: str) -> Iterator[tuple[str, int, tuple[int
     )
     found: dict[tuple[str, int], tuple[int, ...]] = {}
     for subject, text in session.execute(query):
-        details = json.loads(text)
+        details = read_details(text)
         slices = tuple(k for k, name in exemplars_of(details) if name.startswith(hashed))
         if slices:
             found[subject, int(details["revision"])] = slices

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from sqlalchemy import select
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.release import VERSION, Release
+from rebrain_node.store.audit import read_details
 from rebrain_node.store.database import Database
 from rebrain_node.store.tables import AuditRow
 
@@ -32,7 +32,7 @@ class Releases:
         )
         with self._database.reading() as session:
             rows = session.execute(query).all()
-        told = [(digest, json.loads(details)) for digest, details in rows]
+        told = [(digest, read_details(details)) for digest, details in rows]
         return tuple(
             {
                 Release(name=name, version=details["version"], digest=digest)

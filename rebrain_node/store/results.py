@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -23,7 +22,7 @@ from rebrain_node.domain.result import (
 from rebrain_node.domain.text import utc
 from rebrain_node.errors import StateError
 from rebrain_node.ports import JsonValue
-from rebrain_node.store.audit import append
+from rebrain_node.store.audit import append, read_details
 from rebrain_node.store.database import Database
 from rebrain_node.store.recall import issued_notes
 from rebrain_node.store.tables import AuditRow, DeliveryRow, DerivedInstanceRow, DerivedSetRow
@@ -120,7 +119,7 @@ def _verdicts(session: Session, row: DerivedSetRow) -> tuple[ReaderVerdict, ...]
         )
         .order_by(AuditRow.sequence)
     )
-    said = [(at, json.loads(text)) for at, text in session.execute(query)]
+    said = [(at, read_details(text)) for at, text in session.execute(query)]
     newest = {
         details["operator"]: ReaderVerdict.from_json(details, datetime.fromisoformat(at))
         for at, details in said
@@ -140,7 +139,7 @@ def _recalled(session: Session, row: DerivedSetRow) -> str | None:
         .order_by(AuditRow.sequence.desc())
     )
     for recorded_at, text in session.execute(query):
-        details = json.loads(text)
+        details = read_details(text)
         if details["set"] == row.id:
             return f"{utc(datetime.fromisoformat(recorded_at))}: {details['reason']}"
     return None
@@ -160,7 +159,7 @@ def _details(session: Session, event: Event, subject: str) -> Iterable[Mapping[s
         .where(AuditRow.event == str(event), AuditRow.subject == subject)
         .order_by(AuditRow.sequence.desc())
     )
-    return map(json.loads, session.scalars(query))
+    return map(read_details, session.scalars(query))
 
 
 def _objects(session: Session, set_id: int) -> tuple[str | None, dict[str, int]]:
@@ -246,7 +245,7 @@ def _time(
     )
     newest: datetime | None = None
     for sequence, recorded_at, details in session.execute(query):
-        if json.loads(details).get("set") == set_id:
+        if read_details(details).get("set") == set_id:
             newest = newest or datetime.fromisoformat(recorded_at)
             if recalled is None or sequence < recalled:
                 return datetime.fromisoformat(recorded_at)
@@ -264,4 +263,4 @@ def _recalled_sequence(session: Session, row: DerivedSetRow) -> int | None:
         .order_by(AuditRow.sequence)
     )
     found = session.execute(query)
-    return next((n for n, details in found if json.loads(details)["set"] == row.id), None)
+    return next((n for n, details in found if read_details(details)["set"] == row.id), None)

@@ -7,7 +7,6 @@ nothing: which series turned out unfit is read from the audit log.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.findings import Finding
+from rebrain_node.store.audit import read_details
 from rebrain_node.store.tables import AuditRow, SeriesRow, StudyRow
 
 _WOULD_DO = "NOT-PREFERRED"
@@ -58,7 +58,7 @@ def unfit(session: Session, rows: Sequence[SeriesRow]) -> dict[str, tuple[Findin
             AuditRow.event == Event.SERIES_REFUSED,
         )
         for text in session.scalars(query):
-            details: dict[str, Any] = json.loads(text)
+            details: dict[str, Any] = read_details(text)
             if details.get("state") == "refused" and details.get("revision") == row.revision:
                 found[row.series_instance_uid] = tuple(
                     Finding(**finding, recorded=True) for finding in details.get("findings", ())

@@ -6,7 +6,6 @@ limit is never due at a destination before.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import cast
@@ -28,7 +27,7 @@ from rebrain_node.domain.stop_rules import (
 )
 from rebrain_node.errors import StateError
 from rebrain_node.ports import JsonValue
-from rebrain_node.store.audit import append
+from rebrain_node.store.audit import append, read_details
 from rebrain_node.store.database import Database
 from rebrain_node.store.tables import AuditRow, DeliveryStopRow
 
@@ -154,7 +153,7 @@ def _outcomes(session: Session, after: int, count: int) -> list[SeriesOutcome]:
         SeriesOutcome(
             sequence=sequence,
             measures=(
-                ResultMeasures.from_json(json.loads(details))
+                ResultMeasures.from_json(read_details(details))
                 if event == Event.RESULT_MEASURED
                 else None
             ),

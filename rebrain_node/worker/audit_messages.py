@@ -18,7 +18,7 @@ import structlog
 from rebrain_node.domain.audit import AuditEvent
 from rebrain_node.domain.audit_message import AuditFacts, AuditMessage, AuditSource
 from rebrain_node.domain.audit_message_rules import messages_of
-from rebrain_node.errors import DeliveryError, SettingsError, StoreUnavailableError
+from rebrain_node.errors import StoreUnavailableError, UnreachableError
 from rebrain_node.network.syslog import syslog_message
 from rebrain_node.ports import AuditCollector
 from rebrain_node.report.audit_message import message_xml
@@ -29,7 +29,7 @@ from rebrain_node.worker.work import reason_of
 
 #: pause between two looks at the log: receptions meanwhile are one message for each study, s
 POLL_S: Final = 5.0
-#: rows of one batch
+#: most rows of one batch
 BATCH_ROWS: Final = 500
 _LOG = structlog.get_logger("audit-messages")
 
@@ -48,6 +48,9 @@ class AuditMessageLoop:
     breaker: DestinationBreaker = field(init=False)
     #: last row before the newest batch that was taken
     _before: int | None = None
+    _furthest: int = 0  #: last row that was ever taken
+    #: rows of the next batch: fewer after a broken one, so that a slow collector gets on
+    _rows: int = BATCH_ROWS
 
     def __post_init__(self) -> None:
         self.breaker = DestinationBreaker(self.reader)
@@ -61,12 +64,20 @@ class AuditMessageLoop:
         """Send until ``stop``."""
         while not stop.wait(POLL_S):
             try:
-                while self.send_next() and not stop.is_set():
-                    pass
+                self._send_due(stop)
             except StoreUnavailableError as error:
                 _LOG.warning("store unavailable", reason=str(error))
             except Exception as error:  # noqa: BLE001 - it is tried again
                 _LOG.warning("audit messages failed", reason=reason_of(error))
+
+    def _send_due(self, stop: threading.Event) -> None:
+        try:
+            while self.send_next() and not stop.is_set():
+                pass
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - `status` says that the collector is not told
+            self._fail(reason_of(error))
 
     def send_next(self) -> bool:
         """Send the messages of the next rows; whether there may be more at once.
@@ -78,7 +89,7 @@ class AuditMessageLoop:
         """
         if not self.breaker.allows(self.clock()):
             return False
-        events = self.queue.read(self.reader, BATCH_ROWS)
+        events = self.queue.read(self.reader, self._rows)
         if not events:
             return False
         messages = self.messages(events)
@@ -87,7 +98,12 @@ class AuditMessageLoop:
         if messages:
             self._before = events[0].sequence - 1
         self.queue.taken(self.reader, events[-1].sequence)
-        return len(events) == BATCH_ROWS
+        was_full = len(events) == self._rows
+        if events[-1].sequence > self._furthest:  # what is sent again after an outage ends none
+            self._furthest = events[-1].sequence
+            self._rows = min(BATCH_ROWS, 2 * self._rows)
+            self._succeed()
+        return was_full
 
     def messages(self, events: tuple[AuditEvent, ...]) -> tuple[AuditMessage, ...]:
         """Make the messages of some rows."""
@@ -110,14 +126,18 @@ class AuditMessageLoop:
             self.collector.send(
                 [syslog_message(message_xml(each), each.at, host) for each in messages]
             )
-        except (DeliveryError, SettingsError) as error:
-            self._fail(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever fails, the batch was not taken
+            if not isinstance(error, UnreachableError):
+                self._rows = max(1, self._rows // 2)
+            self._fail(reason_of(error))
             return False
+        return True
+
+    def _succeed(self) -> None:
         if self.breaker.is_open:
             seconds = self.clock() - self.breaker.failed_since_s
             self.deliveries.reachable(self.collector.name, self.breaker.failures, seconds)
         self.breaker.succeed()
-        return True
 
     def _fail(self, reason: str) -> None:
         _LOG.warning("audit messages not taken", collector=self.collector.name, reason=reason)

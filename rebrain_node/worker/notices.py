@@ -18,7 +18,7 @@ import structlog
 
 from rebrain_node.domain.audit import AuditEvent, Event
 from rebrain_node.domain.notice import Notice, needs_person, notice_of
-from rebrain_node.errors import DeliveryError, SettingsError, StoreUnavailableError
+from rebrain_node.errors import StoreUnavailableError
 from rebrain_node.ports import JsonValue, NoticeChannel
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.audit_queue import AuditQueue, notice_reader
@@ -28,6 +28,8 @@ from rebrain_node.worker.work import reason_of
 #: pause between two looks at the log, s
 POLL_S: Final = 5.0
 _BATCH_ROWS: Final = 2000
+#: among so many notices the last is looked for that was no test of an operator
+_NEWEST: Final = 20
 #: of so many events subjects are kept apart; more are counted
 _GATHERED: Final = 10_000
 _LOG = structlog.get_logger("notice")
@@ -79,13 +81,13 @@ class NoticeLoop:
                 self.queue.taken(self._reader, last)
             return False
         try:
-            self.channel.send(notice)
-        except (DeliveryError, SettingsError) as error:
-            self._fail(notice, str(error))
+            refused = self.channel.send(notice)
+        except Exception as error:  # noqa: BLE001 - whatever fails, the notice was not taken
+            self._fail(notice, reason_of(error))
             return False
         assert last is not None  # noqa: S101 - the notice tells of a row; for the type checker
         self.queue.taken(self._reader, last)
-        self.audit.record(Event.NOTICE_SENT, self.channel.name, sent_details(notice))
+        self.audit.record(Event.NOTICE_SENT, self.channel.name, sent_details(notice, refused))
         _LOG.info("notice sent", channel=self.channel.name, events=notice.events)
         self.breaker.succeed()
         self._next_s = self.clock() + self.pause_s
@@ -98,9 +100,11 @@ class NoticeLoop:
     def _pause_left_s(self, now: datetime) -> float:
         """Rest of the pause after a notice that was sent before this process began, s.
 
+        A test begins no pause.
         A wall clock that was set back makes no pause longer than it is.
         """
-        for sent in self.audit.events(1, subject=self.channel.name, event=Event.NOTICE_SENT):
+        events = self.audit.events(_NEWEST, subject=self.channel.name, event=Event.NOTICE_SENT)
+        for sent in reversed([each for each in events if not each.details.get("operator")]):
             age_s = (now - sent.recorded_at).total_seconds()
             return min(max(0.0, self.pause_s - age_s), self.pause_s)
         return 0.0
@@ -127,11 +131,12 @@ class NoticeLoop:
         self.breaker.fail(self.clock())
 
 
-def sent_details(notice: Notice) -> dict[str, JsonValue]:
-    """Return what the audit log keeps of a notice."""
+def sent_details(notice: Notice, refused: int) -> dict[str, JsonValue]:
+    """Return what the audit log keeps of a notice that so many recipients did not get."""
     return {
         "events": notice.events,
         "listed": notice.events - notice.held_back,
         "first": notice.first,
         "last": notice.last,
+        "recipients_refused": refused,
     }

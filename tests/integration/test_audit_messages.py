@@ -361,3 +361,59 @@ def test_a_row_that_somebody_altered_does_not_stop_the_messages(node):
     loop = loop_of(node, collector(1, None, host="127.0.0.1", protocol="tcp"))
     events = node.queue.read("audit-messages:arr", 10)
     assert [m.id.meaning for m in loop.messages(events)] == ["Security Alert"]
+
+
+class _Choosy:
+    """A collector that takes at most so many messages at once, and none that holds a word."""
+
+    name = "arr"
+
+    def __init__(self, most: int, never: bytes = b"nothing") -> None:
+        self.most, self.never = most, never
+        self.taken, self.attempts = list[bytes](), 0
+
+    def send(self, messages: list[bytes]) -> None:
+        self.attempts += 1
+        if len(messages) > self.most or self.never in b"".join(messages):
+            raise DeliveryError("it did not read all of them in time")
+        self.taken += messages
+
+
+def send_for(node: OutboxNode, to: AuditMessageLoop, steps: int, step_s: float) -> None:
+    for _ in range(steps):
+        node.now_s += step_s
+        while to.send_next():
+            pass
+
+
+def test_a_collector_that_takes_one_message_at_a_time_gets_all_of_them(node):
+    rows = record(node, 5)
+    choosy = _Choosy(1)
+    send_for(node, loop_of(node, choosy), 30, 400.0)
+    assert set(rows_of([each.decode() for each in choosy.taken])) >= set(rows)
+    assert node.queue.states()[0].rows == 0
+
+
+def test_a_message_that_a_collector_never_takes_is_tried_with_growing_pauses(node):
+    choosy = _Choosy(9, never=b"ROGUE2")
+    to = loop_of(node, choosy)
+    record(node, 2)
+    to.send_next()
+    record(node, 3)
+    send_for(node, to, 120, 30.0)  # an hour; in between it takes again what it had before
+    assert choosy.attempts < 80
+    assert node.queue.states()[0].failures > 0
+    assert node.audit.events(9, event=Event.DESTINATION_UNREACHABLE)
+
+
+def test_whatever_fails_on_the_way_to_a_collector_is_a_failure_that_status_shows(node):
+    class Broken(_Choosy):
+        def send(self, messages: list[bytes]) -> None:
+            raise UnicodeError("Doe^Jane")
+
+    record(node, 1)
+    assert not loop_of(node, Broken(1)).send_next()
+    (state,) = node.queue.states()
+    assert state.failures == 1
+    assert "UnicodeError" in str(state.reason)
+    assert "Doe" not in str(state.reason)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socketserver
 import ssl
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,6 +70,7 @@ def test_a_destination_that_takes_everything_is_fit():
     check = destination_check(confirmation="commitment")
     assert check.state == "ok"
     assert "takes MR, PM, SEG, SC, PR, SR, KOS" in check.found
+    assert "offers storage commitment, which the first result tries" in check.found
 
 
 @pytest.mark.parametrize(
@@ -181,6 +184,79 @@ def test_a_disk_that_lasts_two_weeks_is_fit(logged, monkeypatch, days, state, wo
     check = node_check(logged, "disk")
     assert check.state == state
     assert re.search(words, check.found)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "audit-checkpoints.jsonl: No such file or directory; restore it"),
+        ("x\n", "line 1 of audit-checkpoints.jsonl is not as it was written"),
+    ],
+)
+def test_a_file_of_checkpoints_that_is_gone_or_altered_fails(logged, content, words):
+    path = logged.storage.folder / "audit-checkpoints.jsonl"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    check = node_check(logged, "audit log")
+    assert check.state == "fail"
+    assert words in check.found
+
+
+def test_a_key_of_the_audit_log_that_is_gone_is_to_be_restored(logged):
+    (logged.storage.folder / "audit.key").unlink()
+    check = node_check(logged, "keys")
+    assert (check.state, "restore it from a backup" in check.found) == ("fail", True)
+
+
+def test_a_damaged_database_is_to_be_restored(logged):
+    path = logged.storage.folder / "node.sqlite"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    check = node_check(logged, "database")
+    assert check.state == "fail"
+    assert "restore the database from a backup" in check.found
+
+
+def test_a_folder_that_is_a_file_fails(tmp_path):
+    (tmp_path / "state").touch()
+    for folder in (tmp_path / "state", tmp_path / "state" / "below"):
+        settings = settings_of(folder=folder)
+        assert "is no folder; correct the path" in node_check(settings, "settings").found
+        assert node_check(settings, "inbox").state == "fail"
+        assert node_check(settings, "receiver").state != "fail"
+
+
+def test_a_webhook_and_a_mail_server_are_reached_and_sent_nothing(tmp_path):
+    received = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.wfile.write(b"220 ready\r\n")
+            for line in self.rfile:
+                received.append(line.split()[0].upper())
+                self.wfile.write(b"221 bye\r\n" if received[-1] == b"QUIT" else b"250 ok\r\n")
+
+    (tmp_path / "secret").write_text("word")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        port = server.server_address[1]
+        hook = {"name": "chat", "url": f"http://127.0.0.1:{port}/x"}
+        mail = {
+            "name": "mail", "host": "127.0.0.1", "port": port, "encryption": "none",
+            "sender": "a@b", "recipients": ["c@d"],
+        }  # fmt: skip
+        told = {"webhooks": [hook | {"secret_file": tmp_path / "secret"}], "mails": [mail]}
+        checks = checks_of_remotes(Settings(notices=told))
+        gone = checks_of_remotes(
+            Settings(notices={"webhooks": [hook | {"secret_file": tmp_path / "none"}]})
+        )
+        server.shutdown()
+    assert [each.state for each in checks] == ["ok", "ok"]
+    assert all("`rebrain-node notify test`" in each.found for each in checks)
+    assert received == [b"EHLO", b"QUIT"]
+    assert [(one.state, "secret_file of chat" in one.found) for one in gone] == [("fail", True)]
 
 
 def test_keys_that_are_not_one_pair_fail(logged, tmp_path):

@@ -6,10 +6,12 @@ import hashlib
 import hmac
 import http.server
 import json
+import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -194,6 +196,13 @@ def test_a_restart_does_not_end_the_pause(node, hook, tmp_path):
     assert body_of(hook)["events"] == 2
 
 
+def test_a_test_of_an_operator_begins_no_pause(node, hook, tmp_path):
+    details = {"events": 1, "listed": 1, "first": 0, "last": 0, "operator": "mtra"}
+    node.audit.record(Event.NOTICE_SENT, "chat", details)
+    node.audit.record(Event.PROCESS_RESTARTED, "worker-1", {"silent_s": 11})
+    assert loop_of(node, webhook(tmp_path, hook)).send_next()
+
+
 def test_a_notice_that_is_not_taken_is_tried_again_with_what_came_since(node, hook, tmp_path):
     loop = loop_of(node, webhook(tmp_path, hook))
     node.audit.record(Event.WORKITEM_REFUSED, SERIES, {})
@@ -292,7 +301,7 @@ def test_a_mail_server_that_refuses_one_recipient_has_taken_the_mail(authority, 
     notice = notice_of("REBRAIN", [event("series.failed", SERIES)])
     with mail_server(authority) as (keeper, port):
         keeper.refused = "it@example.org"
-        mail_channel(tmp_path, port).send(notice)
+        assert mail_channel(tmp_path, port).send(notice) == 1
         assert keeper.mails[0][0].rcpt_tos == ["duty@example.org"]
         channel = mail_channel(tmp_path, port, recipients=("it@example.org",))
         with pytest.raises(DeliveryError, match="all recipients were refused"):
@@ -315,6 +324,127 @@ def test_a_mail_server_of_another_authority_gets_nothing(authority, tmp_path):
     with mail_server(authority) as (keeper, port), refused:
         mail_channel(tmp_path, port, certificate_authority=other).send(notice)
     assert keeper.mails == []
+
+
+@contextmanager
+def talker(answer: Any) -> Iterator[int]:
+    """A server on this machine that gives each connection to ``answer``; its port."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            with suppress(OSError):
+                answer(self.rfile, self.wfile)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def endlessly(part: bytes) -> Any:
+    def answer(_, stream):
+        for _ in range(500):
+            stream.write(part)
+            time.sleep(0.02)
+
+    return answer
+
+
+NOTICE = notice_of("REBRAIN", [event("series.failed", SERIES)])
+
+
+@pytest.mark.parametrize("part", [b"HTTP/1.1 100 Continue\r\n\r\n", b"H"])
+def test_a_webhook_whose_answer_does_not_end_is_given_up(tmp_path, part):
+    (tmp_path / "secret").write_bytes(SECRET)
+    with talker(endlessly(part)) as port:
+        values = {"name": "chat", "url": f"http://127.0.0.1:{port}/", "timeout_s": 0.1}
+        channel = WebhookChannel(WebhookSettings(secret_file=tmp_path / "secret", **values))
+        begun = time.monotonic()
+        with pytest.raises(DeliveryError, match="no answer in time"):
+            channel.send(NOTICE)
+    assert time.monotonic() - begun < 5.0
+
+
+def test_what_a_server_says_that_speaks_no_http_stands_in_no_reason(tmp_path):
+    (tmp_path / "secret").write_bytes(SECRET)
+
+    def babble(request, stream):
+        while request.readline().strip():
+            pass
+        stream.write(b"Doe^Jane\r\n")
+
+    with talker(babble) as port:
+        values = {"name": "chat", "url": f"http://127.0.0.1:{port}/"}
+        channel = WebhookChannel(WebhookSettings(secret_file=tmp_path / "secret", **values))
+        with pytest.raises(DeliveryError, match="is no HTTP") as caught:
+            channel.send(NOTICE)
+    assert "Doe" not in str(caught.value)
+
+
+def plain_mail(port: int, **changes: Any) -> MailChannel:
+    values = {
+        "name": "mail", "host": "127.0.0.1", "port": port, "sender": "rebrain@example.org",
+        "recipients": ("it@example.org",), "encryption": "none", "timeout_s": 0.1,
+    }  # fmt: skip
+    return MailChannel(MailSettings(**(values | changes)))
+
+
+def test_a_mail_server_whose_answer_does_not_end_is_given_up():
+    with talker(endlessly(b"220-wait\r\n")) as port:
+        begun = time.monotonic()
+        with pytest.raises(DeliveryError, match="no answer in time"):
+            plain_mail(port).send(NOTICE)
+    assert time.monotonic() - begun < 5.0
+
+
+def test_a_mail_that_was_taken_is_not_sent_again_for_a_wrong_answer_to_quit():
+    answers = {b"DATA": b"354 go\r\n", b"QUIT": b"421 too late\r\n"}
+
+    def smtp(stream, out):
+        out.write(b"220 ready\r\n")
+        while line := stream.readline():
+            out.write(answers.get(line.strip().upper(), b"250 ok\r\n"))
+            if line.strip().upper() == b"DATA":
+                while stream.readline() != b".\r\n":
+                    pass
+                out.write(b"250 taken\r\n")
+
+    with talker(smtp) as port:
+        assert plain_mail(port, timeout_s=5.0).send(NOTICE) == 0
+
+
+def test_a_password_that_no_login_takes_is_named_without_its_characters(tmp_path):
+    (tmp_path / "word").write_text("pässwort")
+
+    def smtp(stream, out):
+        out.write(b"220 ready\r\n")
+        while stream.readline():
+            out.write(b"250-ready\r\n250 AUTH PLAIN\r\n")
+
+    with talker(smtp) as port:
+        channel = plain_mail(port, user="node", password_file=tmp_path / "word", timeout_s=5.0)
+        with pytest.raises(SettingsError, match="not ASCII") as caught:
+            channel.send(NOTICE)
+    assert "ä" not in str(caught.value)
+
+
+def test_whatever_fails_on_the_way_to_a_channel_is_a_failure_that_status_shows(node):
+    class Broken:
+        name = "chat"
+
+        def send(self, notice):
+            raise UnicodeError("Doe^Jane")
+
+    node.audit.record(Event.PROCESS_RESTARTED, "worker-1", {"silent_s": 11})
+    assert not loop_of(node, Broken()).send_next()
+    state = next(each for each in node.queue.states() if each.reader == "notices:chat")
+    assert (state.failures, "UnicodeError" in str(state.reason)) == (1, True)
+    assert "Doe" not in str(state.reason)
 
 
 def config_of(tmp_path: Path, hook: HookServer, **changes: Any) -> Path:

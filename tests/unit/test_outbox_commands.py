@@ -82,6 +82,20 @@ def test_status_counts_a_refused_delivery_and_ends_with_exit_code_1(site):
     assert [one["set_id"] for one in answer["deliveries_refused"]] == [site.set_id]
 
 
+def test_the_table_of_status_stays_short_and_says_where_the_rest_is(site):
+    with open_state(load_settings(site.config)) as state:
+        for number in range(3, 25):
+            series, study = f"1.2.{number}.1", f"1.2.{number}"
+            state.ledger.record_received(received(1, series, study))
+            job = accept(state.ledger, series, study)
+            state.outbox.put(derived_set(job), ["pacs"], job)
+    text = site.run("status", "--late-after", "0", code=1)
+    assert "and 3 more: `rebrain-node outbox list` lists all" in text
+    assert text.count(" more: `rebrain-node") == 2
+    answer = site.json("status", "--late-after", "0", code=1)
+    assert len(answer["deliveries_waiting"]) == 22
+
+
 def test_every_object_of_a_set_is_shown_with_its_status(site):
     assert "0xC000" in site.run("outbox", "show", str(site.set_id))
     objects = site.json("outbox", "show", str(site.set_id))["objects"]

@@ -91,6 +91,15 @@ _MAIL = "[[notices.mails]]\nname = 'mail'\nhost = 'm'\nsender = 'a@b'\nrecipient
         (f"{_ARR}protocol = 'tcp'\n", "protocol of arr must be tls"),
         (_PACS + _ARR.replace("'arr'", "'pacs'"), "'pacs'; give each its own"),
         (_HOOK.replace("https:", "http:"), "url of chat must begin with https"),
+        (_HOOK.replace("https://h/", "https://u:p@h/"), "url: must hold no user and no password"),
+        (_HOOK.replace("//h/", "//a..b/"), "url: must be a URL in ASCII with a host"),
+        (_HOOK.replace("//h/", "//h:99999/"), "a port from 1 to 65535"),
+        (_HOOK.replace("//h/x", "//h/kä"), "url: must be a URL in ASCII"),
+        (_PACS.replace("t = 'pacs'", "t = 'a..b'"), "must be a host name or an address"),
+        (_PACS.replace("t = 'pacs'", "t = '10.0.0.7:104'"), "without a port"),
+        (_PACS.replace("t = 'pacs'", "t = ''"), "must be a host name or an address"),
+        (_MAIL + "user = 'ü'\npassword_file = '/x'\n", "user: must be printable ASCII"),
+        (_ARR + "client_key = '/x'\n", "arr has a client_key and no client_certificate"),
         (f"{_MAIL}encryption = 'none'\n", "encryption of mail must be starttls"),
         (f"{_MAIL}user = 'u'\n", "needs both user and password_file"),
         (_MAIL.replace("@", " at "), "must be a mail address, e.g. it@example.org"),
@@ -107,6 +116,13 @@ def test_an_unfit_setting_is_refused_and_named(tmp_path, text, named):
     (tmp_path / "node.toml").write_text(text)
     with pytest.raises(SettingsError, match=re.escape(named)):
         load_settings(tmp_path / "node.toml")
+
+
+def test_a_password_in_a_url_stands_in_no_message(tmp_path):
+    (tmp_path / "node.toml").write_text(_HOOK.replace("https://h/", "https://u:pass@h/"))
+    with pytest.raises(SettingsError) as caught:
+        load_settings(tmp_path / "node.toml")
+    assert "pass@" not in str(caught.value)
 
 
 def test_every_destination_that_confirms_is_notified_of_unless_some_are_named(tmp_path):

@@ -170,6 +170,8 @@ def test_in_shadow_mode_no_command_sends_to_a_clinical_destination(site):
         with pytest.raises(StateError, match=r"shadow\.active.*give --to test|shadow\.active"):
             site.run("outbox", "retry", "1", "--reason", "now", *words)
     assert site.json("outbox", "list")["deliveries"][0]["states"] == {"kept": 3}
+    with pytest.raises(StateError, match=r"shadow\.active.*nothing is sent to pacs, by hand"):
+        site.run("send", str(site.config.parent), "--to", "pacs")
 
 
 def test_leaving_shadow_mode_sends_nothing_by_itself_and_a_command_sends_chosen_results(site):

@@ -17,6 +17,7 @@ from rebrain_node.model.keys import PUBLIC_FILE, read_key_file
 from rebrain_node.store.audit_check import AuditCheck
 from rebrain_node.store.audit_queue import AuditQueue
 from rebrain_node.store.audit_retention import ARCHIVE, AuditRetention
+from rebrain_node.store.tables import AuditQueueRow
 from tests.support.audited_node import AuditedNode, audited_node
 from tests.support.store_cases import fast_folder
 
@@ -124,3 +125,12 @@ def test_a_seal_that_the_node_did_not_sign_is_found(node: AuditedNode) -> None:
 
 def test_the_folder_of_exports_is_made_when_it_is_needed(node: AuditedNode) -> None:
     assert not Path(node.folder / ARCHIVE).exists()
+
+
+def test_nothing_is_removed_that_a_receiver_has_not_taken_since_the_first_row(
+    node: AuditedNode,
+) -> None:
+    with node.database.writing() as session:
+        now = datetime.now(UTC)
+        session.add(AuditQueueRow(reader="x", sequence=0, failures=9, reason="", changed_at=now))
+    assert AuditRetention(node.database, node.folder).remove_older(2, SOON) is None
