@@ -51,6 +51,12 @@ class Event(StrEnum):
         "receiver, worker-1, ...",
         "silent_s",
     )
+    SETTINGS_RELOADED = (
+        "settings.reloaded",
+        "a process of the node has read the settings again (SIGHUP)",
+        "receiver, worker-1, ...",
+        "taken (names of settings), need_restart (names of those that wait for the next start)",
+    )
     BUNDLE_VERIFIED = (
         "bundle.verified",
         (

@@ -338,6 +338,7 @@ def _accessed(action: Action, what: str) -> MessageRule:
 RULES: Final[Mapping[str, MessageRule]] = {
     Event.NODE_STARTED: _one("Application Activity (Start)", _Reporter.activity, START),
     Event.NODE_STOPPED: _one("Application Activity (Stop)", _Reporter.activity, STOP),
+    Event.SETTINGS_RELOADED: _alert(SECURITY_CONFIGURATION, _OK),
     Event.BUNDLE_VERIFIED: _alert(SOFTWARE_CONFIGURATION, _OK),
     Event.BUNDLE_REFUSED: _alert(SOFTWARE_CONFIGURATION, _FAILED),
     Event.ASSOCIATION_REFUSED: MessageRule(
