@@ -379,6 +379,8 @@ RULES: Final[Mapping[str, MessageRule]] = {
     Event.WORKITEM_ENDED: _one("Procedure Record", _Reporter.procedure),
     Event.STORAGE_PURGED: _accessed("D", "Delete, by retention"),
     Event.STORAGE_LOST: _alert(INTEGRITY, _FAILED),
+    Event.BACKUP_MADE: _alert(RESTRICTED_FUNCTION, _OK),
+    Event.BACKUP_RESTORED: _alert(RESTRICTED_FUNCTION, _OK),
     Event.AUDIT_KEY_MADE: _alert(SECURITY_CONFIGURATION, _OK),
     Event.AUDIT_SEALED: _one("Audit Log Used", _Reporter.log_used),
     Event.AUDIT_READ: _one("Audit Log Used", _Reporter.log_used),
