@@ -19,10 +19,10 @@ def backup(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy state and settings into a new folder in PARENT; the node may run.
+    """Copy state and settings into a new folder in PARENT.
 
-    The copy holds patient data and the key of the audit log: keep it as closed as the node. Exit
-    code 1 if a stored file was missing or altered; the rest is copied all the same.
+    The node may run meanwhile. The copy holds patient data and the key of the audit log: keep it as
+    closed as the node. Exit code 1 if a stored file was missing or altered; the rest is copied.
     """
     from rebrain_node.app.backup import back_up, remove_older
     from rebrain_node.settings import load_settings
@@ -49,7 +49,7 @@ def restore(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the state of a node from a backup, and verify it before the node starts.
+    """Make the state of a node from a backup, and verify it.
 
     Refused where storage.folder is not empty or the database has tables. Exit code 1 if files and
     rows do not agree, or the audit log is not as it was written.
