@@ -9,6 +9,9 @@ again. Logs go to standard error.
 The sign of life shows that the child runs Python code and that the threads it names are alive. It
 does not show that they proceed: a thread stuck in native code that released the interpreter's
 lock, or waiting without limit, is not noticed. A long synthesis gives signs of life all the time.
+
+SIGHUP is passed on to the children, which read the settings again; to one that has given no sign
+of life yet, once it has.
 """
 
 from __future__ import annotations
@@ -74,6 +77,7 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     ready: bool = False
     beats: bool = False  #: whether it has given a sign of life
+    reload: bool = False  #: whether it is to read the settings again
     silent_s: float = 0.0
     replaced_silent_s: float | None = None  #: silence of the process that it replaces
     killed: bool = False
@@ -120,11 +124,11 @@ def supervise(
     """
     begun = time.monotonic()
     log = structlog.get_logger("supervisor")
-    stop, hangup = threading.Event(), threading.Event()
+    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    signal.signal(signal.SIGHUP, lambda *_: hangup.set())
     children = [_Child(role=role) for role in roles]
+    signal.signal(signal.SIGHUP, lambda *_: _reload(children))
     announced, reported, reported_s, last = False, [""], 0.0, begun
     try:
         while not stop.is_set():
@@ -134,9 +138,6 @@ def supervise(
                 code = _poll(child, tick, log, keep_open)
                 if code in PERMANENT_EXIT_CODES:
                     return code
-            if hangup.is_set():
-                hangup.clear()
-                _pass_on_hangup(children)
             if not announced and all(child.ready for child in children):
                 announced = True
                 log.info("ready", seconds=round(time.monotonic() - begun, 2))
@@ -150,6 +151,11 @@ def supervise(
         _stop(children)
         log.info("stopped")
     return 0
+
+
+def _reload(children: Sequence[_Child]) -> None:
+    for child in children:
+        child.reload = True
 
 
 def _poll(
@@ -166,6 +172,9 @@ def _poll(
     code = child.process.poll()
     if code is None:
         _kill_if_silent(child, log)
+        if child.reload and child.beats:
+            child.reload = False
+            child.process.send_signal(signal.SIGHUP)
         return None
     if now - child.started_s >= STEADY_S:
         child.delay_s = FIRST_DELAY_S
@@ -180,7 +189,7 @@ def _poll(
 def _start(child: _Child, keep_open: Sequence[int]) -> None:
     child.output = b""
     child.started_s = time.monotonic()
-    child.silent_s, child.beats, child.killed = 0.0, False, False
+    child.silent_s, child.beats, child.killed, child.reload = 0.0, False, False, False
     child.starts += 1
     replaced = child.replaced_silent_s
     options = () if replaced is None else ("--silent-s", f"{replaced:.1f}")
@@ -226,13 +235,6 @@ def _kill_if_silent(child: _Child, log: structlog.stdlib.BoundLogger) -> None:
     child.process.kill()
 
 
-def _pass_on_hangup(children: Sequence[_Child]) -> None:
-    """Pass SIGHUP on to each process that is ready: the receiver reads its certificates again."""
-    for child in children:
-        if child.process is not None and child.ready:
-            child.process.send_signal(signal.SIGHUP)
-
-
 def _stop(children: Sequence[_Child]) -> None:
     running = [child.process for child in children if child.process is not None]
     for process in running:
@@ -258,9 +260,9 @@ class ParentPipe:
     """The child's end of the two pipes."""
 
     stop: threading.Event  #: set at SIGTERM or when the supervisor has ended
+    reload: threading.Event = field(default_factory=threading.Event)  #: set at SIGHUP
     #: whether what the child is there for goes on; it gives no sign of life while it does not
     works: Callable[[], bool] = lambda: True
-    _hangup: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def watch(cls) -> ParentPipe:
@@ -270,25 +272,25 @@ class ParentPipe:
         """
         pipe = cls(threading.Event())
         signal.signal(signal.SIGTERM, lambda *_: pipe.stop.set())
-        signal.signal(signal.SIGHUP, lambda *_: pipe._hangup.set())
+        signal.signal(signal.SIGHUP, lambda *_: pipe.reload.set())
         for target in (pipe._await_end, pipe._beat):
             threading.Thread(target=target, daemon=True, name="parent-pipe").start()
         return pipe
 
-    def at_hangup(self, act: Callable[[], None]) -> None:
-        """Call something after each SIGHUP, in a thread of its own."""
-
-        def wait() -> None:
-            while True:
-                self._hangup.wait()
-                self._hangup.clear()
-                act()
-
-        threading.Thread(target=wait, daemon=True, name="hangup").start()
-
     def report_ready(self) -> None:
         """Tell the supervisor that this process is ready."""
         os.write(sys.stdout.fileno(), _READY)
+
+    def at_reload(self, read_again: Callable[[], None]) -> None:
+        """Call a function, in a thread of its own, whenever the supervisor got SIGHUP."""
+
+        def wait() -> None:
+            while True:
+                self.reload.wait()
+                self.reload.clear()
+                read_again()
+
+        threading.Thread(target=wait, daemon=True, name="reload").start()
 
     def _beat(self) -> None:
         with contextlib.suppress(OSError):  # the supervisor has ended

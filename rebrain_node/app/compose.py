@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.workitems import Workitems
 
 #: the SQLite database within the folder of the node's state
-_DATABASE = "node.sqlite"
+DATABASE_FILE = "node.sqlite"
 _START_REMEDY = (
     "give the settings of the node (--config FILE), correct storage.folder or "
     "storage.database_url, or start the node with `rebrain-node serve`, which makes it"
@@ -328,7 +328,7 @@ def require_database(settings: Settings) -> Callable[[], None]:
     if url is not None and not url.startswith("sqlite:///"):
         return lambda: None
     path = (
-        settings.storage.folder / _DATABASE
+        settings.storage.folder / DATABASE_FILE
         if url is None
         else Path(url.removeprefix("sqlite:///").partition("?")[0])
     )
@@ -345,6 +345,12 @@ def require_database(settings: Settings) -> Callable[[], None]:
     return check
 
 
+def database_url(settings: Settings) -> str:
+    """Return the URL of the node's database."""
+    default = f"sqlite:///{settings.storage.folder.absolute() / DATABASE_FILE}"
+    return settings.storage.database_url or default
+
+
 @contextmanager
 def _database(settings: Settings, *, make: bool) -> Iterator[Database]:
     from rebrain_node.store.database import Database
@@ -353,9 +359,8 @@ def _database(settings: Settings, *, make: bool) -> Iterator[Database]:
     remedy = _FSCK_REMEDY if has_bytes(folder) else _START_REMEDY
     if not folder.is_dir():
         raise NoStateError(f"there is no node's state: storage.folder {folder} is absent; {remedy}")
-    url = settings.storage.database_url or f"sqlite:///{folder.absolute() / _DATABASE}"
     try:
-        database = Database.open(url, make=make)
+        database = Database.open(database_url(settings), make=make)
     except NoStateError as error:
         raise NoStateError(
             f"there is no node's state in storage.folder {folder}: {error}; {remedy}"

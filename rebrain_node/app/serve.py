@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +18,9 @@ import structlog
 from rebrain_node import __version__
 from rebrain_node.app.compose import (
     State,
-    configure,
     limit_decoding,
     make_audit_key,
     make_state_folder,
-    open_bundle,
     open_model,
     open_state,
     read_limits,
@@ -38,6 +36,8 @@ from rebrain_node.app.messages import (
 )
 from rebrain_node.app.model_check import ModelCheck, activate_bundle
 from rebrain_node.app.presence import one_node, write_processes
+from rebrain_node.app.reloading import CurrentConfiguration, Reload
+from rebrain_node.app.service_manager import ServiceManager
 from rebrain_node.domain.audit import Event
 from rebrain_node.errors import SettingsError
 from rebrain_node.logs import log_as_json
@@ -49,10 +49,11 @@ from rebrain_node.settings import (
     WorkflowManagerSettings,
 )
 from rebrain_node.settings import Receiver as ReceiverSettings
-from rebrain_node.supervisor import ParentPipe, Role, supervise
+from rebrain_node.supervisor import ParentPipe, ProcessState, Role, supervise
 
 if TYPE_CHECKING:
-    from rebrain_node.pipeline import Configuration, Ports
+    from rebrain_node.network.receiver import Receiver
+    from rebrain_node.pipeline import Ports
     from rebrain_node.ports import Destination, JsonValue, NotificationReceiver, WorkitemManager
     from rebrain_node.reception.inbox import InboxFolder
     from rebrain_node.steps.write.rejection import RejectionReason
@@ -93,16 +94,23 @@ def serve(settings: Settings, config: Path | None) -> int:
         return supervise(
             [receiver, *workers],
             check=require_database(settings),
-            report=partial(write_processes, folder),
+            report=partial(_report, folder, ServiceManager()),
             keep_open=(lock,),
         )
 
 
-def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
+def _report(folder: Path, manager: ServiceManager, states: Sequence[ProcessState]) -> None:
+    write_processes(folder, states)
+    manager.report(states)
+
+
+def run_receiver(settings: Settings, config: Path | None, silent_s: float | None = None) -> None:
     """Be the receiver process until the supervisor ends it.
 
     Parameters
     ----------
+    config
+        The file that the settings came from.
     silent_s
         Silence after which the process that this one replaces was killed, s.
 
@@ -131,12 +139,13 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
         )
         with listening(receiver, settings.receiver), _health(settings, state):
             parent.works = lambda: parent.stop.is_set() or receiver.is_listening
+            take = partial(_reload, receiver)
+            parent.at_reload(Reload("receiver", (config, settings), state.audit, take))
             state.audit.record(
                 Event.NODE_STARTED,
                 settings.receiver.ae_title,
                 {"version": __version__, **_ports(settings.receiver)},
             )
-            parent.at_hangup(receiver.reload_certificates)
             parent.report_ready()
             count_listening(state.listening, state.ledger.has_reception, parent.stop)
         state.audit.record(Event.NODE_STOPPED, settings.receiver.ae_title, {})
@@ -144,6 +153,12 @@ def run_receiver(settings: Settings, silent_s: float | None = None) -> None:
 
 def _ports(receiver: ReceiverSettings) -> dict[str, JsonValue]:
     return {"port": receiver.port, "tls_port": None if receiver.tls is None else receiver.tls.port}
+
+
+def _reload(receiver: Receiver, settings: Settings) -> list[str]:
+    """Let the receiver take over what it can while it listens; name what changed."""
+    receiver.reload_certificates()
+    return ["receiver.peers"] if receiver.take_peers(settings.receiver.peers) else []
 
 
 def _health(settings: Settings, state: State) -> AbstractContextManager[None]:
@@ -186,7 +201,9 @@ def _cannot_listen(error: OSError, settings: ReceiverSettings) -> str:
             return f"{where}: {error.strerror or error}; correct receiver.address"
 
 
-def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> NoReturn:
+def run_worker(
+    settings: Settings, slot: int, config: Path | None, silent_s: float | None = None
+) -> NoReturn:
     """Be worker ``slot`` until the supervisor ends it.
 
     On shutdown the series being processed is abandoned; its workflow is queued again.
@@ -195,6 +212,8 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
     ----------
     slot
         Number of the worker, from 1.
+    config
+        The file that the settings came from.
     silent_s
         Silence after which the process that this one replaces was killed, s.
 
@@ -214,7 +233,9 @@ def run_worker(settings: Settings, slot: int, silent_s: float | None = None) -> 
     with open_state(settings) as state:
         _record_restart(state, f"worker-{slot}", silent_s)
         make_audit_key(state)
-        work = _work(settings, state, slot, check)
+        work, configuration = _work(settings, state, slot, check)
+        name = f"worker-{slot}"
+        parent.at_reload(Reload(name, (config, settings), state.audit, configuration.take_limits))
         url = progress_url(state.folder, settings.storage.database_url)
         workflows = launch(work, url, slot, settings.workers)
         if slot == 1:
@@ -261,7 +282,9 @@ def record_mode(settings: Settings, state: State) -> None:
         state.audit.record(Event.SHADOW_CHANGED, settings.receiver.ae_title, now)
 
 
-def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Work:
+def _work(
+    settings: Settings, state: State, slot: int, check: ModelCheck
+) -> tuple[Work, CurrentConfiguration]:
     from rebrain_node.store.outbox import ResultOptions
     from rebrain_node.worker.work import Work
 
@@ -269,16 +292,7 @@ def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Wor
     details = {"engine": verdict.engine, "bundle": verdict.release.digest}
     state.audit.record(Event.WORKER_STARTED, f"worker-{slot}", details)
 
-    def configuration() -> Configuration:
-        bundle = open_bundle(settings).bundle
-        if bundle.digest != verdict.release.digest:
-            structlog.get_logger("worker").error(
-                "bundle was replaced; starting again to verify it",
-                verified=verdict.release.digest[:16],
-                found=bundle.digest[:16],
-            )
-            os._exit(1)  # the supervisor starts this worker again
-        return configure(settings, bundle)
+    configuration = CurrentConfiguration(settings, verdict.release.digest)
 
     def ports() -> Ports:
         from rebrain_node.pipeline import Ports
@@ -288,22 +302,21 @@ def _work(settings: Settings, state: State, slot: int, check: ModelCheck) -> Wor
         return Ports(
             inbox=InboxFolder(state.inbox, state.ledger),
             audit=state.audit,
-            model=open_model(settings, work.configuration().bundle, settings.workers),
+            model=open_model(settings, configuration().bundle, settings.workers),
         )
 
-    work = Work(
+    return Work(
         ledger=state.ledger,
         outbox=state.outbox,
         ports=_once(ports),
-        configuration=_once(configuration),
+        configuration=configuration,
         destinations=settings.due_names,
         notified=settings.notified,
         options=ResultOptions(
             kept=settings.kept_names, shadow=settings.shadow.active, limits=stop_limits(settings)
         ),
         stops=state.stops,
-    )
-    return work
+    ), configuration
 
 
 def _once(make: Callable[[], T]) -> Callable[[], T]:

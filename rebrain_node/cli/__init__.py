@@ -21,6 +21,7 @@ from rebrain_node.cli import (
     audit,
     audit_proof,  # noqa: F401 - adds its commands to `audit`
     audit_records,  # noqa: F401 - adds its commands to `audit`
+    backup,
     benchmark,
     bundle,
     conformance,
@@ -77,6 +78,8 @@ program.command("send")(node.send)
 program.command("doctor")(doctor.doctor)
 program.command("conformance")(conformance.conformance)
 program.command("benchmark")(benchmark.benchmark)
+program.command("backup")(backup.backup)
+program.command("restore")(backup.restore)
 program.command("status")(status.status)
 program.command("recall")(recall.recall)
 program.add_typer(queue.queue, name="queue")

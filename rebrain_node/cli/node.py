@@ -22,7 +22,8 @@ def serve(config: Config = None) -> None:
     """Run the node until SIGTERM or Ctrl-C.
 
     Starts one receiver process and as many worker processes as the settings say, and restarts a
-    process that ends. Logs JSON lines on standard error, `ready` once everything listens.
+    process that ends. Logs JSON lines on standard error, `ready` once everything listens. Reads
+    peers, limits and certificates again at SIGHUP.
     """
     from rebrain_node.app.serve import serve as run
     from rebrain_node.settings import load_settings
@@ -41,7 +42,7 @@ def receiver(config: Config = None, silent_s: SilentS = None) -> None:
     from rebrain_node.app.serve import run_receiver
     from rebrain_node.settings import load_settings
 
-    run_receiver(load_settings(config), silent_s)
+    run_receiver(load_settings(config), config, silent_s)
 
 
 def worker(
@@ -53,7 +54,7 @@ def worker(
     from rebrain_node.app.serve import run_worker
     from rebrain_node.settings import load_settings
 
-    run_worker(load_settings(config), slot, silent_s)
+    run_worker(load_settings(config), slot, config, silent_s)
 
 
 def send(

@@ -51,6 +51,12 @@ class Event(StrEnum):
         "receiver, worker-1, ...",
         "silent_s",
     )
+    SETTINGS_RELOADED = (
+        "settings.reloaded",
+        "a process of the node has read the settings again (SIGHUP)",
+        "receiver, worker-1, ...",
+        "taken (names of settings), need_restart (names of those that wait for the next start)",
+    )
     BUNDLE_VERIFIED = (
         "bundle.verified",
         (
@@ -524,6 +530,21 @@ class Event(StrEnum):
         "`storage fsck --repair` moved unknown or altered bytes, or marked rows",
         "lost-found",
         "moved (files), rows (marked), counts (corrected numbers of instances)",
+    )
+    BACKUP_MADE = (
+        "backup.made",
+        "`backup` copied the state of the node: it holds patient data and the key of this log",
+        "folder of the backup",
+        "operator, files (of inbox and outbox), bytes, lost (missing or altered files)",
+    )
+    BACKUP_RESTORED = (
+        "backup.restored",
+        (
+            "`restore` made the state of the node from a backup; events between the backup and "
+            "this row are gone"
+        ),
+        "folder of the backup",
+        "operator, made_at, version (of the node that made it), sequence (newest row in it)",
     )
     AUDIT_KEY_MADE = (
         "audit.key-made",

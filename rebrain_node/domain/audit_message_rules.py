@@ -338,6 +338,7 @@ def _accessed(action: Action, what: str) -> MessageRule:
 RULES: Final[Mapping[str, MessageRule]] = {
     Event.NODE_STARTED: _one("Application Activity (Start)", _Reporter.activity, START),
     Event.NODE_STOPPED: _one("Application Activity (Stop)", _Reporter.activity, STOP),
+    Event.SETTINGS_RELOADED: _alert(SECURITY_CONFIGURATION, _OK),
     Event.BUNDLE_VERIFIED: _alert(SOFTWARE_CONFIGURATION, _OK),
     Event.BUNDLE_REFUSED: _alert(SOFTWARE_CONFIGURATION, _FAILED),
     Event.ASSOCIATION_REFUSED: MessageRule(
@@ -381,6 +382,8 @@ RULES: Final[Mapping[str, MessageRule]] = {
     Event.STORAGE_LOST: _alert(INTEGRITY, _FAILED),
     Event.CERTIFICATE_READ: _alert(SECURITY_CONFIGURATION, _OK),
     Event.CERTIFICATE_NOT_READ: _alert(SECURITY_CONFIGURATION, _FAILED),
+    Event.BACKUP_MADE: _alert(RESTRICTED_FUNCTION, _OK),
+    Event.BACKUP_RESTORED: _alert(RESTRICTED_FUNCTION, _OK),
     Event.AUDIT_KEY_MADE: _alert(SECURITY_CONFIGURATION, _OK),
     Event.AUDIT_SEALED: _one("Audit Log Used", _Reporter.log_used),
     Event.AUDIT_READ: _one("Audit Log Used", _Reporter.log_used),

@@ -122,6 +122,13 @@ class Receiver:
         """Whether the thread that accepts connections is alive."""
         return self._acceptor is not None and self._acceptor.is_listening
 
+    def take_peers(self, peers: tuple[settings.Peer, ...]) -> bool:
+        """Admit these peers from the next association on; false where they are those before."""
+        if peers == self._listening.peers:
+            return False
+        self._listening = self._listening.model_copy(update={"peers": peers})
+        return True
+
     def start(self) -> None:
         """Listen; transfer syntaxes that fail the decoder's self-test are not offered.
 

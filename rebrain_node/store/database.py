@@ -85,7 +85,7 @@ class Database:
         StoreUnavailableError
             The database cannot be reached, read or written now.
         """
-        parsed = _checked(url)
+        parsed = checked_url(url)
         sqlite_file: Path | None = None
         if parsed.get_backend_name() == "sqlite":
             sqlite_file = Path(str(parsed.database))
@@ -241,7 +241,7 @@ def require_our_database(url: str) -> None:
     StoreUnavailableError
         The database cannot be reached or read now.
     """
-    parsed = _checked(url)
+    parsed = checked_url(url)
     if parsed.get_backend_name() == "sqlite":
         _require_our_file(Path(str(parsed.database)), make=True)
         return
@@ -251,7 +251,14 @@ def require_our_database(url: str) -> None:
         _require_our_tables(database.description, tables, others, make=True)
 
 
-def _checked(url: str) -> URL:
+def checked_url(url: str) -> URL:
+    """Return the URL with our driver.
+
+    Raises
+    ------
+    SettingsError
+        It is not one of SQLite or PostgreSQL, or the folder of SQLite does not exist.
+    """
     try:
         parsed = make_url(url)
     except ArgumentError as error:

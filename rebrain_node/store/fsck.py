@@ -121,6 +121,10 @@ class StorageCheck:
         if self._database is not None and (found or any(row.kind == "count" for row in rows)):
             self._mark(found, len(moved), rows)
 
+    def paths(self) -> frozenset[Path]:
+        """Name the files that the rows say are stored, relative to the folder."""
+        return frozenset(row.path for row in self._rows())
+
     def _rows(self) -> tuple[StorageDifference, ...]:
         """Every row that names bytes, as the difference that it would be without them."""
         if self._database is None:

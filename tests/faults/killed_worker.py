@@ -36,4 +36,4 @@ def counted(self):
 
 
 Database.writing = counted
-run_worker(load_settings(config), 1)
+run_worker(load_settings(config), 1, config)

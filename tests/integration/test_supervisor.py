@@ -126,7 +126,7 @@ def test_a_child_that_is_stopped_is_killed_and_replaced_within_15_seconds(tmp_pa
 
 HUNG_UP_CHILD = CHILD.replace(
     "pipe.report_ready()",
-    "pipe.at_hangup(lambda: print('hung up', file=sys.stderr, flush=True))\npipe.report_ready()",
+    "pipe.at_reload(lambda: print('hung up', file=sys.stderr, flush=True))\npipe.report_ready()",
 )
 
 

@@ -51,6 +51,9 @@ def test_the_page_of_hazards_is_up_to_date():
     assert table.PAGE.read_text(encoding="utf-8") == table.page(), (
         "docs/hazards.md is out of date: run python -m tests.support.hazard_table"
     )
+    assert table.risk_page() == table.RISK_PAGE.read_text(encoding="utf-8"), (
+        "docs/risk.md is out of date: run python -m tests.support.hazard_table"
+    )
 
 
 def test_every_hazard_has_a_test_or_states_what_is_open():

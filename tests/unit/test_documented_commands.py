@@ -22,7 +22,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")),
          *sorted((ROOT / "deploy").rglob("*.md"))]  # fmt: skip
 PROGRAMS = {"rebrain-node": node, "rebrain-train": train}
 #: these need a network, a minute or the whole disk: only their options are checked
-NOT_RUN = {"serve", "demo", "process", "send", "receiver", "worker", "doctor", "benchmark"}
+NOT_RUN = {
+    "serve",
+    "demo",
+    "process",
+    "send",
+    "receiver",
+    "worker",
+    "doctor",
+    "benchmark",
+    "backup",
+    "restore",
+}
 #: what a document writes for a value, and one that will do
 VALUES = {
     "SERIES": "1.2.1.1", "UID": "1.2.1.1", "DIGEST": "1" * 16, "HASH": "a" * 32, "TEXT": "text",
