@@ -662,5 +662,6 @@ def test_window_and_pixels_span_the_recipe_s_range(black, white):
 def test_every_option_is_explained():
     for field in fields(ObjectOptions):
         assert f"`objects.{field.name}`" in PAGE or (
-            field.name == "ink" and "`marks.visible`" in PAGE
+            (field.name == "ink" and "`marks.visible`" in PAGE)
+            or (field.name == "watermark" and "`marks.watermark`" in PAGE)
         )
