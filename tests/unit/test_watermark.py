@@ -10,9 +10,16 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from rebrain_node import watermark
+from rebrain_node.domain import marks
+from rebrain_node.domain.job import DerivedInstance
+from rebrain_node.domain.volume import FULL_STORED_RANGE
+from rebrain_node.steps.gate import RULES
+from rebrain_node.steps.gate.context import Context, SlicePixels, WrittenObject
+from tests.support.synthetic_volumes import provenance
 
 ROWS, COLUMNS = 256, 208
 
@@ -102,6 +109,46 @@ def test_the_mark_moves_from_slice_to_slice_and_each_is_found():
     assert abs(np.corrcoef(patterns[0], patterns[1])[0, 1]) < 0.1
     for each in stack:
         assert watermark.detect(each, (1.0,), any_orientation=False).is_marked
+
+
+@pytest.mark.hazard("H6")
+def test_the_gate_finds_header_and_pixels_that_do_not_agree_about_the_mark():
+    slices = [
+        SlicePixels(f"MR {k}", np.rint(each * 4095).astype(np.uint16))
+        for k, each in enumerate((PLAIN, MARKED))
+    ]
+    found = {
+        (wanted, which): [
+            v.what for v in rule_of("GATE-WATERMARK").violations(context(slices[which], wanted))
+        ]
+        for wanted in (False, True)
+        for which in (0, 1)
+    }
+    assert found[True, 1] == found[False, 0] == []
+    assert found[True, 0] == ["the pixels carry no watermark"]
+    assert found[False, 1] == ["the pixels carry a watermark"]
+
+
+def rule_of(code):
+    return next(rule for rule in RULES if rule.code == code)
+
+
+def context(pixels, wanted):
+    """What the rule sees of a set of one slice whose header says what is wanted."""
+    header = Dataset()
+    block = header.private_block(marks.PRIVATE_GROUP, marks.PRIVATE_CREATOR, create=True)
+    if wanted:
+        block.add_new(marks.WATERMARK.offset, marks.WATERMARK.vr, marks.WATERMARK_SCHEME)
+    header.Rows, header.Columns = pixels.stored.shape
+    header.add_new("PixelData", "OW", pixels.stored.astype("<u2").tobytes())
+    record = DerivedInstance(
+        kind="MR", sop_class_uid="", sop_instance_uid="", series_instance_uid="", content=b""
+    )
+    return Context(
+        records=(record,), objects=(WrittenObject(pixels.name, record, header),), unreadable=(),
+        source=(), provenance=provenance(), companions=(), mr_form="classic",
+        stored_range=FULL_STORED_RANGE, watermark=wanted,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
