@@ -23,7 +23,9 @@ def verify(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether images are synthetic: by the header or, without one, the watermark.
+    """Say whether images are synthetic, by header or watermark.
+
+    The pixels are searched for the watermark where the header says nothing.
 
     Exit code 0 if every file carries a mark, 3 if in at least one no mark was found, 1 if a file
     cannot be read. "No mark found" does not mean that the image was acquired.
