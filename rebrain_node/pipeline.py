@@ -124,7 +124,8 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     findings = (*job.findings, *flags, *level_flags, *ood_flags, *uncertainty_flags)
     derived = step(write, synthetic, instances, provenance, findings, objects, _anchor(ports.audit))
     step(
-        gate, derived, instances, objects.companions, objects.mr, recipe.output.stored_range
+        gate, derived, instances, objects.companions, objects.mr, recipe.output.stored_range,
+        objects.watermark,
     )  # fmt: skip
     return Receipt(
         job=job,

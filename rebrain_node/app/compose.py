@@ -137,6 +137,7 @@ def configure(settings: Settings, bundle: ModelBundle) -> Configuration:
     objects = settings.objects.model_dump(mode="json") | settings.marks.model_dump(mode="json")
     content = json.dumps({"limits": limits.digest, "objects": objects}, sort_keys=True)
     options = ObjectOptions(**settings.objects.model_dump(exclude_none=True))
+    options = replace(options, watermark=settings.marks.watermark == "on")
     visible = settings.marks.visible
     if visible == "presentation-state":
         with_state = {*options.companions, "PR"}

@@ -36,6 +36,7 @@ from rebrain_node.cli import (
     status,
     stop,
     storage,
+    verify,
 )
 from rebrain_node.errors import BundleError, RebrainError, SettingsError
 
@@ -74,6 +75,7 @@ program.command("process")(folder.process)
 program.command("serve")(node.serve)
 program.command("receiver", hidden=True)(node.receiver)
 program.command("worker", hidden=True)(node.worker)
+program.command("verify")(verify.verify)
 program.command("send")(node.send)
 program.command("doctor")(doctor.doctor)
 program.command("conformance")(conformance.conformance)

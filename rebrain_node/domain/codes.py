@@ -45,6 +45,16 @@ CODES: Mapping[str, FindingCode] = {
         remedy="send the measured CT",
         found_by="select, check",
     ),
+    "SRC-WATERMARK": FindingCode(
+        topic="series",
+        meaning=(
+            "the pixels carry the watermark of a synthetic MR of this software, although no header "
+            "says so: the header was removed or replaced ([marks](marks.md))"
+        ),
+        limit="probability of a false positive, 1e-6 a slice",
+        remedy="send the measured CT, and find out who removed the marks from the header",
+        found_by="check",
+    ),
     "MODALITY": FindingCode(
         topic="series",
         meaning="not CT, or not a CT image object (secondary capture, dose page)",

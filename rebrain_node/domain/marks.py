@@ -35,6 +35,9 @@ UID_ROOT: Final = "2.25."  #: PS3.5 B.2: the decimal form of a UUID
 IMPLEMENTATION_CLASS_UID: Final = "2.25.29700054525659482215998749719895078887"
 IMPLEMENTATION_VERSION_NAME: Final = "REBRAIN_NODE_1"  #: (0002,0013), at most 16 characters
 
+#: key, tile and band of the mark in the pixels (`rebrain_node.watermark`)
+WATERMARK_SCHEME: Final = "REBRAIN_1"
+
 CODING_SCHEME: Final = "99REBRAIN"
 CODING_SCHEME_NAME: Final = "rebrain-node private codes"
 DERIVATION_CODE: Final = ("SYNTH-MR-FROM-CT", CODING_SCHEME, "Synthetic MR image from CT")
@@ -101,6 +104,11 @@ TRUSTED: Final = PrivateElement(
     0x1A, "Whether the slice is to be trusted", "CS", "where the recipe sets a limit"
 )
 
+#: WATERMARK_SCHEME
+WATERMARK: Final = PrivateElement(
+    0x1B, "Watermark in the pixels", "CS", "where `marks.watermark` is on"
+)
+
 #: functional group of each frame of an Enhanced MR (PS3.3 C.7.6.16)
 SLICE_PROVENANCE: Final = PrivateElement(0x20, "How each slice came about", "SQ")
 
@@ -111,7 +119,7 @@ OBJECT_ELEMENTS: Final = (
 )  # fmt: skip
 SLICE_ELEMENTS: Final = (
     POSITION_KIND, ALPHA, NEIGHBOURS, EXEMPLAR, SIMILARITY, POSITION_DIFFERENCE, TAU, UNCERTAINTY,
-    CALIBRATED, NEIGHBOUR_FRAMES, TRUSTED,
+    CALIBRATED, NEIGHBOUR_FRAMES, TRUSTED, WATERMARK,
 )  # fmt: skip
 #: elements of SLICE_ELEMENTS that every MR instance has; the others only with an exemplar
 SLICE_ELEMENTS_ALWAYS: Final = (POSITION_KIND, ALPHA, NEIGHBOURS, UNCERTAINTY, CALIBRATED)

@@ -91,7 +91,7 @@ class Objects(Section):
 
 
 class MarksSettings(Section):
-    """How a viewer shows that the MR is synthetic, beside the words that every object holds."""
+    """How the MR says that it is synthetic, beside the words that every object holds."""
 
     visible: Literal["none", "presentation-state", "corner", "border"] = Field(
         default="presentation-state",
@@ -100,5 +100,13 @@ class MarksSettings(Section):
             "with the words SYNTHETIC - NOT FOR DIAGNOSIS, which leaves the pixels as they are; "
             "`corner`, these words in the pixels, or `border`, a white frame in them: never on the "
             "head of a slice, and where there is no room there is none and Image Comments say so"
+        ),
+    )
+    watermark: Literal["on", "off"] = Field(
+        default="on",
+        description=(
+            "`on`: the pixels of the head carry a mark that is not seen and by which `verify` and "
+            "the check of received series know a slice without its header ([marks](marks.md)); "
+            "`off`: the pixels are those of the model"
         ),
     )

@@ -37,6 +37,7 @@ from rebrain_node.steps.check.head import (
 from rebrain_node.steps.check.hounsfield import check_padding, check_scale, check_tissues
 from rebrain_node.steps.check.ood import check_densities, check_face_direction
 from rebrain_node.steps.check.survey import Survey
+from rebrain_node.steps.check.watermark import check_watermark
 
 __all__ = ["BASIC_CHECKS", "HEAD_CHECKS", "PRECONDITIONS", "Check", "check", "check_volume"]
 
@@ -79,7 +80,9 @@ def check_geometry(survey: Survey, limits: Limits) -> Iterator[Finding]:
 
 
 #: of every series
-BASIC_CHECKS: tuple[Check, ...] = (check_instances, check_geometry, check_padding)
+BASIC_CHECKS: tuple[Check, ...] = (
+    check_instances, check_watermark, check_geometry, check_padding,
+)  # fmt: skip
 #: after a finding of one of these nothing that follows is judged, but for the tissues of no head
 PRECONDITIONS: tuple[Check, ...] = (check_scale, check_upright, check_head)
 #: of an upright head on a true scale

@@ -8,6 +8,7 @@ them. A violated rule is a defect of this software, so nothing is sent and nothi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -45,6 +46,7 @@ def gate(
     companions: Sequence[ObjectKind] = COMPANIONS,
     mr_form: MRForm = "classic",
     stored_range: StoredRange = FULL_STORED_RANGE,
+    watermark: bool = False,
 ) -> None:
     """Refuse a set that contains an object which violates a rule.
 
@@ -60,12 +62,15 @@ def gate(
         Whether the site requests a series of MR images or one multi-frame object.
     stored_range : StoredRange
         Stored values of intensity 0 and 1, as the recipe says.
+    watermark : bool
+        Whether the site requests the mark in the pixels.
 
     Raises
     ------
     GateError
         At least one rule is violated; one finding for each violated rule, its code the rule's.
     """
-    findings = tuple(evaluate(read(derived, instances, companions, mr_form, stored_range), RULES))
+    context = read(derived, instances, companions, mr_form, stored_range)
+    findings = tuple(evaluate(replace(context, watermark=watermark), RULES))
     if findings:
         raise GateError(findings)

@@ -131,6 +131,7 @@ class Context:
     companions: tuple[ObjectKind, ...]  #: kinds that must accompany the MR series
     mr_form: MRForm  #: whether the MR is a series of images or one multi-frame object
     stored_range: StoredRange  #: stored values of black and white, as the recipe says
+    watermark: bool = False  #: whether the pixels of the MR are to carry the mark
     _computed: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
 
     def of(self, *kinds: ObjectKind) -> tuple[WrittenObject, ...]:

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from rebrain_node.domain import marks
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.steps.gate.context import Context, SlicePixels, WrittenObject
 from rebrain_node.steps.gate.rules import (
@@ -18,6 +19,7 @@ from rebrain_node.steps.gate.rules import (
     rule,
     set_rule,
 )
+from rebrain_node.watermark import detect
 
 #: Image Pixel module of the MR series (PS3.3 C.7.6.3)
 FORMAT: Final = {
@@ -28,6 +30,10 @@ FORMAT: Final = {
 SATURATED: Final = 0.2
 #: a slice with fewer different values is a mask or a block, not an image of tissue
 FEWEST_VALUES: Final = 8
+#: slices in which the watermark is searched
+SEARCHED: Final = 5
+#: pixels above black; a smaller head may hide the watermark
+SMALLEST_MARKED: Final = 8000
 
 
 @rule("GATE-PIXEL-FORMAT", "Pixels are 12-bit unsigned monochrome.", on=SLICES)
@@ -86,6 +92,37 @@ def _repeated(context: Context) -> Iterator[Violation]:
             first = names.setdefault(pixels.stored.tobytes(), pixels.name)
             if first != pixels.name:
                 yield Violation(pixels.name, f"its pixels are those of {first}")
+
+
+@set_rule(
+    "GATE-WATERMARK",
+    "Where the site requests the watermark, each MR slice names it and the pixels carry it; "
+    "otherwise neither.",
+    on="MR slices",
+)
+def _watermark(context: Context) -> Iterator[Violation]:
+    """Software and people must find in the pixels what the header says of them.
+
+    Searched are the five slices with the most head; one with the mark is enough, because a small or
+    a noisy one may hide it.
+    """
+    wanted = marks.WATERMARK_SCHEME if context.watermark else None
+    for each in context.mr_slices:
+        if each.private(marks.WATERMARK) != wanted:
+            yield Violation(each.name, f"its private block does not say {wanted or 'no watermark'}")
+            return
+    black = context.stored_range.black
+    sizes = [int(np.count_nonzero(pixels.stored > black)) for pixels in context.mr_pixels]
+    largest = sorted(range(len(sizes)), key=lambda k: -sizes[k])[:SEARCHED]
+    if not largest or sizes[largest[0]] < SMALLEST_MARKED:
+        return
+    found = any(
+        detect(context.mr_pixels[k].stored, (1.0,), any_orientation=False).is_marked
+        for k in largest
+    )
+    if found != context.watermark:
+        what = "carry no watermark" if context.watermark else "carry a watermark"
+        yield Violation(context.mr_pixels[largest[0]].name, f"the pixels {what}")
 
 
 @rule(

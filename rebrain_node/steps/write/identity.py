@@ -42,6 +42,7 @@ class ObjectOptions:
     preview_banner: Literal["none", "border", "full"] = "border"
     #: ink in the pixels of the MR, beside the head
     ink: Literal["none", "corner", "border"] = "none"
+    watermark: bool = False  #: in the pixels of the MR (`rebrain_node.watermark`)
     #: voxels with a larger expected absolute error (ratio of the display range) are in the SEG
     uncertain_above: float = 0.1
 

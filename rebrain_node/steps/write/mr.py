@@ -25,6 +25,7 @@ from rebrain_node.steps.write.result import (
     stamp,
     stamp_image,
 )
+from rebrain_node.watermark import mark
 
 SERIES_DESCRIPTION: Final = f"{marks.SERIES_DESCRIPTION_PREFIX} from CT, {marks.NOT_FOR_DIAGNOSIS}"
 #: type 2 of the MR Image module (PS3.3 C.8.3.1): nothing was measured
@@ -119,7 +120,10 @@ def add_pixels(dataset: Dataset, result: Result, frames: slice) -> None:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.PixelRepresentation = 0
     stored_range = result.synthetic.stored_range
-    pixels = stored_range.stored(result.synthetic.intensity[frames])
+    intensity = result.synthetic.intensity[frames]
+    if result.options.watermark:
+        intensity = mark(intensity, result.synthetic.head[frames], frames.start or 0)
+    pixels = stored_range.stored(intensity)
     if result.ink is not None:
         shows_head = np.asarray(result.synthetic.head[frames].any(axis=(1, 2)))
         pixels[shows_head[:, None, None] & result.ink] = stored_range.white

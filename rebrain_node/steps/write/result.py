@@ -251,6 +251,7 @@ def add_slice_provenance(dataset: Dataset, result: Result, record: SliceRecord) 
         (marks.CALIBRATED, _YES_NO[result.synthetic.meaning.calibrated]),
         (marks.TRUSTED, None if trusted is None else _YES_NO[trusted]),
         (marks.NEIGHBOUR_FRAMES, None if None in frames else frames),
+        (marks.WATERMARK, marks.WATERMARK_SCHEME if result.options.watermark else None),
     )
     add_private(dataset, values)
 

@@ -404,6 +404,7 @@ def repeated(good: EditableSet) -> None:
 
 #: name to (code of the rule that finds it, damage)
 DAMAGES = {
+    "claims a watermark": ("GATE-WATERMARK", private(marks.WATERMARK, marks.WATERMARK_SCHEME)),
     "record of another series": ("GATE-FOUR-NAMES", record_of_another_instance),
     "big endian": ("GATE-TRANSFER-SYNTAX", big_endian),
     "random UID": ("GATE-UID-FORM", random_series_uid),

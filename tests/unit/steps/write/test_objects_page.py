@@ -627,6 +627,7 @@ def test_the_private_block_holds_the_elements_of_the_page_where_it_says(sets, na
         "where the recipe sets a limit": calibrated,
         "where the recipe sets a level": calibrated,
         "where the CT is an Enhanced CT": calibrated,
+        "where `marks.watermark` is on": False,  # these sets are written without
     }
     shared = {e.offset: e.vr for e in marks.OBJECT_ELEMENTS if conditions[e.condition]}
     for kind in ("PM", "SEG", "SC", "PR", "SR", "KOS"):
@@ -662,5 +663,6 @@ def test_window_and_pixels_span_the_recipe_s_range(black, white):
 def test_every_option_is_explained():
     for field in fields(ObjectOptions):
         assert f"`objects.{field.name}`" in PAGE or (
-            field.name == "ink" and "`marks.visible`" in PAGE
+            (field.name == "ink" and "`marks.visible`" in PAGE)
+            or (field.name == "watermark" and "`marks.watermark`" in PAGE)
         )
