@@ -37,8 +37,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the heavier counts out unless they are asked for."""
+    """Leave out the heavier counts unless they are asked for, and what needs a GPU without one."""
     run_full = os.environ.get("REBRAIN_FULL") == "1"
+    has_gpu = Path("/dev/nvidiactl").exists()
     for item in items:
+        if item.get_closest_marker("gpu") and not has_gpu:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU on this machine"))
         if item.get_closest_marker("full") and not run_full:
             item.add_marker(pytest.mark.skip(reason="heavier counts: set REBRAIN_FULL=1"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -186,9 +185,10 @@ def open_model(settings: Settings, bundle: ModelBundle, workers: int = 1) -> Loa
     """
     from rebrain_node.engine.loaded import LoadedModel
     from rebrain_node.engine.open import open_encoder, open_engine, open_scale
+    from rebrain_node.engine.processor import physical_cores
 
     name = settings.model.engine
-    threads = settings.model.threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = settings.model.threads or max(1, physical_cores() // workers)
     engine = open_engine(name, bundle, threads)
     scale = None if bundle.calibration is None else open_scale(name, bundle, threads)
     encoder = open_encoder(name, bundle, threads) if bundle.embeds else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from safetensors import SafetensorError
@@ -14,6 +14,9 @@ from rebrain_node.engine.backend import Backend
 from rebrain_node.engine.roles import BridgeEngine, GraphEncoder, GraphResidualScale
 from rebrain_node.errors import BundleError, EngineError
 from rebrain_node.model.bundle import ModelBundle
+
+if TYPE_CHECKING:
+    from rebrain_node.engine.torch_backend import TorchBackend
 
 #: limit of the RMS of the deviation divided by the RMS of the golden scales; the head runs in fp32
 SCALE_LIMIT: Final = 1e-3
@@ -27,7 +30,7 @@ def open_engine(name: str, bundle: ModelBundle, threads: int | None = None) -> B
     Parameters
     ----------
     name : str
-        ``openvino`` or ``torch`` (setting ``model.engine``).
+        ``openvino``, ``torch`` or ``torch-cuda`` (setting ``model.engine``).
     bundle : ModelBundle
         Verified (`load_bundle`).
     threads : int or None
@@ -43,7 +46,7 @@ def open_engine(name: str, bundle: ModelBundle, threads: int | None = None) -> B
     backend = open_backend(name, threads)
     network = backend.load("network", bundle)
     control = backend.load("control", bundle) if bundle.holds("control.onnx") else None
-    engine = BridgeEngine(network, control)
+    engine = BridgeEngine(network, control, backend.batch)
     reproduce_golden(engine, bundle)
     return engine
 
@@ -160,14 +163,22 @@ def _openvino(threads: int | None) -> Backend:
 
 
 def _torch(threads: int | None) -> Backend:
+    return _torch_backend("torch")(threads)
+
+
+def _torch_cuda(threads: int | None) -> Backend:
+    return _torch_backend("torch-cuda")(threads, "cuda", "bf16")
+
+
+def _torch_backend(engine: str) -> type[TorchBackend]:
     try:
         from rebrain_node.engine.torch_backend import TorchBackend
     except ImportError as error:
         raise EngineError(
-            f"the torch engine needs torch, which is not installed ({error}); "
+            f"the {engine} engine needs torch, which is not installed ({error}); "
             'run `pip install "rebrain-node[train]"`, or set model.engine to "openvino"'
         ) from error
-    return TorchBackend(threads)
+    return TorchBackend
 
 
 def _listed() -> str:
@@ -178,4 +189,5 @@ def _listed() -> str:
 BACKENDS: Final[Mapping[str, Callable[[int | None], Backend]]] = {
     "openvino": _openvino,
     "torch": _torch,
+    "torch-cuda": _torch_cuda,
 }
