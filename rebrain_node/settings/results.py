@@ -44,11 +44,12 @@ class Model(Section):
             " here"
         ),
     )
-    engine: Literal["openvino", "torch", "torch-cuda"] = Field(
+    engine: Literal["openvino", "torch", "torch-cuda", "tensorrt"] = Field(
         default="openvino",
         description=(
-            "`openvino` on the processor; `torch-cuda` on an NVIDIA GPU; or `torch` as the "
-            "reference (both need the `train` extra)"
+            "`openvino` on the processor; `tensorrt` (needs the `gpu` extra) or `torch-cuda` "
+            "(the `train` extra) on an NVIDIA GPU, in whose place `openvino` computes where they "
+            "cannot start; or `torch` as the reference (the `train` extra)"
         ),
     )
     threads: int | None = Field(

@@ -33,9 +33,13 @@ def gpu_check(bundle, report):
 def test_a_report_names_every_check_its_limit_and_what_was_not_run(bundle, tmp_path):
     code, report = gpu_check(without_encoder(bundle, tmp_path), tmp_path / "report.json")
     assert (code, report["failed"]) == (0, [])
-    assert set(report["checks"]) == {"golden, reference", "golden, device", "batch"}
+    assert set(report["checks"]) == {
+        "golden output on the CPU, torch",
+        "golden output, torch",
+        "batch, torch",
+    }
     assert all(each["value"] <= each["limit"] for each in report["checks"].values())
-    assert report["benchmark"]["ms_per_slice_at_2"] > 0
+    assert report["benchmark"]["ms_per_slice_at_2, torch"] > 0
     assert report["training"].startswith("not run")
 
 
@@ -45,8 +49,8 @@ def test_an_engine_that_does_not_reproduce_the_golden_output_fails(bundle, tmp_p
     altered = without_encoder(bundle, tmp_path, {"golden.safetensors": save(golden)})
     code, report = gpu_check(altered, tmp_path / "report.json")
     assert code == 1
-    assert report["failed"] == ["golden, reference", "golden, device"]
-    assert "deviates" in report["checks"]["golden, device"]["error"]
+    assert report["failed"] == ["golden output on the CPU, torch", "golden output, torch"]
+    assert "deviates" in report["checks"]["golden output, torch"]["error"]
 
 
 def test_without_a_gpu_it_says_what_is_missing_and_writes_no_report(bundle, tmp_path):
