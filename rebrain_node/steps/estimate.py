@@ -56,10 +56,12 @@ def estimate(
         b, kind = _checked(scale, x, s), synthetic.guides[k].kind
         widths[k] = calibration.half_width(b, kind)
     widths = along_normal(widths, head, synthetic.prepared, synthetic.guides, recipe)
+    np.minimum(widths, np.float32(1.0), out=widths)
+    widths[~head] = 0.0
     limit = None if recipe.abstain is None else recipe.abstain.slice_above
     return replace(
         synthetic,
-        uncertainty=np.where(head, np.minimum(widths, np.float32(1.0)), np.float32(0.0)),
+        uncertainty=widths,
         meaning=UncertaintyInterpretation(
             alpha=calibration.alpha, subjects=calibration.people, untrusted_above=limit
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -67,6 +68,7 @@ def synthesise(
     -------
     SyntheticVolume
         Intensity in [0, 1], black outside the head; the uncertainty is a rule of thumb, 0 there.
+        Its guides are without the pixels of their exemplars.
 
     Raises
     ------
@@ -118,11 +120,14 @@ def synthesise(
     synthesised /= 2.0
     synthesised[~support] = 0.0
     intensity = along_normal(synthesised, support, prepared, guides, recipe)
+    del synthesised, support  # a volume of many slices is a large part of the memory
+    uncertainty = _uncertainty(intensity, prepared, guides)
+    uncertainty[~head] = 0.0
     return SyntheticVolume(
         intensity=intensity,
-        uncertainty=np.where(head, _uncertainty(intensity, prepared, guides), np.float32(0.0)),
+        uncertainty=uncertainty,
         head=head,
-        guides=tuple(guides),
+        guides=tuple(replace(guide, exemplar_hu=None) for guide in guides),
         prepared=prepared,
         stored_range=recipe.output.stored_range,
     )
@@ -220,4 +225,4 @@ def _uncertainty(
         square = ndimage.uniform_filter(image * image, _NEIGHBOURHOOD, mode="nearest")
         deviation = np.sqrt(np.maximum(square - mean * mean, 0.0))
         spread[k] = _FLOOR + _PER_LOCAL_DEVIATION * deviation + _PER_MM * nearest_mm[k]
-    return np.minimum(spread, np.float32(1.0))
+    return np.minimum(spread, np.float32(1.0), out=spread)
