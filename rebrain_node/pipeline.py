@@ -30,6 +30,7 @@ from rebrain_node.domain.volume import (
 )
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import GateError, SeriesRejectedError
+from rebrain_node.instance.memory import return_memory
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.ports import AuditLog, Inbox
 from rebrain_node.steps.assemble import assemble
@@ -113,6 +114,7 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
     instances = _assembled(instances, volume)
     flags = step(check, volume, instances, limits)
     prepared = step(preprocess, volume, recipe)
+    del volume
     level_flags = recorded_level(step, prepared.tissue)
     guides, ood_flags = guide(step, prepared, ports.model, configuration)
     synthetic = step(
@@ -120,9 +122,13 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         progress=ports.progress,
     )  # fmt: skip
     step(examine, synthetic)
+    guides = synthetic.guides
     synthetic, uncertainty_flags = quantify(step, synthetic, ports.model, configuration)
     findings = (*job.findings, *flags, *level_flags, *ood_flags, *uncertainty_flags)
     derived = step(write, synthetic, instances, provenance, findings, objects, _anchor(ports.audit))
+    uncertainty, meaning = synthetic.slice_uncertainty, synthetic.meaning
+    tissue = prepared.tissue
+    del synthetic, prepared
     step(
         gate, derived, instances, objects.companions, objects.mr, recipe.output.stored_range,
         objects.watermark,
@@ -131,11 +137,11 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         job=job,
         derived=derived,
         guides=guides,
-        uncertainty=synthetic.slice_uncertainty,
-        meaning=synthetic.meaning,
+        uncertainty=uncertainty,
+        meaning=meaning,
         findings=findings,
         ood=step.ood,
-        tissue=prepared.tissue,
+        tissue=tissue,
         step_seconds=step.seconds,
         seconds=time.monotonic() - start,
     )
@@ -232,6 +238,7 @@ class StepRunner:
             codes = [finding.code for finding in error.findings]
             self._audit.record(Event.STEP_FAILED, self._subject, {"step": name, "codes": codes})
             raise
+        return_memory()
         self.seconds[name] = round(time.monotonic() - start, 3)
         self._audit.record(
             Event.STEP_COMPLETED, self._subject, {"step": name, "seconds": self.seconds[name]}

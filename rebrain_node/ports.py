@@ -28,12 +28,17 @@ class Engine(Protocol):
     def identity(self) -> str:
         """Name, version and precision, e.g. ``openvino 2026.4.1 bf16``."""
 
+    @property
+    def batch(self) -> int:
+        """Most slices of one evaluation, n; 1 where more at once gain nothing."""
+
     def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
-        """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
+        """Evaluate f: x (n, channels, rows, columns), s (n, scalars) to (n, 1, rows, columns).
 
         x is in [-1, 1], channels as in `model.recipe.CHANNELS`; s as in `model.recipe.SCALARS`.
-        ``guide`` (1, 1, rows, columns), brain window in [-1, 1], is a retrieved or interpolated CT
-        slice; without one the network is not guided.
+        ``guide`` (n, 1, rows, columns), brain window in [-1, 1], is a retrieved or interpolated CT
+        slice; without one the network is not guided. The last evaluation of a series may be of
+        fewer slices.
         """
 
 

@@ -45,13 +45,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the heavier counts out unless they are asked for; put the slow folders first.
+    """Leave out the heavier counts and what needs a GPU; put the slow folders first.
 
     With ``--dist loadfile`` a worker takes the next file when it is free: a long file that comes
     last would keep one core busy and leave the others idle.
     """
     items.sort(key=_rank)
     run_full = os.environ.get("REBRAIN_FULL") == "1"
+    has_gpu = Path("/dev/nvidiactl").exists()
     for item in items:
+        if item.get_closest_marker("gpu") and not has_gpu:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU on this machine"))
         if item.get_closest_marker("full") and not run_full:
             item.add_marker(pytest.mark.skip(reason="heavier counts: set REBRAIN_FULL=1"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -20,13 +20,14 @@ from rebrain_node import __version__
 from rebrain_node.blobs import inbox_blobs, outbox_blobs, stored_files
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.stop_rules import StopLimits
-from rebrain_node.errors import NoStateError, SettingsError
+from rebrain_node.errors import BundleError, EngineError, NoStateError, SettingsError
 from rebrain_node.limits_file import load_limits, shipped_limits
 from rebrain_node.settings import Settings
 
 if TYPE_CHECKING:
     from rebrain_node.domain.release import Release
     from rebrain_node.engine.loaded import LoadedModel
+    from rebrain_node.engine.tensorrt_backend import BuildReport
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.model.signature import Signer
     from rebrain_node.pipeline import Configuration
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
 
 #: the SQLite database within the folder of the node's state
 DATABASE_FILE = "node.sqlite"
+#: what TensorRT has built, within the same folder
+_PLANS = "plans"
+_LOG = logging.getLogger(__name__)
 _START_REMEDY = (
     "give the settings of the node (--config FILE), correct storage.folder or "
     "storage.database_url, or start the node with `rebrain-node serve`, which makes it"
@@ -170,7 +174,8 @@ def open_model(settings: Settings, bundle: ModelBundle, workers: int = 1) -> Loa
 
     Each reproduces what the bundle was released with: engine and residual-scale head the golden
     output, the encoder the embeddings of the knowledge base. Where nothing is retrieved, the
-    encoder serves the out-of-distribution score alone.
+    encoder serves the out-of-distribution score alone. Where an engine of a GPU is set and cannot
+    start here, or deviates, OpenVINO takes its place and `LoadedModel.fallback` says why.
 
     Parameters
     ----------
@@ -185,14 +190,45 @@ def open_model(settings: Settings, bundle: ModelBundle, workers: int = 1) -> Loa
         A golden output is not reproduced on this machine, or the knowledge base is not fit to be
         searched or belongs to another encoder.
     """
-    from rebrain_node.engine.loaded import LoadedModel
-    from rebrain_node.engine.open import open_encoder, open_engine, open_scale
+    from rebrain_node.engine.open import GPU_ENGINES
 
     name = settings.model.engine
-    threads = settings.model.threads or max(1, len(os.sched_getaffinity(0)) // workers)
-    engine = open_engine(name, bundle, threads)
-    scale = None if bundle.calibration is None else open_scale(name, bundle, threads)
-    encoder = open_encoder(name, bundle, threads) if bundle.embeds else None
+    if name not in GPU_ENGINES:
+        return _open_networks(name, settings, bundle, workers)
+    try:
+        return _open_networks(name, settings, bundle, workers)
+    except (EngineError, BundleError) as error:
+        model = _open_networks("openvino", settings, bundle, workers)
+        _LOG.warning("%s computes instead of %s: %s", model.engine.identity, name, error)
+        return replace(model, fallback=str(error))
+
+
+def compile_plans(settings: Settings, bundle: ModelBundle, target: str | None) -> list[BuildReport]:
+    """Build what TensorRT loads of a bundle, and keep it in the folder of the node's state.
+
+    Raises
+    ------
+    EngineError
+        TensorRT is not installed or cannot build a graph for the target.
+    SettingsError
+        The folder cannot be made.
+    """
+    from rebrain_node.engine.open import compile_plans as compile_for
+
+    return compile_for(bundle, make_state_folder(settings) / _PLANS, target)
+
+
+def _open_networks(name: str, settings: Settings, bundle: ModelBundle, workers: int) -> LoadedModel:
+    from rebrain_node.engine.loaded import LoadedModel
+    from rebrain_node.engine.open import open_encoder, open_engine, open_scale
+    from rebrain_node.engine.processor import physical_cores
+
+    threads = settings.model.threads or max(1, physical_cores() // workers)
+    folder = settings.storage.folder
+    plans = folder / _PLANS if folder.is_dir() else None
+    engine = open_engine(name, bundle, threads, plans)
+    scale = None if bundle.calibration is None else open_scale(name, bundle, threads, plans)
+    encoder = open_encoder(name, bundle, threads, plans) if bundle.embeds else None
     if encoder is None or not bundle.recipe.retrieves:
         return LoadedModel.of(bundle, engine, encoder=encoder, scale=scale)
     from rebrain_node.retrieval.open import open_exemplars

@@ -262,6 +262,8 @@ def _engine(settings: Settings) -> Said:
     from rebrain_node.app.compose import open_bundle, open_model
 
     model = open_model(settings, open_bundle(settings).bundle)
+    if model.fallback is not None:
+        return "warn", f"{model.engine.identity} computes instead: {model.fallback}"
     return "ok", f"{model.engine.identity} reproduces the golden output"
 
 

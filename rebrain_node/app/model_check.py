@@ -35,6 +35,7 @@ class ModelVerdict:
     release: Release
     signed_by: dict[str, str] | None  #: name and key; None for an accepted unsigned bundle
     engine: str  #: identity
+    fallback: str | None = None  #: why this engine computes, and not the one that is set
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,15 @@ def activate_bundle(
         "signed_by": verdict.signed_by,
     }
     state.audit.record(Event.BUNDLE_VERIFIED, verdict.release.digest, details)
+    if verdict.fallback is not None:
+        record_fallback(settings, state, verdict.engine, verdict.fallback)
     return verdict
+
+
+def record_fallback(settings: Settings, state: State, engine: str, reason: str) -> None:
+    """Record that another engine computes than the one that is set, and why."""
+    details = {"engine": engine, "reason": reason}
+    state.audit.record(Event.ENGINE_FALLBACK, settings.model.engine, details)
 
 
 def main() -> None:
@@ -143,6 +152,7 @@ def main() -> None:
                 release=verified.bundle.release,
                 signed_by=None if signer is None else asdict(signer),
                 engine=model.engine.identity,
+                fallback=model.fallback,
             )
         )
     json.dump(answer, sys.stdout)

@@ -34,7 +34,7 @@ from rebrain_node.app.messages import (
     notice_loops,
     self_check_loop,
 )
-from rebrain_node.app.model_check import ModelCheck, activate_bundle
+from rebrain_node.app.model_check import ModelCheck, activate_bundle, record_fallback
 from rebrain_node.app.presence import one_node, write_processes
 from rebrain_node.app.reloading import CurrentConfiguration, Reload
 from rebrain_node.app.service_manager import ServiceManager
@@ -299,11 +299,11 @@ def _work(
         from rebrain_node.reception.inbox import InboxFolder
 
         limit_decoding(settings)
-        return Ports(
-            inbox=InboxFolder(state.inbox, state.ledger),
-            audit=state.audit,
-            model=open_model(settings, configuration().bundle, settings.workers),
-        )
+        model = open_model(settings, configuration().bundle, settings.workers)
+        if model.fallback is not None and verdict.fallback is None:  # the GPU has gone since
+            record_fallback(settings, state, model.engine.identity, model.fallback)
+        inbox = InboxFolder(state.inbox, state.ledger)
+        return Ports(inbox=inbox, audit=state.audit, model=model)
 
     return Work(
         ledger=state.ledger,

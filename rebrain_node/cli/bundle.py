@@ -1,4 +1,4 @@
-"""`bundle`: show and verify the model bundle and its signature."""
+"""`bundle`: show and verify the model bundle and its signature, and compile it for a GPU."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from rebrain_node.model.bundle import ModelBundle
     from rebrain_node.settings import Settings
 
-bundle = typer.Typer(
-    help="Show and verify the model bundle and its signature.", no_args_is_help=True
-)
+bundle = typer.Typer(help="Show, verify and compile the model bundle.", no_args_is_help=True)
 
 Folder = Annotated[
     Path | None, typer.Argument(help="Folder of a bundle; default: the bundle of the settings.")
@@ -86,6 +84,38 @@ def verify(folder: Folder = None, config: Config = None, as_json: AsJson = False
     typer.echo(f"{answer['engine']} reproduces the golden output")
     if not answer["held_against_history"]:
         typer.echo("not compared with earlier bundles: storage.folder contains no node")
+
+
+@bundle.command("compile")
+def compile_(
+    folder: Folder = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute capability of the GPU, e.g. SM89; default: that of this machine."
+        ),
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build what TensorRT loads of a bundle.
+
+    The engine `tensorrt` does so by itself when it first starts; this command does it before, also
+    on a machine without a GPU for the targets that `tensorrt-rtx` knows. What was built is kept in
+    the folder of the node's state (storage.folder) and taken by this node alone.
+    """
+    from rebrain_node.app import compose
+
+    settings = _settings(config, folder)
+    reports = compose.compile_plans(settings, compose.open_bundle(settings).bundle, target)
+    if as_json:
+        print_json({"plans": [asdict(each) for each in reports]})
+        return
+    rows = [
+        (each.graph, each.target, each.precision, f"{each.size / 1e6:.1f}", f"{each.seconds:.1f}")
+        for each in reports
+    ]
+    print_table("Built", ("network", "target", "precision", "MB", "seconds"), rows)
 
 
 def _verify(settings: Settings) -> dict[str, Any]:

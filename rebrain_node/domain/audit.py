@@ -81,6 +81,15 @@ class Event(StrEnum):
         "what was tested",
         "reason",
     )
+    ENGINE_FALLBACK = (
+        "engine.fallback",
+        (
+            "the engine that is set cannot start here, or does not reproduce the golden output; "
+            "OpenVINO computes on the processor instead"
+        ),
+        "engine that is set",
+        "engine (that computes), reason",
+    )
     ASSOCIATION_REFUSED = (
         "association.refused",
         "a peer is not on the allow list, or a limit is reached; repeated ones are rate-limited",

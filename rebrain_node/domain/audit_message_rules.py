@@ -394,7 +394,10 @@ RULES: Final[Mapping[str, MessageRule]] = {
 #: events of which no message tells, and why
 SILENT: Final[Mapping[str, str]] = {
     **dict.fromkeys(
-        (Event.WORKER_STARTED, Event.PROCESS_RESTARTED, Event.SELF_TEST_FAILED),
+        (
+            Event.WORKER_STARTED, Event.PROCESS_RESTARTED, Event.SELF_TEST_FAILED,
+            Event.ENGINE_FALLBACK,
+        ),
         "a process within the application",
     ),
     **dict.fromkeys(

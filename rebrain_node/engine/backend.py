@@ -49,6 +49,10 @@ class Graph(Protocol):
 class Backend(Protocol):
     """One inference library."""
 
+    @property
+    def batch(self) -> int:
+        """Most slices of one evaluation; 1 where more at once gain nothing."""
+
     def load(self, name: GraphName, bundle: ModelBundle) -> Graph:
         """Load one network of a verified bundle.
 

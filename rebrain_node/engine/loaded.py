@@ -23,6 +23,7 @@ class LoadedModel:
     ood_model: OodModel | None  #: to compute an OOD score
     scale: ResidualScale | None  #: to estimate a calibrated uncertainty, with `calibration`
     calibration: Calibration | None
+    fallback: str | None = None  #: why OpenVINO computes in the place of the engine that is set
 
     @classmethod
     def of(

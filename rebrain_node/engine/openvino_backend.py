@@ -46,6 +46,8 @@ class OpenVinoBackend:
         OpenVINO is not installed or its libraries do not load here.
     """
 
+    batch = 1  #: more at once gain nothing on a CPU, and static shapes are faster
+
     def __init__(self, threads: int | None = None) -> None:
         openvino = import_openvino()
         self._core = openvino.Core()

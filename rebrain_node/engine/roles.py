@@ -19,10 +19,13 @@ class BridgeEngine:
         From ``x``, ``s`` and the features of the control branch to ``f``.
     control : Graph or None
         From ``x``, ``s`` and ``guide`` to features; None where the bundle has no control branch.
+    batch : int
+        Most slices of one evaluation.
     """
 
     network: Graph
     control: Graph | None = None
+    batch: int = 1
 
     @property
     def identity(self) -> str:
@@ -30,7 +33,9 @@ class BridgeEngine:
         return self.network.identity
 
     def evaluate(self, x: FloatArray, s: FloatArray, guide: FloatArray | None = None) -> FloatArray:
-        """Evaluate f: x (1, channels, rows, columns), s (1, scalars) to (1, 1, rows, columns).
+        """Evaluate f: x (n, channels, rows, columns), s (n, scalars) to (n, 1, rows, columns).
+
+        n is 1 to `batch`; all slices have a guide, (n, 1, rows, columns), or none has.
 
         Raises
         ------

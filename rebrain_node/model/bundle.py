@@ -76,6 +76,10 @@ OPTIONAL_FILES = (
     "calibration.json",
 )
 EXEMPLARS = "exemplars"
+#: files of the folder that the manifest does not list
+_BESIDE = (MANIFEST, SIGNATURE)
+#: larger files are read and verified again when they are needed, not kept
+_HELD_BYTES = 65536
 #: a file of the knowledge base: one folder deep, no character that changes a path
 _EXEMPLAR_FILE = re.compile(rf"{EXEMPLARS}/[a-z0-9][a-z0-9_]*\.(npy|npy\.z|json)")
 
@@ -142,23 +146,25 @@ class ModelBundle:
         return Release(name=self.name, version=self.version, digest=self.digest)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of one file of the bundle as they were verified.
+        """Return the bytes of one file of the bundle, verified: large files are read anew.
 
         Raises
         ------
         BundleError
-            The bundle has no such file.
+            The bundle has no such file, or it was altered since the bundle was loaded.
         """
-        if name not in self._contents:
+        if name in self._contents:
+            return self._contents[name]
+        if name not in self.manifest.files:
             raise BundleError(f"bundle {self.path} has no file {name}")
-        return self._contents[name]
+        return _verified(self.path, name, self.manifest.files[name])
 
     @property
     def exemplars(self) -> Mapping[str, bytes]:
         """Verified bytes of the knowledge base by the names in its folder; empty without one."""
         return {
-            name.removeprefix(f"{EXEMPLARS}/"): content
-            for name, content in self._contents.items()
+            name.removeprefix(f"{EXEMPLARS}/"): self.read(name)
+            for name in self._contents.keys() | self.manifest.files
             if name.startswith(f"{EXEMPLARS}/")
         }
 
@@ -174,7 +180,7 @@ class ModelBundle:
 
     def holds(self, name: str) -> bool:
         """Whether the bundle has this file."""
-        return name in self._contents
+        return name in self._contents or name in self.manifest.files
 
     @property
     def embeds(self) -> bool:
@@ -219,7 +225,11 @@ def load_bundle(path: Path) -> ModelBundle:
         digest=hashlib.sha256(manifest_bytes).hexdigest(),
         ood_model=_ood_model(path, recipe, contents),
         calibration=_calibration(path, manifest, contents),
-        _contents=contents,
+        _contents={
+            name: held
+            for name, held in contents.items()
+            if len(held) <= _HELD_BYTES or name in _BESIDE
+        },
     )
 
 

@@ -33,14 +33,27 @@ def sample_slice(
     eta: float,
     noise: Image,
 ) -> Image:
-    """Step from m = 1 to m = 0 and return the synthetic slice.
+    """Sample one slice, (rows, columns) float32 in [-1, 1]; arguments as of `sample_slices`."""
+    (slice_,) = sample_slices(evaluate, [conditioning], time_steps, eta=eta, noise=noise)
+    return slice_
+
+
+def sample_slices(
+    evaluate: Evaluate,
+    conditionings: Sequence[Conditioning],
+    time_steps: Sequence[float],
+    *,
+    eta: float,
+    noise: Image,
+) -> list[Image]:
+    """Step from m = 1 to m = 0 and return the synthetic slices.
 
     Parameters
     ----------
     evaluate : callable
-        One evaluation: x (1, 5, rows, columns), s (1, 4) -> f (1, 1, rows, columns).
-    conditioning : Conditioning
-        Of this position.
+        One evaluation: x (n, 5, rows, columns), s (n, 4) -> f (n, 1, rows, columns).
+    conditionings : sequence of Conditioning
+        Of n positions.
     time_steps : sequence of float
         At which the network is evaluated, falling from 1.0 (`Recipe.sampling`).
     eta : float
@@ -51,15 +64,22 @@ def sample_slice(
 
     Returns
     -------
-    Image
-        (rows, columns) float32 in [-1, 1].
+    list of Image
+        (rows, columns) float32 in [-1, 1], one for each position.
     """
-    y = conditioning.source
-    state = y
-    x0_hat = y
+    sources = [conditioning.source for conditioning in conditionings]
+    states, estimates = list(sources), list(sources)
     for m, m_next in zip(time_steps, (*time_steps[1:], 0.0), strict=True):
-        x, s = stack_channels(conditioning, state, m)
-        x0_hat = np.clip(estimate(state, evaluate(x, s)[0, 0]), -1, 1)
-        if m_next > 0:
-            state = Step(m, m_next, eta).back(state, x0_hat, y, noise).astype(np.float32)
-    return x0_hat.astype(np.float32, copy=False)
+        stacked = [
+            stack_channels(conditioning, state, m)
+            for conditioning, state in zip(conditionings, states, strict=True)
+        ]
+        f = evaluate(
+            np.concatenate([x for x, _ in stacked]), np.concatenate([s for _, s in stacked])
+        )
+        for k, (state, y) in enumerate(zip(states, sources, strict=True)):
+            estimates[k] = np.clip(estimate(state, f[k, 0]), -1, 1)
+            if m_next > 0:
+                moved = Step(m, m_next, eta).back(state, estimates[k], y, noise)
+                states[k] = moved.astype(np.float32)
+    return [each.astype(np.float32, copy=False) for each in estimates]

@@ -44,16 +44,21 @@ class Model(Section):
             " here"
         ),
     )
-    engine: Literal["openvino", "torch"] = Field(
+    engine: Literal["openvino", "torch", "torch-cuda", "tensorrt"] = Field(
         default="openvino",
-        description="`openvino`, or `torch` as the reference (needs the `train` extra)",
+        description=(
+            "`openvino` on the processor; `tensorrt` (needs the `gpu` extra) or `torch-cuda` "
+            "(the `train` extra) on an NVIDIA GPU, in whose place `openvino` computes where they "
+            "cannot start; or `torch` as the reference (the `train` extra)"
+        ),
     )
     threads: int | None = Field(
         default=None,
         ge=1,
         le=256,
         description=(
-            "threads of each worker's engine; none means the cores shared among the workers"
+            "threads of each worker's engine; none means the physical cores shared among the "
+            "workers: two threads of one core count as one"
         ),
     )
 

@@ -59,10 +59,12 @@ def estimate(
         widths[k] = calibration.half_width(b, kind)
     sigma_mm = MAP_FILTER * recipe.z_filter_mm
     widths = along_normal(widths, head, synthetic.prepared, synthetic.guides, sigma_mm)
+    np.minimum(widths, np.float32(1.0), out=widths)
+    widths[~head] = 0.0
     limit = None if recipe.abstain is None else recipe.abstain.slice_above
     return replace(
         synthetic,
-        uncertainty=np.where(head, np.minimum(widths, np.float32(1.0)), np.float32(0.0)),
+        uncertainty=widths,
         meaning=UncertaintyInterpretation(
             alpha=calibration.alpha, subjects=calibration.people, untrusted_above=limit
         ),

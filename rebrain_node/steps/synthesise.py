@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -14,10 +15,11 @@ from rebrain_node.domain.volume import (
     MaskArray,
     PreparedVolume,
     SyntheticVolume,
+    Target,
 )
 from rebrain_node.errors import EngineError
 from rebrain_node.model.recipe import Recipe
-from rebrain_node.model.sampling import noise_field, sample_slice
+from rebrain_node.model.sampling import noise_field, sample_slices
 from rebrain_node.model.source import Conditioning, conditioning_at, windowed
 from rebrain_node.model.z_filter import along_normal
 from rebrain_node.ports import Engine
@@ -60,12 +62,13 @@ def synthesise(
         Of the one noise field that all slices share, so that the result is reproducible and
         continuous from slice to slice.
     progress : callable, optional
-        Called with (slices done, slices in all) after each slice.
+        Called with (slices done, slices in all) after each evaluation.
 
     Returns
     -------
     SyntheticVolume
         Intensity in [0, 1], black outside the head; the uncertainty is a rule of thumb, 0 there.
+        Its guides are without the pixels of their exemplars.
 
     Raises
     ------
@@ -81,41 +84,64 @@ def synthesise(
     noise = noise_field(recipe.grid.shape, seed)
     evaluate = _checked(engine)
 
-    def drawn(distance_mm: float, guide: Guide | None = None) -> FloatArray:
-        conditioning = conditioning_at(slices, distance_mm)
-        given = None if guide is None else shown(guide, conditioning, recipe)
-        guided = partial(evaluate, guide=given)
-        return sample_slice(guided, conditioning, recipe.sampling, eta=recipe.eta, noise=noise)
+    def drawn(places: Sequence[tuple[float, Guide | None]]) -> list[FloatArray]:
+        conditionings = [conditioning_at(slices, distance_mm) for distance_mm, _ in places]
+        given = [
+            None if guide is None else shown(guide, conditioning, recipe)
+            for (_, guide), conditioning in zip(places, conditionings, strict=True)
+        ]
+        shown_slices = [each for each in given if each is not None]
+        guided = partial(evaluate, guide=np.concatenate(shown_slices) if shown_slices else None)
+        return sample_slices(guided, conditionings, recipe.sampling, eta=recipe.eta, noise=noise)
 
     @cache
     def at_measured_slice(k: int) -> FloatArray:
-        return drawn(float(prepared.distances_mm[k]))
+        return drawn([(float(prepared.distances_mm[k]), None)])[0]
 
-    def filled(guide: Guide) -> FloatArray:
-        target = guide.target
+    def filled(some: Sequence[Guide]) -> list[FloatArray]:
         if recipe.retrieval.method != "linear":
-            return drawn(target.distance_mm, guide)
+            return drawn([(guide.target.distance_mm, guide) for guide in some])
+        return [interpolated(guide.target) for guide in some]
+
+    def interpolated(target: Target) -> FloatArray:
         below, above = at_measured_slice(target.below), at_measured_slice(target.above)
         return below + np.float32(target.alpha) * (above - below)
 
     synthesised = np.empty((len(guides), *recipe.grid.shape), dtype=np.float32)
-    for k, guide in enumerate(guides):
-        synthesised[k] = filled(guide)
+    done = 0
+    for rows in _batches(guides, engine.batch):
+        for k, image in zip(rows, filled([guides[k] for k in rows]), strict=True):
+            synthesised[k] = image
+        done += len(rows)
         if progress is not None:
-            progress(k + 1, len(guides))
+            progress(done, len(guides))
     support, head = _support(prepared, guides)
     synthesised += 1.0
     synthesised /= 2.0
     synthesised[~support] = 0.0
     intensity = along_normal(synthesised, support, prepared, guides, recipe.z_filter_mm)
+    del synthesised, support  # a volume of many slices is a large part of the memory
+    uncertainty = _uncertainty(intensity, prepared, guides)
+    uncertainty[~head] = 0.0
     return SyntheticVolume(
         intensity=intensity,
-        uncertainty=np.where(head, _uncertainty(intensity, prepared, guides), np.float32(0.0)),
+        uncertainty=uncertainty,
         head=head,
-        guides=tuple(guides),
+        guides=tuple(replace(guide, exemplar_hu=None) for guide in guides),
         prepared=prepared,
         stored_range=recipe.output.stored_range,
     )
+
+
+def _batches(guides: Sequence[Guide], batch: int) -> Iterator[list[int]]:
+    """Yield the rows of each evaluation; measured slices have no guide and go by themselves."""
+    if batch == 1:
+        yield from ([k] for k in range(len(guides)))
+        return
+    measured = [k for k, guide in enumerate(guides) if guide.kind == "measured"]
+    between = [k for k, guide in enumerate(guides) if guide.kind != "measured"]
+    for rows in (measured, between):
+        yield from (rows[k : k + batch] for k in range(0, len(rows), batch))
 
 
 def shown(guide: Guide, conditioning: Conditioning, recipe: Recipe) -> FloatArray | None:
@@ -140,7 +166,7 @@ def _checked(engine: Engine) -> Callable[..., FloatArray]:
 
     def evaluate(x: FloatArray, s: FloatArray, guide: FloatArray | None) -> FloatArray:
         answer = engine.evaluate(x, s) if guide is None else engine.evaluate(x, s, guide)
-        expected = (1, 1, *x.shape[2:])
+        expected = (len(x), 1, *x.shape[2:])
         if answer.shape != expected:
             raise EngineError(
                 f"{engine.identity} returned shape {answer.shape}, expected {expected}; "
@@ -199,4 +225,4 @@ def _uncertainty(
         square = ndimage.uniform_filter(image * image, _NEIGHBOURHOOD, mode="nearest")
         deviation = np.sqrt(np.maximum(square - mean * mean, 0.0))
         spread[k] = _FLOOR + _PER_LOCAL_DEVIATION * deviation + _PER_MM * nearest_mm[k]
-    return np.minimum(spread, np.float32(1.0))
+    return np.minimum(spread, np.float32(1.0), out=spread)

@@ -13,6 +13,7 @@ from rebrain_node.engine.open import BACKENDS, deviation, open_engine, reproduce
 from rebrain_node.engine.openvino_backend import REPORTING_MODULES, OpenVinoBackend
 from rebrain_node.engine.roles import BridgeEngine
 from rebrain_node.errors import BundleError, EngineError
+from tests.support.engines import CPU, ENGINES
 from tests.support.tiny_bundle import write_tiny_bundle, write_tiny_guided_bundle
 
 
@@ -21,7 +22,7 @@ def bundle(tmp_path_factory):
     return write_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-@pytest.fixture(scope="module", params=sorted(BACKENDS))
+@pytest.fixture(scope="module", params=ENGINES)
 def engine(request, bundle):
     return open_engine(request.param, bundle, threads=1)
 
@@ -86,7 +87,7 @@ def test_a_wrong_shape_is_refused_with_both_shapes(engine, bundle):
 
 
 def test_the_engines_agree_within_the_wider_limit(bundle):
-    engines = {name: open_engine(name, bundle) for name in BACKENDS}
+    engines = {name: open_engine(name, bundle) for name in CPU}
     golden = engines["torch"].evaluate(*_input(bundle))
     for engine in engines.values():
         assert deviation(engine.evaluate(*_input(bundle)), golden) <= engine.network.deviation_limit
@@ -166,7 +167,7 @@ def guided_bundle(tmp_path_factory):
     return write_tiny_guided_bundle(tmp_path_factory.mktemp("guided"))
 
 
-@pytest.fixture(scope="module", params=sorted(BACKENDS))
+@pytest.fixture(scope="module", params=ENGINES)
 def guided(request, guided_bundle):
     return open_engine(request.param, guided_bundle, threads=1)
 
@@ -198,7 +199,7 @@ def test_without_a_guide_a_guided_bundle_gives_the_output_of_its_network(
 
 
 def test_the_engines_agree_on_a_guided_evaluation(guided_bundle):
-    engines = {name: open_engine(name, guided_bundle) for name in BACKENDS}
+    engines = {name: open_engine(name, guided_bundle) for name in CPU}
     given = (*_input(guided_bundle), _guide(guided_bundle))
     golden = engines["torch"].evaluate(*given)
     for engine in engines.values():

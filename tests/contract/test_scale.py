@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rebrain_node.engine.open import BACKENDS, deviation, open_scale
+from rebrain_node.engine.open import deviation, open_scale
 from rebrain_node.errors import BundleError, EngineError
 from rebrain_node.model.bundle import load_bundle, write_bundle
+from tests.support.engines import CPU, ENGINES
 from tests.support.tiny_bundle import calibrated, write_bundle_without_network
 
 
@@ -19,7 +20,7 @@ def bundle(tmp_path_factory):
     return calibrated(write_bundle_without_network(folder / "bare"), folder / "calibrated")
 
 
-@pytest.fixture(scope="module", params=sorted(BACKENDS))
+@pytest.fixture(scope="module", params=ENGINES)
 def scale(request, bundle):
     return open_scale(request.param, bundle, threads=1)
 
@@ -55,7 +56,7 @@ def test_distance_and_similarity_reach_the_head(scale, bundle):
 
 
 def test_the_engines_agree(bundle):
-    found = [open_scale(name, bundle).estimate(*_input(bundle)) for name in BACKENDS]
+    found = [open_scale(name, bundle).estimate(*_input(bundle)) for name in CPU]
     assert deviation(found[0], found[1]) < 1e-4
 
 

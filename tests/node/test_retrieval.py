@@ -43,7 +43,7 @@ TOP_MM = 30.0  #: the base holds nobody's slices above
 class Showing:
     """An engine that draws its source, and a little of its guide where it has one."""
 
-    identity = "showing 1 fp32"
+    identity, batch = "showing 1 fp32", 1
 
     def evaluate(self, x, s, guide=None):
         source = x[:, 1:2]

@@ -82,7 +82,8 @@ def _pins(text: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("runtime.txt", ()), ("dev.txt", ("train", "pdf", "dev"))]
+    ("lock", "extras"),
+    [("runtime.txt", ()), ("gpu.txt", ("gpu",)), ("dev.txt", ("train", "pdf", "dev"))],
 )
 def test_every_dependency_is_pinned_and_in_the_lock_with_its_hashes(lock, extras):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

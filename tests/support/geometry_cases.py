@@ -73,7 +73,7 @@ def prepared_marker(prepared: PreparedVolume) -> npt.NDArray[np.float64]:
 class WindowedSource:
     """An engine that returns the source's brain window, or nonsense on request."""
 
-    identity = "windowed source 1 fp32"
+    identity, batch = "windowed source 1 fp32", 1
 
     def __init__(self, nonsense: str = "") -> None:
         self.nonsense = nonsense

@@ -45,9 +45,14 @@ def write_objects(
     if "PR" in options.companions:
         objects.append(("PR", write_presentation_state(result, images)))
     if "SR" in options.companions:
-        companions = [dataset for kind, dataset in objects if kind != "MR"]
-        objects.append(("SR", write_report(result, images, companions)))
+        report = write_report(result, images, [each for kind, each in objects if kind != "MR"])
+        objects.append(("SR", report))
     if "KOS" in options.companions:
         objects.append(("KOS", write_key_objects(result, [dataset for _, dataset in objects])))
-    written = tuple(encode(dataset, kind) for kind, dataset in objects)
-    return DerivedSet(provenance=provenance, instances=written)
+    del images
+    objects.reverse()
+    written = []
+    while objects:  # each is given up once it is encoded: together they hold the pixels twice
+        kind, dataset = objects.pop()
+        written.append(encode(dataset, kind))
+    return DerivedSet(provenance=provenance, instances=tuple(written))

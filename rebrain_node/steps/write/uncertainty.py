@@ -49,13 +49,14 @@ _GEOMETRY: Final = (
 
 def write_parametric_map(result: Result, images: Sequence[Dataset]) -> Dataset:
     """Build the map of uncertainty, ratio of the display range, one frame a slice."""
-    values = np.clip(result.synthetic.uncertainty, 0.0, 1.0)
+    uncertainty = result.synthetic.uncertainty
     if result.options.map_precision == "float32":
-        pixels: npt.NDArray[np.generic] = values.astype(np.float32)
+        pixels: npt.NDArray[np.generic] = np.clip(uncertainty, 0.0, 1.0).astype(np.float32)
         mapping, one = _mapping(result, (0.0, 1.0), 1.0), 1.0
     else:
-        values *= _LARGEST
-        pixels = np.rint(values, out=values).astype(np.uint16)
+        pixels = np.empty(uncertainty.shape, dtype=np.uint16)
+        for stored, values in zip(pixels, uncertainty, strict=True):
+            stored[...] = np.rint(np.clip(values, 0.0, 1.0) * _LARGEST)
         mapping, one = _mapping(result, (0, _LARGEST), 1.0 / _LARGEST), float(_LARGEST)
     dataset = ParametricMap(
         pixel_array=pixels,

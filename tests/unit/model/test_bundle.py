@@ -317,3 +317,16 @@ def test_the_number_of_candidates_in_released_recipes_is_read_and_no_longer_writ
     assert Recipe.from_json(released) == Recipe.from_json(text)
     with pytest.raises(ValidationError, match="retrieval"):
         Recipe.from_json(released.replace('"k": 1', '"k": 2'))
+
+
+def test_a_large_file_that_is_altered_after_the_bundle_was_loaded_is_refused_when_it_is_read(
+    tmp_path: Path,
+) -> None:
+    weights = bytes(100_000)
+    write_bundle(tmp_path, "tiny", "0.1", plain_contents() | {"weights.safetensors": weights})
+    bundle = load_bundle(tmp_path)
+    assert bundle.read("weights.safetensors") == weights
+    (tmp_path / "weights.safetensors").write_bytes(weights[:-1] + b"\x01")
+    with pytest.raises(BundleError, match=r"weights\.safetensors: expected SHA-256"):
+        bundle.read("weights.safetensors")
+    assert bundle.holds("weights.safetensors")

@@ -15,7 +15,7 @@ import pytest
 
 from rebrain_node.engine.open import encoder_of_graph
 from rebrain_node.errors import EngineError, KnowledgeBaseError
-from rebrain_node.model.bundle import FileRecord, ModelBundle
+from rebrain_node.model.bundle import FileRecord, Manifest, ModelBundle
 from rebrain_node.model.recipe import Retrieval
 from rebrain_node.retrieval.knowledge_base import (
     Cells,
@@ -302,7 +302,7 @@ def _bundle(tmp_path, base, retrieval=None, graph=GRAPH) -> ModelBundle:
     exemplars = {f"exemplars/{name}": c for name, c in contents_of(base).items()}
     return ModelBundle(
         path=tmp_path,
-        manifest=None,
+        manifest=Manifest(name="tiny", version="1", files={}),
         recipe=recipe,
         card=None,
         digest="d" * 64,

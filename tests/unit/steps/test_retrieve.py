@@ -238,6 +238,22 @@ def test_the_engine_is_guided_where_nothing_was_measured_and_nowhere_else():
     assert -1.0 <= given.min() <= given.max() <= 1.0
 
 
+def test_an_engine_that_takes_three_slices_at_once_makes_the_same_volume():
+    singly, at_once, guides = _Guided(), _Guided(), _guides()
+    at_once.batch = 3
+    recipe, done = _recipe().model_copy(update={"sampling": (1.0,)}), []
+    volumes = [
+        synthesise(_prepared(), guides, engine, recipe, 1, progress=lambda k, _: done.append(k))
+        for engine in (singly, at_once)
+    ]
+    np.testing.assert_array_equal(volumes[1].intensity, volumes[0].intensity)
+    assert max(len(g) for g in at_once.guides if g is not None) == 3
+    assert sum(len(g) for g in at_once.guides if g is not None) == sum(
+        g.kind != "measured" for g in guides
+    )
+    assert done[len(guides) :][-1] == len(guides)
+
+
 def test_without_an_exemplar_the_branch_is_shown_what_lies_between_the_slices():
     prepared, recipe = _prepared(), _recipe().model_copy(update={"sampling": (1.0,)})
     guides = _guides(_exemplars(HELD, tau=1.1))
