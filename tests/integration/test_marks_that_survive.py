@@ -94,7 +94,7 @@ def nifti(path, volume):
     struct.pack_into("<2h", header, 70, 512, 16)
     struct.pack_into("<f", header, 108, 352.0)
     header[344:348] = b"n+1\0"
-    path.write_bytes(gzip.compress(bytes(header) + volume.tobytes(order="F")))
+    path.write_bytes(gzip.compress(bytes(header) + volume.tobytes(order="F"), mtime=0))
 
 
 def without_header(folder, image):
@@ -131,7 +131,7 @@ def test_where_nothing_is_found_nobody_is_told_that_the_image_was_acquired(tmp_p
         ("b.png", b"no picture"),
         ("c.nii", b"no volume"),
         ("d.nii.gz", b"no gzip"),
-        ("e.nii.gz", gzip.compress(bytes(400))[:-9]),
+        ("e.nii.gz", gzip.compress(bytes(400), mtime=0)[:-9]),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_and_counts_as_failed(tmp_path, name, content):
