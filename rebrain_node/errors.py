@@ -215,3 +215,13 @@ class QueryNotOfferedError(DeliveryError):
 
     Outcome: the delivery goes on without the answer; what is not verified stays so.
     """
+
+
+def os_error_words(error: OSError) -> str:
+    """Say what the operating system refused, with the file and no number of an error."""
+    if isinstance(error, PermissionError) and error.filename:
+        return (
+            f"this user may not use {error.filename}; run the command as the user of the node, or "
+            "correct owner and mode"
+        )
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)

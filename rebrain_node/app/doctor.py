@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from rebrain_node.errors import NoStateError, RebrainError, SettingsError
+from rebrain_node.errors import NoStateError, RebrainError, SettingsError, os_error_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,8 +53,10 @@ def check(what: str, run: Callable[[], Said]) -> DoctorCheck:
     """Run one check; an error is its failure."""
     try:
         state, found = run()
-    except (RebrainError, OSError) as error:
+    except RebrainError as error:
         state, found = "fail", str(error)
+    except OSError as error:
+        state, found = "fail", os_error_words(error)
     return DoctorCheck(what=what, state=state, found=found)
 
 

@@ -38,7 +38,7 @@ from rebrain_node.cli import (
     storage,
     verify,
 )
-from rebrain_node.errors import BundleError, RebrainError, SettingsError
+from rebrain_node.errors import BundleError, RebrainError, SettingsError, os_error_words
 
 program = typer.Typer(
     name="rebrain-node",
@@ -108,12 +108,14 @@ def app(arguments: Sequence[str] | None = None) -> NoReturn:
         _exit_with(error, 2)
     except BundleError as error:
         _exit_with(error, 4)
-    except (RebrainError, OSError) as error:
+    except RebrainError as error:
         _exit_with(error, 1)
+    except OSError as error:
+        _exit_with(os_error_words(error), 1)
     sys.exit(0)
 
 
-def _exit_with(error: Exception, code: int) -> NoReturn:
+def _exit_with(error: Exception | str, code: int) -> NoReturn:
     line = " ".join(str(error).split())
     sys.stderr.write(f"rebrain-node: {line}\n")
     sys.exit(code)

@@ -1,5 +1,6 @@
 """The command line: help of every command, errors in one line, no heavy import at start."""
 
+import errno
 import inspect
 import json
 import os
@@ -9,11 +10,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from rebrain_node import __version__, errors
+from rebrain_node.app.doctor import check
+from rebrain_node.cli import app
 from rebrain_node.cli.terminal import plain
+from rebrain_node.errors import os_error_words
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.model.signature import make_key, read_private_key, sign_bundle, signing_key
 from tests.support.plain_bundle import plain_contents
@@ -146,6 +151,20 @@ def test_an_error_is_one_line_that_names_the_program():
     assert result.stderr.splitlines() == [
         "rebrain-node: absent.toml: No such file or directory; give --config FILE"
     ]
+
+
+def test_a_file_of_another_user_is_named_with_the_remedy(monkeypatch, capsys):
+    """As root no file is closed, so that the operating system's answer is made here."""
+    closed = PermissionError(errno.EACCES, "Permission denied", "/var/lib/node/node.sqlite")
+    monkeypatch.setattr("rebrain_node.cli.program", Mock(side_effect=closed))
+    with pytest.raises(SystemExit) as ended:
+        app(["status"])
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert "this user may not use /var/lib/node/node.sqlite; run the command as the user" in said
+    assert check("database", Mock(side_effect=closed)).found in said
+    lost = OSError(errno.EIO, "Input/output error", "/var/lib/node/audit.pub")
+    assert os_error_words(lost) == "/var/lib/node/audit.pub: Input/output error"
 
 
 def test_bundle_verify_tells_the_shipped_bundle_from_an_altered_copy(tmp_path):
