@@ -1,4 +1,4 @@
-"""Whether the node lives and what needs a hand: one report for `status`, probes and metrics.
+"""Whether the node runs and what needs attention: one report for `status`, probes and metrics.
 
 Sentences name counts, never a patient or a UID, because probes and metrics show them.
 """

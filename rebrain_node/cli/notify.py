@@ -1,4 +1,4 @@
-"""`notify`: try who is told what needs a person."""
+"""`notify`: send a test notice to each webhook and mail server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 
 notify = typer.Typer(
-    help="Try who is told what needs a person.",
+    help="Send a test notice to each webhook and mail server.",
     no_args_is_help=True,
 )
 

@@ -1,4 +1,4 @@
-"""`status`: whether the node lives, counts by state, and what is late or not delivered."""
+"""`status`: whether the node runs, counts by state, and what is late or not delivered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def status(
     ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Show whether the node lives and what needs a hand.
+    """Show whether the node runs and what needs attention.
 
     The processes with their signs of life, bundle and signer, engine, disk with forecast, last
     result, series by state, and deliveries with the reason. Exit code 1 and one line why, for a

@@ -629,7 +629,7 @@ class Event(StrEnum):
     )
     NOTICE_SENT = (
         "notice.sent",
-        "a webhook or mail server took a notice of what needs a person, or a test",
+        "a webhook or mail server took a notice of what needs attention, or a test",
         "channel",
         "events, listed, recipients_refused (counts), first, last (sequence); of a test operator",
     )

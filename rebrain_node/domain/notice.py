@@ -1,4 +1,4 @@
-"""What needs a person, as the audit log tells it, and the notice that says so.
+"""What needs attention, as the audit log tells it, and the notice that says so.
 
 A notice names events, destinations, codes, counts and short ids; never a patient, a UID, a reason
 in free text or a path.
@@ -152,7 +152,7 @@ SENTENCES: Final[Mapping[str, Callable[[AuditEvent], str | None]]] = {
 
 
 def notice_of(node: str, events: Sequence[AuditEvent], others: int = 0) -> Notice | None:
-    """Gather events that need a person; None where there is none.
+    """Gather events that need attention; None where there is none.
 
     Parameters
     ----------

@@ -134,7 +134,7 @@ class MailSettings(TlsRemote):
 
 
 class NoticeSettings(Section):
-    """Who is told what needs a person."""
+    """Who is told what needs attention."""
 
     pause_minutes: float = Field(
         default=15.0,

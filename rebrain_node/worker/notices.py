@@ -1,4 +1,4 @@
-"""Tells one channel what needs a person, until it has taken each notice.
+"""Tells one channel what needs attention, until it has taken each notice.
 
 As with audit messages, the audit log is the spool. What happens within the pause of the channel is
 gathered in its next notice, with a count; the pause outlasts a restart, so that a node that starts

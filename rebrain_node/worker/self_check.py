@@ -1,4 +1,4 @@
-"""Looks at disk, certificates and audit log, and records what needs a person."""
+"""Looks at disk, certificates and audit log, and records what needs attention."""
 
 from __future__ import annotations
 
