@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import BaseModel
 
 from rebrain_node.errors import NoStateError, RebrainError, SettingsError, os_error_words
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rebrain_node.settings import Settings
 
 CheckState = Literal["ok", "warn", "fail"]
@@ -214,7 +216,7 @@ def _audit_log(settings: Settings) -> Said:
 
 
 def _keys(settings: Settings) -> Said:
-    """Hold the key of the audit log against its public part, and read the trusted keys."""
+    """Hold the key of the audit log against its public part; see who may read keys and secrets."""
     from rebrain_node.model.keys import (
         PRIVATE_FILE,
         PUBLIC_FILE,
@@ -226,6 +228,14 @@ def _keys(settings: Settings) -> Said:
 
     names = ", ".join(sorted(trusted_keys(settings).values()))
     trusted = f"bundles are taken from {names}; Ed25519 keys have no expiry date"
+    if opened := [str(path) for path in _secret_files(settings) if _others_may_read(path)]:
+        return (
+            "warn",
+            (
+                f"every account of this machine may read {', '.join(opened)}; give it to the user "
+                "of the node alone (`chmod 600`), and renew what may have been read"
+            ),
+        )
     folder = settings.storage.folder
     if not (folder / PUBLIC_FILE).exists():
         return "ok", f"the key of the audit log is made at the first start; {trusted}"
@@ -239,6 +249,27 @@ def _keys(settings: Settings) -> Said:
             ),
         )
     return "ok", f"the audit log is signed with the key {own[:12]}; {trusted}"
+
+
+#: settings that name a file with a private key, password or token
+_SECRETS: Final = frozenset({"key", "client_key", "secret_file", "password_file", "token_file"})
+
+
+def _secret_files(settings: BaseModel) -> Iterator[Path]:
+    """Yield the files with secrets of the settings, or of a section and those within it."""
+    for name, value in settings:
+        if isinstance(value, Path) and name in _SECRETS:
+            yield value
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, BaseModel):
+                yield from _secret_files(each)
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:  # the check of what uses it says so
+        return False
 
 
 def _decoders(settings: Settings) -> Said:

@@ -28,11 +28,13 @@ from rebrain_node.network.commitment import PUSH_MODEL
 from rebrain_node.network.query import FIND, GET
 from rebrain_node.settings import (
     DestinationSettings,
+    NoticeSettings,
     Peer,
     Receiver,
     RemoteTlsSettings,
     Settings,
     Storage,
+    WebDestinationSettings,
 )
 from tests.support.certificates import CertificateAuthority
 from tests.support.scripted_pacs import listening_ae
@@ -267,6 +269,28 @@ def test_keys_that_are_not_one_pair_fail(logged, tmp_path):
     check = node_check(logged, "keys")
     assert check.state == "fail"
     assert "restore both from one backup" in check.found
+
+
+def test_a_key_or_secret_that_every_account_may_read_is_named(logged, tmp_path):
+    files = [tmp_path / name for name in ("node.key", "token", "word")]
+    for path in files:
+        path.write_text("secret")
+    settings = logged.model_copy(
+        update={
+            "receiver": Receiver(tls={"certificate": files[0], "key": files[0],
+                                      "client_certificates": "not asked"}),
+            "dicomweb_destinations": (WebDestinationSettings(
+                name="web", url="https://pacs.example", token_file=files[1]),),
+            "notices": NoticeSettings(webhooks=[
+                {"name": "chat", "url": "https://chat.example", "secret_file": files[2]}]),
+        }
+    )  # fmt: skip
+    check = node_check(settings, "keys")
+    assert check.state == "warn"
+    assert all(str(path) in check.found for path in files)
+    for path in files:
+        path.chmod(0o600)
+    assert node_check(settings, "keys").state == "ok"
 
 
 def test_a_clock_that_was_set_back_fails(logged, monkeypatch):
