@@ -15,6 +15,7 @@ from rebrain_node.domain.backlog import late
 from rebrain_node.domain.delivery import Delivery
 from rebrain_node.domain.ledger import SeriesRecord
 from rebrain_node.settings import Settings
+from rebrain_node.supervisor import ProcessState
 from tests.support.store_cases import received
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -60,7 +61,8 @@ def test_status_ends_with_1_while_something_is_late(tmp_path, monkeypatch):
         state.ledger.record_received(received())
     command = ["status", "--json", "--late-after"]
     with one_node(folder):  # a node that does not run ends `status` with 1 in any case
-        write_processes(folder, [])
+        ready = ProcessState(role="receiver", state="ready", pid=1, silent_s=0.0, restarts=0)
+        write_processes(folder, [ready])
         calm = CliRunner().invoke(program, [*command, "60"])
         alarm = CliRunner().invoke(program, [*command, "0"])
         told = CliRunner().invoke(program, ["status", "--late-after", "0"])
