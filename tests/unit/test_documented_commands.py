@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")),
          *sorted((ROOT / "deploy").rglob("*.md"))]  # fmt: skip
 PROGRAMS = {"rebrain-node": node, "rebrain-train": train}
-#: these need a network, a minute or the whole disk: only their options are checked
+#: these need a network, a minute, images or the whole disk: only their options are checked
 NOT_RUN = {
     "serve",
     "demo",
@@ -33,6 +33,7 @@ NOT_RUN = {
     "benchmark",
     "backup",
     "restore",
+    "verify",
 }
 #: what a document writes for a value, and one that will do
 VALUES = {
