@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from rebrain_node.domain.volume import FloatArray, MaskArray
+from rebrain_node.domain.volume import FloatArray, MaskArray, StoredRange
 from rebrain_node.instance.pixels import hounsfield
-from rebrain_node.steps.gate.context import Context, Plane
+from rebrain_node.steps.gate.context import Context, PixelArray, Plane
 from rebrain_node.steps.gate.rules import Violation, set_rule
 
 #: measured slices that are compared; each costs one decoding
@@ -115,8 +115,20 @@ def _slices(context: Context, pairs: tuple[SlicePair, ...], *, reverse: bool = F
     """MR slices of the pairs above black, (n, rows, columns); reverse: as if sent in reverse."""
     stored = {pixels.name: pixels.stored for pixels in context.mr_pixels}
     planes = context.mr_planes[::-1] if reverse else context.mr_planes
-    slices = np.stack([stored[planes[pair.index].name] for pair in pairs]).astype(np.float32)
-    return slices - np.float32(context.stored_range.black)
+    shown = [stored[planes[pair.index].name] for pair in pairs]
+    slices = np.stack([_unframed(image, context.stored_range) for image in shown])
+    return slices.astype(np.float32) - np.float32(context.stored_range.black)
+
+
+def _unframed(stored: PixelArray, stored_range: StoredRange) -> PixelArray:
+    """Black out a white frame at the edge (``marks.visible = "border"``), which is no head."""
+    white = stored == stored_range.white
+    inner = np.zeros_like(white)
+    inner[1:-1, 1:-1] = True
+    if not (white | inner).all():
+        return stored
+    components, _ = ndimage.label(white)
+    return np.where(components == components[0, 0], np.uint16(stored_range.black), stored)
 
 
 def _heads(slices: FloatArray) -> list[MaskArray]:
