@@ -128,7 +128,7 @@ def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | No
 
 
 def _presents(certificate: PeerCertificate | None, peer: Peer) -> bool:
-    if not peer.certificates:
+    if peer.certificates is None:
         return True
     return certificate is not None and certificate.is_one_of(peer.certificates)
 

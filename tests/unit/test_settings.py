@@ -45,7 +45,7 @@ def test_the_settings_file_that_ships_is_the_one_in_conf_and_loads():
 
 def test_the_commented_examples_in_the_settings_file_are_valid(tmp_path):
     text = (ROOT / "conf/node.toml").read_text()
-    text = re.sub(r"^# (\[\[|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r"^# (\[|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE)
     (tmp_path / "node.toml").write_text(text)
     settings = load_settings(tmp_path / "node.toml")
     assert [peer.ae_title for peer in settings.receiver.peers] == ["PACS"]
