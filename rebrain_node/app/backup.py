@@ -79,12 +79,13 @@ def back_up(settings: Settings, config: Path | None, parent: Path) -> tuple[Path
     Raises
     ------
     StateError
-        The disk has not enough room, or files keep vanishing.
+        The folder is within storage.folder, the disk has not enough room, or files keep vanishing.
     NoStateError
         There is no node's state.
     StoreUnavailableError, OSError
         Database or disk cannot be read or written.
     """
+    _require_outside(settings.storage.folder, parent)
     with find_state(settings) as state:
         target = parent / f"rebrain-node-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         partial = target.with_name(f"{target.name}.writing")
@@ -305,6 +306,14 @@ def _sha256(path: Path) -> str | None:
         return None
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _require_outside(folder: Path, parent: Path) -> None:
+    if parent.resolve().is_relative_to(folder.resolve()):
+        raise StateError(
+            f"{parent} is within storage.folder {folder}: each backup would hold those before it, "
+            "and be lost with the state; name a folder on another disk"
+        )
 
 
 def _require_room(folder: Path, parent: Path) -> None:

@@ -118,7 +118,7 @@ def certificate_files(settings: Settings) -> Iterator[CertificateFile]:
     """Yield every file of the settings whose end is watched."""
     yield from _of_dicom(settings)
     for peer in settings.receiver.peers:
-        for number, binding in enumerate(peer.certificates, 1):
+        for number, binding in enumerate(peer.certificates or (), 1):
             if binding.startswith("/"):
                 name = f"certificate {number} of peer {peer.ae_title}"
                 yield CertificateFile(name, Path(binding), "last")

@@ -70,7 +70,9 @@ class HealthReport:
     overdue: tuple[OverdueItem, ...]  #: empty unless they are listed
     paused: tuple[str, ...]  #: destinations
     storage: Mapping[str, Any]  #: `storage_use`
-    bundle: Mapping[str, Any] | None  #: name, version, digest, signed_by, engine; None before one
+    bundle: (
+        Mapping[str, Any] | None
+    )  #: name, version, digest, signed_by, engine, fallback; None before one
     last_result: datetime | None  #: when a series was last published
     stops: tuple[DeliveryStop, ...]  #: of delivery, in force
     certificates: Mapping[str, datetime]  #: when those of the settings end, by setting
@@ -262,6 +264,9 @@ def _bundle(state: State) -> dict[str, Any] | None:
     if verified is None:
         return None
     started = _newest(state, Event.WORKER_STARTED)
+    fallback = _newest(state, Event.ENGINE_FALLBACK)
+    if fallback is not None and fallback.sequence < verified.sequence:
+        fallback = None
     signer = verified.details.get("signed_by")
     return {
         "name": verified.details.get("name"),
@@ -269,6 +274,7 @@ def _bundle(state: State) -> dict[str, Any] | None:
         "digest": verified.subject,
         "signed_by": signer and signer["name"],
         "engine": started and started.details.get("engine"),
+        "fallback": fallback and {"set": fallback.subject, "reason": fallback.details["reason"]},
     }
 
 

@@ -322,5 +322,6 @@ def _bundle_metrics(report: HealthReport) -> Iterator[Metric]:
     fit = report.bundle is not None and _fit(report, "bundle") and _fit(report, "engine")
     yield _gauge("bundle_verified", "Whether the bundle passed its last check", float(fit))
     if report.bundle is not None:
-        values = {key: str(value or "none") for key, value in report.bundle.items()}
+        names = ("name", "version", "digest", "signed_by", "engine")
+        values = {name: str(report.bundle[name] or "none") for name in names}
         yield InfoMetricFamily("rebrain_bundle", "The bundle in force", value=values)

@@ -16,12 +16,13 @@ from rebrain_node.app.compose import open_bundle, open_model, refuse_rollback
 from rebrain_node.domain.audit import Event
 from rebrain_node.domain.release import Release
 from rebrain_node.errors import BundleError, EngineError, RebrainError, SettingsError
+from rebrain_node.logs import log_as_json
 from rebrain_node.settings import Settings
 
 if TYPE_CHECKING:
     from rebrain_node.app.compose import State
 
-_COMMAND: Final = (sys.executable, "-m", "rebrain_node.app.model_check")
+_COMMAND: Final = (sys.executable, "-P", "-m", "rebrain_node.app.model_check")
 
 
 #: errors of the other process that are raised here as what they are; any other is an EngineError
@@ -138,6 +139,7 @@ def record_fallback(settings: Settings, state: State, engine: str, reason: str) 
 
 def main() -> None:
     """Verify what the settings on standard input name, and write the verdict."""
+    log_as_json("model-check")
     settings = Settings(**json.load(sys.stdin))
     try:
         verified = open_bundle(settings)

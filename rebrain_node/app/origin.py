@@ -40,6 +40,10 @@ NO_MARK: Final = (
     "no mark found: neither header nor watermark says synthetic; this does not show that the image "
     "was acquired, because marks can be removed"
 )
+NOT_SEARCHED: Final = (
+    "no mark found: the header does not say synthetic, and there are no grey pixels of 8 bits or "
+    "more to search; this does not show that the image was acquired"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +92,6 @@ def origin_of(path: Path) -> FileOrigin:
     """Judge one DICOM, NIfTI, PNG or JPEG file.
 
     The pixels are searched where the header says nothing.
-
-    Raises
-    ------
-    OSError
-        The file cannot be opened.
     """
     try:
         content = _reader(path)(path)
@@ -101,6 +100,8 @@ def origin_of(path: Path) -> FileOrigin:
         return _unreadable(path, f"no DICOM instance that can be read: {error}")
     except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return _unreadable(path, str(error))
+    except OSError as error:
+        return _unreadable(path, f"{path.name} cannot be read: {error.strerror or error}")
     return _judged(path, content, found)
 
 
@@ -122,7 +123,7 @@ def _judged(path: Path, content: _Content, searched: Sequence[Detection]) -> Fil
     return FileOrigin(
         path=path,
         verdict="synthetic" if found else "no mark found",
-        sentence="; ".join(found) if found else NO_MARK,
+        sentence="; ".join(found) if found else NO_MARK if searched else NOT_SEARCHED,
         found=tuple(found),
         searched=len(searched),
         marked=len(hits),

@@ -83,7 +83,7 @@ def serve(settings: Settings, config: Path | None) -> int:
     structlog.get_logger("supervisor").info("listens", ports=settings.receiver.listening_words)
     read_limits(settings)
     folder = make_state_folder(settings)
-    program = (sys.executable, "-m", "rebrain_node.cli")
+    program = (sys.executable, "-P", "-m", "rebrain_node.cli")
     options = () if config is None else ("--config", str(config))
     workers = [
         Role(name=f"worker-{slot}", command=(*program, "worker", "--slot", str(slot), *options))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Final
@@ -31,8 +32,9 @@ def settings_faults(settings: Settings) -> list[str]:
         *_wrong_order(settings),
         *_missing_files(settings),
         *_folder(settings),
+        *_tls(settings),
     ]
-    for read in (_database, trusted_keys, read_limits, _bundle, _tls):
+    for read in (_database, trusted_keys, read_limits, _bundle):
         faults += _fault_of(read, settings)
     return list(dict.fromkeys(faults))
 
@@ -107,30 +109,33 @@ def _missing_files(settings: Settings) -> Iterator[str]:
                 yield f"{name} of {who}: there is no file {path}; make it, or correct the path"
 
 
-def _tls(settings: Settings) -> None:
-    """Make every context of TLS.
-
-    Raises
-    ------
-    SettingsError
-        A file is missing or cannot be used.
-    """
+def _tls(settings: Settings) -> Iterator[str]:
+    """Make every context of TLS, and read what binds each sender to its certificates."""
     receiver = settings.receiver
     remotes = (*settings.destinations, *settings.sources, *settings.notifications)
     if receiver.tls is None and all(each.tls is None for each in remotes):
         return
-    from rebrain_node.network.certificates import fingerprints
+    from rebrain_node.network.certificates import require_binding
     from rebrain_node.network.tls import receiver_context, remote_context
 
+    reads: list[tuple[str, Callable[[], object]]] = []
     if receiver.tls is not None:
-        receiver_context(receiver.tls)
-    for peer in receiver.peers:
-        for each in peer.certificates:
-            if each.startswith("/"):
-                fingerprints(Path(each))
-    for remote in remotes:
-        if remote.tls is not None:
-            remote_context(remote.tls)
+        reads.append(("receiver.tls", partial(receiver_context, receiver.tls)))
+    reads += [
+        (f"receiver.peers, {peer.ae_title}", partial(require_binding, each))
+        for peer in receiver.peers
+        for each in peer.certificates or ()
+    ]
+    reads += [
+        (f"tls of {remote.name}", partial(remote_context, remote.tls))
+        for remote in remotes
+        if remote.tls is not None
+    ]
+    for where, read in reads:
+        try:
+            read()
+        except SettingsError as error:
+            yield f"{where}: {error}"
 
 
 def _folder(settings: Settings) -> Iterator[str]:

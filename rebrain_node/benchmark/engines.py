@@ -39,7 +39,7 @@ def measure_engines(folder: Path, threads: int, repeats: int, progress: Progress
     for _ in range(repeats):
         for name in names:
             progress(f"network evaluation, {name}")
-            words = [sys.executable, "-m", __name__, name, str(folder), str(threads)]
+            words = [sys.executable, "-P", "-m", __name__, name, str(folder), str(threads)]
             answer = subprocess.check_output(words)  # noqa: S603 - our own program
             times[name].append(float(json.loads(answer)))
     ours = statistics.median(times["openvino"])

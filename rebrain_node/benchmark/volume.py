@@ -15,7 +15,7 @@ from rebrain_node.benchmark.row import BenchmarkRow, Progress, Rows
 from rebrain_node.demonstration.study import simulate_study
 from rebrain_node.errors import RebrainError
 
-_PROGRAM: Final = (sys.executable, "-m", "rebrain_node.cli")
+_PROGRAM: Final = (sys.executable, "-P", "-m", "rebrain_node.cli")
 VOLUME_S: Final = 120.0  #: of a volume of at most 200 slices, uncertainty included
 MEMORY_MB: Final = 700.0  #: peak of the process
 AROUND_S: Final = 3.0  #: to write and to check the objects

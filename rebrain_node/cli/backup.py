@@ -63,8 +63,8 @@ def restore(
     else:
         made = restored.manifest
         typer.echo(
-            f"restored what version {made.version} backed up at {made.made_at}: {made.blobs} files "
-            f"of inbox and outbox, audit log of {restored.rows} rows"
+            f"restored the backup that version {made.version} made at {made.made_at}: {made.blobs} "
+            f"files of inbox and outbox, audit log of {restored.rows} rows"
         )
         typer.echo(
             "what the node did since then is not in it: see with `rebrain-node audit verify "

@@ -132,7 +132,10 @@ def unknown(config: Config = None, as_json: AsJson = False) -> None:
         return
     columns = ("ae_title", "address", "reason", "rejections", "last")
     print_table("Rejected senders", columns, [[s[c] for c in columns] for s in senders.values()])
-    typer.echo("To admit one, add its lines to the settings and restart the node:\n")
+    typer.echo(
+        "To admit one, add its lines to the settings and let the node read them (`systemctl reload "
+        "rebrain-node`, or SIGHUP to `rebrain-node serve`):\n"
+    )
     for sender in senders.values():
         typer.echo(f"{sender['settings']}\n")
 
@@ -150,7 +153,11 @@ def list_(config: Config = None, as_json: AsJson = False) -> None:
         typer.echo("no peer may associate: add [[receiver.peers]] to the settings")
         return
     rows = [
-        (peer.ae_title, ", ".join(peer.addresses), ", ".join(peer.certificates) or "any or none")
+        (
+            peer.ae_title,
+            ", ".join(peer.addresses),
+            ", ".join(peer.certificates or ()) or "any or none",
+        )
         for peer in known
     ]
     print_table("Peers", ("calling AE title", "addresses", "certificates"), rows)

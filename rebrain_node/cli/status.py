@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,6 +13,8 @@ from rebrain_node.cli.terminal import AsJson, Config, print_json, print_table
 from rebrain_node.domain.text import reference, utc
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rebrain_node.app.health import HealthReport
     from rebrain_node.settings import Settings
 
@@ -101,6 +103,13 @@ def _address(settings: Settings) -> str:
     return f"{receiver.ae_title}@{receiver.address}:{port}"
 
 
+def _engine(bundle: Mapping[str, Any]) -> str:
+    fallback = bundle["fallback"]
+    if fallback is None:
+        return str(bundle["engine"])
+    return f"{bundle['engine']}, in place of {fallback['set']}: {fallback['reason']}"
+
+
 def _print_status(settings: Settings, report: HealthReport) -> None:
     node, counts, bundle = report.node, report.counts, report.bundle
     listens = "listens" if node["running"] else "would listen"
@@ -116,7 +125,7 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
     if bundle is not None:
         signer = bundle["signed_by"] or "nobody"
         rows.append(("bundle", f"{bundle['name']} {bundle['version']}, signed by {signer}"))
-        rows.append(("engine", bundle["engine"]))
+        rows.append(("engine", _engine(bundle)))
     rows.append(("last result", report.last_result and utc(report.last_result)))
     rows.append(("series failed in the last 24 hours", report.failed_lately))
     rows += [

@@ -36,6 +36,8 @@ def verify(
 
     limit_decoding(load_settings(config))
     files = files_below(paths)
+    if not files:
+        raise typer.BadParameter("these folders hold no file", param_hint="PATHS")
     origins: list[FileOrigin] = []
     with progress() as bar:
         origins.extend(origin_of(path) for path in bar.track(files, description="verify"))
@@ -44,7 +46,7 @@ def verify(
     else:
         _print(origins)
     verdicts = {each.verdict for each in origins}
-    if "unreadable" in verdicts or not origins:
+    if "unreadable" in verdicts:
         raise typer.Exit(1)
     if "no mark found" in verdicts:
         raise typer.Exit(_NOT_FOUND)

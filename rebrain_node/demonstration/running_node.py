@@ -43,7 +43,7 @@ def running_node(folder: Path, pacs_ae_title: str, pacs_port: int) -> Iterator[R
     port = free_port()
     config, log = folder / "node.toml", folder / "node.log"
     config.write_text(_config(folder / "state", port, pacs_ae_title, pacs_port))
-    command = (sys.executable, "-m", "rebrain_node.cli", "serve", "--config", str(config))
+    command = (sys.executable, "-P", "-m", "rebrain_node.cli", "serve", "--config", str(config))
     with log.open("wb") as stream:
         node = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stream)  # noqa: S603 - our own program
     try:

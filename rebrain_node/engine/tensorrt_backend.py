@@ -269,10 +269,11 @@ def compile_bundle(bundle: ModelBundle, plans: Path, target: str | None) -> list
     Raises
     ------
     EngineError
-        TensorRT is not installed or cannot build a graph for the target.
+        TensorRT is not installed or cannot build a graph for the target, or none is named and
+        there is no GPU.
     """
     builder, store = PlanBuilder(), PlanStore(plans)
-    target = target or GpuStream().target
+    target = target or _target_here()
     names: tuple[GraphName, ...] = ("network", "control", "encoder", "scale")
     reports = []
     for name in names:
@@ -288,6 +289,15 @@ def compile_bundle(bundle: ModelBundle, plans: Path, target: str | None) -> list
                 )
             )
     return reports
+
+
+def _target_here() -> str:
+    try:
+        return GpuStream().target
+    except EngineError as error:
+        raise EngineError(
+            f"{error}; or name the GPU for which to build with --target, e.g. SM89"
+        ) from error
 
 
 def plan_of(

@@ -36,7 +36,8 @@ READY, PIXELS, NOT_DECODED, NO_MEMORY = range(4)
 IDLE_S: Final = 60.0
 #: how long the process may take to start and to test its decoders, s
 _START_S: Final = 60.0
-_COMMAND: Final = (sys.executable, "-m", "rebrain_node.instance.decoding_child")
+#: -P: a module of that name in the current folder, which may be what was sent, is not run
+_COMMAND: Final = (sys.executable, "-P", "-m", "rebrain_node.instance.decoding_child")
 _ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 #: bytes that a pipe holds, so that a slice of 512 x 512 goes through it at once
 _CHUNK: Final = 1 << 20

@@ -39,7 +39,10 @@ def read_nifti(path: Path) -> npt.NDArray[np.generic]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path.name} is no complete gzip file") from error
     if len(content) > _MOST_BYTES:
-        raise ValueError(f"{path.name} has more than {_MOST_BYTES} bytes")
+        raise ValueError(
+            f"{path.name} has more than {_MOST_BYTES} bytes, which are not searched; cut a part of "
+            "the slices out"
+        )
     order = next((o for o in "<>" if content[:4] == struct.pack(f"{o}i", _HEADER)), None)
     if order is None or len(content) < _HEADER or content[344:347] != b"n+1":
         raise ValueError(f"{path.name} is no NIfTI-1 file of one part (.nii, .nii.gz)")
@@ -48,7 +51,11 @@ def read_nifti(path: Path) -> npt.NDArray[np.generic]:
     (offset,) = struct.unpack_from(f"{order}f", content, 108)
     shape = tuple(sizes[: max(0, min(axes, 7))])
     if code not in _TYPES or len(shape) < 2 or min(shape) < 1 or not _HEADER <= offset < 1e6:
-        raise ValueError(f"{path.name} has values of type {code} and the size {shape}")
+        raise ValueError(
+            f"{path.name} has values of type {code}, the size {shape} and its voxels at byte "
+            f"{offset:g}; read are two to seven axes of whole or real numbers (types "
+            f"{', '.join(map(str, _TYPES))}) behind the header"
+        )
     kind = np.dtype(order + _TYPES[code])
     count = int(np.prod(shape, dtype=object))
     if len(content) < int(offset) + count * kind.itemsize:

@@ -94,14 +94,18 @@ class Caller:
             certificate=certificate,
         )
 
-    @property
-    def settings_line(self) -> str:
-        """What would admit this caller, to be pasted into the settings file."""
+    def admitting_settings(self, reason: Reason) -> str:
+        """What would admit this caller, to be pasted into the settings file.
+
+        Of one that is bound to a certificate and presents none, the lines say what they give up.
+        """
         network = ipaddress.ip_network(self.address)
         lines = (
             f"[[receiver.peers]]\nae_title = {json.dumps(self.calling_ae_title)}\n"
             f'addresses = ["{network}"]'
         )
+        if self.certificate is None and reason == "UNKNOWN-CERTIFICATE":
+            return f"# admits it without a certificate: have it call the TLS port instead\n{lines}"
         if self.certificate is None:
             return lines
         return f'{lines}\ncertificates = ["{self.certificate.fingerprint}"]'
@@ -128,7 +132,7 @@ def refusal(caller: Caller, ae_title: str, peers: Sequence[Peer]) -> Reason | No
 
 
 def _presents(certificate: PeerCertificate | None, peer: Peer) -> bool:
-    if not peer.certificates:
+    if peer.certificates is None:
         return True
     return certificate is not None and certificate.is_one_of(peer.certificates)
 

@@ -60,6 +60,23 @@ class PeerCertificate:
         return _name(binding) == _name(self.subject) is not None
 
 
+def require_binding(binding: str) -> None:
+    """Refuse what no certificate could match.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read or holds no certificate, or the subject cannot be read.
+    """
+    if binding.startswith("/"):
+        fingerprints(Path(binding))
+    elif "=" in binding and _name(binding) is None:
+        raise SettingsError(
+            f"{binding!r} is no subject as RFC 4514 writes it; copy what `openssl x509 -noout "
+            "-subject -nameopt RFC2253 -in FILE` prints after subject="
+        )
+
+
 def _name(text: str) -> x509.Name | None:
     try:
         return x509.Name.from_rfc4514_string(text, _NAMES)

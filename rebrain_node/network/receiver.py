@@ -301,7 +301,7 @@ class Receiver:
             details["certificate"] = caller.certificate.fingerprint
             details["certificate_subject"] = caller.certificate.label
         if reason in {"UNKNOWN-AE", "UNKNOWN-ADDRESS", "UNKNOWN-CERTIFICATE"}:
-            details["would_admit"] = caller.settings_line
+            details["would_admit"] = caller.admitting_settings(reason)
             remedy = "; `rebrain-node peers unknown` prints the settings that admit it"
         self._audit.record(AuditEvent.ASSOCIATION_REFUSED, caller.calling_ae_title, details)
         _LOG.warning(

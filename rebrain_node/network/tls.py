@@ -145,7 +145,7 @@ def receiver_context(tls: ReceiverTlsSettings) -> ssl.SSLContext:
     context = restricted(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
     context.num_tickets = 0  # in TLS 1.3 each connection has its certificate verified
-    _load_own(context, "certificate", tls.certificate, tls.key)
+    _load_own(context, tls.certificate, tls.key)
     if tls.client_certificates == "required" and tls.certificate_authority is not None:
         _trust(context, tls.certificate_authority)
         context.verify_mode = ssl.CERT_REQUIRED
@@ -176,7 +176,7 @@ def client_context(
     else:
         _trust(context, authority)
     if certificate is not None:
-        _load_own(context, "client_certificate", certificate, key)
+        _load_own(context, certificate, key)
     return context
 
 
@@ -229,13 +229,15 @@ def _trust(context: ssl.SSLContext, authority: Path) -> None:
         ) from error
 
 
-def _load_own(context: ssl.SSLContext, setting: str, certificate: Path, key: Path | None) -> None:
+def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
     try:
         context.load_cert_chain(certificate, key, password="")  # never ask a terminal
     except (OSError, ssl.SSLError) as error:
+        unnamed = isinstance(error, ssl.SSLError) and not error.reason
+        words = "no PEM, or the key is encrypted" if unnamed else words_of(error)
         raise SettingsError(
-            f"{setting} {certificate} with its key {key or certificate} cannot be used "
-            f"({words_of(error)}); give PEM files that belong together, the key not encrypted"
+            f"certificate {certificate} with its key {key or certificate} cannot be used "
+            f"({words}); give PEM files that belong together, the key not encrypted"
         ) from error
 
 

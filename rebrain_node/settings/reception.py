@@ -19,11 +19,11 @@ class Peer(Section):
     addresses: tuple[str, ...] = Field(
         default=("127.0.0.1/32",), description="networks that sender may call from, CIDR"
     )
-    certificates: tuple[str, ...] = Field(
-        default=(),
+    certificates: tuple[str, ...] | None = Field(
+        default=None,
         description=(
             "certificates of which that sender must present one, each as SHA-256 fingerprint, as "
-            "subject (`CN=...,O=...`) or as absolute path of a PEM file; empty means any that an "
+            "subject (`CN=...,O=...`) or as absolute path of a PEM file; none means any that an "
             "authority of `receiver.tls` has issued, or none ([TLS](how-to/tls.md))"
         ),
     )
@@ -43,7 +43,14 @@ class Peer(Section):
 
     @validator("certificates")
     @classmethod
-    def _are_certificates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_certificates(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is None:
+            return None
+        if not value:
+            raise ValueError(
+                "is empty; name a certificate, leave `certificates` out so that any of the "
+                "authority will do, or delete the peer to keep the sender out"
+            )
         return tuple(certificate_binding(each) for each in value)
 
 

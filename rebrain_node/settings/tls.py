@@ -99,6 +99,12 @@ class RemoteTlsSettings(Section):
         """Every file by the name of its setting."""
         return _files(self, "certificate", "key", "certificate_authority", "revocation_list")
 
+    @model_validator(mode="after")
+    def _presents_what_the_key_belongs_to(self) -> Self:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key has no effect without certificate; give both, or leave it out")
+        return self
+
 
 def _files(section: Section, *names: str) -> dict[str, Path]:
     values = {name: getattr(section, name) for name in names}
@@ -113,7 +119,7 @@ def certificate_binding(text: str) -> str:
     ValueError
         It is no fingerprint, no subject and no absolute path.
     """
-    value = text.strip()
+    value = text.strip().removeprefix("subject=")  # as openssl prints it
     digits = _FINGERPRINT.fullmatch(value)
     if digits is not None and len(plain := digits[1].replace(":", "").lower()) == 64:
         return plain

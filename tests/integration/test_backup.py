@@ -162,6 +162,16 @@ def test_a_backup_of_a_newer_version_is_refused_with_the_remedy(tmp_path):
         restore(settings_of(tmp_path / "new"), target)
 
 
+def test_a_backup_within_the_state_is_refused(tmp_path):
+    settings = settings_of(tmp_path / "state")
+    filled(settings)
+    (tmp_path / "link").symlink_to(settings.storage.folder)
+    for parent in (settings.storage.folder, tmp_path / "link/backups"):
+        with pytest.raises(StateError, match="name a folder on another disk"):
+            back_up(settings, None, parent)
+    assert not (settings.storage.folder / "backups").exists()
+
+
 def test_only_the_newest_backups_are_kept_and_nothing_else_is_removed(tmp_path):
     settings = settings_of(tmp_path / "node")
     filled(settings)

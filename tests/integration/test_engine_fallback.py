@@ -10,7 +10,7 @@ import pytest
 from rebrain_node.app import compose
 from rebrain_node.app.model_check import activate_bundle
 from rebrain_node.engine import cuda_driver
-from rebrain_node.errors import BundleError
+from rebrain_node.errors import BundleError, EngineError
 from rebrain_node.model.bundle import load_bundle, write_bundle
 from rebrain_node.settings import Model, Settings, Storage
 from tests.support.plain_bundle import plain_contents, tiny_network_contents
@@ -46,6 +46,14 @@ def test_without_a_driver_openvino_computes(settings, monkeypatch):
     model = opened(settings)
     assert model.engine.identity.startswith("openvino ")
     assert "no NVIDIA driver" in model.fallback
+
+
+def test_compiling_without_a_driver_says_how_to_build_for_another_machine(settings, monkeypatch):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (extra gpu)")
+    monkeypatch.setattr(cuda_driver, "_LIBRARY", "libcuda-of-nobody.so")
+    bundle = load_bundle(settings.model.bundle)
+    with pytest.raises(EngineError, match=r"--target, e\.g\. SM89"):
+        compose.compile_plans(settings, bundle, None)
 
 
 def test_an_engine_of_the_processor_has_no_fallback(settings):

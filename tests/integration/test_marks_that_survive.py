@@ -142,6 +142,34 @@ def test_a_file_that_cannot_be_read_is_named_and_counts_as_failed(tmp_path, name
     assert [each["verdict"] for each in files] == ["unreadable", "synthetic"]
 
 
+def test_of_an_object_without_grey_pixels_it_is_said_that_none_were_searched(tmp_path):
+    (instance, *_) = disguised(PLAIN, "MR")
+    instance.SamplesPerPixel, instance.PhotometricInterpretation = 3, "RGB"
+    instance.PlanarConfiguration = 0
+    instance.PixelData = instance.PixelData * 3
+    instance.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    code, (one,) = verify(tmp_path)
+    assert (code, one["searched"]) == (3, 0)
+    assert "no grey pixels" in one["sentence"]
+    assert "watermark" not in one["sentence"]
+
+
+def test_a_file_that_vanishes_or_cannot_be_opened_does_not_end_the_run(tmp_path, monkeypatch):
+    without_header(tmp_path, PLAIN)
+    listed = [tmp_path / "gone.dcm", tmp_path / "gone.nii.gz", tmp_path / "c.png"]
+    monkeypatch.setattr("rebrain_node.app.origin.files_below", lambda _: listed)
+    code, files = verify(tmp_path)
+    assert code == 1
+    assert [each["verdict"] for each in files] == ["unreadable"] * 2 + ["no mark found"]
+    assert "No such file" in files[0]["sentence"]
+
+
+def test_a_folder_without_files_is_a_mistake(tmp_path):
+    result = CliRunner().invoke(program, ["verify", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no file" in result.output
+
+
 @pytest.mark.parametrize("mr", ["classic", "enhanced"])
 def test_the_setting_decides_about_the_pixels_and_the_private_block(mr):
     on, off = (

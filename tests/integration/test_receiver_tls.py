@@ -11,9 +11,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from rebrain_node.app.settings_check import settings_faults
 from rebrain_node.errors import SettingsError, UnreachableError
+from rebrain_node.network.certificates import PeerCertificate
 from rebrain_node.network.receiver import file_header
 from rebrain_node.network.sender import echo, send_files
 from rebrain_node.network.tls import client_context
@@ -23,6 +32,7 @@ from rebrain_node.settings import (
     Receiver,
     ReceiverTlsSettings,
     RemoteTlsSettings,
+    Settings,
 )
 from tests.support.certificates import CertificateAuthority, CertificatePair, fingerprint
 from tests.support.dicom_peers import (
@@ -107,6 +117,7 @@ def test_with_tls_the_plain_port_is_open_only_where_it_is_set(site: Site) -> Non
                      "revocation_list": "/l"}},
             "revocation_list has no effect",
         ),
+        ({"peers": [{"ae_title": "A", "certificates": []}]}, "delete the peer"),
     ],
 )  # fmt: skip
 def test_settings_of_tls_that_contradict_each_other_are_refused(
@@ -123,6 +134,48 @@ def test_a_fingerprint_is_taken_as_openssl_prints_it(site: Site) -> None:
     )
     peer = Peer(ae_title="PACS", certificates=(printed.stdout.strip(),))
     assert peer.certificates == (fingerprint(site.sender),)
+
+
+def test_a_subject_is_taken_as_openssl_prints_it(site: Site) -> None:
+    command = ("openssl", "x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in")
+    printed = subprocess.run(
+        [*command, str(site.sender.certificate)], capture_output=True, text=True, check=True
+    )
+    peer = Peer(ae_title="PACS", certificates=(printed.stdout.strip(),))
+    presented = x509.load_pem_x509_certificate(site.sender.certificate.read_bytes())
+    shown = PeerCertificate.of(presented.public_bytes(Encoding.DER))
+    assert shown.is_one_of(peer.certificates or ())
+
+
+def test_every_fault_of_the_files_of_tls_is_named_with_its_place(site: Site) -> None:
+    none = RemoteTlsSettings(certificate_authority=site.folder / "absent.pem")
+    other = RemoteTlsSettings(certificate=site.node.certificate, key=site.sender.key)
+    peers = (Peer(ae_title="PACS", certificates=("O=Hospital, CN=pacs",)),)
+    destinations = tuple(
+        DestinationSettings(name=name, ae_title="PACS", host=name, tls=tls)
+        for name, tls in (("one", none), ("two", other))
+    )
+    settings = Settings(receiver=Receiver(tls=site.tls(), peers=peers), destinations=destinations)
+    faults = settings_faults(settings)
+    assert [each.partition(":")[0] for each in faults] == [
+        "receiver.peers, PACS", "tls of one", "tls of two",
+    ]  # fmt: skip
+    assert "-nameopt RFC2253" in faults[0]
+    assert "key values mismatch" in faults[2]
+
+
+def test_an_encrypted_key_is_named_as_such(site: Site, tmp_path: Path) -> None:
+    key = load_pem_private_key(site.node.key.read_bytes(), None)
+    encrypted = tmp_path / "encrypted.key"
+    secret = BestAvailableEncryption(b"secret")
+    encrypted.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret))
+    with pytest.raises(SettingsError, match="or the key is encrypted"):
+        client_context(certificate=site.node.certificate, key=encrypted)
+
+
+def test_a_key_without_its_certificate_is_refused() -> None:
+    with pytest.raises(ValueError, match="no effect without certificate"):
+        RemoteTlsSettings(key=Path("/k"))
 
 
 @pytest.mark.parametrize("wrong", ["key", "authority", "list", "certificate as list"])

@@ -98,6 +98,15 @@ def test_every_dependency_is_pinned_and_in_the_lock_with_its_hashes(lock, extras
     assert text.count("--hash=sha256:") >= len(locked)
 
 
+@pytest.mark.parametrize("name", ["dev", "gpu"])
+def test_a_lock_can_be_installed_over_that_of_the_node(name):
+    def pins(lock):
+        text = (ROOT / f"deploy/locks/{lock}.txt").read_text(encoding="utf-8")
+        return dict(re.findall(r"^([a-z0-9_.-]+)==(\S+)", text, re.MULTILINE))
+
+    assert pins("runtime").items() <= pins(name).items()
+
+
 @pytest.mark.parametrize("name", ["torch", "simpleitk", "pytest", "hypothesis", "mypy", "triton"])
 def test_the_runtime_lock_pulls_neither_development_tools_nor_what_only_training_needs(name):
     locked = _pins((ROOT / "deploy/locks/runtime.txt").read_text(encoding="utf-8"))

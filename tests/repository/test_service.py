@@ -99,6 +99,34 @@ def test_a_version_that_refuses_the_settings_is_not_taken_into_use(tmp_path):
     assert not (tmp_path / "opt/rebrain-node/current").is_symlink()
 
 
+@pytest.mark.parametrize("script", ["install", "uninstall"])
+@pytest.mark.parametrize("option", ["--help", "--root", "--remove"])
+def test_what_is_not_an_option_changes_nothing(tmp_path, script, option):
+    # with --root, so that a script that takes it nevertheless does no harm to this machine
+    result = run(SYSTEMD / script, "--root", tmp_path, option)
+    assert list(tmp_path.iterdir()) == []
+    assert result.returncode == 2
+    assert "see the first lines" in result.stderr
+
+
+def test_the_account_of_the_service_can_read_what_a_careful_root_installs(tmp_path):
+    before = os.umask(0o077)
+    try:
+        assert install(tmp_path).returncode == 0
+    finally:
+        os.umask(before)
+    for folder in ("opt", "opt/rebrain-node", "etc/systemd/system"):
+        assert (tmp_path / folder).stat().st_mode & 0o055 == 0o055, folder
+
+
+def test_drop_ins_that_stay_are_named(tmp_path):
+    assert install(tmp_path).returncode == 0
+    drop_in = tmp_path / "etc/systemd/system/rebrain-node.service.d"
+    drop_in.mkdir()
+    assert str(drop_in) in run(SYSTEMD / "uninstall", "--root", tmp_path).stdout
+    assert drop_in.is_dir()
+
+
 def test_removing_the_service_keeps_settings_and_state(tmp_path):
     assert install(tmp_path).returncode == 0
     result = run(SYSTEMD / "uninstall", "--root", tmp_path)

@@ -251,6 +251,18 @@ def test_status_shows_processes_bundle_signer_engine_and_disk(state, tmp_path):
     assert set(answer["checks"].values()) == {None}
 
 
+def test_status_says_which_engine_takes_the_place_of_the_one_that_is_set(state, tmp_path):
+    with running(tmp_path):
+        before = run(tmp_path, "status")
+        reason = {"engine": "openvino", "reason": "no NVIDIA driver"}
+        state.audit.record(Event.ENGINE_FALLBACK, "tensorrt", reason)
+        fallen = run(tmp_path, "status")
+        state.audit.record(Event.BUNDLE_VERIFIED, "d" * 64, {"name": "demo", "version": "1"})
+        after = run(tmp_path, "status")
+    assert "openvino, in place of tensorrt: no NVIDIA driver" in fallen.stdout
+    assert "in place of" not in before.stdout + after.stdout
+
+
 def test_status_names_a_worker_that_does_not_answer(state, tmp_path):
     with running(tmp_path, "no answer"):
         result = run(tmp_path, "status")

@@ -17,6 +17,7 @@ from scipy import ndimage
 from rebrain_node.domain.volume import FloatArray, MaskArray
 from rebrain_node.instance.pixels import hounsfield
 from rebrain_node.steps.gate.context import Context, Plane
+from rebrain_node.steps.gate.ink import ink
 from rebrain_node.steps.gate.rules import Violation, set_rule
 
 #: measured slices that are compared; each costs one decoding
@@ -112,11 +113,15 @@ def _pair(context: Context, plane: Plane, index: int) -> SlicePair:
 
 
 def _slices(context: Context, pairs: tuple[SlicePair, ...], *, reverse: bool = False) -> FloatArray:
-    """MR slices of the pairs above black, (n, rows, columns); reverse: as if sent in reverse."""
+    """MR slices of the pairs above black, (n, rows, columns), without ink; reverse: in reverse."""
     stored = {pixels.name: pixels.stored for pixels in context.mr_pixels}
     planes = context.mr_planes[::-1] if reverse else context.mr_planes
     slices = np.stack([stored[planes[pair.index].name] for pair in pairs]).astype(np.float32)
-    return slices - np.float32(context.stored_range.black)
+    slices -= np.float32(context.stored_range.black)
+    mark = context.once(ink)
+    if mark is not None:
+        slices[:, mark] = 0.0
+    return slices
 
 
 def _heads(slices: FloatArray) -> list[MaskArray]:

@@ -10,6 +10,7 @@ import numpy as np
 from rebrain_node.domain import marks
 from rebrain_node.domain.volume import FloatArray
 from rebrain_node.steps.gate.context import Context, SlicePixels, WrittenObject
+from rebrain_node.steps.gate.ink import ink
 from rebrain_node.steps.gate.rules import (
     MAP,
     PIXELS,
@@ -74,10 +75,12 @@ def _constant(context: Context) -> Iterator[Violation]:
     on=PIXELS,
 )
 def _saturated(pixels: SlicePixels, context: Context) -> str | None:
-    """Contrast is lost where an image is clipped."""
+    """Contrast is lost where an image is clipped. A visible mark beside the head is left out."""
     black, white = context.stored_range.black, context.stored_range.white
-    shown = int(pixels.counts[black + 1 :].sum())
-    share = float(pixels.counts[white:].sum()) / shown if shown else 0.0
+    mark = context.once(ink)
+    drawn = 0 if mark is None else int(mark.sum())
+    shown = int(pixels.counts[black + 1 :].sum()) - drawn
+    share = float(pixels.counts[white:].sum() - drawn) / shown if shown > 0 else 0.0
     if share <= SATURATED:
         return None
     return f"{100 * share:.0f} % of its voxels are at {white}, limit {100 * SATURATED:.0f} %"

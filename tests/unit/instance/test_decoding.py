@@ -34,6 +34,18 @@ def description(**changes) -> CompressedFrame:
     return CompressedFrame(**({"transfer_syntax_uid": JPEG_LS} | values | changes))
 
 
+def test_a_module_of_the_current_folder_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    (tmp_path / "pydicom.py").write_text("raise SystemExit(9)")
+    (tmp_path / "rebrain_node.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    one = DecodingProcess(DecodingLimits())
+    try:
+        assert one.decode(description(), ENCODED)
+    finally:
+        one.close()
+
+
 @pytest.fixture
 def whole():
     one = process("nothing")

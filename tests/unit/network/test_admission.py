@@ -1,5 +1,7 @@
 """Who may associate, for what, and how often a refusal is recorded."""
 
+import tomllib
+
 import pytest
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
@@ -46,7 +48,19 @@ def test_title_and_address_must_both_be_known(
 def test_what_an_unknown_peer_calls_itself_cannot_reach_a_terminal() -> None:
     caller = Caller.of("\x1b[31mX\n\\\u202e", "REBRAIN", "10.0.0.9")
     assert caller.calling_ae_title == "?[31mX???"
-    assert caller.settings_line.isprintable() or "\x1b" not in caller.settings_line
+    assert "\x1b" not in caller.admitting_settings("UNKNOWN-AE")
+
+
+def test_lines_that_give_up_a_certificate_say_so_and_can_be_pasted() -> None:
+    peer = Peer(ae_title="PACS", addresses=("10.0.0.9/32",), certificates=("CN=pacs",))
+    caller = Caller.of("PACS", "REBRAIN", "10.0.0.9")
+    reason = refusal(caller, "REBRAIN", (peer,))
+    assert reason == "UNKNOWN-CERTIFICATE"
+    lines = caller.admitting_settings(reason)
+    assert "without a certificate" in lines
+    (pasted,) = tomllib.loads(lines)["receiver"]["peers"]
+    assert refusal(caller, "REBRAIN", (peer, Peer(**pasted))) is None
+    assert "certificate" not in caller.admitting_settings("UNKNOWN-AE")
 
 
 def test_the_same_event_is_recorded_rarely_and_counted() -> None:

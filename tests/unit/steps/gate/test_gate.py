@@ -70,6 +70,18 @@ def test_an_untouched_enhanced_mr_passes(enhanced_result):
     gate(derived, source, mr_form="enhanced")
 
 
+@pytest.mark.parametrize("mr", ["classic", "enhanced"])
+@pytest.mark.parametrize("black", [0, 96])
+def test_a_set_with_a_white_frame_passes(mr, black):
+    source, made_by = source_and_provenance()
+    stored_range = StoredRange(black=black, white=3095)
+    volume = replace(t1_like(source, SOURCE), stored_range=stored_range)
+    derived = write(volume, source, made_by, (), ObjectOptions(mr=mr, ink="border"))
+    context = read(derived, source, COMPANIONS, mr, stored_range=stored_range)
+    assert any((pixels.stored[0] == 3095).all() for pixels in context.mr_pixels)
+    assert [finding.code for finding in evaluate(context, RULES)] == []
+
+
 NARROW = StoredRange(black=1000, white=2000)
 
 
