@@ -4,6 +4,7 @@
     ├── SettingsError                a setting is missing or wrong                  (exit 2)
     │   └── NoStateError             no node's database is where the settings say
     ├── KeyFileError                 a key file is missing, foreign or open to others
+    ├── ManifestError                a set manifest cannot be read
     ├── BundleError                  a model bundle is not what was released, or deviates (exit 4)
     │   └── KnowledgeBaseError       its exemplars are not fit to be searched; has a code
     ├── EngineError                  an engine cannot start, or returns wrong output
@@ -62,6 +63,13 @@ class KeyFileError(RebrainError):
 
     Outcome: exit code 1 of `rebrain-train`; a key that `model.trusted_keys` names is a
     `SettingsError`.
+    """
+
+
+class ManifestError(RebrainError):
+    """A file is no set manifest, or cannot be read.
+
+    Outcome: exit code 1; nothing is verified.
     """
 
 

@@ -26,6 +26,7 @@ from rebrain_node.domain.job import DerivedSet, Job, Receipt
 from rebrain_node.domain.limits import Limits
 from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.selection import Candidate
+from rebrain_node.domain.set_manifest import SetManifest
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.errors import (
     GateError,
@@ -39,6 +40,7 @@ from rebrain_node.instance.read import read_instance
 from rebrain_node.instance.scan import scan
 from rebrain_node.pipeline import Configuration, Ports, judge_study, process
 from rebrain_node.ports import JsonValue
+from rebrain_node.steps.sign import NodeSigner
 
 Progress = Callable[[str, int, int], None]  #: (what is done, done, in all)
 
@@ -198,6 +200,7 @@ def process_studies(
     folder: Folder,
     configuration: Configuration,
     model: Callable[[], LoadedModel],
+    signer: NodeSigner,
     progress: Progress | None = None,
 ) -> Iterator[SeriesResult]:
     """Judge every study of the folder and process the accepted series.
@@ -208,6 +211,8 @@ def process_studies(
     ----------
     model : callable
         Called once a series is accepted and not before: opening a model takes seconds.
+    signer : NodeSigner
+        In whose name the manifests are signed.
     progress : callable, optional
         Called with the number of slices that are synthesised.
     """
@@ -219,6 +224,7 @@ def process_studies(
             inbox=folder,
             audit=NoAuditLog(),
             model=model(),
+            signer=signer,
             progress=None if progress is None else partial(progress, "synthesise"),
         )
         result = _process(due[0], ports, configuration)
@@ -255,10 +261,18 @@ def _process(candidate: Candidate, ports: Ports, configuration: Configuration) -
     )
 
 
-def write_out(derived: DerivedSet, out: Path) -> tuple[Path, ...]:
-    """Write a set's objects into ``out``, durably; the paths in order of sending.
+def write_out(
+    derived: DerivedSet, manifest: SetManifest, out: Path
+) -> tuple[tuple[Path, ...], Path]:
+    """Write a set's objects and manifest into ``out``, durably.
 
     They are moved into place once the bytes of all are on disk.
+
+    Returns
+    -------
+    objects : tuple of Path
+        In order of sending.
+    manifest : Path
 
     Raises
     ------
@@ -268,22 +282,24 @@ def write_out(derived: DerivedSet, out: Path) -> tuple[Path, ...]:
         The folder cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    named = {
-        out / f"{instance.kind}-{place:04}-{instance.sop_instance_uid[-8:]}.dcm": instance
+    objects = {
+        out / f"{instance.kind}-{place:04}-{instance.sop_instance_uid[-8:]}.dcm": instance.content
         for place, instance in enumerate(derived.instances, 1)
     }
-    for path, instance in named.items():
-        if path.exists() and path.read_bytes() != instance.content:
+    beside = out / manifest.file_name
+    named = {**objects, beside: manifest.text.encode("ascii")}
+    for path, content in named.items():
+        if path.exists() and path.read_bytes() != content:
             raise StateError(
                 f"{path} exists with other bytes and is never overwritten; choose another --out"
             )
     staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=out))
     try:
-        for path, instance in named.items():
-            write_file(staging / path.name, instance.content, mode=0o666)  # less the umask
+        for path, content in named.items():
+            write_file(staging / path.name, content, mode=0o666)  # less the umask
         for path in named:
             (staging / path.name).rename(path)
         sync_folder(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return tuple(named)
+    return tuple(objects), beside

@@ -43,6 +43,7 @@ from rebrain_node.steps.ood import admit, recognise, without_domain
 from rebrain_node.steps.preprocess import judge_tissue, preprocess
 from rebrain_node.steps.retrieve import embed, retrieve
 from rebrain_node.steps.select import select
+from rebrain_node.steps.sign import NodeSigner, sign
 from rebrain_node.steps.synthesise import synthesise
 from rebrain_node.steps.write import AuditAnchor, ObjectOptions, write
 
@@ -58,6 +59,7 @@ class Ports:
     inbox: Inbox
     audit: AuditLog
     model: LoadedModel
+    signer: NodeSigner
     progress: Callable[[int, int], None] | None = None  #: called with (slices done, slices in all)
 
 
@@ -133,9 +135,11 @@ def process(job: Job, ports: Ports, configuration: Configuration) -> Receipt:
         gate, derived, instances, objects.companions, objects.mr, recipe.output.stored_range,
         objects.watermark,
     )  # fmt: skip
+    manifest = step(sign, derived, ports.signer)
     return Receipt(
         job=job,
         derived=derived,
+        manifest=manifest,
         guides=guides,
         uncertainty=uncertainty,
         meaning=meaning,

@@ -17,6 +17,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from rebrain_node.domain import marks
+from rebrain_node.domain.set_manifest import is_manifest
 from rebrain_node.errors import InstanceError, SeriesRejectedError
 from rebrain_node.instance.codecs import register
 from rebrain_node.instance.nifti import read_nifti
@@ -80,12 +81,15 @@ class _Content:
 
 
 def files_below(paths: Sequence[Path]) -> list[Path]:
-    """List the files, and of folders all files below that are not hidden, in order."""
+    """List the files, and of folders all files below that are not hidden, in order.
+
+    Set manifests are none: they are read with the objects they list.
+    """
     found: list[Path] = []
     for path in paths:
         below = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         found += [each for each in below if path == each or not each.name.startswith(".")]
-    return [each for each in found if each.name != "DICOMDIR"]
+    return [each for each in found if each.name != "DICOMDIR" and not is_manifest(each)]
 
 
 def origin_of(path: Path) -> FileOrigin:

@@ -295,15 +295,18 @@ def _work(
     configuration = CurrentConfiguration(settings, verdict.release.digest)
 
     def ports() -> Ports:
+        from rebrain_node.model.keys import node_key
         from rebrain_node.pipeline import Ports
         from rebrain_node.reception.inbox import InboxFolder
+        from rebrain_node.steps.sign import NodeSigner
 
         limit_decoding(settings)
         model = open_model(settings, configuration().bundle, settings.workers)
         if model.fallback is not None and verdict.fallback is None:  # the GPU has gone since
             record_fallback(settings, state, model.engine.identity, model.fallback)
         inbox = InboxFolder(state.inbox, state.ledger)
-        return Ports(inbox=inbox, audit=state.audit, model=model)
+        signer = NodeSigner(ae_title=settings.receiver.ae_title, key=node_key(state.folder))
+        return Ports(inbox=inbox, audit=state.audit, model=model, signer=signer)
 
     return Work(
         ledger=state.ledger,

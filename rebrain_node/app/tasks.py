@@ -49,6 +49,7 @@ class FolderRun:
     folder: Folder
     results: tuple[SeriesResult, ...]
     outputs: tuple[Path, ...]
+    manifests: tuple[Path, ...]
     seconds: float
     engine: str | None  #: None if no series got that far
     bundle_digest: str
@@ -65,6 +66,8 @@ def process_folder(settings: Settings, study: Path, out: Path, progress: Progres
         A folder cannot be read or written.
     """
     from rebrain_node.folder import process_studies, read_folder, write_out
+    from rebrain_node.model.keys import PRIVATE_FILE, node_key
+    from rebrain_node.steps.sign import NodeSigner
 
     start = time.monotonic()
     limit_decoding(settings)
@@ -78,14 +81,18 @@ def process_folder(settings: Settings, study: Path, out: Path, progress: Progres
         identities.append(loaded.engine.identity)
         return loaded
 
+    state = settings.storage.folder
+    key = node_key(state) if (state / PRIVATE_FILE).exists() else None
+    signer = NodeSigner(ae_title=settings.receiver.ae_title, key=key)
     folder = read_folder(study, progress)
-    results = tuple(process_studies(folder, configuration, model, progress))
-    derived = [result.receipt.derived for result in results if result.receipt is not None]
-    outputs = [path for each in derived for path in write_out(each, out)]
+    results = tuple(process_studies(folder, configuration, model, signer, progress))
+    receipts = [result.receipt for result in results if result.receipt is not None]
+    written = [write_out(each.derived, each.manifest, out) for each in receipts]
     return FolderRun(
         folder=folder,
         results=results,
-        outputs=tuple(outputs),
+        outputs=tuple(path for objects, _ in written for path in objects),
+        manifests=tuple(manifest for _, manifest in written),
         seconds=time.monotonic() - start,
         engine=identities[0] if identities else None,
         bundle_digest=bundle.digest,

@@ -67,6 +67,7 @@ def _answer(run: FolderRun) -> dict[str, object]:
         "series": [_series(result) for result in run.results],
         "refused_files": [vars(refused) for refused in run.folder.refused],
         "outputs": [str(path) for path in run.outputs],
+        "manifests": [str(path) for path in run.manifests],
         "slices": [row for result in run.results for row in _slices(result)],
         "seconds": round(run.seconds, 2),
         "steps": {

@@ -122,6 +122,16 @@ def show(set_id: SetId, config: Config = None, as_json: AsJson = False) -> None:
     _print_notifications(f"Notifications about set {set_id}", notifications)
 
 
+@outbox.command("manifest")
+def manifest(set_id: SetId, config: Config = None) -> None:
+    """Print the signed manifest of a set, for `verify --manifest` on another machine."""
+    from rebrain_node.app.compose import find_state
+    from rebrain_node.settings import load_settings
+
+    with find_state(load_settings(config)) as state:
+        typer.echo(state.results.manifest_of(set_id), nl=False)
+
+
 @outbox.command("retry")
 def retry(
     set_id: SetId,

@@ -287,7 +287,8 @@ class Event(StrEnum):
         "series",
         (
             "set, provenance (digest), destinations, objects (count of each kind), sha256 (over "
-            "the SHA-256 of all instances in the order of sending), manifest, rows, revision, state"
+            "the SHA-256 of all instances in the order of sending), signed_manifest (SHA-256 "
+            "of the [set manifest](marks.md#the-set-manifest)), manifest, rows, revision, state"
         ),
     )
     SERIES_FAILED = (
@@ -641,7 +642,7 @@ class Event(StrEnum):
     )
     PATIENT_ERASED = (
         "patient.erased",
-        "an operator erased all stored bytes of a study of a patient (`audit erase`)",
+        "an operator erased all stored bytes and manifests of a study of a patient (`audit erase`)",
         "study",
         "operator, reason, instances (count), objects (count), quarantined (count), bytes",
     )

@@ -14,6 +14,7 @@ from rebrain_node.domain.ood import OodScore
 from rebrain_node.domain.uncertainty import UncertaintyInterpretation
 
 if TYPE_CHECKING:
+    from rebrain_node.domain.set_manifest import SetManifest
     from rebrain_node.domain.volume import Guide, TissueLevel
 
 ObjectKind = Literal["MR", "PM", "SEG", "SC", "PR", "SR", "KOS"]
@@ -99,6 +100,7 @@ class Receipt:
 
     job: Job
     derived: DerivedSet
+    manifest: SetManifest  #: of the derived set
     guides: tuple[Guide, ...]
     uncertainty: tuple[float, ...]  #: of each slice, mean inside the head
     meaning: UncertaintyInterpretation  #: of the uncertainty

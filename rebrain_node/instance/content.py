@@ -1,4 +1,4 @@
-"""Whether two files hold the same instance, whatever their encoding.
+"""Whether two files hold the same instance, whatever their encoding; digests that tell it.
 
 Values are compared as decoded, pixels as the stored values they decode to, so that a change of
 transfer syntax, character set or file meta information is none of the instance. What a PACS
@@ -8,14 +8,21 @@ out: it says nothing about the patient, the examination or the image.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
-from pydicom.datadict import dictionary_description, dictionary_has_tag
+from pydicom.datadict import (
+    add_private_dict_entries,
+    dictionary_description,
+    dictionary_has_tag,
+)
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -23,6 +30,7 @@ from pydicom.pixels.utils import iter_pixels
 from pydicom.tag import BaseTag
 from pydicom.valuerep import PersonName
 
+from rebrain_node.domain import marks
 from rebrain_node.instance import codecs
 from rebrain_node.instance.elements import UNREADABLE
 from rebrain_node.instance.pixels import settle_bits, without_excess
@@ -50,6 +58,53 @@ _OF_THE_WAY: Final = frozenset(
 _PIXELS: Final = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00008, 0x7FE00009, 0x7FE00010})
 _LOSSY_COMPRESSION: Final = 0x00282110
 _PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
+
+# without these, our private elements have no VR where the encoding names none
+add_private_dict_entries(
+    marks.PRIVATE_CREATOR,
+    {
+        (marks.PRIVATE_GROUP << 16) + each.offset: (each.vr, "1-n", each.name, "")
+        for each in (*marks.OBJECT_ELEMENTS, *marks.SLICE_ELEMENTS, marks.SLICE_PROVENANCE)
+    },
+)
+
+
+@dataclass(frozen=True)
+class InstanceDigests:
+    """SHA-256 of what an instance says and shows, whatever its encoding, hexadecimal."""
+
+    content: str  #: of all elements that `same_content` compares, and of our private block
+    pixels: str | None  #: of the decoded frames; None of an instance without pixels
+
+
+def instance_digests(content: bytes) -> InstanceDigests:
+    """Digest the elements and the pixels of a DICOM file.
+
+    Elements: a JSON array of (tag, value) in the order of the tags, ASCII without spaces. Pixels:
+    of each frame its type and shape as JSON, then its values, little endian, row by row.
+
+    Raises
+    ------
+    ValueError
+        The pixels cannot be decoded.
+    """
+    data_set = dcmread(BytesIO(content))
+    said = list(_elements(data_set, ours=True).items())
+    text = json.dumps(said, separators=(",", ":"), default=_text)
+    if not any(tag in data_set for tag in _PIXELS):
+        return InstanceDigests(hashlib.sha256(text.encode()).hexdigest(), None)
+    pixels = hashlib.sha256()
+    try:
+        for frame in _frames(data_set):
+            pixels.update(json.dumps([frame.dtype.kind, *frame.shape]).encode())
+            pixels.update(frame.astype(frame.dtype.newbyteorder("<")).tobytes())
+    except (*UNREADABLE, RuntimeError) as error:
+        raise ValueError(f"the pixels cannot be decoded ({codecs.reason_of(error)})") from error
+    return InstanceDigests(hashlib.sha256(text.encode()).hexdigest(), pixels.hexdigest())
+
+
+def _text(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def same_content(first: bytes, second: bytes) -> bool:
@@ -81,38 +136,50 @@ def different_elements(first: bytes, second: bytes) -> tuple[str, ...]:
     return tuple(_named(tag) for tag in tags)
 
 
-def _elements(data_set: Dataset) -> dict[int, Any]:
+def _elements(data_set: Dataset, *, ours: bool = False) -> dict[int, Any]:
     samples = data_set.get("SamplesPerPixel")
     return {
         tag: value
-        for tag, value in _decoded(data_set)
+        for tag, value in _decoded(data_set, ours=ours)
         if not (tag == _PHOTOMETRIC_INTERPRETATION and samples == 3)  # changes with the encoding
     }
 
 
-def _decoded(data_set: Dataset) -> Iterator[tuple[int, Any]]:
-    """Yield (tag, value) of all elements that count, values in a form that can be compared."""
+def _decoded(data_set: Dataset, *, ours: bool) -> Iterator[tuple[int, Any]]:
+    """Yield (tag, value) of all elements that count, values in a form that can be compared.
+
+    Private elements count where they are ``ours``.
+    """
     for tag in sorted(data_set.keys()):
-        if tag.is_private or tag.element == 0 or tag in _OF_THE_WAY or tag in _PIXELS:
+        if tag.is_private and not (ours and _is_ours(data_set, tag)):
             continue
-        value = _value(data_set, tag)
+        if tag.element == 0 or tag in _OF_THE_WAY or tag in _PIXELS:
+            continue
+        value = _value(data_set, tag, ours=ours)
         if value in (None, "", b"", ()) or (tag == _LOSSY_COMPRESSION and value == "00"):
             continue
         yield int(tag), value
 
 
-def _value(data_set: Dataset, tag: BaseTag) -> Any:
+def _is_ours(data_set: Dataset, tag: BaseTag) -> bool:
+    creator: DataElement | None = data_set.get((tag.group, tag.element >> 8))
+    if tag.group != marks.PRIVATE_GROUP or creator is None:
+        return False
+    return bool(creator.value == marks.PRIVATE_CREATOR)
+
+
+def _value(data_set: Dataset, tag: BaseTag, *, ours: bool) -> Any:
     try:
         element = data_set[tag]
     except UNREADABLE:
         return getattr(data_set.get_item(tag), "value", None)
+    if element.VR == "SQ":
+        return tuple(tuple(_decoded(item, ours=ours)) for item in element.value or ())
     return _comparable(element)
 
 
 def _comparable(element: DataElement) -> Any:
     value = element.value
-    if element.VR == "SQ":
-        return tuple(tuple(_decoded(item)) for item in value or ())
     if isinstance(value, bytes):
         return value.rstrip(b"\0 ")
     if isinstance(value, list | tuple | MultiValue):

@@ -24,7 +24,12 @@ from rebrain_node.store.audit_replay import (
     FactReplay,
     SetFacts,
 )
-from rebrain_node.store.fact_digests import DELIVERY_COLUMNS, OBJECT_COLUMNS, digest_of
+from rebrain_node.store.fact_digests import (
+    DELIVERY_COLUMNS,
+    OBJECT_COLUMNS,
+    digest_of,
+    sha256_of,
+)
 from rebrain_node.store.tables import (
     CommitmentRow,
     DeliveryRow,
@@ -61,7 +66,10 @@ COMPARED: Final[Mapping[str, frozenset[str]]] = {
         }
     ),
     "derived_set": frozenset(
-        {"id", "source_series_uid", "study_instance_uid", "revision", "provenance", "created_at"}
+        {
+            "id", "source_series_uid", "study_instance_uid", "revision", "provenance",
+            "created_at", "manifest",
+        }
     ),
     "derived_instance": frozenset(
         {
@@ -243,6 +251,7 @@ class FactCheck:
                 ("revision", told.revision, row.revision),
                 ("provenance", told.provenance, hashlib.sha256(provenance).hexdigest()),
                 ("created_at", near(told.created_at, row.created_at), row.created_at),
+                ("manifest", told.signed_manifest, sha256_of(row.manifest)),
             )
             for column, wanted, found in pairs:
                 if wanted != found:

@@ -69,6 +69,7 @@ class SetFacts:
     created_at: str
     manifest: Any = UNKNOWN  #: digest over all columns of its objects
     sha256: Any = UNKNOWN  #: digest over the SHA-256 of its objects, of the first ones
+    signed_manifest: Any = None  #: SHA-256 of the set manifest
 
 
 @dataclass
@@ -245,6 +246,7 @@ class FactReplay:
             provenance=told["provenance"],
             created_at=at,
             sha256=told["sha256"],
+            signed_manifest=told.get("signed_manifest"),
         )
         self.sets[told["set"]] = made
         for name in told["destinations"]:
@@ -300,6 +302,12 @@ class FactReplay:
     def _storage_purged(self, uid: str, at: str, told: _Details) -> None:  # noqa: ARG002 - one signature for all
         self.purged.add(uid)
 
+    def _patient_erased(self, uid: str, at: str, told: _Details) -> None:
+        self._storage_purged(uid, at, told)
+        for made in self.sets.values():
+            if made.study == uid:
+                made.signed_manifest = UNKNOWN if made.study is UNKNOWN else None
+
     def _storage_lost(self, uid: str, at: str, told: _Details) -> None:  # noqa: ARG002 - one signature for all
         self.lost.update(told["instance"], told["derived_instance"])
 
@@ -336,7 +344,7 @@ _HANDLERS: Final[Mapping[str, str]] = {
     Event.DELIVERY_STOPPED: "_delivery_stopped",
     Event.DELIVERY_RELEASED: "_delivery_released",
     Event.STORAGE_PURGED: "_storage_purged",
-    Event.PATIENT_ERASED: "_storage_purged",
+    Event.PATIENT_ERASED: "_patient_erased",
     Event.STORAGE_LOST: "_storage_lost",
 }
 #: events that say something of the fact tables

@@ -42,7 +42,7 @@ from rebrain_node.store.statements import DRIVER, DriverTransaction
 from rebrain_node.store.writer_lock import WriterLock
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0010"
 
 #: how long a writer waits for another process, s
 _BUSY_TIMEOUT_S = 30.0

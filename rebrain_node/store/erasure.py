@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from rebrain_node.blobs import BlobStore
@@ -109,7 +109,7 @@ class Erasure:
             )
 
     def erase(self, study_instance_uid: str, *, operator: str, reason: str) -> ErasedStudy:
-        """Remove every stored byte of a study; the audit log keeps operator and reason.
+        """Remove every stored byte of a study, and its set manifests; the audit log keeps why.
 
         Files are removed before the transaction ends: a crash in between leaves rows whose files
         are gone, and the same command again records them.
@@ -147,6 +147,11 @@ class Erasure:
             for made in objects:
                 self.outbox.remove(made.sha256)
                 made.purged_at = now
+            session.execute(
+                update(DerivedSetRow)
+                .where(DerivedSetRow.study_instance_uid == study_instance_uid)
+                .values(manifest=None)
+            )
             sizes = [
                 *(each.size_bytes for each in instances),
                 *(each.size_bytes for each in quarantined),

@@ -37,6 +37,11 @@ def digest_of(rows: Iterable[Sequence[Any]]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+def sha256_of(text: str | None) -> str | None:
+    """SHA-256 of a text, hexadecimal; None of none."""
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+
 def fact_details(session: Session, event: str, subject: str, details: _Details) -> _Details:
     """Add to the details of an event the digests of what changed with it."""
     witness = _DIGESTS.get(event)

@@ -27,6 +27,7 @@ from rebrain_node.errors import StateError, StoreUnavailableError
 from rebrain_node.ports import JsonValue
 from rebrain_node.store.audit import append
 from rebrain_node.store.database import Database
+from rebrain_node.store.fact_digests import sha256_of
 from rebrain_node.store.series import at_revision, transition
 from rebrain_node.store.stops import judge
 from rebrain_node.store.tables import (
@@ -51,12 +52,15 @@ class ResultOptions:
         Recorded, and judged by the stop rules.
     limits : StopLimits
         Of these rules.
+    manifest : str or None
+        The set manifest (`domain.set_manifest`) as it is stored.
     """
 
     kept: Sequence[str] = ()
     shadow: bool = False
     measures: ResultMeasures | None = None
     limits: StopLimits = field(default_factory=StopLimits)
+    manifest: str | None = None
 
 
 _PLAIN: Final = ResultOptions()
@@ -109,7 +113,7 @@ class Outbox:
         with self._database.writing() as session:
             known = _find(session, derived, job)
             if known is None:
-                known = _enter(session, derived, destinations, job, options.kept)
+                known = _enter(session, derived, destinations, job, options)
                 session.add_all(_notifications(known, notified))
                 _measure(session, known, job, options)
             return known
@@ -323,7 +327,7 @@ def _enter(
     derived: DerivedSet,
     destinations: Sequence[str],
     job: Job,
-    kept: Sequence[str],
+    options: ResultOptions,
 ) -> int:
     now = datetime.now(UTC)
     at_revision(session, job.series_instance_uid, job.revision)
@@ -333,17 +337,19 @@ def _enter(
         revision=job.revision,
         provenance=asdict(derived.provenance),
         created_at=now,
+        manifest=options.manifest,
     )
     session.add(row)
     session.flush()
     _add(session, row, derived.instances, destinations)
-    _keep(session, row.id, kept)
+    _keep(session, row.id, options.kept)
     told: dict[str, JsonValue] = {
         "set": row.id,
         "provenance": derived.provenance.digest,
-        "destinations": [*destinations, *kept],
+        "destinations": [*destinations, *options.kept],
         "objects": dict(Counter(one.kind for one in derived.instances)),
         "sha256": _digest(derived),
+        "signed_manifest": sha256_of(options.manifest),
     }
     transition(
         session,

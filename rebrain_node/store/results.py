@@ -48,6 +48,37 @@ class Results:
             row = session.scalars(query).first()
             return None if row is None else _record(session, row)
 
+    def manifest_of(self, set_id: int) -> str:
+        """Read the set manifest of a set.
+
+        Raises
+        ------
+        StateError
+            There is no such set, or it has none: an earlier version made it, or it was erased.
+        """
+        with self._database.reading() as session:
+            row = session.get(DerivedSetRow, set_id)
+        if row is None:
+            raise StateError(
+                f"there is no set {set_id}; `rebrain-node outbox list --all` names all"
+            )
+        if row.manifest is None:
+            raise StateError(
+                f"set {set_id} has no manifest: an earlier version of this software made it, or "
+                "its patient was erased"
+            )
+        return row.manifest
+
+    def manifest_with(self, sop_instance_uid: str) -> str | None:
+        """Read the set manifest of the set that holds an object; None where none is known."""
+        query = (
+            select(DerivedSetRow.manifest)
+            .join(DerivedInstanceRow, DerivedInstanceRow.set_id == DerivedSetRow.id)
+            .where(DerivedInstanceRow.sop_instance_uid == sop_instance_uid)
+        )
+        with self._database.reading() as session:
+            return session.scalars(query).one_or_none()
+
     def judge(
         self, series_instance_uid: str, verdict: Verdict, *, reason: str, operator: str
     ) -> int:

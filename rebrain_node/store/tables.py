@@ -240,6 +240,7 @@ class DerivedSetRow(Table):
     revision: Mapped[int]
     provenance: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcText)
+    manifest: Mapped[str | None] = mapped_column(Text)  #: domain.set_manifest; None once erased
 
 
 class DerivedInstanceRow(Table):

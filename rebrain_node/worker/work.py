@@ -128,7 +128,9 @@ class Work:
         from rebrain_node.pipeline import process  # not before the first job: it is large
 
         receipt = process(job, self.ports(), self.configuration())
-        options = replace(self.options, measures=measures_of(receipt))
+        options = replace(
+            self.options, measures=measures_of(receipt), manifest=receipt.manifest.text
+        )
         set_id = self.outbox.put(receipt.derived, self.destinations, job, self.notified, options)
         _LOG.info(
             "synthesised",

@@ -95,8 +95,13 @@ class Bench:
         return self._listen("foreign-to-orthanc", "other-server", PATIENT_S)
 
     @cached_property
+    def elsewhere(self) -> Listening:
+        """A receiver whose certificate carries another host name than that which peers call."""
+        return self._listen("elsewhere", "elsewhere", PATIENT_S)
+
+    @cached_property
     def orthanc(self) -> Orthanc:
-        """An Orthanc that speaks TLS alone, and calls both receivers over TLS."""
+        """An Orthanc that speaks TLS alone, and calls the receivers over TLS."""
         own = self.pair("peer")
 
         def modality(node: Listening) -> Mapping[str, object]:
@@ -113,6 +118,7 @@ class Bench:
             DicomModalities={
                 "node": modality(self.node),
                 "foreign": modality(self.foreign_to_orthanc),
+                "elsewhere": modality(self.elsewhere),
             },
         )
         return self._stack.enter_context(made.running(kill=True))
@@ -657,7 +663,12 @@ CASES: Final[tuple[Case, ...]] = (
     _in("dcmtk", "revoked", "REVOKED", _echoscu, certificate="revoked-server"),
     _in("dcmtk", "of another authority", "UNKNOWN-AUTHORITY", _echoscu, certificate="other-server"),
     _in("dcmtk", "it does not trust the node", "NOT-TRUSTED-THERE", _echoscu, to="foreign"),
+    _in("dcmtk", "the node's certificate is of another host", _ACCEPTED, _echoscu, to="elsewhere"),
     _in("Orthanc", "a good certificate", _ACCEPTED, _orthanc_calls, "node", "node"),
+    _in(
+        "Orthanc", "the node's certificate is of another host", _ACCEPTED, _orthanc_calls,
+        "elsewhere", "elsewhere",
+    ),
     _in(
         "Orthanc", "it does not trust the node", "NOT-TRUSTED-THERE", _orthanc_calls, "foreign",
         "foreign_to_orthanc",

@@ -34,13 +34,15 @@ from rebrain_node.domain.audit import Event
 from rebrain_node.domain.audit_message_rules import messages_of
 from rebrain_node.domain.ledger import Judgement, ReceivedInstance
 from rebrain_node.domain.notice import notice_of
-from rebrain_node.errors import InstanceConflictError
+from rebrain_node.errors import InstanceConflictError, StateError
 from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.bundle import load_bundle
+from rebrain_node.model.keys import node_key
 from rebrain_node.pipeline import Configuration, Ports, judge_study
 from rebrain_node.reception.inbox import InboxFolder
 from rebrain_node.report.audit_message import message_xml
 from rebrain_node.settings import AuditMessageSettings, Model, Settings, Storage
+from rebrain_node.steps.sign import NodeSigner
 from rebrain_node.steps.write import ObjectOptions
 from rebrain_node.steps.write.source import OPTIONAL_IDENTITY, REQUIRED_IDENTITY
 from rebrain_node.worker.work import Work
@@ -130,10 +132,11 @@ def work_of(state: State, folder: Path) -> Work:
     )
     model = open_model(Settings(model=Model(threads=1)), bundle)
     inbox = InboxFolder(state.inbox, state.ledger)
+    signer = NodeSigner(ae_title="REBRAIN", key=node_key(state.folder))
     return Work(
         ledger=state.ledger,
         outbox=state.outbox,
-        ports=lambda: Ports(inbox=inbox, audit=state.audit, model=model),
+        ports=lambda: Ports(inbox=inbox, audit=state.audit, model=model, signer=signer),
         configuration=lambda: configuration,
         destinations=("pacs",),
     )
@@ -277,6 +280,7 @@ def test_erasing_a_patient_leaves_no_name_and_a_log_that_verifies(tmp_path: Path
     config.write_text(f"[storage]\nfolder = {str(node.settings.storage.folder)!r}\n")
     with find_state(node.settings) as state:
         rows = state.audit.head()[0]
+        assert node.study not in state.results.manifest_of(1)
     run = CliRunner().invoke(program, ["audit", "erase", f"{WORD}01", "--reason", "asked",
                                        "--config", str(config)], input="n\n")  # fmt: skip
     assert run.exit_code == 1
@@ -295,5 +299,7 @@ def test_erasing_a_patient_leaves_no_name_and_a_log_that_verifies(tmp_path: Path
         assert told.details["quarantined"] == 1
         verdict = audit_check(state).verify()
         assert verdict.intact, verdict.differences
+        with pytest.raises(StateError, match="erased"):
+            state.results.manifest_of(1)
     again = CliRunner().invoke(program, [*arguments, "--yes"])
     assert "no stored study has that Patient ID" in str(again.exception)

@@ -18,6 +18,7 @@ from rebrain_node.limits_file import shipped_limits
 from rebrain_node.model.bundle import load_bundle
 from rebrain_node.pipeline import Configuration, Ports
 from rebrain_node.settings import Model, Settings
+from rebrain_node.steps.sign import NodeSigner
 from rebrain_node.steps.write import ObjectOptions
 from rebrain_node.store.audit import AuditLog
 from rebrain_node.store.database import Database
@@ -58,7 +59,8 @@ def test_the_set_of_a_late_slice_names_series_and_report_of_the_set_before(shapi
         ledger, outbox = Ledger(database), Outbox(database, folder / "outbox")
         for revision, instances in enumerate((study[:-1], study), start=1):
             inbox = folder_of(instances)
-            ports = Ports(inbox=inbox, audit=AuditLog(database), model=running)
+            signer = NodeSigner(ae_title="REBRAIN", key=None)
+            ports = Ports(inbox=inbox, audit=AuditLog(database), model=running, signer=signer)
             work = Work(
                 ledger=ledger,
                 outbox=outbox,

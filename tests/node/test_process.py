@@ -59,8 +59,20 @@ def test_explain_prints_the_ranking_and_what_was_seen(processed):
 
 
 def test_nothing_half_written_is_left(processed):
-    out, *_ = processed
-    assert [path.name for path in out.iterdir() if path.suffix != ".dcm"] == []
+    out, _, answer, _ = processed
+    others = [str(path) for path in out.iterdir() if path.suffix != ".dcm"]
+    assert others == answer["manifests"]
+
+
+def test_the_manifest_beside_the_objects_lists_them(processed):
+    out, _, answer, _ = processed
+    result = run("verify", out, "--json")
+    assert result.returncode == 0
+    (made,) = json.loads(result.stdout)["sets"]
+    assert made["manifest"] == answer["manifests"][0]
+    assert {each["integrity"] for each in made["files"]} == {"unaltered"}
+    assert sorted(each["path"] for each in made["files"]) == sorted(answer["outputs"])
+    assert (made["missing"], made["signature"]) == ([], "none")
 
 
 def test_the_same_study_again_gives_the_same_files(processed, study_folder, quick_bundle):

@@ -32,6 +32,7 @@ from rebrain_node.settings import Settings
 from rebrain_node.steps.assemble import assemble
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.preprocess import preprocess
+from rebrain_node.steps.sign import NodeSigner
 from tests.support.geometry_cases import GEOMETRY
 from tests.support.knowledge_bases import subject_hash, verified, with_index
 from tests.support.ood_models import ood_model
@@ -90,6 +91,7 @@ def _path(retrieval: Retrieval):
         inbox=Folder(instances=study, sha256=sha256, refused=()),
         audit=log,
         model=LoadedModel.of(shaping.bundle, Showing(), encoder=encoder, exemplars=exemplars),
+        signer=NodeSigner(ae_title="REBRAIN", key=None),
     )
     job = Job(study_instance_uid=str(study[0].StudyInstanceUID), series_instance_uid=uid)
     return process(job, ports, shaping), log, exemplars

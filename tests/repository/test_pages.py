@@ -87,7 +87,7 @@ def _steps_of_the_pipeline() -> list[str]:
 
 def test_the_page_has_the_steps_of_the_pipeline_in_its_order():
     documented = [step for names, _ in ROWS for step in names.split(", ")]
-    first, last = documented.index("read"), documented.index("gate")
+    first, last = documented.index("read"), documented.index("sign")
     assert documented[first : last + 1] == _steps_of_the_pipeline()
     assert documented[first - 1] == "select"
     assert "return select(" in inspect.getsource(pipeline.judge_study)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rebrain_node.blobs import BlobStore
 from rebrain_node.domain.job import DerivedInstance, DerivedSet
+from rebrain_node.domain.set_manifest import SetManifest
 from rebrain_node.errors import AlteredBytesError
 from rebrain_node.folder import write_out
 from tests.support.synthetic_volumes import provenance
@@ -220,6 +221,19 @@ def derived_set() -> DerivedSet:
     return DerivedSet(provenance=provenance(), instances=tuple(instances))
 
 
+def manifest_of(derived: DerivedSet) -> SetManifest:
+    made = derived.provenance
+    return SetManifest(
+        node="REBRAIN",
+        software="0",
+        bundle="tiny 1",
+        bundle_digest="0" * 64,
+        set_digest=made.digest,
+        revision=1,
+        objects=(),
+    )
+
+
 def test_the_objects_of_a_folder_are_synced_before_they_are_moved_and_the_folder_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,10 +247,11 @@ def test_the_objects_of_a_folder_are_synced_before_they_are_moved_and_the_folder
         sync(descriptor)
 
     monkeypatch.setattr("rebrain_node.blobs.os.fsync", recorded)
-    paths = write_out(derived_set(), out)
-    assert seen == [("file", 0)] * 3 + [("folder", 3)]
+    derived = derived_set()
+    paths, beside = write_out(derived, manifest_of(derived), out)
+    assert seen == [("file", 0)] * 4 + [("folder", 3)]
     assert [path.read_bytes() for path in paths] == [b"slice 0", b"slice 1", b"slice 2"]
-    assert files(out) == list(paths)
+    assert files(out) == sorted([*paths, beside])
     umask = os.umask(0)
     os.umask(umask)
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o666 & ~umask}
@@ -254,6 +269,6 @@ def test_a_folder_on_a_disk_that_fails_gets_no_object(
 
     monkeypatch.setattr("rebrain_node.blobs.os.fsync", failing)
     with pytest.raises(OSError, match="Input/output error"):
-        write_out(derived_set(), tmp_path)
+        write_out(derived_set(), manifest_of(derived_set()), tmp_path)
     assert files(tmp_path) == []
     assert len(calls) == 2

@@ -232,7 +232,12 @@ def _order_as_series(dataset: Dataset, result: Result) -> None:
         dataset[keyword].value = content.reshape(len(frames), -1)[order].tobytes()
 
 
-def _finish(dataset: Dataset, result: Result, images: Sequence[Dataset], kind: ObjectKind) -> None:
+def _finish(
+    dataset: ParametricMap | Segmentation,
+    result: Result,
+    images: Sequence[Dataset],
+    kind: ObjectKind,
+) -> None:
     """Stamp an object on the MR ``images`` and replace what highdicom chose at random."""
     uid = result.uids.other(kind, "dimension organisation")
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
@@ -251,3 +256,5 @@ def _finish(dataset: Dataset, result: Result, images: Sequence[Dataset], kind: O
     dataset.ReferencedSeriesSequence.append(source_series(result))
     stamp(dataset, result)
     stamp_image(dataset, result)
+    # an index of the frames in memory; highdicom leaves it open, of which CPython 3.13 warns
+    dataset._db_con.close()  # noqa: SLF001 - there is no public way

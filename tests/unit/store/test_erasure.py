@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import text
 
 from rebrain_node.blobs import inbox_blobs, outbox_blobs, stored_files
 from rebrain_node.domain.ledger import ReceivedInstance
@@ -12,6 +13,8 @@ from rebrain_node.errors import InstanceConflictError, StateError
 from rebrain_node.store.audit_check import AuditCheck
 from rebrain_node.store.erasure import ErasedStudy, Erasure
 from rebrain_node.store.fsck import StorageCheck
+from rebrain_node.store.outbox import ResultOptions
+from rebrain_node.store.results import Results
 from tests.support.outbox_node import OutboxNode, outbox_node
 from tests.support.store_cases import accept, answers, derived_set
 
@@ -52,7 +55,8 @@ def erasure(node: OutboxNode) -> Erasure:
 
 def published(node: OutboxNode) -> None:
     job = accept(node.ledger, SERIES, STUDY)
-    number = node.outbox.put(derived_set(job), ["pacs"], job)
+    options = ResultOptions(manifest="the manifest")
+    number = node.outbox.put(derived_set(job), ["pacs"], job, options=options)
     node.deliveries.record(number, "pacs", answers(node.outbox.outstanding(number, "pacs")))
 
 
@@ -70,6 +74,30 @@ def test_all_bytes_of_a_study_are_erased_and_all_checks_agree(node: OutboxNode) 
     assert list(stored_files(node.folder)) == []
     assert StorageCheck(node.database, node.folder).differences() == ()
     assert AuditCheck(node.database, node.folder, ()).verify().intact
+
+
+def test_the_manifest_goes_with_the_study_and_not_before(node: OutboxNode) -> None:
+    published(node)
+    results = Results(node.database)
+    assert results.manifest_of(1) == "the manifest"
+    assert results.manifest_with(node.outbox.instances_of(1)[0].sop_instance_uid)
+    erase(node)
+    with pytest.raises(StateError, match="its patient was erased"):
+        results.manifest_of(1)
+    assert AuditCheck(node.database, node.folder, ()).verify().intact
+
+
+@pytest.mark.parametrize("other", ["'another manifest'", "NULL"])
+def test_a_manifest_that_was_exchanged_or_removed_contradicts_the_log(
+    node: OutboxNode, other: str
+) -> None:
+    published(node)
+    with node.database.writing() as session:
+        session.execute(text(f"UPDATE derived_set SET manifest = {other}"))
+    (found,) = AuditCheck(node.database, node.folder, ()).verify().differences
+    assert "manifest" in found.sentence
+    with node.database.writing() as session:
+        session.execute(text("UPDATE derived_set SET manifest = 'the manifest'"))
 
 
 def test_a_study_that_was_erased_is_not_found_again_save_its_quarantine(node: OutboxNode) -> None:

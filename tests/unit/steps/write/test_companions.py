@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from io import BytesIO
 
@@ -55,6 +57,21 @@ def volume():
     return synthetic_volume(head_ct(**TINY, gantry_tilt_deg=10.5))
 
 
+def test_no_database_of_highdicom_is_left_open(monkeypatch):
+    made, connect = [], sqlite3.connect
+
+    def recorded(place):
+        made.append(connect(place))
+        return made[-1]
+
+    monkeypatch.setattr("highdicom.image.sqlite3.connect", recorded)
+    objects(ObjectOptions())
+    assert len(made) == 2
+    for each in made:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            each.execute("SELECT 1")
+
+
 def test_all_objects_are_of_one_study_and_their_own_series(full):
     datasets = [dataset for kind in full.values() for dataset in kind]
     assert len({dataset.StudyInstanceUID for dataset in datasets}) == 1
@@ -82,7 +99,8 @@ def source_of(group: Dataset) -> str:
 def test_the_map_gives_back_the_uncertainty(volume, precision, step):
     found = objects(ObjectOptions(companions=("PM",), map_precision=precision))
     map_image = highdicom.pm.ParametricMap.from_dataset(found["PM"][0])
-    values = map_image.get_frames(apply_real_world_transform=True)
+    with closing(map_image._db_con):
+        values = map_image.get_frames(apply_real_world_transform=True)
     order = [image.SOPInstanceUID for image in found["MR"]]
     for frame, group in zip(values, found["PM"][0].PerFrameFunctionalGroupsSequence, strict=True):
         k = order.index(source_of(group))
@@ -121,11 +139,12 @@ def test_a_calibrated_uncertainty_does_not():
 def test_the_segmentation_holds_the_voxels_above_the_limit_and_outside(volume):
     found = objects(ObjectOptions(companions=("SEG",), uncertain_above=0.15))
     segmentation = highdicom.seg.Segmentation.from_dataset(found["SEG"][0])
-    voxels = segmentation.get_pixels_by_source_instance(
-        [image.SOPInstanceUID for image in found["MR"]],
-        ignore_spatial_locations=True,
-        assert_missing_frames_are_empty=True,
-    )
+    with closing(segmentation._db_con):
+        voxels = segmentation.get_pixels_by_source_instance(
+            [image.SOPInstanceUID for image in found["MR"]],
+            ignore_spatial_locations=True,
+            assert_missing_frames_are_empty=True,
+        )
     uncertain = volume.head & (volume.uncertainty > 0.15)
     assert 0 < uncertain.sum() < volume.head.sum()
     assert np.array_equal(voxels[..., 0], uncertain)
