@@ -360,6 +360,7 @@ class Layout:
     kind: SourceKind | None  #: what the source is; None where the user must state it
     find: Callable[[Path], list[SourceSubject]]  #: lists the subjects of a source folder
     read: Callable[[SourceSubject, SourceKind], Reading]  #: reads one of them
+    expects: str  #: how the files of a subject lie in SOURCE
     licence: str = "not stated"
     volumetric: bool = True
     default_split: str = "0.7/0.15/0.15"  #: shares of the roles train/validation/test
