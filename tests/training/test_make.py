@@ -22,6 +22,8 @@ from tests.support.ball_head import ball_subject
 from trainer.calibrate import run as calibration
 from trainer.cli import program
 from trainer.config import preset_config
+from trainer.data.dataset import DatasetError, PreparedData
+from trainer.evaluate.networks import NetworkError, open_network
 from trainer.train.loop import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -231,6 +233,15 @@ def test_a_folder_with_too_few_subjects_says_how_many_are_needed(
 
     assert "1 of 1 subjects can be used" in str(result.exception)
     assert "at least 3 are needed" in str(result.exception)
+
+
+def test_a_folder_one_level_too_high_is_answered_with_the_right_one(whole: Path) -> None:
+    (data,) = (path.parent for path in whole.glob("data/*/dataset.json"))
+
+    with pytest.raises(DatasetError, match=rf"not finished; {data} is one: give that"):
+        PreparedData.open(whole / "data")
+    with pytest.raises(NetworkError, match=rf"nor checkpoint.pt of a run; {whole / 'run'} is one"):
+        open_network(str(whole))
 
 
 @pytest.mark.parametrize("name", ["small", "standard", "paper"])

@@ -232,7 +232,10 @@ def read_index(folder: Path) -> DatasetIndex:
     """
     path = folder / "dataset.json"
     if not path.is_file():
-        raise DatasetError(f"{path} is missing: not a prepared data set, or not finished")
+        places = [*sorted(folder.glob("*/dataset.json")), folder.parent / path.name]
+        near = [place for place in places if place.is_file()]
+        remedy = f"; {near[0].parent} is one: give that" if near else "; `prepare` makes it"
+        raise DatasetError(f"{path} is missing: not a prepared data set, or not finished{remedy}")
     try:
         index = DatasetIndex.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -17,7 +17,7 @@ from rebrain_node.domain.volume import Guide
 from rebrain_node.engine.open import open_encoder, open_engine
 from rebrain_node.errors import RebrainError
 from rebrain_node.model import unet
-from rebrain_node.model.bundle import ModelBundle, load_bundle
+from rebrain_node.model.bundle import MANIFEST, ModelBundle, load_bundle
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.ports import Encoder, Exemplars
@@ -121,7 +121,7 @@ def bundle_at(where: str) -> ModelBundle:
     Raises
     ------
     NetworkError
-        There is no such folder.
+        There is no such folder, or it is neither bundle nor run.
     BundleError
         The bundle is damaged.
     """
@@ -131,6 +131,12 @@ def bundle_at(where: str) -> ModelBundle:
     folder = Path(where)
     if not folder.is_dir():
         raise NetworkError(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
+    if not (folder / MANIFEST).is_file():
+        near = [p for name in (MANIFEST, CHECKPOINT) for p in sorted(folder.glob(f"*/{name}"))]
+        remedy = f"; {near[0].parent} is one: give that" if near else ""
+        raise NetworkError(
+            f"{folder} holds neither {MANIFEST} of a bundle nor {CHECKPOINT} of a run{remedy}"
+        )
     return load_bundle(folder)
 
 
