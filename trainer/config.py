@@ -2,6 +2,7 @@
 
 import hashlib
 import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -274,6 +275,12 @@ class TrainConfig(_Section):
         if self.samples != SampleDraws():
             relevant += self.samples.model_dump_json()
         return hashlib.sha256(relevant.encode()).hexdigest()
+
+
+def preset_config(name: str) -> TrainConfig:
+    """Read a preset of `make`; the files are those of `conf/train`."""
+    with resources.as_file(resources.files("trainer") / "presets" / f"{name}.toml") as path:
+        return TrainConfig.load(path)
 
 
 class Trial(_Section):

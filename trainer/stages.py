@@ -27,7 +27,7 @@ from trainer.evaluate.run import Progress
 from trainer.heads import Head, catalogue
 from trainer.release.bundle import finished_run, release
 from trainer.release.card import LAST_STEP, data_uses, make_card, training_facts
-from trainer.release.requirements import check_better, check_weights
+from trainer.release.requirements import ReleaseError, check_better, check_weights
 from trainer.simulate.anatomy import HeadError, map_anatomy
 from trainer.simulate.labels import map_labels, read_maps
 from trainer.simulate.pool import Pool, PoolIndex, PoolRecord, draw_samples, write_subject
@@ -143,7 +143,7 @@ def _choice_of_sampling(scores: tuple[Score, ...], sampling: tuple[float, ...]) 
 
     Raises
     ------
-    ValueError
+    ReleaseError
         Other time steps have a better SSIM on the held-out heads.
     """
     ssim: dict[str, float] = {}
@@ -153,7 +153,7 @@ def _choice_of_sampling(scores: tuple[Score, ...], sampling: tuple[float, ...]) 
             ssim[name] = ssim.get(name, 0.0) + score.figures["ssim"] / 2
     best = max(ssim, key=lambda name: ssim[name])
     if best != sampling_name(sampling):
-        raise ValueError(
+        raise ReleaseError(
             f"{best} has SSIM {ssim[best]:.3f} on the held-out heads, more than the recipe's "
             f"{sampling_name(sampling)}; change recipe.sampling"
         )
@@ -181,14 +181,14 @@ def _scores_of(run: Path) -> tuple[Score, ...]:
 
     Raises
     ------
-    ValueError
+    ReleaseError
         It has none, or they are of another checkpoint.
     """
     command = f"`rebrain-train score --run {run}`"
     try:
         document = json.loads((run / SCORES).read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"{run} has no {SCORES}: {command} scores it") from None
+        raise ReleaseError(f"{run} has no {SCORES}: {command} scores it") from None
     known = isinstance(document, dict)  # earlier scores were a list, without the checkpoint
     check_weights(document["checkpoint"] if known else None, run, command)
     return tuple(Score.model_validate(entry) for entry in document["scores"])
@@ -208,7 +208,7 @@ def release_run(
     ------
     FileExistsError
         `out` exists; a released bundle is never overwritten.
-    ValueError
+    ReleaseError
         The run has not reached the last step, its scores are of other weights, other time steps
         score better, or it is no better than the lookup table.
     """

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+#: what a map was calibrated on: CT simulated from T1, or CT and MR of the same people
+CalibrationSource = Literal["simulated CT", "paired scans"]
 #: subjects on which a map must have been calibrated for it to be called calibrated
 LEAST_SUBJECTS: Final = 20
 
@@ -22,6 +24,8 @@ class UncertaintyInterpretation:
         head's voxels; None: an expected absolute error by rule of thumb.
     subjects : int
         n, the subjects whose residuals set the width.
+    source : str
+        What those subjects were.
     untrusted_above : float or None
         A slice whose mean uncertainty inside the head is larger is not to be trusted; None where
         the recipe sets no limit.
@@ -29,6 +33,7 @@ class UncertaintyInterpretation:
 
     alpha: float | None = None
     subjects: int = 0
+    source: CalibrationSource = "simulated CT"
     untrusted_above: float | None = None
 
     @property
@@ -39,7 +44,7 @@ class UncertaintyInterpretation:
     @property
     def label(self) -> str:
         """Words shown beside the map in every object and report."""
-        word = "calibrated on simulated CT" if self.calibrated else "UNCALIBRATED"
+        word = f"calibrated on {self.source}" if self.calibrated else "UNCALIBRATED"
         return word if self.alpha is None else f"{word}, n = {self.subjects}"
 
     @property

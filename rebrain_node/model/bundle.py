@@ -175,7 +175,10 @@ class ModelBundle:
             return RULE_OF_THUMB
         limit = None if self.recipe.abstain is None else self.recipe.abstain.slice_above
         return UncertaintyInterpretation(
-            alpha=self.calibration.alpha, subjects=self.calibration.people, untrusted_above=limit
+            alpha=self.calibration.alpha,
+            subjects=self.calibration.people,
+            source=self.calibration.source,
+            untrusted_above=limit,
         )
 
     def holds(self, name: str) -> bool:

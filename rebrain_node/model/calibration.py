@@ -12,7 +12,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rebrain_node.domain.uncertainty import UncertaintyInterpretation
+from rebrain_node.domain.uncertainty import CalibrationSource, UncertaintyInterpretation
 from rebrain_node.domain.volume import FloatArray, SliceKind
 
 #: a calibration holds for exactly these files
@@ -54,6 +54,8 @@ class Calibration(BaseModel):
     label : str
         Written beside every map: "calibrated on simulated CT, n = 25" or "UNCALIBRATED, n = 4".
         Bundles before 2.0 may say "calibrated, n = 25".
+    source : str
+        What the subjects were; bundles before 2.2 do not say, and mean simulated CT.
     set_digest : str
         SHA-256 of the calibration set: the residuals of every subject.
     subjects : tuple of str
@@ -75,6 +77,7 @@ class Calibration(BaseModel):
     subjects: tuple[str, ...]
     files: dict[str, str]
     curve: Curve = ()
+    source: CalibrationSource = "simulated CT"
 
     @model_validator(mode="after")
     def _curve_rises(self) -> Self:
@@ -106,14 +109,19 @@ class Calibration(BaseModel):
                 return f"it was made with {name} of SHA-256 {expected}, the bundle has {actual}"
         if set(self.widths) != {"measured", "retrieved", "interpolated"}:
             return f"it has widths for {sorted(self.widths)}, not for every kind of slice"
-        label = UncertaintyInterpretation(alpha=self.alpha, subjects=self.people).label
+        label = UncertaintyInterpretation(
+            alpha=self.alpha, subjects=self.people, source=self.source
+        ).label
         if self.label not in (label, label.replace(" on simulated CT", "")):
             return f"its label is {self.label!r}, by alpha and people it must be {label!r}"
         return None
 
     def to_json(self) -> str:
-        """Write it, one key a line; the curve, which earlier nodes refuse, if there is one."""
-        unset = set() if self.curve else {"curve"}
+        """Write it, one key a line; what earlier nodes refuse only where it says something."""
+        fields = type(self).model_fields
+        unset = {
+            name for name in ("curve", "source") if getattr(self, name) == fields[name].default
+        }
         return json.dumps(self.model_dump(mode="json", exclude=unset), indent=2) + "\n"
 
 

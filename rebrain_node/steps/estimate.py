@@ -66,7 +66,10 @@ def estimate(
         synthetic,
         uncertainty=widths,
         meaning=UncertaintyInterpretation(
-            alpha=calibration.alpha, subjects=calibration.people, untrusted_above=limit
+            alpha=calibration.alpha,
+            subjects=calibration.people,
+            source=calibration.source,
+            untrusted_above=limit,
         ),
     )
 

@@ -24,7 +24,7 @@ from trainer.train import bridge as train_bridge
 from trainer.train.bridge import fresh_state, note_start, open_run, start_of, train
 from trainer.train.loop import State, drawn_ahead
 from trainer.train.samples import PoolSource, draw_batch
-from trainer.train.workers import device_of, reduced
+from trainer.train.workers import TrainingError, device_of, reduced
 
 WIDTHS = (8, 16)
 CPU = torch.device("cpu")
@@ -102,7 +102,7 @@ def test_a_checkpoint_of_other_parameters_is_not_resumed(
 
     other = config.model_copy(update={"train": config.train.model_copy(update={"seed": 8})})
     begun = fresh_state(other, CPU)
-    with pytest.raises(ValueError, match="other parameters"):
+    with pytest.raises(TrainingError, match="other parameters"):
         begun.resume(tmp_path / "run" / "checkpoint.pt")
 
 
@@ -123,7 +123,7 @@ def test_training_begins_with_the_weights_of_a_bundle(
     assert not torch.equal(first.mean["leave.weight"], second.mean["leave.weight"])
     _, facts = finished_run(config, tmp_path / "second", tmp_path / "bundle")
     assert facts.start == hashlib.sha256(weights.read_bytes()).hexdigest()
-    with pytest.raises(ValueError, match="other parameters"):  # random weights are another run
+    with pytest.raises(TrainingError, match="other parameters"):  # random weights are another run
         fresh_state(config, CPU).resume(tmp_path / "second" / "checkpoint.pt")
 
 

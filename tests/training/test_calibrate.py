@@ -39,7 +39,13 @@ from trainer.calibrate.intervals import (
 )
 from trainer.calibrate.report import NO_SPREAD, markdown
 from trainer.calibrate.residuals import Residuals, doubtful, simulate_series, upward_spread
-from trainer.calibrate.run import CalibrationError, Steps, SubjectSplit, calibrate
+from trainer.calibrate.run import (
+    CalibrationError,
+    CalibrationSet,
+    Steps,
+    SubjectSplit,
+    calibrate,
+)
 from trainer.calibrate.scale_head import FACTORS, ScaleTraining, rounded, scales, train_scale_head
 from trainer.calibrate.width_curve import compare, curved, width_curve
 from trainer.heads import Head, role_of
@@ -312,6 +318,10 @@ def maps(tmp_path_factory):
     return folder
 
 
+def subjects_of(bundle, maps):
+    return CalibrationSet.simulated(SubjectSplit.of(HEADS, maps), bundle.recipe)
+
+
 def test_truth_and_ct_are_aligned():
     series = simulate_series(tissues(ball_maps()), np.random.default_rng(8))
     prepared = preprocess(series.source, tiny_recipe())
@@ -349,7 +359,7 @@ def calibrated(maps, tmp_path_factory):
         steps = Steps(
             lambda what, count: progress.append((what, count)), lambda: progress.append("step")
         )
-        report = calibrate(bundle, SubjectSplit.of(HEADS, maps), folder / "new", "0.1.0", steps)
+        report = calibrate(bundle, subjects_of(bundle, maps), folder / "new", "0.1.0", steps)
     return bundle, load_bundle(folder / "new"), report, progress
 
 
@@ -408,7 +418,7 @@ def test_a_bundle_is_never_overwritten(maps, calibrated):
     old, new, _, _ = calibrated
     quiet = Steps(lambda what, count: None, lambda: None)
     with pytest.raises(FileExistsError, match="never overwritten"):
-        calibrate(old, SubjectSplit.of(HEADS, maps), new.path, "2", quiet)
+        calibrate(old, subjects_of(old, maps), new.path, "2", quiet)
 
 
 def test_training_and_held_out_subjects_are_disjoint(tmp_path):

@@ -29,6 +29,7 @@ from tests.support.tiny_bundle import (
 from trainer.cli import program
 from trainer.config import ControlTraining, TrainConfig
 from trainer.release.bundle import GuidanceFolders, release_guided
+from trainer.release.requirements import ReleaseError
 from trainer.retrieval.knowledge_base import write
 from trainer.sample_rng import SampleRng
 from trainer.simulate.pool import (
@@ -53,6 +54,7 @@ from trainer.train.guided import (
     KnownGuide,
     find_guides,
 )
+from trainer.train.workers import TrainingError
 
 DEMO_FILE = Path(__file__).parents[2] / "conf" / "train" / "demo.toml"
 DEMO = TrainConfig.load(DEMO_FILE)
@@ -181,7 +183,7 @@ def test_shares_beyond_one_are_refused() -> None:
 
 def test_a_pool_without_missing_positions_is_refused(pool: Pool, recipe: Recipe) -> None:
     arrays = ({**pool.arrays[0], "missing": np.zeros(COUNT, bool)},)
-    with pytest.raises(ValueError, match="no missing position"):
+    with pytest.raises(TrainingError, match="no missing position"):
         GuidedSource.of(replace(pool, arrays=arrays), recipe, control(), [None] * COUNT)
 
 
@@ -239,7 +241,7 @@ def test_a_run_of_other_data_is_not_gone_on_with(
     told = control(steps=1)
     training = training_of(DEMO.train, told)
     train(training, source, fresh_state(bundle, training, told, "a"), tmp_path, lambda *_: None)
-    with pytest.raises(ValueError, match="other parameters or data"):
+    with pytest.raises(TrainingError, match="other parameters or data"):
         fresh_state(bundle, training, told, "b").resume(tmp_path / "checkpoint.pt")
 
 
@@ -352,7 +354,7 @@ def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
     (folders.encoder / "encoder.onnx").write_bytes(bundle.read("encoder.onnx"))
     (folders.encoder / "encoder.safetensors").write_bytes(bundle.read("encoder.safetensors"))
     retrieval = Retrieval(method="exemplar", p=5)
-    with pytest.raises(ValueError, match="has not ended"):
+    with pytest.raises(TrainingError, match="has not ended"):
         release_guided(bundle, folders, retrieval, "2.0.0", tmp_path / "out")
 
     write_facts(folders.control, bundle, told, state)
@@ -377,5 +379,5 @@ def test_a_bundle_takes_a_branch_that_was_trained_beside_it(
     assert any("control branch trained for 1 steps" in choice for choice in made.card.choices)
     with pytest.raises(FileExistsError):
         release_guided(bundle, folders, retrieval, "2.0.0", tmp_path / "out")
-    with pytest.raises(ValueError, match="trained with the bundle"):
+    with pytest.raises(ReleaseError, match="trained with the bundle"):
         release_guided(made, folders, retrieval, "2.0.1", tmp_path / "other")

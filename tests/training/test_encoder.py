@@ -26,6 +26,7 @@ from trainer.train.encoder import (
     percept,
     train,
 )
+from trainer.train.workers import TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = tomllib.loads((ROOT / "conf/train/demo.toml").read_text())["encoder"]
@@ -208,7 +209,7 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(stacks, tmp_pat
         assert torch.equal(value, resumed.mean[name]), name
 
     changed = fresh_state(TINY.model_copy(update={"alpha": 1.0}), stacks)
-    with pytest.raises(ValueError, match="other parameters"):
+    with pytest.raises(TrainingError, match="other parameters"):
         changed.resume(parted / "checkpoint.pt")
 
 

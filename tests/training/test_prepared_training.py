@@ -23,11 +23,12 @@ from trainer.config import TrainConfig, TrialConfig
 from trainer.data.dataset import digest_of
 from trainer.release.bundle import release_prepared
 from trainer.release.card import ReleaseEvaluation, Title
+from trainer.release.requirements import ReleaseError
 from trainer.sample_rng import SampleRng
 from trainer.train.bridge import Loss, draw_time_steps, fresh_state, open_run, train
 from trainer.train.prepared import GridSubject, PreparedSource, SlabProtocol
 from trainer.train.samples import draw_batch
-from trainer.train.workers import Workers
+from trainer.train.workers import TrainingError, Workers
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ROOT / "conf" / "train"
@@ -279,7 +280,7 @@ def test_a_network_no_better_than_what_needs_none_is_not_released(
 ) -> None:
     title = Title("balls", "0.1", evaluation_of(run, ssim))
 
-    with pytest.raises(ValueError, match=f"not above that of the {rival}"):
+    with pytest.raises(ReleaseError, match=f"not above that of the {rival}"):
         release_prepared(settings, run, balls, tmp_path / "b", title)
     assert not (tmp_path / "b").exists()
 
@@ -305,7 +306,7 @@ def test_an_evaluation_of_other_weights_or_of_training_subjects_releases_nothing
         (evaluation_of(run, split="train"), "of training subjects"),
         (dataclasses.replace(evaluation_of(run), scores=()), "neither lookup table nor template"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ReleaseError, match=words):
             release_prepared(
                 settings, run, balls, tmp_path / "b", Title("balls", "0.1", evaluation)
             )
@@ -348,5 +349,5 @@ def test_processes_share_a_batch_without_overlap_or_rest() -> None:
     shares = [Workers(rank, 4, CPU).share(8) for rank in range(4)]
 
     assert [sample for share in shares for sample in share] == list(range(8))
-    with pytest.raises(ValueError, match="a batch of 8 does not divide by 3 processes"):
+    with pytest.raises(TrainingError, match="a batch of 8 does not divide by 3 processes"):
         Workers(0, 3, CPU).share(8)

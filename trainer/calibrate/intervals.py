@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from rebrain_node.domain.uncertainty import UncertaintyInterpretation
+from rebrain_node.domain.uncertainty import CalibrationSource, UncertaintyInterpretation
 from rebrain_node.domain.volume import FloatArray, SliceKind
 from rebrain_node.model.calibration import Calibration, Width
 from rebrain_node.model.recipe import Abstain
@@ -287,7 +287,9 @@ def by_kind(subjects: Sequence[SubjectResiduals]) -> dict[str, dict[str, object]
     }
 
 
-def calibration_of(subjects: Sequence[SubjectResiduals]) -> Calibration:
+def calibration_of(
+    subjects: Sequence[SubjectResiduals], source: CalibrationSource = "simulated CT"
+) -> Calibration:
     """Return the widths of every kind of slice; a kind that does not occur takes the widest."""
     widths: dict[SliceKind, Width] = {}
     for kind in KINDS:
@@ -302,11 +304,12 @@ def calibration_of(subjects: Sequence[SubjectResiduals]) -> Calibration:
     return Calibration(
         alpha=ALPHA,
         people=n,
-        label=UncertaintyInterpretation(alpha=ALPHA, subjects=n).label,
+        label=UncertaintyInterpretation(alpha=ALPHA, subjects=n, source=source).label,
         widths=widths,
         set_digest=hashlib.sha256(digests.encode()).hexdigest(),
         subjects=tuple(each.residuals.subject for each in subjects),
         files={},
+        source=source,
     )
 
 

@@ -1,8 +1,11 @@
 """The report of a calibration as JSON and as Markdown."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from rebrain_node.domain.uncertainty import CalibrationSource
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import Calibration
 from rebrain_node.model.card import Score
@@ -16,7 +19,11 @@ from trainer.calibrate.intervals import (
 )
 from trainer.calibrate.residuals import SPREAD_SEEDS, is_noisy
 
-TEST = "held-out simulated heads, intervals"
+#: test on the model card, by what the subjects were
+TESTS: dict[CalibrationSource, str] = {
+    "simulated CT": "held-out simulated heads, intervals",
+    "paired scans": "held-out paired scans, intervals",
+}
 NO_SPREAD = (
     "none: the recipe evaluates the network once, from the CT itself, so that no sampled noise "
     "enters and every seed gives the same volume"
@@ -49,7 +56,7 @@ def scores_of(report: dict[str, Any]) -> tuple[Score, ...]:
     """Return the rows of the model card."""
     return tuple(
         Score(
-            test=f"{TEST} set by the other subjects",
+            test=f"{TESTS[report['calibration']['source']]} set by the other subjects",
             method=f"{kind}, n = {figures['people']}",
             figures={f"covered_{level}": each["mean"] for level, each in figures["levels"].items()}
             | {"half_width": figures["width"], "worst_series": figures["worst_series"]},
@@ -68,6 +75,13 @@ def choice_of(report: dict[str, Any]) -> str:
         f"network was trained on {len(report['taught_by'])} training heads; the widths are those "
         f"of {', '.join(calibration['subjects'])}, on which no weight was trained."
     )
+
+
+def write_report(report: dict[str, Any], out: Path) -> None:
+    """Write the report beside the bundle `out`: OUT-uncertainty.json and OUT-uncertainty.md."""
+    text = json.dumps(report, indent=1) + "\n"
+    out.with_name(f"{out.name}-uncertainty.json").write_text(text)
+    out.with_name(f"{out.name}-uncertainty.md").write_text(markdown(report))
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """Simulated thick-slice series of a known T1, through the steps of the node; residuals."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from rebrain_node.domain.volume import (
     Guide,
     MaskArray,
     MillimetreArray,
+    PreparedVolume,
     SliceKind,
     SourceVolume,
     SyntheticVolume,
@@ -48,12 +50,28 @@ _SHIFT_SEED = 0  # one noise field for all shifts of the input
 _TRUTH_PLANES = 3  # averaged within one synthetic slice
 
 
+class Series(Protocol):
+    """One series of measured slices, and the truth at every position."""
+
+    def prepared(self, recipe: Recipe) -> PreparedVolume:
+        """Return the series as the preprocessing of the node leaves it."""
+
+    def truth(
+        self, grid: Grid, distance_mm: float, spacing_mm: float
+    ) -> tuple[FloatArray, MaskArray]:
+        """Return the true T1 of one synthetic slice, 0 to 1, and where it is known."""
+
+
 @dataclass(frozen=True)
 class SimulatedSeries:
     """One series in the coordinates of its tissue maps: LPS mm are voxels x, y, z at 1 mm."""
 
     source: SourceVolume
     head: Anatomy
+
+    def prepared(self, recipe: Recipe) -> PreparedVolume:
+        """Return the series after the preprocessing of the node."""
+        return preprocess(self.source, recipe)
 
     def truth(
         self, grid: Grid, distance_mm: float, spacing_mm: float
@@ -184,9 +202,9 @@ class NodeSteps:
     recipe: Recipe
     per_kind: int
 
-    def synthesise(self, series: SimulatedSeries, rng: Generator) -> SyntheticVolume:
+    def synthesise(self, series: Series, rng: Generator) -> SyntheticVolume:
         """Synthesise slices of one series."""
-        prepared = preprocess(series.source, self.recipe)
+        prepared = series.prepared(self.recipe)
         frame = locate(prepared, load_head_template()) if self.recipe.retrieves else None
         model = self.model
         embeddings = embed(prepared, model.encoder, self.recipe) if model.encoder else None
@@ -296,7 +314,7 @@ def chosen(guides: Sequence[Guide], per_kind: int, rng: Generator) -> tuple[int,
 
 
 def residuals_of(
-    subject: str, many: Sequence[SimulatedSeries], steps: NodeSteps, rng: Generator
+    subject: str, many: Iterable[Series], steps: NodeSteps, rng: Generator
 ) -> Residuals:
     """Synthesise slices of every series of one subject and compare them with the truth.
 
@@ -328,7 +346,7 @@ def residuals_of(
 
 
 def _rows(
-    series: SimulatedSeries, volume: SyntheticVolume, steps: NodeSteps
+    series: Series, volume: SyntheticVolume, steps: NodeSteps
 ) -> Iterator[tuple[object, ...]]:
     """Yield kind, inputs, error, heuristic, spreads and mask of each slice with known truth."""
     spread, shift_spread = steps.spread(volume), steps.shift_spread(volume)

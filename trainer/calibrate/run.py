@@ -1,18 +1,20 @@
-"""`rebrain-train calibrate` as a function: a bundle and tissue maps in, a calibrated bundle out."""
+"""`rebrain-train calibrate` as a function: a bundle and subjects in, a calibrated bundle out."""
 
 import hashlib
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from rebrain_node.domain.uncertainty import CalibrationSource
 from rebrain_node.domain.volume import SyntheticVolume
 from rebrain_node.engine.loaded import LoadedModel
 from rebrain_node.engine.open import GOLDEN_SCALE_INPUT, open_encoder, open_engine, open_scale
@@ -20,23 +22,27 @@ from rebrain_node.errors import RebrainError
 from rebrain_node.model.bundle import ModelBundle
 from rebrain_node.model.calibration import CALIBRATED_FILES, Calibration
 from rebrain_node.model.card import Score
-from rebrain_node.model.recipe import Abstain
+from rebrain_node.model.recipe import Abstain, Recipe
 from rebrain_node.model.residual_scale import ResidualScaleHead
 from rebrain_node.ports import Engine
 from rebrain_node.retrieval.open import open_exemplars
 from rebrain_node.steps.estimate import estimate
 from rebrain_node.steps.synthesise import synthesise
 from trainer.calibrate.intervals import SubjectResiduals, calibration_of, limits_of
-from trainer.calibrate.report import TEST, choice_of, report_of, scores_of
+from trainer.calibrate.paired_series import paired_series
+from trainer.calibrate.report import TESTS, choice_of, report_of, scores_of
 from trainer.calibrate.residuals import (
     NodeSteps,
     Residuals,
+    Series,
     joined,
     residuals_of,
     simulate_series,
 )
 from trainer.calibrate.scale_head import STEPS, ScaleTraining, rounded, scales, train_scale_head
 from trainer.calibrate.width_curve import compare, curved, width_curve
+from trainer.data.dataset import PreparedData
+from trainer.data.series import conditioned
 from trainer.heads import Head
 from trainer.release.bundle import check_unused, derive
 from trainer.release.card import card_files
@@ -62,11 +68,11 @@ class Steps:
     started: Callable[[str, int], None]
     advance: Callable[[], None]
 
-    def over(self, what: str, heads: Sequence[Head]) -> Iterator[Head]:
-        """Yield each head and report when it is done."""
-        self.started(what, len(heads))
-        for head in heads:
-            yield head
+    def over(self, what: str, names: Sequence[str]) -> Iterator[str]:
+        """Yield each name and report when it is done."""
+        self.started(what, len(names))
+        for name in names:
+            yield name
             self.advance()
 
 
@@ -106,16 +112,83 @@ class SubjectSplit:
         """Read a head as the training samples of the bridge were simulated from it."""
         return read_maps(self.maps / f"{head.name}.npz", 1.0 if head.sharp else 2.0)
 
-    def residuals(self, head: Head, steps: NodeSteps, series: int) -> Residuals:
-        """Simulate `series` series of a head and compare the result of the node with the truth."""
-        rng = np.random.default_rng((SEED, zlib.crc32(head.name.encode())))
-        anatomy = self.anatomy(head)
-        many = [simulate_series(anatomy, rng) for _ in range(series)]
-        return residuals_of(head.name, many, steps, rng)
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """The subjects of a calibration, and their series.
+
+    Attributes
+    ----------
+    training, held_out : tuple of str
+        Names, as in `SubjectSplit`.
+    series : callable
+        Gives the series of a subject, by its name and a generator of random numbers.
+    source : str
+        What the series are.
+    recipe : Recipe
+        By which they are conditioned.
+    """
+
+    training: tuple[str, ...]
+    held_out: tuple[str, ...]
+    series: Callable[[str, Generator], Iterable[Series]]
+    source: CalibrationSource
+    recipe: Recipe
+
+    @classmethod
+    def simulated(cls, split: SubjectSplit, recipe: Recipe) -> "CalibrationSet":
+        """Simulate series of heads with tissue maps."""
+        heads = {head.name: head for head in (*split.training, *split.held_out)}
+        training = tuple(head.name for head in split.training)
+
+        def series(name: str, rng: Generator) -> list[Series]:
+            count = TRAINING_SERIES if name in training else HELD_OUT_SERIES
+            anatomy = split.anatomy(heads[name])
+            return [simulate_series(anatomy, rng) for _ in range(count)]
+
+        held_out = tuple(head.name for head in split.held_out)
+        return cls(training, held_out, series, "simulated CT", recipe)
+
+    @classmethod
+    def paired(cls, data: PreparedData, recipe: Recipe) -> "CalibrationSet":
+        """Take the pairs of a prepared data set; who does not train is held out.
+
+        Raises
+        ------
+        CalibrationError
+            Nobody trains, nobody is held out, or the slices have no positions.
+        """
+        held_out = (*data.split["validation"], *data.split["test"])
+        if not data.volumetric:
+            raise CalibrationError(
+                f"{data.origin} holds single slices without positions in millimetres: a "
+                "calibration needs volumes"
+            )
+        for some, role in ((data.split["train"], "train"), (held_out, "validation or test")):
+            if not some:
+                raise CalibrationError(
+                    f"{data.origin} has no subject with the role {role}; prepare more subjects"
+                )
+        return cls(
+            tuple(data.split["train"]),
+            held_out,
+            lambda name, _: paired_series(data, name, recipe),
+            "paired scans",
+            conditioned(recipe, data.source_kind),
+        )
+
+    def residuals(self, name: str, steps: NodeSteps) -> Residuals:
+        """Compare what the node draws of a subject's series with the truth."""
+        rng = np.random.default_rng((SEED, zlib.crc32(name.encode())))
+        return residuals_of(name, self.series(name, rng), steps, rng)
 
 
 def calibrate(
-    bundle: ModelBundle, split: SubjectSplit, out: Path, version: str, steps: Steps
+    bundle: ModelBundle,
+    subjects: CalibrationSet,
+    out: Path,
+    version: str,
+    steps: Steps,
 ) -> dict[str, Any]:
     """Write a calibrated bundle at `out` and return the report.
 
@@ -126,32 +199,32 @@ def calibrate(
     """
     check_unused(out)
     model = load_model(bundle)
-    training = NodeSteps(model, bundle.recipe, TRAINING_SLICES)
-    held_out = NodeSteps(model, bundle.recipe, HELD_OUT_SLICES)
+    training = NodeSteps(model, subjects.recipe, TRAINING_SLICES)
+    held_out = NodeSteps(model, subjects.recipe, HELD_OUT_SLICES)
     training_residuals = [
-        split.residuals(head, training, TRAINING_SERIES)
-        for head in steps.over("training subjects", split.training)
+        subjects.residuals(name, training)
+        for name in steps.over("training subjects", subjects.training)
     ]
     held_out_residuals = [
-        split.residuals(head, held_out, HELD_OUT_SERIES)
-        for head in steps.over("held-out subjects", split.held_out)
+        subjects.residuals(name, held_out)
+        for name in steps.over("held-out subjects", subjects.held_out)
     ]
     steps.started("residual-scale network", STEPS)
     settings = ScaleTraining(SEED, STEPS)
     head = rounded(
         train_scale_head(joined(training_residuals), settings, lambda _: steps.advance())
     )
-    subjects = [SubjectResiduals(each, scales(head, each)) for each in held_out_residuals]
+    scaled = [SubjectResiduals(each, scales(head, each)) for each in held_out_residuals]
     curve = width_curve([SubjectResiduals(each, scales(head, each)) for each in training_residuals])
-    compared = compare(subjects, curve)
-    subjects = curved(subjects, curve) if compared.kept else subjects
-    calibration = calibration_of(subjects)
+    compared = compare(scaled, curve)
+    scaled = curved(scaled, curve) if compared.kept else scaled
+    calibration = calibration_of(scaled, subjects.source)
     if compared.kept:
         calibration = calibration.model_copy(update={"curve": curve})
-    report = report_of(bundle, subjects, calibration, [r.subject for r in training_residuals])
+    report = report_of(bundle, scaled, calibration, [r.subject for r in training_residuals])
     report["width_curve"] = {**asdict(compared), "sentence": compared.sentence}
     report["spread_factor"] = float(head.factor) if head.spreads else None
-    abstain = limits_of(subjects, calibration)
+    abstain = limits_of(scaled, calibration)
     parts = CalibrationParts(
         head=head,
         calibration=calibration,
@@ -161,10 +234,8 @@ def calibrate(
     )
     written = write_calibrated(bundle, parts, out, version)
     steps.started("cost", TIMED_RUNS)
-    volume = held_out.synthesise(
-        simulate_series(split.anatomy(split.held_out[0]), np.random.default_rng(SEED)),
-        np.random.default_rng(SEED),
-    )
+    example = next(iter(subjects.series(subjects.held_out[0], np.random.default_rng(SEED))))
+    volume = held_out.synthesise(example, np.random.default_rng(SEED))
     report["cost"] = _cost_of(volume, written, calibration, model.engine, steps.advance)
     report["abstain"] = abstain.model_dump()
     report["written"] = {"version": version, "digest": written.digest}
@@ -213,7 +284,9 @@ def write_calibrated(
     }
     calibration = parts.calibration.model_copy(update={"files": digests})
     changed["calibration.json"] = calibration.to_json().encode()
-    earlier = (score for score in bundle.card.scores if not score.test.startswith(TEST))
+    earlier = (
+        score for score in bundle.card.scores if not score.test.startswith(tuple(TESTS.values()))
+    )
     card = bundle.card.model_copy(
         update={
             "version": version,

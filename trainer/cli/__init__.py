@@ -3,7 +3,7 @@
 One module for each phase; heavy imports stand inside the commands, so that `--help` answers at
 once.
 
-    0 done    1 failed, or some subjects refused    2 usage    3 all subjects refused
+    0 done    1 failed, or some subjects refused    2 usage    3 all subjects refused, or no bundle
 """
 
 import sys
@@ -14,8 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from rebrain_node.errors import RebrainError
-from trainer.cli import calibration, data, evaluation, release, retrieval, training
+from trainer.cli import calibration, data, evaluation, make, release, retrieval, training
 
+#: what the extra `train` of the package installs
+_PACKAGES_OF_TRAINING = frozenset({"torch", "SimpleITK", "onnx", "onnxscript", "matplotlib"})
 #: old names, accepted for one release
 _OLD_COMMANDS = {
     "head": "tissue-maps",
@@ -28,6 +30,8 @@ _OLD_COMMANDS = {
     "gates": "input-checks",
     "domain-report": "ood-report",
 }
+#: names of layouts of `prepare`
+_OLD_LAYOUTS = {"pairs": "nifti"}
 _OLD_OPTIONS = {
     "--people": "--subjects",
     "--kept": "--cache",
@@ -66,6 +70,9 @@ def renamed(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 current[0] = _OLD_REPORTS[report]
                 notices.append(f"--report {report} (now the command {current[0]})")
                 continue
+        if name == "prepare" and len(current) == 1 and option in _OLD_LAYOUTS:
+            notices.append(f"{option} (now {_OLD_LAYOUTS[option]})")
+            option = _OLD_LAYOUTS[option]
         if option in _OLD_OPTIONS:
             notices.append(f"{option} (now {_OLD_OPTIONS[option]})")
         current.append(_OLD_OPTIONS.get(option, option) + equals + value)
@@ -81,6 +88,7 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+program.command()(make.make)
 program.command()(data.prepare)
 program.command()(data.tissue_maps)
 program.command()(data.simulate)
@@ -113,7 +121,16 @@ def app(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         program(arguments)
     except (RebrainError, OSError) as error:
-        line = " ".join(str(error).split())
-        sys.stderr.write(f"rebrain-train: {line}\n")
-        sys.exit(1)
+        _end(" ".join(str(error).split()))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES_OF_TRAINING:
+            raise
+        _end(f"{package} is not installed: pip install 'rebrain-node[train]'")
     sys.exit(0)
+
+
+def _end(line: str) -> NoReturn:
+    """Say why the program ends, on one line, and end it."""
+    sys.stderr.write(f"rebrain-train: {line}\n")
+    sys.exit(1)

@@ -1,7 +1,7 @@
 """What a bundle says of its own limits: uncertainty, out-of-distribution score, input checks."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ from trainer.cli import options
 if TYPE_CHECKING:
     from rebrain_node.model.bundle import ModelBundle
     from trainer.heads import Head
-    from trainer.ood.series import EvaluatedSeries, SeriesEvaluator
+    from trainer.ood.series import EvaluatedSeries
 
 Cache = Annotated[Path, typer.Option(help="Folder of simulated series; missing ones are added.")]
 #: of every simulated series; a cache of another seed would hold other series
@@ -22,67 +22,86 @@ _SEED = 0
 _IN_DISTRIBUTION_SHARE = 2
 
 
-def calibrate(
+def calibrate(  # noqa: PLR0913 - one option each
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")],
-    maps: options.Maps,
     out: options.Out,
     version: options.Version,
+    maps: options.MapsOrNone = None,
+    prepared: options.Prepared = None,
     data: options.Data = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Calibrate uncertainty and abstention limits.
 
-    Simulates thick-slice series of each subject with tissue maps, applies the steps of the node and
-    compares the result with the true T1. The training subjects train the residual-scale network;
-    the held-out subjects set the widths of the intervals (conformal, 90 %) and the limits above
-    which the node abstains. Writes the new bundle to OUT, and a report to OUT-uncertainty.json and
-    OUT-uncertainty.md.
+    Takes thick-slice series of each subject, simulated from tissue maps or thinned from a prepared
+    data set, applies the steps of the node and compares the result with the true T1. The training
+    subjects train the residual-scale network; the held-out subjects set the widths of the intervals
+    (conformal, 90 %) and the limits above which the node abstains. Writes the new bundle to OUT,
+    and a report to OUT-uncertainty.json and OUT-uncertainty.md.
     """
     import torch
 
     from rebrain_node.model.bundle import load_bundle
-    from trainer.calibrate.report import markdown
-    from trainer.calibrate.run import Steps, SubjectSplit
+    from trainer.calibrate.report import markdown, write_report
+    from trainer.calibrate.run import CalibrationSet, Steps, SubjectSplit
     from trainer.calibrate.run import calibrate as run
+    from trainer.data.dataset import PreparedData
 
     torch.set_num_threads(1)
-    subjects = SubjectSplit.of(options.heads_of(data), maps)
+    verified = load_bundle(bundle)
+    if prepared is not None and maps is None:
+        subjects = CalibrationSet.paired(PreparedData.open(prepared), verified.recipe)
+    elif maps is not None and prepared is None:
+        split = SubjectSplit.of(options.heads_of(data), maps)
+        subjects = CalibrationSet.simulated(split, verified.recipe)
+    else:
+        raise typer.BadParameter("give either --prepared or --maps")
     with options.bar_of("starting", 1) as (bar, task):
         steps = Steps(
             lambda what, count: bar.reset(task, description=what, total=count),
             lambda: bar.advance(task),
         )
-        report = run(load_bundle(bundle), subjects, out, version, steps)
-    text, page = json.dumps(report, indent=1) + "\n", markdown(report)
-    out.with_name(f"{out.name}-uncertainty.json").write_text(text)
-    out.with_name(f"{out.name}-uncertainty.md").write_text(page)
-    typer.echo(json.dumps(report) if as_json else page)
+        report = run(verified, subjects, out, version, steps)
+    write_report(report, out)
+    typer.echo(json.dumps(report) if as_json else markdown(report))
 
 
-def fit_ood(
+def fit_ood(  # noqa: PLR0913 - one option each
     bundle: options.Bundle,
-    maps: options.Maps,
-    cache: Cache,
     out: options.Out,
+    maps: options.MapsOrNone = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="With --maps: folder of simulated series; missing ones are added."),
+    ] = None,
+    prepared: options.Prepared = None,
     data: options.Data = None,
-    series: Annotated[int, typer.Option(min=1, help="Series per training subject.")] = 5,
+    series: Annotated[
+        int, typer.Option(min=1, help="With --maps: series per training subject.")
+    ] = 5,
 ) -> None:
     """Fit the out-of-distribution (OOD) model.
 
-    The model describes simulated series of the training subjects. Writes a new bundle.
+    The model describes series of the training subjects: simulated from tissue maps, or CT of a
+    prepared data set under several distances and thicknesses of slices. Writes a new bundle.
     """
     from rebrain_node.model.bundle import load_bundle
-    from trainer.ood.fit import fit
-    from trainer.ood.series import in_distribution
+    from trainer.data.dataset import PreparedData
     from trainer.release.bundle import release_ood
+    from trainer.release.ood_model import ood_model_of, prepared_series
 
     verified = load_bundle(bundle)
-    heads = [head for head in options.heads_of(data, "train") if head.whole_head_truth]
-    wanted: dict[int, tuple[str, ...]] = dict.fromkeys(range(series), ())
-    evaluated = in_distribution(_evaluated(verified, heads, maps, cache, wanted))
-    encoder = verified.manifest.files.get("encoder.onnx")
-    sha256 = None if encoder is None else encoder.sha256
-    model = fit(evaluated, sha256, verified.recipe.grid.pixel_mm)
+    if prepared is not None and maps is None:
+        pairs = PreparedData.open(prepared)
+        with options.bar_of("subjects", len(pairs.split["train"])) as (bar, task):
+            evaluated = prepared_series(verified, pairs, lambda: bar.advance(task))
+            model = ood_model_of(verified, evaluated)
+    elif maps is not None and cache is not None and prepared is None:
+        heads = [head for head in options.heads_of(data, "train") if head.whole_head_truth]
+        wanted: dict[int, tuple[str, ...]] = dict.fromkeys(range(series), ())
+        model = ood_model_of(verified, _evaluated(verified, heads, maps, cache, wanted))
+    else:
+        raise typer.BadParameter("give either --prepared, or --maps and --cache")
     made = release_ood(verified, model, out)
     typer.echo(
         f"{out}: {made.name} {made.version}, threshold {model.threshold:.3f} from {model.series} "
@@ -108,6 +127,7 @@ def ood_report(
     from rebrain_node.model.bundle import load_bundle
     from trainer.ood import report
     from trainer.ood.series import CONDITIONS
+    from trainer.release.ood_model import embedding_of, evaluator_of
 
     verified = load_bundle(bundle)
     model = verified.ood_model
@@ -116,8 +136,8 @@ def ood_report(
     heads = options.heads_of(data, "validation", "demonstration")
     wanted = {k: CONDITIONS if k < series else () for k in range(_IN_DISTRIBUTION_SHARE * series)}
     evaluated = [*_evaluated(verified, heads, maps, cache, wanted)]
-    embedded = _embedding(verified)
-    real = report.real_series(_evaluator(verified), options.data_of(data))
+    embedded = embedding_of(verified)
+    real = report.real_series(evaluator_of(verified), options.data_of(data))
     evaluated += [embedded(each) for each in real]
     table = report.rows([report.verdict(each, model) for each in evaluated])
     if as_json:
@@ -157,23 +177,6 @@ def input_checks(
         typer.echo(checks.table(rates))
 
 
-def _evaluator(bundle: "ModelBundle") -> "SeriesEvaluator":
-    from rebrain_node.limits_file import shipped_limits
-    from trainer.ood.series import SeriesEvaluator
-
-    return SeriesEvaluator(limits=shipped_limits(), recipe=bundle.recipe)
-
-
-def _embedding(bundle: "ModelBundle") -> "Callable[[EvaluatedSeries], EvaluatedSeries]":
-    """Return the function that adds embeddings; without an encoder it changes nothing."""
-    if not bundle.holds("encoder.onnx"):
-        return lambda series: series
-    from rebrain_node.engine.open import encoder_of_graph
-
-    encoder = encoder_of_graph(bundle.read("encoder.onnx"), threads=1)
-    return lambda series: series.embedded(encoder)
-
-
 def _evaluated(
     bundle: "ModelBundle",
     heads: "Sequence[Head]",
@@ -183,8 +186,9 @@ def _evaluated(
 ) -> "Iterator[EvaluatedSeries]":
     """Yield one series in distribution and the conditions, for each subject and number."""
     from trainer.ood.series import IN_DISTRIBUTION, cached_series
+    from trainer.release.ood_model import embedding_of, evaluator_of
 
-    evaluator, embedded = _evaluator(bundle), _embedding(bundle)
+    evaluator, embedded = evaluator_of(bundle), embedding_of(bundle)
     wanted = {number: (IN_DISTRIBUTION, *more) for number, more in conditions.items()}
     total = len(heads) * sum(map(len, wanted.values()))
     with options.bar_of("series", total) as (bar, task):

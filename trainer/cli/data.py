@@ -3,13 +3,16 @@
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from trainer.cli import options
 
-LayoutName = Literal["synthrad", "brats", "flair-t1", "pairs", "dicom", "maps", "archive"]
+if TYPE_CHECKING:
+    from trainer.data.dataset import Layout, SourceKind
+
+LayoutName = Literal["synthrad", "brats", "flair-t1", "nifti", "dicom", "maps", "archive"]
 
 
 def prepare(  # noqa: PLR0913 - one option each
@@ -26,7 +29,7 @@ def prepare(  # noqa: PLR0913 - one option each
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
     kind: Annotated[
         Literal["ct", "mr"] | None,
-        typer.Option("--source-kind", help="Modality of the source; for pairs and dicom."),
+        typer.Option("--source-kind", help="Modality of the source; for nifti and dicom."),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Licence; default: of the layout.")] = None,
     as_json: options.AsJson = False,
@@ -41,13 +44,7 @@ def prepare(  # noqa: PLR0913 - one option each
     from trainer.data.prepare import prepare as prepare_task
 
     chosen = LAYOUTS[layout]
-    if chosen.kind is None and kind is None:
-        raise typer.BadParameter(f"the layout {layout} needs --source-kind ct or mr")
-    if chosen.kind is not None and kind not in {None, chosen.kind}:
-        raise typer.BadParameter(f"the source of the layout {layout} is {chosen.kind}, not {kind}")
-    task = Task(
-        chosen, chosen.kind or kind or "ct", source, out, split, seed, licence or chosen.licence
-    )
+    task = Task(chosen, kind_of(chosen, kind), source, out, split, seed, licence or chosen.licence)
     with options.bar_of("subjects", 1) as (bar, line):
 
         def report(name: str, outcome: str) -> None:
@@ -74,6 +71,17 @@ def prepare(  # noqa: PLR0913 - one option each
         )
     if summary.refused:
         raise SystemExit(1 if summary.index else 3)
+
+
+def kind_of(layout: "Layout", given: Literal["ct", "mr"] | None) -> "SourceKind":
+    """Return what the source of a layout is, where it must be given as given."""
+    if layout.kind is None and given is None:
+        raise typer.BadParameter(f"the layout {layout.name} needs --source-kind ct or mr")
+    if layout.kind is not None and given not in {None, layout.kind}:
+        raise typer.BadParameter(
+            f"the source of the layout {layout.name} is {layout.kind}, not {given}"
+        )
+    return layout.kind or given or "ct"
 
 
 def tissue_maps(

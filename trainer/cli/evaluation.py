@@ -1,8 +1,7 @@
 """Scores of a run before its release, and reports on a bundle."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -118,7 +117,7 @@ def evaluate(  # noqa: PLR0913 - one option each
     from trainer.evaluate import run
     from trainer.evaluate.plots import read_curves
     from trainer.evaluate.report import Supplement
-    from trainer.evaluate.report_files import json_text, write_report
+    from trainer.evaluate.report_files import json_text, replaced, write_report
 
     check_out(out)
     supplement = Supplement(
@@ -180,7 +179,7 @@ def acceptance(
     """
     from trainer.evaluate import acceptance as judged
     from trainer.evaluate.networks import bundle_at
-    from trainer.evaluate.report_files import json_text
+    from trainer.evaluate.report_files import json_text, replaced
 
     check_out(out)
     folder = _data_or_none(data)
@@ -266,7 +265,7 @@ def guidance_report(  # noqa: PLR0913 - one option each
     from trainer.data.dataset import PreparedData
     from trainer.evaluate.ablation import AblationRequest, ablate
     from trainer.evaluate.networks import bundle_at
-    from trainer.evaluate.report_files import json_text, write_report_files
+    from trainer.evaluate.report_files import json_text, replaced, write_report_files
     from trainer.evaluate.retrieval_reports import ablation_report
 
     check_out(out)
@@ -302,7 +301,7 @@ def retrieval_report(
     encoder of the bundle is compared with an untrained one.
     """
     from trainer.evaluate.networks import bundle_at
-    from trainer.evaluate.report_files import json_text, write_report_files
+    from trainer.evaluate.report_files import json_text, replaced, write_report_files
     from trainer.evaluate.retrieval_reports import UNTRAINED, compared, encoder_of, retrieval_report
     from trainer.release.card import OURS
     from trainer.simulate.stacks import Stacks
@@ -330,23 +329,6 @@ def check_out(out: Path) -> None:
     is_report = out.is_dir() and any((out / name).is_file() for name in _REPORTS)
     if not (is_report or (out.is_dir() and not any(out.iterdir()))):
         raise typer.BadParameter(f"{out} holds something that is not a report; give another --out")
-
-
-def replaced(out: Path, write_into: Callable[[Path], None]) -> None:
-    """Write a report beside its final place and move it there, so that it is always complete."""
-    part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        write_into(part)
-    except BaseException:
-        shutil.rmtree(part)
-        raise
-    if out.exists():
-        out.rename(old)
-    part.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _named(given: list[str] | None, what: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -12,12 +13,20 @@ from rich.progress import Progress, TaskID
 
 if TYPE_CHECKING:
     from trainer.heads import Head
+    from trainer.make.run import Watcher
     from trainer.simulate.hounsfield import Tissues
     from trainer.simulate.labels import LabelHead
 
 Data = Annotated[
     Path | None,
     typer.Option(help="Folder of T1 heads and templates; default: REBRAIN_DATA or ../shared/data."),
+]
+Prepared = Annotated[
+    Path | None,
+    typer.Option(help="Prepared data set (`prepare`) instead of subjects with tissue maps."),
+]
+MapsOrNone = Annotated[
+    Path | None, typer.Option("--maps", help="Folder of tissue maps, one file per subject.")
 ]
 Config = Annotated[Path, typer.Option(help="TOML file of parameters; see conf/train.")]
 Maps = Annotated[Path, typer.Option(help="Folder of tissue maps, one file per subject.")]
@@ -86,7 +95,66 @@ def in_parallel(
 
 
 @contextmanager
+def stages() -> "Iterator[Watcher]":
+    """Show the stages of `make` on standard error, and the progress of the one at work."""
+    from trainer.make.run import STAGES, Watcher
+
+    with bar_of("starting", 1) as (bar, task):
+
+        def told(line: str) -> None:
+            bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        def stage(name: str, state: str) -> None:
+            told(f"[{STAGES.index(name) + 1}/{len(STAGES)}] {name}: {state}")
+
+        def ended(name: str, seconds: float | None) -> None:
+            stage(name, "done before" if seconds is None else f"done in {seconds:.0f} s")
+
+        yield Watcher(
+            begun=lambda name: stage(name, "begins"),
+            ended=ended,
+            started=lambda what, count: bar.reset(task, description=what, total=count),
+            advance=lambda count: bar.advance(task, count),
+            told=told,
+        )
+
+
+#: seconds between two lines of progress where standard error is no terminal
+LINE_EVERY_S = 30.0
+
+
+@contextmanager
 def bar_of(label: str, total: int) -> Iterator[tuple[Progress, TaskID]]:
-    """Show a progress bar on standard error while the block runs."""
-    with Progress(console=Console(stderr=True)) as progress:
-        yield progress, progress.add_task(label, total=total)
+    """Show progress on standard error while the block runs: a bar, or lines off a terminal."""
+    console = Console(stderr=True)
+    lines = not console.is_terminal
+    with Progress(console=console, disable=lines) as progress:
+        task = progress.add_task(label, total=total)
+        ended = Event()
+        writer = Thread(target=_write_lines, args=(progress, ended), daemon=True)
+        if lines:
+            writer.start()
+        try:
+            yield progress, task
+        finally:
+            ended.set()
+            if lines:
+                writer.join()
+
+
+def _write_lines(progress: Progress, ended: Event) -> None:
+    """Write how far the tasks are, from time to time, and at the end of a long one."""
+    long = False
+    while not ended.wait(LINE_EVERY_S):
+        long = True
+        _write_line(progress)
+    if long:
+        _write_line(progress)
+
+
+def _write_line(progress: Progress) -> None:
+    for task in progress.tasks:
+        whole = "" if task.total is None else f" of {task.total:g}"
+        minutes, seconds = divmod(round(task.elapsed or 0.0), 60)
+        line = f"{task.description}: {task.completed:g}{whole}, {minutes}:{seconds:02d}"
+        progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -44,7 +44,7 @@ def release(  # noqa: PLR0913 - one option each
     from trainer import stages
     from trainer.config import TrainConfig
 
-    private = _private_key(key)
+    private = private_key(key)
     folders = stages.Folders(pool, run, options.data_of(data))
     settings = TrainConfig.load(config)
     _finish(stages.release_run(settings, folders, out, version, override), private)
@@ -71,7 +71,7 @@ def release_prepared(  # noqa: PLR0913 - one option each
     from trainer.release.bundle import release_prepared as release_run
     from trainer.release.card import ReleaseEvaluation, Title
 
-    private = _private_key(key)
+    private = private_key(key)
     name, _, version = title.partition(":")
     words = Title(name, version, ReleaseEvaluation.read(evaluation), override)
     _finish(release_run(TrainConfig.load(config), run, data, out, words), private)
@@ -104,7 +104,7 @@ def add_retrieval(  # noqa: PLR0913 - one option each
 
     retrieval = Retrieval.model_validate({"method": method, "p": percent})
     folders = GuidanceFolders(encoder, branch, base)
-    private = _private_key(key)
+    private = private_key(key)
     _finish(release_guided(bundle_at(bundle), folders, retrieval, version, out), private)
 
 
@@ -142,7 +142,7 @@ def sign(
     _finish(load_bundle(bundle), read_private_key(private))
 
 
-def _private_key(file: Path | None) -> "PrivateKey | None":
+def private_key(file: Path | None) -> "PrivateKey | None":
     """Read the key before the work begins, so that a wrong one costs no time."""
     from rebrain_node.model.signature import read_private_key
 

@@ -232,7 +232,10 @@ def read_index(folder: Path) -> DatasetIndex:
     """
     path = folder / "dataset.json"
     if not path.is_file():
-        raise DatasetError(f"{path} is missing: not a prepared data set, or not finished")
+        places = [*sorted(folder.glob("*/dataset.json")), folder.parent / path.name]
+        near = [place for place in places if place.is_file()]
+        remedy = f"; {near[0].parent} is one: give that" if near else "; `prepare` makes it"
+        raise DatasetError(f"{path} is missing: not a prepared data set, or not finished{remedy}")
     try:
         index = DatasetIndex.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -360,6 +363,7 @@ class Layout:
     kind: SourceKind | None  #: what the source is; None where the user must state it
     find: Callable[[Path], list[SourceSubject]]  #: lists the subjects of a source folder
     read: Callable[[SourceSubject, SourceKind], Reading]  #: reads one of them
+    expects: str  #: how the files of a subject lie in SOURCE
     licence: str = "not stated"
     volumetric: bool = True
     default_split: str = "0.7/0.15/0.15"  #: shares of the roles train/validation/test

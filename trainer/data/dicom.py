@@ -64,7 +64,7 @@ def _subject(folder: Path) -> SourceSubject:
         names = ", ".join(p.name for p in series) or "nothing"
         return SourceSubject(
             folder.name,
-            {"folder": folder},
+            {"target": folder / _TARGET_FOLDERS[0]},
             f"{folder} must hold two series folders, one of them named "
             f"{' or '.join(_TARGET_FOLDERS)}; it holds {names}",
         )
@@ -111,11 +111,13 @@ def read_target(folder: Path) -> SourceVolume:
 
 
 def _instances(folder: Path, modality: str) -> list[Dataset]:
-    instances = [_instance(path) for path in sorted(folder.rglob("*")) if path.is_file()]
-    found = sorted({str(i.get("Modality", "none")) for i in instances})
-    if found != [modality]:
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    instances = [_instance(path) for path in paths]
+    found = {str(i.get("Modality", "none")): p.name for i, p in zip(instances, paths, strict=True)}
+    if list(found) != [modality]:
+        named = ", ".join(f"{each} ({name})" for each, name in sorted(found.items()))
         raise DatasetError(
-            f"{folder} must hold one {modality} series; it holds {', '.join(found) or 'nothing'}"
+            f"{folder} must hold one {modality} series; it holds {named or 'nothing'}"
         )
     return instances
 

@@ -103,7 +103,7 @@ def _flair_t1(source: Path) -> list[SourceSubject]:
     ]
 
 
-def _pairs(source: Path) -> list[SourceSubject]:
+def _two_folders_or_table(source: Path) -> list[SourceSubject]:
     return _once_each(_table(source) if source.is_file() else _two_folders(source))
 
 
@@ -147,18 +147,74 @@ def _table(path: Path) -> list[SourceSubject]:
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
-        Layout("synthrad", "ct", _synthrad, read_pair, "CC BY-NC 4.0 (SynthRAD2023)"),
-        Layout("brats", "mr", _brats, read_stripped_pair, "terms of the BraTS challenge"),
-        Layout("flair-t1", "mr", _flair_t1, read_pair, "see LICENSE beside the images"),
-        Layout("pairs", None, _pairs, read_pair),
-        Layout("dicom", None, dicom.find, dicom.read),
         Layout(
-            "maps", "ct", simulated.find, simulated.read, simulated.LICENCE,
-            default_split="as the heads are catalogued",
+            "synthrad", "ct", _synthrad, read_pair,
+            "SOURCE/<subject>/ct.nii.gz, mr.nii.gz and mask.nii.gz",
+            "CC BY-NC 4.0 (SynthRAD2023)",
+        ),
+        Layout(
+            "brats", "mr", _brats, read_stripped_pair,
+            "SOURCE/<subject>/<subject>_flair.nii.gz and <subject>_t1.nii.gz, or -t2f and -t1n",
+            "terms of the BraTS challenge",
+        ),
+        Layout(
+            "flair-t1", "mr", _flair_t1, read_pair,
+            "SOURCE/<subject>_FLAIR.nii.gz and <subject>_T1.nii.gz",
+            "see LICENSE beside the images",
+        ),
+        Layout(
+            "nifti", None, _two_folders_or_table, read_pair,
+            "SOURCE/source/<subject>.nii.gz and SOURCE/target/<subject>.nii.gz, or a table .csv",
+        ),
+        Layout(
+            "dicom", None, dicom.find, dicom.read,
+            "SOURCE/<subject>/ with two folders of one series each, one named target, mr or t1",
+        ),
+        Layout(
+            "maps", "ct", simulated.find, simulated.read,
+            "SOURCE/<head>.npz, written by rebrain-train tissue-maps",
+            simulated.LICENCE, default_split="as the heads are catalogued",
         ),
         Layout(
             "archive", "ct-window", archive.find, archive.read,
+            "one .npz with the keys ct, t1, patient and slice",
             volumetric=False, default_split="0/0/1",
         ),
     )
 }  # fmt: skip
+
+#: layouts that are recognised by the names of their files
+_OF_IMAGES = ("synthrad", "brats", "flair-t1", "nifti", "dicom")
+#: folders looked into for subjects that are not where they were expected
+_MOST_FOLDERS = 200
+
+
+def where_instead(layout: Layout, source: Path) -> str | None:
+    """Say which folder or layout would be right, where `source` holds no subject of the layout.
+
+    Looks one and two levels down and one up, for this layout and then for the others.
+
+    Returns
+    -------
+    str or None
+        A sentence; None where `source` is right, or nothing is found.
+    """
+    if _fits(layout, source):
+        return None
+    below = [child for pattern in ("*", "*/*") for child in sorted(source.glob(pattern))]
+    places = [source, *(p for p in below[:_MOST_FOLDERS] if p.is_dir()), source.parent]
+    others = [each for each in LAYOUTS.values() if each.name in _OF_IMAGES and each is not layout]
+    for each in (layout, *others):
+        for place in places:
+            if _fits(each, place):
+                return f"{place} holds subjects of the layout {each.name}: give that"
+    return None
+
+
+def _fits(layout: Layout, source: Path) -> bool:
+    """Return whether a folder has a subject of the layout with all its files."""
+    try:
+        found = layout.find(source)
+    except DatasetError:
+        return False
+    return any(all(path.exists() for path in each.files.values()) for each in found)

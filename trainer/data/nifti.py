@@ -7,7 +7,9 @@ Header fields by byte offset: NIfTI-1, https://nifti.nimh.nih.gov/pub/dist/src/n
 """
 
 import gzip
+import math
 import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +42,7 @@ def read_volume(path: Path) -> sitk.Image:
     Raises
     ------
     DatasetError
-        Missing, damaged, not 3-D, of one slice, without a stated orientation, or not finite.
+        Missing, damaged, cut off, not 3-D, of one slice, without a stated orientation, not finite.
     """
     if not path.is_file():
         raise DatasetError(f"{path} is missing")
@@ -54,9 +56,7 @@ def read_volume(path: Path) -> sitk.Image:
         raise DatasetError(f"{path} cannot be read: {_last_line(error)}") from error
     if min(image.GetSize()) < 2:
         raise DatasetError(f"{path} has the size {image.GetSize()}: one slice is no volume")
-    bad = _not_finite(path)
-    if bad:
-        raise DatasetError(f"{path} has {bad} voxels that are NaN or infinite")
+    _check_voxels(path, math.prod(image.GetSize()))
     return image
 
 
@@ -274,19 +274,46 @@ _HEADER_BYTES = 348
 _FLOATS = {16: "f4", 64: "f8"}  # datatype codes of float32 and float64
 
 
-def _not_finite(path: Path) -> int:
-    """Return how many voxels of a NIfTI-1 file are NaN or infinite; 0 for whole numbers."""
-    content = path.read_bytes()
-    if content.startswith(b"\x1f\x8b"):
-        content = gzip.decompress(content)
-    if len(content) < _HEADER_BYTES:
-        return 0
-    order = "<" if struct.unpack_from("<i", content)[0] == _HEADER_BYTES else ">"
-    (code,) = struct.unpack_from(f"{order}h", content, 70)
+def _check_voxels(path: Path, voxels: int) -> None:
+    """Hold the bytes of a NIfTI-1 file against its header: the reader fills up what is missing.
+
+    Raises
+    ------
+    DatasetError
+        The file is cut off or damaged, or voxels are NaN or infinite.
+    """
+    content = _content(path)
+    orders = [o for o in "<>" if struct.unpack_from(f"{o}i", content)[0] == _HEADER_BYTES]
+    if not orders:  # NIfTI-2
+        return
+    (order,) = orders
+    code, bits = struct.unpack_from(f"{order}2h", content, 70)
     (start,) = struct.unpack_from(f"{order}f", content, 108)
-    if code not in _FLOATS:
-        return 0
-    voxels = content[int(start) :]
-    kind = np.dtype(order + _FLOATS[code])
-    whole = len(voxels) // kind.itemsize
-    return int(np.count_nonzero(~np.isfinite(np.frombuffer(voxels, kind, whole))))
+    stored, expected = len(content) - int(start), voxels * bits // 8
+    if stored < expected:
+        raise DatasetError(
+            f"{path} is cut off: {max(stored, 0)} of {expected} bytes of voxels are there; "
+            "copy it again"
+        )
+    if code in _FLOATS:
+        values = np.frombuffer(content, np.dtype(order + _FLOATS[code]), voxels, int(start))
+        bad = int(np.count_nonzero(~np.isfinite(values)))
+        if bad:
+            raise DatasetError(f"{path} has {bad} voxels that are NaN or infinite")
+
+
+def _content(path: Path) -> bytes:
+    """Read a file, decompressed where it is.
+
+    Raises
+    ------
+    DatasetError
+        The compressed data end early or are damaged.
+    """
+    content = path.read_bytes()
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DatasetError(f"{path} is damaged: {error}; copy it again") from error

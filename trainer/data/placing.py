@@ -275,7 +275,7 @@ def located(
     if pixel_mm is None:
         raise HeadFrameError("the pixel size is not known")
     try:
-        prepared = preprocess(_series(hu, positions_mm, pixel_mm), recipe)
+        prepared = preprocess(source_volume_of(hu, positions_mm, pixel_mm), recipe)
     except SeriesRejectedError as error:
         raise HeadFrameError(str(error)) from error
     frame = locate(prepared, load_head_template())
@@ -290,9 +290,10 @@ def located(
     )
 
 
-def _series(
+def source_volume_of(
     hu: NDArray[np.float32], positions_mm: NDArray[np.float64], pixel_mm: tuple[float, float]
 ) -> SourceVolume:
+    """Return slices, arrays as of `located`, as a series that a node has read."""
     count = len(hu)
     positions = np.zeros((count, 3))
     positions[:, 2] = positions_mm

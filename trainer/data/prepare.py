@@ -7,6 +7,8 @@ comes last: a folder of an interrupted run cannot be opened, and the next run co
 
 import hashlib
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,7 @@ from trainer.data.dataset import (
     write_index,
     write_subject,
 )
+from trainer.data.layouts import where_instead
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -78,9 +81,7 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
         The source is no such layout, the folder holds another data set, or the split does not
         fit, or is fixed by the layout. Subjects that are finished stay.
     """
-    found = task.layout.find(task.source)
-    if not found:
-        raise DatasetError(f"{task.source} holds no subject in the layout {task.layout.name}")
+    found = _found(task)
     if task.split is not None and any(subject.role for subject in found):
         raise DatasetError(
             f"the layout {task.layout.name} fixes the role of each subject; omit --split"
@@ -113,6 +114,27 @@ def prepare(task: Task, begun: Callable[[int], None], done: Callable[[str, str],
         tuple(name for name in records if outcomes[name] == "kept"),
         refused,
     )
+
+
+def _found(task: Task) -> list[SourceSubject]:
+    """List the subjects of the source.
+
+    Raises
+    ------
+    DatasetError
+        There is none, or those of another folder or layout are meant.
+    """
+    remedy = where_instead(task.layout, task.source)
+    try:
+        found = [] if remedy else task.layout.find(task.source)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; expected {task.layout.expects}") from error
+    if not found:
+        raise DatasetError(
+            f"{task.source} holds no subject in the layout {task.layout.name}, expected "
+            f"{task.layout.expects}; {remedy or 'give another folder or layout'}"
+        )
+    return found
 
 
 def _earlier(task: Task, found: list[SourceSubject]) -> DatasetIndex | None:
@@ -159,9 +181,34 @@ def _one(task: Task, subject: SourceSubject) -> tuple[DatasetRecord, str]:
     if kept is not None:
         return kept, "kept"
     _forget(task.out, subject.name)
-    reading = task.layout.read(subject, task.kind)
+    reading = _read(task, subject)
     meta = _meta(task, subject, reading, inputs)
     return write_subject(task.out, reading.subject, task.kind, meta), "prepared"
+
+
+#: what libraries raise on a damaged file, beside what this software refuses in its own words
+_DAMAGES = (
+    ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
+    ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+def _read(task: Task, subject: SourceSubject) -> Reading:
+    """Read one subject.
+
+    Raises
+    ------
+    DatasetError
+        It cannot be used: one damaged subject does not end the work on the others.
+    """
+    try:
+        return task.layout.read(subject, task.kind)
+    except _DAMAGES as error:
+        files = ", ".join(map(str, subject.files.values()))
+        reason = " ".join(str(error).split())
+        raise DatasetError(
+            f"{files} cannot be read: {type(error).__name__}: {reason}; copy the subject again"
+        ) from error
 
 
 def _meta(task: Task, subject: SourceSubject, reading: Reading, inputs: dict[str, str]) -> Meta:

@@ -10,15 +10,14 @@ from pathlib import Path
 from pickle import UnpicklingError  # the name of a refusal; nothing is unpickled here
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rebrain_node.domain.volume import AIR_HU, Grid, Guide, PreparedVolume, Target
+from rebrain_node.domain.volume import Guide
 from rebrain_node.engine.open import open_encoder, open_engine
 from rebrain_node.errors import RebrainError
 from rebrain_node.model import unet
-from rebrain_node.model.bundle import ModelBundle, load_bundle
+from rebrain_node.model.bundle import MANIFEST, ModelBundle, load_bundle
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.recipe import Image, Recipe
 from rebrain_node.ports import Encoder, Exemplars
@@ -26,8 +25,9 @@ from rebrain_node.retrieval.open import open_exemplars
 from rebrain_node.steps.locate import locate
 from rebrain_node.steps.retrieve import embed, retrieve
 from trainer.data.dataset import digest_of
-from trainer.data.placing import Placement, levelled_hu
+from trainer.data.placing import Placement
 from trainer.data.protocols import Case
+from trainer.data.series import prepared_volume_of
 from trainer.evaluate.results import BundleFacts
 from trainer.train.bridge import open_run
 from trainer.train.loop import CHECKPOINT
@@ -66,55 +66,12 @@ class Retriever:
         self, case: Case, placement: Placement, rows: Sequence[int], *recipes: Recipe
     ) -> list[dict[int, Guide]]:
         """Retrieve as `guides` at some positions, by recipes that differ in retrieval alone."""
-        prepared = prepared_volume_of(case, placement, self.recipe)
+        prepared = prepared_volume_of(case, "ct", placement, self.recipe)
         prepared = replace(prepared, targets=tuple(prepared.targets[row] for row in rows))
         frame = locate(prepared, load_head_template())
         embeddings = embed(prepared, self.encoder, self.recipe)
         found = (retrieve(prepared, each, frame, embeddings, self.exemplars) for each in recipes)
         return [dict(zip(rows, guides, strict=True)) for guides in found]
-
-
-def prepared_volume_of(case: Case, placement: Placement, recipe: Recipe) -> PreparedVolume:
-    """Take the slices given as the node's own preprocessing leaves them."""
-    first_mm = float(case.positions_mm[0])
-    hu = np.stack([placement.onto(plane, AIR_HU) for plane in levelled_hu(case, recipe)])
-    head = np.stack([placement.onto(mask.astype(np.float32), 0.0) > 0.5 for mask in case.head])
-    count = len(hu)
-    steps = np.diff(case.positions_mm)
-    return PreparedVolume(
-        hu=hu,
-        head=head,
-        grid=Grid(
-            origin_mm=np.zeros(3),
-            row_direction=np.array([1.0, 0.0, 0.0]),
-            column_direction=np.array([0.0, 1.0, 0.0]),
-            pixel_mm=recipe.grid.pixel_mm,
-            rows=recipe.grid.rows,
-            columns=recipe.grid.columns,
-        ),
-        distances_mm=case.positions_mm - first_mm,
-        thickness_mm=(float(np.median(steps)) if len(steps) else recipe.spacing_mm,) * count,
-        targets=_targets(case, first_mm),
-        spacing_mm=recipe.spacing_mm,
-        sop_instance_uids=tuple(f"2.25.{k + 1}" for k in range(count)),
-        frame_numbers=(None,) * count,
-        frame_of_reference_uid="2.25.1",
-    )
-
-
-def _targets(case: Case, first_mm: float) -> tuple[Target, ...]:
-    below, share = case.bracket()
-    found = []
-    for k, position in enumerate(case.targets_mm):
-        nearest = int(np.argmin(np.abs(case.positions_mm - position)))
-        low, high = int(below[k]), int(below[k]) + 1
-        if case.measured[k]:
-            low = high = nearest
-        alpha = 0.0 if case.measured[k] else float(share[k])
-        found.append(
-            Target(distance_mm=float(position) - first_mm, below=low, above=high, alpha=alpha)
-        )
-    return tuple(found)
 
 
 DEMO = "demo"
@@ -164,7 +121,7 @@ def bundle_at(where: str) -> ModelBundle:
     Raises
     ------
     NetworkError
-        There is no such folder.
+        There is no such folder, or it is neither bundle nor run.
     BundleError
         The bundle is damaged.
     """
@@ -174,6 +131,12 @@ def bundle_at(where: str) -> ModelBundle:
     folder = Path(where)
     if not folder.is_dir():
         raise NetworkError(f"{folder}: no such folder; expected a bundle, a run or {DEMO!r}")
+    if not (folder / MANIFEST).is_file():
+        near = [p for name in (MANIFEST, CHECKPOINT) for p in sorted(folder.glob(f"*/{name}"))]
+        remedy = f"; {near[0].parent} is one: give that" if near else ""
+        raise NetworkError(
+            f"{folder} holds neither {MANIFEST} of a bundle nor {CHECKPOINT} of a run{remedy}"
+        )
     return load_bundle(folder)
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -226,6 +227,23 @@ def write_report_files(
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         (out / file).write_bytes(content)
+
+
+def replaced(out: Path, write_into: Callable[[Path], None]) -> None:
+    """Write a report beside its final place and move it there, so that it is always complete."""
+    part, old = out.with_name(f".{out.name}.part"), out.with_name(f".{out.name}.old")
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        write_into(part)
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+    if out.exists():
+        out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def json_text(document: Mapping[str, object]) -> str:

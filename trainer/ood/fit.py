@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rebrain_node.errors import RebrainError
 from rebrain_node.model.head_template import load_head_template
 from rebrain_node.model.ood import EmbeddingDistribution, Gaussian, OodFeatures, OodModel, Vectors
 from rebrain_node.steps.ood import FRAME, PICTURE, RANGE_MM
@@ -25,6 +26,10 @@ _SHRINKAGE = 0.2  # of the correlation, which few subjects estimate poorly
 AXES = 16  # principal coordinates of the embedding
 _SCALE_PERCENTILE = 95.0  # the distance of this percentile is a score of 1
 FALSE_REFUSALS = 0.05
+
+
+class OodFitError(RebrainError):
+    """No OOD model can be fitted; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,14 @@ def fit(
 
     Raises
     ------
-    ValueError
+    OodFitError
         All series are of one subject.
     """
     subjects = sorted({each.subject for each in series})
     if len(subjects) < 2:
-        raise ValueError(
-            f"series of {len(subjects)} subject; at least 2 are needed, 19 for a threshold that "
-            "guarantees 5 %"
+        raise OodFitError(
+            f"series of {len(subjects)} subject that no input check refuses; at least 2 subjects "
+            "are needed, 19 for a threshold that guarantees 5 %"
         )
     distances = np.zeros((len(series), 2 + (encoder_sha256 is not None)))
     for subject in subjects:

@@ -33,7 +33,7 @@ from trainer.release.card import (
     training_facts,
 )
 from trainer.release.export import Names, export_onnx, halves_of
-from trainer.release.requirements import check_better, check_weights
+from trainer.release.requirements import ReleaseError, check_better, check_weights
 from trainer.train.bridge import run_digest, start_of
 from trainer.train.control import ControlFacts, branch_of, read_facts
 from trainer.train.loop import CHECKPOINT, read_checkpoint
@@ -204,14 +204,14 @@ def finished_run(config: TrainConfig, run: Path, out: Path) -> tuple[dict[str, T
     ------
     FileExistsError
         `out` exists; a released bundle is never overwritten.
-    ValueError
+    ReleaseError
         The run has not reached the last step.
     """
     check_unused(out)
     start = start_of(run)
     content = read_checkpoint(run / CHECKPOINT, run_digest(config, start))
     if content["step"] != config.train.steps:
-        raise ValueError(
+        raise ReleaseError(
             f"{run} is at step {content['step']} of {config.train.steps}: resume the training"
         )
     weights: dict[str, Tensor] = content["mean"]
@@ -233,7 +233,7 @@ def release_prepared(
     ------
     FileExistsError
         `out` exists; a released bundle is never overwritten.
-    ValueError
+    ReleaseError
         The run has not reached the last step, or its evaluation is of other weights, of training
         subjects, or no better than the lookup table or the template.
     """
@@ -242,7 +242,7 @@ def release_prepared(
         title.evaluation.digest, run, f"`rebrain-train evaluate --bundle {run} --data {folder}`"
     )
     if title.evaluation.split == "train":
-        raise ValueError("the evaluation is of training subjects: evaluate --split test")
+        raise ReleaseError("the evaluation is of training subjects: evaluate --split test")
     excuse = check_better(title.evaluation.scores, OURS, title.override)
     data = PreparedData.open(folder)
     slices = sum(len(data.subject(name).positions_mm) for name in data.split["train"])
@@ -271,7 +271,7 @@ def release_guided(
     ------
     FileExistsError
         `out` exists; a released bundle is never overwritten.
-    ValueError
+    ReleaseError
         The branch was trained with another bundle, or not to its last step.
     KnowledgeBaseError
         The knowledge base is damaged.
@@ -279,7 +279,7 @@ def release_guided(
     check_unused(out)
     facts = read_facts(folders.control)
     if facts.bundle != bundle.digest:
-        raise ValueError(
+        raise ReleaseError(
             f"{folders.control} was trained with the bundle {facts.bundle}, not {bundle.digest}"
         )
     base = read(folders.exemplars)

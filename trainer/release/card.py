@@ -9,6 +9,7 @@ from rebrain_node.model.card import Card, DataUse, Score, TrainingFacts
 from trainer.config import TrainConfig
 from trainer.data.dataset import PreparedData
 from trainer.heads import Head
+from trainer.release.requirements import ReleaseError
 
 SUMMARY = (
     "Synthesises T1-like MR slices from thick-slice head CT. A Brownian-bridge network of the "
@@ -156,7 +157,7 @@ class ReleaseEvaluation:
 
         Raises
         ------
-        ValueError
+        ReleaseError
             It is none.
         """
         try:
@@ -172,7 +173,7 @@ class ReleaseEvaluation:
             )
             return cls(document["bundle"]["digest"], document["dataset"]["split"], scores)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise ReleaseError(
                 f"{file} is no evaluation.json of `rebrain-train evaluate`: {error}"
             ) from error
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from rebrain_node.errors import RebrainError
 from rebrain_node.model.card import Score
 from trainer.data.dataset import digest_of
 from trainer.train.loop import CHECKPOINT
@@ -17,6 +18,10 @@ from trainer.train.loop import CHECKPOINT
 FIGURE: Final = "ssim"
 #: names of what must be surpassed, by the command that scored them
 RIVALS: Final = {"lookup table": "lookup table", "lut": "lookup table", "template": "template"}
+
+
+class ReleaseError(RebrainError):
+    """A network or bundle is not released; the message says why, and the remedy."""
 
 
 def check_weights(scored: str | None, run: Path, command: str) -> None:
@@ -31,11 +36,11 @@ def check_weights(scored: str | None, run: Path, command: str) -> None:
 
     Raises
     ------
-    ValueError
+    ReleaseError
         The scores are of another checkpoint.
     """
     if scored != digest_of(run / CHECKPOINT):
-        raise ValueError(
+        raise ReleaseError(
             f"the scores are not of the weights in {run / CHECKPOINT}: {command} scores them"
         )
 
@@ -59,7 +64,7 @@ def check_better(scores: Sequence[Score], ours: str, override: str | None) -> tu
 
     Raises
     ------
-    ValueError
+    ReleaseError
         It is not better somewhere and there is no reason, or nothing was compared.
     """
     found = {(score.test, score.method): score.figures.get(FIGURE) for score in scores}
@@ -69,7 +74,7 @@ def check_better(scores: Sequence[Score], ours: str, override: str | None) -> tu
         if method in RIVALS and rival is not None and (value := found.get((test, ours))) is not None
     ]
     if not compared:
-        raise ValueError(
+        raise ReleaseError(
             f"the scores compare {ours} with neither lookup table nor template: nothing shows that "
             "the network is better than either"
         )
@@ -82,7 +87,7 @@ def check_better(scores: Sequence[Score], ours: str, override: str | None) -> tu
         return ()
     reasons = "; ".join(worse)
     if override is None:
-        raise ValueError(
+        raise ReleaseError(
             f"{reasons}: train longer or on more subjects, or give --override REASON, which the "
             "model card will show"
         )

@@ -24,6 +24,7 @@ from trainer.train.bridge import Draws, Loss, draw_time_steps
 from trainer.train.guided import GuidedSource
 from trainer.train.loop import CHECKPOINT, Progress, RunOutput, Schedule, State, checkpoint, fit
 from trainer.train.samples import Batch, joined
+from trainer.train.workers import TrainingError
 
 REPORT_EVERY = 25
 _WARM_UP = 50
@@ -48,11 +49,11 @@ def read_facts(run: Path) -> ControlFacts:
 
     Raises
     ------
-    ValueError
+    TrainingError
         The run has not reached its last step.
     """
     if not (run / _FACTS).is_file():
-        raise ValueError(f"{run} has no {_FACTS}: its training has not ended")
+        raise TrainingError(f"{run} has no {_FACTS}: its training has not ended")
     return ControlFacts.model_validate_json((run / _FACTS).read_bytes())
 
 

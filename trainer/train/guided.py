@@ -30,6 +30,7 @@ from trainer.simulate.pool import Pool
 from trainer.simulate.slabs import Sample
 from trainer.simulate.stacks import Stacks
 from trainer.train.samples import Batch, augmented, centred, sample_weights
+from trainer.train.workers import TrainingError
 
 _DIGITS = 16  # of the SHA-256 of a picture, as in `KnowledgeBase.key`
 _OUTSIDE = 0.15  # weight of a pixel outside the head, as in `trainer.train.samples`
@@ -181,7 +182,7 @@ class GuidedSource:
 
         Raises
         ------
-        ValueError
+        TrainingError
             The pool has no missing position, or the target "donor" no exemplar with its MR.
         """
         draws = draws or SampleDraws()
@@ -191,7 +192,9 @@ class GuidedSource:
         if training.target == "donor":
             weights = weights * torch.tensor([float(guide is not None) for guide in guides])
         if not weights.sum() > 0:
-            raise ValueError("nothing to learn from: no missing position, or none with an exemplar")
+            raise TrainingError(
+                "nothing to learn from: no missing position, or none with an exemplar"
+            )
         return cls(pool, weights, recipe, training, guides, donors, draws)
 
     def draw(self, rng: SampleRng) -> tuple[Batch, Tensor]:

@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from trainer.train.workers import ALONE_ON_CPU, Workers
+from trainer.train.workers import ALONE_ON_CPU, TrainingError, Workers
 
 CHECKPOINT: Final = "checkpoint.pt"  #: in the folder of a run
 N = TypeVar("N", bound=nn.Module)
@@ -110,7 +110,17 @@ class State(Generic[N]):
 
 
 def checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, tensors and numbers only, whatever parameters it was trained with."""
+    """Read a checkpoint, tensors and numbers only, whatever parameters it was trained with.
+
+    Raises
+    ------
+    TrainingError
+        There is none.
+    """
+    if not path.is_file():
+        raise TrainingError(
+            f"{path.parent} holds no {CHECKPOINT}: it is no run, or its training has not begun"
+        )
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
 
@@ -120,12 +130,12 @@ def read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
-        It was trained with other parameters or data.
+    TrainingError
+        There is none, or it was trained with other parameters or data.
     """
     content = checkpoint(path)
     if content["digest"] != digest:
-        raise ValueError(f"{path} was trained with other parameters or data; give another --run")
+        raise TrainingError(f"{path} was trained with other parameters or data; give another --run")
     return content
 
 

@@ -21,6 +21,7 @@ from trainer.data.placing import levelled_hu, levelled_window, placements, truth
 from trainer.data.protocols import Sparsity, thinned
 from trainer.sample_rng import SampleRng
 from trainer.train.samples import Batch, place
+from trainer.train.workers import TrainingError
 
 GAPS = (1, 2, 3, 4)  # slices from one measured slice to the next; drawn alike
 _THICK = 0.3  # share of protocols with slices as thick as their distance
@@ -102,13 +103,15 @@ class PreparedSource:
 
         Raises
         ------
-        ValueError
+        TrainingError
             There is none.
         """
         data = PreparedData.open(folder)
         names = data.split["train"]
         if not names:
-            raise ValueError(f"{folder} has no subject with the role train")
+            raise TrainingError(
+                f"{folder} has no subject with the role train: prepare more subjects"
+            )
         placed = tuple(GridSubject.of(data.subject(n), data.source_kind, recipe) for n in names)
         return cls(data.source_kind, data.volumetric, recipe, placed)
 

@@ -14,9 +14,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rebrain_node.errors import SettingsError
+from rebrain_node.errors import RebrainError, SettingsError
 
 DeviceName = Literal["cpu", "cuda"]
+
+
+class TrainingError(RebrainError):
+    """A network cannot be trained, or its run not used; the message says why, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class Workers:
 
         Raises
         ------
-        ValueError
+        TrainingError
             The batch does not divide by the number of processes.
         """
         if batch % self.count:
-            raise ValueError(
+            raise TrainingError(
                 f"a batch of {batch} does not divide by {self.count} processes; "
                 "change train.batch or --nproc-per-node"
             )

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ from rebrain_node.model.card import Score
 from rebrain_node.model.signature import read_public_key, signing_key
 from tests.support.ball_head import ball_maps
 from tests.support.plain_bundle import plain_contents
-from trainer.cli import program, renamed
+from trainer.cli import options, program, renamed
 from trainer.config import TrainConfig
 from trainer.heads import Head
+from trainer.release.requirements import ReleaseError
 from trainer.stages import Folders, release_run, sampling_name, simulate_head, write_scores
 from trainer.train.bridge import fresh_state
+from trainer.train.workers import TrainingError
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "conf" / "train" / "demo.toml"
@@ -121,6 +124,53 @@ def _head(name: str) -> Head:
     return Head(name, Path("none"), None, "made of spheres", "train", False, True)
 
 
+def test_a_missing_package_is_one_line_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None\nfrom trainer.cli import app; app(sys.argv[1:])"
+    arguments = ["evaluate", "--bundle", "demo", "--data", "d", "--out", str(tmp_path / "o")]
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        "rebrain-train: torch is not installed: pip install 'rebrain-node[train]'\n"
+    )
+
+
+def test_a_run_that_is_not_finished_is_one_line_with_the_remedy(tmp_path: Path) -> None:
+    config = ROOT / "conf" / "train" / "flair.toml"
+    (tmp_path / "evaluation.json").write_text(
+        '{"dataset": {"name": "d", "split": "test"}, "protocol": "none", '
+        '"bundle": {"digest": "0"}, "methods": {}}'
+    )
+
+    with pytest.raises(TrainingError, match=r"holds no checkpoint\.pt: it is no run"):
+        program(
+            ["release-prepared", "--config", str(config), "--data", "d", "--run", str(tmp_path),
+             "--out", str(tmp_path / "b"), "--title", "a:1",
+             "--evaluation", str(tmp_path / "evaluation.json")],
+            standalone_mode=False,
+        )  # fmt: skip
+
+
+def test_off_a_terminal_progress_is_told_in_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(options, "LINE_EVERY_S", 0.05)
+
+    with options.bar_of("steps", 200) as (bar, task):
+        bar.advance(task, 50)
+        time.sleep(0.12)
+        bar.update(task, completed=200, description="steps (loss 0.1)")
+    with options.bar_of("quick", 1):
+        pass
+
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "steps: 50 of 200, 0:00"
+    assert told[-1] == "steps (loss 0.1): 200 of 200, 0:00"
+
+
 def test_a_head_that_has_samples_is_not_simulated_again(tmp_path: Path) -> None:
     simulation = TrainConfig.load(DEMO).simulate.model_copy(update={"samples_2mm": 2})
     np.savez(tmp_path / "ball.npz", **ball_maps())
@@ -180,7 +230,7 @@ def test_a_recipe_is_not_released_if_other_time_steps_score_better(
     config, folders = finished
     write_scores(folders.run, _scores({(1.0,): 0.5, (1.0, 0.5): 0.6}))
 
-    with pytest.raises(ValueError, match=r"time steps 1\.0 0\.5 has SSIM 0\.600"):
+    with pytest.raises(ReleaseError, match=r"time steps 1\.0 0\.5 has SSIM 0\.600"):
         release_run(config, folders, tmp_path / "bundle", "0.0.1")
 
 
@@ -190,7 +240,7 @@ def test_a_run_no_better_than_the_lookup_table_is_released_for_a_reason_only(
     config, folders = finished
     write_scores(folders.run, _scores({(1.0,): 0.4}))
 
-    with pytest.raises(ValueError, match=r"0\.400 is not above that of the lookup table, 0\.450"):
+    with pytest.raises(ReleaseError, match=r"0\.400 is not above that of the lookup table, 0\.450"):
         release_run(config, folders, tmp_path / "bundle", "0.0.1")
 
 
@@ -203,10 +253,10 @@ def test_scores_of_other_weights_release_nothing(
     state.step, state.seconds = 1, 9.0
     state.save(folders.run / "checkpoint.pt")
 
-    with pytest.raises(ValueError, match="not of the weights"):
+    with pytest.raises(ReleaseError, match="not of the weights"):
         release_run(config, folders, tmp_path / "bundle", "0.0.1")
     (folders.run / "scores.json").unlink()
-    with pytest.raises(ValueError, match="`rebrain-train score"):
+    with pytest.raises(ReleaseError, match="`rebrain-train score"):
         release_run(config, folders, tmp_path / "bundle", "0.0.1")
 
 
@@ -217,7 +267,7 @@ def test_a_run_that_has_not_ended_is_not_released(
     state = fresh_state(config, torch.device("cpu"))
     state.save(folders.run / "checkpoint.pt")
 
-    with pytest.raises(ValueError, match="at step 0 of 1"):
+    with pytest.raises(ReleaseError, match="at step 0 of 1"):
         release_run(config, folders, tmp_path / "bundle", "0.0.1")
 
 

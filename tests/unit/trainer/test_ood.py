@@ -14,7 +14,7 @@ from tests.support.ood_models import SUBJECTS, in_distribution_series, ood_featu
 from tests.support.phantoms import Ellipsoid
 from tests.support.plain_bundle import plain_contents
 from tests.support.tiny_bundle import tiny_recipe
-from trainer.ood.fit import fit, gaussian, threshold_of
+from trainer.ood.fit import OodFitError, fit, gaussian, threshold_of
 from trainer.ood.report import exact_interval, markdown, rows, verdict
 from trainer.ood.series import (
     CONDITIONS,
@@ -99,7 +99,7 @@ def test_the_file_gives_the_same_scores_and_names_its_calibration():
 
 
 def test_one_subject_is_not_enough():
-    with pytest.raises(ValueError, match="series of 1 subject"):
+    with pytest.raises(OodFitError, match="series of 1 subject"):
         fit(in_distribution_series()[:4], None, 0.9)
 
 

@@ -1,5 +1,6 @@
 """Preparing data: every layout arrives, what is unfit is refused, nothing is half done."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from trainer.cli import program
 from trainer.data import split
 from trainer.data.dataset import DatasetError, PreparedData, read_index
+from trainer.data.layouts import LAYOUTS
 from trainer.data.nifti import mirrored_axis
 
 SIZE = (12, 40, 32)  # slices, rows, columns
@@ -69,7 +71,7 @@ def run(*arguments):
 
 def test_the_command_explains_itself_and_wants_the_kind_of_a_source_it_cannot_know(tmp_path):
     assert len(CliRunner().invoke(program, ["prepare", "--help"]).output) > 100
-    result = CliRunner().invoke(program, ["prepare", "pairs", "x", "--out", str(tmp_path / "o")])
+    result = CliRunner().invoke(program, ["prepare", "nifti", "x", "--out", str(tmp_path / "o")])
 
     assert result.exit_code == 2
     assert not (tmp_path / "o").exists()
@@ -140,6 +142,23 @@ def _unoriented(folder):
     plain.write_bytes(content)
 
 
+def _cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def _cut_uncompressed(folder):
+    path = folder / "mr.nii.gz"
+    sitk.WriteImage(sitk.ReadImage(str(path)), str(folder / "mr.nii"))
+    _cut(folder / "mr.nii")
+
+
+def _alter(path):
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 0xFF  # the checksum
+    path.write_bytes(bytes(content))
+
+
 BAD = {
     "missing mask": (lambda f: (f / "mask.nii.gz").unlink(), r"mask\.nii\.gz is missing"),
     "empty subject": (lambda f: [p.unlink() for p in f.iterdir()], r"ct\.nii\.gz is missing"),
@@ -173,6 +192,9 @@ BAD = {
         r"ct\.nii\.gz has no value below",
     ),
     "damaged": (lambda f: (f / "ct.nii.gz").write_bytes(b"no image"), r"ct\.nii\.gz cannot be"),
+    "cut off": (lambda f: _cut(f / "mr.nii.gz"), r"mr\.nii\.gz is damaged: .*end"),
+    "cut off, not compressed": (_cut_uncompressed, r"mr\.nii is cut off: \d+ of \d+ bytes"),
+    "other bytes": (lambda f: _alter(f / "ct.nii.gz"), r"ct\.nii\.gz (is damaged|cannot be read)"),
     "no orientation": (_unoriented, r"mr\.nii does not say how the head lies"),
     "mirrored": (
         lambda f: _change(f / "mr.nii.gz", lambda a: image_of(a[::-1])),
@@ -197,6 +219,50 @@ def test_an_unfit_subject_is_refused_with_file_and_reason_and_leaves_nothing(tmp
     assert document["prepared"] == ["good"]
     assert re.search(words, document["refused"]["bad"])
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["dataset.json", "good"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "given", "right"),
+    [
+        ("synthrad", "", "Task1/brain"),  # found below by itself
+        ("synthrad", "Task1", "Task1/brain"),
+        ("synthrad", "Task1/brain/1BA001", "Task1/brain"),
+        ("brats", "Task1/brain", "Task1/brain"),
+    ],
+)
+def test_another_folder_or_layout_is_named_where_that_would_be_right(
+    source, tmp_path_factory, layout, given, right
+):
+    out = tmp_path_factory.mktemp("out") / "o"
+    if not given:
+        assert run(layout, source, "--out", out)[0] == 0
+        return
+    with pytest.raises(DatasetError) as refusal:
+        run(layout, (source / given).resolve(), "--out", out)
+
+    assert f"holds no subject in the layout {layout}, expected SOURCE/" in str(refusal.value)
+    assert f"{(source / right).resolve()} holds subjects of the layout synthrad" in str(
+        refusal.value
+    )
+    assert not out.exists()
+
+
+def test_what_a_library_raises_on_one_subject_does_not_end_the_others(tmp_path, monkeypatch):
+    for name in ("bad", "good"):
+        synthrad(tmp_path / "in", name, seed=len(name))
+    read = LAYOUTS["synthrad"].read
+
+    def reads(found, kind):
+        if found.name == "bad":
+            raise IndexError("list index\nout of range")
+        return read(found, kind)
+
+    monkeypatch.setitem(LAYOUTS, "synthrad", dataclasses.replace(LAYOUTS["synthrad"], read=reads))
+
+    code, document = run("synthrad", tmp_path / "in", "--out", tmp_path / "out", "--split", "1/0/0")
+
+    assert (code, document["prepared"]) == (1, ["good"])
+    assert re.search(r"bad/ct\.nii\.gz.* IndexError: list index out", document["refused"]["bad"])
 
 
 def test_where_everybody_is_refused_nothing_is_written(tmp_path):
@@ -253,7 +319,7 @@ def test_a_table_and_two_folders_give_the_same_volumes(tmp_path):
     table.write_text("subject,source,target\nz,source/a.nii.gz,target/a.nii.gz\n")
 
     for given, out in ((table, "one"), (tmp_path / "in", "two")):
-        run("pairs", given, "--source-kind", "ct", "--out", tmp_path / out, "--split", "1/0/0")
+        run("nifti", given, "--source-kind", "ct", "--out", tmp_path / out, "--split", "1/0/0")
     first = PreparedData.open(tmp_path / "one").subject("z")
     second = PreparedData.open(tmp_path / "two").subject("a")
 

@@ -136,12 +136,18 @@ def test_noise_is_never_registered():
         register(source, target, (own, own))
 
 
+def _cut(path, size=4000):
+    path.write_bytes(path.read_bytes()[:size])
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lambda f: [p.unlink() for p in (f / "mr").iterdir()], "mr must hold one MR series"),
         (lambda f: (f / "mr").rename(f / "other"), "one of them named target or mr or t1"),
         (lambda f: (f / "ct" / "x.dcm").write_bytes(b"none"), r"x.dcm is no DICOM instance"),
+        (lambda f: _cut(sorted((f / "ct").iterdir())[3]), "ct: PIXEL-DATA"),
+        (lambda f: _cut(sorted((f / "ct").iterdir())[3], 300), "CT series; it holds CT ("),
         (lambda f: [p.unlink() for p in sorted((f / "ct").iterdir())[1:]], "ct has one slice"),
         (lambda f: sorted((f / "mr").iterdir())[20].unlink(), "mr: the slices lie uneven"),
     ],

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from tests.support.evaluations import an_evaluation
-from trainer.cli.evaluation import replaced
 from trainer.evaluate.plots import DOTS_PER_INCH, WIDTH_INCH, learning, read_curves
 from trainer.evaluate.report import Supplement, limits
-from trainer.evaluate.report_files import json_text, write_report
+from trainer.evaluate.report_files import json_text, replaced, write_report
 from trainer.evaluate.results import paper_data, read_scores
 from trainer.evaluate.tables import (
     IMAGE,
