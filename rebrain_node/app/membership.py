@@ -21,6 +21,7 @@ from rebrain_node.errors import SettingsError, StoreUnavailableError
 from rebrain_node.settings import Settings
 from rebrain_node.store.executors import Executors
 from rebrain_node.store.fence import FenceCheck
+from rebrain_node.worker.work import reason_of
 
 if TYPE_CHECKING:
     from rebrain_node.app.compose import State
@@ -98,11 +99,12 @@ class DutyLoop:
     member: ProcessMembership
     begin: Callable[[threading.Event], Sequence[threading.Thread]]  #: starts what it consists of
     _threads: Sequence[threading.Thread] = ()
+    _failed: bool = False
 
     @property
     def works(self) -> bool:
-        """Whether everything that was begun goes on."""
-        return all(thread.is_alive() for thread in self._threads)
+        """Whether everything that was begun goes on; the process must end where it does not."""
+        return not self._failed and all(thread.is_alive() for thread in self._threads)
 
     def try_to_begin(self, stop: threading.Event) -> bool:
         """Take the duty and begin, if nobody who lives has it; whether this process has it."""
@@ -124,6 +126,10 @@ class DutyLoop:
                     return
             except StoreUnavailableError as error:
                 _LOG.warning("store unavailable", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - nobody else could take the duty meanwhile
+                _LOG.critical("duty cannot begin", duty=self.duty, reason=reason_of(error))
+                self._failed = True
+                return
 
 
 @contextmanager

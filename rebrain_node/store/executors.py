@@ -81,10 +81,15 @@ class Executors:
             return counted.first() is not None
 
     def all(self) -> tuple[ExecutorRecord, ...]:
-        """Every process that has joined and not left, by machine and process."""
-        query = select(ExecutorRow).order_by(ExecutorRow.machine, ExecutorRow.process)
+        """Every process that has joined and not left, by machine and process.
+
+        One that was taken over is left out after a day.
+        """
         with self._database.reading() as session:
             now_ms = self._database.now_ms(session)
+            is_old = ExecutorRow.is_fenced & (ExecutorRow.beat_ms < now_ms - _KEPT_MS)
+            query = select(ExecutorRow).where(~is_old)
+            query = query.order_by(ExecutorRow.machine, ExecutorRow.process)
             duties: dict[str, list[Duty]] = defaultdict(list)
             for row in session.scalars(select(DutyRow).order_by(DutyRow.name)):
                 duties[row.token].append(row.name)

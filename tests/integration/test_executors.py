@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from rebrain_node.app.membership import joined
+from rebrain_node.app.membership import DutyLoop, ProcessMembership, joined
 from rebrain_node.domain.audit import Event
 from rebrain_node.errors import SettingsError, StoreUnavailableError
 from rebrain_node.settings import Settings, Storage
@@ -21,6 +22,8 @@ from rebrain_node.store.executors import Executors
 from rebrain_node.store.fence import STANDSTILL_MS, FenceCheck
 from rebrain_node.store.ledger import Ledger
 from rebrain_node.store.outbox import Outbox
+from rebrain_node.store.tables import ExecutorRow
+from tests.support.quick_node import wait_for
 from tests.support.store_cases import accept, derived_set, received
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +84,18 @@ def test_a_sign_of_life_in_the_last_moment_prevents_the_takeover(postgres_url):
         assert not executors.beat(token)
 
 
+def test_a_process_that_was_taken_over_is_listed_for_a_day(database_url):
+    with Database.open(database_url) as database:
+        executors = Executors(database)
+        token = executors.join("a", "worker-1", "run", 1)
+        taken_over(executors, token)
+        (record,) = executors.all()
+        assert record.state == "taken over"
+        with database.writing() as session:
+            session.get_one(ExecutorRow, token).beat_ms -= 25 * 3600 * 1000
+        assert executors.all() == ()
+
+
 def test_one_process_has_a_duty_until_it_leaves_or_is_taken_over(database_url):
     with Database.open(database_url) as database:
         executors = Executors(database)
@@ -110,6 +125,27 @@ def test_a_process_that_starts_again_replaces_itself(database_url):
         assert [each.pid for each in executors.all()] == [3, 2]
         executors.join("a", "receiver", "next run", 4)  # the supervisor has started again
         assert [each.pid for each in executors.all()] == [4]
+
+
+def test_a_duty_that_becomes_free_and_cannot_begin_ends_the_process(tmp_path):
+    """Else it would be held by a process that does not do it."""
+
+    def begin(_):
+        raise SettingsError("a setting is wrong")
+
+    stop = threading.Event()
+    with Database.open(f"sqlite:///{tmp_path}/node.sqlite") as database:
+        executors = Executors(database)
+        first = executors.join("a", "worker-1", "run", 1)
+        token = executors.join("a", "worker-2", "run", 2)
+        assert executors.take_duty("judging", first)
+        member = ProcessMembership(executors=executors, name="a/worker-2", token=token)
+        duty = DutyLoop("judging", member, begin)
+        duty.start(stop)
+        assert duty.works
+        executors.leave(first)
+        wait_for(lambda: not duty.works, 20.0)
+    stop.set()
 
 
 def test_what_another_name_left_in_sqlite_is_removed_and_in_postgresql_stays(database_url):
@@ -194,8 +230,6 @@ def test_two_machines_on_sqlite_are_refused_with_the_remedy(tmp_path):
 
 
 def test_the_name_of_a_machine_that_lives_is_refused_to_another(postgres_url, tmp_path):
-    import threading
-
     from rebrain_node.app.compose import open_state
 
     storage = Storage(folder=tmp_path, database_url=postgres_url, machine_folder=tmp_path / "own")
