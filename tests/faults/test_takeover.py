@@ -90,6 +90,27 @@ def test_a_series_that_ends_every_worker_fails_after_three_tries_on_two_machines
         end(sane)
 
 
+@pytest.mark.slow
+def test_a_database_that_was_away_for_25_s_makes_nobody_look_dead(node, postgres_cluster):
+    machines = {name: node.start(name, 2.0) for name in "ab"}
+    try:
+        wait_for(lambda: joined(node, 2), say=lambda: node.log("a") + node.log("b"))
+        node.accept_series(6)
+        wait_for(lambda: len(node.begun()) >= 2)
+        postgres_cluster.stop()
+        time.sleep(25.0)
+        postgres_cluster.start()
+        wait_for(lambda: node.states() == ["synthesised"] * 6, say=lambda: node.log("a"))
+        assert [each.poll() for each in machines.values()] == [None, None]
+        with node.state() as state:
+            assert len(events(state, Event.SERIES_SYNTHESISED)) == 6
+            assert events(state, Event.PROCESS_TAKEN_OVER) == ()
+            assert state.audit.verify().intact
+    finally:
+        for process in machines.values():
+            end(process)
+
+
 SUPERVISOR = """
 import json, sys
 from rebrain_node import supervisor
