@@ -8,7 +8,8 @@ again. Logs go to standard error.
 
 The sign of life shows that the child runs Python code and that the threads it names are alive. It
 does not show that they proceed: a thread stuck in native code that released the interpreter's
-lock, or waiting without limit, is not noticed. A long synthesis gives signs of life all the time.
+lock, or waiting without limit, is not noticed. A synthesis gives signs of life all the time, until
+it takes longer than the settings allow.
 
 SIGHUP is passed on to the children, which read the settings again; to one that has given no sign
 of life yet, once it has.

@@ -26,6 +26,7 @@ from rebrain_node.app.compose import (
     database_url,
     find_state,
     has_bytes,
+    make_machine_folder,
     make_state_folder,
     open_storage_check,
 )
@@ -141,7 +142,7 @@ def restore(settings: Settings, backup: Path) -> RestoreResult:
     revision_of(backup / DATABASE_FILE)
     _require_nothing(settings)
     folder = make_state_folder(settings)
-    with one_node(folder):
+    with one_node(make_machine_folder(settings)):
         for path in sorted(backup.rglob("*")):
             place = path.relative_to(backup)
             if path.is_file() and place.parts[0] not in (MANIFEST, _SETTINGS, DATABASE_FILE):

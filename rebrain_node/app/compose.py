@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rebrain_node.store.confirmations import Confirmations
     from rebrain_node.store.database import Database
     from rebrain_node.store.deliveries import Deliveries
+    from rebrain_node.store.executors import Executors
     from rebrain_node.store.fsck import StorageCheck
     from rebrain_node.store.inquiries import Inquiries
     from rebrain_node.store.ledger import Ledger
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 #: the SQLite database within the folder of the node's state
 DATABASE_FILE = "node.sqlite"
-#: what TensorRT has built, within the same folder
+#: what TensorRT has built, within the folder of the machine
 _PLANS = "plans"
 _LOG = logging.getLogger(__name__)
 _START_REMEDY = (
@@ -215,7 +216,7 @@ def compile_plans(settings: Settings, bundle: ModelBundle, target: str | None) -
     """
     from rebrain_node.engine.open import compile_plans as compile_for
 
-    return compile_for(bundle, make_state_folder(settings) / _PLANS, target)
+    return compile_for(bundle, make_machine_folder(settings) / _PLANS, target)
 
 
 def _open_networks(name: str, settings: Settings, bundle: ModelBundle, workers: int) -> LoadedModel:
@@ -224,7 +225,7 @@ def _open_networks(name: str, settings: Settings, bundle: ModelBundle, workers: 
     from rebrain_node.engine.processor import physical_cores
 
     threads = settings.model.threads or max(1, physical_cores() // workers)
-    folder = settings.storage.folder
+    folder = settings.storage.own_folder
     plans = folder / _PLANS if folder.is_dir() else None
     engine = open_engine(name, bundle, threads, plans)
     scale = None if bundle.calibration is None else open_scale(name, bundle, threads, plans)
@@ -259,6 +260,7 @@ class State:
     results: Results
     audit_queue: AuditQueue
     names: ShortNames
+    executors: Executors
     folder: Path
 
     @property
@@ -275,17 +277,49 @@ def make_state_folder(settings: Settings) -> Path:
     SettingsError
         It cannot be made.
     """
-    folder = settings.storage.folder
+    return _make_folder("storage.folder", settings.storage.folder)
+
+
+def make_machine_folder(settings: Settings) -> Path:
+    """Make the folder of this machine alone, readable by its owner alone.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be made.
+    """
+    if settings.storage.machine_folder is None:
+        return make_state_folder(settings)
+    return _make_folder("storage.machine_folder", settings.storage.machine_folder)
+
+
+def lock_folders(settings: Settings) -> tuple[Path, ...]:
+    """Folders whose lock a node holds: its machine's, and that of an SQLite database elsewhere."""
+    own, database = settings.storage.own_folder, sqlite_file(settings)
+    if database is None or database.parent.resolve() == own.resolve():
+        return (own,)
+    return own, database.parent
+
+
+def sqlite_file(settings: Settings) -> Path | None:
+    """Path of the node's SQLite database; None with PostgreSQL."""
+    url = database_url(settings)
+    if not url.startswith("sqlite:///"):
+        return None
+    return Path(url.removeprefix("sqlite:///").partition("?")[0])
+
+
+def _make_folder(setting: str, folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise SettingsError(
-            f"storage.folder {folder} cannot be made: it, or what it would lie in, is no folder; "
+            f"{setting} {folder} cannot be made: it, or what it would lie in, is no folder; "
             "correct the path"
         ) from error
     except OSError as error:
         raise SettingsError(
-            f"storage.folder {folder}: {error.strerror}; make it, or set another one"
+            f"{setting} {folder}: {error.strerror}; make it, or set another one"
         ) from error
     return folder
 
@@ -361,14 +395,9 @@ def require_database(settings: Settings) -> Callable[[], None]:
 
     Without it, the processes of a running node would write to a file that has no name any more.
     """
-    url = settings.storage.database_url
-    if url is not None and not url.startswith("sqlite:///"):
+    path = sqlite_file(settings)
+    if path is None:
         return lambda: None
-    path = (
-        settings.storage.folder / DATABASE_FILE
-        if url is None
-        else Path(url.removeprefix("sqlite:///").partition("?")[0])
-    )
     first: list[int] = []
 
     def check() -> None:
@@ -412,6 +441,7 @@ def _state(database: Database, folder: Path) -> State:
     from rebrain_node.store.backlog import Backlog
     from rebrain_node.store.confirmations import Confirmations
     from rebrain_node.store.deliveries import Deliveries
+    from rebrain_node.store.executors import Executors
     from rebrain_node.store.inquiries import Inquiries
     from rebrain_node.store.ledger import Ledger
     from rebrain_node.store.listening import ListeningClock
@@ -448,6 +478,7 @@ def _state(database: Database, folder: Path) -> State:
         results=Results(database),
         audit_queue=AuditQueue(database),
         names=ShortNames(database),
+        executors=Executors(database),
         folder=folder,
     )
 

@@ -314,7 +314,7 @@ def _inbox(settings: Settings) -> Said:
               if each.is_dir() and not os.access(each, os.R_OK | os.W_OK | os.X_OK)]  # fmt: skip
     if closed:
         return "fail", f"this user may not write into {', '.join(closed)}; correct owner and mode"
-    pid = running_node(folder)
+    pid = running_node(settings.storage.own_folder)
     if pid is not None:
         return "ok", f"process {pid} has the lock of {folder}"
     unfinished = [path for path in folder.rglob("*.writing") if _has_bytes(path)]
@@ -349,7 +349,7 @@ def _receiver(settings: Settings) -> Said:
 
     receiver = settings.receiver
     ports = [receiver.port, None if receiver.tls is None else receiver.tls.port]
-    runs = running_node(settings.storage.folder) is not None
+    runs = running_node(settings.storage.own_folder) is not None
     for port in ports:
         if port is not None:
             (_require_listening if runs else _require_free)(receiver.address, port)

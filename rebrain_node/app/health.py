@@ -16,6 +16,7 @@ from rebrain_node.app.compose import retention_rules
 from rebrain_node.app.presence import SUPERVISOR_SILENT_S, node_processes
 from rebrain_node.domain.audit import AuditEvent, Event
 from rebrain_node.domain.backlog import BacklogCounts, OverdueItem, late
+from rebrain_node.domain.executor import SILENT_S
 from rebrain_node.domain.ledger import PENDING
 from rebrain_node.domain.text import utc
 from rebrain_node.errors import StoreUnavailableError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from rebrain_node.app.compose import State
     from rebrain_node.domain.delivery import Delivery
+    from rebrain_node.domain.executor import ExecutorRecord
     from rebrain_node.domain.ledger import LedgerCounts
     from rebrain_node.domain.stop_rules import DeliveryStop
     from rebrain_node.settings import Settings
@@ -78,6 +80,7 @@ class HealthReport:
     certificates: Mapping[str, datetime]  #: when those of the settings end, by setting
     shadow: Mapping[str, Any]  #: whether shadow mode is active, and the destination then
     audit_queue: tuple[QueueState, ...] = ()  #: receivers of audit messages and notices
+    executors: tuple[ExecutorRecord, ...] = ()  #: of all machines; empty with SQLite
 
     @property
     def failed_lately(self) -> int:
@@ -105,6 +108,18 @@ def processes_check(node: Mapping[str, Any]) -> HealthCheck:
     elif bad:
         sentence = f"a process is not well ({', '.join(bad)}); see the node's log"
     return HealthCheck(name="processes", needed_for="life", sentence=sentence)
+
+
+def machines_check(executors: Sequence[ExecutorRecord]) -> HealthCheck:
+    """Say which processes of all machines have given no sign of life for too long."""
+    silent = [f"{each.name} ({each.state})" for each in executors if each.state != "runs"]
+    sentence = ""
+    if silent:
+        sentence = (
+            f"of all machines {len(silent)} processes do not answer: {', '.join(silent)}; others "
+            f"do their work after {SILENT_S:.0f} s; start the machine again, or end it in order"
+        )
+    return HealthCheck(name="machines", needed_for="results", sentence=sentence)
 
 
 def starting_check(node: Mapping[str, Any]) -> HealthCheck:
@@ -160,7 +175,7 @@ def health_of(
         The database cannot be read now.
     """
     now = datetime.now(UTC)
-    node = node_processes(state.folder)
+    node = node_processes(settings.storage.own_folder)
     counts = state.ledger.counts()
     backlog = state.backlog.counts(now - timedelta(minutes=late_after_minutes), now - RECENT)
     waiting = state.deliveries.pending() if listed else ()
@@ -176,11 +191,13 @@ def health_of(
     published = _newest(state, Event.SERIES_PUBLISHED)
     receivers = state.audit_queue.states()
     certificates = known_ends(settings)
+    executors = state.executors.all() if state.database.is_shared else ()
     return HealthReport(
         node=node,
         checks=(
             processes_check(node),
             starting_check(node),
+            machines_check(executors),
             disk_check(settings, state.folder),
             database_check(state),
             *_bundle_checks(state),
@@ -191,6 +208,7 @@ def health_of(
         ),
         certificates=certificates,
         audit_queue=receivers,
+        executors=executors,
         counts=counts,
         backlog=backlog,
         waiting=waiting,

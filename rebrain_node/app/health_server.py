@@ -105,7 +105,7 @@ class HealthHandler:
 
     def answer(self, path: str) -> HealthAnswer:
         """Answer a request; 200 for yes, 503 for no, 404 for what there is not."""
-        node = node_processes(self._state.folder)
+        node = node_processes(self._settings.storage.own_folder)
         match path.partition("?")[0]:
             case "/healthz":
                 checks = [processes_check(node)]

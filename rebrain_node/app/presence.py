@@ -49,7 +49,8 @@ def one_node(folder: Path) -> Iterator[int]:
             if _runs(other) or time.monotonic() > deadline:
                 raise SettingsError(
                     f"process {other or 'unknown'} has the node in storage.folder {folder}: stop "
-                    "it, or set another storage.folder"
+                    "it, or set another storage.folder; several machines share one with "
+                    "PostgreSQL and a storage.machine_folder of each"
                 )
             time.sleep(0.1)
         os.ftruncate(descriptor, 0)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from rebrain_node.cli.terminal import AsJson, Config, plain, print_json, print_table, progress
+from rebrain_node.cli.terminal import (
+    AsJson,
+    Config,
+    choose,
+    plain,
+    print_json,
+    print_table,
+    progress,
+)
 from rebrain_node.domain.text import utc
+
+if TYPE_CHECKING:
+    from rebrain_node.app.serve import MachineRole
 
 peers = typer.Typer(
     help="Show the peers that may send to the node, and who tried.", no_args_is_help=True
@@ -18,43 +29,69 @@ _NEWEST_REJECTIONS = 10_000
 config = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
 
 
-def serve(config: Config = None) -> None:
+def serve(
+    config: Config = None,
+    role: Annotated[
+        str,
+        typer.Option(
+            help="What this machine does: all, receiver, worker or delivery. A part of a node "
+            "needs PostgreSQL (docs/how-to/several-machines.md)."
+        ),
+    ] = "all",
+) -> None:
     """Run the node until SIGTERM or Ctrl-C.
 
     Starts one receiver process and as many worker processes as the settings say, and restarts a
-    process that ends. Logs JSON lines on standard error, `ready` once everything listens. Reads
-    peers, limits and certificates again at SIGHUP.
+    process that ends. With --role only the processes of a part: `receiver` the receiver, `worker`
+    the workers, `delivery` what sends results and tells others. Logs JSON lines on standard error,
+    `ready` once everything listens. Reads peers, limits and certificates again at SIGHUP.
     """
+    from rebrain_node.app.serve import ROLES
     from rebrain_node.app.serve import serve as run
     from rebrain_node.settings import load_settings
 
-    raise typer.Exit(run(load_settings(config), config))
+    choose(role, ROLES, "role of a machine")
+    raise typer.Exit(run(load_settings(config), config, cast("MachineRole", role)))
 
 
 SilentS = Annotated[
     float | None,
     typer.Option("--silent-s", help="Silence of the process that this one replaces, seconds."),
 ]
+Run = Annotated[str, typer.Option("--run", help="Drawn by the supervisor at its start.")]
 
 
-def receiver(config: Config = None, silent_s: SilentS = None) -> None:
+def receiver(run: Run, config: Config = None, silent_s: SilentS = None) -> None:
     """Receive instances; `serve` starts this process and ends it through its standard input."""
-    from rebrain_node.app.serve import run_receiver
+    from rebrain_node.app.serve import ChildOptions, run_receiver
     from rebrain_node.settings import load_settings
 
-    run_receiver(load_settings(config), config, silent_s)
+    options = ChildOptions(config=config, silent_s=silent_s, run=run)
+    run_receiver(load_settings(config), options)
 
 
 def worker(
     slot: Annotated[int, typer.Option(min=1, help="Number of this worker, from 1.")],
+    run: Run,
     config: Config = None,
     silent_s: SilentS = None,
+    delivers: Annotated[bool, typer.Option("--delivers", help="Deliver results too.")] = False,
 ) -> None:
-    """Process and deliver series; `serve` starts this process and ends it through its stdin."""
-    from rebrain_node.app.serve import run_worker
+    """Process series; `serve` starts this process and ends it through its standard input."""
+    from rebrain_node.app.serve import ChildOptions, run_worker
     from rebrain_node.settings import load_settings
 
-    run_worker(load_settings(config), slot, config, silent_s)
+    options = ChildOptions(config=config, silent_s=silent_s, run=run)
+    run_worker(load_settings(config), slot, options, delivers=delivers)
+
+
+def delivery(run: Run, config: Config = None, silent_s: SilentS = None) -> None:
+    """Deliver results; `serve` starts this process and ends it through its standard input."""
+    from rebrain_node.app.serve import ChildOptions, run_delivery
+    from rebrain_node.settings import load_settings
+
+    options = ChildOptions(config=config, silent_s=silent_s, run=run)
+    run_delivery(load_settings(config), options)
 
 
 def send(

@@ -32,9 +32,10 @@ def status(
 ) -> None:
     """Show whether the node runs and what needs attention.
 
-    The processes with their signs of life, bundle and signer, engine, disk with forecast, last
-    result, series by state, and deliveries with the reason. Exit code 1 and one line why, for a
-    monitoring system, if the node does not run, a process has ended or does not answer, the disk
+    The processes with their signs of life (with PostgreSQL those of all machines), bundle and
+    signer, engine, disk with forecast, last result, series by state, and deliveries with the
+    reason. Exit code 1 and one line why, for a monitoring system, if the node does not run, a
+    process of any machine has ended or does not answer, the disk
     is below the soft mark, the database takes no write, bundle or engine failed the last check, a
     series failed in the last 24 hours, a series or a delivery waits longer than --late-after
     minutes, a delivery is refused or held back, delivery is stopped by a rule, a notification or
@@ -61,6 +62,17 @@ def _status(settings: Settings, report: HealthReport) -> dict[str, object]:
     counts = report.counts
     return {
         "node": report.node,
+        "processes": [
+            {
+                "machine": one.machine,
+                "process": one.process,
+                "state": one.state,
+                "pid": one.pid,
+                "silent_s": round(one.silent_s, 1),
+                "duties": one.duties,
+            }
+            for one in report.executors
+        ],
         "well": report.why is None,
         "why": report.why,
         "checks": {each.name: each.sentence or None for each in report.checks},
@@ -110,9 +122,9 @@ def _engine(bundle: Mapping[str, Any]) -> str:
     return f"{bundle['engine']}, in place of {fallback['set']}: {fallback['reason']}"
 
 
-def _print_status(settings: Settings, report: HealthReport) -> None:
-    node, counts, bundle = report.node, report.counts, report.bundle
-    listens = "listens" if node["running"] else "would listen"
+def _process_rows(report: HealthReport) -> list[tuple[str, object]]:
+    """Rows of the supervisor and processes of this machine, then of the processes of all."""
+    node = report.node
     rows: list[tuple[str, object]] = [
         ("runs", f"process {node['pid']}" if node["running"] else "NO")
     ]
@@ -122,6 +134,16 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
         life = f"last sign of life {each['silent_s']} s ago"
         line = f"{each['state']}, process {each['pid']}, {life}, {each['restarts']} restarts"
         rows.append((each["role"], line))
+    for one in report.executors:
+        life = f"{one.state}, process {one.pid}, last sign of life {one.silent_s:.1f} s ago"
+        rows.append((one.name, ", ".join((life, *one.duties))))
+    return rows
+
+
+def _print_status(settings: Settings, report: HealthReport) -> None:
+    node, counts, bundle = report.node, report.counts, report.bundle
+    listens = "listens" if node["running"] else "would listen"
+    rows = _process_rows(report)
     if bundle is not None:
         signer = bundle["signed_by"] or "nobody"
         rows.append(("bundle", f"{bundle['name']} {bundle['version']}, signed by {signer}"))
@@ -150,9 +172,9 @@ def _print_status(settings: Settings, report: HealthReport) -> None:
     rows.append(("notifications refused", report.backlog.notifications_refused))
     rows.append(("workitems refused", report.backlog.workitems_refused))
     rows += [(f"storage: {name}", value) for name, value in use_rows(report.storage)]
-    for one in report.audit_queue:
-        why = f", {one.failures} failed attempts: {one.reason}" if one.failures else ""
-        rows.append((one.reader, f"{one.rows} events to be told{why}"))
+    for reader in report.audit_queue:
+        why = f", {reader.failures} failed attempts: {reader.reason}" if reader.failures else ""
+        rows.append((reader.reader, f"{reader.rows} events to be told{why}"))
     print_table("Node", ("field", "value"), rows)
     if deliveries := (*report.waiting, *report.refused):
         print_table(

@@ -109,7 +109,7 @@ def fsck(
     from rebrain_node.settings import load_settings
 
     settings = load_settings(config)
-    folder = settings.storage.folder
+    folder = settings.storage.own_folder
     with ExitStack() as stack:
         storage_check = stack.enter_context(open_storage_check(settings))
         if repair:

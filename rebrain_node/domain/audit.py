@@ -51,6 +51,15 @@ class Event(StrEnum):
         "receiver, worker-1, ...",
         "silent_s",
     )
+    PROCESS_TAKEN_OVER = (
+        "process.taken-over",
+        (
+            "a process of a machine gave no sign of life in the shared database for 15 s: others "
+            "take over its work, and what it writes from then on is refused"
+        ),
+        "machine/process",
+        "by (the process that noticed), duties (that it had)",
+    )
     SETTINGS_RELOADED = (
         "settings.reloaded",
         "a process of the node has read the settings again (SIGHUP)",

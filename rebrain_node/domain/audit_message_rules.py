@@ -395,8 +395,8 @@ RULES: Final[Mapping[str, MessageRule]] = {
 SILENT: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         (
-            Event.WORKER_STARTED, Event.PROCESS_RESTARTED, Event.SELF_TEST_FAILED,
-            Event.ENGINE_FALLBACK,
+            Event.WORKER_STARTED, Event.PROCESS_RESTARTED, Event.PROCESS_TAKEN_OVER,
+            Event.SELF_TEST_FAILED, Event.ENGINE_FALLBACK,
         ),
         "a process within the application",
     ),

@@ -138,6 +138,9 @@ SENTENCES: Final[Mapping[str, Callable[[AuditEvent], str | None]]] = {
     Event.BUNDLE_REFUSED: _said("the bundle was refused: nothing is synthesised; see the log"),
     Event.SELF_TEST_FAILED: _said("the engine cannot start: nothing is synthesised; see the log"),
     Event.PROCESS_RESTARTED: _said("a process gave no answer and was started again; see the log"),
+    Event.PROCESS_TAKEN_OVER: _said(
+        "it gave no sign of life, others do its work; see `rebrain-node status` and its machine"
+    ),
     Event.STORAGE_LOW: _said("the disk is almost full: no new study is judged; make room"),
     Event.STORAGE_LOST: _said("stored bytes were missing or altered; see the audit log"),
     Event.AUDIT_BROKEN: _said(

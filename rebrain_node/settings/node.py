@@ -23,6 +23,7 @@ from rebrain_node.settings.remotes import (
 )
 from rebrain_node.settings.results import MarksSettings, Model, Objects
 from rebrain_node.settings.storage import AuditSettings, HealthSettings, RetentionSettings, Storage
+from rebrain_node.settings.values import MachineName
 
 PREFIX: Final = "REBRAIN_"
 
@@ -34,6 +35,13 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
+    machine: MachineName | None = Field(
+        default=None,
+        description=(
+            "name of this machine among those that share a database ([several machines]"
+            "(how-to/several-machines.md)); none means its host name"
+        ),
+    )
     workers: int = Field(
         default=1,
         ge=1,

@@ -52,6 +52,14 @@ class Model(Section):
             "cannot start; or `torch` as the reference (the `train` extra)"
         ),
     )
+    longest_synthesis_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description=(
+            "a worker whose synthesis takes longer is killed and started again, seconds; the "
+            "series is tried three times at most"
+        ),
+    )
     threads: int | None = Field(
         default=None,
         ge=1,

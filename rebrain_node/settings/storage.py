@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rebrain_node.settings.values import Port, Section
 
@@ -15,6 +16,14 @@ class Storage(Section):
     folder: Path = Field(
         default=Path("/var/lib/rebrain-node"),
         description="where instances, database and results live; one node a folder",
+    )
+    machine_folder: Path | None = Field(
+        default=None,
+        description=(
+            "where several machines share `storage.folder`: a folder of this machine alone, for "
+            "its lock, the report of its processes and its compiled plans; none means "
+            "`storage.folder`"
+        ),
     )
     database_url: str | None = Field(
         default=None,
@@ -31,6 +40,25 @@ class Storage(Section):
         ge=0,
         description="below this much free disk C-STORE is answered 0xA700",
     )
+
+    @property
+    def has_server(self) -> bool:
+        """Whether the database is PostgreSQL, which several machines may share."""
+        return (self.database_url or "").startswith("postgresql")
+
+    @property
+    def own_folder(self) -> Path:
+        """The folder of this machine alone."""
+        return self.machine_folder or self.folder
+
+    @model_validator(mode="after")
+    def _several_machines_share_a_server(self) -> Self:
+        if self.machine_folder is not None and not self.has_server:
+            raise ValueError(
+                "storage.machine_folder is for several machines, and SQLite is for one: set "
+                "storage.database_url to a PostgreSQL database that all of them share"
+            )
+        return self
 
 
 class RetentionSettings(Section):

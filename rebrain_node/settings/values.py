@@ -38,6 +38,13 @@ RemoteName = Annotated[
         "must be 1 to 32 small letters, digits, - and _, a letter or digit first",
     ),
 ]
+MachineName = Annotated[
+    str,
+    text_of(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "must be 1 to 64 letters, digits, ., - and _, a letter or digit first",
+    ),
+]
 MailAddress = Annotated[
     str, text_of(r"[!-?A-~]+@[!-?A-~]+", "must be a mail address, e.g. it@example.org")
 ]

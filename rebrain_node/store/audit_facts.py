@@ -98,7 +98,9 @@ NOT_COMPARED: Final[Mapping[str, str]] = {
 }
 #: tables whose rows are no facts about a series: clocks and questions that are asked again
 #: (what receivers were notified of and how workitems ended stands on the log, one event each)
-BOOKKEEPING: Final = frozenset({"listening", "inquiry", "notification", "workitem", "audit_queue"})
+BOOKKEEPING: Final = frozenset(
+    {"listening", "inquiry", "notification", "workitem", "audit_queue", "executor", "duty"}
+)
 _PAGE: Final = 200
 
 #: raised by values that this software never writes

@@ -12,6 +12,7 @@ import errno
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -38,22 +39,27 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from rebrain_node.errors import NoStateError, SettingsError, StateError, StoreUnavailableError
+from rebrain_node.store.fence import FenceCheck, limit_standstill, take_turn
 from rebrain_node.store.statements import DRIVER, DriverTransaction
 from rebrain_node.store.writer_lock import WriterLock
 
 #: revision of the newest migration; a test holds it equal to the migrations folder's head
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0011"
 
 #: how long a writer waits for another process, s
 _BUSY_TIMEOUT_S = 30.0
-#: PostgreSQL advisory lock of all our writers: "rebrain" in ASCII
-_WRITER_LOCK = int.from_bytes(b"rebrain", "big")
 #: tables that every schema of ours has; another program's database lacks one of them
 _OUR_TABLES: Final = frozenset({"alembic_version", "audit_head", "instance"})
 
 
 class Database:
-    """The open database; use as a context manager or call ``close``."""
+    """The open database; use as a context manager or call ``close``.
+
+    Attributes
+    ----------
+    fence : FenceCheck or None
+        Checked inside every writing transaction of this process.
+    """
 
     def __init__(
         self, engine: Engine, looking: Engine, other_processes: WriterLock | None = None
@@ -62,6 +68,7 @@ class Database:
         self._looking = looking
         self._rows: PoolProxiedConnection | None = None  #: of ``writing_rows``
         self._one_writer = threading.Lock()
+        self.fence: FenceCheck | None = None
         self._other_processes = other_processes
 
     @classmethod
@@ -109,6 +116,18 @@ class Database:
         """URL without the password, for messages."""
         return self._engine.url.render_as_string(hide_password=True)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several machines may use it: PostgreSQL."""
+        return self._engine.dialect.name == "postgresql"
+
+    def now_ms(self, session: Session) -> int:
+        """Read the clock of the database's machine, ms since 1970."""
+        if not self.is_shared:
+            return time.time_ns() // 1_000_000
+        moment = session.connection().execute(select(func.clock_timestamp())).scalar_one()
+        return int(moment.timestamp() * 1000.0)
+
     def clock_offset_s(self) -> float | None:
         """Seconds by which the clock of the database's machine is ahead; None for an SQLite file.
 
@@ -117,7 +136,7 @@ class Database:
         StoreUnavailableError
             The database does not answer.
         """
-        if self._engine.dialect.name != "postgresql":
+        if not self.is_shared:
             return None
         with self.reading() as session:
             moment = session.connection().execute(select(func.clock_timestamp())).scalar_one()
@@ -155,10 +174,29 @@ class Database:
             Session(self._engine) as session,
             session.begin(),
         ):
-            if self._engine.dialect.name == "postgresql":
-                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITER_LOCK})
             connection = session.connection()
+            if self.is_shared:
+                take_turn(connection.connection.cursor(), self.fence)
             session.info[DRIVER] = DriverTransaction(connection.connection, connection.dialect)
+            yield session
+
+    @contextmanager
+    def beside(self) -> Iterator[Session]:
+        """Open a session for a change that waits for no other writer of a shared database.
+
+        For rows that only this process changes. With SQLite it is `writing`.
+
+        Raises
+        ------
+        StoreUnavailableError
+            The database does not answer; nothing was written.
+        """
+        if not self.is_shared:
+            with self.writing() as session:
+                yield session
+            return
+        with self._translated(), Session(self._engine) as session, session.begin():
+            limit_standstill(session.connection().connection.cursor())
             yield session
 
     @contextmanager
@@ -174,8 +212,8 @@ class Database:
             connection, self._rows = self._rows or self._engine.raw_connection(), None
             transaction = DriverTransaction(connection, self._engine.dialect)
             try:
-                if self._engine.dialect.name == "postgresql":
-                    transaction.cursor().execute(f"SELECT pg_advisory_xact_lock({_WRITER_LOCK})")
+                if self.is_shared:
+                    take_turn(transaction.cursor(), self.fence)
                 else:
                     transaction.cursor().execute("BEGIN IMMEDIATE")
                 yield transaction
@@ -183,7 +221,7 @@ class Database:
             except BaseException:
                 connection.invalidate()
                 raise
-            if self._engine.dialect.name == "postgresql":
+            if self.is_shared:
                 connection.close()  # back to the pool, which notices a server that restarted
             else:
                 self._rows = connection  # to ask the pool takes longer than the statements

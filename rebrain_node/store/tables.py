@@ -25,6 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from rebrain_node.domain.executor import Duty
+
 #: 64 bit on PostgreSQL, the row id on SQLite
 _Id = BigInteger().with_variant(Integer(), "sqlite")
 _Uid = String(64)  # PS3.5 section 9.1: at most 64 characters
@@ -125,6 +127,30 @@ class StudyRow(Table):
     instance_count: Mapped[int]
     last_ledger_id: Mapped[int] = mapped_column(BigInteger)
     last_run: Mapped[int]  #: run of the receiver that took its newest instance
+
+
+class ExecutorRow(Table):
+    """One start of one process, among those of all machines that share the database."""
+
+    __tablename__ = "executor"
+
+    token: Mapped[str] = mapped_column(String(32), primary_key=True)
+    machine: Mapped[str] = mapped_column(String(64))
+    process: Mapped[str] = mapped_column(String(32))
+    run: Mapped[str] = mapped_column(String(32))  #: of its supervisor
+    pid: Mapped[int]
+    beats: Mapped[int] = mapped_column(BigInteger)  #: signs of life since the start
+    beat_ms: Mapped[int] = mapped_column(BigInteger)  #: of the last, clock of the database
+    is_fenced: Mapped[bool]  #: its work was taken over: it may write nothing any more
+
+
+class DutyRow(Table):
+    """What one process of all machines does at a time, and which one has it."""
+
+    __tablename__ = "duty"
+
+    name: Mapped[Duty] = mapped_column(String(16), primary_key=True)
+    token: Mapped[str] = mapped_column(String(32))
 
 
 class ListeningRow(Table):

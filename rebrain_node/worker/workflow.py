@@ -1,21 +1,24 @@
 """Durable workflows (DBOS): straight-line code whose progress survives a crash.
 
-After a crash DBOS runs an unfinished workflow again, in the same worker slot. It keeps ids and
-short JSON values only, never pickled objects, and connects to nothing but its own database.
+After a crash, or where a process was taken over, any worker runs its unfinished workflow again.
+DBOS keeps ids and short JSON values only, never pickled objects, and connects to nothing but its
+own database.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import socket
+import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import structlog
 from dbos import (
     DBOS,
     DBOSConfig,
@@ -24,23 +27,24 @@ from dbos import (
     WorkflowStatus,
 )
 
-from rebrain_node.worker.work import TRIES, Outcome, Work
+from rebrain_node.domain.executor import BEAT_S
+from rebrain_node.store.fence import limited_url
+from rebrain_node.worker.work import TRIES, Outcome, Work, reason_of
 
 #: the shape of the workflows below; work begun under another shape is never replayed
 VERSION: Final = "1"
 #: pause before the next try: doubles from the first to the longest, s
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
-#: most workers of one node (settings.workers)
-MAXIMUM_SLOTS: Final = 64
 _POLL_S: Final = 0.25
+_LOG = structlog.get_logger("worker")
 _SYNTHESIS: Final = "synthesis"
 
 
 def progress_url(folder: Path, database_url: str | None) -> str:
     """Return the URL of the progress database, beside or within that of the ledger."""
     if database_url is not None and database_url.startswith("postgresql"):
-        return database_url
+        return limited_url(database_url)
     return f"sqlite:///{folder.absolute() / 'progress.sqlite'}"
 
 
@@ -54,11 +58,33 @@ def pause_s(attempt: int, key: str, longest_s: float = LONGEST_PAUSE_S) -> float
     return longest * (1.0 - 0.25 * share)
 
 
+@dataclass
+class AttemptClock:
+    """How long the present attempt of this process at a synthesis has taken."""
+
+    _began_s: float | None = field(default=None)  #: monotonic
+
+    def seconds(self) -> float:
+        """Return its duration so far, s; 0 where nothing is synthesised."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Measure one attempt."""
+        self._began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._began_s = None
+
+
 @dataclass(frozen=True)
 class Workflows:
     """The durable workflows of this process; DBOS allows one such object for each process."""
 
     _synthesis: Callable[[str, int], None]
+    attempt: AttemptClock  #: of the synthesis that runs
 
     def start_synthesis(
         self, series_instance_uid: str, revision: int, accepted_at: datetime
@@ -76,14 +102,39 @@ class Workflows:
         status = DBOS.get_workflow_status(_synthesis_id(series_instance_uid, revision, accepted_at))
         return status is not None and status.status in ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", "ERROR")
 
+    def take_over(self, living: Callable[[], Sequence[str]]) -> None:
+        """Put back into the queue what processes had begun that do not live any more.
+
+        Counted as one of the ``TRIES`` of a workflow, as a crash is.
+
+        Parameters
+        ----------
+        living : callable
+            Returns the executor ids (`launch`) of those that live. Asked after the workflows: a
+            process is known before it begins one.
+        """
+        begun = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
+        dead = {each.executor_id for each in begun} - set(living())
+        names = sorted(each for each in dead if each is not None)
+        if names:  # `resume_workflow` would forget the tries
+            DBOS._recover_pending_workflows(names)  # noqa: SLF001 - a test holds what it does
+
+    def keep_taking_over(self, living: Callable[[], Sequence[str]], stop: threading.Event) -> None:
+        """Do so until ``stop``; in a thread of its own, because DBOS waits for its database."""
+        while not stop.wait(BEAT_S):
+            try:
+                self.take_over(living)
+            except Exception as error:  # noqa: BLE001 - the next round tries again
+                _LOG.warning("takeover failed", reason=reason_of(error))
+
     def close(self) -> None:
         """Hand unfinished work back, so that a clean stop does not count as a crash, and stop."""
         _hand_back(DBOS.list_workflows(status="PENDING", executor_id=DBOS.executor_id))
         DBOS.destroy()
 
 
-def launch(work: Work, url: str, slot: int, slots: int) -> Workflows:
-    """Start DBOS in this process and resume what this worker slot had not finished.
+def launch(work: Work, url: str, executor_id: str) -> Workflows:
+    """Start DBOS in this process.
 
     Parameters
     ----------
@@ -91,16 +142,17 @@ def launch(work: Work, url: str, slot: int, slots: int) -> Workflows:
         What is to be done.
     url : str
         SQLAlchemy URL of the progress database.
-    slot, slots : int
-        Number of this worker, 1 to ``slots``. Slot 1 also takes back what higher slots left
-        when there were more of them.
+    executor_id : str
+        Of this start of this process, never used again.
     """
     _quiet_logging()
-    DBOS(config=_configuration(url, slot))
+    attempt_clock = AttemptClock()
+    DBOS(config=_configuration(url, executor_id))
 
     @DBOS.step(name="synthesise")
     def synthesise(series_instance_uid: str, revision: int, attempt: int) -> Outcome:
-        return work.synthesise(series_instance_uid, revision, attempt)
+        with attempt_clock.running():
+            return work.synthesise(series_instance_uid, revision, attempt)
 
     @DBOS.workflow(name=_SYNTHESIS, max_recovery_attempts=TRIES - 1)
     def synthesis(series_instance_uid: str, revision: int) -> None:
@@ -109,10 +161,7 @@ def launch(work: Work, url: str, slot: int, slots: int) -> Workflows:
 
     DBOS.launch()
     DBOS.register_queue(_SYNTHESIS, worker_concurrency=1, polling_interval_sec=_POLL_S)
-    if slot == 1:
-        former = [_executor(url, other) for other in range(slots + 1, MAXIMUM_SLOTS + 1)]
-        _hand_back(DBOS.list_workflows(status="PENDING", executor_id=former))
-    return Workflows(synthesis)
+    return Workflows(synthesis, attempt_clock)
 
 
 def _until_done(key: str, attempt_once: Callable[[int], Outcome]) -> None:
@@ -135,19 +184,13 @@ def _synthesis_id(series_instance_uid: str, revision: int, accepted_at: datetime
     return f"{_SYNTHESIS}:{series_instance_uid}:{revision}:{accepted_at.isoformat()}"
 
 
-def _executor(url: str, slot: int) -> str:
-    """Name of a worker slot: fixed, so that what it left is found; unique where machines share."""
-    machine = "worker" if url.startswith("sqlite") else socket.gethostname()
-    return f"{machine}-{slot}"
-
-
-def _configuration(url: str, slot: int) -> DBOSConfig:
+def _configuration(url: str, executor_id: str) -> DBOSConfig:
     return {
         "name": "rebrain-node",
         "system_database_url": url,
         "serializer": DBOSPortableJSONSerializer(),
         "application_version": VERSION,
-        "executor_id": _executor(url, slot),
+        "executor_id": executor_id,
         "enable_otlp": False,
         "log_level": "WARNING",
     }

@@ -13,7 +13,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from rebrain_node.app.serve import run_worker
+from rebrain_node.app.serve import ChildOptions, run_worker
 from rebrain_node.settings import load_settings
 from rebrain_node.store.database import Database
 
@@ -36,4 +36,4 @@ def counted(self):
 
 
 Database.writing = counted
-run_worker(load_settings(config), 1, config)
+run_worker(load_settings(config), 1, ChildOptions(config=config), delivers=True)

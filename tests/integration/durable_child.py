@@ -1,6 +1,6 @@
 """A worker process for the tests of durable work: real DBOS, work that only writes lines.
 
-usage: durable_child.py FOLDER SLOT SLOTS SECONDS [die|fail|slow|report ...]
+usage: durable_child.py FOLDER SLOT SECONDS [die|fail|slow|report ...]
 
 It ends LINGER_S after the lines hold all words of UNTIL: joined by " & ", named as often as they
 must have been said.
@@ -12,12 +12,13 @@ import os
 import signal
 import sys
 import time
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rebrain_node.worker.workflow import launch, progress_url
 
-FOLDER, SLOT, SLOTS, SECONDS, *BEHAVIOUR = sys.argv[1:]
+FOLDER, SLOT, SECONDS, *BEHAVIOUR = sys.argv[1:]
 #: a series that is accepted again is new work
 ACCEPTED_AT = datetime.fromtimestamp(float(os.environ.get("ACCEPTED_AT_S", "0")), UTC)
 LINES = Path(FOLDER) / "lines"
@@ -40,7 +41,9 @@ class Lines:
         return "again" if "fail" in BEHAVIOUR and attempt < 3 else "done"
 
 
-durable = launch(Lines(), progress_url(Path(FOLDER), None), int(SLOT), int(SLOTS))
+executor_id = f"worker-{SLOT}:{uuid.uuid4().hex}"
+durable = launch(Lines(), progress_url(Path(FOLDER), None), executor_id)
+durable.take_over(lambda: [executor_id])  # no other process lives
 for series in os.environ.get("SERIES", "").split():
     durable.start_synthesis(series, 1, ACCEPTED_AT)
 end = time.monotonic() + float(SECONDS)

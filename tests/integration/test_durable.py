@@ -25,12 +25,11 @@ def run(
     until="",
     linger_s=0.0,
     slot=1,
-    slots=1,
     accepted_at_s=0.0,
 ):
     """Run one worker process until it has said ``until``; its result and all lines so far."""
     result = subprocess.run(
-        [sys.executable, CHILD, folder, str(slot), str(slots), str(seconds), *behaviour],
+        [sys.executable, CHILD, folder, str(slot), str(seconds), *behaviour],
         env={
             **os.environ,
             "SERIES": series,
@@ -84,8 +83,8 @@ def test_a_clean_stop_does_not_count_as_a_crash(tmp_path):
 
 
 def test_work_of_a_slot_that_no_longer_exists_is_taken_over(tmp_path):
-    run(tmp_path, "die", slot=2, slots=2)
-    _, lines = run(tmp_path, slot=1, slots=1, until="synthesise 7 1 1\nsynthesise 7 1 1")
+    run(tmp_path, "die", slot=2)
+    _, lines = run(tmp_path, slot=1, until="synthesise 7 1 1\nsynthesise 7 1 1")
     assert lines.count("synthesise 7 1 1") == 2
 
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,13 @@ def _programs() -> Path | None:
     return None if command is None else Path(command).resolve().parent
 
 
-@pytest.fixture(scope="session")
-def postgres_cluster() -> Iterator[Cluster]:
-    """A running PostgreSQL; the test is skipped, visibly, where none is installed."""
+@contextmanager
+def running_cluster() -> Iterator[Cluster | None]:
+    """Run a PostgreSQL of its own until the block ends; None where none is installed."""
     programs = _programs()
     if programs is None:
-        pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
+        yield None
+        return
     folder = Path(tempfile.mkdtemp(prefix="rebrain-postgres-"))
     if os.geteuid() == 0:
         account = pwd.getpwnam(_USER)
@@ -108,6 +110,15 @@ def postgres_cluster() -> Iterator[Cluster]:
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[Cluster]:
+    """A running PostgreSQL; the test is skipped, visibly, where none is installed."""
+    with running_cluster() as cluster:
+        if cluster is None:
+            pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
+        yield cluster
 
 
 @pytest.fixture

@@ -85,12 +85,12 @@ class Node:
         )
 
     @contextmanager
-    def running(self, ready_s: float = 120.0):
+    def running(self, ready_s: float = 120.0, role: str = "all"):
         """Run `serve` until the block ends; SIGTERM must end it with exit code 0."""
         log = self.folder / f"serve-{time.monotonic_ns()}.log"
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with log.open("wb") as stream:
-            command = [*PROGRAM, "serve", "--config", str(self.config)]
+            command = [*PROGRAM, "serve", "--config", str(self.config), "--role", role]
             process = subprocess.Popen(
                 command, env=environment, stderr=stream, stdin=subprocess.DEVNULL
             )

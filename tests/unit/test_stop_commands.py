@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rebrain_node.app.compose import find_state, open_state, stop_limits
-from rebrain_node.app.serve import (
+from rebrain_node.app.loops import (
     delivery_loops,
     notification_loops,
     record_mode,
