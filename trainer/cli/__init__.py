@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from rebrain_node.errors import RebrainError
-from trainer.cli import calibration, data, evaluation, release, retrieval, training
+from trainer.cli import calibration, comparison, data, evaluation, release, retrieval, training
 
 #: old names, accepted for one release
 _OLD_COMMANDS = {
@@ -86,6 +86,7 @@ program.command()(data.tissue_maps)
 program.command()(data.simulate)
 program.command()(training.train_bridge)
 program.command()(training.compare_objectives)
+program.command()(comparison.table1)
 program.command()(evaluation.score)
 program.command()(release.release)
 program.command()(release.release_prepared)
