@@ -102,7 +102,9 @@ class Ct2MriPeer:
             self.network.key.copy_(self._keys.mean(dim=0))
         pair = training.slices(rng, _BATCH, reach=1)
         m = (torch.floor(rng.uniform(0, 1, _BATCH, 1, 1, 1) * _STEPS) + 1) / _STEPS
-        state = bridge.marginal(pair.target, pair.source, m, rng.normal(*pair.target.shape))
+        # one field for the window, as in synthesis: else its average would lose the noise
+        noise = rng.normal(_BATCH, 1, *pair.target.shape[2:])
+        state = bridge.marginal(pair.target, pair.source, m, noise)
         keys = self._keys[[subject for subject, _ in pair.rows]]
         estimate = self.network(state, pair.source, m, keys)
         return self._descent.step(weighted_l1(estimate, pair.target, pair.head), share)

@@ -8,7 +8,8 @@ trained by the contrastive and the perceptual loss with alpha = beta = 1 and lam
 control branch beside the frozen bridge, whose target is the MR of the slice retrieved; at a
 missing position the nearest slice given is the source and the slice retrieved the guide; below
 the mean of the top 5 % of similarities the spherical interpolation of both neighbours guides;
-every step of sampling draws its noise anew in share (eta = 1).
+sampling by DDIM (eta = 0), as section 4.1 says of all diffusion models; equation 14 would draw
+noise at every step.
 
 Left out: a pretrained encoder (ours starts at random). Where the paper is silent: the query of a
 missing position is the spherical interpolation of its neighbours' embeddings; the knowledge base
@@ -232,4 +233,4 @@ class PaperPeer:
             return evaluated(network, x, s, *guide)
 
         noise = noise_field(self._grid.shape, 0)
-        return sample_slices(evaluate, conditionings, self._sampling, eta=1.0, noise=noise)
+        return sample_slices(evaluate, conditionings, self._sampling, eta=0.0, noise=noise)
