@@ -75,7 +75,12 @@ def ball_subject(name: str, shape: tuple[int, int, int] = (10, 24, 20), seed: in
     )
 
 
-def write_balls(folder: Path, split: dict[Role, tuple[str, ...]], kind: SourceKind) -> PreparedData:
+def write_balls(
+    folder: Path,
+    split: dict[Role, tuple[str, ...]],
+    kind: SourceKind,
+    shape: tuple[int, int, int] = (10, 24, 20),
+) -> PreparedData:
     """Write and open a data set of balls, one seed for each subject."""
     folder.mkdir(parents=True, exist_ok=True)
     meta = Meta(
@@ -83,7 +88,7 @@ def write_balls(folder: Path, split: dict[Role, tuple[str, ...]], kind: SourceKi
     )
     names = [name for names in split.values() for name in names]
     records = [
-        write_subject(folder, ball_subject(name, seed=seed), kind, meta)
+        write_subject(folder, ball_subject(name, shape, seed), kind, meta)
         for seed, name in enumerate(names)
     ]
     write_index(

@@ -14,7 +14,16 @@ import typer
 from typer.core import TyperGroup
 
 from rebrain_node.errors import RebrainError
-from trainer.cli import calibration, data, evaluation, make, release, retrieval, training
+from trainer.cli import (
+    calibration,
+    comparison,
+    data,
+    evaluation,
+    make,
+    release,
+    retrieval,
+    training,
+)
 
 #: what the extra `train` of the package installs
 _PACKAGES_OF_TRAINING = frozenset({"torch", "SimpleITK", "onnx", "onnxscript", "matplotlib"})
@@ -94,6 +103,7 @@ program.command()(data.tissue_maps)
 program.command()(data.simulate)
 program.command()(training.train_bridge)
 program.command()(training.compare_objectives)
+program.command()(comparison.table1)
 program.command()(evaluation.score)
 program.command()(release.release)
 program.command()(release.release_prepared)

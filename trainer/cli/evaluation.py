@@ -130,8 +130,8 @@ def evaluate(  # noqa: PLR0913 - one option each
         sparsity=Sparsity.parse(protocol),
         split=split,
         mode=mode,
-        predictions={name: Path(folder) for name, folder in _named(predictions, "DIR").items()},
-        networks=_named(network, "PATH"),
+        predictions={name: Path(folder) for name, folder in named(predictions, "DIR").items()},
+        networks=named(network, "PATH"),
         registered=registered,
         written=write_predictions,
         seed=seed,
@@ -310,7 +310,7 @@ def retrieval_report(
     check_out(out)
     verified = bundle_at(bundle)
     networks = {OURS: encoder_of(verified), UNTRAINED: untrained()}
-    networks |= {name: trained(Path(run)) for name, run in _named(network, "RUN").items()}
+    networks |= {name: trained(Path(run)) for name, run in named(network, "RUN").items()}
     base = Stacks.open(data, "train")
     queries = Stacks.open(data, "validation", "demonstration").thick()
     document = compared(verified, networks, base, queries, _WINDOW_MM)
@@ -331,7 +331,8 @@ def check_out(out: Path) -> None:
         raise typer.BadParameter(f"{out} holds something that is not a report; give another --out")
 
 
-def _named(given: list[str] | None, what: str) -> dict[str, str]:
+def named(given: list[str] | None, what: str) -> dict[str, str]:
+    """Read options of the form NAME=VALUE; `what` says in a refusal what the value is."""
     values: dict[str, str] = {}
     for item in given or []:
         name, equals, value = item.partition("=")
