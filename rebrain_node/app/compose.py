@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
 DATABASE_FILE = "node.sqlite"
 #: what TensorRT has built, within the folder of the machine
 _PLANS = "plans"
+#: of a node on Python 3.12 or newer
+_LEAST_SQLITE = (3, 42)
 _LOG = logging.getLogger(__name__)
 _START_REMEDY = (
     "give the settings of the node (--config FILE), correct storage.folder or "
@@ -409,6 +413,26 @@ def require_database(settings: Settings) -> Callable[[], None]:
             raise NoStateError(f"the database {path} {what} while the node ran; {_FSCK_REMEDY}")
 
     return check
+
+
+def require_sqlite(settings: Settings) -> None:
+    """Refuse a Python whose SQLite is too old for the progress of workflows.
+
+    On Python 3.12 and newer DBOS writes times that only SQLite 3.42 and newer compute.
+
+    Raises
+    ------
+    SettingsError
+        This Python is such a one, and the database is no PostgreSQL.
+    """
+    found = sqlite3.sqlite_version_info
+    if not settings.storage.has_server and sys.version_info >= (3, 12) and found < _LEAST_SQLITE:
+        raise SettingsError(
+            f"Python {sys.version_info.major}.{sys.version_info.minor} is linked with SQLite "
+            f"{sqlite3.sqlite_version} here, with which no series can be processed: use Python "
+            "3.11, or one that is linked with SQLite 3.42 or newer, or set storage.database_url "
+            "to a PostgreSQL database"
+        )
 
 
 def database_url(settings: Settings) -> str:

@@ -119,8 +119,9 @@ def _disk(settings: Settings) -> Said:
 
 
 def _database(settings: Settings) -> Said:
-    from rebrain_node.app.compose import find_state, has_bytes
+    from rebrain_node.app.compose import find_state, has_bytes, require_sqlite
 
+    require_sqlite(settings)
     try:
         with find_state(settings) as state:
             sequence, _ = state.audit.head()

@@ -29,6 +29,7 @@ from rebrain_node.app.compose import (
     open_state,
     read_limits,
     require_database,
+    require_sqlite,
     stop_limits,
 )
 from rebrain_node.app.loops import once, start_delivery, start_judging
@@ -89,6 +90,7 @@ def serve(settings: Settings, config: Path | None, role: MachineRole = "all") ->
     if role in _RECEIVES:
         structlog.get_logger("supervisor").info("listens", ports=settings.receiver.listening_words)
     read_limits(settings)
+    require_sqlite(settings)
     make_state_folder(settings)
     folder = make_machine_folder(settings)
     with ExitStack() as stack:

@@ -7,6 +7,7 @@ import re
 import socketserver
 import ssl
 import threading
+from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from typer.testing import CliRunner
 
 from rebrain_node import cli
 from rebrain_node.app.certificates import CertificateFile
-from rebrain_node.app.compose import make_audit_key, open_state
+from rebrain_node.app.compose import make_audit_key, open_state, require_sqlite
 from rebrain_node.app.doctor import checks_of_the_node
 from rebrain_node.app.doctor_remotes import checks_of_remotes
+from rebrain_node.app.serve import serve
 from rebrain_node.app.verification import last_verification
 from rebrain_node.demonstration.running_node import free_port
 from rebrain_node.domain.audit import Event
+from rebrain_node.errors import SettingsError
 from rebrain_node.network import services
 from rebrain_node.network.commitment import PUSH_MODEL
 from rebrain_node.network.query import FIND, GET
@@ -291,6 +294,25 @@ def test_a_key_or_secret_that_every_account_may_read_is_named(logged, tmp_path):
     for path in files:
         path.chmod(0o600)
     assert node_check(settings, "keys").state == "ok"
+
+
+def test_a_python_whose_sqlite_is_too_old_is_refused_unless_the_database_is_postgresql(
+    tmp_path, monkeypatch
+):
+    version = namedtuple("Version", "major minor")(3, 13)
+    monkeypatch.setattr("sys.version_info", version)
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 40, 1))
+    settings = settings_of(folder=tmp_path / "state")
+    check = node_check(settings, "database")
+    assert check.state == "fail"
+    assert "Python 3.13 is linked with SQLite" in check.found
+    with pytest.raises(SettingsError, match=r"set storage\.database_url to a PostgreSQL"):
+        serve(settings, None)
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 42, 0))
+    require_sqlite(settings)
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 40, 1))
+    storage = settings.storage.model_copy(update={"database_url": "postgresql://db/node"})
+    require_sqlite(settings.model_copy(update={"storage": storage}))
 
 
 def test_a_clock_that_was_set_back_fails(logged, monkeypatch):
