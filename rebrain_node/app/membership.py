@@ -45,6 +45,8 @@ class ProcessMembership:
     executors: Executors
     name: str
     token: str
+    #: set before it leaves in order: that its token is gone means nothing then
+    has_left: threading.Event = field(default_factory=threading.Event)
     _tracker: SilenceTracker = field(default_factory=SilenceTracker)
 
     @property
@@ -71,7 +73,7 @@ class ProcessMembership:
         StoreUnavailableError
             The database cannot be used now.
         """
-        if not self.executors.beat(self.token):
+        if not self.executors.beat(self.token) and not self.has_left.is_set():
             self.end()
         for silent in self._tracker.silent(self.executors.all(), now_s):
             if silent.token != self.token and self.executors.take_over(silent, self.name):
@@ -83,8 +85,8 @@ class ProcessMembership:
         os._exit(TAKEN_OVER_EXIT_CODE)
 
     def run(self, stop: threading.Event) -> None:
-        """Beat until ``stop``."""
-        while not stop.wait(BEAT_S):
+        """Beat until ``stop``, or until this process has left in order."""
+        while not stop.wait(BEAT_S) and not self.has_left.is_set():
             try:
                 self.beat(time.monotonic())
             except StoreUnavailableError as error:
@@ -161,6 +163,7 @@ def joined(
         state.database.fence = FenceCheck(token, member.end)
         threading.Thread(target=member.run, args=(stop,), daemon=True, name="beat").start()
     yield member
+    member.has_left.set()
     with suppress(StoreUnavailableError):  # others take over after a while
         state.executors.leave(token)
 

@@ -124,7 +124,10 @@ def show(set_id: SetId, config: Config = None, as_json: AsJson = False) -> None:
 
 @outbox.command("manifest")
 def manifest(set_id: SetId, config: Config = None) -> None:
-    """Print the signed manifest of a set, for `verify --manifest` on another machine."""
+    """Print the signed manifest of a set, which `verify` reads.
+
+    Give it to `verify --manifest` on another machine.
+    """
     from rebrain_node.app.compose import find_state
     from rebrain_node.settings import load_settings
 

@@ -37,7 +37,7 @@ def verify(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether images are synthetic, by header or watermark, and whether they are unaltered.
+    """Say whether images are synthetic, and whether unaltered.
 
     The pixels are searched for the watermark where the header says nothing. An object is held
     against the manifest of its set where one is known: altered and added objects are named, and of

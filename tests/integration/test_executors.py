@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from rebrain_node.app.membership import DutyLoop, ProcessMembership, joined
+from rebrain_node.app.membership import (
+    TAKEN_OVER_EXIT_CODE,
+    DutyLoop,
+    ProcessMembership,
+    joined,
+)
 from rebrain_node.domain.audit import Event
 from rebrain_node.errors import SettingsError, StoreUnavailableError
 from rebrain_node.settings import Settings, Storage
@@ -146,6 +151,25 @@ def test_a_duty_that_becomes_free_and_cannot_begin_ends_the_process(tmp_path):
         executors.leave(first)
         wait_for(lambda: not duty.works, 20.0)
     stop.set()
+
+
+def test_a_process_that_leaves_in_order_is_not_ended_by_its_last_sign_of_life(
+    tmp_path, monkeypatch
+):
+    ended = []
+    monkeypatch.setattr("os._exit", ended.append)
+    with Database.open(f"sqlite:///{tmp_path}/node.sqlite") as database:
+        executors = Executors(database)
+        token = executors.join("a", "worker-1", "run", 1)
+        member = ProcessMembership(executors=executors, name="a/worker-1", token=token)
+        member.beat(0.0)
+        executors.leave(token)
+        member.has_left.set()
+        member.beat(1.0)
+        assert ended == []
+        member.has_left.clear()  # it was taken over
+        member.beat(2.0)
+        assert ended == [TAKEN_OVER_EXIT_CODE]
 
 
 def test_what_another_name_left_in_sqlite_is_removed_and_in_postgresql_stays(database_url):

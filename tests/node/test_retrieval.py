@@ -168,6 +168,7 @@ def test_the_audit_log_has_one_row_with_every_slice(run):
         "abstain",
         "write",
         "gate",
+        "sign",
     ]
 
 

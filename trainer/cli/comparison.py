@@ -36,7 +36,7 @@ def table1(  # noqa: PLR0913 - one option each
     processes: Annotated[int, typer.Option(min=1, help="Runs made at the same time.")] = 1,
     as_json: options.AsJson = False,
 ) -> None:
-    """Compare the methods of the paper's Table 1 at equal budgets.
+    """Compare the methods of the paper's Table 1.
 
     Trains small versions of the paper's methods and ours, each with the same processor time or
     number of iterations, and scores the subjects of the role test with every 2nd, 3rd and 4th
