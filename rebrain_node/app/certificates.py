@@ -46,19 +46,20 @@ class CertificateFile:
         SettingsError
             The file cannot be read or holds something else.
         """
-        from rebrain_node.network import certificates
+        from rebrain_node.network.certificates import ends_in, revocation_list_end
 
+        if self.kind == "list":
+            return revocation_list_end(self.path)
+        ends = ends_in(self.path)
         match self.kind:
             case "first":
-                return certificates.first_end(self.path)
+                return min(ends)
             case "last":
-                return certificates.last_end(self.path)
-            case "list":
-                return certificates.revocation_list_end(self.path)
+                return max(ends)
             case "own":
-                return certificates.certificate_end(self.path)
+                return ends[0]
             case "only":
-                return certificates.authority_end(self.path)
+                return ends[0] if len(ends) == 1 else None
 
 
 def certificate_ends(settings: Settings) -> dict[str, Callable[[], datetime | None]]:

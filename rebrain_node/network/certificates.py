@@ -95,49 +95,15 @@ def fingerprints(path: Path) -> frozenset[str]:
     return frozenset(each.fingerprint(SHA256()).hex() for each in _certificates(path))
 
 
-def certificate_end(path: Path) -> datetime:
-    """Return when the first certificate of a PEM file ends (aware, UTC).
+def ends_in(path: Path) -> tuple[datetime, ...]:
+    """Return when each certificate of a PEM file ends (aware, UTC), in the order of the file.
 
     Raises
     ------
     SettingsError
         The file cannot be read or holds no certificate.
     """
-    return _certificates(path)[0].not_valid_after_utc
-
-
-def authority_end(path: Path) -> datetime | None:
-    """Return when the certificate of an authority ends; None where the file holds several.
-
-    Raises
-    ------
-    SettingsError
-        The file cannot be read or holds no certificate.
-    """
-    held = _certificates(path)
-    return held[0].not_valid_after_utc if len(held) == 1 else None
-
-
-def first_end(path: Path) -> datetime:
-    """Return when the first of all certificates of a PEM file to end does (aware, UTC).
-
-    Raises
-    ------
-    SettingsError
-        The file cannot be read or holds no certificate.
-    """
-    return min(each.not_valid_after_utc for each in _certificates(path))
-
-
-def last_end(path: Path) -> datetime:
-    """Return when the last of the certificates of a PEM file to end does (aware, UTC).
-
-    Raises
-    ------
-    SettingsError
-        The file cannot be read or holds no certificate.
-    """
-    return max(each.not_valid_after_utc for each in _certificates(path))
+    return tuple(each.not_valid_after_utc for each in _certificates(path))
 
 
 def revocation_list_end(path: Path) -> datetime:

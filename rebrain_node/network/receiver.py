@@ -42,7 +42,7 @@ from rebrain_node.network.admission import (
     accepted_contexts,
     refusal,
 )
-from rebrain_node.network.certificates import PeerCertificate, certificate_end, fingerprints
+from rebrain_node.network.certificates import PeerCertificate, ends_in, fingerprints
 from rebrain_node.network.commitment import PUSH_MODEL, Recorder, answer_report, commitment_context
 from rebrain_node.network.handshake import HandshakeError
 from rebrain_node.network.messages import C_ECHO, C_STORE, Answer, Command, is_uid
@@ -164,7 +164,7 @@ class Receiver:
             self._record(AuditEvent.CERTIFICATE_NOT_READ, "receiver.tls", {"reason": str(error)})
             return
         details: dict[str, JsonValue] = {
-            "ends": utc(certificate_end(tls.certificate)),
+            "ends": utc(ends_in(tls.certificate)[0]),
             "fingerprints": sorted(fingerprints(tls.certificate)),
         }
         self._record(AuditEvent.CERTIFICATE_READ, "receiver.tls", details)
